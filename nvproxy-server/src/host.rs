@@ -1,0 +1,74 @@
+//! What the server needs of a driver, whether it is NVIDIA's or the simulated one.
+//!
+//! A [`Host`] opens device nodes; each open gives up to two things: a [`DeviceFile`], on which the server issues
+//! requests and which never leaves it, and a *granted* description, which is what the task gets to hold: `mmap` works
+//! on it, and `ioctl` (on the real driver, UVM excepted) does not. By the time a request reaches a host it has been
+//! validated against the driver's tables and lies in memory of the server's own; a host has only to issue it.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nvproxy_abi::node::Node;
+use nvproxy_abi::plan::Segment;
+
+/// One validated request.
+pub struct Call<'a> {
+    /// The ioctl command word.
+    pub request: u32,
+    /// The server's own copy of the request, 8-byte aligned: the argument, then every buffer that it points to.
+    /// Descriptor numbers in it are already the host's; pointer fields still hold the task's addresses.
+    pub payload: &'a mut [u8],
+    /// Where each buffer lies in `payload`, and which field points to it.
+    pub segments: &'a [Segment],
+}
+
+/// How a task opened a device node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenFlags {
+    /// `O_NONBLOCK` was given.
+    pub nonblocking: bool,
+}
+
+/// The outcome of opening a device node.
+pub struct Opened {
+    /// What requests on the new description are issued on. `None` where the description itself travels with each
+    /// request (UVM on the real driver).
+    pub file: Option<Arc<dyn DeviceFile>>,
+    /// The description that the task is given. The server keeps no reference to it, so that its last close is the
+    /// task's.
+    pub granted: OwnedFd,
+}
+
+/// A driver.
+pub trait Host: Send + Sync {
+    /// Opens `node`. Fails with the errno that the driver's open gives.
+    fn open(&self, node: Node, flags: OpenFlags) -> Result<Opened, Errno>;
+
+    /// The file to issue a request on whose target came with it as a descriptor. Fails with `ENOTTY` if the
+    /// descriptor is not one of this driver's.
+    fn carried(&self, descriptor: OwnedFd) -> Result<Arc<dyn DeviceFile>, Errno>;
+
+    /// The number by which a descriptor that came with a request (the target of a mapping, a capability) is named in
+    /// the request's parameters. Fails with `EBADF` if it is not one of this driver's.
+    fn number_of(&self, descriptor: BorrowedFd<'_>) -> Result<i32, Errno>;
+}
+
+/// One open file description of a device node. Dropped when the last reference that any task had to it is gone.
+pub trait DeviceFile: Send + Sync {
+    /// The number that names this description in the parameters of a request.
+    fn number(&self) -> Result<i32, Errno>;
+
+    /// Issues a request and returns what the ioctl returns.
+    fn ioctl(&self, call: Call<'_>) -> Result<i32, Errno>;
+
+    /// A pollable descriptor that is readable while an event of the operating system is pending on this description.
+    fn event_descriptor(&self) -> Result<OwnedFd, Errno>;
+
+    /// The command descriptor, for a task to issue one pinning request on (DESIGN.md, decision 7).
+    fn lend(&self) -> Result<OwnedFd, Errno>;
+
+    /// Told what the task's own ioctl on the lent descriptor returned. What is left in the payload is written back to
+    /// the task, and what this returns is what the program sees.
+    fn pinned(&self, issued: Result<i32, Errno>, call: Call<'_>) -> Result<i32, Errno>;
+}
