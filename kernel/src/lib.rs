@@ -1,1 +1,11 @@
-//! Under construction.
+//! Ringfence: runs GPU programs that are not trusted.
+//!
+//! This crate is the sentry, which supervises a sandbox, and the launcher, which builds one. The server, which alone
+//! talks to the driver, is the crate `nvproxy-server`.
+
+pub mod driver;
+pub mod failure;
+pub mod launch;
+pub mod seccomp;
+pub mod sentry;
+mod system_calls;

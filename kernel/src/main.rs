@@ -1,1 +1,145 @@
-fn main() {}
+//! The command line.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use nvproxy_abi::version::DriverVersion;
+use nvproxy_server::process;
+use ringfence::driver::{Choice, Driver, Selection};
+use ringfence::failure::{Failure, SETUP};
+use ringfence::launch;
+
+/// Run GPU programs that you do not trust.
+///
+/// The program runs in a sandbox. Every request that it makes of the NVIDIA driver is checked and issued by a separate
+/// process.
+#[derive(Parser)]
+#[command(name = "ringfence", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a program in a sandbox
+    ///
+    /// The exit status is the program's own, 128+N if signal N ended it, 125 if the sandbox could not be set up, 126
+    /// if the program could not be executed, and 127 if it was not found.
+    Run(Run),
+    #[command(name = "nvproxy-server", hide = true)]
+    Server(Server),
+}
+
+#[derive(Args)]
+struct Run {
+    /// Which driver the program gets
+    #[arg(long, value_enum, default_value = "auto")]
+    driver: Choice,
+    /// Which GPUs it gets: all, none, or a list of indices and UUIDs
+    #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all")]
+    gpus: Selection,
+    /// Write Ringfence's own log to this file instead of warnings to stderr
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// When the program ends, print to stderr what it asked of the driver and how long that took
+    #[arg(long)]
+    stats: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// The server's own command line, which only the launcher writes.
+#[derive(Args)]
+struct Server {
+    #[arg(long, value_parser = kind)]
+    driver: process::Kind,
+    #[arg(long)]
+    driver_version: DriverVersion,
+    #[arg(long, value_delimiter = ',')]
+    minors: Vec<u8>,
+    #[arg(long)]
+    log: Option<PathBuf>,
+}
+
+fn kind(text: &str) -> Result<process::Kind, String> {
+    match text {
+        "host" => Ok(process::Kind::Host),
+        "sim" => Ok(process::Kind::Simulated),
+        _ => Err("neither host nor sim".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(arguments) => run(arguments),
+        Command::Server(arguments) => serve(arguments),
+    };
+    match outcome {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            eprintln!("ringfence: {failure}");
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+fn run(arguments: Run) -> Result<u8, Failure> {
+    log_to(arguments.log.as_deref())?;
+    let driver = Driver::choose(arguments.driver, &arguments.gpus)?;
+    if arguments.driver == Choice::Auto {
+        eprintln!("ringfence: {}", driver.describe());
+    }
+    launch::run(&launch::Options {
+        driver,
+        command: arguments.command,
+        log: arguments.log,
+        stats: arguments.stats,
+    })
+}
+
+fn serve(arguments: Server) -> Result<u8, Failure> {
+    log_to(arguments.log.as_deref())?;
+    let options = process::Options {
+        kind: arguments.driver,
+        version: arguments.driver_version,
+        gpus: arguments.minors,
+    };
+    let control = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
+    let control =
+        control.map_err(|error| Failure::setup(format!("the control socket: {error}")))?;
+    match process::run(&options, control) {
+        Ok(()) => Ok(0),
+        Err(reason) => Err(Failure {
+            status: SETUP,
+            message: format!("server: {reason}"),
+        }),
+    }
+}
+
+/// Sends the log to `file`, or warnings to stderr.
+fn log_to(file: Option<&Path>) -> Result<(), Failure> {
+    let builder = tracing_subscriber::fmt()
+        .with_target(false)
+        .with_ansi(false);
+    match file {
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file =
+                file.map_err(|error| Failure::setup(format!("--log {}: {error}", path.display())))?;
+            builder
+                .with_max_level(tracing::Level::DEBUG)
+                .with_writer(file)
+                .init();
+        }
+        None => {
+            let builder = builder.without_time().with_max_level(tracing::Level::WARN);
+            builder.with_writer(std::io::stderr).init();
+        }
+    }
+    Ok(())
+}

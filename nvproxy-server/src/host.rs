@@ -40,8 +40,30 @@ pub struct Opened {
     pub granted: OwnedFd,
 }
 
+/// On which thread a node has to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opener {
+    /// At once, on a confined thread.
+    Prompt,
+    /// On a confined thread that may wait: the first open of a GPU can take seconds.
+    Patient,
+    /// On a thread that is not confined, because the task's own description has to accept ioctl.
+    Unconfined,
+}
+
 /// A driver.
 pub trait Host: Send + Sync {
+    /// Takes from the calling thread, for good, the right to issue ioctls on device nodes that it opens from now on.
+    /// Descriptions that tasks are given are opened on such threads.
+    fn confine(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Which thread is to call [`Host::open`] for `node`.
+    fn opener(&self, _node: Node) -> Opener {
+        Opener::Prompt
+    }
+
     /// Opens `node`. Fails with the errno that the driver's open gives.
     fn open(&self, node: Node, flags: OpenFlags) -> Result<Opened, Errno>;
 
@@ -58,6 +80,12 @@ pub trait Host: Send + Sync {
 pub trait DeviceFile: Send + Sync {
     /// The number that names this description in the parameters of a request.
     fn number(&self) -> Result<i32, Errno>;
+
+    /// Whether the next request can be issued by the event loop itself: false while the host first has to do something
+    /// of its own that an event loop must not wait for.
+    fn is_ready(&self) -> bool {
+        true
+    }
 
     /// Issues a request and returns what the ioctl returns.
     fn ioctl(&self, call: Call<'_>) -> Result<i32, Errno>;

@@ -1,1 +1,16 @@
-//! Under construction.
+//! The server of one sandbox: it holds the driver's descriptors and issues the requests that the tables allow.
+//!
+//! It believes nothing that the sentry says. A request is copied out of shared memory once; that copy is planned with
+//! the same tables that the sentry used, its handles are looked up with their generations, and only then does a
+//! [`host::Host`] issue it.
+
+pub mod driver;
+pub mod handles;
+pub mod host;
+pub mod process;
+pub mod protocol;
+pub mod reactor;
+pub mod request;
+pub mod server;
+pub mod sim;
+pub mod workers;

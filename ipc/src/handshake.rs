@@ -1,0 +1,302 @@
+//! How two processes come to share a region, or learn why not.
+//!
+//! The idea: one question, one answer. The client makes the region, because the memory is charged
+//! to whom it serves, and offers it with its geometry; the server accepts, or refuses with a
+//! reason. Both messages begin with the same two words, a magic number and the protocol's
+//! version, in every version there will ever be: whatever else changes, two processes can tell
+//! each other which versions they speak.
+//!
+//! Neither side believes the other: a server checks the region as [`Region::attach`] says, and a
+//! client shows a server's reason for a refusal only after it was cut and cleaned.
+
+use std::{
+    error::Error,
+    fmt,
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::sys::socket::MsgFlags;
+use static_assertions::const_assert_eq;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{
+    channel::{ClientChannel, ServerChannel},
+    region::{Geometry, Region, RegionError},
+    socket::{Socket, SocketError},
+};
+
+/// The version of the region's layout, the entries' layout and these messages. Two processes work
+/// together only if they have the same.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// How long either side waits for the other's message.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest reason that a refusal carries, in bytes.
+pub const MAX_REASON_BYTES: usize = 256;
+
+/// "ringfenc", as the bytes lie in memory.
+const MAGIC: u64 = u64::from_le_bytes(*b"ringfenc");
+
+/// The longest message of any version that is read at all.
+const MAX_MESSAGE_BYTES: usize = 1024;
+
+/// The client's question.
+const HELLO: u32 = 1;
+/// The server's answer: the channel is open.
+const ACCEPTED: u32 = 2;
+/// The server's answer: there is no channel. The rest of the message is the reason, in UTF-8.
+const REFUSED: u32 = 3;
+
+/// What every message of every version begins with. Only `magic` and `version` mean the same in
+/// all of them.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct Prefix {
+    magic: u64,
+    version: u32,
+    /// [`HELLO`], [`ACCEPTED`] or [`REFUSED`].
+    kind: u32,
+}
+
+/// The client's message; the region's descriptor travels with it.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct Hello {
+    prefix: Prefix,
+    ring_entries: u32,
+    arena_bytes: u32,
+}
+
+const_assert_eq!(size_of::<Prefix>(), 16);
+const_assert_eq!(size_of::<Hello>(), 24);
+
+/// Why there is no channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandshakeError {
+    /// The peer closed its end, most likely by dying.
+    PeerClosed,
+    /// The peer said nothing for [`TIMEOUT`].
+    TimedOut,
+    /// The peer speaks another version of the protocol.
+    Version {
+        /// This side's version.
+        ours: u32,
+        /// The peer's version.
+        theirs: u32,
+    },
+    /// The peer's message is none of this protocol; what is wrong with it.
+    Malformed(&'static str),
+    /// The server refused, for this reason; what a client gets.
+    Refused(String),
+    /// This server could not start, for this reason, which the client was told.
+    NotReady(String),
+    /// The region could not be made or was not acceptable.
+    Region(RegionError),
+    /// The socket failed.
+    Socket(SocketError),
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerClosed => formatter.write_str("the peer went away during the handshake"),
+            Self::TimedOut => {
+                write!(
+                    formatter,
+                    "the peer did not answer the handshake for {TIMEOUT:?}"
+                )
+            }
+            Self::Version { ours, theirs } => write!(
+                formatter,
+                "the peer speaks version {theirs} of the channel protocol, this process version \
+                 {ours}: both must come from the same release"
+            ),
+            Self::Malformed(what) => write!(formatter, "the peer's handshake is malformed: {what}"),
+            Self::Refused(reason) => write!(formatter, "the server refused the channel: {reason}"),
+            Self::NotReady(reason) => write!(formatter, "the server could not start: {reason}"),
+            Self::Region(error) => error.fmt(formatter),
+            Self::Socket(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl Error for HandshakeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Region(error) => Some(error),
+            Self::Socket(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<RegionError> for HandshakeError {
+    fn from(error: RegionError) -> Self {
+        Self::Region(error)
+    }
+}
+
+impl From<SocketError> for HandshakeError {
+    fn from(error: SocketError) -> Self {
+        match error {
+            SocketError::Closed => Self::PeerClosed,
+            error => Self::Socket(error),
+        }
+    }
+}
+
+/// The client's side: makes a region of this geometry and offers it to the server.
+pub fn offer(socket: Socket, geometry: Geometry) -> Result<ClientChannel, HandshakeError> {
+    socket.prepare()?;
+    let region = Region::create(geometry)?;
+    let hello = Hello {
+        prefix: prefix(HELLO),
+        ring_entries: geometry.ring_entries,
+        arena_bytes: geometry.arena_bytes,
+    };
+    socket.send_message(hello.as_bytes(), Some(region.as_fd()))?;
+
+    let mut buffer = [0; MAX_MESSAGE_BYTES];
+    let message = receive(&socket, &mut buffer, Instant::now() + TIMEOUT)?;
+    if message.descriptor.is_some() {
+        return Err(HandshakeError::Malformed("an answer with a descriptor"));
+    }
+    match message.kind {
+        ACCEPTED => Ok(ClientChannel::new(&region, socket)),
+        REFUSED => Err(HandshakeError::Refused(presentable(message.rest))),
+        _ => Err(HandshakeError::Malformed("neither accepted nor refused")),
+    }
+}
+
+/// The server's side: takes the region that the client offers. `ready` is the outcome of the
+/// server's own start; a failure is told to the client as the reason of a refusal, and so is
+/// everything that is wrong with the offer.
+pub fn accept(socket: Socket, ready: Result<(), String>) -> Result<ServerChannel, HandshakeError> {
+    accept_until(socket, ready, Instant::now() + TIMEOUT)
+}
+
+fn accept_until(
+    socket: Socket,
+    ready: Result<(), String>,
+    deadline: Instant,
+) -> Result<ServerChannel, HandshakeError> {
+    socket.prepare()?;
+    let outcome = receive_offer(&socket, deadline)
+        .and_then(|region| ready.map(|()| region).map_err(HandshakeError::NotReady));
+    match outcome {
+        Ok(region) => {
+            socket.send_message(prefix(ACCEPTED).as_bytes(), None)?;
+            Ok(ServerChannel::new(&region, socket))
+        }
+        Err(error) => {
+            let reason = match &error {
+                HandshakeError::NotReady(reason) => reason.clone(),
+                error => error.to_string(),
+            };
+            let mut message = prefix(REFUSED).as_bytes().to_vec();
+            message.extend_from_slice(shortened(&reason).as_bytes());
+            // The refusal is a courtesy: the error says more than that it could not be sent.
+            let _ = socket.send_message(&message, None);
+            Err(error)
+        }
+    }
+}
+
+/// Receives a client's offer and attaches the region.
+fn receive_offer(socket: &Socket, deadline: Instant) -> Result<Region, HandshakeError> {
+    let mut buffer = [0; MAX_MESSAGE_BYTES];
+    let message = receive(socket, &mut buffer, deadline)?;
+    if message.kind != HELLO {
+        return Err(HandshakeError::Malformed("not an offer"));
+    }
+    let hello = Hello::read_from_bytes(message.whole)
+        .map_err(|_| HandshakeError::Malformed("an offer of the wrong size"))?;
+    let descriptor = message.descriptor.ok_or(SocketError::NoDescriptor)?;
+    let geometry = Geometry {
+        ring_entries: hello.ring_entries,
+        arena_bytes: hello.arena_bytes,
+    };
+    Ok(Region::attach(descriptor, geometry)?)
+}
+
+/// A message of this version, of any kind.
+struct Message<'buffer> {
+    kind: u32,
+    whole: &'buffer [u8],
+    /// What follows the prefix.
+    rest: &'buffer [u8],
+    descriptor: Option<OwnedFd>,
+}
+
+/// Receives one message and checks what all messages have in common.
+fn receive<'buffer>(
+    socket: &Socket,
+    buffer: &'buffer mut [u8],
+    deadline: Instant,
+) -> Result<Message<'buffer>, HandshakeError> {
+    let (length, descriptor) = loop {
+        if !socket.wait_readable(deadline)? {
+            return Err(HandshakeError::TimedOut);
+        }
+        match socket.receive_message(buffer, MsgFlags::MSG_DONTWAIT) {
+            Err(SocketError::WouldBlock) => {}
+            received => break received?,
+        }
+    };
+    let whole = buffer.get(..length).unwrap_or_default();
+    let (prefix, rest) = Prefix::read_from_prefix(whole)
+        .map_err(|_| HandshakeError::Malformed("too short for any version"))?;
+    if prefix.magic != MAGIC {
+        return Err(HandshakeError::Malformed("not of this protocol"));
+    }
+    if prefix.version != PROTOCOL_VERSION {
+        return Err(HandshakeError::Version {
+            ours: PROTOCOL_VERSION,
+            theirs: prefix.version,
+        });
+    }
+    Ok(Message {
+        kind: prefix.kind,
+        whole,
+        rest,
+        descriptor,
+    })
+}
+
+fn prefix(kind: u32) -> Prefix {
+    Prefix {
+        magic: MAGIC,
+        version: PROTOCOL_VERSION,
+        kind,
+    }
+}
+
+/// As much of a reason as a refusal carries, in whole characters.
+fn shortened(reason: &str) -> &str {
+    let longest = MAX_REASON_BYTES.min(reason.len());
+    let end = (0..=longest)
+        .rev()
+        .find(|&end| reason.is_char_boundary(end));
+    end.and_then(|end| reason.get(..end)).unwrap_or_default()
+}
+
+/// A peer's reason as it can be shown: short, UTF-8, and without control characters, which could
+/// drive a terminal.
+fn presentable(reason: &[u8]) -> String {
+    let reason = reason.get(..MAX_REASON_BYTES).unwrap_or(reason);
+    String::from_utf8_lossy(reason)
+        .chars()
+        .map(|character| {
+            if character.is_control() {
+                ' '
+            } else {
+                character
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

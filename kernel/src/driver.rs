@@ -1,0 +1,320 @@
+//! Which driver a sandbox gets, and which GPUs.
+//!
+//! What the real driver says of itself is read from `/proc/driver/nvidia` and `/sys/module/nvidia` (their content:
+//! kernel-open/nvidia/nv-procfs.c, 580.142), without opening a device, which could take seconds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+use nvproxy_abi::Abi;
+use nvproxy_abi::node::Node;
+use nvproxy_abi::version::DriverVersion;
+use nvproxy_server::process;
+
+use crate::failure::{Attempt, Failure};
+
+/// The release that the simulated driver is by default: the one that its answers were recorded from.
+const SIMULATED_VERSION: &str = "580.159.04";
+/// How many GPUs the simulated machine has.
+const SIMULATED_GPUS: u8 = 2;
+
+/// `--driver`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Choice {
+    /// The real driver if there is one, else the simulated one
+    Auto,
+    /// NVIDIA's driver on this machine
+    Host,
+    /// The simulated driver, for machines without a GPU
+    Sim,
+}
+
+/// `--gpus`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    All,
+    None,
+    /// Each by its index or its UUID.
+    Listed(Vec<String>),
+}
+
+impl FromStr for Selection {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Selection, String> {
+        match text {
+            "all" => Ok(Selection::All),
+            "none" => Ok(Selection::None),
+            _ => {
+                let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+                let is_a_name =
+                    |name: &String| name.parse::<u32>().is_ok() || name.starts_with("GPU-");
+                match names.iter().find(|name| !is_a_name(name)) {
+                    Some(name) => Err(format!(
+                        "'{name}' is neither an index like 0 nor a UUID like GPU-5a3e..."
+                    )),
+                    None => Ok(Selection::Listed(names)),
+                }
+            }
+        }
+    }
+}
+
+/// One GPU of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// The number of its node, as in /dev/nvidia0.
+    pub minor: u8,
+    pub uuid: String,
+    pub model: String,
+}
+
+/// A driver and the GPUs of it that a sandbox may use.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    pub kind: process::Kind,
+    pub version: DriverVersion,
+    pub gpus: Vec<Gpu>,
+    /// Whether the sandbox has the driver's nodes at all: with `--gpus none` it has not.
+    pub visible: bool,
+}
+
+impl Driver {
+    /// The driver that the user's choices mean on this machine.
+    pub fn choose(choice: Choice, selection: &Selection) -> Result<Driver, Failure> {
+        let host = host_version();
+        let (kind, version, all) = match (choice, &host) {
+            (Choice::Host, None) => {
+                return Err(Failure::setup(
+                    "this machine has no NVIDIA driver (/sys/module/nvidia/version is missing): load the nvidia module, \
+                     or use --driver sim",
+                ));
+            }
+            (Choice::Host | Choice::Auto, Some(version)) => {
+                (process::Kind::Host, version.as_str(), host_gpus()?)
+            }
+            (Choice::Sim, _) | (Choice::Auto, None) => (
+                process::Kind::Simulated,
+                SIMULATED_VERSION,
+                simulated_gpus(),
+            ),
+        };
+        let version = DriverVersion::from_str(version)
+            .attempt(format_args!("the driver's version '{version}'"))?;
+        Abi::for_version(&version).map_err(|error| Failure::setup(error.to_string()))?;
+        let gpus = select(all, selection)?;
+        let driver = Driver {
+            kind,
+            version,
+            gpus,
+            visible: *selection != Selection::None,
+        };
+        if kind == process::Kind::Host {
+            driver.check_permissions()?;
+        }
+        Ok(driver)
+    }
+
+    /// One line that says what was chosen.
+    pub fn describe(&self) -> String {
+        let gpus = match self.gpus.len() {
+            1 => "1 GPU".to_owned(),
+            count => format!("{count} GPUs"),
+        };
+        match self.kind {
+            process::Kind::Host => format!("NVIDIA driver {}, {gpus}", self.version),
+            process::Kind::Simulated => {
+                format!("no NVIDIA driver here: simulating {}, {gpus}", self.version)
+            }
+        }
+    }
+
+    /// The names below `/dev` that the sandbox sees.
+    pub fn node_names(&self) -> Vec<String> {
+        if !self.visible {
+            return Vec::new();
+        }
+        let mut names: Vec<String> = [Node::Control, Node::Uvm].map(Node::file_name).into();
+        names.extend(self.gpus.iter().map(|gpu| Node::Gpu(gpu.minor).file_name()));
+        names
+    }
+
+    /// Whether the sandbox has this node.
+    pub fn has(&self, node: Node) -> bool {
+        self.visible
+            && match node {
+                Node::Control | Node::Uvm => true,
+                Node::Gpu(minor) => self.gpus.iter().any(|gpu| gpu.minor == minor),
+            }
+    }
+
+    /// Arguments from which the server's command line makes the same choice.
+    pub fn to_arguments(&self) -> Vec<String> {
+        let kind = match self.kind {
+            process::Kind::Host => "host",
+            process::Kind::Simulated => "sim",
+        };
+        let minors: Vec<String> = self.gpus.iter().map(|gpu| gpu.minor.to_string()).collect();
+        vec![
+            format!("--driver={kind}"),
+            format!("--driver-version={}", self.version),
+            format!("--minors={}", minors.join(",")),
+        ]
+    }
+
+    fn check_permissions(&self) -> Result<(), Failure> {
+        for name in self.node_names() {
+            let path = Path::new("/dev").join(&name);
+            let remedy = match access(&path, AccessFlags::R_OK | AccessFlags::W_OK) {
+                Ok(()) => continue,
+                Err(Errno::EACCES) => "run as a user who may read and write it",
+                Err(Errno::ENOENT) => "create it with nvidia-modprobe -c 0 -u",
+                Err(_) => "see ringfence doctor",
+            };
+            let reason = access(&path, AccessFlags::R_OK | AccessFlags::W_OK)
+                .err()
+                .unwrap_or(Errno::EACCES);
+            return Err(Failure::setup(format!(
+                "{}: {}: {remedy}",
+                path.display(),
+                reason.desc()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The version of NVIDIA's driver on this machine, if it is loaded.
+pub fn host_version() -> Option<String> {
+    fs::read_to_string("/sys/module/nvidia/version")
+        .ok()
+        .map(|version| version.trim().to_owned())
+}
+
+/// The GPUs that the driver on this machine has, in the order in which NVIDIA's tools number them: by PCI address.
+pub fn host_gpus() -> Result<Vec<Gpu>, Failure> {
+    let directory = "/proc/driver/nvidia/gpus";
+    let entries = fs::read_dir(directory).attempt(directory)?;
+    let mut addresses: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    addresses.sort();
+    let gpus = addresses.iter().filter_map(|address| {
+        let text = fs::read_to_string(address.join("information")).ok()?;
+        gpu_from_information(&text)
+    });
+    Ok(gpus.collect())
+}
+
+/// Reads one GPU's `information` file: lines of `Key: value`.
+fn gpu_from_information(text: &str) -> Option<Gpu> {
+    let field = |name: &str| {
+        text.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            (key.trim() == name).then(|| value.trim().to_owned())
+        })
+    };
+    Some(Gpu {
+        minor: field("Device Minor")?.parse().ok()?,
+        uuid: field("GPU UUID")?,
+        model: field("Model")?,
+    })
+}
+
+fn simulated_gpus() -> Vec<Gpu> {
+    (0..SIMULATED_GPUS)
+        .map(|minor| Gpu {
+            minor,
+            uuid: nvproxy_server::sim::gpu_uuid(minor),
+            model: "simulated GPU".to_owned(),
+        })
+        .collect()
+}
+
+fn select(all: Vec<Gpu>, selection: &Selection) -> Result<Vec<Gpu>, Failure> {
+    let names = match selection {
+        Selection::All => return Ok(all),
+        Selection::None => return Ok(Vec::new()),
+        Selection::Listed(names) => names,
+    };
+    let mut selected: Vec<Gpu> = Vec::new();
+    for name in names {
+        let by_index = name.parse::<usize>().ok().and_then(|index| all.get(index));
+        let found = by_index
+            .or_else(|| all.iter().find(|gpu| gpu.uuid == *name))
+            .ok_or_else(|| {
+                let known: Vec<String> = all
+                    .iter()
+                    .enumerate()
+                    .map(|(index, gpu)| format!("{index} ({})", gpu.uuid))
+                    .collect();
+                let known = if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                };
+                Failure::setup(format!(
+                    "--gpus: this machine has no GPU {name}; it has {known}"
+                ))
+            })?;
+        if !selected.contains(found) {
+            selected.push(found.clone());
+        }
+    }
+    Ok(selected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selections_are_parsed() {
+        assert_eq!("all".parse(), Ok(Selection::All));
+        assert_eq!("none".parse(), Ok(Selection::None));
+        assert_eq!(
+            "1,GPU-ab".parse(),
+            Ok(Selection::Listed(vec!["1".into(), "GPU-ab".into()]))
+        );
+        assert!("first".parse::<Selection>().is_err());
+        assert!("".parse::<Selection>().is_err());
+    }
+
+    #[test]
+    fn selections_pick_gpus_by_index_and_uuid() {
+        let gpu = |minor| Gpu {
+            minor,
+            uuid: format!("GPU-{minor}"),
+            model: String::new(),
+        };
+        let all = vec![gpu(3), gpu(5)];
+        let listed = |names: &[&str]| {
+            Selection::Listed(names.iter().map(|name| (*name).to_owned()).collect())
+        };
+        assert_eq!(
+            select(all.clone(), &listed(&["1", "GPU-3", "1"])),
+            Ok(vec![gpu(5), gpu(3)])
+        );
+        assert_eq!(select(all.clone(), &Selection::None), Ok(vec![]));
+        assert_eq!(
+            select(all, &listed(&["2"])).unwrap_err().message,
+            "--gpus: this machine has no GPU 2; it has 0 (GPU-3), 1 (GPU-5)"
+        );
+    }
+
+    #[test]
+    fn a_gpu_is_read_from_the_driver_s_description() {
+        let text = "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 36\nGPU UUID: \t GPU-1234\nVideo BIOS: \t 96.00\n\
+                    Bus Type: \t PCIe\nDevice Minor: \t 4\nGPU Firmware: \t 580.159.04\n";
+        let gpu = Gpu {
+            minor: 4,
+            uuid: "GPU-1234".into(),
+            model: "NVIDIA H100 80GB HBM3".into(),
+        };
+        assert_eq!(gpu_from_information(text), Some(gpu));
+        assert_eq!(gpu_from_information("Model: x\n"), None);
+    }
+}

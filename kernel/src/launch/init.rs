@@ -1,0 +1,85 @@
+//! Process 1 of the tasks' namespace: starts the program, passes signals on to it, reaps what its children leave, and
+//! ends with its status. When it ends, whichever way, the kernel ends every task.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io::{PipeWriter, Write};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use ringfence_ipc::Socket;
+
+use super::signals::{self, Mask};
+use super::{devices, exec, namespaces};
+use crate::driver::Driver;
+use crate::failure::{Attempt, Failure};
+
+/// What init starts.
+pub struct Program<'a> {
+    pub command: &'a [CString],
+    pub driver: &'a Driver,
+    /// The signal mask to start the program with.
+    pub mask: &'a Mask,
+    /// Takes the listener of the program's filter to the sentry.
+    pub listener: Socket,
+}
+
+/// Runs as init until the program ends. A failure before that goes to `report`.
+pub fn run(program: Program<'_>, report: PipeWriter) -> ! {
+    let signals = signals::descriptor();
+    let status = signals.map_err(drop).and_then(|signals| {
+        start(program, &report).map(|task| {
+            drop(report);
+            reap(task, &signals)
+        })
+    });
+    // A failure was reported; the sentry knows its status.
+    std::process::exit(status.unwrap_or(i32::from(crate::failure::SETUP)))
+}
+
+fn start(program: Program<'_>, report: &PipeWriter) -> Result<Pid, ()> {
+    let started = set_up(&program).and_then(|()| {
+        // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
+        match unsafe { fork() }.attempt("starting the program")? {
+            ForkResult::Parent { child } => Ok(child),
+            ForkResult::Child => exec::run(&program).map(|never: Infallible| match never {}),
+        }
+    });
+    started.map_err(|failure| {
+        // If nobody reads it any more, nobody is left to tell.
+        let _ = writeln!(&mut &*report, "{}", failure.to_line());
+    })
+}
+
+fn set_up(program: &Program<'_>) -> Result<(), Failure> {
+    prctl::set_pdeathsig(Signal::SIGKILL).attempt("prctl")?;
+    prctl::set_dumpable(false).attempt("prctl")?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)
+        .attempt("namespaces")?;
+    namespaces::isolate_mounts()?;
+    namespaces::mount_proc()?;
+    devices::build(&program.driver.node_names())
+}
+
+/// Waits for every child until `task` has ended; the status as a shell would give it.
+fn reap(task: Pid, signals: &signals::Descriptor) -> i32 {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(ended, status)) if ended == task => return status,
+            Ok(WaitStatus::Signaled(ended, signal, _)) if ended == task => {
+                return 128 + signal as i32;
+            }
+            Ok(WaitStatus::StillAlive) => {
+                if signals.forward(task).is_err() {
+                    return i32::from(crate::failure::SETUP);
+                }
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return i32::from(crate::failure::SETUP),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The launcher: builds a sandbox, and then waits for it.
+//!
+//! A sandbox is a tree of processes, and the tree is what guarantees that nothing outlives it:
+//!
+//! ```text
+//! launcher            the caller's process: waits, passes signals on
+//! └─ sentry           process 1 of a process namespace of its own: when it ends, the kernel ends all below
+//!    ├─ server
+//!    └─ init          process 1 of the tasks' namespace
+//!       └─ program    ... and its children: the tasks
+//! ```
+//!
+//! The sentry's own namespace has a second purpose. It reads and writes the memory of tasks that it names by number,
+//! and in that namespace there is no number that could, by reuse, come to name a process outside the sandbox.
+//!
+//! Everything below runs in a user namespace that gives no rights outside it, so that the launcher needs none
+//! either. Each process is forked while its parent has a single thread.
+
+mod credentials;
+mod devices;
+mod exec;
+mod init;
+mod namespaces;
+pub mod signals;
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{PipeReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use nix::sched::CloneFlags;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use ringfence_ipc::Socket;
+
+use crate::driver::Driver;
+use crate::failure::{Attempt, Failure, SETUP};
+use crate::sentry;
+
+/// What to run, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub driver: Driver,
+    /// The program and its arguments.
+    pub command: Vec<OsString>,
+    pub log: Option<PathBuf>,
+    pub stats: bool,
+}
+
+/// The sentry's ends of what it shares with the processes below it.
+pub struct Sandbox {
+    pub init: Pid,
+    pub server: Pid,
+    /// Brings the listener, once the program's process has installed its filter.
+    pub listener: Socket,
+    /// Brings a failure's line, or ends when the program was executed.
+    pub report: PipeReader,
+    /// The sentry's end of the control socket.
+    pub control: Socket,
+}
+
+/// Runs `options.command` in a sandbox and returns the exit status to end with.
+pub fn run(options: &Options) -> Result<u8, Failure> {
+    let command = c_strings(&options.command)?;
+    let original_mask = signals::block()?;
+    namespaces::enter_user_namespace(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
+    // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
+    match unsafe { fork() }.attempt("starting the sentry")? {
+        ForkResult::Parent { child } => wait(child),
+        ForkResult::Child => {
+            let status =
+                sentry_process(options, &command, &original_mask).unwrap_or_else(|failure| {
+                    eprintln!("ringfence: {failure}");
+                    failure.status
+                });
+            std::process::exit(i32::from(status));
+        }
+    }
+}
+
+fn sentry_process(
+    options: &Options,
+    command: &[CString],
+    mask: &signals::Mask,
+) -> Result<u8, Failure> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).attempt("prctl")?;
+    nix::sys::prctl::set_dumpable(false).attempt("prctl")?;
+    namespaces::isolate_mounts()?;
+    namespaces::mount_proc()?;
+    let sandbox = build(options, command, mask)?;
+    sentry::run(options, sandbox)
+}
+
+/// Starts the server and the tasks' first processes.
+fn build(options: &Options, command: &[CString], mask: &signals::Mask) -> Result<Sandbox, Failure> {
+    let (control, server_control) = Socket::pair().attempt("socketpair")?;
+    let server = start_server(options, server_control.into())?;
+    let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
+    let (report, task_report) = std::io::pipe().attempt("pipe")?;
+    let own_namespace = File::open("/proc/self/ns/pid").attempt("/proc/self/ns/pid")?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWPID).attempt("a process namespace")?;
+    // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
+    let init = match unsafe { fork() }.attempt("starting init")? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            drop((control, listener, report, own_namespace));
+            let program = init::Program {
+                command,
+                driver: &options.driver,
+                mask,
+                listener: task_listener,
+            };
+            init::run(program, task_report)
+        }
+    };
+    // A process whose children are to live in another namespace cannot start threads.
+    nix::sched::setns(&own_namespace, CloneFlags::CLONE_NEWPID)
+        .attempt("the sentry's process namespace")?;
+    Ok(Sandbox {
+        init,
+        server,
+        listener,
+        report,
+        control,
+    })
+}
+
+/// Starts this executable again, as the server.
+fn start_server(options: &Options, control: OwnedFd) -> Result<Pid, Failure> {
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command
+        .arg0("ringfence-nvproxy-server")
+        .arg("nvproxy-server")
+        .args(options.driver.to_arguments());
+    if let Some(log) = &options.log {
+        command.arg("--log").arg(log);
+    }
+    // The control socket is the server's standard input: the one descriptor that it is given.
+    command.stdin(control).stdout(std::process::Stdio::null());
+    let server = command.spawn().attempt("starting the server")?;
+    Ok(Pid::from_raw(server.id() as i32))
+}
+
+/// Waits for the sentry, passing on the signals that are meant for the program, and returns its exit status.
+fn wait(sentry: Pid) -> Result<u8, Failure> {
+    let signals = signals::descriptor()?;
+    loop {
+        match waitpid(sentry, Some(WaitPidFlag::WNOHANG)).attempt("waiting for the sentry")? {
+            WaitStatus::Exited(_, status) => return Ok(status as u8),
+            WaitStatus::Signaled(_, signal, _) => {
+                return Err(Failure {
+                    status: SETUP,
+                    message: format!("the sentry was ended by {signal}, and the sandbox with it"),
+                });
+            }
+            _ => signals.forward(sentry)?,
+        }
+    }
+}
+
+fn c_strings(command: &[OsString]) -> Result<Vec<CString>, Failure> {
+    command
+        .iter()
+        .map(|argument| {
+            CString::new(argument.clone().into_vec()).attempt("an argument with a zero byte")
+        })
+        .collect()
+}
+
+/// Reads a failure that a process below reported. `None` if the program was executed instead.
+pub fn reported_failure(mut report: PipeReader) -> Option<Failure> {
+    let mut line = String::new();
+    // A report that is no text is no report of ours; the process that made it is gone anyway.
+    let _ = report.read_to_string(&mut line);
+    (!line.is_empty()).then(|| Failure::parse(line.trim_end()))
+}

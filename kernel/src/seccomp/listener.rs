@@ -1,0 +1,206 @@
+//! The listener: where the kernel hands over the calls that the filter stopped (seccomp_unotify(2)).
+//!
+//! A task waits in the kernel until its notification is answered. Once received, only a fatal signal takes it out of
+//! that wait, so that a request to the driver happens once; then the notification is gone and answering it fails with
+//! `ENOENT`, which callers ignore.
+//!
+//! `unsafe` is here because these are ioctls with pointers.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp, sock_fprog};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+/// `SECCOMP_IOCTL_NOTIF_SET_FLAGS` of linux/seccomp.h, and the flag that wakes the other side on this processor.
+const SET_FLAGS: u64 = nix::request_code_write!(b'!', 4, size_of::<u64>()) as u64;
+const SYNCHRONOUS_WAKE_UP: u64 = 1;
+
+mod requests {
+    use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
+    nix::ioctl_readwrite!(receive, b'!', 0, seccomp_notif);
+    nix::ioctl_readwrite!(send, b'!', 1, seccomp_notif_resp);
+    nix::ioctl_write_ptr!(add_descriptor, b'!', 3, seccomp_notif_addfd);
+}
+
+/// A system call that waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Notification {
+    id: u64,
+    /// The calling thread.
+    pub task: Pid,
+    /// The system call's number.
+    pub call: libc::c_long,
+    pub arguments: [u64; 6],
+}
+
+/// Installs the filter on the calling thread, which must not be able to gain privileges any more, and returns the
+/// listener. Programs executed later inherit the filter.
+pub fn install() -> Result<OwnedFd, Errno> {
+    let mut program = super::filter::program();
+    let filter = sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    let flags =
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    // SAFETY: the program outlives the call, which copies it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const filter,
+        )
+    };
+    // SAFETY: the kernel just made this descriptor for the caller, so nothing else owns it.
+    Errno::result(result).map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
+}
+
+/// The sentry's end.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+impl Listener {
+    /// Takes over a listener that [`install`] made.
+    pub fn new(descriptor: OwnedFd) -> Listener {
+        // An optimization that Linux has since 6.6; without it everything works.
+        // SAFETY: the flags are passed by value.
+        unsafe {
+            libc::ioctl(
+                descriptor.as_raw_fd(),
+                SET_FLAGS as libc::Ioctl,
+                SYNCHRONOUS_WAKE_UP,
+            )
+        };
+        Listener(descriptor)
+    }
+
+    /// Waits for the next call. `None` when no task is left under the filter.
+    pub fn receive(&self) -> Result<Option<Notification>, Errno> {
+        loop {
+            // SAFETY: an all-zero notification is a valid one, and the kernel demands it.
+            let mut received: seccomp_notif = unsafe { std::mem::zeroed() };
+            // SAFETY: the kernel writes one notification to the struct, which outlives the call.
+            match unsafe { requests::receive(self.0.as_raw_fd(), &raw mut received) } {
+                Ok(_) => {
+                    return Ok(Some(Notification {
+                        id: received.id,
+                        task: Pid::from_raw(received.pid as i32),
+                        call: libc::c_long::from(received.data.nr),
+                        arguments: received.data.args,
+                    }));
+                }
+                // The task was killed before the notification could be copied, or this thread was interrupted.
+                Err(Errno::EINTR) => {}
+                // Without tasks a receive would wait for ever; ENOENT is also what a killed task leaves.
+                Err(Errno::ENOENT) if self.has_tasks() => {}
+                Err(Errno::ENOENT) => return Ok(None),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Whether any task still lives under the filter (poll(2) reports a hang-up when none does).
+    fn has_tasks(&self) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut listener = [PollFd::new(self.descriptor(), PollFlags::empty())];
+        let _ = poll(&mut listener, PollTimeout::ZERO);
+        !listener[0]
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLHUP))
+    }
+
+    /// Lets the call return `outcome` without being executed.
+    pub fn answer(&self, notification: &Notification, outcome: Result<i64, Errno>) {
+        let (value, error) = match outcome {
+            Ok(value) => (value, 0),
+            Err(errno) => (0, -(errno as i32)),
+        };
+        self.send(seccomp_notif_resp {
+            id: notification.id,
+            val: value,
+            error,
+            flags: 0,
+        });
+    }
+
+    /// Lets the kernel execute the call.
+    pub fn let_run(&self, notification: &Notification) {
+        let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
+        self.send(seccomp_notif_resp {
+            id: notification.id,
+            val: 0,
+            error: 0,
+            flags,
+        });
+    }
+
+    fn send(&self, mut response: seccomp_notif_resp) {
+        // SAFETY: the kernel reads one response from the struct, which outlives the call.
+        let outcome = unsafe { requests::send(self.0.as_raw_fd(), &raw mut response) };
+        if let Err(errno) = outcome
+            && errno != Errno::ENOENT
+        {
+            tracing::warn!("a system call could not be answered: {errno}");
+        }
+    }
+
+    /// Gives the task a duplicate of `descriptor` under a number of the kernel's choice, and returns that number. With
+    /// `answer` the call also returns it to the task. Fails with `ENOENT` if the task is gone.
+    pub fn add_descriptor(
+        &self,
+        notification: &Notification,
+        descriptor: BorrowedFd<'_>,
+        close_on_exec: bool,
+        answer: bool,
+    ) -> Result<RawFd, Errno> {
+        let flags = if answer {
+            libc::SECCOMP_ADDFD_FLAG_SEND as u32
+        } else {
+            0
+        };
+        self.add(notification, descriptor, close_on_exec, flags, 0)
+    }
+
+    /// Puts a duplicate of `descriptor` in the place of the task's descriptor `number`.
+    pub fn replace_descriptor(
+        &self,
+        notification: &Notification,
+        descriptor: BorrowedFd<'_>,
+        close_on_exec: bool,
+        number: RawFd,
+    ) -> Result<(), Errno> {
+        let flags = libc::SECCOMP_ADDFD_FLAG_SETFD as u32;
+        self.add(notification, descriptor, close_on_exec, flags, number)
+            .map(drop)
+    }
+
+    fn add(
+        &self,
+        notification: &Notification,
+        descriptor: BorrowedFd<'_>,
+        close_on_exec: bool,
+        flags: u32,
+        number: RawFd,
+    ) -> Result<RawFd, Errno> {
+        let addition = seccomp_notif_addfd {
+            id: notification.id,
+            flags,
+            srcfd: descriptor.as_raw_fd() as u32,
+            newfd: number as u32,
+            newfd_flags: if close_on_exec {
+                libc::O_CLOEXEC as u32
+            } else {
+                0
+            },
+        };
+        // SAFETY: the kernel reads the struct, which outlives the call.
+        unsafe { requests::add_descriptor(self.0.as_raw_fd(), &raw const addition) }
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.0.as_fd()
+    }
+}

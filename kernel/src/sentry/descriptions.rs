@@ -1,0 +1,405 @@
+//! Which of the server's handles a task's descriptor means, and when the last task has let go of one.
+//!
+//! Tasks duplicate, pass, inherit and close descriptors natively, so nothing that the sentry could write down about
+//! descriptor *numbers* stays true. What stays true is the open file description behind them, and the kernel answers
+//! two questions about one that the sentry itself does not hold:
+//!
+//! - A description registered in an epoll instance is not kept alive by it, and kcmp(2) compares what is registered
+//!   there with a task's descriptor. Such a [`Witness`] recognizes a description, orders it among others, and notices
+//!   when it is gone.
+//! - The simulated driver's descriptions cannot be polled, hence not registered; but each has an inode of its own, by
+//!   which it is recognized, and inotify(7) tells of its last close.
+//!
+//! UVM's descriptions on the real driver are neither: the server keeps no state about them, so they are recognized by
+//! their device number and sent along with each request.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::stat::fstat;
+use nix::unistd::Pid;
+use nvproxy_abi::node::Node;
+
+use crate::system_calls::{compare_with_registered, pidfd_getfd, pidfd_open};
+
+/// An open file description that the server made for a task.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The server's name for it.
+    pub handle: u64,
+    pub node: Node,
+}
+
+/// What a task's descriptor turns out to be.
+#[derive(Debug)]
+pub enum Identified {
+    /// One that the server made.
+    Device(Arc<Description>),
+    /// UVM's, which the server does not keep.
+    Uvm(OwnedFd),
+    /// Anything else.
+    Foreign,
+    /// The task has no such descriptor.
+    Closed,
+}
+
+/// Recognizes one description without holding it.
+#[derive(Debug)]
+struct Witness {
+    epoll: Epoll,
+    /// The number that the description had when it was registered.
+    registered: RawFd,
+    of: Arc<Description>,
+}
+
+impl Witness {
+    /// Fails with `EPERM` if the description cannot be polled.
+    fn new(description: &OwnedFd, of: Arc<Description>) -> Result<Witness, Errno> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(description, EpollEvent::new(EpollFlags::empty(), 0))?;
+        Ok(Witness {
+            epoll,
+            registered: description.as_raw_fd(),
+            of,
+        })
+    }
+
+    /// Where `descriptor` of `task` stands in the kernel's order, seen from this description.
+    fn compare(&self, task: Pid, descriptor: RawFd) -> Result<Ordering, Errno> {
+        compare_with_registered(task, descriptor, self.epoll.0.as_fd(), self.registered)
+    }
+
+    fn is_gone(&self) -> bool {
+        // Any descriptor of this process does for the other side of the comparison: the epoll instance itself.
+        self.compare(Pid::this(), self.epoll.0.as_raw_fd()) == Err(Errno::ENOENT)
+    }
+}
+
+/// The identity of a description that has an inode of its own: device and number.
+pub type Inode = (u64, u64);
+
+/// How a description that was just registered tells of its end.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// By a sweep.
+    Witnessed,
+    /// By inotify, on this inode.
+    ByInode(Inode),
+}
+
+/// Everything that the sandbox's tasks hold.
+#[derive(Debug, Default)]
+pub struct Descriptions {
+    /// In the kernel's order.
+    witnesses: RwLock<Vec<Arc<Witness>>>,
+    /// What each descriptor number meant last, in whichever task: right nearly always, and checked always.
+    guesses: Mutex<HashMap<RawFd, Arc<Witness>>>,
+    inodes: RwLock<HashMap<Inode, Arc<Description>>>,
+    tasks: Mutex<HashMap<Pid, Arc<OwnedFd>>>,
+    /// The device number of UVM's node on the real driver.
+    uvm: Option<u64>,
+}
+
+impl Descriptions {
+    /// With the device number of UVM's node, if the driver is the real one.
+    pub fn new(uvm: Option<u64>) -> Descriptions {
+        Descriptions {
+            uvm,
+            ..Descriptions::default()
+        }
+    }
+
+    /// Makes `granted` known as `of`, before any task has it. The caller lets go of it once a task has.
+    pub fn register(&self, granted: &OwnedFd, of: &Arc<Description>) -> Result<Registered, Errno> {
+        match Witness::new(granted, Arc::clone(of)) {
+            Ok(witness) => {
+                let mut witnesses = write(&self.witnesses);
+                let at = witnesses.partition_point(|other| {
+                    // A witness whose description is gone is out of order anyway, and about to be swept.
+                    other.compare(Pid::this(), granted.as_raw_fd()) == Ok(Ordering::Greater)
+                });
+                witnesses.insert(at, Arc::new(witness));
+                Ok(Registered::Witnessed)
+            }
+            Err(Errno::EPERM) => {
+                let status = fstat(granted)?;
+                let inode = (status.st_dev, status.st_ino);
+                write(&self.inodes).insert(inode, Arc::clone(of));
+                Ok(Registered::ByInode(inode))
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// What `descriptor` of `task` is. `on_uvm` says that it is used as UVM's. Fails if the task is gone.
+    pub fn identify(
+        &self,
+        task: Pid,
+        descriptor: RawFd,
+        on_uvm: bool,
+    ) -> Result<Identified, Errno> {
+        if !on_uvm {
+            match self.witnessed(task, descriptor) {
+                Ok(Some(description)) => return Ok(Identified::Device(description)),
+                Ok(None) if read(&self.inodes).is_empty() => return Ok(Identified::Foreign),
+                Ok(None) => {}
+                Err(Errno::EBADF) => return Ok(Identified::Closed),
+                Err(errno) => return Err(errno),
+            }
+        }
+        let copy = match self.duplicate(task, descriptor) {
+            Ok(copy) => copy,
+            Err(Errno::EBADF) => return Ok(Identified::Closed),
+            Err(errno) => return Err(errno),
+        };
+        let status = fstat(&copy)?;
+        if let Some(description) = read(&self.inodes).get(&(status.st_dev, status.st_ino)) {
+            return Ok(Identified::Device(Arc::clone(description)));
+        }
+        let is_uvm = self.uvm.is_some_and(|uvm| uvm == status.st_rdev);
+        Ok(if is_uvm {
+            Identified::Uvm(copy)
+        } else {
+            Identified::Foreign
+        })
+    }
+
+    /// A duplicate of `descriptor` of `task`.
+    pub fn duplicate(&self, task: Pid, descriptor: RawFd) -> Result<OwnedFd, Errno> {
+        let known = lock(&self.tasks).get(&task).cloned();
+        if let Some(known) = known {
+            match pidfd_getfd(known.as_fd(), descriptor) {
+                // The task of that number ended; there may be a new one.
+                Err(Errno::ESRCH) => {}
+                other => return other,
+            }
+        }
+        let opened = Arc::new(pidfd_open(task)?);
+        let copy = pidfd_getfd(opened.as_fd(), descriptor);
+        let mut tasks = lock(&self.tasks);
+        if tasks.len() >= MAXIMUM_TASK_DESCRIPTORS {
+            tasks.clear();
+        }
+        tasks.insert(task, opened);
+        copy
+    }
+
+    fn witnessed(&self, task: Pid, descriptor: RawFd) -> Result<Option<Arc<Description>>, Errno> {
+        let guess = lock(&self.guesses).get(&descriptor).cloned();
+        if let Some(guess) = guess {
+            match guess.compare(task, descriptor) {
+                Ok(Ordering::Equal) => return Ok(Some(Arc::clone(&guess.of))),
+                Ok(_) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        let found = search(&read(&self.witnesses), task, descriptor)?;
+        Ok(found.map(|witness| {
+            let description = Arc::clone(&witness.of);
+            let mut guesses = lock(&self.guesses);
+            if guesses.len() >= MAXIMUM_GUESSES {
+                guesses.clear();
+            }
+            guesses.insert(descriptor, witness);
+            description
+        }))
+    }
+
+    /// Forgets the descriptions that no task has any more, and returns those of them that nothing else leads to.
+    pub fn sweep(&self) -> Vec<Arc<Description>> {
+        let mut witnesses = write(&self.witnesses);
+        let mut gone = Vec::new();
+        witnesses.retain(|witness| {
+            let is_gone = witness.is_gone();
+            if is_gone {
+                gone.push(Arc::clone(&witness.of));
+            }
+            !is_gone
+        });
+        gone.retain(|description| {
+            !witnesses
+                .iter()
+                .any(|witness| Arc::ptr_eq(&witness.of, description))
+        });
+        drop(witnesses);
+        if !gone.is_empty() {
+            lock(&self.guesses).retain(|_, witness| {
+                !gone
+                    .iter()
+                    .any(|description| Arc::ptr_eq(&witness.of, description))
+            });
+        }
+        gone
+    }
+
+    /// Forgets the description with this inode, whose last close inotify told of.
+    pub fn forget(&self, inode: Inode) -> Option<Arc<Description>> {
+        write(&self.inodes).remove(&inode)
+    }
+}
+
+/// Processes whose descriptors are kept at hand; beyond, all are looked up anew.
+const MAXIMUM_TASK_DESCRIPTORS: usize = 1024;
+/// Descriptor numbers for which a guess is kept.
+const MAXIMUM_GUESSES: usize = 4096;
+
+/// Binary search in the kernel's order. A witness whose description is gone says nothing about the order; its
+/// neighbours are asked instead.
+fn search(
+    witnesses: &[Arc<Witness>],
+    task: Pid,
+    descriptor: RawFd,
+) -> Result<Option<Arc<Witness>>, Errno> {
+    let (mut low, mut high) = (0, witnesses.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let mut asked = middle;
+        let ordering = loop {
+            match witnesses[asked].compare(task, descriptor) {
+                Err(Errno::ENOENT) if asked + 1 < high => asked += 1,
+                Err(Errno::ENOENT) => break None,
+                ordering => break Some(ordering?),
+            }
+        };
+        match ordering {
+            Some(Ordering::Equal) => return Ok(Some(Arc::clone(&witnesses[asked]))),
+            // The task's description comes before the witness's.
+            Some(Ordering::Less) | None => high = middle,
+            Some(Ordering::Greater) => low = asked + 1,
+        }
+    }
+    Ok(None)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::eventfd::EventFd;
+
+    fn description(handle: u64) -> Arc<Description> {
+        Arc::new(Description {
+            handle,
+            node: Node::Control,
+        })
+    }
+
+    fn handle_of(identified: Identified) -> Option<u64> {
+        match identified {
+            Identified::Device(description) => Some(description.handle),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_description_is_known_under_every_number_until_its_last_close() {
+        let descriptions = Descriptions::default();
+        let events: Vec<OwnedFd> = (0..40).map(|_| EventFd::new().unwrap().into()).collect();
+        for (handle, event) in events.iter().enumerate() {
+            assert_eq!(
+                descriptions.register(event, &description(handle as u64 + 1)),
+                Ok(Registered::Witnessed)
+            );
+        }
+        let this = Pid::this();
+        for (handle, event) in events.iter().enumerate() {
+            let duplicate = event.try_clone().unwrap();
+            let identified = descriptions
+                .identify(this, duplicate.as_raw_fd(), false)
+                .unwrap();
+            assert_eq!(handle_of(identified), Some(handle as u64 + 1));
+        }
+        let stranger: OwnedFd = EventFd::new().unwrap().into();
+        assert!(matches!(
+            descriptions.identify(this, stranger.as_raw_fd(), false),
+            Ok(Identified::Foreign)
+        ));
+        assert!(matches!(
+            descriptions.identify(this, 100_000, false),
+            Ok(Identified::Closed)
+        ));
+
+        assert!(descriptions.sweep().is_empty());
+        let mut events = events;
+        let kept = events.remove(7).try_clone().unwrap();
+        drop(events);
+        assert_eq!(descriptions.sweep().len(), 39);
+        let identified = descriptions
+            .identify(this, kept.as_raw_fd(), false)
+            .unwrap();
+        assert_eq!(handle_of(identified), Some(8));
+        drop(kept);
+        assert_eq!(descriptions.sweep(), vec![description(8)]);
+    }
+
+    #[test]
+    fn a_search_finds_its_way_past_descriptions_that_are_gone() {
+        let descriptions = Descriptions::default();
+        let mut events: Vec<OwnedFd> = (0..40).map(|_| EventFd::new().unwrap().into()).collect();
+        for (handle, event) in events.iter().enumerate() {
+            descriptions
+                .register(event, &description(handle as u64))
+                .unwrap();
+        }
+        let kept: Vec<(u64, OwnedFd)> = [3u64, 17, 38]
+            .into_iter()
+            .rev()
+            .map(|at| (at, events.remove(at as usize)))
+            .collect();
+        drop(events);
+        for (handle, event) in &kept {
+            let identified = descriptions
+                .identify(Pid::this(), event.as_raw_fd(), false)
+                .unwrap();
+            assert_eq!(handle_of(identified), Some(*handle));
+        }
+    }
+
+    #[test]
+    fn a_description_lives_while_one_of_its_stand_ins_does() {
+        let descriptions = Descriptions::default();
+        let of = description(1);
+        let first: OwnedFd = EventFd::new().unwrap().into();
+        let second: OwnedFd = EventFd::new().unwrap().into();
+        descriptions.register(&first, &of).unwrap();
+        descriptions.register(&second, &of).unwrap();
+        drop(first);
+        assert!(descriptions.sweep().is_empty());
+        drop(second);
+        assert_eq!(descriptions.sweep(), vec![of]);
+    }
+
+    #[test]
+    fn what_cannot_be_polled_is_known_by_its_inode() {
+        let descriptions = Descriptions::default();
+        let memory =
+            nix::sys::memfd::memfd_create(c"test", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+        let Ok(Registered::ByInode(inode)) = descriptions.register(&memory, &description(5)) else {
+            panic!("a memfd cannot be polled");
+        };
+        let identified = descriptions
+            .identify(Pid::this(), memory.as_raw_fd(), true)
+            .unwrap();
+        assert_eq!(handle_of(identified), Some(5));
+        assert_eq!(descriptions.forget(inode), Some(description(5)));
+        assert!(matches!(
+            descriptions.identify(Pid::this(), memory.as_raw_fd(), true),
+            Ok(Identified::Foreign)
+        ));
+    }
+}

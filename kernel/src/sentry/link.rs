@@ -1,0 +1,275 @@
+//! The sentry's side of the channel: submitting requests, and resuming each where its answer comes in.
+//!
+//! Threads of the sentry do not wait for their own request. A thread submits and then, if no other thread does it
+//! already, takes on the *consumer's role*: it resumes whatever request is answered next, whoever submitted it, until
+//! nothing is outstanding. So one busy task costs one thread and no hand-over, a request that the driver keeps for long
+//! blocks no thread that others need, and both rings keep a single producer and a single consumer.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nvproxy_server::protocol::{ARGUMENT_DESCRIPTORS, decode_result};
+use ringfence_ipc::{
+    Arena, ArenaAllocator, ArenaRange, ClientChannel, Completion, Consumer, DEFAULT_ARENA,
+    FLAG_DESCRIPTOR, Geometry, Producer, Socket, Spin, Submission,
+};
+use slab::Slab;
+
+/// Entries of each ring, and so requests in flight.
+const RING_ENTRIES: u32 = 256;
+
+/// The geometry of the channel.
+pub fn geometry() -> Geometry {
+    let arena_bytes = DEFAULT_ARENA
+        .iter()
+        .map(|class| class.bytes * class.count)
+        .sum();
+    Geometry {
+        ring_entries: RING_ENTRIES,
+        arena_bytes,
+    }
+}
+
+/// What the server answered.
+pub struct Answer<'a> {
+    pub outcome: Result<i32, Errno>,
+    pub values: [u64; 4],
+    pub descriptor: Option<OwnedFd>,
+    /// The request's payload as the driver left it; empty if it was not issued.
+    pub payload: &'a [u8],
+    pub driver_nanoseconds: u64,
+}
+
+/// Resumes requests of the kind `T` when they are answered.
+pub trait Resume<T> {
+    fn resume(&self, continuation: T, answer: Answer<'_>);
+}
+
+/// The channel broke: the server is gone or does not keep to the protocol.
+#[derive(Debug)]
+pub struct Broken(pub String);
+
+/// A request that the server has.
+struct Outstanding<T> {
+    serial: u32,
+    range: Option<ArenaRange>,
+    continuation: T,
+}
+
+/// What submitting needs, under one lock.
+struct Submitter<T> {
+    submissions: Producer<Submission>,
+    allocator: ArenaAllocator,
+    outstanding: Slab<Outstanding<T>>,
+    serial: u32,
+}
+
+/// What the consumer's role is.
+struct Role {
+    completions: Consumer<Completion>,
+    payload: Vec<u8>,
+}
+
+/// The channel, shared by all threads of the sentry.
+pub struct Link<T> {
+    submitter: Mutex<Submitter<T>>,
+    role: Mutex<Role>,
+    /// Signalled when an answer made room.
+    room: Condvar,
+    outstanding: AtomicUsize,
+    arena: Arena,
+    socket: Socket,
+    spin: Spin,
+}
+
+impl<T> Link<T> {
+    /// Takes over a channel of [`geometry`].
+    pub fn new(channel: ClientChannel) -> Result<Link<T>, Broken> {
+        let ClientChannel {
+            submissions,
+            completions,
+            arena,
+            socket,
+        } = channel;
+        let allocator = ArenaAllocator::new(geometry().arena_bytes, &DEFAULT_ARENA)
+            .ok_or_else(|| Broken("the arena is too small for its slots".to_owned()))?;
+        Ok(Link {
+            submitter: Mutex::new(Submitter {
+                submissions,
+                allocator,
+                outstanding: Slab::new(),
+                serial: 0,
+            }),
+            role: Mutex::new(Role {
+                completions,
+                payload: Vec::new(),
+            }),
+            room: Condvar::new(),
+            outstanding: AtomicUsize::new(0),
+            arena,
+            socket,
+            spin: Spin::automatic(),
+        })
+    }
+
+    /// The control socket, to notice the server's end.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Submits a request with its payload, and the descriptors that go with it. Waits while the channel is full.
+    /// `submission` needs neither cookie nor payload range.
+    pub fn submit(
+        &self,
+        mut submission: Submission,
+        payload: &[u8],
+        descriptors: &[OwnedFd],
+        continuation: T,
+    ) -> Result<(), Errno> {
+        let mut submitter = lock(&self.submitter);
+        let range = loop {
+            if submitter.outstanding.len() < RING_ENTRIES as usize {
+                if payload.is_empty() {
+                    break None;
+                }
+                if payload.len() as u64 > u64::from(submitter.allocator.largest()) {
+                    return Err(Errno::ENOMEM);
+                }
+                if let Some(range) = submitter.allocator.alloc(payload.len() as u32) {
+                    break Some(range);
+                }
+            }
+            // Whoever has the consumer's role makes room; the timeout is for the moment between two holders.
+            let waited = self.room.wait_timeout(submitter, Duration::from_millis(10));
+            submitter = waited.unwrap_or_else(PoisonError::into_inner).0;
+        };
+        if let Some(range) = &range {
+            submission.payload_offset = range.offset();
+            submission.payload_length = payload.len() as u32;
+            self.arena
+                .write(range.offset(), payload)
+                .map_err(|_| Errno::EFAULT)?;
+        }
+        submitter.serial = submitter.serial.wrapping_add(1);
+        let serial = submitter.serial;
+        let key = submitter.outstanding.insert(Outstanding {
+            serial,
+            range,
+            continuation,
+        });
+        submission.cookie = u64::from(serial) << 32 | key as u64;
+        submission.arguments[ARGUMENT_DESCRIPTORS] = descriptors.len() as u64;
+        for descriptor in descriptors {
+            if let Err(error) = self.socket.send(submission.cookie, descriptor.as_fd()) {
+                tracing::warn!("a descriptor could not be passed to the server: {error}");
+                self.withdraw(&mut submitter, key);
+                return Err(Errno::EIO);
+            }
+        }
+        self.outstanding.fetch_add(1, Ordering::SeqCst);
+        if let Err(error) = submitter.submissions.push(&submission) {
+            tracing::warn!("the submission ring: {error}");
+            self.outstanding.fetch_sub(1, Ordering::SeqCst);
+            self.withdraw(&mut submitter, key);
+            return Err(Errno::EIO);
+        }
+        submitter.submissions.ring();
+        Ok(())
+    }
+
+    fn withdraw(&self, submitter: &mut Submitter<T>, key: usize) {
+        if let Some(range) = submitter.outstanding.remove(key).range {
+            submitter.allocator.release(range);
+        }
+    }
+
+    /// Resumes answered requests until none is outstanding, unless another thread does already.
+    pub fn consume(&self, resumer: &impl Resume<T>) -> Result<(), Broken> {
+        // A request that is submitted after the role's holder last looked, and whose thread found the role taken, is
+        // seen by looking again after letting go.
+        while self.outstanding.load(Ordering::SeqCst) > 0 {
+            let mut role = match self.role.try_lock() {
+                Ok(role) => role,
+                Err(TryLockError::WouldBlock) => return Ok(()),
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            };
+            while self.outstanding.load(Ordering::SeqCst) > 0 {
+                let broken =
+                    |error: &dyn std::fmt::Display| Broken(format!("the completion ring: {error}"));
+                match role.completions.pop().map_err(|error| broken(&error))? {
+                    Some(completion) => self.resume(&completion, &mut role.payload, resumer)?,
+                    None => drop(
+                        role.completions
+                            .wait(self.spin, None)
+                            .map_err(|error| broken(&error))?,
+                    ),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn resume(
+        &self,
+        completion: &Completion,
+        payload: &mut Vec<u8>,
+        resumer: &impl Resume<T>,
+    ) -> Result<(), Broken> {
+        let descriptor = if completion.flags & u32::from(FLAG_DESCRIPTOR) != 0 {
+            let (tag, descriptor) = self
+                .socket
+                .receive()
+                .map_err(|error| Broken(format!("the control socket: {error}")))?;
+            if tag != completion.cookie {
+                return Err(Broken("a descriptor belongs to another request".to_owned()));
+            }
+            Some(descriptor)
+        } else {
+            None
+        };
+        let mut submitter = lock(&self.submitter);
+        let key = (completion.cookie & u64::from(u32::MAX)) as usize;
+        let known = submitter
+            .outstanding
+            .get(key)
+            .is_some_and(|request| u64::from(request.serial) == completion.cookie >> 32);
+        if !known {
+            return Err(Broken(
+                "an answer to a request that was not made".to_owned(),
+            ));
+        }
+        let Outstanding {
+            range,
+            continuation,
+            ..
+        } = submitter.outstanding.remove(key);
+        payload.clear();
+        if let Some(range) = range {
+            let length = completion.payload_length.min(range.length());
+            payload.resize(length as usize, 0);
+            let copied = self.arena.read(range.offset(), payload);
+            submitter.allocator.release(range);
+            copied.map_err(|error| Broken(error.to_string()))?;
+        }
+        drop(submitter);
+        self.room.notify_all();
+        let answer = Answer {
+            outcome: decode_result(completion.result),
+            values: completion.values,
+            descriptor,
+            payload,
+            driver_nanoseconds: completion.driver_nanoseconds,
+        };
+        resumer.resume(continuation, answer);
+        // Only now, so that nobody takes the role for free while a request is being resumed.
+        self.outstanding.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

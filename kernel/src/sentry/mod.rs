@@ -1,0 +1,372 @@
+//! The sentry: supervises the tasks of one sandbox.
+//!
+//! Whenever a task makes a call that can concern the driver, the kernel stops it and notifies the sentry. The sentry
+//! finds out what the call is about, copies the request, has the server issue it, and lets the task go on with the
+//! outcome. It believes no task: it holds no driver descriptor itself, and what it passes on is checked by the server.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`descriptions`] | which of the server's handles a task's descriptor means |
+//! | [`memory`] | task memory |
+//! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
+//! | [`tracee`] | threads held still for a pin |
+//! | [`link`] | the channel to the server |
+//! | [`releases`] | what tasks have let go of |
+//! | [`stats`] | what was done and how long it took |
+//!
+//! Threads: the main one waits for signals and for processes to end; one waits for releases; the others receive
+//! notifications, as many as are busy at once and one more.
+
+pub mod descriptions;
+pub mod link;
+pub mod memory;
+pub mod opens;
+pub mod pins;
+pub mod releases;
+pub mod requests;
+pub mod stats;
+pub mod tracee;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use nvproxy_abi::Abi;
+use nvproxy_abi::node::Node;
+use nvproxy_server::process;
+use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING};
+use ringfence_ipc::{Submission, handshake};
+
+use self::descriptions::{Description, Descriptions, Registered};
+use self::link::{Answer, Broken, Link, Resume};
+use self::opens::DeviceOpen;
+use self::pins::Expected;
+use self::releases::Watches;
+use self::requests::Issued;
+use self::stats::Stats;
+use crate::driver::Driver;
+use crate::failure::{Attempt, Failure, SETUP};
+use crate::launch::{Options, Sandbox, reported_failure, signals};
+use crate::seccomp::listener::{Listener, Notification};
+
+/// Threads that receive notifications. Past this many calls being worked on at once, further ones wait in the kernel.
+const MAXIMUM_RECEIVERS: usize = 64;
+
+/// The sentry of one sandbox.
+pub struct Sentry {
+    abi: &'static Abi,
+    driver: Driver,
+    listener: Listener,
+    link: Link<Continuation>,
+    descriptions: Descriptions,
+    watches: Watches,
+    /// Whether any task was ever given an event descriptor.
+    event_descriptors: AtomicBool,
+    expected_pins: Mutex<Vec<Expected>>,
+    /// Processes of the sentry's namespace that are no tasks.
+    spared: Vec<Pid>,
+    stats: Stats,
+    waiting: AtomicUsize,
+    receivers: AtomicUsize,
+}
+
+/// What to do when the server answers.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are requests, and boxing those would cost each an allocation"
+)]
+pub enum Continuation {
+    /// Give the task its new descriptor.
+    Open(Notification, DeviceOpen),
+    /// Write back and return.
+    Request(Issued),
+    /// Hand the answer to the thread that waits for it.
+    Call(mpsc::SyncSender<Reply>),
+    Nothing,
+}
+
+/// An answer that outlives the moment of its arrival.
+pub struct Reply {
+    pub outcome: Result<i32, Errno>,
+    pub descriptor: Option<OwnedFd>,
+    pub payload: Vec<u8>,
+    pub driver_nanoseconds: u64,
+}
+
+/// Supervises a sandbox until its program ends; the exit status is the program's.
+pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
+    let Sandbox {
+        init,
+        server,
+        listener,
+        report,
+        control,
+    } = sandbox;
+    let channel = handshake::offer(control, link::geometry()).attempt("the server")?;
+    let broken = |Broken(reason)| Failure::setup(reason);
+    let link = Link::new(channel).map_err(broken)?;
+    let Ok((_, descriptor)) = listener.receive() else {
+        return Err(reported_failure(report)
+            .unwrap_or_else(|| Failure::setup("the program's process ended early")));
+    };
+    let sentry = Arc::new(Sentry {
+        abi: Abi::for_version(&options.driver.version).attempt("the driver's tables")?,
+        driver: options.driver.clone(),
+        listener: Listener::new(descriptor),
+        link,
+        descriptions: Descriptions::new(uvm_number(&options.driver)),
+        watches: watches(&options.driver).attempt("inotify")?,
+        event_descriptors: AtomicBool::new(false),
+        expected_pins: Mutex::default(),
+        spared: vec![Pid::this(), server, init],
+        stats: Stats::new(options.stats),
+        waiting: AtomicUsize::new(0),
+        receivers: AtomicUsize::new(0),
+    });
+    sentry.add_receiver();
+    let releaser = Arc::clone(&sentry);
+    thread::Builder::new()
+        .name("releases".to_owned())
+        .spawn(move || releaser.release_for_ever())
+        .attempt("a thread")?;
+    let status = sentry.supervise(init, server, report);
+    if let Some(table) = sentry.stats.table() {
+        eprint!("{table}");
+    }
+    status
+}
+
+fn uvm_number(driver: &Driver) -> Option<u64> {
+    let path = Path::new("/dev").join(Node::Uvm.file_name());
+    let is_host = driver.kind == process::Kind::Host;
+    is_host
+        .then(|| {
+            nix::sys::stat::stat(&path)
+                .ok()
+                .map(|status| status.st_rdev)
+        })
+        .flatten()
+}
+
+fn watches(driver: &Driver) -> Result<Watches, Errno> {
+    let watches = Watches::new()?;
+    if driver.kind == process::Kind::Host {
+        for name in driver.node_names() {
+            watches.watch_node(&Path::new("/dev").join(name))?;
+        }
+    }
+    Ok(watches)
+}
+
+impl Sentry {
+    /// The main thread: waits for the program, the server, signals, and a failure to execute the program.
+    fn supervise(
+        &self,
+        init: Pid,
+        server: Pid,
+        report: std::io::PipeReader,
+    ) -> Result<u8, Failure> {
+        let signals = signals::descriptor()?;
+        let mut report = Some(report);
+        loop {
+            let ended = |process| {
+                waitpid(process, Some(WaitPidFlag::WNOHANG)).attempt("waiting for a process")
+            };
+            match ended(init)? {
+                WaitStatus::Exited(_, status) => {
+                    return match report.take().and_then(reported_failure) {
+                        Some(failure) => Err(failure),
+                        None => Ok(status as u8),
+                    };
+                }
+                WaitStatus::Signaled(_, signal, _) => {
+                    return Err(Failure {
+                        status: 128 + signal as u8,
+                        message: format!("init was ended by {signal}"),
+                    });
+                }
+                _ => {}
+            }
+            if !matches!(ended(server)?, WaitStatus::StillAlive) {
+                // Everything that a task could still ask of the driver would wait for ever.
+                let _ = kill(init, Signal::SIGKILL);
+                return Err(Failure {
+                    status: SETUP,
+                    message: "the server ended unexpectedly, and the sandbox with it".into(),
+                });
+            }
+            self.wait_for_news(&signals, init, &mut report)?;
+        }
+    }
+
+    fn wait_for_news(
+        &self,
+        signals: &signals::Descriptor,
+        init: Pid,
+        report: &mut Option<std::io::PipeReader>,
+    ) -> Result<(), Failure> {
+        let mut polled = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        if let Some(report) = report.as_ref() {
+            polled.push(PollFd::new(report.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).attempt("poll"),
+        }
+        let ready = |index: usize| polled.get(index).and_then(PollFd::any).unwrap_or(false);
+        let (signalled, reported) = (ready(0), ready(1));
+        drop(polled);
+        if signalled {
+            signals.forward(init)?;
+        }
+        if reported && let Some(failure) = report.take().and_then(reported_failure) {
+            return Err(failure);
+        }
+        Ok(())
+    }
+
+    /// Starts a thread that receives notifications, if there are not too many.
+    fn add_receiver(self: &Arc<Self>) {
+        if self.receivers.fetch_add(1, Ordering::Relaxed) >= MAXIMUM_RECEIVERS {
+            self.receivers.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let sentry = Arc::clone(self);
+        let receiver = thread::Builder::new()
+            .name("receiver".to_owned())
+            .stack_size(256 << 10);
+        if let Err(error) = receiver.spawn(move || sentry.receive()) {
+            self.receivers.fetch_sub(1, Ordering::Relaxed);
+            tracing::warn!("no further receiver: {error}");
+        }
+    }
+
+    fn receive(self: Arc<Self>) {
+        let mut payload = Vec::new();
+        loop {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            let received = self.listener.receive();
+            if self.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
+                self.add_receiver();
+            }
+            match received {
+                Ok(Some(notification)) => self.handle(notification, &mut payload),
+                Ok(None) => return,
+                Err(errno) => {
+                    tracing::error!("receiving notifications: {errno}");
+                    return;
+                }
+            }
+            self.consume();
+        }
+    }
+
+    fn handle(&self, notification: Notification, payload: &mut Vec<u8>) {
+        if notification.call != libc::SYS_ioctl {
+            match opens::recognize(&notification) {
+                Some(open) if self.driver.has(open.node) => self.open(notification, open),
+                _ => self.listener.let_run(&notification),
+            }
+        } else if !self.is_pin(&notification) {
+            self.ioctl(notification, self.stats.start(), payload);
+        }
+    }
+
+    fn open(&self, notification: Notification, open: DeviceOpen) {
+        let mut submission = Submission {
+            kind: Kind::Open as u16,
+            ..Submission::default()
+        };
+        if open.flags & libc::O_NONBLOCK != 0 {
+            submission.code = OPEN_NONBLOCKING;
+        }
+        submission.arguments[ARGUMENT_NODE] = open.node.to_wire();
+        if let Err(errno) =
+            self.link
+                .submit(submission, &[], &[], Continuation::Open(notification, open))
+        {
+            self.listener.answer(&notification, Err(errno));
+        }
+    }
+
+    /// Gives a task the description that the server opened for it.
+    fn finish_open(&self, notification: &Notification, open: DeviceOpen, answer: Answer<'_>) {
+        let close_on_exec = open.flags & libc::O_CLOEXEC != 0;
+        let given = answer.outcome.and_then(|_| {
+            let granted = answer.descriptor.ok_or(Errno::EIO)?;
+            if answer.values[0] != 0 {
+                let description = Arc::new(Description {
+                    handle: answer.values[0],
+                    node: open.node,
+                });
+                if let Registered::ByInode(inode) =
+                    self.descriptions.register(&granted, &description)?
+                {
+                    self.watches.watch_inode(&granted, inode)?;
+                }
+            }
+            self.listener
+                .add_descriptor(notification, granted.as_fd(), close_on_exec, true)
+        });
+        // A task that was killed meanwhile has no use for an answer; its description closes here, unheld.
+        if let Err(errno) = given
+            && errno != Errno::ENOENT
+        {
+            self.listener.answer(notification, Err(errno));
+        }
+    }
+
+    /// Asks the server and waits for the answer.
+    fn call(&self, submission: Submission, payload: &[u8]) -> Result<Reply, Errno> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.link
+            .submit(submission, payload, &[], Continuation::Call(sender))?;
+        self.consume();
+        receiver.recv().map_err(|_| Errno::EIO)
+    }
+
+    /// Resumes what the server answered. A channel that broke cannot be mended: the server is done for, and with it,
+    /// by [`Sentry::supervise`], the sandbox.
+    fn consume(&self) {
+        if let Err(Broken(reason)) = self.link.consume(self) {
+            tracing::error!("the server: {reason}");
+            let server = self.spared.get(1).copied();
+            if let Some(server) = server {
+                let _ = kill(server, Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+impl Resume<Continuation> for Sentry {
+    fn resume(&self, continuation: Continuation, answer: Answer<'_>) {
+        match continuation {
+            Continuation::Open(notification, open) => self.finish_open(&notification, open, answer),
+            Continuation::Request(issued) => self.finish_request(issued, answer),
+            Continuation::Call(sender) => {
+                let Answer {
+                    outcome,
+                    descriptor,
+                    payload,
+                    driver_nanoseconds,
+                    ..
+                } = answer;
+                // The waiting thread may have given up.
+                let _ = sender.send(Reply {
+                    outcome,
+                    descriptor,
+                    payload: payload.to_vec(),
+                    driver_nanoseconds,
+                });
+            }
+            Continuation::Nothing => {}
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Pinning: the one kind of request that has to be issued from the task's own address space.
+//!
+//! The driver pins pages of whoever calls it (class 0x71), so the task's thread itself must make the call, on the
+//! command descriptor, with parameters that the server has validated. That is done so that no task can get at either:
+//!
+//! 1. The server validates the request and lends the command descriptor.
+//! 2. Every other thread that shares the caller's memory or descriptors is stopped.
+//! 3. The caller is given the descriptor under a fresh number, and its call returns into a stop.
+//! 4. It is made to map a fresh private page. The validated parameters, not the task's own, are written there. Since
+//!    the page is private and new, no other process has it either.
+//! 5. It is made to issue the ioctl on the page. This notifies once more; the call is let through if the page still
+//!    holds what was validated, which nobody can change any more while the thread waits.
+//! 6. It is made to close the descriptor and unmap the page. Then all threads go on, the caller with the result.
+
+use std::os::fd::{AsFd, RawFd};
+use std::sync::{Arc, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use nvproxy_abi::plan::Plan;
+use nvproxy_server::protocol::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
+
+use super::descriptions::Description;
+use super::memory::{self, Write};
+use super::requests::{
+    Marshalled, Stopped as StoppedRequest, Target, is_refusal, submission, write_back,
+};
+use super::stats::Times;
+use super::tracee::{Caller, Held, Stopped};
+use super::{Reply, Sentry};
+use crate::seccomp::listener::Notification;
+
+/// A pin whose caller is about to issue its ioctl: what it must look like to be let through.
+pub struct Expected {
+    pub task: Pid,
+    descriptor: RawFd,
+    command: u32,
+    page: u64,
+    bytes: Vec<u8>,
+}
+
+impl Expected {
+    /// Whether `notification` is the very call that was prepared, and its parameters are the validated ones.
+    fn is_met_by(&self, notification: &Notification) -> bool {
+        let [descriptor, command, page, ..] = notification.arguments;
+        let mut bytes = vec![0; self.bytes.len()];
+        descriptor as RawFd == self.descriptor
+            && command as u32 == self.command
+            && page == self.page
+            && memory::read(self.task, page, &mut bytes).is_ok()
+            && bytes == self.bytes
+    }
+}
+
+/// Carries out a request that pins.
+pub fn run(
+    sentry: &Sentry,
+    notification: &Notification,
+    target: Target,
+    marshalled: Marshalled,
+    mut times: Times,
+    payload: &mut Vec<u8>,
+) {
+    let Target::Device(description) = target else {
+        return sentry.stop(notification, StoppedRequest::Errno(Errno::ENOTTY));
+    };
+    let (family, name) = (marshalled.plan.family, marshalled.plan.request.name);
+    times.submitted();
+    let pin = Pin {
+        sentry,
+        notification,
+        description,
+        marshalled,
+    };
+    match pin.carry_out(payload) {
+        Ok(reply) => {
+            times.answered(reply.driver_nanoseconds);
+            let outcome = reply.outcome.map(i64::from);
+            let refused = is_refusal(&pin.marshalled.plan, outcome, &reply.payload);
+            sentry.stats.record(family, name, times, refused);
+        }
+        Err(Failed::BeforeAnswer(errno)) => sentry.stop(notification, StoppedRequest::Errno(errno)),
+        Err(Failed::AfterAnswer(errno)) => {
+            tracing::warn!("pinning for task {}: {errno}", notification.task)
+        }
+    }
+}
+
+/// Where a pin failed: whether the notification still waits for an answer.
+enum Failed {
+    BeforeAnswer(Errno),
+    AfterAnswer(Errno),
+}
+
+struct Pin<'a> {
+    sentry: &'a Sentry,
+    notification: &'a Notification,
+    description: Arc<Description>,
+    marshalled: Marshalled,
+}
+
+impl Pin<'_> {
+    fn carry_out(&self, payload: &mut Vec<u8>) -> Result<Reply, Failed> {
+        let task = self.notification.task;
+        let lent = self.ask(Kind::PinBegin, payload, None).and_then(|reply| {
+            reply.outcome?;
+            reply.descriptor.ok_or(Errno::EIO)
+        });
+        let lent = lent.map_err(Failed::BeforeAnswer)?;
+        let _held = Held::sharing_with(task, &self.sentry.spared).map_err(Failed::BeforeAnswer)?;
+        let caller = Caller::seize(task).map_err(Failed::BeforeAnswer)?;
+        let number =
+            self.sentry
+                .listener
+                .add_descriptor(self.notification, lent.as_fd(), true, false);
+        let number = number.map_err(Failed::BeforeAnswer)?;
+        drop(lent);
+        self.sentry.listener.answer(self.notification, Ok(0));
+        let outcome = caller.stopped().and_then(|mut stopped| {
+            let issued = self.issue(&mut stopped, number, payload);
+            let closed = stopped.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0]);
+            if closed != Ok(0) {
+                // It must not go on with the command descriptor, and whoever shares its table must not either.
+                let _ = kill(task, Signal::SIGKILL);
+                return Err(Errno::EIO);
+            }
+            let reply = self.ask(Kind::PinFinish, payload, Some(issued?))?;
+            if reply.outcome.is_ok() {
+                write_back(task, &self.marshalled.parts, &reply.payload)?;
+            }
+            stopped.result = encode_result(reply.outcome);
+            Ok(reply)
+        });
+        outcome.map_err(Failed::AfterAnswer)
+    }
+
+    /// Has the caller issue the ioctl on a page of its own; `payload` then holds what the driver left there.
+    fn issue(
+        &self,
+        stopped: &mut Stopped,
+        number: RawFd,
+        payload: &mut [u8],
+    ) -> Result<Result<i32, Errno>, Errno> {
+        let length = payload.len() as u64;
+        let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+        let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+        let page = stopped.call(libc::SYS_mmap, [0, length, protection, flags, u64::MAX, 0])?;
+        let page = u64::try_from(page).map_err(|_| Errno::ENOMEM)?;
+        let issued = self.issue_at(stopped, number, page, payload);
+        stopped.call(libc::SYS_munmap, [page, length, 0, 0, 0, 0])?;
+        issued
+    }
+
+    fn issue_at(
+        &self,
+        stopped: &mut Stopped,
+        number: RawFd,
+        page: u64,
+        payload: &mut [u8],
+    ) -> Result<Result<i32, Errno>, Errno> {
+        let task = self.notification.task;
+        let command = self.notification.arguments[1] as u32;
+        let originals = relocate(&self.marshalled.plan, page, payload);
+        memory::write(
+            task,
+            &[Write {
+                address: page,
+                bytes: payload,
+            }],
+        )?;
+        let expected = Expected {
+            task,
+            descriptor: number,
+            command,
+            page,
+            bytes: payload.to_vec(),
+        };
+        self.sentry.expect_pin(expected);
+        let result = stopped.call(
+            libc::SYS_ioctl,
+            [number as u64, u64::from(command), page, 0, 0, 0],
+        );
+        self.sentry.end_pin(task);
+        let result = result?;
+        memory::read(task, page, payload)?;
+        for (at, address) in originals {
+            put_address(payload, at, address);
+        }
+        Ok(decode_result(result))
+    }
+
+    /// Sends the request to the server, at one of the two moments of a pin that it is asked.
+    fn ask(
+        &self,
+        kind: Kind,
+        payload: &mut Vec<u8>,
+        issued: Option<Result<i32, Errno>>,
+    ) -> Result<Reply, Errno> {
+        let command = self.notification.arguments[1] as u32;
+        let target = Target::Device(Arc::clone(&self.description));
+        let length = payload.len();
+        let mut submission = submission(kind, &target, command, &self.marshalled.handles, payload);
+        if let Some(issued) = issued {
+            submission.arguments[ARGUMENT_RESULT] = encode_result(issued) as u64;
+        }
+        let reply = self.sentry.call(submission, payload);
+        payload.truncate(length);
+        reply
+    }
+}
+
+/// Lets the pointers in `payload` point to where their buffers will lie at `page`; returns what stood there.
+fn relocate(plan: &Plan, page: u64, payload: &mut [u8]) -> Vec<(usize, u64)> {
+    let mut originals = Vec::new();
+    for segment in &plan.segments {
+        let Some(at) = segment.pointer_at else {
+            continue;
+        };
+        let original = put_address(payload, at as usize, page + u64::from(segment.offset));
+        originals.extend(original.map(|original| (at as usize, original)));
+    }
+    originals
+}
+
+fn put_address(payload: &mut [u8], at: usize, address: u64) -> Option<u64> {
+    let field = payload.get_mut(at..)?.first_chunk_mut::<8>()?;
+    Some(u64::from_ne_bytes(std::mem::replace(
+        field,
+        address.to_ne_bytes(),
+    )))
+}
+
+impl Sentry {
+    fn expect_pin(&self, expected: Expected) {
+        self.expected_pins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(expected);
+    }
+
+    fn end_pin(&self, task: Pid) {
+        self.expected_pins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|expected| expected.task != task);
+    }
+
+    /// Whether `notification` is the ioctl of a pin under way, which only the sentry can have caused. Answers it.
+    pub fn is_pin(&self, notification: &Notification) -> bool {
+        let expected = self
+            .expected_pins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(expected) = expected
+            .iter()
+            .find(|expected| expected.task == notification.task)
+        else {
+            return false;
+        };
+        if expected.is_met_by(notification) {
+            self.listener.let_run(notification);
+        } else {
+            self.listener.answer(notification, Err(Errno::EPERM));
+        }
+        true
+    }
+}

@@ -1,0 +1,348 @@
+//! One ioctl of a task, from its arrival to its return.
+//!
+//! On arrival the plan says which parts of task memory make up the request; each is copied once, into a payload that
+//! the server then plans for itself. When the answer comes, the same parts are written back, as the driver itself
+//! would have done, and the task goes on. What the tables do not know is answered here, as the driver would answer it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use nvproxy_abi::node::Node;
+use nvproxy_abi::plan::{Fetch, Plan, Planner, Step};
+use nvproxy_abi::refusal::{self, Refusal};
+use nvproxy_abi::table::Role;
+use nvproxy_server::protocol::{
+    ARGUMENT_HANDLES, ARGUMENT_NODE, CLOSED_DESCRIPTOR, Kind, MAXIMUM_DESCRIPTORS,
+};
+use ringfence_ipc::Submission;
+use smallvec::SmallVec;
+
+use super::descriptions::{Description, Identified};
+use super::link::Answer;
+use super::memory::{self, Write};
+use super::stats::Times;
+use super::{Continuation, Sentry, opens, pins};
+use crate::seccomp::listener::Notification;
+
+/// What a request is made on.
+pub enum Target {
+    Device(Arc<Description>),
+    Uvm(OwnedFd),
+}
+
+impl Target {
+    pub fn node(&self) -> Node {
+        match self {
+            Target::Device(description) => description.node,
+            Target::Uvm(_) => Node::Uvm,
+        }
+    }
+}
+
+/// A request that was copied out of task memory.
+pub struct Marshalled {
+    pub plan: Plan,
+    /// Where each part of the payload lies in the task.
+    pub parts: SmallVec<[Fetch; 4]>,
+    /// Handles for the descriptor fields.
+    pub handles: SmallVec<[u64; 2]>,
+    /// What a mapping or capability field names.
+    pub carried: Option<OwnedFd>,
+}
+
+/// Why a request is not passed on.
+pub enum Stopped {
+    Errno(Errno),
+    /// Memory that it refers to cannot be read.
+    Unreadable(refusal::Answer),
+    Refused(Refusal),
+}
+
+impl From<Errno> for Stopped {
+    fn from(errno: Errno) -> Self {
+        Stopped::Errno(errno)
+    }
+}
+
+/// A request that the server has: what is needed to finish it.
+pub struct Issued {
+    pub notification: Notification,
+    pub plan: Plan,
+    pub parts: SmallVec<[Fetch; 4]>,
+    /// What it was made on, if the server keeps it.
+    pub target: Option<Arc<Description>>,
+    pub times: Times,
+}
+
+impl Sentry {
+    /// Handles an ioctl that the filter stopped.
+    pub fn ioctl(&self, notification: Notification, times: Times, payload: &mut Vec<u8>) {
+        let descriptor = notification.arguments[0] as i32;
+        let command = notification.arguments[1] as u32;
+        let identified =
+            self.descriptions
+                .identify(notification.task, descriptor, is_uvm_number(command));
+        let target = match identified {
+            Ok(Identified::Device(description)) => Target::Device(description),
+            Ok(Identified::Uvm(copy)) => Target::Uvm(copy),
+            // Not the driver's: the kernel answers, EBADF included. A task that puts one of the driver's descriptors
+            // in its place meanwhile gains nothing, for those refuse ioctl, but for UVM's.
+            Ok(Identified::Foreign | Identified::Closed) => {
+                return self.listener.let_run(&notification);
+            }
+            Err(errno) => return self.listener.answer(&notification, Err(errno)),
+        };
+        match self.marshal(
+            notification.task,
+            &target,
+            command,
+            notification.arguments[2],
+            payload,
+        ) {
+            Ok(marshalled) if marshalled.plan.pins() => {
+                pins::run(self, &notification, target, marshalled, times, payload)
+            }
+            Ok(marshalled) => self.submit(notification, target, marshalled, times, payload),
+            Err(stopped) => self.stop(&notification, stopped),
+        }
+    }
+
+    /// Copies the request and everything that it refers to into `payload`.
+    fn marshal(
+        &self,
+        task: Pid,
+        target: &Target,
+        command: u32,
+        argument: u64,
+        payload: &mut Vec<u8>,
+    ) -> Result<Marshalled, Stopped> {
+        payload.clear();
+        let mut planner =
+            Planner::new(self.abi, target.node(), command, argument).map_err(Stopped::Refused)?;
+        let mut parts = SmallVec::new();
+        loop {
+            match planner.step(payload).map_err(Stopped::Refused)? {
+                Step::Complete => break,
+                Step::Fetch(fetch) => {
+                    let (start, length) = (fetch.offset as usize, fetch.length as usize);
+                    payload.resize((start + length).next_multiple_of(8), 0);
+                    if memory::read(task, fetch.address, &mut payload[start..start + length])
+                        .is_err()
+                    {
+                        return Err(Stopped::Unreadable(planner.unreadable()));
+                    }
+                    parts.push(fetch);
+                }
+            }
+        }
+        let plan = planner.finish();
+        let (handles, carried) = self.descriptor_fields(task, &plan, payload)?;
+        Ok(Marshalled {
+            plan,
+            parts,
+            handles,
+            carried,
+        })
+    }
+
+    /// What the descriptor numbers in a request mean. One that names nothing of the driver's goes to the driver as a
+    /// number that names nothing, so that the driver's own error comes back.
+    fn descriptor_fields(
+        &self,
+        task: Pid,
+        plan: &Plan,
+        payload: &[u8],
+    ) -> Result<(SmallVec<[u64; 2]>, Option<OwnedFd>), Errno> {
+        let mut handles = SmallVec::new();
+        let mut carried = None;
+        for field in &plan.descriptors {
+            let bytes = payload
+                .get(field.at as usize..)
+                .and_then(<[u8]>::first_chunk::<4>);
+            let number = bytes.map_or(-1, |bytes| i32::from_ne_bytes(*bytes));
+            match field.role {
+                _ if number < 0 => {}
+                Role::Command => {
+                    handles.push(match self.descriptions.identify(task, number, false)? {
+                        Identified::Device(description) => description.handle,
+                        Identified::Uvm(_) | Identified::Foreign | Identified::Closed => {
+                            CLOSED_DESCRIPTOR
+                        }
+                    })
+                }
+                Role::Mapping | Role::Capability => {
+                    carried = self.descriptions.duplicate(task, number).ok()
+                }
+            }
+        }
+        Ok((handles, carried))
+    }
+
+    fn submit(
+        &self,
+        notification: Notification,
+        target: Target,
+        marshalled: Marshalled,
+        mut times: Times,
+        payload: &mut Vec<u8>,
+    ) {
+        let command = notification.arguments[1] as u32;
+        let submission = submission(Kind::Ioctl, &target, command, &marshalled.handles, payload);
+        let Marshalled {
+            plan,
+            parts,
+            carried,
+            ..
+        } = marshalled;
+        let mut descriptors: SmallVec<[OwnedFd; MAXIMUM_DESCRIPTORS]> = SmallVec::new();
+        let target = match target {
+            Target::Device(description) => Some(description),
+            Target::Uvm(copy) => {
+                descriptors.push(copy);
+                None
+            }
+        };
+        descriptors.extend(carried);
+        times.submitted();
+        let issued = Issued {
+            notification,
+            plan,
+            parts,
+            target,
+            times,
+        };
+        if let Err(errno) = self.link.submit(
+            submission,
+            payload,
+            &descriptors,
+            Continuation::Request(issued),
+        ) {
+            self.listener.answer(&notification, Err(errno));
+        }
+    }
+
+    /// Finishes a request that the server answered.
+    pub fn finish_request(&self, mut issued: Issued, answer: Answer<'_>) {
+        issued.times.answered(answer.driver_nanoseconds);
+        let Issued {
+            notification,
+            plan,
+            parts,
+            target,
+            times,
+        } = issued;
+        let outcome = answer.outcome.and_then(|value| {
+            write_back(notification.task, &parts, answer.payload)?;
+            Ok(i64::from(value))
+        });
+        if let (Some(event), Some(target)) = (&answer.descriptor, &target) {
+            self.install_event_descriptor(&notification, event, target);
+        }
+        self.listener.answer(&notification, outcome);
+        self.stats.record(
+            plan.family,
+            plan.request.name,
+            times,
+            is_refusal(&plan, outcome, answer.payload),
+        );
+    }
+
+    /// From now on the task polls the event descriptor, under the number that it registered events on.
+    fn install_event_descriptor(
+        &self,
+        notification: &Notification,
+        event: &OwnedFd,
+        target: &Arc<Description>,
+    ) {
+        use std::os::fd::AsFd;
+        let number = notification.arguments[0] as i32;
+        let close_on_exec = opens::is_close_on_exec(notification.task, number);
+        let installed = self.descriptions.register(event, target).and_then(|_| {
+            self.listener
+                .replace_descriptor(notification, event.as_fd(), close_on_exec, number)
+        });
+        self.event_descriptors
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Err(errno) = installed
+            && errno != Errno::ENOENT
+        {
+            tracing::warn!("an event descriptor could not be given to a task: {errno}");
+        }
+    }
+
+    /// Answers a request that is not passed on.
+    pub fn stop(&self, notification: &Notification, stopped: Stopped) {
+        let answer = match stopped {
+            Stopped::Errno(errno) => refusal::Answer::Errno(errno as i32),
+            Stopped::Unreadable(answer) => answer,
+            Stopped::Refused(refusal) => {
+                self.stats.refused(&refusal);
+                refusal.answer
+            }
+        };
+        let outcome = match answer {
+            refusal::Answer::Errno(errno) => Err(Errno::from_raw(errno)),
+            refusal::Answer::Status { at, status } => {
+                let address = notification.arguments[2].wrapping_add(u64::from(at));
+                let bytes = &status.to_ne_bytes();
+                memory::write(notification.task, &[Write { address, bytes }]).map(|()| 0)
+            }
+        };
+        self.listener.answer(notification, outcome);
+    }
+}
+
+/// A submission about a marshalled request; its handles are appended to the payload.
+pub fn submission(
+    kind: Kind,
+    target: &Target,
+    command: u32,
+    handles: &[u64],
+    payload: &mut Vec<u8>,
+) -> Submission {
+    for handle in handles {
+        payload.extend_from_slice(&handle.to_ne_bytes());
+    }
+    let mut submission = Submission {
+        kind: kind as u16,
+        code: command,
+        ..Submission::default()
+    };
+    if let Target::Device(description) = target {
+        submission.target = description.handle;
+    }
+    submission.arguments[ARGUMENT_NODE] = target.node().to_wire();
+    submission.arguments[ARGUMENT_HANDLES] = handles.len() as u64;
+    submission
+}
+
+/// Writes each part of an answered request to where it came from.
+pub fn write_back(task: Pid, parts: &[Fetch], payload: &[u8]) -> Result<(), Errno> {
+    let mut writes: SmallVec<[Write<'_>; 4]> = SmallVec::new();
+    for part in parts {
+        let (start, length) = (part.offset as usize, part.length as usize);
+        let bytes = payload.get(start..start + length).ok_or(Errno::EIO)?;
+        writes.push(Write {
+            address: part.address,
+            bytes,
+        });
+    }
+    memory::write(task, &writes)
+}
+
+/// Whether the driver refused: by an errno, or by an NV_STATUS in the answer that is an error and not one of the
+/// warnings (NV_WARN_*), which start at 0x10000 (src/common/sdk/nvidia/inc/nvstatuscodes.h, 580.142).
+pub fn is_refusal(plan: &Plan, outcome: Result<i64, Errno>, payload: &[u8]) -> bool {
+    let status = plan
+        .status_at()
+        .and_then(|at| payload.get(at as usize..)?.first_chunk::<4>());
+    outcome.is_err()
+        || status.is_some_and(|status| (1..0x10000).contains(&u32::from_ne_bytes(*status)))
+}
+
+/// Whether an ioctl's command word is one of UVM's, which have no type (`_IOC_TYPE`), unlike those of type 'F'.
+fn is_uvm_number(command: u32) -> bool {
+    command >> 8 & 0xff != u32::from(b'F')
+}

@@ -1,0 +1,251 @@
+//! `--stats`: how often each kind of request was made, how long it took where, and what was refused.
+//!
+//! Without the option nothing is measured: a request then carries no time and costs no look at a clock.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use nvproxy_abi::refusal::{Refusal, What};
+use nvproxy_abi::table::Family;
+
+/// The clock readings of one request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times(Option<Readings>);
+
+#[derive(Clone, Copy, Debug)]
+struct Readings {
+    received: Instant,
+    submitted: Instant,
+    answered: Instant,
+    driver: Duration,
+}
+
+impl Times {
+    /// The request is on its way to the server.
+    pub fn submitted(&mut self) {
+        if let Some(readings) = &mut self.0 {
+            readings.submitted = Instant::now();
+        }
+    }
+
+    /// The server's answer is in, and the driver took so long.
+    pub fn answered(&mut self, driver_nanoseconds: u64) {
+        if let Some(readings) = &mut self.0 {
+            readings.answered = Instant::now();
+            readings.driver = Duration::from_nanos(driver_nanoseconds);
+        }
+    }
+}
+
+/// Where one kind of request spent its time, in nanoseconds.
+struct Durations {
+    sentry: Histogram<u64>,
+    transit: Histogram<u64>,
+    driver: Histogram<u64>,
+}
+
+impl Durations {
+    fn new() -> Option<Durations> {
+        // Two significant figures are more than a table shows.
+        let histogram = || Histogram::new(2).ok();
+        Some(Durations {
+            sentry: histogram()?,
+            transit: histogram()?,
+            driver: histogram()?,
+        })
+    }
+
+    fn record(&mut self, readings: Readings) {
+        let Readings {
+            received,
+            submitted,
+            answered,
+            driver,
+        } = readings;
+        let away = answered - submitted;
+        let nanoseconds = |duration: Duration| duration.as_nanos() as u64;
+        // A histogram that resizes itself takes any value.
+        self.sentry
+            .record(nanoseconds((submitted - received) + answered.elapsed()))
+            .ok();
+        self.transit
+            .record(nanoseconds(away.saturating_sub(driver)))
+            .ok();
+        self.driver.record(nanoseconds(driver)).ok();
+    }
+}
+
+#[derive(Default)]
+struct Recorded {
+    requests: BTreeMap<(&'static str, &'static str), Durations>,
+    /// By name: how often the driver itself refused.
+    refused_by_driver: BTreeMap<&'static str, u64>,
+    /// By description: how often the tables did.
+    refused_by_tables: BTreeMap<String, u64>,
+}
+
+/// What is recorded of a run.
+pub struct Stats {
+    enabled: bool,
+    recorded: Mutex<Recorded>,
+}
+
+impl Stats {
+    /// Records if `enabled`.
+    pub fn new(enabled: bool) -> Stats {
+        Stats {
+            enabled,
+            recorded: Mutex::default(),
+        }
+    }
+
+    /// Starts timing a request.
+    pub fn start(&self) -> Times {
+        let now = || {
+            let now = Instant::now();
+            Readings {
+                received: now,
+                submitted: now,
+                answered: now,
+                driver: Duration::ZERO,
+            }
+        };
+        Times(self.enabled.then(now))
+    }
+
+    /// Takes in a request that was answered.
+    pub fn record(&self, family: Family, name: &'static str, times: Times, refused: bool) {
+        let Some(readings) = times.0 else { return };
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (heading(family), name);
+        if !recorded.requests.contains_key(&key)
+            && let Some(durations) = Durations::new()
+        {
+            recorded.requests.insert(key, durations);
+        }
+        if let Some(durations) = recorded.requests.get_mut(&key) {
+            durations.record(readings);
+        }
+        if refused {
+            *recorded.refused_by_driver.entry(name).or_default() += 1;
+        }
+    }
+
+    /// Takes in a request that the tables refuse, and says so in the log, once for each.
+    pub fn refused(&self, refusal: &Refusal) {
+        let description = refusal.what.to_string();
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        // A program can make up requests for ever; what it gets to fill is bounded.
+        if recorded.refused_by_tables.len() >= MAXIMUM_REFUSALS
+            && !recorded.refused_by_tables.contains_key(&description)
+        {
+            return;
+        }
+        let times = recorded.refused_by_tables.entry(description).or_default();
+        *times += 1;
+        if *times == 1 && refusal.what != What::Malformed {
+            tracing::warn!("nvproxy: {}", refusal.what);
+        }
+    }
+
+    /// The table for the user; `None` if nothing was to be recorded.
+    pub fn table(&self) -> Option<String> {
+        let recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        self.enabled.then(|| recorded.table())
+    }
+}
+
+/// Different refusals that are remembered.
+const MAXIMUM_REFUSALS: usize = 1024;
+
+impl Recorded {
+    fn table(&self) -> String {
+        let width = self
+            .requests
+            .keys()
+            .map(|(_, name)| name.len())
+            .max()
+            .unwrap_or(0)
+            .max("request".len());
+        let mut table = String::new();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            table,
+            "{:<8} {:<width$} {:>7} {:>19} {:>19} {:>19}\n{:<8} {:<width$} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "",
+            "",
+            "",
+            "sentry, µs",
+            "transit, µs",
+            "driver, µs",
+            "kind",
+            "request",
+            "calls",
+            "p50",
+            "p99",
+            "p50",
+            "p99",
+            "p50",
+            "p99",
+        );
+        for ((kind, name), durations) in &self.requests {
+            let _ = write!(
+                table,
+                "{kind:<8} {name:<width$} {:>7}",
+                durations.driver.len()
+            );
+            for histogram in [&durations.sentry, &durations.transit, &durations.driver] {
+                for quantile in [0.5, 0.99] {
+                    let microseconds = histogram.value_at_quantile(quantile) as f64 / 1000.0;
+                    let _ = write!(table, " {microseconds:>9.1}");
+                }
+            }
+            table.push('\n');
+        }
+        let total: u64 = self
+            .requests
+            .values()
+            .map(|durations| durations.driver.len())
+            .sum();
+        let _ = writeln!(table, "{total} requests");
+        list(
+            &mut table,
+            "refused by the driver",
+            self.refused_by_driver.iter(),
+        );
+        list(
+            &mut table,
+            "refused by Ringfence",
+            self.refused_by_tables.iter(),
+        );
+        table
+    }
+}
+
+fn list<N: std::fmt::Display>(
+    table: &mut String,
+    title: &str,
+    rows: impl ExactSizeIterator<Item = (N, impl std::fmt::Display)>,
+) {
+    let _ = write!(table, "{title}: ");
+    if rows.len() == 0 {
+        table.push_str("none\n");
+        return;
+    }
+    table.push('\n');
+    for (name, times) in rows {
+        let _ = writeln!(table, "  {name}: {times}");
+    }
+}
+
+fn heading(family: Family) -> &'static str {
+    match family {
+        Family::Frontend => "frontend",
+        Family::Control => "control",
+        Family::Alloc => "alloc",
+        Family::Uvm => "uvm",
+    }
+}

@@ -1,0 +1,232 @@
+//! Threads that are made to stand still, and one that is made to call the kernel.
+//!
+//! This is ptrace(2) of the modern kind: seized, so that nothing is signalled, and interrupted. What is taken hold of is
+//! let go when its value is dropped, whichever way the pin goes.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use libc::user_regs_struct;
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::system_calls::{Shared, SignalMask, set_signal_mask, share, signal_mask};
+
+/// How long a thread may take to stand still. One that waits in the kernel for a child that shares its memory (vfork(2))
+/// takes until the child executes a program.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The length of x86's `syscall` instruction.
+const SYSCALL_INSTRUCTION: u64 = 2;
+
+/// A thread that is traced, from its seizure until this is dropped.
+struct Seized(Pid);
+
+impl Seized {
+    fn new(thread: Pid) -> Result<Seized, Errno> {
+        ptrace::seize(thread, ptrace::Options::PTRACE_O_TRACESYSGOOD)?;
+        let seized = Seized(thread);
+        ptrace::interrupt(thread)?;
+        Ok(seized)
+    }
+}
+
+impl Drop for Seized {
+    fn drop(&mut self) {
+        // A thread that ended in the meantime needs no letting go.
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
+/// All threads but one that could change what that one's address space or descriptor table holds.
+pub struct Held(#[expect(dead_code, reason = "dropped to let the threads go")] Vec<Seized>);
+
+impl Held {
+    /// Stops every thread that shares the memory or the descriptors of `caller`, which itself waits in the kernel.
+    /// `spared` are processes of the sentry's namespace that are no tasks.
+    pub fn sharing_with(caller: Pid, spared: &[Pid]) -> Result<Held, Errno> {
+        let mut held = Vec::new();
+        let mut known = BTreeSet::from([caller]);
+        // A thread that starts another before it stops is why this looks again until nothing new is found; threads
+        // that stand still start none.
+        loop {
+            let mut found = false;
+            for process in processes(spared)? {
+                if !shares(process, caller)? {
+                    continue;
+                }
+                for thread in threads(process) {
+                    if !known.insert(thread) {
+                        continue;
+                    }
+                    found = true;
+                    match Seized::new(thread) {
+                        Ok(seized) => held.push(seized),
+                        Err(Errno::ESRCH) => continue,
+                        Err(errno) => return Err(errno),
+                    }
+                }
+            }
+            let deadline = Instant::now() + PATIENCE;
+            held.retain(|seized| stands_still(seized.0, deadline).is_ok_and(|still| still));
+            if Instant::now() >= deadline {
+                return Err(Errno::EAGAIN);
+            }
+            if !found {
+                return Ok(Held(held));
+            }
+        }
+    }
+}
+
+fn processes(spared: &[Pid]) -> Result<Vec<Pid>, Errno> {
+    let entries = std::fs::read_dir("/proc").map_err(|_| Errno::EIO)?;
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(numbers
+        .map(Pid::from_raw)
+        .filter(|process| !spared.contains(process))
+        .collect())
+}
+
+fn threads(process: Pid) -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{process}/task")) else {
+        return Vec::new();
+    };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.map(Pid::from_raw).collect()
+}
+
+fn shares(process: Pid, caller: Pid) -> Result<bool, Errno> {
+    for what in [Shared::Memory, Shared::Descriptors] {
+        match share(process, caller, what) {
+            Ok(true) => return Ok(true),
+            // A process that ended shares nothing.
+            Ok(false) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(false)
+}
+
+/// Waits until `thread` has stopped; false if it ended instead.
+fn stands_still(thread: Pid, deadline: Instant) -> Result<bool, Errno> {
+    let mut pause = Duration::from_micros(1);
+    loop {
+        match waitpid(thread, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::StillAlive) if Instant::now() >= deadline => {
+                return Err(Errno::ETIMEDOUT);
+            }
+            Ok(WaitStatus::StillAlive) => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(1));
+            }
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
+                return Ok(false);
+            }
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The thread whose call is being carried out, from its seizure on.
+pub struct Caller {
+    seized: Seized,
+}
+
+impl Caller {
+    /// Takes hold of a thread that waits for its notification to be answered: it will stop on its way out.
+    pub fn seize(thread: Pid) -> Result<Caller, Errno> {
+        Ok(Caller {
+            seized: Seized::new(thread)?,
+        })
+    }
+
+    /// Once the notification has been answered: waits until the thread has stopped.
+    pub fn stopped(self) -> Result<Stopped, Errno> {
+        let thread = self.seized.0;
+        if !wait_stopped(thread)? {
+            return Err(Errno::ESRCH);
+        }
+        let registers = ptrace::getregs(thread)?;
+        let mask = signal_mask(thread)?;
+        let stopped = Stopped {
+            registers,
+            mask,
+            result: -i64::from(Errno::EIO as i32),
+            caller: self,
+        };
+        // Nothing of the program's runs in between: a signal handler would be something of the program's.
+        set_signal_mask(thread, &SignalMask::ALL)?;
+        Ok(stopped)
+    }
+}
+
+fn wait_stopped(thread: Pid) -> Result<bool, Errno> {
+    loop {
+        match waitpid(thread, Some(WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// A thread that stands right behind a `syscall` instruction. When this is dropped it goes on from there, with
+/// [`Stopped::result`] for what the call returned.
+pub struct Stopped {
+    registers: user_regs_struct,
+    mask: SignalMask,
+    /// What the program sees; `EIO` until it is set.
+    pub result: i64,
+    caller: Caller,
+}
+
+impl Stopped {
+    /// Has the thread execute the system call `number` and returns what the kernel returned.
+    pub fn call(&mut self, number: libc::c_long, arguments: [u64; 6]) -> Result<i64, Errno> {
+        let thread = self.caller.seized.0;
+        let mut registers = self.registers;
+        registers.rip = self.registers.rip.wrapping_sub(SYSCALL_INSTRUCTION);
+        registers.rax = number as u64;
+        // Not in a system call: else the kernel might take it for one to be restarted.
+        registers.orig_rax = u64::MAX;
+        [
+            registers.rdi,
+            registers.rsi,
+            registers.rdx,
+            registers.r10,
+            registers.r8,
+            registers.r9,
+        ] = arguments;
+        ptrace::setregs(thread, registers)?;
+        // Once to the call's entry, once to its exit.
+        for _ in 0..2 {
+            ptrace::syscall(thread, None::<Signal>)?;
+            if !wait_stopped(thread)? {
+                return Err(Errno::ESRCH);
+            }
+        }
+        let after = ptrace::getregs(thread)?;
+        if after.rip != self.registers.rip {
+            // Something other than the instruction that the thread came from was executed.
+            return Err(Errno::EPERM);
+        }
+        Ok(after.rax as i64)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let thread = self.caller.seized.0;
+        let mut registers = self.registers;
+        registers.rax = self.result as u64;
+        registers.orig_rax = u64::MAX;
+        // Both fail if the thread was killed, and then nobody is left to notice.
+        let _ = ptrace::setregs(thread, registers);
+        let _ = set_signal_mask(thread, &self.mask);
+    }
+}

@@ -1,0 +1,163 @@
+//! System calls that no library in use wraps. Each function is its manual page's, with Rust's types.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+/// `KCMP_VM`, `KCMP_FILES` and `KCMP_EPOLL_TFD` of linux/kcmp.h.
+const KCMP_VM: libc::c_int = 1;
+const KCMP_FILES: libc::c_int = 2;
+const KCMP_EPOLL_TFD: libc::c_int = 7;
+/// `PIDFD_THREAD` of linux/pidfd.h: the thread itself rather than its group (Linux 6.9).
+const PIDFD_THREAD: libc::c_uint = libc::O_EXCL as libc::c_uint;
+
+/// `struct kcmp_epoll_slot` of linux/kcmp.h.
+#[repr(C)]
+struct EpollSlot {
+    epoll: u32,
+    registered: u32,
+    offset: u32,
+}
+
+/// What two processes may share.
+#[derive(Clone, Copy, Debug)]
+pub enum Shared {
+    /// The address space.
+    Memory,
+    /// The descriptor table.
+    Descriptors,
+}
+
+/// Whether `first` and `second` share `what` (kcmp(2)).
+pub fn share(first: Pid, second: Pid, what: Shared) -> Result<bool, Errno> {
+    let kind = match what {
+        Shared::Memory => KCMP_VM,
+        Shared::Descriptors => KCMP_FILES,
+    };
+    // SAFETY: these kinds of kcmp take no pointer.
+    let result =
+        unsafe { libc::syscall(libc::SYS_kcmp, first.as_raw(), second.as_raw(), kind, 0, 0) };
+    Errno::result(result).map(|result| result == 0)
+}
+
+/// Compares the description behind `descriptor` of `task` with the one that was registered in `epoll` of this process
+/// under the number `registered` (kcmp(2), `KCMP_EPOLL_TFD`). The kernel orders descriptions; the order does not
+/// change while they live. Fails with `EBADF` if the task has no such descriptor, `ENOENT` if the registered
+/// description is gone.
+pub fn compare_with_registered(
+    task: Pid,
+    descriptor: RawFd,
+    epoll: BorrowedFd<'_>,
+    registered: RawFd,
+) -> Result<std::cmp::Ordering, Errno> {
+    let slot = EpollSlot {
+        epoll: epoll.as_raw_fd() as u32,
+        registered: registered as u32,
+        offset: 0,
+    };
+    // SAFETY: the slot outlives the call, which reads it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_kcmp,
+            task.as_raw(),
+            libc::getpid(),
+            KCMP_EPOLL_TFD,
+            descriptor,
+            &raw const slot,
+        )
+    };
+    // 3 means "not equal, no order", which the kernel gives for kinds without one only.
+    match Errno::result(result)? {
+        0 => Ok(std::cmp::Ordering::Equal),
+        1 => Ok(std::cmp::Ordering::Less),
+        _ => Ok(std::cmp::Ordering::Greater),
+    }
+}
+
+/// A descriptor for the thread `task` itself where the kernel can (Linux 6.9), else for its group, of which it must be
+/// the leader (pidfd_open(2)).
+pub fn pidfd_open(task: Pid) -> Result<OwnedFd, Errno> {
+    let open = |flags: libc::c_uint| {
+        // SAFETY: pidfd_open takes no pointer.
+        let result = unsafe { libc::syscall(libc::SYS_pidfd_open, task.as_raw(), flags) };
+        Errno::result(result).map(owned)
+    };
+    open(PIDFD_THREAD).or_else(|errno| {
+        if errno == Errno::EINVAL {
+            open(0)
+        } else {
+            Err(errno)
+        }
+    })
+}
+
+/// A duplicate of `descriptor` of the task behind `pidfd` (pidfd_getfd(2)).
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, descriptor: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: pidfd_getfd takes no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), descriptor, 0) };
+    Errno::result(result).map(owned)
+}
+
+/// Adds `MOUNT_ATTR_NODEV` to the mount at `path`, leaving its other attributes alone (mount_setattr(2)).
+pub fn forbid_devices(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: an all-zero mount_attr is a valid one.
+    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attributes.attr_set = libc::MOUNT_ATTR_NODEV;
+    // SAFETY: the path and the attributes outlive the call, which reads them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            0,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+fn owned(descriptor: libc::c_long) -> OwnedFd {
+    // SAFETY: the kernel just made this descriptor for the caller, so nothing else owns it.
+    unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) }
+}
+
+/// A thread's signal mask as the kernel keeps it: one bit a signal.
+#[derive(Clone, Copy, Debug)]
+pub struct SignalMask(u64);
+
+impl SignalMask {
+    /// Every signal that can be blocked.
+    pub const ALL: SignalMask = SignalMask(u64::MAX);
+}
+
+/// The signal mask of a stopped thread that the caller traces (ptrace(2), `PTRACE_GETSIGMASK`).
+pub fn signal_mask(thread: Pid) -> Result<SignalMask, Errno> {
+    let mut mask = 0u64;
+    // SAFETY: the kernel writes as many bytes as it is told to the mask, which outlives the call.
+    let result = unsafe {
+        libc::ptrace(
+            libc::PTRACE_GETSIGMASK,
+            thread.as_raw(),
+            size_of::<u64>(),
+            &raw mut mask,
+        )
+    };
+    Errno::result(result).map(|_| SignalMask(mask))
+}
+
+/// Sets the signal mask of a stopped thread that the caller traces (ptrace(2), `PTRACE_SETSIGMASK`).
+pub fn set_signal_mask(thread: Pid, mask: &SignalMask) -> Result<(), Errno> {
+    // SAFETY: the kernel reads as many bytes as it is told from the mask, which outlives the call.
+    let result = unsafe {
+        libc::ptrace(
+            libc::PTRACE_SETSIGMASK,
+            thread.as_raw(),
+            size_of::<u64>(),
+            &raw const mask.0,
+        )
+    };
+    Errno::result(result).map(drop)
+}

@@ -1,0 +1,125 @@
+//! Why a request is not issued, and what the program sees instead: what the driver itself would have answered.
+
+use std::fmt;
+
+use crate::table::Family;
+
+/// Linux's `EINVAL`, which is also all that the driver answers to an ioctl it does not accept: `nvidia_ioctl` turns
+/// every status but NV_OK into it (kernel-open/nvidia/nv.c).
+pub const EINVAL: i32 = 22;
+/// Linux's `EFAULT`.
+pub const EFAULT: i32 = 14;
+/// Linux's `ENOSYS`.
+pub const ENOSYS: i32 = 38;
+
+/// A request that is not issued.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    pub what: What,
+    pub answer: Answer,
+}
+
+/// What is wrong with a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum What {
+    /// The tables have no row for it; `name` is what the driver's headers call it.
+    Unknown {
+        family: Family,
+        id: u32,
+        name: Option<&'static str>,
+    },
+    /// There is a row, and the request's parameters are not of its size.
+    BadSize {
+        family: Family,
+        id: u32,
+        name: &'static str,
+        size: u32,
+    },
+    /// Parameters of `length` bytes are more than the driver takes, or more than [`crate::plan::MAXIMUM_PAYLOAD`].
+    TooLarge {
+        family: Family,
+        id: u32,
+        name: &'static str,
+        length: u64,
+    },
+    /// A flag that this implementation does not carry to the driver.
+    Flags {
+        family: Family,
+        id: u32,
+        name: &'static str,
+        flags: u32,
+    },
+    /// The payload is not as long as what was asked for. No program causes it: the sender is at fault.
+    Malformed,
+}
+
+/// What the program sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The ioctl fails with this errno.
+    Errno(i32),
+    /// The ioctl returns 0, and `status` stands at byte `at` of its argument.
+    Status { at: u32, status: u32 },
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Family::Frontend => "ioctl",
+            Family::Control => "control command",
+            Family::Alloc => "class",
+            Family::Uvm => "UVM ioctl",
+        })
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Unknown {
+                family,
+                id,
+                name: None,
+            } => write!(formatter, "unknown {family} {id:#x}"),
+            What::Unknown {
+                family,
+                id,
+                name: Some(name),
+            } => write!(formatter, "unknown {family} {id:#x} ({name})"),
+            What::BadSize {
+                family,
+                id,
+                name,
+                size,
+            } => {
+                write!(
+                    formatter,
+                    "{family} {id:#x} ({name}) with parameters of {size} bytes"
+                )
+            }
+            What::TooLarge {
+                family,
+                id,
+                name,
+                length,
+            } => {
+                write!(
+                    formatter,
+                    "{family} {id:#x} ({name}) asks for {length} bytes at once"
+                )
+            }
+            What::Flags {
+                family,
+                id,
+                name,
+                flags,
+            } => {
+                write!(
+                    formatter,
+                    "{family} {id:#x} ({name}) with unsupported flags {flags:#x}"
+                )
+            }
+            What::Malformed => formatter.write_str("payload of another length than was asked for"),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The tables as a whole: every row can be reached, means one thing, and stays within its parameters, whatever these hold.
+
+use std::collections::HashSet;
+
+use nvproxy_abi::Abi;
+use nvproxy_abi::UnsupportedVersion;
+use nvproxy_abi::node::Node;
+use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV_ESC_RM_CONTROL, ioctl_word};
+use nvproxy_abi::plan::{MAXIMUM_PAYLOAD, Plan, Planner, Step};
+use nvproxy_abi::refusal::What;
+use nvproxy_abi::table::{Contents, Family, Length, Request};
+
+const FAMILIES: [Family; 4] = [
+    Family::Frontend,
+    Family::Control,
+    Family::Alloc,
+    Family::Uvm,
+];
+
+fn abi() -> &'static Abi {
+    Abi::for_version(&"580.142".parse().expect("a version")).expect("a supported version")
+}
+
+/// Every row of every table, with those for values of a field.
+fn all_rows() -> impl Iterator<Item = &'static Request> {
+    FAMILIES
+        .into_iter()
+        .flat_map(|family| abi().rows(family))
+        .flat_map(|row| {
+            std::iter::once(row).chain(row.variants.iter().flat_map(|variants| variants.rows))
+        })
+}
+
+#[test]
+fn the_580_branch_has_tables_and_others_have_not() {
+    for version in ["580.65.06", "580.142", "580.159.04"] {
+        let version = version.parse().expect("a version");
+        assert_eq!(
+            Abi::for_version(&version)
+                .expect("a supported version")
+                .branch(),
+            580
+        );
+    }
+    for text in ["570.195.03", "590.44.01", "535.104.05"] {
+        let version = text.parse().expect("a version");
+        let error = Abi::for_version(&version).expect_err("no tables");
+        assert_eq!(error, UnsupportedVersion(version));
+        assert!(
+            error.to_string().contains(text) && error.to_string().contains("580"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn every_row_is_found_by_its_id() {
+    for row in abi().rows(Family::Frontend) {
+        let size = if row.size == Request::ANY {
+            72
+        } else {
+            row.size
+        };
+        assert!(
+            std::ptr::eq(abi().frontend(row.id, size).expect("a row"), row),
+            "{}",
+            row.name
+        );
+    }
+    for (family, find) in [
+        (
+            Family::Control,
+            Abi::control as fn(&Abi, u32) -> Option<&'static Request>,
+        ),
+        (Family::Alloc, Abi::class),
+        (Family::Uvm, Abi::uvm),
+    ] {
+        let rows = abi().rows(family);
+        assert!(
+            rows.is_sorted_by(|before, after| before.id < after.id),
+            "{family}"
+        );
+        for row in rows {
+            assert!(
+                std::ptr::eq(find(abi(), row.id).expect("a row"), row),
+                "{}",
+                row.name
+            );
+        }
+    }
+}
+
+#[test]
+fn names_are_known_and_used_once() {
+    for family in FAMILIES {
+        let mut names = HashSet::new();
+        for row in abi().rows(family) {
+            assert_eq!(abi().name(family, row.id), Some(row.name));
+            let unnamed = row.name.starts_with('(');
+            let two_sizes = family == Family::Frontend && row.id == NV_ESC_RM_ALLOC;
+            assert!(
+                names.insert(row.name) || unnamed || two_sizes,
+                "{}",
+                row.name
+            );
+        }
+    }
+    // Names without rows, among them the first and the last of the list.
+    assert_eq!(
+        abi().name(Family::Control, 0x102),
+        Some("NV0000_CTRL_CMD_SYSTEM_GET_CPU_INFO")
+    );
+    assert_eq!(
+        abi().name(Family::Uvm, 62),
+        Some("UVM_TOOLS_READ_PROCESS_MEMORY")
+    );
+    assert_eq!(
+        abi().name(Family::Alloc, 0xb2cc),
+        Some("MAXWELL_PROFILER_DEVICE")
+    );
+    assert_eq!(
+        abi().name(Family::Frontend, 0x4a),
+        Some("NV_ESC_RM_VID_HEAP_CONTROL")
+    );
+    assert_eq!(abi().name(Family::Control, 0xffff_ffff), None);
+}
+
+#[test]
+fn fields_lie_within_the_parameters() {
+    for row in all_rows() {
+        let fits = |at: u16, length: u32| u32::from(at) + length <= row.size;
+        let name = row.name;
+        if row.size == Request::ANY {
+            assert!(
+                row.pointers.is_empty() && row.descriptors.is_empty() && row.variants.is_none(),
+                "{name}"
+            );
+            assert!(
+                row.status_at.is_none() && row.traits.set_bits.is_none(),
+                "{name}"
+            );
+        }
+        assert!(row.status_at.is_none_or(|at| fits(at, 4)), "{name}");
+        assert!(
+            row.descriptors
+                .iter()
+                .all(|descriptor| fits(descriptor.at, 4)),
+            "{name}"
+        );
+        assert!(
+            row.traits.set_bits.is_none_or(|(at, _)| fits(at, 8)),
+            "{name}"
+        );
+        assert!(
+            row.variants.is_none_or(|variants| fits(variants.at, 4)),
+            "{name}"
+        );
+        assert!(
+            row.refused_flags.is_none_or(|flags| fits(flags.at, 4)),
+            "{name}"
+        );
+        for pointer in row.pointers {
+            assert!(fits(pointer.at, 8), "{name}");
+            match pointer.length {
+                Length::Field { at, scale } | Length::Square { at, scale } => {
+                    assert!(fits(at, 4) && scale > 0, "{name}")
+                }
+                Length::Fixed(length) => assert!(length > 0, "{name}"),
+                Length::OfContents => assert_ne!(pointer.contents, Contents::Bytes, "{name}"),
+            }
+            if let Contents::Control { command_at: at } | Contents::Class { class_at: at } =
+                pointer.contents
+            {
+                assert!(fits(at, 4), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn variants_describe_the_parameters_of_their_row() {
+    let mut seen = 0;
+    for row in FAMILIES.into_iter().flat_map(|family| abi().rows(family)) {
+        for variant in row.variants.iter().flat_map(|variants| variants.rows) {
+            assert_eq!(variant.size, row.size, "{}", variant.name);
+            assert_eq!(abi().name(Family::Alloc, variant.id), Some(variant.name));
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 2);
+}
+
+/// Numbers that look random and are the same in every run (splitmix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut number = self.0;
+        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^ (number >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// Bytes of which about half are zero, so that counts are often small and pointers often null.
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length)
+            .map(|_| {
+                if self.next() & 1 == 0 {
+                    0
+                } else {
+                    self.next() as u8
+                }
+            })
+            .collect()
+    }
+}
+
+/// Feeds the planner bytes, made like a request for a row as often as not.
+fn feed(numbers: &mut Numbers, node: Node, ioctl: u32) -> Option<(Plan, Vec<u8>)> {
+    let mut planner = Planner::new(abi(), node, ioctl, numbers.next()).ok()?;
+    let mut payload: Vec<u8> = Vec::new();
+    loop {
+        match planner.step(&payload) {
+            Ok(Step::Complete) => return Some((planner.finish(), payload)),
+            Ok(Step::Fetch(fetch)) => {
+                assert_eq!(fetch.offset as usize, payload.len());
+                let mut part = numbers.bytes(fetch.length as usize);
+                if payload.is_empty() {
+                    aim(numbers, ioctl, &mut part);
+                }
+                payload.extend(part);
+                payload.resize(payload.len().next_multiple_of(8), 0);
+                assert!(payload.len() <= MAXIMUM_PAYLOAD);
+            }
+            Err(refusal) => {
+                assert_ne!(refusal.what, What::Malformed);
+                return None;
+            }
+        }
+    }
+}
+
+/// Makes an argument of NV_ESC_RM_CONTROL or NV_ESC_RM_ALLOC name a row that exists, and its size.
+fn aim(numbers: &mut Numbers, ioctl: u32, argument: &mut [u8]) {
+    if ioctl == ioctl_word(NV_ESC_RM_CONTROL, 32) {
+        let rows = abi().rows(Family::Control);
+        let row = &rows[numbers.below(rows.len())];
+        argument[8..12].copy_from_slice(&row.id.to_le_bytes());
+        argument[24..28].copy_from_slice(&row.size.to_le_bytes());
+    } else if ioctl == ioctl_word(NV_ESC_RM_ALLOC, 48) {
+        let rows = abi().rows(Family::Alloc);
+        argument[12..16].copy_from_slice(&rows[numbers.below(rows.len())].id.to_le_bytes());
+    }
+}
+
+#[test]
+fn whatever_the_bytes_segments_are_in_bounds_and_in_order() {
+    let mut numbers = Numbers(1);
+    let mut planned = HashSet::new();
+    for round in 0..100_000 {
+        let (node, ioctl) = match round % 4 {
+            0 => (Node::Control, ioctl_word(NV_ESC_RM_CONTROL, 32)),
+            1 => (Node::Control, ioctl_word(NV_ESC_RM_ALLOC, 48)),
+            2 => {
+                let rows = abi().rows(Family::Frontend);
+                let row = &rows[numbers.below(rows.len())];
+                let size = if row.size == Request::ANY {
+                    numbers.below(1 << 14)
+                } else {
+                    row.size as usize
+                };
+                (Node::Gpu(0), ioctl_word(row.id, size))
+            }
+            _ => {
+                let rows = abi().rows(Family::Uvm);
+                (Node::Uvm, rows[numbers.below(rows.len())].id)
+            }
+        };
+        let Some((plan, payload)) = feed(&mut numbers, node, ioctl) else {
+            continue;
+        };
+        planned.insert((plan.family, plan.request.id));
+        let mut end = 0;
+        for (index, segment) in plan.segments.iter().enumerate() {
+            assert_eq!(segment.offset, end, "segments are consecutive");
+            // The field that points to a segment lies in one before it, and is not null.
+            assert_eq!(segment.pointer_at.is_none(), index == 0);
+            if let Some(at) = segment.pointer_at {
+                assert!(at + 8 <= segment.offset);
+                let field = &payload[at as usize..][..8];
+                assert_ne!(field, [0; 8]);
+            }
+            end = (end + segment.length).next_multiple_of(8);
+        }
+        assert_eq!(end as usize, payload.len());
+        assert_eq!(plan.total_length(), payload.len());
+        for field in &plan.descriptors {
+            assert!(field.at as usize + 4 <= payload.len());
+        }
+        assert!(
+            plan.status_at()
+                .is_none_or(|at| at + 4 <= plan.segments[0].length)
+        );
+        assert!(
+            plan.set_bits()
+                .is_none_or(|(at, _)| at + 8 <= plan.segments[0].length)
+        );
+    }
+    // The loop reached nearly every row; serialized and oversized requests take their share.
+    let rows: usize = FAMILIES
+        .into_iter()
+        .map(|family| abi().rows(family).len())
+        .sum();
+    assert!(planned.len() + 10 > rows, "{} of {rows}", planned.len());
+}

@@ -1,0 +1,105 @@
+//! The handle table: names for open file descriptions that survive reuse of their slot.
+//!
+//! A handle is a slot number and the generation of what is in the slot. A slot's generation grows each time the slot
+//! is emptied, so a handle kept past its close names nothing, rather than whatever took the slot next. Handles come
+//! from another process: every one is looked up, none is trusted.
+
+use nix::errno::Errno;
+use slab::Slab;
+
+/// How many descriptions one sandbox may hold open at once.
+pub const MAXIMUM_HANDLES: usize = 1 << 16;
+
+/// Values of type `T`, each named by a handle.
+pub struct HandleTable<T> {
+    slots: Slab<T>,
+    /// By slot number, kept when the slot is empty. Starts at 1, so that no handle is 0.
+    generations: Vec<u32>,
+}
+
+impl<T> Default for HandleTable<T> {
+    fn default() -> Self {
+        HandleTable { slots: Slab::new(), generations: Vec::new() }
+    }
+}
+
+impl<T> HandleTable<T> {
+    /// Stores `value` and names it. Fails with `EMFILE` when the table is full.
+    pub fn insert(&mut self, value: T) -> Result<u64, Errno> {
+        if self.slots.len() >= MAXIMUM_HANDLES {
+            return Err(Errno::EMFILE);
+        }
+        let slot = self.slots.insert(value);
+        if slot == self.generations.len() {
+            self.generations.push(1);
+        }
+        Ok(u64::from(self.generations[slot]) << 32 | slot as u64)
+    }
+
+    /// The value that `handle` names. Fails with `EBADF` if it names none.
+    pub fn get(&self, handle: u64) -> Result<&T, Errno> {
+        let slot = self.slot(handle)?;
+        self.slots.get(slot).ok_or(Errno::EBADF)
+    }
+
+    /// As [`HandleTable::get`], to change it.
+    pub fn get_mut(&mut self, handle: u64) -> Result<&mut T, Errno> {
+        let slot = self.slot(handle)?;
+        self.slots.get_mut(slot).ok_or(Errno::EBADF)
+    }
+
+    /// Takes out what `handle` names; from now on the handle names nothing. Fails with `EBADF` if it names none.
+    pub fn remove(&mut self, handle: u64) -> Result<T, Errno> {
+        let slot = self.slot(handle)?;
+        let value = self.slots.try_remove(slot).ok_or(Errno::EBADF)?;
+        // After 2^32 - 1 closes of one slot its generations start over; 0 stays unused.
+        self.generations[slot] = self.generations[slot].wrapping_add(1).max(1);
+        Ok(value)
+    }
+
+    fn slot(&self, handle: u64) -> Result<usize, Errno> {
+        let slot = (handle & u64::from(u32::MAX)) as usize;
+        let generation = (handle >> 32) as u32;
+        match self.generations.get(slot) {
+            Some(&current) if current == generation => Ok(slot),
+            _ => Err(Errno::EBADF),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_names_what_it_was_given_for_and_nothing_after() {
+        let mut table = HandleTable::default();
+        let first = table.insert("first").unwrap();
+        assert_ne!(first, 0);
+        assert_eq!(table.get(first), Ok(&"first"));
+        assert_eq!(table.remove(first), Ok("first"));
+        let second = table.insert("second").unwrap();
+        assert_eq!(first & 0xffff_ffff, second & 0xffff_ffff, "the slot is reused");
+        assert_eq!(table.get(first), Err(Errno::EBADF));
+        assert_eq!(table.remove(first), Err(Errno::EBADF));
+        assert_eq!(table.get(second), Ok(&"second"));
+    }
+
+    #[test]
+    fn handles_that_were_never_given_name_nothing() {
+        let mut table = HandleTable::default();
+        table.insert(()).unwrap();
+        for handle in [0, 1, 1 << 32 | 1, u64::MAX, 2 << 32] {
+            assert_eq!(table.get(handle), Err(Errno::EBADF), "{handle:#x}");
+        }
+    }
+
+    #[test]
+    fn a_full_table_refuses() {
+        let mut table = HandleTable::default();
+        for _ in 0..MAXIMUM_HANDLES {
+            table.insert(()).unwrap();
+        }
+        assert_eq!(table.insert(()), Err(Errno::EMFILE));
+    }
+}

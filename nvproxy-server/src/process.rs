@@ -1,0 +1,71 @@
+//! The server as a process: what it does to itself before it answers the sentry.
+//!
+//! It is started by the launcher with one descriptor, its end of the control socket, and ends when the other end does.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::prctl;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nvproxy_abi::Abi;
+use nvproxy_abi::version::DriverVersion;
+use ringfence_ipc::{Socket, handshake};
+
+use crate::driver::Driver;
+use crate::host::Host;
+use crate::server::{End, Server};
+use crate::sim::{Configuration, Simulator};
+
+/// Which driver the server serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// NVIDIA's kernel modules on this machine.
+    Host,
+    /// The simulated one.
+    Simulated,
+}
+
+/// What the launcher decides for the server.
+pub struct Options {
+    pub kind: Kind,
+    pub version: DriverVersion,
+    /// Minor numbers of the GPUs that the sandbox may use.
+    pub gpus: Vec<u8>,
+}
+
+/// Serves until the sentry is gone. An error is a sentence for the user; the sentry was told it too if it still could be.
+pub fn run(options: &Options, socket: OwnedFd) -> Result<(), String> {
+    isolate_from_the_terminal()?;
+    let prepared = prepare(options);
+    let ready = prepared.as_ref().map(|_| ()).map_err(String::clone);
+    let channel = handshake::accept(Socket::from(socket), ready).map_err(|error| error.to_string())?;
+    let (abi, host) = prepared?;
+    match Server::new(host, abi, channel)?.run() {
+        End::SentryGone => Ok(()),
+        End::Failed(reason) => Err(reason),
+    }
+}
+
+fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
+    let abi = Abi::for_version(&options.version).map_err(|error| error.to_string())?;
+    let host: Arc<dyn Host> = match options.kind {
+        Kind::Host => Arc::new(Driver::new(Path::new("/dev"), &options.gpus)),
+        Kind::Simulated => {
+            let configuration = Configuration { version: options.version, gpus: options.gpus.clone() };
+            Arc::new(Simulator::new(configuration).map_err(|error| format!("the simulator: {error}"))?)
+        }
+    };
+    Ok((abi, host))
+}
+
+/// Ctrl-C is the program's business, and a server must not outlive its sentry or be inspected by its tasks.
+fn isolate_from_the_terminal() -> Result<(), String> {
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| format!("prctl: {errno}"))?;
+    prctl::set_dumpable(false).map_err(|errno| format!("prctl: {errno}"))?;
+    for interruption in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGPIPE] {
+        // SAFETY: ignoring a signal installs no handler.
+        unsafe { signal(interruption, SigHandler::SigIgn) }.map_err(|errno| format!("signal: {errno}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! What sentry and server say to one another over the rings: the kinds of submission, and how each uses the fields of
+//! a descriptor.
+//!
+//! | kind | `target` | `code` | `arguments` | payload | descriptor | completion |
+//! |---|---|---|---|---|---|---|
+//! | [`Kind::Open`] | – | [`OPEN_NONBLOCKING`] or 0 | node | – | – | `values[0]`: handle, or 0; the granted description |
+//! | [`Kind::Ioctl`] | handle, or 0 | ioctl command | node, handle count, descriptor count | request, handles | the target, if `target` is 0; what a mapping or capability field names | `result`; payload; perhaps the event descriptor |
+//! | [`Kind::PinBegin`] | handle | ioctl command | node, handle count | request, handles | – | the command descriptor, lent |
+//! | [`Kind::PinFinish`] | handle | ioctl command | node, handle count, –, result | request, handles | – | `result`; payload |
+//! | [`Kind::Close`] | handle | – | – | – | – | – |
+//!
+//! A *request* in a payload is laid out as [`nvproxy_abi::plan`] says. The handles that follow it, 8 bytes each in
+//! native order, belong to the request's descriptor fields of role `Command` that hold a non-negative number, in the
+//! order of the plan. `result` is what the system call returns: a non-negative value or a negated errno.
+
+use nix::errno::Errno;
+
+/// What a submission asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    Open = 1,
+    Ioctl = 2,
+    PinBegin = 3,
+    PinFinish = 4,
+    Close = 5,
+}
+
+impl Kind {
+    /// The kind that a descriptor's `kind` field means, if any.
+    pub fn from_wire(value: u16) -> Option<Kind> {
+        Some(match value {
+            1 => Kind::Open,
+            2 => Kind::Ioctl,
+            3 => Kind::PinBegin,
+            4 => Kind::PinFinish,
+            5 => Kind::Close,
+            _ => return None,
+        })
+    }
+}
+
+/// In `code` of [`Kind::Open`]: the task opened with `O_NONBLOCK`.
+pub const OPEN_NONBLOCKING: u32 = 1;
+
+/// `arguments` index: the node that the request is made on, as `Node::to_wire` gives it.
+pub const ARGUMENT_NODE: usize = 0;
+/// `arguments` index: how many handles follow the request in the payload.
+pub const ARGUMENT_HANDLES: usize = 1;
+/// `arguments` index: how many descriptors travel on the socket beside the submission, at most
+/// [`MAXIMUM_DESCRIPTORS`].
+pub const ARGUMENT_DESCRIPTORS: usize = 2;
+/// `arguments` index: what the task's own ioctl returned ([`Kind::PinFinish`]), encoded by [`encode_result`].
+pub const ARGUMENT_RESULT: usize = 3;
+
+/// Descriptors that travel with one submission: its target, and what one field of it names.
+pub const MAXIMUM_DESCRIPTORS: usize = 2;
+
+/// In the place of a handle: the task's number names no description of the driver's. The driver is given
+/// [`UNUSED_NUMBER`], and answers as it answers that.
+pub const CLOSED_DESCRIPTOR: u64 = 0;
+/// A descriptor number that no process uses: far beyond what the kernel allows (`fs.nr_open`).
+pub const UNUSED_NUMBER: i32 = i32::MAX;
+
+/// A system call's outcome as one signed number: the value, or the negated errno.
+pub fn encode_result(outcome: Result<i32, Errno>) -> i64 {
+    match outcome {
+        Ok(value) => i64::from(value),
+        Err(errno) => -i64::from(errno as i32),
+    }
+}
+
+/// The inverse of [`encode_result`]. Numbers that are no system call's outcome mean `EIO`.
+pub fn decode_result(result: i64) -> Result<i32, Errno> {
+    match i32::try_from(result) {
+        Ok(value) if value >= 0 => Ok(value),
+        Ok(value) if value > -4096 => Err(Errno::from_raw(-value)),
+        _ => Err(Errno::EIO),
+    }
+}

@@ -1,0 +1,336 @@
+//! One request inside the server: taken out of shared memory once, validated, issued, and handed back.
+//!
+//! A request is *prepared* on the event loop, which owns the handle table: the payload is copied, planned with the
+//! driver's tables, and its handles are looked up. A prepared request is self-contained, so it can be *executed* on the
+//! loop or on a worker.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nvproxy_abi::Abi;
+use nvproxy_abi::node::Node;
+use nvproxy_abi::plan::{MAXIMUM_PAYLOAD, Plan, Planner, Step};
+use nvproxy_abi::refusal::Refusal;
+use nvproxy_abi::table::Role;
+use ringfence_ipc::{Arena, Submission};
+use smallvec::SmallVec;
+use zerocopy::IntoBytes;
+
+use crate::host::{Call, DeviceFile, Host};
+use crate::protocol::{ARGUMENT_HANDLES, CLOSED_DESCRIPTOR, Kind, MAXIMUM_DESCRIPTORS, UNUSED_NUMBER};
+
+/// Most descriptor fields that a request's row can have, and so most handles that may follow a request.
+const MAXIMUM_HANDLES_IN_REQUEST: usize = 16;
+
+/// What stops a request before it reaches the driver.
+#[derive(Debug)]
+pub enum Rejection {
+    /// The tables or the host refuse it; the program sees this errno.
+    Errno(Errno),
+    /// The tables refuse it, and say which.
+    Refused(Refusal),
+    /// The message breaks the protocol: a sentry that plans with the same tables cannot send it.
+    Malformed(&'static str),
+}
+
+impl From<Errno> for Rejection {
+    fn from(errno: Errno) -> Self {
+        Rejection::Errno(errno)
+    }
+}
+
+/// Bytes aligned to 8, as the driver's structs need.
+#[derive(Default)]
+pub struct Buffer {
+    words: Vec<u64>,
+    length: usize,
+}
+
+impl Buffer {
+    /// Makes room for exactly `length` bytes, whose content is whatever was there.
+    fn resize(&mut self, length: usize) {
+        self.length = length;
+        self.words.resize(length.div_ceil(8), 0);
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.words.as_bytes()[..self.length]
+    }
+
+    /// The bytes, to change them.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.words.as_mut_bytes()[..self.length]
+    }
+}
+
+/// A descriptor field and what is to stand in it while the driver looks.
+struct Substitution {
+    at: usize,
+    by: Substitute,
+}
+
+enum Substitute {
+    File(Arc<dyn DeviceFile>),
+    Carried,
+    Unused,
+}
+
+/// What to do with a prepared request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Issue it.
+    Issue,
+    /// It is valid; lend the command descriptor for the task to issue it.
+    Lend,
+    /// The task issued it, with this outcome.
+    Pinned(Result<i32, Errno>),
+}
+
+/// A validated request.
+pub struct Prepared {
+    pub cookie: u64,
+    pub handle: u64,
+    pub payload_offset: u32,
+    pub action: Action,
+    pub file: Arc<dyn DeviceFile>,
+    pub plan: Plan,
+    pub buffer: Buffer,
+    code: u32,
+    substitutions: SmallVec<[Substitution; 2]>,
+    carried: Option<OwnedFd>,
+}
+
+/// What came of a request.
+pub struct Executed {
+    pub prepared: Prepared,
+    pub outcome: Result<i32, Errno>,
+    pub lent: Option<OwnedFd>,
+    pub nanoseconds: u64,
+}
+
+/// Descriptors that came with a submission.
+pub type Descriptors = SmallVec<[OwnedFd; MAXIMUM_DESCRIPTORS]>;
+
+/// Looks up files by handle, and the host: what preparing needs of the server.
+pub trait Files {
+    fn file(&self, handle: u64) -> Result<Arc<dyn DeviceFile>, Errno>;
+}
+
+/// Everything about a request that does not come out of shared memory.
+pub struct Context<'a, F> {
+    pub abi: &'static Abi,
+    pub host: &'a dyn Host,
+    pub files: &'a F,
+    pub arena: &'a Arena,
+}
+
+impl<F: Files> Context<'_, F> {
+    /// Validates `submission`, whose descriptor field `node` was decoded from and which `carried` came with, in this order: the target if it
+    /// has no handle, and what a field names.
+    pub fn prepare(
+        &self,
+        submission: &Submission,
+        node: Node,
+        action: Action,
+        carried: Descriptors,
+        mut buffer: Buffer,
+    ) -> Result<Prepared, Rejection> {
+        let handles = self.copy_in(submission, &mut buffer)?;
+        let plan = self.plan(submission.code, node, buffer.bytes())?;
+        let pins = Kind::from_wire(submission.kind) != Some(Kind::Ioctl);
+        if plan.pins() != pins {
+            return Err(Rejection::Malformed("a pinning request and its kind disagree"));
+        }
+        let mut carried = carried.into_iter();
+        let file = match submission.target {
+            0 => {
+                let target = carried.next();
+                self.host
+                    .carried(target.ok_or(Rejection::Malformed("a request without a target"))?)?
+            }
+            handle => self.files.file(handle)?,
+        };
+        let carried = carried.next();
+        let substitutions = self.substitutions(&plan, &buffer, &handles, carried.is_some())?;
+        Ok(Prepared {
+            cookie: submission.cookie,
+            handle: submission.target,
+            payload_offset: submission.payload_offset,
+            action,
+            file,
+            plan,
+            buffer,
+            code: submission.code,
+            substitutions,
+            carried,
+        })
+    }
+
+    /// Copies the payload out of shared memory, the only time that it is read, and parts the handles from the request.
+    fn copy_in(
+        &self,
+        submission: &Submission,
+        buffer: &mut Buffer,
+    ) -> Result<SmallVec<[u64; 2]>, Rejection> {
+        let count = usize::try_from(submission.arguments[ARGUMENT_HANDLES]).unwrap_or(usize::MAX);
+        let length = submission.payload_length as usize;
+        if count > MAXIMUM_HANDLES_IN_REQUEST || length > MAXIMUM_PAYLOAD + 8 * count {
+            return Err(Rejection::Malformed("a payload larger than any request"));
+        }
+        let Some(request_length) = length.checked_sub(8 * count) else {
+            return Err(Rejection::Malformed("a payload shorter than its handles"));
+        };
+        buffer.resize(length);
+        self.arena
+            .read(submission.payload_offset, buffer.bytes_mut())
+            .map_err(|_| Rejection::Malformed("a payload outside the arena"))?;
+        let handles = buffer.bytes()[request_length..]
+            .chunks_exact(8)
+            .map(|bytes| bytes.try_into().map_or(0, u64::from_ne_bytes))
+            .collect();
+        buffer.resize(request_length);
+        Ok(handles)
+    }
+
+    /// Plans the request again, over the server's own copy. The payload must be exactly what the plan asks for.
+    fn plan(&self, code: u32, node: Node, payload: &[u8]) -> Result<Plan, Rejection> {
+        let mut planner = Planner::new(self.abi, node, code, 0).map_err(Rejection::Refused)?;
+        let mut known = 0;
+        loop {
+            match planner.step(&payload[..known]).map_err(Rejection::Refused)? {
+                Step::Complete => break,
+                Step::Fetch(fetch) => {
+                    let end = (fetch.offset as usize).saturating_add(fetch.length as usize).saturating_add(7) & !7;
+                    if end > payload.len() {
+                        return Err(Rejection::Malformed("a payload shorter than its plan"));
+                    }
+                    known = end;
+                }
+            }
+        }
+        if known != payload.len() {
+            return Err(Rejection::Malformed("a payload longer than its plan"));
+        }
+        Ok(planner.finish())
+    }
+
+    /// Pairs each descriptor field with what is to stand in it. Fields that hold a negative number are left alone.
+    fn substitutions(
+        &self,
+        plan: &Plan,
+        buffer: &Buffer,
+        handles: &[u64],
+        carried: bool,
+    ) -> Result<SmallVec<[Substitution; 2]>, Rejection> {
+        let mut handles = handles.iter();
+        let mut carried = carried;
+        let mut substitutions = SmallVec::new();
+        for field in &plan.descriptors {
+            let at = field.at as usize;
+            let bytes = buffer.bytes().get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+            let number = bytes.map(i32::from_ne_bytes).ok_or(Rejection::Malformed("a descriptor field outside"))?;
+            if number < 0 {
+                continue;
+            }
+            let by = match field.role {
+                Role::Command => {
+                    match *handles.next().ok_or(Rejection::Malformed("too few handles"))? {
+                        CLOSED_DESCRIPTOR => Substitute::Unused,
+                        handle => Substitute::File(self.files.file(handle)?),
+                    }
+                }
+                Role::Mapping | Role::Capability if std::mem::take(&mut carried) => Substitute::Carried,
+                Role::Mapping | Role::Capability => Substitute::Unused,
+            };
+            substitutions.push(Substitution { at, by });
+        }
+        if handles.next().is_some() || carried {
+            return Err(Rejection::Malformed("more handles or descriptors than descriptor fields"));
+        }
+        Ok(substitutions)
+    }
+}
+
+impl Prepared {
+    /// Whether the event loop itself can execute this without waiting.
+    pub fn is_prompt(&self) -> bool {
+        !self.plan.may_block()
+            && self.file.is_ready()
+            && self.substitutions.iter().all(|substitution| match &substitution.by {
+                Substitute::File(file) => file.is_ready(),
+                Substitute::Carried | Substitute::Unused => true,
+            })
+    }
+
+    /// Issues the request. What stood in its descriptor fields and the bits that the plan sets on the way in are put
+    /// back afterwards, so that the program sees its own.
+    pub fn execute(mut self, host: &dyn Host) -> Executed {
+        let started = Instant::now();
+        let mut lent = None;
+        let outcome = match self.action {
+            Action::Issue => self.substituted(host, |file, call| file.ioctl(call)),
+            Action::Lend => self.file.lend().map(|descriptor| {
+                lent = Some(descriptor);
+                0
+            }),
+            Action::Pinned(issued) => self.substituted(host, |file, call| file.pinned(issued, call)),
+        };
+        let nanoseconds = started.elapsed().as_nanos() as u64;
+        Executed { prepared: self, outcome, lent, nanoseconds }
+    }
+
+    fn substituted(
+        &mut self,
+        host: &dyn Host,
+        issue: impl FnOnce(&dyn DeviceFile, Call<'_>) -> Result<i32, Errno>,
+    ) -> Result<i32, Errno> {
+        let mut originals: SmallVec<[(usize, [u8; 4]); 2]> = SmallVec::new();
+        for Substitution { at, by } in &self.substitutions {
+            let number = match (by, &self.carried) {
+                (Substitute::File(file), _) => file.number()?,
+                (Substitute::Carried, Some(carried)) => host.number_of(carried.as_fd()).unwrap_or(UNUSED_NUMBER),
+                (Substitute::Carried, None) | (Substitute::Unused, _) => UNUSED_NUMBER,
+            };
+            originals.push((*at, replace(self.buffer.bytes_mut(), *at, number.to_ne_bytes())));
+        }
+        let hidden = self.plan.set_bits().map(|(at, bits)| {
+            let at = at as usize;
+            let original = read_u64(self.buffer.bytes(), at);
+            replace(self.buffer.bytes_mut(), at, (original | bits).to_ne_bytes());
+            (at, bits & !original)
+        });
+        let call = Call { request: self.code, payload: self.buffer.bytes_mut(), segments: &self.plan.segments };
+        let outcome = issue(&*self.file, call);
+        if let Some((at, bits)) = hidden {
+            let value = read_u64(self.buffer.bytes(), at) & !bits;
+            replace(self.buffer.bytes_mut(), at, value.to_ne_bytes());
+        }
+        for (at, original) in originals {
+            replace(self.buffer.bytes_mut(), at, original);
+        }
+        outcome
+    }
+
+    /// The NV_STATUS that the driver left in the argument, if this request has such a field.
+    pub fn status(&self) -> Option<u32> {
+        let at = self.plan.status_at()? as usize;
+        let bytes = self.buffer.bytes().get(at..at + 4)?;
+        bytes.try_into().ok().map(u32::from_ne_bytes)
+    }
+}
+
+/// Puts `by` at `at` and returns what was there. Offsets come from a plan that was made for these bytes; one outside
+/// them would be a mistake in the tables, and changes nothing.
+fn replace<const N: usize>(bytes: &mut [u8], at: usize, by: [u8; N]) -> [u8; N] {
+    match bytes.get_mut(at..at + N).and_then(|field| <&mut [u8; N]>::try_from(field).ok()) {
+        Some(field) => std::mem::replace(field, by),
+        None => by,
+    }
+}
+
+fn read_u64(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|field| field.try_into().ok()).map_or(0, u64::from_ne_bytes)
+}

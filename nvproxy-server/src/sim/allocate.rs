@@ -1,0 +1,324 @@
+//! Allocation, duplication and freeing of objects.
+//!
+//! The checks are made in the driver's order: class and parameters (serverAllocApiCopyIn), client, parent, how many and
+//! under what (serverAllocResourceUnderLock, both in src/nvidia/src/kernel/rmapi/), handle, and then what the class
+//! itself demands.
+
+use std::collections::BTreeMap;
+
+use nvproxy_abi::node::Node;
+use nvproxy_abi::number::*;
+use nvproxy_abi::status::*;
+use nvproxy_abi::structs::class::*;
+use nvproxy_abi::structs::frontend::{NVOS00_PARAMETERS, NVOS02_PARAMETERS, NVOS55_PARAMETERS};
+
+use super::buffers::{Buffers, Part};
+use super::classes::{Class, Kind, Parameters, class};
+use super::events::Event;
+use super::mapping::{VirtualMemory, show};
+use super::memory::{Memory, Place};
+use super::objects::{Detail, Handle, Object, Outcome};
+use super::state::{FileNumber, State};
+
+/// Bytes of what GPUs share with the program without being asked (sizes of the driver's own allocations).
+const USER_SHARED_DATA: u64 = 4 << 10;
+const USERMODE_REGISTERS: u64 = 64 << 10;
+
+/// More instances than a driver can have (NV_MAX_DEVICES).
+const NV_MAX_DEVICES: u32 = 32;
+/// NV_VASPACE_ALLOCATION_FLAGS_IS_EXTERNALLY_OWNED (nvos.h).
+const EXTERNALLY_OWNED: u32 = 1 << 3;
+
+/// NVOS02_PARAMETERS.flags (nvos.h): fields, and the values of them that matter.
+const NVOS02_LOCATION: u32 = 0xf << 8;
+const NVOS02_COHERENCY: u32 = 0xf << 12;
+const NVOS02_COHERENCY_CACHED: u32 = 1 << 12;
+const NVOS02_COHERENCY_WRITE_BACK: u32 = 5 << 12;
+const NVOS02_ALLOC: u32 = 0x3 << 16;
+const NVOS02_ALLOC_NONE: u32 = 1 << 16;
+const NVOS02_MAPPING: u32 = 0x3 << 30;
+const NVOS02_MAPPING_NO_MAP: u32 = 1 << 30;
+
+/// What an allocation is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub client: Handle,
+    pub parent: Handle,
+    /// The new object's handle; 0 for one that the driver chooses.
+    pub object: Handle,
+    pub class: u32,
+    pub parameters: Option<Part>,
+    /// It was issued from the task's own address space.
+    pub from_task: bool,
+}
+
+/// Allocates a client or an object and returns its handle.
+pub(super) fn allocate(
+    state: &mut State,
+    caller: FileNumber,
+    request: Request,
+    buffers: &mut Buffers<'_>,
+) -> Outcome<Handle> {
+    if matches!(request.class, NV01_ROOT | NV01_ROOT_NON_PRIV | NV01_ROOT_CLIENT) {
+        let handle = state.clients.create(caller, request.client)?;
+        if let Some(parameters) = request.parameters {
+            buffers.put(parameters, &handle);
+        }
+        return Ok(handle);
+    }
+    // A class that other GPUs have and this one lacks gets a different answer than one that no GPU has.
+    let known = state.abi.class(request.class).is_some();
+    let class = class(request.class).ok_or(if known { NV_ERR_NOT_SUPPORTED } else { NV_ERR_INVALID_CLASS })?;
+    if class.parameters == Parameters::Required && request.parameters.is_none() {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    let (handle, gpu) = place(state, caller, class, request)?;
+    let (gpu, detail) = construct(state, class, request, gpu, buffers)?;
+    let client = state.clients.usable(request.client, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    client.objects.insert(handle, Object::new(request.class, class.kind, request.parent, gpu, detail));
+    Ok(handle)
+}
+
+/// Where the new object goes: its handle, and the GPU that it inherits.
+fn place(state: &mut State, caller: FileNumber, class: &Class, request: Request) -> Outcome<(Handle, Option<usize>)> {
+    let client = state.clients.usable(request.client, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    if request.object == request.client {
+        return Err(NV_ERR_INVALID_OBJECT_PARENT);
+    }
+    let parent = client.object(request.parent)?;
+    let (kind, gpu) = (parent.kind, parent.gpu);
+    if class.single && client.children(request.parent).any(|(_, child)| child.class == class.id) {
+        return Err(NV_ERR_STATE_IN_USE);
+    }
+    if !class.allows(kind) {
+        return Err(NV_ERR_INVALID_OBJECT_PARENT);
+    }
+    let handle = client.new_handle(request.object)?;
+    Ok((handle, gpu))
+}
+
+/// What the class itself demands, and what is kept of the object: its GPU and the rest.
+fn construct(
+    state: &mut State,
+    class: &Class,
+    request: Request,
+    gpu: Option<usize>,
+    buffers: &mut Buffers<'_>,
+) -> Outcome<(Option<usize>, Detail)> {
+    let parameters = request.parameters;
+    let detail = match class.kind {
+        Kind::Device => return Ok((Some(device(state, get(buffers, parameters)?)?), Detail::Nothing)),
+        Kind::Subdevice => subdevice(state, request, buffers)?,
+        Kind::AddressSpace => {
+            let NV_VASPACE_ALLOCATION_PARAMETERS { flags, .. } = get(buffers, parameters)?;
+            Detail::AddressSpace { externally_owned: flags & EXTERNALLY_OWNED != 0 }
+        }
+        Kind::SystemMemory if class.id == RM_USER_SHARED_DATA => {
+            Detail::Memory(memory(state, Place::System, USER_SHARED_DATA)?)
+        }
+        Kind::SystemMemory | Kind::VideoMemory => sized_memory(state, class.kind, gpu, parameters, buffers)?,
+        Kind::RegisterMemory => Detail::Memory(memory(state, Place::Registers, USERMODE_REGISTERS)?),
+        Kind::PinnedMemory => {
+            let NV_OS_DESC_MEMORY_ALLOCATION_PARAMS { descriptor, limit, .. } = get(buffers, parameters)?;
+            pinned_memory(state, request.from_task, descriptor, limit)?
+        }
+        Kind::VirtualMemory => virtual_memory(parameters, buffers)?,
+        Kind::Channel => Detail::Channel { id: state.new_channel() },
+        Kind::Event => {
+            let parameters = get(buffers, parameters)?;
+            Detail::Event(Event::construct(&state.clients, &state.os_events, request.client, &parameters)?)
+        }
+        Kind::Client | Kind::ChannelGroup | Kind::ContextShare | Kind::Engine | Kind::Leaf => Detail::Nothing,
+    };
+    Ok((gpu, detail))
+}
+
+/// Reads the parameters of a class. There are none where they are optional and were left out, and for those classes
+/// whose constructors read them that is NV_ERR_INVALID_ARGUMENT.
+fn get<T: zerocopy::FromBytes>(buffers: &Buffers<'_>, parameters: Option<Part>) -> Outcome<T> {
+    parameters.and_then(|part| buffers.get(part)).ok_or(NV_ERR_INVALID_ARGUMENT)
+}
+
+/// deviceConstruct_IMPL and resservResourceFactory. A process has access to a GPU of which it has a description open.
+fn device(state: &State, parameters: NV0080_ALLOC_PARAMETERS) -> Outcome<usize> {
+    if parameters.deviceId >= NV_MAX_DEVICES {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    let instance = parameters.deviceId as usize;
+    let gpu = state.gpus.get(instance).ok_or(NV_ERR_INVALID_STATE)?;
+    let accessible = state.files.values().any(|file| file.node == Node::Gpu(gpu.minor));
+    if accessible { Ok(instance) } else { Err(NV_ERR_INSUFFICIENT_PERMISSIONS) }
+}
+
+/// subdeviceConstruct_IMPL: a device is one GPU, which has the instance 0 in it.
+fn subdevice(state: &State, request: Request, buffers: &Buffers<'_>) -> Outcome<Detail> {
+    let parameters: Option<NV2080_ALLOC_PARAMETERS> = request.parameters.and_then(|part| buffers.get(part));
+    if parameters.is_some_and(|parameters| parameters.subDeviceId != 0) {
+        return Err(NV_ERR_INVALID_CLASS);
+    }
+    let client = state.clients.get(request.client).ok_or(NV_ERR_INVALID_CLIENT)?;
+    if client.children(request.parent).any(|(_, child)| child.kind == Kind::Subdevice) {
+        return Err(NV_ERR_INSUFFICIENT_RESOURCES);
+    }
+    Ok(Detail::Subdevice { repeats: BTreeMap::new() })
+}
+
+fn memory(state: &mut State, place: Place, length: u64) -> Outcome<std::sync::Arc<Memory>> {
+    // Only lengths that there is room for reach the allocator of addresses.
+    let address = state.new_address(length.min(1 << 40));
+    Memory::allocate(place, length, address).ok_or(NV_ERR_NO_MEMORY)
+}
+
+fn sized_memory(
+    state: &mut State,
+    kind: Kind,
+    gpu: Option<usize>,
+    parameters: Option<Part>,
+    buffers: &mut Buffers<'_>,
+) -> Outcome<Detail> {
+    let mut wanted: NV_MEMORY_ALLOCATION_PARAMS = get(buffers, parameters)?;
+    if wanted.size == 0 {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    let place = match kind {
+        Kind::VideoMemory => {
+            let gpu = gpu.and_then(|instance| state.gpus.get(instance)).ok_or(NV_ERR_INVALID_STATE)?;
+            Place::Video(std::sync::Arc::clone(&gpu.memory))
+        }
+        _ => Place::System,
+    };
+    let memory = memory(state, place, wanted.size)?;
+    wanted.size = memory.length();
+    wanted.limit = memory.length() - 1;
+    if kind == Kind::VideoMemory {
+        wanted.offset = memory.address();
+    }
+    if let Some(parameters) = parameters {
+        buffers.put(parameters, &wanted);
+    }
+    Ok(Detail::Memory(memory))
+}
+
+fn virtual_memory(parameters: Option<Part>, buffers: &mut Buffers<'_>) -> Outcome<Detail> {
+    /// Where a range starts that may start anywhere.
+    const LOWEST: u64 = 1 << 26;
+    let mut wanted: NV_MEMORY_ALLOCATION_PARAMS = get(buffers, parameters)?;
+    if wanted.size == 0 {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    let base = if wanted.offset == 0 { LOWEST } else { wanted.offset };
+    wanted.offset = base;
+    wanted.limit = base.checked_add(wanted.size - 1).ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    if let Some(parameters) = parameters {
+        buffers.put(parameters, &wanted);
+    }
+    Ok(Detail::Virtual(VirtualMemory::new(base, wanted.size)))
+}
+
+/// Pages of the task. Issued by the server, the driver would look for them in the server's address space.
+/// (RmCreateOsDescriptor, escape.c)
+fn pinned_memory(state: &mut State, from_task: bool, address: u64, limit: u64) -> Outcome<Detail> {
+    if !address.is_multiple_of(super::memory::PAGE) {
+        return Err(NV_ERR_NOT_SUPPORTED);
+    }
+    let length = limit.checked_add(1).ok_or(NV_ERR_INVALID_LIMIT)?;
+    if !from_task {
+        return Err(NV_ERR_INVALID_ADDRESS);
+    }
+    Ok(Detail::Memory(memory(state, Place::Pinned, length)?))
+}
+
+/// NV_ESC_RM_ALLOC_MEMORY, with `target` the number of the description to be mapped (RmIoctl and RmAllocOsDescriptor,
+/// escape.c).
+pub(super) fn allocate_memory(
+    state: &mut State,
+    caller: FileNumber,
+    parameters: &mut NVOS02_PARAMETERS,
+    target: i32,
+    from_task: bool,
+) -> Outcome {
+    let NVOS02_PARAMETERS { hRoot, hObjectParent, hObjectNew, hClass, flags, limit, .. } = *parameters;
+    let request = Request {
+        client: hRoot,
+        parent: hObjectParent,
+        object: hObjectNew,
+        class: hClass,
+        parameters: None,
+        from_task,
+    };
+    let class = class(hClass).ok_or(NV_ERR_INVALID_CLASS)?;
+    let pinned = hClass == NV01_MEMORY_SYSTEM_OS_DESCRIPTOR;
+    if pinned {
+        let coherency = flags & NVOS02_COHERENCY;
+        let coherent = matches!(coherency, 0 | NVOS02_COHERENCY_CACHED | NVOS02_COHERENCY_WRITE_BACK);
+        if flags & NVOS02_LOCATION != 0 || flags & NVOS02_MAPPING != NVOS02_MAPPING_NO_MAP || !coherent {
+            return Err(NV_ERR_INVALID_FLAGS);
+        }
+    } else if hClass != NV01_MEMORY_SYSTEM {
+        return Err(NV_ERR_INVALID_CLASS);
+    }
+    let length = limit.checked_add(1).ok_or(NV_ERR_INVALID_LIMIT)?;
+    let detail = if pinned {
+        pinned_memory(state, from_task, parameters.pMemory, limit)?
+    } else {
+        Detail::Memory(memory(state, Place::System, length)?)
+    };
+    let (handle, gpu) = place(state, caller, class, request)?;
+    let object = Object::new(hClass, class.kind, hObjectParent, gpu, detail);
+    if let Some(memory) = object.memory().filter(|_| !pinned).cloned() {
+        let mapped = flags & NVOS02_ALLOC != NVOS02_ALLOC_NONE && flags & NVOS02_MAPPING != NVOS02_MAPPING_NO_MAP;
+        if mapped {
+            show(state, &memory, gpu, 0, length, target)?;
+        }
+        parameters.pMemory = memory.address();
+    }
+    state.clients.usable(hRoot, caller, NV_ERR_INVALID_OBJECT_HANDLE)?.objects.insert(handle, object);
+    parameters.hObjectNew = handle;
+    Ok(())
+}
+
+/// NV_ESC_RM_DUP_OBJECT (serverCopyResource, rs_server.c).
+pub(super) fn duplicate(state: &mut State, caller: FileNumber, parameters: &mut NVOS55_PARAMETERS) -> Outcome {
+    let NVOS55_PARAMETERS { hClient, hParent, hObject, hClientSrc, hObjectSrc, .. } = *parameters;
+    let source = state.clients.get(hClientSrc).ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
+    let source = source.object(hObjectSrc).map(copy);
+    state.clients.usable(hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    parameters.hObject = adopt(state, caller, hClient, hParent, hObject, source?)?;
+    Ok(())
+}
+
+/// A copy of an object that belongs nowhere; `None` if it cannot be copied.
+pub(super) fn copy(object: &Object) -> Option<Object> {
+    let copied = || Object::new(object.class, object.kind, 0, object.gpu, object.detail.copied());
+    object.kind.can_be_copied().then(copied)
+}
+
+/// Puts a copy of an object under `parent`, with the handle `requested` unless that is 0, and returns its handle.
+pub(super) fn adopt(
+    state: &mut State,
+    caller: FileNumber,
+    client: Handle,
+    parent: Handle,
+    requested: Handle,
+    copy: Option<Object>,
+) -> Outcome<Handle> {
+    let client = state.clients.usable(client, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    let parent_object = client.object(parent)?;
+    let mut object = copy.ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    if !class(object.class).is_some_and(|class| class.allows(parent_object.kind)) {
+        return Err(NV_ERR_INVALID_OBJECT_PARENT);
+    }
+    let handle = client.new_handle(requested)?;
+    object.parent = parent;
+    client.objects.insert(handle, object);
+    Ok(handle)
+}
+
+/// NV_ESC_RM_FREE.
+pub(super) fn free(state: &mut State, caller: FileNumber, parameters: &NVOS00_PARAMETERS) -> Outcome {
+    state.clients.free(parameters.hRoot, caller, parameters.hObjectOld)?;
+    if parameters.hObjectOld == parameters.hRoot {
+        state.os_events.free_of_client(parameters.hRoot);
+    }
+    Ok(())
+}

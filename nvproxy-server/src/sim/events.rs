@@ -1,0 +1,221 @@
+//! Events of the operating system: what makes a description readable.
+//!
+//! A program registers a number for a description (NV_ESC_ALLOC_OS_EVENT), allocates NV01_EVENT_OS_EVENT objects that
+//! refer to the number and hang on a notifier such as a subdevice, and switches a notification on. When the notifier
+//! fires, the description becomes readable.
+//!
+//! With the driver, an event without data is forgotten as soon as `poll` has reported it (`nvidia_poll`,
+//! kernel-open/nvidia/nv.c), and one with data when NV_ESC_RM_GET_EVENT_DATA has fetched it, which the request tables
+//! do not carry. No descriptor that an unprivileged process can make forgets its readiness when `poll` reports it. Here
+//! the event descriptor is an edge-triggered epoll instance: an `epoll_wait` on it takes what is pending, and `poll`
+//! reports it until then. So no event is lost, but a program that only polls goes on seeing one that is over.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nvproxy_abi::status::*;
+use nvproxy_abi::structs::class::NV0005_ALLOC_PARAMETERS;
+use nvproxy_abi::structs::control::NV2080_CTRL_EVENT_SET_NOTIFICATION_PARAMS;
+
+use super::classes::Kind;
+use super::objects::{Clients, Detail, Handle, Outcome};
+use super::state::FileNumber;
+
+/// A flag in NV0005_ALLOC_PARAMETERS.notifyIndex (nvos.h); the index itself is the lower half.
+const NV01_EVENT_NONSTALL_INTR: u32 = 0x0800_0000;
+const NOTIFY_INDEX: u32 = 0xffff;
+
+/// Notifications of a subdevice (class/cl2080_notification.h).
+const NV2080_NOTIFIERS_SW: u32 = 0;
+const NV2080_NOTIFIERS_TIMER: u32 = 11;
+const NV2080_NOTIFIERS_MAXCOUNT: u32 = 198;
+
+/// NV2080_CTRL_EVENT_SET_NOTIFICATION_PARAMS.action (ctrl/ctrl2080/ctrl2080event.h).
+const ACTION_DISABLE: u32 = 0;
+const ACTION_SINGLE: u32 = 1;
+const ACTION_REPEAT: u32 = 2;
+
+/// Whether an event is pending on one description.
+#[derive(Debug)]
+pub(super) struct Pending(EventFd);
+
+impl Pending {
+    pub fn new() -> Result<Pending, Errno> {
+        EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Pending)
+    }
+
+    /// A pollable descriptor that is readable while an event is pending.
+    pub fn descriptor(&self) -> Result<OwnedFd, Errno> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        epoll.add(self.0.as_fd(), EpollEvent::new(interest, 0))?;
+        Ok(epoll.0)
+    }
+
+    fn post(&self) {
+        // The only error is that the counter is full after 2^64 - 2 events. It is readable then, which is all that is
+        // wanted.
+        let _ = self.0.write(1);
+    }
+}
+
+/// A registration by NV_ESC_ALLOC_OS_EVENT. Event objects refer to it and may outlive it; they are silent then.
+#[derive(Debug)]
+pub(super) struct OsEvent {
+    client: Handle,
+    /// A number that the program chose. The driver compares it and nothing more.
+    key: u32,
+    file: FileNumber,
+    pending: Arc<Pending>,
+    active: AtomicBool,
+}
+
+/// All registrations.
+#[derive(Debug, Default)]
+pub(super) struct OsEvents(Vec<Arc<OsEvent>>);
+
+impl OsEvents {
+    /// Registers `key` for a description (allocate_os_event, src/nvidia/arch/nvalloc/unix/src/osapi.c).
+    pub fn allocate(&mut self, client: Handle, key: u32, file: FileNumber, pending: &Arc<Pending>) -> Outcome {
+        if self.find(client, key).is_some() {
+            return Err(NV_ERR_INSUFFICIENT_RESOURCES);
+        }
+        let pending = Arc::clone(pending);
+        self.0.push(Arc::new(OsEvent { client, key, file, pending, active: AtomicBool::new(true) }));
+        Ok(())
+    }
+
+    pub fn free(&mut self, client: Handle, key: u32) -> Outcome {
+        let found = self.0.iter().any(|event| event.client == client && event.key == key);
+        self.free_if(|event| event.client == client && event.key == key);
+        if found { Ok(()) } else { Err(NV_ERR_INVALID_EVENT) }
+    }
+
+    /// Frees the registrations of a client that was freed.
+    pub fn free_of_client(&mut self, client: Handle) {
+        self.free_if(|event| event.client == client);
+    }
+
+    /// Frees the registrations for a description that was closed.
+    pub fn free_of_file(&mut self, file: FileNumber) {
+        self.free_if(|event| event.file == file);
+    }
+
+    fn find(&self, client: Handle, key: u32) -> Option<&Arc<OsEvent>> {
+        self.0.iter().find(|event| event.client == client && event.key == key)
+    }
+
+    fn free_if(&mut self, freed: impl Fn(&OsEvent) -> bool) {
+        self.0.retain(|event| {
+            let kept = !freed(event);
+            event.active.store(kept, Ordering::Relaxed);
+            kept
+        });
+    }
+}
+
+/// An object of class NV01_EVENT_OS_EVENT.
+#[derive(Debug)]
+pub(super) struct Event {
+    registration: Arc<OsEvent>,
+    /// The client and the object whose notifications it hears.
+    notifier: (Handle, Handle),
+    index: u32,
+}
+
+impl Event {
+    /// eventConstruct_IMPL and eventInit_IMPL, src/nvidia/src/kernel/rmapi/event.c.
+    pub fn construct(
+        clients: &Clients,
+        registrations: &OsEvents,
+        client: Handle,
+        parameters: &NV0005_ALLOC_PARAMETERS,
+    ) -> Outcome<Event> {
+        let of = if parameters.hParentClient == 0 { client } else { parameters.hParentClient };
+        let source = clients.get(of).ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
+        let source = source.object(parameters.hSrcResource).map_err(|_| NV_ERR_INVALID_OBJECT)?;
+        if !source.kind.notifies() {
+            return Err(NV_ERR_INVALID_OBJECT);
+        }
+        // The driver looks at the lower half of `data` only.
+        let key = parameters.data as u32;
+        let registration = registrations.find(client, key).ok_or(NV_ERR_OBJECT_NOT_FOUND)?;
+        if parameters.notifyIndex & NV01_EVENT_NONSTALL_INTR != 0 && source.kind != Kind::Subdevice {
+            return Err(NV_ERR_INVALID_ARGUMENT);
+        }
+        Ok(Event {
+            registration: Arc::clone(registration),
+            notifier: (of, parameters.hSrcResource),
+            index: parameters.notifyIndex & NOTIFY_INDEX,
+        })
+    }
+
+    fn fire(&self) {
+        if self.registration.active.load(Ordering::Relaxed) {
+            self.registration.pending.post();
+        }
+    }
+}
+
+/// All event objects.
+fn events(clients: &Clients) -> impl Iterator<Item = &Event> {
+    let objects = clients.all().flat_map(|client| client.objects.values());
+    objects.filter_map(|object| match &object.detail {
+        Detail::Event(event) => Some(event),
+        _ => None,
+    })
+}
+
+/// NV2080_CTRL_CMD_EVENT_SET_NOTIFICATION on a subdevice of `client` (subdeviceCtrlCmdEventSetNotification_IMPL).
+pub(super) fn set_notification(
+    clients: &mut Clients,
+    client: Handle,
+    subdevice: Handle,
+    parameters: &NV2080_CTRL_EVENT_SET_NOTIFICATION_PARAMS,
+) -> Outcome {
+    if !events(clients).any(|event| event.notifier == (client, subdevice)) {
+        return Err(NV_ERR_INVALID_STATE);
+    }
+    let index = parameters.event;
+    if index >= NV2080_NOTIFIERS_MAXCOUNT || index == NV2080_NOTIFIERS_TIMER {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    let found = clients.all_mut().find(|candidate| candidate.handle == client);
+    let object = found.ok_or(NV_ERR_INVALID_CLIENT)?.object_mut(subdevice)?;
+    let Detail::Subdevice { repeats } = &mut object.detail else { return Err(NV_ERR_NOT_SUPPORTED) };
+    match parameters.action {
+        ACTION_DISABLE => drop(repeats.remove(&index)),
+        ACTION_SINGLE | ACTION_REPEAT if repeats.contains_key(&index) => return Err(NV_ERR_INVALID_STATE),
+        ACTION_SINGLE | ACTION_REPEAT => drop(repeats.insert(index, parameters.action == ACTION_REPEAT)),
+        _ => return Err(NV_ERR_INVALID_ARGUMENT),
+    }
+    Ok(())
+}
+
+/// NV2080_CTRL_CMD_EVENT_SET_TRIGGER on a subdevice of the GPU with instance `gpu`: fires NV2080_NOTIFIERS_SW on every
+/// subdevice of that GPU on which it is switched on (gpuNotifySubDeviceEvent_IMPL).
+pub(super) fn trigger(clients: &mut Clients, gpu: usize) {
+    let mut fired = Vec::new();
+    for client in clients.all_mut() {
+        let client_handle = client.handle;
+        for (handle, object) in client.objects.iter_mut().filter(|(_, object)| object.gpu == Some(gpu)) {
+            if let Detail::Subdevice { repeats } = &mut object.detail
+                && let Some(repeat) = repeats.get(&NV2080_NOTIFIERS_SW).copied()
+            {
+                fired.push((client_handle, *handle));
+                if !repeat {
+                    repeats.remove(&NV2080_NOTIFIERS_SW);
+                }
+            }
+        }
+    }
+    for event in events(clients) {
+        if event.index == NV2080_NOTIFIERS_SW && fired.contains(&event.notifier) {
+            event.fire();
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Mappings: of memory into tasks (NV_ESC_RM_MAP_MEMORY) and into the address spaces of GPUs (NV_ESC_RM_MAP_MEMORY_DMA).
+//!
+//! NV_ESC_RM_MAP_MEMORY prepares one description for one `mmap` at offset 0. The driver checks at `mmap` that address
+//! range and protection are those that were asked for; a memory file cannot, so that here a task can map more than it
+//! asked for (touching the surplus raises SIGBUS) and write to what it asked to read.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use nvproxy_abi::node::Node;
+use nvproxy_abi::status::*;
+use nvproxy_abi::structs::frontend::{
+    NVOS33_PARAMETERS, NVOS34_PARAMETERS, NVOS46_PARAMETERS, NVOS47_PARAMETERS, NVOS56_PARAMETERS,
+};
+
+use super::classes::Kind;
+use super::memory::{Memory, PAGE, Place};
+use super::objects::{Client, Detail, Handle, Object, Outcome};
+use super::state::{FileNumber, State};
+
+/// NVOS33_FLAGS_ACCESS (nvos.h): the value that means nothing.
+const ACCESS_MASK: u32 = 0x3;
+const ACCESS_INVALID: u32 = 0x3;
+/// NVOS33_FLAGS_PERSISTENT_ENABLE.
+const PERSISTENT: u32 = 1 << 4;
+/// NVOS46_FLAGS_DMA_OFFSET_FIXED.
+const DMA_OFFSET_FIXED: u32 = 1 << 15;
+
+/// A mapping into a task, known by its address. The driver's is a physical one until the program tells where it has
+/// mapped the memory (NV_ESC_RM_UPDATE_DEVICE_MAPPING_INFO).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct CpuMapping {
+    pub address: u64,
+}
+
+/// A range of a GPU's virtual addresses (NV50_MEMORY_VIRTUAL) and what is mapped there.
+#[derive(Debug)]
+pub(super) struct VirtualMemory {
+    base: u64,
+    length: u64,
+    mappings: Vec<DmaMapping>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct DmaMapping {
+    memory: Handle,
+    address: u64,
+    length: u64,
+}
+
+impl VirtualMemory {
+    pub fn new(base: u64, length: u64) -> VirtualMemory {
+        VirtualMemory { base, length, mappings: Vec::new() }
+    }
+
+    /// The same range with nothing mapped.
+    pub fn copied(&self) -> VirtualMemory {
+        VirtualMemory::new(self.base, self.length)
+    }
+
+    /// Removes the mappings of memory that is freed.
+    pub fn forget(&mut self, freed: &BTreeSet<Handle>) {
+        self.mappings.retain(|mapping| !freed.contains(&mapping.memory));
+    }
+
+    fn overlaps(&self, address: u64, length: u64) -> bool {
+        self.mappings.iter().any(|mapping| {
+            mapping.address < address.saturating_add(length) && address < mapping.address + mapping.length
+        })
+    }
+
+    /// Maps `length` bytes at `fixed`, or at the lowest free address.
+    fn map(&mut self, memory: Handle, length: u64, fixed: Option<u64>) -> Outcome<u64> {
+        let end = self.base.saturating_add(self.length);
+        let fits = |address: u64| address.checked_add(length).is_some_and(|last| address >= self.base && last <= end);
+        let behind = self.mappings.iter().map(|mapping| mapping.address + mapping.length);
+        let address = match fixed {
+            Some(address) => Some(address).filter(|&address| fits(address) && !self.overlaps(address, length)),
+            None => {
+                let mut candidates: Vec<u64> = behind.chain([self.base]).collect();
+                candidates.sort_unstable();
+                candidates.into_iter().find(|&address| fits(address) && !self.overlaps(address, length))
+            }
+        };
+        let address = address.ok_or(if fixed.is_some() { NV_ERR_INVALID_OFFSET } else { NV_ERR_NO_MEMORY })?;
+        self.mappings.push(DmaMapping { memory, address, length });
+        Ok(address)
+    }
+
+    fn unmap(&mut self, memory: Handle, address: u64) -> Outcome {
+        let found = self.mappings.iter().position(|mapping| mapping.memory == memory && mapping.address == address);
+        self.mappings.remove(found.ok_or(NV_ERR_OBJECT_NOT_FOUND)?);
+        Ok(())
+    }
+}
+
+/// The object under which `hDevice` says that a mapping is made: a device, a subdevice, or the client itself for
+/// memory that hangs on the client (serverMap_Prologue, src/nvidia/src/kernel/rmapi/mapping_cpu.c).
+fn check_device(client: &Client, device: Handle, memory: &Object) -> Outcome {
+    let under_client = memory.parent == client.handle;
+    if under_client != (device == client.handle) {
+        return Err(NV_ERR_INVALID_OBJECT_PARENT);
+    }
+    match client.object(device)?.kind {
+        Kind::Device | Kind::Subdevice | Kind::Client => Ok(()),
+        _ => Err(NV_ERR_INVALID_OBJECT_PARENT),
+    }
+}
+
+/// The range of memory that is asked for (memMap_IMPL).
+fn check_range(memory: &Memory, offset: u64, length: u64) -> Outcome {
+    if matches!(memory.place(), Place::Pinned) {
+        return Err(NV_ERR_NOT_SUPPORTED);
+    }
+    if offset >= memory.length() {
+        return Err(NV_ERR_INVALID_BASE);
+    }
+    if length == 0 || offset.checked_add(length).is_none_or(|end| end > memory.length()) {
+        return Err(NV_ERR_INVALID_LIMIT);
+    }
+    Ok(())
+}
+
+/// NV_ESC_RM_MAP_MEMORY, with `target` the number of the description that is to be mapped.
+pub(super) fn map(state: &mut State, caller: FileNumber, parameters: &mut NVOS33_PARAMETERS, target: i32) -> Outcome {
+    let NVOS33_PARAMETERS { hClient, hDevice, hMemory, offset, length, flags, .. } = *parameters;
+    let client = state.clients.usable(hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    let object = client.object(hMemory)?;
+    if flags & PERSISTENT != 0 {
+        return Err(NV_ERR_INVALID_FLAGS);
+    }
+    check_device(client, hDevice, object)?;
+    if flags & ACCESS_MASK == ACCESS_INVALID {
+        return Err(NV_ERR_INVALID_FLAGS);
+    }
+    let (memory, gpu) = (Arc::clone(object.memory().ok_or(NV_ERR_NOT_SUPPORTED)?), object.gpu);
+    check_range(&memory, offset, length)?;
+    show(state, &memory, gpu, offset, length, target)?;
+    let address = memory.address().wrapping_add(offset);
+    let client = state.clients.usable(hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    client.object_mut(hMemory)?.mappings.push(CpuMapping { address });
+    parameters.pLinearAddress = address;
+    Ok(())
+}
+
+/// Makes the description `target` show a range of `memory`, which is of `gpu` (nv_add_mapping_context_to_file,
+/// kernel-open/nvidia/nv-usermap.c).
+pub(super) fn show(
+    state: &mut State,
+    memory: &Memory,
+    gpu: Option<usize>,
+    offset: u64,
+    length: u64,
+    target: i32,
+) -> Outcome {
+    let node = match memory.place() {
+        Place::System | Place::Pinned => Node::Control,
+        Place::Video(_) | Place::Registers => {
+            let gpu = gpu.and_then(|instance| state.gpus.get(instance)).ok_or(NV_ERR_INVALID_ARGUMENT)?;
+            Node::Gpu(gpu.minor)
+        }
+    };
+    let file = state.files.get_mut(&FileNumber(target)).ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    if (file.node == Node::Control) != (node == Node::Control) {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    if file.mapped {
+        return Err(NV_ERR_STATE_IN_USE);
+    }
+    if file.node != node {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    memory.map(&file.backing, offset, length).map_err(|_| NV_ERR_NO_MEMORY)?;
+    file.mapped = true;
+    Ok(())
+}
+
+/// NV_ESC_RM_UNMAP_MEMORY. What a task has mapped stays mapped: that is the task's to undo.
+pub(super) fn unmap(state: &mut State, caller: FileNumber, parameters: &NVOS34_PARAMETERS) -> Outcome {
+    let client = state.clients.usable(parameters.hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    check_device(client, parameters.hDevice, client.object(parameters.hMemory)?)?;
+    let mappings = &mut client.object_mut(parameters.hMemory)?.mappings;
+    let found = mappings.iter().position(|mapping| mapping.address == parameters.pLinearAddress);
+    mappings.remove(found.ok_or(NV_ERR_OBJECT_NOT_FOUND)?);
+    Ok(())
+}
+
+/// NV_ESC_RM_UPDATE_DEVICE_MAPPING_INFO (RmUpdateDeviceMappingInfo, osapi.c). The driver does not ask whose client it
+/// is.
+pub(super) fn update(state: &mut State, parameters: &NVOS56_PARAMETERS) -> Outcome {
+    let found = state.clients.all_mut().find(|client| client.handle == parameters.hClient);
+    let client = found.ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
+    match client.object(parameters.hDevice)?.kind {
+        Kind::Device | Kind::Subdevice => {}
+        _ => return Err(NV_ERR_INVALID_OBJECT_HANDLE),
+    }
+    let object = client.object_mut(parameters.hMemory)?;
+    if object.memory().is_none() && object.kind != Kind::Channel {
+        return Err(NV_ERR_INVALID_OBJECT_HANDLE);
+    }
+    let found = object.mappings.iter_mut().find(|mapping| mapping.address == parameters.pOldCpuAddress);
+    found.ok_or(NV_ERR_OBJECT_NOT_FOUND)?.address = parameters.pNewCpuAddress;
+    Ok(())
+}
+
+/// NV_ESC_RM_MAP_MEMORY_DMA (serverInterMap, rs_server.c; virtmemMapTo_IMPL).
+pub(super) fn map_dma(state: &mut State, caller: FileNumber, parameters: &mut NVOS46_PARAMETERS) -> Outcome {
+    let client = state.clients.usable(parameters.hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    client.object(parameters.hDma)?;
+    let memory = client.object(parameters.hMemory)?.memory().ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
+    let (offset, length) = (parameters.offset, parameters.length);
+    if offset >= memory.length() {
+        return Err(NV_ERR_INVALID_BASE);
+    }
+    if length == 0 || offset.checked_add(length).is_none_or(|end| end > memory.length()) {
+        return Err(NV_ERR_INVALID_LIMIT);
+    }
+    client.object(parameters.hDevice)?;
+    let fixed = (parameters.flags & DMA_OFFSET_FIXED != 0).then_some(parameters.dmaOffset);
+    let Detail::Virtual(range) = &mut client.object_mut(parameters.hDma)?.detail else {
+        return Err(NV_ERR_NOT_SUPPORTED);
+    };
+    let length = length.checked_next_multiple_of(PAGE).ok_or(NV_ERR_INVALID_LIMIT)?;
+    parameters.dmaOffset = range.map(parameters.hMemory, length, fixed)?;
+    Ok(())
+}
+
+/// NV_ESC_RM_UNMAP_MEMORY_DMA.
+pub(super) fn unmap_dma(state: &mut State, caller: FileNumber, parameters: &NVOS47_PARAMETERS) -> Outcome {
+    let client = state.clients.usable(parameters.hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    client.object(parameters.hDevice)?;
+    let Detail::Virtual(range) = &mut client.object_mut(parameters.hDma)?.detail else {
+        return Err(NV_ERR_NOT_SUPPORTED);
+    };
+    range.unmap(parameters.hMemory, parameters.dmaOffset)
+}

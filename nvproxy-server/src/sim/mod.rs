@@ -1,0 +1,109 @@
+//! A driver and GPUs that are not there, for tests, demonstrations and fault injection on any machine.
+//!
+//! It models what a client of NVIDIA's driver can observe: clients and trees of objects, memory and its mappings, events
+//! of the operating system, sharing through descriptors, and unified memory. Statuses and the order of checks are those
+//! of the driver's source, release 580.142; a constant or a field that only hardware could give is made up. No
+//! work is executed: a channel takes what is written to its doorbell and does nothing.
+//!
+//! Where it differs from the driver:
+//! - Two descriptors of one allocation show copies of its bytes, not the same pages ([`memory`]).
+//! - Mapping a descriptor is not checked, and mapping one of UVM goes unnoticed ([`mapping`], [`uvm`]).
+//! - An event goes on being reported by `poll` until `epoll_wait` takes it ([`events`]).
+//! - A control command without a model succeeds and leaves its parameters as they are ([`control`]).
+//! - The GPUs are attached from the start, as they are in persistence mode.
+//! - Access rights and share policies are not modelled: a client can duplicate whatever it can name.
+//!
+//! Callers issue only requests that the planner has accepted, and those of one description from any thread.
+
+mod allocate;
+mod backing;
+mod buffers;
+mod classes;
+mod control;
+mod description;
+mod events;
+mod export;
+mod frontend;
+mod gpu;
+mod mapping;
+mod memory;
+mod objects;
+mod parameters;
+mod state;
+mod uvm;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nvproxy_abi::Abi;
+use nvproxy_abi::node::Node;
+use nvproxy_abi::version::DriverVersion;
+
+use self::backing::Inode;
+use self::description::Description;
+use self::state::Shared;
+use crate::host::{DeviceFile, Host, OpenFlags, Opened};
+
+/// What is simulated.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// The release of the driver.
+    pub version: DriverVersion,
+    /// The minor numbers of the GPUs, in order of their instances.
+    pub gpus: Vec<u8>,
+    /// Bytes of memory of each GPU.
+    pub memory: u64,
+    /// How long UVM_REGISTER_GPU takes.
+    pub register_gpu: Duration,
+}
+
+impl Configuration {
+    /// GPUs of 80 GiB with the given minor numbers, on which UVM_REGISTER_GPU takes as long as it did on an H100.
+    pub fn new(version: DriverVersion, gpus: Vec<u8>) -> Configuration {
+        Configuration { version, gpus, memory: 80 << 30, register_gpu: Duration::from_millis(190) }
+    }
+}
+
+/// The simulated driver.
+pub struct Simulator {
+    shared: Arc<Shared>,
+}
+
+impl Simulator {
+    /// Sets up a driver with nothing open. Fails if there are no request tables for the release
+    /// ([`io::ErrorKind::Unsupported`]) or if `/proc` is not there, through which descriptors are opened anew.
+    pub fn new(configuration: Configuration) -> io::Result<Simulator> {
+        let abi = Abi::for_version(&configuration.version);
+        let abi = abi.map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?;
+        let shared = Arc::new(Shared::new(configuration, abi)?);
+        Ok(Simulator { shared })
+    }
+}
+
+impl Host for Simulator {
+    fn open(&self, node: Node, _flags: OpenFlags) -> Result<Opened, Errno> {
+        if let Node::Gpu(minor) = node
+            && !self.shared.configuration.gpus.contains(&minor)
+        {
+            return Err(Errno::ENODEV);
+        }
+        let (description, granted) = Description::open(&self.shared, node)?;
+        Ok(Opened { file: Some(description), granted })
+    }
+
+    fn carried(&self, descriptor: OwnedFd) -> Result<Arc<dyn DeviceFile>, Errno> {
+        let description = self.shared.description(Inode::of(descriptor.as_fd())?);
+        description.map(|description| description as Arc<dyn DeviceFile>).ok_or(Errno::ENOTTY)
+    }
+
+    fn number_of(&self, descriptor: BorrowedFd<'_>) -> Result<i32, Errno> {
+        let description = self.shared.description(Inode::of(descriptor)?);
+        description.map(|description| description.file_number().0).ok_or(Errno::EBADF)
+    }
+}

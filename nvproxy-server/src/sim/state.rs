@@ -1,0 +1,144 @@
+//! Everything that the simulated driver remembers, behind one lock.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use nix::errno::Errno;
+use nvproxy_abi::Abi;
+use nvproxy_abi::node::Node;
+
+use super::Configuration;
+use super::backing::{Backing, Inode, OwnDescriptors};
+use super::description::Description;
+use super::events::{OsEvents, Pending};
+use super::export::Exports;
+use super::gpu::Gpu;
+use super::objects::Clients;
+use super::uvm::AddressSpace;
+
+/// The first address of an allocation; none is at 0.
+const FIRST_ADDRESS: u64 = 1 << 32;
+
+/// The number by which requests name a description. It is not a descriptor of this process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct FileNumber(pub i32);
+
+/// What is kept of an open description.
+pub(super) struct FileState {
+    pub node: Node,
+    pub backing: Arc<Backing>,
+    pub pending: Arc<Pending>,
+    pub description: Weak<Description>,
+    /// The description of `nvidiactl` whose clients this one may use (NV_ESC_REGISTER_FD). It stays open until this one
+    /// is closed.
+    pub registered: Option<Arc<Description>>,
+    /// NV_ESC_RM_MAP_MEMORY has named it, which can happen once.
+    pub mapped: bool,
+    pub exports: Option<Exports>,
+    /// What UVM_INITIALIZE has made of it.
+    pub address_space: Option<AddressSpace>,
+}
+
+/// The state of the driver.
+pub(super) struct State {
+    pub abi: &'static Abi,
+    pub version: String,
+    pub gpus: Vec<Gpu>,
+    pub files: BTreeMap<FileNumber, FileState>,
+    pub clients: Clients,
+    pub os_events: OsEvents,
+    /// NV_ESC_SYS_PARAMS sets it once.
+    pub memory_block_size: u64,
+    next_file: i32,
+    next_address: u64,
+    next_channel: u32,
+}
+
+impl State {
+    pub fn new(configuration: &Configuration, abi: &'static Abi) -> State {
+        let gpus = configuration.gpus.iter().enumerate();
+        State {
+            abi,
+            version: configuration.version.to_string(),
+            gpus: gpus.map(|(instance, minor)| Gpu::new(instance, *minor, configuration.memory)).collect(),
+            files: BTreeMap::new(),
+            clients: Clients::default(),
+            os_events: OsEvents::default(),
+            memory_block_size: 0,
+            next_file: 1,
+            next_address: FIRST_ADDRESS,
+            next_channel: 0,
+        }
+    }
+
+    /// The number for a new description. Numbers are not used again.
+    pub fn new_number(&mut self) -> Result<FileNumber, Errno> {
+        let number = self.next_file;
+        self.next_file = number.checked_add(1).ok_or(Errno::ENFILE)?;
+        Ok(FileNumber(number))
+    }
+
+    /// A range of addresses for an allocation.
+    pub fn new_address(&mut self, length: u64) -> u64 {
+        let address = self.next_address;
+        self.next_address = address.wrapping_add(length.next_multiple_of(1 << 21));
+        address
+    }
+
+    pub fn new_channel(&mut self) -> u32 {
+        self.next_channel = self.next_channel.wrapping_add(1);
+        self.next_channel
+    }
+
+    /// The instance of the GPU with an id, as GET_ATTACHED_IDS tells it.
+    pub fn gpu_by_id(&self, id: u32) -> Option<(usize, &Gpu)> {
+        self.gpus.iter().enumerate().find(|(_, gpu)| gpu.id == id)
+    }
+
+    /// The instance of the GPU with a UUID.
+    pub fn gpu_by_uuid(&self, uuid: [u8; 16]) -> Option<usize> {
+        self.gpus.iter().position(|gpu| gpu.uuid == uuid)
+    }
+
+    /// The description whose clients the description `number` uses: itself unless it has been registered with another.
+    pub fn client_owner(&self, number: FileNumber) -> FileNumber {
+        let registered = self.files.get(&number).and_then(|file| file.registered.as_ref());
+        registered.map_or(number, |description| description.file_number())
+    }
+
+    /// Closes a description: its clients, events, exports and address space go with it. The caller drops what is
+    /// returned after it has released the lock, since that can close another description.
+    pub fn close(&mut self, number: FileNumber) -> Option<FileState> {
+        for client in self.clients.free_of(number) {
+            self.os_events.free_of_client(client);
+        }
+        self.os_events.free_of_file(number);
+        self.files.remove(&number)
+    }
+}
+
+/// The state and what is used without its lock.
+pub(super) struct Shared {
+    pub configuration: Configuration,
+    pub own_descriptors: OwnDescriptors,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub fn new(configuration: Configuration, abi: &'static Abi) -> Result<Shared, Errno> {
+        let state = Mutex::new(State::new(&configuration, abi));
+        Ok(Shared { own_descriptors: OwnDescriptors::open()?, state, configuration })
+    }
+
+    /// Nothing panics while it holds the lock, so that the state is whole whenever the lock can be had.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open description that a descriptor of a task is of.
+    pub fn description(&self, inode: Inode) -> Option<Arc<Description>> {
+        let state = self.state();
+        let found = state.files.values().find(|file| file.backing.inode() == inode)?;
+        found.description.upgrade()
+    }
+}

@@ -1,0 +1,545 @@
+//! Unified memory: the ioctls on `nvidia-uvm`.
+//!
+//! A description becomes an address space by UVM_INITIALIZE. Its mappings are to be made at an offset that equals the
+//! address, so its file is made as long as a program's address space, without taking memory for it. The driver refuses
+//! mappings by another process than the initializing one unless the address space was made for several processes;
+//! since it is always the server that initializes, here a file initialized without that flag refuses writable
+//! mappings altogether (with EPERM; the driver's is EOPNOTSUPP).
+//!
+//! Mapping itself goes unnoticed. Where the driver asks whether a range is mapped, any that collides with none made by
+//! ioctl passes; where it refuses to create a range over a mapped one, here it succeeds. Pages do not move: requests
+//! about where they should be are accepted without effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nvproxy_abi::number::*;
+use nvproxy_abi::status::*;
+use nvproxy_abi::structs::uvm::*;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::buffers::Buffers;
+use super::memory::{Memory, PAGE};
+use super::objects::{Detail, Handle, Outcome};
+use super::parameters::*;
+use super::state::{FileNumber, Shared, State};
+
+/// UVM_INIT_FLAGS_MULTI_PROCESS_SHARING_MODE and UVM_INIT_FLAGS_MASK (uvm_types.h).
+const MULTI_PROCESS_SHARING: u64 = 0x2;
+const INIT_FLAGS: u64 = 0x3;
+/// UVM_MAX_GPUS of the arrays in parameters.
+const MAXIMUM_GPUS: u64 = 256;
+/// Bytes of address space that a program on x86-64 has.
+const ADDRESS_SPACE: u64 = 1 << 47;
+
+/// What UVM_INITIALIZE makes of a description (uvm_va_space_t).
+#[derive(Debug, Default)]
+pub(super) struct AddressSpace {
+    flags: u64,
+    /// UVM_MM_INITIALIZE has been asked for it.
+    has_mm: bool,
+    /// By base address.
+    ranges: BTreeMap<u64, Range>,
+    groups: BTreeSet<u64>,
+    groups_made: u64,
+    /// The GPUs that are registered, by instance.
+    gpus: BTreeMap<usize, RegisteredGpu>,
+    /// Pairs of GPUs, the lower instance first.
+    peers: BTreeSet<(usize, usize)>,
+}
+
+#[derive(Debug, Default)]
+struct RegisteredGpu {
+    /// The GPU's address space that this one is tied to.
+    has_address_space: bool,
+    /// Client and channel.
+    channels: BTreeSet<(Handle, Handle)>,
+}
+
+/// A range of addresses made by ioctl.
+#[derive(Debug)]
+struct Range {
+    length: u64,
+    kind: RangeKind,
+}
+
+#[derive(Debug)]
+enum RangeKind {
+    /// Allocations mapped by GPUs, which they keep alive.
+    External(Vec<External>),
+    SemaphorePool,
+    DynamicParallelism,
+    /// What a channel needs mapped; goes with the channel.
+    Channel((Handle, Handle)),
+}
+
+#[derive(Debug)]
+struct External {
+    base: u64,
+    length: u64,
+    gpu: usize,
+    /// Only kept: the allocation lives for as long as it is mapped.
+    _memory: Arc<Memory>,
+}
+
+impl External {
+    fn overlaps(&self, gpu: usize, base: u64, length: u64) -> bool {
+        self.gpu == gpu && self.base < base + length && base < self.base + self.length
+    }
+}
+
+impl AddressSpace {
+    /// Whether a range made by ioctl has an address in `base..base + length`.
+    fn collides(&self, base: u64, length: u64) -> bool {
+        let before = self.ranges.range(..base.saturating_add(length)).next_back();
+        before.is_some_and(|(start, range)| start + range.length > base)
+    }
+
+    fn add(&mut self, base: u64, length: u64, kind: RangeKind) -> Outcome {
+        if self.collides(base, length) {
+            return Err(NV_ERR_UVM_ADDRESS_IN_USE);
+        }
+        self.ranges.insert(base, Range { length, kind });
+        Ok(())
+    }
+
+    /// The external allocations of the range that holds all of `base..base + length`.
+    fn external(&mut self, base: u64, length: u64) -> Outcome<&mut Vec<External>> {
+        let found = self.ranges.range_mut(..=base).next_back();
+        let (start, range) = found.ok_or(NV_ERR_INVALID_ADDRESS)?;
+        match &mut range.kind {
+            RangeKind::External(mapped) if base + length <= start + range.length => Ok(mapped),
+            _ => Err(NV_ERR_INVALID_ADDRESS),
+        }
+    }
+
+    /// A registered GPU that is tied to an address space of its own.
+    fn tied(&mut self, gpu: Option<usize>) -> Outcome<&mut RegisteredGpu> {
+        let found = gpu.and_then(|gpu| self.gpus.get_mut(&gpu)).filter(|gpu| gpu.has_address_space);
+        found.ok_or(NV_ERR_INVALID_DEVICE)
+    }
+
+    /// Unties a GPU: its channels and what it has mapped go.
+    fn untie(&mut self, gpu: usize) {
+        if let Some(registered) = self.gpus.get_mut(&gpu) {
+            registered.has_address_space = false;
+            for channel in std::mem::take(&mut registered.channels) {
+                self.forget_channel(channel);
+            }
+        }
+        for range in self.ranges.values_mut() {
+            if let RangeKind::External(mapped) = &mut range.kind {
+                mapped.retain(|external| external.gpu != gpu);
+            }
+        }
+    }
+
+    fn forget_channel(&mut self, channel: (Handle, Handle)) {
+        self.ranges.retain(|_, range| !matches!(range.kind, RangeKind::Channel(of) if of == channel));
+    }
+}
+
+/// uvm_api_range_invalid and uvm_api_range_invalid_4k: whole pages, not none, and not at 0.
+fn check_range(base: u64, length: u64) -> Outcome {
+    let aligned = base.is_multiple_of(PAGE) && length.is_multiple_of(PAGE);
+    if aligned && base != 0 && length != 0 && base.checked_add(length).is_some() {
+        Ok(())
+    } else {
+        Err(NV_ERR_INVALID_ADDRESS)
+    }
+}
+
+/// One request while it is answered.
+struct Request<'a> {
+    state: &'a mut State,
+    file: FileNumber,
+}
+
+impl Request<'_> {
+    /// Requests on a description that is no address space yet are NV_ERR_ILLEGAL_ACTION (uvm_api.h).
+    fn space(&mut self) -> Outcome<&mut AddressSpace> {
+        let file = self.state.files.get_mut(&self.file);
+        file.and_then(|file| file.address_space.as_mut()).ok_or(NV_ERR_ILLEGAL_ACTION)
+    }
+
+    fn gpu(&self, uuid: NvProcessorUuid) -> Option<usize> {
+        self.state.gpu_by_uuid(uuid.uuid)
+    }
+
+    /// An object that a program names by client and handle. It need not be the client's owner who does
+    /// (serverutilGetResourceRef).
+    fn detail(&self, client: Handle, object: Handle) -> Outcome<(&Detail, Option<usize>)> {
+        let object = self.state.clients.get(client).ok_or(NV_ERR_INVALID_CLIENT)?.object(object)?;
+        Ok((&object.detail, object.gpu))
+    }
+}
+
+/// Parameters of UVM, all of which have room for an NV_STATUS.
+trait Answered: FromBytes + IntoBytes + Immutable {
+    fn status(&mut self) -> &mut u32;
+    fn answer(&mut self, request: &mut Request<'_>) -> Outcome;
+}
+
+macro_rules! answered {
+    ($($parameters:ident: $answer:path;)*) => {
+        $(impl Answered for $parameters {
+            fn status(&mut self) -> &mut u32 {
+                &mut self.rmStatus
+            }
+
+            fn answer(&mut self, request: &mut Request<'_>) -> Outcome {
+                $answer(self, request)
+            }
+        })*
+    };
+}
+
+answered! {
+    UVM_INITIALIZE_PARAMS: initialize;
+    UVM_MM_INITIALIZE_PARAMS: mm_initialize;
+    UVM_PAGEABLE_MEM_ACCESS_PARAMS: pageable_mem_access;
+    UVM_REGISTER_GPU_PARAMS: register_gpu;
+    UVM_UNREGISTER_GPU_PARAMS: unregister_gpu;
+    UVM_REGISTER_GPU_VASPACE_PARAMS: register_gpu_vaspace;
+    UVM_UNREGISTER_GPU_VASPACE_PARAMS: unregister_gpu_vaspace;
+    UVM_REGISTER_CHANNEL_PARAMS: register_channel;
+    UVM_UNREGISTER_CHANNEL_PARAMS: unregister_channel;
+    UVM_ENABLE_PEER_ACCESS_PARAMS: enable_peer_access;
+    UVM_CREATE_RANGE_GROUP_PARAMS: create_range_group;
+    UVM_DESTROY_RANGE_GROUP_PARAMS: destroy_range_group;
+    UVM_SET_RANGE_GROUP_PARAMS: set_range_group;
+    UVM_CREATE_EXTERNAL_RANGE_PARAMS: create_external_range;
+    UVM_MAP_EXTERNAL_ALLOCATION_PARAMS: map_external_allocation;
+    UVM_UNMAP_EXTERNAL_PARAMS: unmap_external;
+    UVM_MAP_DYNAMIC_PARALLELISM_REGION_PARAMS: map_dynamic_parallelism_region;
+    UVM_ALLOC_SEMAPHORE_POOL_PARAMS: alloc_semaphore_pool;
+    UVM_FREE_PARAMS: free;
+    UVM_VALIDATE_VA_RANGE_PARAMS: validate_va_range;
+}
+
+type Handler = fn(&mut Request<'_>, &mut Buffers<'_>) -> Result<(), Errno>;
+
+static IOCTLS: &[(u32, Handler)] = &[
+    (UVM_INITIALIZE, answer::<UVM_INITIALIZE_PARAMS>),
+    (UVM_MM_INITIALIZE, answer::<UVM_MM_INITIALIZE_PARAMS>),
+    (UVM_PAGEABLE_MEM_ACCESS, answer::<UVM_PAGEABLE_MEM_ACCESS_PARAMS>),
+    (UVM_REGISTER_GPU, answer::<UVM_REGISTER_GPU_PARAMS>),
+    (UVM_UNREGISTER_GPU, answer::<UVM_UNREGISTER_GPU_PARAMS>),
+    (UVM_REGISTER_GPU_VASPACE, answer::<UVM_REGISTER_GPU_VASPACE_PARAMS>),
+    (UVM_UNREGISTER_GPU_VASPACE, answer::<UVM_UNREGISTER_GPU_VASPACE_PARAMS>),
+    (UVM_REGISTER_CHANNEL, answer::<UVM_REGISTER_CHANNEL_PARAMS>),
+    (UVM_UNREGISTER_CHANNEL, answer::<UVM_UNREGISTER_CHANNEL_PARAMS>),
+    (UVM_ENABLE_PEER_ACCESS, answer::<UVM_ENABLE_PEER_ACCESS_PARAMS>),
+    (UVM_CREATE_RANGE_GROUP, answer::<UVM_CREATE_RANGE_GROUP_PARAMS>),
+    (UVM_DESTROY_RANGE_GROUP, answer::<UVM_DESTROY_RANGE_GROUP_PARAMS>),
+    (UVM_SET_RANGE_GROUP, answer::<UVM_SET_RANGE_GROUP_PARAMS>),
+    (UVM_CREATE_EXTERNAL_RANGE, answer::<UVM_CREATE_EXTERNAL_RANGE_PARAMS>),
+    (UVM_MAP_EXTERNAL_ALLOCATION, answer::<UVM_MAP_EXTERNAL_ALLOCATION_PARAMS>),
+    (UVM_UNMAP_EXTERNAL, answer::<UVM_UNMAP_EXTERNAL_PARAMS>),
+    (UVM_MAP_DYNAMIC_PARALLELISM_REGION, answer::<UVM_MAP_DYNAMIC_PARALLELISM_REGION_PARAMS>),
+    (UVM_ALLOC_SEMAPHORE_POOL, answer::<UVM_ALLOC_SEMAPHORE_POOL_PARAMS>),
+    (UVM_FREE, answer::<UVM_FREE_PARAMS>),
+    (UVM_VALIDATE_VA_RANGE, answer::<UVM_VALIDATE_VA_RANGE_PARAMS>),
+];
+
+/// Answers one ioctl. Those without a model succeed on an address space and change nothing.
+pub(super) fn issue(
+    shared: &Shared,
+    file: FileNumber,
+    number: u32,
+    buffers: &mut Buffers<'_>,
+) -> Result<(), Errno> {
+    if number == UVM_DEINITIALIZE {
+        return Ok(());
+    }
+    if number == UVM_REGISTER_GPU {
+        // The lock is not held meanwhile: other requests go on, as they do with the driver.
+        std::thread::sleep(shared.configuration.register_gpu);
+    }
+    let mut state = shared.state();
+    let row = state.abi.uvm(number).ok_or(Errno::EINVAL)?;
+    let mut request = Request { state: &mut state, file };
+    if let Some((_, handler)) = IOCTLS.iter().find(|(known, _)| *known == number) {
+        return handler(&mut request, buffers);
+    }
+    let status = request.space().map_or_else(|status| status, |_| NV_OK);
+    let at = row.status_at.and_then(|at| buffers.argument().field(at.into(), 4)).ok_or(Errno::EFAULT)?;
+    buffers.put(at, &status);
+    Ok(())
+}
+
+fn answer<T: Answered>(request: &mut Request<'_>, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
+    let at = buffers.argument();
+    let mut parameters: T = buffers.get(at).ok_or(Errno::EFAULT)?;
+    *parameters.status() = match parameters.answer(request) {
+        Ok(()) => NV_OK,
+        Err(status) => status,
+    };
+    buffers.put(at, &parameters);
+    Ok(())
+}
+
+/// uvm_api_initialize: again with the same flags is no error.
+fn initialize(parameters: &mut UVM_INITIALIZE_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let file = request.state.files.get_mut(&request.file).ok_or(NV_ERR_INVALID_STATE)?;
+    if let Some(space) = &file.address_space {
+        return if space.flags == parameters.flags { Ok(()) } else { Err(NV_ERR_INVALID_ARGUMENT) };
+    }
+    if parameters.flags & !INIT_FLAGS != 0 {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    let prepared = if parameters.flags & MULTI_PROCESS_SHARING != 0 {
+        file.backing.set_length(ADDRESS_SPACE)
+    } else {
+        file.backing.refuse_writable_mappings()
+    };
+    prepared.map_err(|_| NV_ERR_NO_MEMORY)?;
+    file.address_space = Some(AddressSpace { flags: parameters.flags, ..AddressSpace::default() });
+    Ok(())
+}
+
+/// uvm_api_mm_initialize. An address space for several processes needs no such descriptor, which is the answer that
+/// CUDA gets and accepts.
+fn mm_initialize(parameters: &mut UVM_MM_INITIALIZE_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let named = request.state.files.get_mut(&FileNumber(parameters.uvmFd));
+    let space = named.and_then(|file| file.address_space.as_mut()).ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    if space.flags & MULTI_PROCESS_SHARING != 0 {
+        return Err(NV_WARN_NOTHING_TO_DO);
+    }
+    if space.has_mm {
+        return Err(NV_ERR_INVALID_STATE);
+    }
+    space.has_mm = true;
+    Ok(())
+}
+
+/// GPUs do not reach pageable memory.
+fn pageable_mem_access(parameters: &mut UVM_PAGEABLE_MEM_ACCESS_PARAMS, request: &mut Request<'_>) -> Outcome {
+    request.space()?;
+    parameters.pageableMemAccess = 0;
+    Ok(())
+}
+
+fn register_gpu(parameters: &mut UVM_REGISTER_GPU_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let gpu = request.gpu(parameters.gpu_uuid);
+    let space = request.space()?;
+    let gpu = gpu.ok_or(NV_ERR_GPU_UUID_NOT_FOUND)?;
+    if space.gpus.contains_key(&gpu) {
+        return Err(NV_ERR_INVALID_DEVICE);
+    }
+    space.gpus.insert(gpu, RegisteredGpu::default());
+    (parameters.numaEnabled, parameters.numaNodeId) = (0, -1);
+    Ok(())
+}
+
+fn unregister_gpu(parameters: &mut UVM_UNREGISTER_GPU_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let gpu = request.gpu(parameters.gpu_uuid);
+    let space = request.space()?;
+    let gpu = gpu.filter(|gpu| space.gpus.contains_key(gpu)).ok_or(NV_ERR_INVALID_DEVICE)?;
+    space.untie(gpu);
+    space.gpus.remove(&gpu);
+    space.peers.retain(|(one, other)| *one != gpu && *other != gpu);
+    Ok(())
+}
+
+/// uvm_va_space_register_gpu_va_space and nvGpuOpsDupAddressSpace.
+fn register_gpu_vaspace(parameters: &mut UVM_REGISTER_GPU_VASPACE_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let gpu = request.gpu(parameters.gpuUuid);
+    let space = request.space()?;
+    let gpu = gpu.filter(|gpu| space.gpus.contains_key(gpu)).ok_or(NV_ERR_INVALID_DEVICE)?;
+    let (detail, of) = request.detail(parameters.hClient, parameters.hVaSpace)?;
+    let Detail::AddressSpace { externally_owned } = *detail else { return Err(NV_ERR_INVALID_OBJECT) };
+    if of != Some(gpu) {
+        return Err(NV_ERR_OTHER_DEVICE_FOUND);
+    }
+    if !externally_owned {
+        return Err(NV_ERR_INVALID_FLAGS);
+    }
+    let registered = request.space()?.gpus.get_mut(&gpu).ok_or(NV_ERR_INVALID_DEVICE)?;
+    if registered.has_address_space {
+        return Err(NV_ERR_INVALID_DEVICE);
+    }
+    registered.has_address_space = true;
+    Ok(())
+}
+
+fn unregister_gpu_vaspace(parameters: &mut UVM_UNREGISTER_GPU_VASPACE_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let gpu = request.gpu(parameters.gpuUuid);
+    let space = request.space()?;
+    space.tied(gpu)?;
+    gpu.into_iter().for_each(|gpu| space.untie(gpu));
+    Ok(())
+}
+
+/// uvm_register_channel. What a compute channel needs mapped goes at the addresses that the program gives.
+fn register_channel(parameters: &mut UVM_REGISTER_CHANNEL_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let UVM_REGISTER_CHANNEL_PARAMS { gpuUuid, hClient, hChannel, base, length, .. } = *parameters;
+    let gpu = request.gpu(gpuUuid);
+    request.space()?.tied(gpu)?;
+    let (detail, _) = request.detail(hClient, hChannel)?;
+    if !matches!(detail, Detail::Channel { .. }) {
+        return Err(NV_ERR_INVALID_OBJECT_HANDLE);
+    }
+    let channel = (hClient, hChannel);
+    let space = request.space()?;
+    if length != 0 && !space.tied(gpu)?.channels.contains(&channel) {
+        check_range(base, length)?;
+        space.add(base, length, RangeKind::Channel(channel))?;
+    }
+    space.tied(gpu)?.channels.insert(channel);
+    Ok(())
+}
+
+fn unregister_channel(parameters: &mut UVM_UNREGISTER_CHANNEL_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let channel = (parameters.hClient, parameters.hChannel);
+    let space = request.space()?;
+    let removed = space.gpus.values_mut().any(|gpu| gpu.channels.remove(&channel));
+    space.forget_channel(channel);
+    if removed { Ok(()) } else { Err(NV_ERR_INVALID_CHANNEL) }
+}
+
+/// uvm_api_enable_peer_access: two different GPUs, both registered, and not twice.
+fn enable_peer_access(parameters: &mut UVM_ENABLE_PEER_ACCESS_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let pair = (request.gpu(parameters.gpuUuidA), request.gpu(parameters.gpuUuidB));
+    let space = request.space()?;
+    let registered = |gpu: &usize| space.gpus.contains_key(gpu);
+    let (Some(one), Some(other)) = (pair.0.filter(registered), pair.1.filter(registered)) else {
+        return Err(NV_ERR_INVALID_DEVICE);
+    };
+    if one == other || !space.peers.insert((one.min(other), one.max(other))) {
+        return Err(NV_ERR_INVALID_DEVICE);
+    }
+    Ok(())
+}
+
+fn create_range_group(parameters: &mut UVM_CREATE_RANGE_GROUP_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let space = request.space()?;
+    space.groups_made += 1;
+    space.groups.insert(space.groups_made);
+    parameters.rangeGroupId = space.groups_made;
+    Ok(())
+}
+
+fn destroy_range_group(parameters: &mut UVM_DESTROY_RANGE_GROUP_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let existed = request.space()?.groups.remove(&parameters.rangeGroupId);
+    if existed { Ok(()) } else { Err(NV_ERR_OBJECT_NOT_FOUND) }
+}
+
+/// uvm_api_set_range_group; 0 stands for no group.
+fn set_range_group(parameters: &mut UVM_SET_RANGE_GROUP_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let space = request.space()?;
+    check_range(parameters.requestedBase, parameters.length)?;
+    if parameters.rangeGroupId != 0 && !space.groups.contains(&parameters.rangeGroupId) {
+        return Err(NV_ERR_OBJECT_NOT_FOUND);
+    }
+    if space.collides(parameters.requestedBase, parameters.length) {
+        return Err(NV_ERR_INVALID_ADDRESS);
+    }
+    Ok(())
+}
+
+fn create_external_range(parameters: &mut UVM_CREATE_EXTERNAL_RANGE_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let space = request.space()?;
+    check_range(parameters.base, parameters.length)?;
+    space.add(parameters.base, parameters.length, RangeKind::External(Vec::new()))
+}
+
+/// uvm_map_external_allocation: for each GPU that is named, in place of what it had mapped there. If one fails, what
+/// the others have just mapped goes.
+fn map_external_allocation(parameters: &mut UVM_MAP_EXTERNAL_ALLOCATION_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let (base, length) = (parameters.base, parameters.length);
+    request.space()?;
+    check_range(base, length)?;
+    if parameters.gpuAttributesCount == 0 || parameters.gpuAttributesCount > MAXIMUM_GPUS {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    request.space()?.external(base, length)?;
+    let mut mapped = Vec::new();
+    let outcome = parameters.perGpuAttributes.iter().take(parameters.gpuAttributesCount as usize).try_for_each(
+        |attributes| {
+            let gpu = request.gpu(attributes.gpuUuid);
+            request.space()?.tied(gpu)?;
+            let gpu = gpu.ok_or(NV_ERR_INVALID_DEVICE)?;
+            request.space()?.external(base, length)?.retain(|external| !external.overlaps(gpu, base, length));
+            let memory = external_memory(request, parameters)?;
+            request.space()?.external(base, length)?.push(External { base, length, gpu, _memory: memory });
+            mapped.push(gpu);
+            Ok(())
+        },
+    );
+    if outcome.is_err() {
+        let external = request.space()?.external(base, length)?;
+        external.retain(|external| !mapped.iter().any(|gpu| external.overlaps(*gpu, base, length)));
+    }
+    outcome
+}
+
+/// The allocation that is to be mapped, of which the range is (uvm_va_range_map_rm_allocation, dupMemory).
+fn external_memory(request: &Request<'_>, parameters: &UVM_MAP_EXTERNAL_ALLOCATION_PARAMS) -> Outcome<Arc<Memory>> {
+    let (detail, _) = request.detail(parameters.hClient, parameters.hMemory)?;
+    let Detail::Memory(memory) = detail else { return Err(NV_ERR_INVALID_OBJECT) };
+    let end = parameters.offset.checked_add(parameters.length);
+    if end.is_none_or(|end| end > memory.length()) {
+        return Err(NV_ERR_INVALID_OFFSET);
+    }
+    Ok(Arc::clone(memory))
+}
+
+fn unmap_external(parameters: &mut UVM_UNMAP_EXTERNAL_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let (base, length) = (parameters.base, parameters.length);
+    let gpu = request.gpu(parameters.gpuUuid);
+    let space = request.space()?;
+    check_range(base, length)?;
+    space.external(base, length)?;
+    let gpu = gpu.filter(|gpu| space.gpus.contains_key(gpu)).ok_or(NV_ERR_INVALID_DEVICE)?;
+    space.external(base, length)?.retain(|external| !external.overlaps(gpu, base, length));
+    Ok(())
+}
+
+/// uvm_map_sked_reflected_range.
+fn map_dynamic_parallelism_region(
+    parameters: &mut UVM_MAP_DYNAMIC_PARALLELISM_REGION_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
+    let (base, length) = (parameters.base, parameters.length);
+    let gpu = request.gpu(parameters.gpuUuid);
+    let space = request.space()?;
+    check_range(base, length)?;
+    space.tied(gpu)?;
+    if !length.is_power_of_two() || !base.is_multiple_of(length) {
+        return Err(NV_ERR_INVALID_ADDRESS);
+    }
+    space.add(base, length, RangeKind::DynamicParallelism)
+}
+
+fn alloc_semaphore_pool(parameters: &mut UVM_ALLOC_SEMAPHORE_POOL_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let space = request.space()?;
+    check_range(parameters.base, parameters.length)?;
+    if parameters.gpuAttributesCount > MAXIMUM_GPUS {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    space.add(parameters.base, parameters.length, RangeKind::SemaphorePool)
+}
+
+/// uvm_free: a whole range, and not one that belongs to a channel.
+fn free(parameters: &mut UVM_FREE_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let space = request.space()?;
+    check_range(parameters.base, parameters.length)?;
+    let range = space.ranges.get(&parameters.base).filter(|range| range.length == parameters.length);
+    match range.ok_or(NV_ERR_INVALID_ADDRESS)?.kind {
+        RangeKind::Channel(_) => return Err(NV_ERR_INVALID_ADDRESS),
+        RangeKind::External(_) | RangeKind::SemaphorePool | RangeKind::DynamicParallelism => {}
+    }
+    space.ranges.remove(&parameters.base);
+    Ok(())
+}
+
+/// uvm_api_validate_va_range: a whole range, be it made by ioctl or, as must be assumed here, by mapping.
+fn validate_va_range(parameters: &mut UVM_VALIDATE_VA_RANGE_PARAMS, request: &mut Request<'_>) -> Outcome {
+    let UVM_VALIDATE_VA_RANGE_PARAMS { base, length, .. } = *parameters;
+    let space = request.space()?;
+    let is_range = space.ranges.get(&base).is_some_and(|range| range.length == length);
+    let may_be_mapped = !space.collides(base, length) && check_range(base, length).is_ok();
+    if is_range || may_be_mapped { Ok(()) } else { Err(NV_ERR_INVALID_ADDRESS) }
+}
