@@ -3,8 +3,10 @@
 //! This crate is the sentry, which supervises a sandbox, and the launcher, which builds one. The server, which alone
 //! talks to the driver, is the crate `nvproxy-server`.
 
+pub mod demo;
 pub mod driver;
 pub mod failure;
+pub mod guest;
 pub mod launch;
 pub mod seccomp;
 pub mod sentry;

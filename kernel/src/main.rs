@@ -30,6 +30,14 @@ enum Command {
     /// The exit status is the program's own, 128+N if signal N ended it, 125 if the sandbox could not be set up, 126
     /// if the program could not be executed, and 127 if it was not found.
     Run(Run),
+    /// Show in a few seconds, on any machine, what a sandboxed program can do with a GPU
+    ///
+    /// Runs a small program in a sandbox that enumerates GPUs, allocates and maps memory, waits for an event and frees
+    /// everything, and prints what each step came to and what it cost.
+    Demo(Demo),
+    /// The program that the demonstration runs
+    #[command(hide = true)]
+    DemoGuest,
     #[command(name = "nvproxy-server", hide = true)]
     Server(Server),
 }
@@ -51,6 +59,13 @@ struct Run {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
+}
+
+#[derive(Args)]
+struct Demo {
+    /// Which driver the program gets
+    #[arg(long, value_enum, default_value = "auto")]
+    driver: Choice,
 }
 
 /// The server's own command line, which only the launcher writes.
@@ -77,6 +92,8 @@ fn kind(text: &str) -> Result<process::Kind, String> {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(arguments) => run(arguments),
+        Command::Demo(arguments) => demonstrate(&arguments),
+        Command::DemoGuest => Ok(u8::from(!ringfence::demo::run())),
         Command::Server(arguments) => serve(arguments),
     };
     match outcome {
@@ -99,6 +116,16 @@ fn run(arguments: Run) -> Result<u8, Failure> {
         command: arguments.command,
         log: arguments.log,
         stats: arguments.stats,
+    })
+}
+
+fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
+    run(Run {
+        driver: arguments.driver,
+        gpus: Selection::All,
+        log: None,
+        stats: true,
+        command: vec!["/proc/self/exe".into(), "demo-guest".into()],
     })
 }
 

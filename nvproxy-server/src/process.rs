@@ -52,7 +52,7 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
     let host: Arc<dyn Host> = match options.kind {
         Kind::Host => Arc::new(Driver::new(Path::new("/dev"), &options.gpus)),
         Kind::Simulated => {
-            let configuration = Configuration { version: options.version, gpus: options.gpus.clone() };
+            let configuration = Configuration::new(options.version, options.gpus.clone());
             Arc::new(Simulator::new(configuration).map_err(|error| format!("the simulator: {error}"))?)
         }
     };

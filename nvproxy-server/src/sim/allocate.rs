@@ -5,6 +5,7 @@
 //! itself demands.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
@@ -16,7 +17,7 @@ use super::buffers::{Buffers, Part};
 use super::classes::{Class, Kind, Parameters, class};
 use super::events::Event;
 use super::mapping::{VirtualMemory, show};
-use super::memory::{Memory, Place};
+use super::memory::{Memory, PAGE, Place};
 use super::objects::{Detail, Handle, Object, Outcome};
 use super::state::{FileNumber, State};
 
@@ -59,7 +60,10 @@ pub(super) fn allocate(
     request: Request,
     buffers: &mut Buffers<'_>,
 ) -> Outcome<Handle> {
-    if matches!(request.class, NV01_ROOT | NV01_ROOT_NON_PRIV | NV01_ROOT_CLIENT) {
+    if matches!(
+        request.class,
+        NV01_ROOT | NV01_ROOT_NON_PRIV | NV01_ROOT_CLIENT
+    ) {
         let handle = state.clients.create(caller, request.client)?;
         if let Some(parameters) = request.parameters {
             buffers.put(parameters, &handle);
@@ -68,26 +72,46 @@ pub(super) fn allocate(
     }
     // A class that other GPUs have and this one lacks gets a different answer than one that no GPU has.
     let known = state.abi.class(request.class).is_some();
-    let class = class(request.class).ok_or(if known { NV_ERR_NOT_SUPPORTED } else { NV_ERR_INVALID_CLASS })?;
+    let class = class(request.class).ok_or(if known {
+        NV_ERR_NOT_SUPPORTED
+    } else {
+        NV_ERR_INVALID_CLASS
+    })?;
     if class.parameters == Parameters::Required && request.parameters.is_none() {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }
     let (handle, gpu) = place(state, caller, class, request)?;
     let (gpu, detail) = construct(state, class, request, gpu, buffers)?;
-    let client = state.clients.usable(request.client, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
-    client.objects.insert(handle, Object::new(request.class, class.kind, request.parent, gpu, detail));
+    let client = state
+        .clients
+        .usable(request.client, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    client.objects.insert(
+        handle,
+        Object::new(request.class, class.kind, request.parent, gpu, detail),
+    );
     Ok(handle)
 }
 
 /// Where the new object goes: its handle, and the GPU that it inherits.
-fn place(state: &mut State, caller: FileNumber, class: &Class, request: Request) -> Outcome<(Handle, Option<usize>)> {
-    let client = state.clients.usable(request.client, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+fn place(
+    state: &mut State,
+    caller: FileNumber,
+    class: &Class,
+    request: Request,
+) -> Outcome<(Handle, Option<usize>)> {
+    let client = state
+        .clients
+        .usable(request.client, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
     if request.object == request.client {
         return Err(NV_ERR_INVALID_OBJECT_PARENT);
     }
     let parent = client.object(request.parent)?;
     let (kind, gpu) = (parent.kind, parent.gpu);
-    if class.single && client.children(request.parent).any(|(_, child)| child.class == class.id) {
+    if class.single
+        && client
+            .children(request.parent)
+            .any(|(_, child)| child.class == class.id)
+    {
         return Err(NV_ERR_STATE_IN_USE);
     }
     if !class.allows(kind) {
@@ -107,28 +131,50 @@ fn construct(
 ) -> Outcome<(Option<usize>, Detail)> {
     let parameters = request.parameters;
     let detail = match class.kind {
-        Kind::Device => return Ok((Some(device(state, get(buffers, parameters)?)?), Detail::Nothing)),
+        Kind::Device => {
+            return Ok((
+                Some(device(state, get(buffers, parameters)?)?),
+                Detail::Nothing,
+            ));
+        }
         Kind::Subdevice => subdevice(state, request, buffers)?,
         Kind::AddressSpace => {
             let NV_VASPACE_ALLOCATION_PARAMETERS { flags, .. } = get(buffers, parameters)?;
-            Detail::AddressSpace { externally_owned: flags & EXTERNALLY_OWNED != 0 }
+            Detail::AddressSpace {
+                externally_owned: flags & EXTERNALLY_OWNED != 0,
+            }
         }
         Kind::SystemMemory if class.id == RM_USER_SHARED_DATA => {
             Detail::Memory(memory(state, Place::System, USER_SHARED_DATA)?)
         }
-        Kind::SystemMemory | Kind::VideoMemory => sized_memory(state, class.kind, gpu, parameters, buffers)?,
-        Kind::RegisterMemory => Detail::Memory(memory(state, Place::Registers, USERMODE_REGISTERS)?),
+        Kind::SystemMemory | Kind::VideoMemory => {
+            sized_memory(state, class.kind, gpu, parameters, buffers)?
+        }
+        Kind::RegisterMemory => {
+            Detail::Memory(memory(state, Place::Registers, USERMODE_REGISTERS)?)
+        }
         Kind::PinnedMemory => {
-            let NV_OS_DESC_MEMORY_ALLOCATION_PARAMS { descriptor, limit, .. } = get(buffers, parameters)?;
+            let NV_OS_DESC_MEMORY_ALLOCATION_PARAMS {
+                descriptor, limit, ..
+            } = get(buffers, parameters)?;
             pinned_memory(state, request.from_task, descriptor, limit)?
         }
         Kind::VirtualMemory => virtual_memory(parameters, buffers)?,
-        Kind::Channel => Detail::Channel { id: state.new_channel() },
+        Kind::Channel => Detail::Channel {
+            id: state.new_channel(),
+        },
         Kind::Event => {
             let parameters = get(buffers, parameters)?;
-            Detail::Event(Event::construct(&state.clients, &state.os_events, request.client, &parameters)?)
+            Detail::Event(Event::construct(
+                &state.clients,
+                &state.os_events,
+                request.client,
+                &parameters,
+            )?)
         }
-        Kind::Client | Kind::ChannelGroup | Kind::ContextShare | Kind::Engine | Kind::Leaf => Detail::Nothing,
+        Kind::Client | Kind::ChannelGroup | Kind::ContextShare | Kind::Engine | Kind::Leaf => {
+            Detail::Nothing
+        }
     };
     Ok((gpu, detail))
 }
@@ -136,7 +182,9 @@ fn construct(
 /// Reads the parameters of a class. There are none where they are optional and were left out, and for those classes
 /// whose constructors read them that is NV_ERR_INVALID_ARGUMENT.
 fn get<T: zerocopy::FromBytes>(buffers: &Buffers<'_>, parameters: Option<Part>) -> Outcome<T> {
-    parameters.and_then(|part| buffers.get(part)).ok_or(NV_ERR_INVALID_ARGUMENT)
+    parameters
+        .and_then(|part| buffers.get(part))
+        .ok_or(NV_ERR_INVALID_ARGUMENT)
 }
 
 /// deviceConstruct_IMPL and resservResourceFactory. A process has access to a GPU of which it has a description open.
@@ -146,24 +194,40 @@ fn device(state: &State, parameters: NV0080_ALLOC_PARAMETERS) -> Outcome<usize> 
     }
     let instance = parameters.deviceId as usize;
     let gpu = state.gpus.get(instance).ok_or(NV_ERR_INVALID_STATE)?;
-    let accessible = state.files.values().any(|file| file.node == Node::Gpu(gpu.minor));
-    if accessible { Ok(instance) } else { Err(NV_ERR_INSUFFICIENT_PERMISSIONS) }
+    let accessible = state
+        .files
+        .values()
+        .any(|file| file.node == Node::Gpu(gpu.minor));
+    if accessible {
+        Ok(instance)
+    } else {
+        Err(NV_ERR_INSUFFICIENT_PERMISSIONS)
+    }
 }
 
 /// subdeviceConstruct_IMPL: a device is one GPU, which has the instance 0 in it.
 fn subdevice(state: &State, request: Request, buffers: &Buffers<'_>) -> Outcome<Detail> {
-    let parameters: Option<NV2080_ALLOC_PARAMETERS> = request.parameters.and_then(|part| buffers.get(part));
+    let parameters: Option<NV2080_ALLOC_PARAMETERS> =
+        request.parameters.and_then(|part| buffers.get(part));
     if parameters.is_some_and(|parameters| parameters.subDeviceId != 0) {
         return Err(NV_ERR_INVALID_CLASS);
     }
-    let client = state.clients.get(request.client).ok_or(NV_ERR_INVALID_CLIENT)?;
-    if client.children(request.parent).any(|(_, child)| child.kind == Kind::Subdevice) {
+    let client = state
+        .clients
+        .get(request.client)
+        .ok_or(NV_ERR_INVALID_CLIENT)?;
+    if client
+        .children(request.parent)
+        .any(|(_, child)| child.kind == Kind::Subdevice)
+    {
         return Err(NV_ERR_INSUFFICIENT_RESOURCES);
     }
-    Ok(Detail::Subdevice { repeats: BTreeMap::new() })
+    Ok(Detail::Subdevice {
+        repeats: BTreeMap::new(),
+    })
 }
 
-fn memory(state: &mut State, place: Place, length: u64) -> Outcome<std::sync::Arc<Memory>> {
+fn memory(state: &mut State, place: Place, length: u64) -> Outcome<Arc<Memory>> {
     // Only lengths that there is room for reach the allocator of addresses.
     let address = state.new_address(length.min(1 << 40));
     Memory::allocate(place, length, address).ok_or(NV_ERR_NO_MEMORY)
@@ -182,8 +246,10 @@ fn sized_memory(
     }
     let place = match kind {
         Kind::VideoMemory => {
-            let gpu = gpu.and_then(|instance| state.gpus.get(instance)).ok_or(NV_ERR_INVALID_STATE)?;
-            Place::Video(std::sync::Arc::clone(&gpu.memory))
+            let gpu = gpu
+                .and_then(|instance| state.gpus.get(instance))
+                .ok_or(NV_ERR_INVALID_STATE)?;
+            Place::Video(Arc::clone(&gpu.memory))
         }
         _ => Place::System,
     };
@@ -206,9 +272,15 @@ fn virtual_memory(parameters: Option<Part>, buffers: &mut Buffers<'_>) -> Outcom
     if wanted.size == 0 {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }
-    let base = if wanted.offset == 0 { LOWEST } else { wanted.offset };
+    let base = if wanted.offset == 0 {
+        LOWEST
+    } else {
+        wanted.offset
+    };
     wanted.offset = base;
-    wanted.limit = base.checked_add(wanted.size - 1).ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    wanted.limit = base
+        .checked_add(wanted.size - 1)
+        .ok_or(NV_ERR_INVALID_ARGUMENT)?;
     if let Some(parameters) = parameters {
         buffers.put(parameters, &wanted);
     }
@@ -218,7 +290,7 @@ fn virtual_memory(parameters: Option<Part>, buffers: &mut Buffers<'_>) -> Outcom
 /// Pages of the task. Issued by the server, the driver would look for them in the server's address space.
 /// (RmCreateOsDescriptor, escape.c)
 fn pinned_memory(state: &mut State, from_task: bool, address: u64, limit: u64) -> Outcome<Detail> {
-    if !address.is_multiple_of(super::memory::PAGE) {
+    if !address.is_multiple_of(PAGE) {
         return Err(NV_ERR_NOT_SUPPORTED);
     }
     let length = limit.checked_add(1).ok_or(NV_ERR_INVALID_LIMIT)?;
@@ -237,7 +309,15 @@ pub(super) fn allocate_memory(
     target: i32,
     from_task: bool,
 ) -> Outcome {
-    let NVOS02_PARAMETERS { hRoot, hObjectParent, hObjectNew, hClass, flags, limit, .. } = *parameters;
+    let NVOS02_PARAMETERS {
+        hRoot,
+        hObjectParent,
+        hObjectNew,
+        hClass,
+        flags,
+        limit,
+        ..
+    } = *parameters;
     let request = Request {
         client: hRoot,
         parent: hObjectParent,
@@ -250,8 +330,14 @@ pub(super) fn allocate_memory(
     let pinned = hClass == NV01_MEMORY_SYSTEM_OS_DESCRIPTOR;
     if pinned {
         let coherency = flags & NVOS02_COHERENCY;
-        let coherent = matches!(coherency, 0 | NVOS02_COHERENCY_CACHED | NVOS02_COHERENCY_WRITE_BACK);
-        if flags & NVOS02_LOCATION != 0 || flags & NVOS02_MAPPING != NVOS02_MAPPING_NO_MAP || !coherent {
+        let coherent = matches!(
+            coherency,
+            0 | NVOS02_COHERENCY_CACHED | NVOS02_COHERENCY_WRITE_BACK
+        );
+        if flags & NVOS02_LOCATION != 0
+            || flags & NVOS02_MAPPING != NVOS02_MAPPING_NO_MAP
+            || !coherent
+        {
             return Err(NV_ERR_INVALID_FLAGS);
         }
     } else if hClass != NV01_MEMORY_SYSTEM {
@@ -266,30 +352,59 @@ pub(super) fn allocate_memory(
     let (handle, gpu) = place(state, caller, class, request)?;
     let object = Object::new(hClass, class.kind, hObjectParent, gpu, detail);
     if let Some(memory) = object.memory().filter(|_| !pinned).cloned() {
-        let mapped = flags & NVOS02_ALLOC != NVOS02_ALLOC_NONE && flags & NVOS02_MAPPING != NVOS02_MAPPING_NO_MAP;
+        let mapped = flags & NVOS02_ALLOC != NVOS02_ALLOC_NONE
+            && flags & NVOS02_MAPPING != NVOS02_MAPPING_NO_MAP;
         if mapped {
             show(state, &memory, gpu, 0, length, target)?;
         }
         parameters.pMemory = memory.address();
     }
-    state.clients.usable(hRoot, caller, NV_ERR_INVALID_OBJECT_HANDLE)?.objects.insert(handle, object);
+    state
+        .clients
+        .usable(hRoot, caller, NV_ERR_INVALID_OBJECT_HANDLE)?
+        .objects
+        .insert(handle, object);
     parameters.hObjectNew = handle;
     Ok(())
 }
 
 /// NV_ESC_RM_DUP_OBJECT (serverCopyResource, rs_server.c).
-pub(super) fn duplicate(state: &mut State, caller: FileNumber, parameters: &mut NVOS55_PARAMETERS) -> Outcome {
-    let NVOS55_PARAMETERS { hClient, hParent, hObject, hClientSrc, hObjectSrc, .. } = *parameters;
-    let source = state.clients.get(hClientSrc).ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
+pub(super) fn duplicate(
+    state: &mut State,
+    caller: FileNumber,
+    parameters: &mut NVOS55_PARAMETERS,
+) -> Outcome {
+    let NVOS55_PARAMETERS {
+        hClient,
+        hParent,
+        hObject,
+        hClientSrc,
+        hObjectSrc,
+        ..
+    } = *parameters;
+    let source = state
+        .clients
+        .get(hClientSrc)
+        .ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
     let source = source.object(hObjectSrc).map(copy);
-    state.clients.usable(hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    state
+        .clients
+        .usable(hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
     parameters.hObject = adopt(state, caller, hClient, hParent, hObject, source?)?;
     Ok(())
 }
 
 /// A copy of an object that belongs nowhere; `None` if it cannot be copied.
 pub(super) fn copy(object: &Object) -> Option<Object> {
-    let copied = || Object::new(object.class, object.kind, 0, object.gpu, object.detail.copied());
+    let copied = || {
+        Object::new(
+            object.class,
+            object.kind,
+            0,
+            object.gpu,
+            object.detail.copied(),
+        )
+    };
     object.kind.can_be_copied().then(copied)
 }
 
@@ -302,7 +417,9 @@ pub(super) fn adopt(
     requested: Handle,
     copy: Option<Object>,
 ) -> Outcome<Handle> {
-    let client = state.clients.usable(client, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    let client = state
+        .clients
+        .usable(client, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
     let parent_object = client.object(parent)?;
     let mut object = copy.ok_or(NV_ERR_INVALID_ARGUMENT)?;
     if !class(object.class).is_some_and(|class| class.allows(parent_object.kind)) {
@@ -315,8 +432,14 @@ pub(super) fn adopt(
 }
 
 /// NV_ESC_RM_FREE.
-pub(super) fn free(state: &mut State, caller: FileNumber, parameters: &NVOS00_PARAMETERS) -> Outcome {
-    state.clients.free(parameters.hRoot, caller, parameters.hObjectOld)?;
+pub(super) fn free(
+    state: &mut State,
+    caller: FileNumber,
+    parameters: &NVOS00_PARAMETERS,
+) -> Outcome {
+    state
+        .clients
+        .free(parameters.hRoot, caller, parameters.hObjectOld)?;
     if parameters.hObjectOld == parameters.hRoot {
         state.os_events.free_of_client(parameters.hRoot);
     }

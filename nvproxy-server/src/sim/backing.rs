@@ -28,7 +28,10 @@ pub(super) struct Inode {
 impl Inode {
     pub fn of(descriptor: BorrowedFd<'_>) -> Result<Inode, Errno> {
         let FileStat { st_dev, st_ino, .. } = fstat(descriptor)?;
-        Ok(Inode { device: st_dev, number: st_ino })
+        Ok(Inode {
+            device: st_dev,
+            number: st_ino,
+        })
     }
 }
 
@@ -45,7 +48,12 @@ impl OwnDescriptors {
     /// A new open file description of the file behind `descriptor`.
     fn reopen(&self, descriptor: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
         let name = descriptor.as_raw_fd().to_string();
-        openat(self.0.as_fd(), name.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+        openat(
+            self.0.as_fd(),
+            name.as_str(),
+            OFlag::O_RDWR | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
     }
 }
 
@@ -67,7 +75,13 @@ impl Backing {
         let file = memory_file(name)?;
         let granted = own.reopen(file.as_fd())?;
         let inode = Inode::of(file.as_fd())?;
-        Ok((Backing { file: file.into(), inode }, granted))
+        Ok((
+            Backing {
+                file: file.into(),
+                inode,
+            },
+            granted,
+        ))
     }
 
     pub fn inode(&self) -> Inode {
@@ -81,7 +95,11 @@ impl Backing {
 
     /// From now on a shared, writable mapping of the file fails with EPERM.
     pub fn refuse_writable_mappings(&self) -> Result<(), Errno> {
-        fcntl(self.file.as_fd(), FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).map(drop)
+        fcntl(
+            self.file.as_fd(),
+            FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE),
+        )
+        .map(drop)
     }
 
     /// Copies `length` bytes at `from` of `source` to `to` of this file. Holes are skipped: they are holes or zeros
@@ -90,8 +108,15 @@ impl Backing {
         let end = from.saturating_add(length);
         let mut at = from;
         while at < end {
-            let Some((start, stop)) = source.next_data(at)? else { break };
-            self.copy_data(source, start, to + (start - from), stop.min(end).saturating_sub(start))?;
+            let Some((start, stop)) = source.next_data(at)? else {
+                break;
+            };
+            self.copy_data(
+                source,
+                start,
+                to + (start - from),
+                stop.min(end).saturating_sub(start),
+            )?;
             at = stop;
         }
         Ok(())
@@ -108,11 +133,22 @@ impl Backing {
         Ok(Some((start as u64, stop as u64)))
     }
 
-    fn copy_data(&self, source: &Backing, mut from: u64, mut to: u64, mut length: u64) -> Result<(), Errno> {
+    fn copy_data(
+        &self,
+        source: &Backing,
+        mut from: u64,
+        mut to: u64,
+        mut length: u64,
+    ) -> Result<(), Errno> {
         let mut buffer = vec![0; COPY_BYTES];
         while length > 0 {
-            let want = buffer.len().min(usize::try_from(length).unwrap_or(usize::MAX));
-            let read = source.file.read_at(&mut buffer[..want], from).map_err(errno)?;
+            let want = buffer
+                .len()
+                .min(usize::try_from(length).unwrap_or(usize::MAX));
+            let read = source
+                .file
+                .read_at(&mut buffer[..want], from)
+                .map_err(errno)?;
             if read == 0 {
                 break; // The task has truncated the file meanwhile.
             }

@@ -24,7 +24,10 @@ impl Part {
     /// The `length` bytes that start `offset` bytes into this part.
     pub fn field(self, offset: usize, length: usize) -> Option<Part> {
         let end = offset.checked_add(length)?;
-        (end <= self.length).then_some(Part { offset: self.offset + offset, length })
+        (end <= self.length).then_some(Part {
+            offset: self.offset + offset,
+            length,
+        })
     }
 }
 
@@ -36,23 +39,37 @@ pub(super) struct Buffers<'a> {
 
 impl<'a> Buffers<'a> {
     pub fn new(call: Call<'a>) -> Buffers<'a> {
-        Buffers { payload: call.payload, segments: call.segments }
+        Buffers {
+            payload: call.payload,
+            segments: call.segments,
+        }
     }
 
     /// The ioctl's argument.
     pub fn argument(&self) -> Part {
-        self.segments.first().map_or(Part { offset: 0, length: 0 }, |segment| part(*segment))
+        self.segments.first().map_or(
+            Part {
+                offset: 0,
+                length: 0,
+            },
+            |segment| part(*segment),
+        )
     }
 
     /// What the 8-byte pointer at byte `field` of `within` points to; `None` for a null pointer.
     pub fn pointed_to(&self, within: Part, field: usize) -> Option<Part> {
         let at = u32::try_from(within.offset.checked_add(field)?).ok()?;
-        self.segments.iter().find(|segment| segment.pointer_at == Some(at)).map(|segment| part(*segment))
+        self.segments
+            .iter()
+            .find(|segment| segment.pointer_at == Some(at))
+            .map(|segment| part(*segment))
     }
 
     /// Reads a structure from the start of `part`, which may be longer; `None` if it is shorter.
     pub fn get<T: FromBytes>(&self, part: Part) -> Option<T> {
-        T::read_from_prefix(self.bytes(part)?).ok().map(|(value, _)| value)
+        T::read_from_prefix(self.bytes(part)?)
+            .ok()
+            .map(|(value, _)| value)
     }
 
     /// Writes a structure to the start of `part`. Does nothing if `part` is too short, which `get` of the same part
@@ -77,14 +94,19 @@ impl<'a> Buffers<'a> {
 
     /// The bytes of `part`.
     pub fn bytes(&self, part: Part) -> Option<&[u8]> {
-        self.payload.get(part.offset..part.offset.checked_add(part.length)?)
+        self.payload
+            .get(part.offset..part.offset.checked_add(part.length)?)
     }
 
     fn bytes_mut(&mut self, part: Part) -> Option<&mut [u8]> {
-        self.payload.get_mut(part.offset..part.offset.checked_add(part.length)?)
+        self.payload
+            .get_mut(part.offset..part.offset.checked_add(part.length)?)
     }
 }
 
 fn part(segment: Segment) -> Part {
-    Part { offset: segment.offset as usize, length: segment.length as usize }
+    Part {
+        offset: segment.offset as usize,
+        length: segment.length as usize,
+    }
 }

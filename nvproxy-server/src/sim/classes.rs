@@ -29,13 +29,25 @@ pub(super) enum Kind {
 impl Kind {
     /// Whether events can be attached to the object (INotifier, src/nvidia/generated/).
     pub fn notifies(self) -> bool {
-        matches!(self, Kind::Client | Kind::Subdevice | Kind::Channel | Kind::Engine)
+        matches!(
+            self,
+            Kind::Client | Kind::Subdevice | Kind::Channel | Kind::Engine
+        )
     }
 
     /// Whether the object can be duplicated into another client (`resCanCopy`).
     pub fn can_be_copied(self) -> bool {
         use Kind::*;
-        matches!(self, AddressSpace | SystemMemory | VideoMemory | PinnedMemory | RegisterMemory | VirtualMemory | ChannelGroup)
+        matches!(
+            self,
+            AddressSpace
+                | SystemMemory
+                | VideoMemory
+                | PinnedMemory
+                | RegisterMemory
+                | VirtualMemory
+                | ChannelGroup
+        )
     }
 
     /// The upper half of the control commands that the object has, besides those of its own class.
@@ -44,7 +56,9 @@ impl Kind {
             Kind::Client => &[0x0000],
             Kind::Device => &[0x0080],
             Kind::Subdevice => &[0x2080],
-            Kind::SystemMemory | Kind::VideoMemory | Kind::PinnedMemory | Kind::RegisterMemory => &[0x0041],
+            Kind::SystemMemory | Kind::VideoMemory | Kind::PinnedMemory | Kind::RegisterMemory => {
+                &[0x0041]
+            }
             Kind::VirtualMemory => &[0x0041],
             Kind::Channel => &[0x506f, 0x906f, 0xa06f, 0xc36f],
             _ => &[],
@@ -106,11 +120,23 @@ const CHANNEL_GROUP: Parents = Parents::OneOf(&[Kind::ChannelGroup]);
 const CHANNEL_HOLDER: Parents = Parents::OneOf(&[Kind::Device, Kind::ChannelGroup]);
 
 const fn many(id: u32, kind: Kind, parents: Parents, parameters: Parameters) -> Class {
-    Class { id, kind, parents, parameters, single: false }
+    Class {
+        id,
+        kind,
+        parents,
+        parameters,
+        single: false,
+    }
 }
 
 const fn single(id: u32, kind: Kind, parents: Parents, parameters: Parameters) -> Class {
-    Class { id, kind, parents, parameters, single: true }
+    Class {
+        id,
+        kind,
+        parents,
+        parameters,
+        single: true,
+    }
 }
 
 use Parameters::{None as NoParameters, Optional, Required};
@@ -121,14 +147,34 @@ static CLASSES: &[Class] = &[
     many(NV2081_BINAPI, Kind::Leaf, SUBDEVICE, Optional),
     many(FERMI_VASPACE_A, Kind::AddressSpace, EITHER_DEVICE, Required),
     many(NV01_MEMORY_SYSTEM, Kind::SystemMemory, DEVICE, Required),
-    many(NV01_MEMORY_LOCAL_USER, Kind::VideoMemory, EITHER_DEVICE, Required),
-    many(NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, Kind::PinnedMemory, DEVICE, Required),
+    many(
+        NV01_MEMORY_LOCAL_USER,
+        Kind::VideoMemory,
+        EITHER_DEVICE,
+        Required,
+    ),
+    many(
+        NV01_MEMORY_SYSTEM_OS_DESCRIPTOR,
+        Kind::PinnedMemory,
+        DEVICE,
+        Required,
+    ),
     many(NV50_MEMORY_VIRTUAL, Kind::VirtualMemory, DEVICE, Required),
     many(RM_USER_SHARED_DATA, Kind::SystemMemory, SUBDEVICE, Required),
     many(HOPPER_USERMODE_A, Kind::RegisterMemory, SUBDEVICE, Optional),
     many(KEPLER_CHANNEL_GROUP_A, Kind::ChannelGroup, DEVICE, Required),
-    many(FERMI_CONTEXT_SHARE_A, Kind::ContextShare, CHANNEL_GROUP, Required),
-    many(HOPPER_CHANNEL_GPFIFO_A, Kind::Channel, CHANNEL_HOLDER, Required),
+    many(
+        FERMI_CONTEXT_SHARE_A,
+        Kind::ContextShare,
+        CHANNEL_GROUP,
+        Required,
+    ),
+    many(
+        HOPPER_CHANNEL_GPFIFO_A,
+        Kind::Channel,
+        CHANNEL_HOLDER,
+        Required,
+    ),
     many(HOPPER_DMA_COPY_A, Kind::Engine, CHANNEL, Optional),
     many(HOPPER_COMPUTE_A, Kind::Engine, CHANNEL, Optional),
     many(NV01_EVENT_OS_EVENT, Kind::Event, Parents::Any, Required),

@@ -1,7 +1,7 @@
 //! An open file description of a simulated device node.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nvproxy_abi::node::Node;
@@ -39,7 +39,7 @@ impl Description {
             node,
             backing: Arc::new(backing),
             pending,
-            description: Arc::downgrade(&description) as Weak<Description>,
+            description: Arc::downgrade(&description),
             registered: None,
             mapped: false,
             exports: None,
@@ -59,7 +59,11 @@ impl Description {
         if self.node == Node::Uvm {
             uvm::issue(&self.shared, self.number, request, &mut buffers)?;
         } else {
-            let issuer = Issuer { file: self.number, node: self.node, from_task };
+            let issuer = Issuer {
+                file: self.number,
+                node: self.node,
+                from_task,
+            };
             frontend::issue(&self.shared, issuer, request, &mut buffers)?;
         }
         Ok(0)

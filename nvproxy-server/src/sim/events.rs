@@ -11,8 +11,8 @@
 //! reports it until then. So no event is lost, but a program that only polls goes on seeing one that is over.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -45,7 +45,8 @@ pub(super) struct Pending(EventFd);
 
 impl Pending {
     pub fn new() -> Result<Pending, Errno> {
-        EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Pending)
+        EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map(Pending)
     }
 
     /// A pollable descriptor that is readable while an event is pending.
@@ -80,19 +81,38 @@ pub(super) struct OsEvents(Vec<Arc<OsEvent>>);
 
 impl OsEvents {
     /// Registers `key` for a description (allocate_os_event, src/nvidia/arch/nvalloc/unix/src/osapi.c).
-    pub fn allocate(&mut self, client: Handle, key: u32, file: FileNumber, pending: &Arc<Pending>) -> Outcome {
+    pub fn allocate(
+        &mut self,
+        client: Handle,
+        key: u32,
+        file: FileNumber,
+        pending: &Arc<Pending>,
+    ) -> Outcome {
         if self.find(client, key).is_some() {
             return Err(NV_ERR_INSUFFICIENT_RESOURCES);
         }
         let pending = Arc::clone(pending);
-        self.0.push(Arc::new(OsEvent { client, key, file, pending, active: AtomicBool::new(true) }));
+        self.0.push(Arc::new(OsEvent {
+            client,
+            key,
+            file,
+            pending,
+            active: AtomicBool::new(true),
+        }));
         Ok(())
     }
 
     pub fn free(&mut self, client: Handle, key: u32) -> Outcome {
-        let found = self.0.iter().any(|event| event.client == client && event.key == key);
+        let found = self
+            .0
+            .iter()
+            .any(|event| event.client == client && event.key == key);
         self.free_if(|event| event.client == client && event.key == key);
-        if found { Ok(()) } else { Err(NV_ERR_INVALID_EVENT) }
+        if found {
+            Ok(())
+        } else {
+            Err(NV_ERR_INVALID_EVENT)
+        }
     }
 
     /// Frees the registrations of a client that was freed.
@@ -106,7 +126,9 @@ impl OsEvents {
     }
 
     fn find(&self, client: Handle, key: u32) -> Option<&Arc<OsEvent>> {
-        self.0.iter().find(|event| event.client == client && event.key == key)
+        self.0
+            .iter()
+            .find(|event| event.client == client && event.key == key)
     }
 
     fn free_if(&mut self, freed: impl Fn(&OsEvent) -> bool) {
@@ -135,16 +157,25 @@ impl Event {
         client: Handle,
         parameters: &NV0005_ALLOC_PARAMETERS,
     ) -> Outcome<Event> {
-        let of = if parameters.hParentClient == 0 { client } else { parameters.hParentClient };
+        let of = if parameters.hParentClient == 0 {
+            client
+        } else {
+            parameters.hParentClient
+        };
         let source = clients.get(of).ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
-        let source = source.object(parameters.hSrcResource).map_err(|_| NV_ERR_INVALID_OBJECT)?;
+        let source = source
+            .object(parameters.hSrcResource)
+            .map_err(|_| NV_ERR_INVALID_OBJECT)?;
         if !source.kind.notifies() {
             return Err(NV_ERR_INVALID_OBJECT);
         }
         // The driver looks at the lower half of `data` only.
         let key = parameters.data as u32;
-        let registration = registrations.find(client, key).ok_or(NV_ERR_OBJECT_NOT_FOUND)?;
-        if parameters.notifyIndex & NV01_EVENT_NONSTALL_INTR != 0 && source.kind != Kind::Subdevice {
+        let registration = registrations
+            .find(client, key)
+            .ok_or(NV_ERR_OBJECT_NOT_FOUND)?;
+        if parameters.notifyIndex & NV01_EVENT_NONSTALL_INTR != 0 && source.kind != Kind::Subdevice
+        {
             return Err(NV_ERR_INVALID_ARGUMENT);
         }
         Ok(Event {
@@ -184,13 +215,24 @@ pub(super) fn set_notification(
     if index >= NV2080_NOTIFIERS_MAXCOUNT || index == NV2080_NOTIFIERS_TIMER {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }
-    let found = clients.all_mut().find(|candidate| candidate.handle == client);
+    let found = clients
+        .all_mut()
+        .find(|candidate| candidate.handle == client);
     let object = found.ok_or(NV_ERR_INVALID_CLIENT)?.object_mut(subdevice)?;
-    let Detail::Subdevice { repeats } = &mut object.detail else { return Err(NV_ERR_NOT_SUPPORTED) };
+    let Detail::Subdevice { repeats } = &mut object.detail else {
+        return Err(NV_ERR_NOT_SUPPORTED);
+    };
     match parameters.action {
-        ACTION_DISABLE => drop(repeats.remove(&index)),
-        ACTION_SINGLE | ACTION_REPEAT if repeats.contains_key(&index) => return Err(NV_ERR_INVALID_STATE),
-        ACTION_SINGLE | ACTION_REPEAT => drop(repeats.insert(index, parameters.action == ACTION_REPEAT)),
+        ACTION_DISABLE => {
+            repeats.remove(&index);
+        }
+        ACTION_SINGLE | ACTION_REPEAT if repeats.contains_key(&index) => {
+            return Err(NV_ERR_INVALID_STATE);
+        }
+        ACTION_SINGLE | ACTION_REPEAT => {
+            repeats.insert(index, parameters.action == ACTION_REPEAT);
+        }
+
         _ => return Err(NV_ERR_INVALID_ARGUMENT),
     }
     Ok(())
@@ -202,7 +244,11 @@ pub(super) fn trigger(clients: &mut Clients, gpu: usize) {
     let mut fired = Vec::new();
     for client in clients.all_mut() {
         let client_handle = client.handle;
-        for (handle, object) in client.objects.iter_mut().filter(|(_, object)| object.gpu == Some(gpu)) {
+        for (handle, object) in client
+            .objects
+            .iter_mut()
+            .filter(|(_, object)| object.gpu == Some(gpu))
+        {
             if let Detail::Subdevice { repeats } = &mut object.detail
                 && let Some(repeat) = repeats.get(&NV2080_NOTIFIERS_SW).copied()
             {

@@ -41,29 +41,53 @@ pub(super) struct Party {
 
 /// The description of `nvidiactl` that a request names.
 fn file(state: &mut State, number: i32) -> Outcome<&mut FileState> {
-    let file = state.files.get_mut(&FileNumber(number)).filter(|file| file.node == Node::Control);
+    let file = state
+        .files
+        .get_mut(&FileNumber(number))
+        .filter(|file| file.node == Node::Control);
     file.ok_or(NV_ERR_INVALID_PARAMETER)
 }
 
 /// An empty set of exports of objects of `device` (_initializeExportObjectFd).
-fn prepare(state: &State, client: Handle, device: Handle, slots: u16, metadata: [u8; 64]) -> Outcome<Exports> {
+fn prepare(
+    state: &State,
+    client: Handle,
+    device: Handle,
+    slots: u16,
+    metadata: [u8; 64],
+) -> Outcome<Exports> {
     let device = if device == 0 {
         NO_DEVICE
     } else {
-        let object = state.clients.get(client).ok_or(NV_ERR_INVALID_CLIENT)?.object(device)?;
+        let object = state
+            .clients
+            .get(client)
+            .ok_or(NV_ERR_INVALID_CLIENT)?
+            .object(device)?;
         match (object.kind, object.gpu) {
             (Kind::Device, Some(instance)) => instance as u32,
             _ => return Err(NV_ERR_INVALID_PARAMETER),
         }
     };
-    Ok(Exports { slots: (0..slots).map(|_| None).collect(), device, metadata })
+    Ok(Exports {
+        slots: (0..slots).map(|_| None).collect(),
+        device,
+        metadata,
+    })
 }
 
 /// A copy of an object, and the instance of the device that it is of (RmExportObject).
 fn export(state: &State, client: Handle, object: Handle) -> Outcome<(Object, u32)> {
-    let object = state.clients.get(client).ok_or(NV_ERR_INVALID_CLIENT)?.object(object)?;
+    let object = state
+        .clients
+        .get(client)
+        .ok_or(NV_ERR_INVALID_CLIENT)?
+        .object(object)?;
     let copy = copy(object).ok_or(NV_ERR_INVALID_ARGUMENT)?;
-    Ok((copy, object.gpu.map_or(NO_DEVICE, |instance| instance as u32)))
+    Ok((
+        copy,
+        object.gpu.map_or(NO_DEVICE, |instance| instance as u32),
+    ))
 }
 
 /// NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECT_TO_FD.
@@ -73,7 +97,10 @@ pub(super) fn export_one(
     parameters: &NV0000_CTRL_OS_UNIX_EXPORT_OBJECT_TO_FD_PARAMS,
 ) -> Outcome {
     let [device, _parent, object] = parameters.object.data;
-    if parameters.flags & EMPTY_FD != 0 || parameters.object.r#type != TYPE_RM || parameters.fd == -1 {
+    if parameters.flags & EMPTY_FD != 0
+        || parameters.object.r#type != TYPE_RM
+        || parameters.fd == -1
+    {
         return Err(NV_ERR_INVALID_PARAMETER);
     }
     let (copy, _) = export(state, party.client, object)?;
@@ -97,7 +124,9 @@ pub(super) fn import_one(
         return Err(NV_ERR_INVALID_PARAMETER);
     }
     let exports = file(state, parameters.fd)?.exports.as_ref();
-    let exported = exports.and_then(|exports| exports.slots.first()?.as_ref()).ok_or(NV_ERR_INVALID_PARAMETER)?;
+    let exported = exports
+        .and_then(|exports| exports.slots.first()?.as_ref())
+        .ok_or(NV_ERR_INVALID_PARAMETER)?;
     let copy = copy(exported);
     let [_, _, imported] = &mut parameters.object.data;
     *imported = adopt(state, party.caller, party.client, parent, object, copy)?;
@@ -105,8 +134,14 @@ pub(super) fn import_one(
 }
 
 /// NV0000_CTRL_CMD_OS_UNIX_GET_EXPORT_OBJECT_INFO.
-pub(super) fn info(state: &mut State, parameters: &mut NV0000_CTRL_OS_UNIX_GET_EXPORT_OBJECT_INFO_PARAMS) -> Outcome {
-    let exports = file(state, parameters.fd)?.exports.as_ref().ok_or(NV_ERR_INVALID_PARAMETER)?;
+pub(super) fn info(
+    state: &mut State,
+    parameters: &mut NV0000_CTRL_OS_UNIX_GET_EXPORT_OBJECT_INFO_PARAMS,
+) -> Outcome {
+    let exports = file(state, parameters.fd)?
+        .exports
+        .as_ref()
+        .ok_or(NV_ERR_INVALID_PARAMETER)?;
     // There are never more slots than the 16-bit number that was asked for.
     parameters.maxObjects = u16::try_from(exports.slots.len()).unwrap_or(u16::MAX);
     parameters.deviceInstance = exports.device;
@@ -122,11 +157,20 @@ pub(super) fn export_many(
     party: Party,
     parameters: &NV0000_CTRL_OS_UNIX_EXPORT_OBJECTS_TO_FD_PARAMS,
 ) -> Outcome {
-    let NV0000_CTRL_OS_UNIX_EXPORT_OBJECTS_TO_FD_PARAMS { fd, hDevice, maxObjects, metadata, .. } = *parameters;
+    let NV0000_CTRL_OS_UNIX_EXPORT_OBJECTS_TO_FD_PARAMS {
+        fd,
+        hDevice,
+        maxObjects,
+        metadata,
+        ..
+    } = *parameters;
     let (mut exports, is_new) = match file(state, fd)?.exports.take() {
         Some(exports) => (exports, false),
         None if maxObjects == 0 => return Err(NV_ERR_INVALID_PARAMETER),
-        None => (prepare(state, party.client, hDevice, maxObjects, metadata)?, true),
+        None => (
+            prepare(state, party.client, hDevice, maxObjects, metadata)?,
+            true,
+        ),
     };
     let filled = fill(state, party.client, &mut exports, parameters);
     if filled.is_ok() || !is_new {
@@ -141,8 +185,14 @@ fn fill(
     exports: &mut Exports,
     parameters: &NV0000_CTRL_OS_UNIX_EXPORT_OBJECTS_TO_FD_PARAMS,
 ) -> Outcome {
-    let (count, index) = (usize::from(parameters.numObjects), usize::from(parameters.index));
-    let objects = parameters.objects.get(..count).ok_or(NV_ERR_INVALID_PARAMETER)?;
+    let (count, index) = (
+        usize::from(parameters.numObjects),
+        usize::from(parameters.index),
+    );
+    let objects = parameters
+        .objects
+        .get(..count)
+        .ok_or(NV_ERR_INVALID_PARAMETER)?;
     if index + count > exports.slots.len() {
         return Err(NV_ERR_OUT_OF_RANGE);
     }
@@ -171,21 +221,43 @@ pub(super) fn import_many(
     party: Party,
     parameters: &mut NV0000_CTRL_OS_UNIX_IMPORT_OBJECTS_FROM_FD_PARAMS,
 ) -> Outcome {
-    let (count, index) = (usize::from(parameters.numObjects), usize::from(parameters.index));
-    let exports = file(state, parameters.fd)?.exports.as_ref().ok_or(NV_ERR_INVALID_PARAMETER)?;
+    let (count, index) = (
+        usize::from(parameters.numObjects),
+        usize::from(parameters.index),
+    );
+    let exports = file(state, parameters.fd)?
+        .exports
+        .as_ref()
+        .ok_or(NV_ERR_INVALID_PARAMETER)?;
     if count > parameters.objects.len() {
         return Err(NV_ERR_INVALID_PARAMETER);
     }
-    let slots = exports.slots.get(index..index + count).ok_or(NV_ERR_OUT_OF_RANGE)?;
-    let copies: Vec<Option<Object>> = slots.iter().map(|slot| slot.as_ref().and_then(copy)).collect();
-    let wanted = parameters.objects.iter_mut().zip(&mut parameters.objectTypes);
+    let slots = exports
+        .slots
+        .get(index..index + count)
+        .ok_or(NV_ERR_OUT_OF_RANGE)?;
+    let copies: Vec<Option<Object>> = slots
+        .iter()
+        .map(|slot| slot.as_ref().and_then(copy))
+        .collect();
+    let wanted = parameters
+        .objects
+        .iter_mut()
+        .zip(&mut parameters.objectTypes);
     let mut imported = Vec::new();
     for (copy, (handle, object_type)) in copies.into_iter().zip(wanted) {
         *object_type = object_type_of(copy.as_ref());
         if copy.is_none() {
             continue;
         }
-        match adopt(state, party.caller, party.client, parameters.hParent, *handle, copy) {
+        match adopt(
+            state,
+            party.caller,
+            party.client,
+            parameters.hParent,
+            *handle,
+            copy,
+        ) {
             Ok(adopted) => {
                 *handle = adopted;
                 imported.push(adopted);

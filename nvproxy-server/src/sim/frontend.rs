@@ -49,7 +49,11 @@ static IOCTLS: &[(u32, On, Handler)] = &[
     (NV_ESC_RM_UNMAP_MEMORY, On::Control, unmap_memory),
     (NV_ESC_RM_MAP_MEMORY_DMA, On::Control, map_memory_dma),
     (NV_ESC_RM_UNMAP_MEMORY_DMA, On::Control, unmap_memory_dma),
-    (NV_ESC_RM_UPDATE_DEVICE_MAPPING_INFO, On::Control, update_device_mapping_info),
+    (
+        NV_ESC_RM_UPDATE_DEVICE_MAPPING_INFO,
+        On::Control,
+        update_device_mapping_info,
+    ),
     (NV_ESC_CARD_INFO, On::Control, card_info),
     (NV_ESC_REGISTER_FD, On::Any, register_fd),
     (NV_ESC_ALLOC_OS_EVENT, On::Any, alloc_os_event),
@@ -141,7 +145,13 @@ fn with<T: FromBytes + IntoBytes + Immutable>(
 fn allocate(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
     let at = buffers.argument();
     // The two forms of the argument begin alike.
-    let NVOS21_PARAMETERS { hRoot, hObjectParent, hObjectNew, hClass, .. } = buffers.get(at).ok_or(Errno::EINVAL)?;
+    let NVOS21_PARAMETERS {
+        hRoot,
+        hObjectParent,
+        hObjectNew,
+        hClass,
+        ..
+    } = buffers.get(at).ok_or(Errno::EINVAL)?;
     if issuer.node != Node::Control && hClass != NV01_EVENT_OS_EVENT {
         return Err(Errno::EINVAL);
     }
@@ -154,7 +164,11 @@ fn allocate(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Res
         parameters: buffers.pointed_to(at, std::mem::offset_of!(NVOS21_PARAMETERS, pAllocParms)),
         from_task: issuer.from_task,
     };
-    let caller = if is_client { issuer.file } else { state.client_owner(issuer.file) };
+    let caller = if is_client {
+        issuer.file
+    } else {
+        state.client_owner(issuer.file)
+    };
     let outcome = allocate::allocate(state, caller, request, buffers);
     let object = *outcome.as_ref().unwrap_or(&hObjectNew);
     let outcome = outcome.map(drop);
@@ -172,26 +186,45 @@ fn allocate(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Res
     }
 }
 
-fn allocate_memory(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
+fn allocate_memory(
+    state: &mut State,
+    issuer: Issuer,
+    buffers: &mut Buffers<'_>,
+) -> Result<(), Errno> {
     let caller = state.client_owner(issuer.file);
-    with_status(buffers, |argument: &mut nv_ioctl_nvos02_parameters_with_fd, _| {
-        allocate::allocate_memory(state, caller, &mut argument.params, argument.fd, issuer.from_task)
-    })
+    with_status(
+        buffers,
+        |argument: &mut nv_ioctl_nvos02_parameters_with_fd, _| {
+            allocate::allocate_memory(
+                state,
+                caller,
+                &mut argument.params,
+                argument.fd,
+                issuer.from_task,
+            )
+        },
+    )
 }
 
 fn free(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
     let caller = state.client_owner(issuer.file);
-    with_status(buffers, |argument: &mut NVOS00_PARAMETERS, _| allocate::free(state, caller, argument))
+    with_status(buffers, |argument: &mut NVOS00_PARAMETERS, _| {
+        allocate::free(state, caller, argument)
+    })
 }
 
 fn control(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
     let caller = state.client_owner(issuer.file);
-    with_status(buffers, |argument: &mut NVOS54_PARAMETERS, buffers| control::issue(state, caller, argument, buffers))
+    with_status(buffers, |argument: &mut NVOS54_PARAMETERS, buffers| {
+        control::issue(state, caller, argument, buffers)
+    })
 }
 
 fn duplicate(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
     let caller = state.client_owner(issuer.file);
-    with_status(buffers, |argument: &mut NVOS55_PARAMETERS, _| allocate::duplicate(state, caller, argument))
+    with_status(buffers, |argument: &mut NVOS55_PARAMETERS, _| {
+        allocate::duplicate(state, caller, argument)
+    })
 }
 
 /// Share policies are not modelled; the object has to exist.
@@ -199,32 +232,61 @@ fn share(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result
     let caller = state.client_owner(issuer.file);
     with_status(buffers, |argument: &mut NVOS57_PARAMETERS, _| {
         let absent = nvproxy_abi::status::NV_ERR_INVALID_OBJECT_HANDLE;
-        state.clients.usable(argument.hClient, caller, absent)?.object(argument.hObject).map(drop)
+        state
+            .clients
+            .usable(argument.hClient, caller, absent)?
+            .object(argument.hObject)
+            .map(drop)
     })
 }
 
 fn map_memory(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
     let caller = state.client_owner(issuer.file);
-    with_status(buffers, |argument: &mut nv_ioctl_nvos33_parameters_with_fd, _| mapping::map(state, caller, &mut argument.params, argument.fd))
+    with_status(
+        buffers,
+        |argument: &mut nv_ioctl_nvos33_parameters_with_fd, _| {
+            mapping::map(state, caller, &mut argument.params, argument.fd)
+        },
+    )
 }
 
 fn unmap_memory(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
     let caller = state.client_owner(issuer.file);
-    with_status(buffers, |argument: &mut NVOS34_PARAMETERS, _| mapping::unmap(state, caller, argument))
+    with_status(buffers, |argument: &mut NVOS34_PARAMETERS, _| {
+        mapping::unmap(state, caller, argument)
+    })
 }
 
-fn map_memory_dma(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
+fn map_memory_dma(
+    state: &mut State,
+    issuer: Issuer,
+    buffers: &mut Buffers<'_>,
+) -> Result<(), Errno> {
     let caller = state.client_owner(issuer.file);
-    with_status(buffers, |argument: &mut NVOS46_PARAMETERS, _| mapping::map_dma(state, caller, argument))
+    with_status(buffers, |argument: &mut NVOS46_PARAMETERS, _| {
+        mapping::map_dma(state, caller, argument)
+    })
 }
 
-fn unmap_memory_dma(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
+fn unmap_memory_dma(
+    state: &mut State,
+    issuer: Issuer,
+    buffers: &mut Buffers<'_>,
+) -> Result<(), Errno> {
     let caller = state.client_owner(issuer.file);
-    with_status(buffers, |argument: &mut NVOS47_PARAMETERS, _| mapping::unmap_dma(state, caller, argument))
+    with_status(buffers, |argument: &mut NVOS47_PARAMETERS, _| {
+        mapping::unmap_dma(state, caller, argument)
+    })
 }
 
-fn update_device_mapping_info(state: &mut State, _: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
-    with_status(buffers, |argument: &mut NVOS56_PARAMETERS, _| mapping::update(state, argument))
+fn update_device_mapping_info(
+    state: &mut State,
+    _: Issuer,
+    buffers: &mut Buffers<'_>,
+) -> Result<(), Errno> {
+    with_status(buffers, |argument: &mut NVOS56_PARAMETERS, _| {
+        mapping::update(state, argument)
+    })
 }
 
 /// nvidia_read_card_info. A list that is too short is cleared.
@@ -264,7 +326,11 @@ fn register_fd(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> 
     with(buffers, |argument: &mut nv_ioctl_register_fd_t| {
         let number = FileNumber(argument.ctl_fd);
         let itself = state.files.get(&issuer.file).ok_or(Errno::EINVAL)?;
-        let control = state.files.get(&number).filter(|file| file.node == Node::Control).ok_or(Errno::EINVAL)?;
+        let control = state
+            .files
+            .get(&number)
+            .filter(|file| file.node == Node::Control)
+            .ok_or(Errno::EINVAL)?;
         if itself.registered.is_some() || number == issuer.file || control.registered.is_some() {
             return Err(Errno::EINVAL);
         }
@@ -277,16 +343,24 @@ fn register_fd(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> 
     })
 }
 
-fn alloc_os_event(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
+fn alloc_os_event(
+    state: &mut State,
+    issuer: Issuer,
+    buffers: &mut Buffers<'_>,
+) -> Result<(), Errno> {
     let file = state.files.get(&issuer.file).ok_or(Errno::EINVAL)?;
     let pending = Arc::clone(&file.pending);
     with_status(buffers, |argument: &mut nv_ioctl_alloc_os_event_t, _| {
-        state.os_events.allocate(argument.hClient, argument.fd, issuer.file, &pending)
+        state
+            .os_events
+            .allocate(argument.hClient, argument.fd, issuer.file, &pending)
     })
 }
 
 fn free_os_event(state: &mut State, _: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
-    with_status(buffers, |argument: &mut nv_ioctl_free_os_event_t, _| state.os_events.free(argument.hClient, argument.fd))
+    with_status(buffers, |argument: &mut nv_ioctl_free_os_event_t, _| {
+        state.os_events.free(argument.hClient, argument.fd)
+    })
 }
 
 /// RmPerformVersionCheck (osapi.c): a program of another release than the driver's is refused, and told the driver's.
@@ -304,14 +378,19 @@ fn check_version(state: &mut State, _: Issuer, buffers: &mut Buffers<'_>) -> Res
             _ => version,
         };
         let next = if cmd == CMD_RELAXED { b'.' } else { 0 };
-        let matches = asked.starts_with(compared.as_bytes()) && asked.get(compared.len()) == Some(&next);
+        let matches =
+            asked.starts_with(compared.as_bytes()) && asked.get(compared.len()) == Some(&next);
         if cmd == CMD_QUERY || !matches {
             argument.versionString.fill(0);
             for (to, from) in argument.versionString.iter_mut().zip(version.bytes()) {
                 *to = from;
             }
         }
-        if cmd == CMD_QUERY || matches { Ok(()) } else { Err(Errno::EINVAL) }
+        if cmd == CMD_QUERY || matches {
+            Ok(())
+        } else {
+            Err(Errno::EINVAL)
+        }
     })
 }
 
@@ -322,9 +401,15 @@ fn attach_gpus(state: &mut State, _: Issuer, buffers: &mut Buffers<'_>) -> Resul
     if ids.is_empty() || !ids.len().is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
-    let mut ids = ids.chunks_exact(4).filter_map(|id| u32::read_from_bytes(id).ok());
+    let mut ids = ids
+        .chunks_exact(4)
+        .filter_map(|id| u32::read_from_bytes(id).ok());
     // 0 stands for an unused entry.
-    if ids.all(|id| id == 0 || state.gpu_by_id(id).is_some()) { Ok(()) } else { Err(Errno::EINVAL) }
+    if ids.all(|id| id == 0 || state.gpu_by_id(id).is_some()) {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 fn system_parameters(state: &mut State, _: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
@@ -332,7 +417,11 @@ fn system_parameters(state: &mut State, _: Issuer, buffers: &mut Buffers<'_>) ->
         if state.memory_block_size == 0 {
             state.memory_block_size = argument.memblock_size;
         }
-        if state.memory_block_size == argument.memblock_size { Ok(()) } else { Err(Errno::EBUSY) }
+        if state.memory_block_size == argument.memblock_size {
+            Ok(())
+        } else {
+            Err(Errno::EBUSY)
+        }
     })
 }
 
@@ -348,7 +437,10 @@ fn numa_info(state: &mut State, _: Issuer, buffers: &mut Buffers<'_>) -> Result<
 
 fn wait_open_complete(_: &mut State, _: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
     with(buffers, |argument: &mut nv_ioctl_wait_open_complete_t| {
-        *argument = nv_ioctl_wait_open_complete_t { rc: 0, adapterStatus: NV_OK };
+        *argument = nv_ioctl_wait_open_complete_t {
+            rc: 0,
+            adapterStatus: NV_OK,
+        };
         Ok(())
     })
 }

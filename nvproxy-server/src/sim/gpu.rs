@@ -56,7 +56,15 @@ impl Gpu {
     /// Its UUID as text, as `nvidia-smi -L` prints it.
     pub fn uuid_text(&self) -> String {
         let hexadecimal: Vec<String> = self.uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-        let group = |range: std::ops::Range<usize>| hexadecimal.get(range).unwrap_or_default().concat();
-        format!("GPU-{}-{}-{}-{}-{}", group(0..4), group(4..6), group(6..8), group(8..10), group(10..16))
+        let group =
+            |range: std::ops::Range<usize>| hexadecimal.get(range).unwrap_or_default().concat();
+        format!(
+            "GPU-{}-{}-{}-{}-{}",
+            group(0..4),
+            group(4..6),
+            group(6..8),
+            group(8..10),
+            group(10..16)
+        )
     }
 }

@@ -50,7 +50,11 @@ struct DmaMapping {
 
 impl VirtualMemory {
     pub fn new(base: u64, length: u64) -> VirtualMemory {
-        VirtualMemory { base, length, mappings: Vec::new() }
+        VirtualMemory {
+            base,
+            length,
+            mappings: Vec::new(),
+        }
     }
 
     /// The same range with nothing mapped.
@@ -60,35 +64,59 @@ impl VirtualMemory {
 
     /// Removes the mappings of memory that is freed.
     pub fn forget(&mut self, freed: &BTreeSet<Handle>) {
-        self.mappings.retain(|mapping| !freed.contains(&mapping.memory));
+        self.mappings
+            .retain(|mapping| !freed.contains(&mapping.memory));
     }
 
     fn overlaps(&self, address: u64, length: u64) -> bool {
         self.mappings.iter().any(|mapping| {
-            mapping.address < address.saturating_add(length) && address < mapping.address + mapping.length
+            mapping.address < address.saturating_add(length)
+                && address < mapping.address + mapping.length
         })
     }
 
     /// Maps `length` bytes at `fixed`, or at the lowest free address.
     fn map(&mut self, memory: Handle, length: u64, fixed: Option<u64>) -> Outcome<u64> {
         let end = self.base.saturating_add(self.length);
-        let fits = |address: u64| address.checked_add(length).is_some_and(|last| address >= self.base && last <= end);
-        let behind = self.mappings.iter().map(|mapping| mapping.address + mapping.length);
+        let fits = |address: u64| {
+            address
+                .checked_add(length)
+                .is_some_and(|last| address >= self.base && last <= end)
+        };
+        let behind = self
+            .mappings
+            .iter()
+            .map(|mapping| mapping.address + mapping.length);
         let address = match fixed {
-            Some(address) => Some(address).filter(|&address| fits(address) && !self.overlaps(address, length)),
+            Some(address) => {
+                Some(address).filter(|&address| fits(address) && !self.overlaps(address, length))
+            }
             None => {
                 let mut candidates: Vec<u64> = behind.chain([self.base]).collect();
                 candidates.sort_unstable();
-                candidates.into_iter().find(|&address| fits(address) && !self.overlaps(address, length))
+                candidates
+                    .into_iter()
+                    .find(|&address| fits(address) && !self.overlaps(address, length))
             }
         };
-        let address = address.ok_or(if fixed.is_some() { NV_ERR_INVALID_OFFSET } else { NV_ERR_NO_MEMORY })?;
-        self.mappings.push(DmaMapping { memory, address, length });
+        let address = address.ok_or(if fixed.is_some() {
+            NV_ERR_INVALID_OFFSET
+        } else {
+            NV_ERR_NO_MEMORY
+        })?;
+        self.mappings.push(DmaMapping {
+            memory,
+            address,
+            length,
+        });
         Ok(address)
     }
 
     fn unmap(&mut self, memory: Handle, address: u64) -> Outcome {
-        let found = self.mappings.iter().position(|mapping| mapping.memory == memory && mapping.address == address);
+        let found = self
+            .mappings
+            .iter()
+            .position(|mapping| mapping.memory == memory && mapping.address == address);
         self.mappings.remove(found.ok_or(NV_ERR_OBJECT_NOT_FOUND)?);
         Ok(())
     }
@@ -115,16 +143,35 @@ fn check_range(memory: &Memory, offset: u64, length: u64) -> Outcome {
     if offset >= memory.length() {
         return Err(NV_ERR_INVALID_BASE);
     }
-    if length == 0 || offset.checked_add(length).is_none_or(|end| end > memory.length()) {
+    if length == 0
+        || offset
+            .checked_add(length)
+            .is_none_or(|end| end > memory.length())
+    {
         return Err(NV_ERR_INVALID_LIMIT);
     }
     Ok(())
 }
 
 /// NV_ESC_RM_MAP_MEMORY, with `target` the number of the description that is to be mapped.
-pub(super) fn map(state: &mut State, caller: FileNumber, parameters: &mut NVOS33_PARAMETERS, target: i32) -> Outcome {
-    let NVOS33_PARAMETERS { hClient, hDevice, hMemory, offset, length, flags, .. } = *parameters;
-    let client = state.clients.usable(hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+pub(super) fn map(
+    state: &mut State,
+    caller: FileNumber,
+    parameters: &mut NVOS33_PARAMETERS,
+    target: i32,
+) -> Outcome {
+    let NVOS33_PARAMETERS {
+        hClient,
+        hDevice,
+        hMemory,
+        offset,
+        length,
+        flags,
+        ..
+    } = *parameters;
+    let client = state
+        .clients
+        .usable(hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
     let object = client.object(hMemory)?;
     if flags & PERSISTENT != 0 {
         return Err(NV_ERR_INVALID_FLAGS);
@@ -133,12 +180,20 @@ pub(super) fn map(state: &mut State, caller: FileNumber, parameters: &mut NVOS33
     if flags & ACCESS_MASK == ACCESS_INVALID {
         return Err(NV_ERR_INVALID_FLAGS);
     }
-    let (memory, gpu) = (Arc::clone(object.memory().ok_or(NV_ERR_NOT_SUPPORTED)?), object.gpu);
+    let (memory, gpu) = (
+        Arc::clone(object.memory().ok_or(NV_ERR_NOT_SUPPORTED)?),
+        object.gpu,
+    );
     check_range(&memory, offset, length)?;
     show(state, &memory, gpu, offset, length, target)?;
     let address = memory.address().wrapping_add(offset);
-    let client = state.clients.usable(hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
-    client.object_mut(hMemory)?.mappings.push(CpuMapping { address });
+    let client = state
+        .clients
+        .usable(hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    client
+        .object_mut(hMemory)?
+        .mappings
+        .push(CpuMapping { address });
     parameters.pLinearAddress = address;
     Ok(())
 }
@@ -156,11 +211,16 @@ pub(super) fn show(
     let node = match memory.place() {
         Place::System | Place::Pinned => Node::Control,
         Place::Video(_) | Place::Registers => {
-            let gpu = gpu.and_then(|instance| state.gpus.get(instance)).ok_or(NV_ERR_INVALID_ARGUMENT)?;
+            let gpu = gpu
+                .and_then(|instance| state.gpus.get(instance))
+                .ok_or(NV_ERR_INVALID_ARGUMENT)?;
             Node::Gpu(gpu.minor)
         }
     };
-    let file = state.files.get_mut(&FileNumber(target)).ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    let file = state
+        .files
+        .get_mut(&FileNumber(target))
+        .ok_or(NV_ERR_INVALID_ARGUMENT)?;
     if (file.node == Node::Control) != (node == Node::Control) {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }
@@ -170,17 +230,31 @@ pub(super) fn show(
     if file.node != node {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }
-    memory.map(&file.backing, offset, length).map_err(|_| NV_ERR_NO_MEMORY)?;
+    memory
+        .map(&file.backing, offset, length)
+        .map_err(|_| NV_ERR_NO_MEMORY)?;
     file.mapped = true;
     Ok(())
 }
 
 /// NV_ESC_RM_UNMAP_MEMORY. What a task has mapped stays mapped: that is the task's to undo.
-pub(super) fn unmap(state: &mut State, caller: FileNumber, parameters: &NVOS34_PARAMETERS) -> Outcome {
-    let client = state.clients.usable(parameters.hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
-    check_device(client, parameters.hDevice, client.object(parameters.hMemory)?)?;
+pub(super) fn unmap(
+    state: &mut State,
+    caller: FileNumber,
+    parameters: &NVOS34_PARAMETERS,
+) -> Outcome {
+    let client = state
+        .clients
+        .usable(parameters.hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+    check_device(
+        client,
+        parameters.hDevice,
+        client.object(parameters.hMemory)?,
+    )?;
     let mappings = &mut client.object_mut(parameters.hMemory)?.mappings;
-    let found = mappings.iter().position(|mapping| mapping.address == parameters.pLinearAddress);
+    let found = mappings
+        .iter()
+        .position(|mapping| mapping.address == parameters.pLinearAddress);
     mappings.remove(found.ok_or(NV_ERR_OBJECT_NOT_FOUND)?);
     Ok(())
 }
@@ -188,7 +262,10 @@ pub(super) fn unmap(state: &mut State, caller: FileNumber, parameters: &NVOS34_P
 /// NV_ESC_RM_UPDATE_DEVICE_MAPPING_INFO (RmUpdateDeviceMappingInfo, osapi.c). The driver does not ask whose client it
 /// is.
 pub(super) fn update(state: &mut State, parameters: &NVOS56_PARAMETERS) -> Outcome {
-    let found = state.clients.all_mut().find(|client| client.handle == parameters.hClient);
+    let found = state
+        .clients
+        .all_mut()
+        .find(|client| client.handle == parameters.hClient);
     let client = found.ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
     match client.object(parameters.hDevice)?.kind {
         Kind::Device | Kind::Subdevice => {}
@@ -198,21 +275,37 @@ pub(super) fn update(state: &mut State, parameters: &NVOS56_PARAMETERS) -> Outco
     if object.memory().is_none() && object.kind != Kind::Channel {
         return Err(NV_ERR_INVALID_OBJECT_HANDLE);
     }
-    let found = object.mappings.iter_mut().find(|mapping| mapping.address == parameters.pOldCpuAddress);
+    let found = object
+        .mappings
+        .iter_mut()
+        .find(|mapping| mapping.address == parameters.pOldCpuAddress);
     found.ok_or(NV_ERR_OBJECT_NOT_FOUND)?.address = parameters.pNewCpuAddress;
     Ok(())
 }
 
 /// NV_ESC_RM_MAP_MEMORY_DMA (serverInterMap, rs_server.c; virtmemMapTo_IMPL).
-pub(super) fn map_dma(state: &mut State, caller: FileNumber, parameters: &mut NVOS46_PARAMETERS) -> Outcome {
-    let client = state.clients.usable(parameters.hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+pub(super) fn map_dma(
+    state: &mut State,
+    caller: FileNumber,
+    parameters: &mut NVOS46_PARAMETERS,
+) -> Outcome {
+    let client = state
+        .clients
+        .usable(parameters.hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
     client.object(parameters.hDma)?;
-    let memory = client.object(parameters.hMemory)?.memory().ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
+    let memory = client
+        .object(parameters.hMemory)?
+        .memory()
+        .ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
     let (offset, length) = (parameters.offset, parameters.length);
     if offset >= memory.length() {
         return Err(NV_ERR_INVALID_BASE);
     }
-    if length == 0 || offset.checked_add(length).is_none_or(|end| end > memory.length()) {
+    if length == 0
+        || offset
+            .checked_add(length)
+            .is_none_or(|end| end > memory.length())
+    {
         return Err(NV_ERR_INVALID_LIMIT);
     }
     client.object(parameters.hDevice)?;
@@ -220,14 +313,22 @@ pub(super) fn map_dma(state: &mut State, caller: FileNumber, parameters: &mut NV
     let Detail::Virtual(range) = &mut client.object_mut(parameters.hDma)?.detail else {
         return Err(NV_ERR_NOT_SUPPORTED);
     };
-    let length = length.checked_next_multiple_of(PAGE).ok_or(NV_ERR_INVALID_LIMIT)?;
+    let length = length
+        .checked_next_multiple_of(PAGE)
+        .ok_or(NV_ERR_INVALID_LIMIT)?;
     parameters.dmaOffset = range.map(parameters.hMemory, length, fixed)?;
     Ok(())
 }
 
 /// NV_ESC_RM_UNMAP_MEMORY_DMA.
-pub(super) fn unmap_dma(state: &mut State, caller: FileNumber, parameters: &NVOS47_PARAMETERS) -> Outcome {
-    let client = state.clients.usable(parameters.hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
+pub(super) fn unmap_dma(
+    state: &mut State,
+    caller: FileNumber,
+    parameters: &NVOS47_PARAMETERS,
+) -> Outcome {
+    let client = state
+        .clients
+        .usable(parameters.hClient, caller, NV_ERR_INVALID_OBJECT_HANDLE)?;
     client.object(parameters.hDevice)?;
     let Detail::Virtual(range) = &mut client.object_mut(parameters.hDma)?.detail else {
         return Err(NV_ERR_NOT_SUPPORTED);

@@ -31,7 +31,10 @@ pub(super) struct VideoMemory {
 
 impl VideoMemory {
     pub fn new(size: u64) -> Arc<VideoMemory> {
-        Arc::new(VideoMemory { size, used: AtomicU64::new(0) })
+        Arc::new(VideoMemory {
+            size,
+            used: AtomicU64::new(0),
+        })
     }
 
     /// Bytes in all.
@@ -45,9 +48,11 @@ impl VideoMemory {
     }
 
     fn take(&self, bytes: u64) -> bool {
-        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|&used| used <= self.size)
-        });
+        let taken = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|&used| used <= self.size)
+            });
         taken.is_ok()
     }
 }
@@ -86,7 +91,11 @@ struct Mapped {
 impl Memory {
     /// Allocates at least `length` bytes; `None` if there are not as many left.
     pub fn allocate(place: Place, length: u64, address: u64) -> Option<Arc<Memory>> {
-        let granularity = if matches!(place, Place::Video(_)) { VIDEO_PAGE } else { PAGE };
+        let granularity = if matches!(place, Place::Video(_)) {
+            VIDEO_PAGE
+        } else {
+            PAGE
+        };
         let length = length.checked_next_multiple_of(granularity)?;
         let granted = match &place {
             Place::Video(video) => video.take(length),
@@ -95,7 +104,12 @@ impl Memory {
         if !granted {
             return None;
         }
-        Some(Arc::new(Memory { place, length, address, mappings: Mutex::default() }))
+        Some(Arc::new(Memory {
+            place,
+            length,
+            address,
+            mappings: Mutex::default(),
+        }))
     }
 
     pub fn place(&self) -> &Place {
@@ -120,11 +134,20 @@ impl Memory {
             let from = mapped.offset.max(offset);
             let to = (mapped.offset + mapped.length).min(end);
             if from < to {
-                target.copy(&mapped.backing, from - mapped.offset, from - offset, to - from)?;
+                target.copy(
+                    &mapped.backing,
+                    from - mapped.offset,
+                    from - offset,
+                    to - from,
+                )?;
             }
         }
         mappings.retain(|mapped| mapped.offset < offset || mapped.offset + mapped.length > end);
-        mappings.push(Mapped { offset, length, backing: Arc::clone(target) });
+        mappings.push(Mapped {
+            offset,
+            length,
+            backing: Arc::clone(target),
+        });
         Ok(())
     }
 }

@@ -15,7 +15,9 @@
 //!
 //! Callers issue only requests that the planner has accepted, and those of one description from any thread.
 
+mod address_space;
 mod allocate;
+mod answers;
 mod backing;
 mod buffers;
 mod classes;
@@ -66,8 +68,18 @@ pub struct Configuration {
 impl Configuration {
     /// GPUs of 80 GiB with the given minor numbers, on which UVM_REGISTER_GPU takes as long as it did on an H100.
     pub fn new(version: DriverVersion, gpus: Vec<u8>) -> Configuration {
-        Configuration { version, gpus, memory: 80 << 30, register_gpu: Duration::from_millis(190) }
+        Configuration {
+            version,
+            gpus,
+            memory: 80 << 30,
+            register_gpu: Duration::from_millis(190),
+        }
     }
+}
+
+/// The UUID, as text, of the simulated GPU with this minor number.
+pub fn gpu_uuid(minor: u8) -> String {
+    gpu::Gpu::new(0, minor, 0).uuid_text()
 }
 
 /// The simulated driver.
@@ -94,16 +106,23 @@ impl Host for Simulator {
             return Err(Errno::ENODEV);
         }
         let (description, granted) = Description::open(&self.shared, node)?;
-        Ok(Opened { file: Some(description), granted })
+        Ok(Opened {
+            file: Some(description),
+            granted,
+        })
     }
 
     fn carried(&self, descriptor: OwnedFd) -> Result<Arc<dyn DeviceFile>, Errno> {
         let description = self.shared.description(Inode::of(descriptor.as_fd())?);
-        description.map(|description| description as Arc<dyn DeviceFile>).ok_or(Errno::ENOTTY)
+        description
+            .map(|description| description as Arc<dyn DeviceFile>)
+            .ok_or(Errno::ENOTTY)
     }
 
     fn number_of(&self, descriptor: BorrowedFd<'_>) -> Result<i32, Errno> {
         let description = self.shared.description(Inode::of(descriptor)?);
-        description.map(|description| description.file_number().0).ok_or(Errno::EBADF)
+        description
+            .map(|description| description.file_number().0)
+            .ok_or(Errno::EBADF)
     }
 }

@@ -69,9 +69,9 @@ impl Detail {
         match self {
             Detail::Memory(memory) => Detail::Memory(Arc::clone(memory)),
             Detail::Virtual(range) => Detail::Virtual(range.copied()),
-            Detail::AddressSpace { externally_owned } => {
-                Detail::AddressSpace { externally_owned: *externally_owned }
-            }
+            Detail::AddressSpace { externally_owned } => Detail::AddressSpace {
+                externally_owned: *externally_owned,
+            },
             _ => Detail::Nothing,
         }
     }
@@ -79,8 +79,21 @@ impl Detail {
 
 impl Object {
     /// An object without anything to be kept.
-    pub fn new(class: u32, kind: Kind, parent: Handle, gpu: Option<usize>, detail: Detail) -> Object {
-        Object { class, kind, parent, gpu, detail, mappings: Vec::new() }
+    pub fn new(
+        class: u32,
+        kind: Kind,
+        parent: Handle,
+        gpu: Option<usize>,
+        detail: Detail,
+    ) -> Object {
+        Object {
+            class,
+            kind,
+            parent,
+            gpu,
+            detail,
+            mappings: Vec::new(),
+        }
     }
 
     /// The memory that the object is.
@@ -113,7 +126,10 @@ impl Client {
 
     /// The objects directly under `parent`.
     pub fn children(&self, parent: Handle) -> impl Iterator<Item = (Handle, &Object)> {
-        let held = self.objects.iter().filter(move |(handle, object)| object.parent == parent && **handle != parent);
+        let held = self
+            .objects
+            .iter()
+            .filter(move |(handle, object)| object.parent == parent && **handle != parent);
         held.map(|(handle, object)| (*handle, object))
     }
 
@@ -175,14 +191,31 @@ pub(super) struct Clients {
 impl Clients {
     /// Makes a client, with the handle `requested` unless that is 0.
     pub fn create(&mut self, owner: FileNumber, requested: Handle) -> Outcome<Handle> {
-        let handle = if requested == 0 { self.generate_handle() } else { requested };
+        let handle = if requested == 0 {
+            self.generate_handle()
+        } else {
+            requested
+        };
         if self.by_handle.contains_key(&handle) {
             return Err(NV_ERR_INSERT_DUPLICATE_NAME);
         }
-        let itself =
-            Object::new(nvproxy_abi::number::NV01_ROOT_CLIENT, Kind::Client, handle, None, Detail::Nothing);
+        let itself = Object::new(
+            nvproxy_abi::number::NV01_ROOT_CLIENT,
+            Kind::Client,
+            handle,
+            None,
+            Detail::Nothing,
+        );
         let objects = BTreeMap::from([(handle, itself)]);
-        self.by_handle.insert(handle, Client { handle, owner, objects, generated: 0 });
+        self.by_handle.insert(
+            handle,
+            Client {
+                handle,
+                owner,
+                objects,
+                generated: 0,
+            },
+        );
         Ok(handle)
     }
 
@@ -203,9 +236,18 @@ impl Clients {
 
     /// A client that the description `caller` may use. The driver has several answers to a handle that no client has;
     /// `absent` is the one for the request at hand.
-    pub fn usable(&mut self, handle: Handle, caller: FileNumber, absent: u32) -> Outcome<&mut Client> {
+    pub fn usable(
+        &mut self,
+        handle: Handle,
+        caller: FileNumber,
+        absent: u32,
+    ) -> Outcome<&mut Client> {
         let client = self.by_handle.get_mut(&handle).ok_or(absent)?;
-        if client.owner == caller { Ok(client) } else { Err(NV_ERR_INVALID_CLIENT) }
+        if client.owner == caller {
+            Ok(client)
+        } else {
+            Err(NV_ERR_INVALID_CLIENT)
+        }
     }
 
     /// All clients, for what happens to objects of all of them.
@@ -232,7 +274,11 @@ impl Clients {
 
     /// Frees the clients of a description that was closed, and says which they were.
     pub fn free_of(&mut self, owner: FileNumber) -> Vec<Handle> {
-        let theirs = self.by_handle.values().filter(|client| client.owner == owner).map(|client| client.handle);
+        let theirs = self
+            .by_handle
+            .values()
+            .filter(|client| client.owner == owner)
+            .map(|client| client.handle);
         let freed: Vec<Handle> = theirs.collect();
         for handle in &freed {
             self.by_handle.remove(handle);

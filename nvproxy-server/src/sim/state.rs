@@ -8,13 +8,13 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 
 use super::Configuration;
+use super::address_space::AddressSpace;
 use super::backing::{Backing, Inode, OwnDescriptors};
 use super::description::Description;
 use super::events::{OsEvents, Pending};
 use super::export::Exports;
 use super::gpu::Gpu;
 use super::objects::Clients;
-use super::uvm::AddressSpace;
 
 /// The first address of an allocation; none is at 0.
 const FIRST_ADDRESS: u64 = 1 << 32;
@@ -60,7 +60,9 @@ impl State {
         State {
             abi,
             version: configuration.version.to_string(),
-            gpus: gpus.map(|(instance, minor)| Gpu::new(instance, *minor, configuration.memory)).collect(),
+            gpus: gpus
+                .map(|(instance, minor)| Gpu::new(instance, *minor, configuration.memory))
+                .collect(),
             files: BTreeMap::new(),
             clients: Clients::default(),
             os_events: OsEvents::default(),
@@ -102,7 +104,10 @@ impl State {
 
     /// The description whose clients the description `number` uses: itself unless it has been registered with another.
     pub fn client_owner(&self, number: FileNumber) -> FileNumber {
-        let registered = self.files.get(&number).and_then(|file| file.registered.as_ref());
+        let registered = self
+            .files
+            .get(&number)
+            .and_then(|file| file.registered.as_ref());
         registered.map_or(number, |description| description.file_number())
     }
 
@@ -127,7 +132,11 @@ pub(super) struct Shared {
 impl Shared {
     pub fn new(configuration: Configuration, abi: &'static Abi) -> Result<Shared, Errno> {
         let state = Mutex::new(State::new(&configuration, abi));
-        Ok(Shared { own_descriptors: OwnDescriptors::open()?, state, configuration })
+        Ok(Shared {
+            own_descriptors: OwnDescriptors::open()?,
+            state,
+            configuration,
+        })
     }
 
     /// Nothing panics while it holds the lock, so that the state is whole whenever the lock can be had.
@@ -138,7 +147,10 @@ impl Shared {
     /// The open description that a descriptor of a task is of.
     pub fn description(&self, inode: Inode) -> Option<Arc<Description>> {
         let state = self.state();
-        let found = state.files.values().find(|file| file.backing.inode() == inode)?;
+        let found = state
+            .files
+            .values()
+            .find(|file| file.backing.inode() == inode)?;
         found.description.upgrade()
     }
 }

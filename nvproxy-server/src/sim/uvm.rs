@@ -10,7 +10,6 @@
 //! ioctl passes; where it refuses to create a range over a mapped one, here it succeeds. Pages do not move: requests
 //! about where they should be are accepted without effect.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -19,6 +18,7 @@ use nvproxy_abi::status::*;
 use nvproxy_abi::structs::uvm::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::address_space::{AddressSpace, External, RangeKind, RegisteredGpu};
 use super::buffers::Buffers;
 use super::memory::{Memory, PAGE};
 use super::objects::{Detail, Handle, Outcome};
@@ -32,113 +32,6 @@ const INIT_FLAGS: u64 = 0x3;
 const MAXIMUM_GPUS: u64 = 256;
 /// Bytes of address space that a program on x86-64 has.
 const ADDRESS_SPACE: u64 = 1 << 47;
-
-/// What UVM_INITIALIZE makes of a description (uvm_va_space_t).
-#[derive(Debug, Default)]
-pub(super) struct AddressSpace {
-    flags: u64,
-    /// UVM_MM_INITIALIZE has been asked for it.
-    has_mm: bool,
-    /// By base address.
-    ranges: BTreeMap<u64, Range>,
-    groups: BTreeSet<u64>,
-    groups_made: u64,
-    /// The GPUs that are registered, by instance.
-    gpus: BTreeMap<usize, RegisteredGpu>,
-    /// Pairs of GPUs, the lower instance first.
-    peers: BTreeSet<(usize, usize)>,
-}
-
-#[derive(Debug, Default)]
-struct RegisteredGpu {
-    /// The GPU's address space that this one is tied to.
-    has_address_space: bool,
-    /// Client and channel.
-    channels: BTreeSet<(Handle, Handle)>,
-}
-
-/// A range of addresses made by ioctl.
-#[derive(Debug)]
-struct Range {
-    length: u64,
-    kind: RangeKind,
-}
-
-#[derive(Debug)]
-enum RangeKind {
-    /// Allocations mapped by GPUs, which they keep alive.
-    External(Vec<External>),
-    SemaphorePool,
-    DynamicParallelism,
-    /// What a channel needs mapped; goes with the channel.
-    Channel((Handle, Handle)),
-}
-
-#[derive(Debug)]
-struct External {
-    base: u64,
-    length: u64,
-    gpu: usize,
-    /// Only kept: the allocation lives for as long as it is mapped.
-    _memory: Arc<Memory>,
-}
-
-impl External {
-    fn overlaps(&self, gpu: usize, base: u64, length: u64) -> bool {
-        self.gpu == gpu && self.base < base + length && base < self.base + self.length
-    }
-}
-
-impl AddressSpace {
-    /// Whether a range made by ioctl has an address in `base..base + length`.
-    fn collides(&self, base: u64, length: u64) -> bool {
-        let before = self.ranges.range(..base.saturating_add(length)).next_back();
-        before.is_some_and(|(start, range)| start + range.length > base)
-    }
-
-    fn add(&mut self, base: u64, length: u64, kind: RangeKind) -> Outcome {
-        if self.collides(base, length) {
-            return Err(NV_ERR_UVM_ADDRESS_IN_USE);
-        }
-        self.ranges.insert(base, Range { length, kind });
-        Ok(())
-    }
-
-    /// The external allocations of the range that holds all of `base..base + length`.
-    fn external(&mut self, base: u64, length: u64) -> Outcome<&mut Vec<External>> {
-        let found = self.ranges.range_mut(..=base).next_back();
-        let (start, range) = found.ok_or(NV_ERR_INVALID_ADDRESS)?;
-        match &mut range.kind {
-            RangeKind::External(mapped) if base + length <= start + range.length => Ok(mapped),
-            _ => Err(NV_ERR_INVALID_ADDRESS),
-        }
-    }
-
-    /// A registered GPU that is tied to an address space of its own.
-    fn tied(&mut self, gpu: Option<usize>) -> Outcome<&mut RegisteredGpu> {
-        let found = gpu.and_then(|gpu| self.gpus.get_mut(&gpu)).filter(|gpu| gpu.has_address_space);
-        found.ok_or(NV_ERR_INVALID_DEVICE)
-    }
-
-    /// Unties a GPU: its channels and what it has mapped go.
-    fn untie(&mut self, gpu: usize) {
-        if let Some(registered) = self.gpus.get_mut(&gpu) {
-            registered.has_address_space = false;
-            for channel in std::mem::take(&mut registered.channels) {
-                self.forget_channel(channel);
-            }
-        }
-        for range in self.ranges.values_mut() {
-            if let RangeKind::External(mapped) = &mut range.kind {
-                mapped.retain(|external| external.gpu != gpu);
-            }
-        }
-    }
-
-    fn forget_channel(&mut self, channel: (Handle, Handle)) {
-        self.ranges.retain(|_, range| !matches!(range.kind, RangeKind::Channel(of) if of == channel));
-    }
-}
 
 /// uvm_api_range_invalid and uvm_api_range_invalid_4k: whole pages, not none, and not at 0.
 fn check_range(base: u64, length: u64) -> Outcome {
@@ -160,7 +53,8 @@ impl Request<'_> {
     /// Requests on a description that is no address space yet are NV_ERR_ILLEGAL_ACTION (uvm_api.h).
     fn space(&mut self) -> Outcome<&mut AddressSpace> {
         let file = self.state.files.get_mut(&self.file);
-        file.and_then(|file| file.address_space.as_mut()).ok_or(NV_ERR_ILLEGAL_ACTION)
+        file.and_then(|file| file.address_space.as_mut())
+            .ok_or(NV_ERR_ILLEGAL_ACTION)
     }
 
     fn gpu(&self, uuid: NvProcessorUuid) -> Option<usize> {
@@ -170,7 +64,12 @@ impl Request<'_> {
     /// An object that a program names by client and handle. It need not be the client's owner who does
     /// (serverutilGetResourceRef).
     fn detail(&self, client: Handle, object: Handle) -> Outcome<(&Detail, Option<usize>)> {
-        let object = self.state.clients.get(client).ok_or(NV_ERR_INVALID_CLIENT)?.object(object)?;
+        let object = self
+            .state
+            .clients
+            .get(client)
+            .ok_or(NV_ERR_INVALID_CLIENT)?
+            .object(object)?;
         Ok((&object.detail, object.gpu))
     }
 }
@@ -223,24 +122,60 @@ type Handler = fn(&mut Request<'_>, &mut Buffers<'_>) -> Result<(), Errno>;
 static IOCTLS: &[(u32, Handler)] = &[
     (UVM_INITIALIZE, answer::<UVM_INITIALIZE_PARAMS>),
     (UVM_MM_INITIALIZE, answer::<UVM_MM_INITIALIZE_PARAMS>),
-    (UVM_PAGEABLE_MEM_ACCESS, answer::<UVM_PAGEABLE_MEM_ACCESS_PARAMS>),
+    (
+        UVM_PAGEABLE_MEM_ACCESS,
+        answer::<UVM_PAGEABLE_MEM_ACCESS_PARAMS>,
+    ),
     (UVM_REGISTER_GPU, answer::<UVM_REGISTER_GPU_PARAMS>),
     (UVM_UNREGISTER_GPU, answer::<UVM_UNREGISTER_GPU_PARAMS>),
-    (UVM_REGISTER_GPU_VASPACE, answer::<UVM_REGISTER_GPU_VASPACE_PARAMS>),
-    (UVM_UNREGISTER_GPU_VASPACE, answer::<UVM_UNREGISTER_GPU_VASPACE_PARAMS>),
+    (
+        UVM_REGISTER_GPU_VASPACE,
+        answer::<UVM_REGISTER_GPU_VASPACE_PARAMS>,
+    ),
+    (
+        UVM_UNREGISTER_GPU_VASPACE,
+        answer::<UVM_UNREGISTER_GPU_VASPACE_PARAMS>,
+    ),
     (UVM_REGISTER_CHANNEL, answer::<UVM_REGISTER_CHANNEL_PARAMS>),
-    (UVM_UNREGISTER_CHANNEL, answer::<UVM_UNREGISTER_CHANNEL_PARAMS>),
-    (UVM_ENABLE_PEER_ACCESS, answer::<UVM_ENABLE_PEER_ACCESS_PARAMS>),
-    (UVM_CREATE_RANGE_GROUP, answer::<UVM_CREATE_RANGE_GROUP_PARAMS>),
-    (UVM_DESTROY_RANGE_GROUP, answer::<UVM_DESTROY_RANGE_GROUP_PARAMS>),
+    (
+        UVM_UNREGISTER_CHANNEL,
+        answer::<UVM_UNREGISTER_CHANNEL_PARAMS>,
+    ),
+    (
+        UVM_ENABLE_PEER_ACCESS,
+        answer::<UVM_ENABLE_PEER_ACCESS_PARAMS>,
+    ),
+    (
+        UVM_CREATE_RANGE_GROUP,
+        answer::<UVM_CREATE_RANGE_GROUP_PARAMS>,
+    ),
+    (
+        UVM_DESTROY_RANGE_GROUP,
+        answer::<UVM_DESTROY_RANGE_GROUP_PARAMS>,
+    ),
     (UVM_SET_RANGE_GROUP, answer::<UVM_SET_RANGE_GROUP_PARAMS>),
-    (UVM_CREATE_EXTERNAL_RANGE, answer::<UVM_CREATE_EXTERNAL_RANGE_PARAMS>),
-    (UVM_MAP_EXTERNAL_ALLOCATION, answer::<UVM_MAP_EXTERNAL_ALLOCATION_PARAMS>),
+    (
+        UVM_CREATE_EXTERNAL_RANGE,
+        answer::<UVM_CREATE_EXTERNAL_RANGE_PARAMS>,
+    ),
+    (
+        UVM_MAP_EXTERNAL_ALLOCATION,
+        answer::<UVM_MAP_EXTERNAL_ALLOCATION_PARAMS>,
+    ),
     (UVM_UNMAP_EXTERNAL, answer::<UVM_UNMAP_EXTERNAL_PARAMS>),
-    (UVM_MAP_DYNAMIC_PARALLELISM_REGION, answer::<UVM_MAP_DYNAMIC_PARALLELISM_REGION_PARAMS>),
-    (UVM_ALLOC_SEMAPHORE_POOL, answer::<UVM_ALLOC_SEMAPHORE_POOL_PARAMS>),
+    (
+        UVM_MAP_DYNAMIC_PARALLELISM_REGION,
+        answer::<UVM_MAP_DYNAMIC_PARALLELISM_REGION_PARAMS>,
+    ),
+    (
+        UVM_ALLOC_SEMAPHORE_POOL,
+        answer::<UVM_ALLOC_SEMAPHORE_POOL_PARAMS>,
+    ),
     (UVM_FREE, answer::<UVM_FREE_PARAMS>),
-    (UVM_VALIDATE_VA_RANGE, answer::<UVM_VALIDATE_VA_RANGE_PARAMS>),
+    (
+        UVM_VALIDATE_VA_RANGE,
+        answer::<UVM_VALIDATE_VA_RANGE_PARAMS>,
+    ),
 ];
 
 /// Answers one ioctl. Those without a model succeed on an address space and change nothing.
@@ -259,12 +194,18 @@ pub(super) fn issue(
     }
     let mut state = shared.state();
     let row = state.abi.uvm(number).ok_or(Errno::EINVAL)?;
-    let mut request = Request { state: &mut state, file };
+    let mut request = Request {
+        state: &mut state,
+        file,
+    };
     if let Some((_, handler)) = IOCTLS.iter().find(|(known, _)| *known == number) {
         return handler(&mut request, buffers);
     }
     let status = request.space().map_or_else(|status| status, |_| NV_OK);
-    let at = row.status_at.and_then(|at| buffers.argument().field(at.into(), 4)).ok_or(Errno::EFAULT)?;
+    let at = row
+        .status_at
+        .and_then(|at| buffers.argument().field(at.into(), 4))
+        .ok_or(Errno::EFAULT)?;
     buffers.put(at, &status);
     Ok(())
 }
@@ -282,9 +223,17 @@ fn answer<T: Answered>(request: &mut Request<'_>, buffers: &mut Buffers<'_>) -> 
 
 /// uvm_api_initialize: again with the same flags is no error.
 fn initialize(parameters: &mut UVM_INITIALIZE_PARAMS, request: &mut Request<'_>) -> Outcome {
-    let file = request.state.files.get_mut(&request.file).ok_or(NV_ERR_INVALID_STATE)?;
+    let file = request
+        .state
+        .files
+        .get_mut(&request.file)
+        .ok_or(NV_ERR_INVALID_STATE)?;
     if let Some(space) = &file.address_space {
-        return if space.flags == parameters.flags { Ok(()) } else { Err(NV_ERR_INVALID_ARGUMENT) };
+        return if space.flags == parameters.flags {
+            Ok(())
+        } else {
+            Err(NV_ERR_INVALID_ARGUMENT)
+        };
     }
     if parameters.flags & !INIT_FLAGS != 0 {
         return Err(NV_ERR_INVALID_ARGUMENT);
@@ -295,7 +244,10 @@ fn initialize(parameters: &mut UVM_INITIALIZE_PARAMS, request: &mut Request<'_>)
         file.backing.refuse_writable_mappings()
     };
     prepared.map_err(|_| NV_ERR_NO_MEMORY)?;
-    file.address_space = Some(AddressSpace { flags: parameters.flags, ..AddressSpace::default() });
+    file.address_space = Some(AddressSpace {
+        flags: parameters.flags,
+        ..AddressSpace::default()
+    });
     Ok(())
 }
 
@@ -303,7 +255,9 @@ fn initialize(parameters: &mut UVM_INITIALIZE_PARAMS, request: &mut Request<'_>)
 /// CUDA gets and accepts.
 fn mm_initialize(parameters: &mut UVM_MM_INITIALIZE_PARAMS, request: &mut Request<'_>) -> Outcome {
     let named = request.state.files.get_mut(&FileNumber(parameters.uvmFd));
-    let space = named.and_then(|file| file.address_space.as_mut()).ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    let space = named
+        .and_then(|file| file.address_space.as_mut())
+        .ok_or(NV_ERR_INVALID_ARGUMENT)?;
     if space.flags & MULTI_PROCESS_SHARING != 0 {
         return Err(NV_WARN_NOTHING_TO_DO);
     }
@@ -315,7 +269,10 @@ fn mm_initialize(parameters: &mut UVM_MM_INITIALIZE_PARAMS, request: &mut Reques
 }
 
 /// GPUs do not reach pageable memory.
-fn pageable_mem_access(parameters: &mut UVM_PAGEABLE_MEM_ACCESS_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn pageable_mem_access(
+    parameters: &mut UVM_PAGEABLE_MEM_ACCESS_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     request.space()?;
     parameters.pageableMemAccess = 0;
     Ok(())
@@ -333,30 +290,48 @@ fn register_gpu(parameters: &mut UVM_REGISTER_GPU_PARAMS, request: &mut Request<
     Ok(())
 }
 
-fn unregister_gpu(parameters: &mut UVM_UNREGISTER_GPU_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn unregister_gpu(
+    parameters: &mut UVM_UNREGISTER_GPU_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let gpu = request.gpu(parameters.gpu_uuid);
     let space = request.space()?;
-    let gpu = gpu.filter(|gpu| space.gpus.contains_key(gpu)).ok_or(NV_ERR_INVALID_DEVICE)?;
+    let gpu = gpu
+        .filter(|gpu| space.gpus.contains_key(gpu))
+        .ok_or(NV_ERR_INVALID_DEVICE)?;
     space.untie(gpu);
     space.gpus.remove(&gpu);
-    space.peers.retain(|(one, other)| *one != gpu && *other != gpu);
+    space
+        .peers
+        .retain(|(one, other)| *one != gpu && *other != gpu);
     Ok(())
 }
 
 /// uvm_va_space_register_gpu_va_space and nvGpuOpsDupAddressSpace.
-fn register_gpu_vaspace(parameters: &mut UVM_REGISTER_GPU_VASPACE_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn register_gpu_vaspace(
+    parameters: &mut UVM_REGISTER_GPU_VASPACE_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let gpu = request.gpu(parameters.gpuUuid);
     let space = request.space()?;
-    let gpu = gpu.filter(|gpu| space.gpus.contains_key(gpu)).ok_or(NV_ERR_INVALID_DEVICE)?;
+    let gpu = gpu
+        .filter(|gpu| space.gpus.contains_key(gpu))
+        .ok_or(NV_ERR_INVALID_DEVICE)?;
     let (detail, of) = request.detail(parameters.hClient, parameters.hVaSpace)?;
-    let Detail::AddressSpace { externally_owned } = *detail else { return Err(NV_ERR_INVALID_OBJECT) };
+    let Detail::AddressSpace { externally_owned } = *detail else {
+        return Err(NV_ERR_INVALID_OBJECT);
+    };
     if of != Some(gpu) {
         return Err(NV_ERR_OTHER_DEVICE_FOUND);
     }
     if !externally_owned {
         return Err(NV_ERR_INVALID_FLAGS);
     }
-    let registered = request.space()?.gpus.get_mut(&gpu).ok_or(NV_ERR_INVALID_DEVICE)?;
+    let registered = request
+        .space()?
+        .gpus
+        .get_mut(&gpu)
+        .ok_or(NV_ERR_INVALID_DEVICE)?;
     if registered.has_address_space {
         return Err(NV_ERR_INVALID_DEVICE);
     }
@@ -364,7 +339,10 @@ fn register_gpu_vaspace(parameters: &mut UVM_REGISTER_GPU_VASPACE_PARAMS, reques
     Ok(())
 }
 
-fn unregister_gpu_vaspace(parameters: &mut UVM_UNREGISTER_GPU_VASPACE_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn unregister_gpu_vaspace(
+    parameters: &mut UVM_UNREGISTER_GPU_VASPACE_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let gpu = request.gpu(parameters.gpuUuid);
     let space = request.space()?;
     space.tied(gpu)?;
@@ -373,8 +351,18 @@ fn unregister_gpu_vaspace(parameters: &mut UVM_UNREGISTER_GPU_VASPACE_PARAMS, re
 }
 
 /// uvm_register_channel. What a compute channel needs mapped goes at the addresses that the program gives.
-fn register_channel(parameters: &mut UVM_REGISTER_CHANNEL_PARAMS, request: &mut Request<'_>) -> Outcome {
-    let UVM_REGISTER_CHANNEL_PARAMS { gpuUuid, hClient, hChannel, base, length, .. } = *parameters;
+fn register_channel(
+    parameters: &mut UVM_REGISTER_CHANNEL_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
+    let UVM_REGISTER_CHANNEL_PARAMS {
+        gpuUuid,
+        hClient,
+        hChannel,
+        base,
+        length,
+        ..
+    } = *parameters;
     let gpu = request.gpu(gpuUuid);
     request.space()?.tied(gpu)?;
     let (detail, _) = request.detail(hClient, hChannel)?;
@@ -391,17 +379,33 @@ fn register_channel(parameters: &mut UVM_REGISTER_CHANNEL_PARAMS, request: &mut 
     Ok(())
 }
 
-fn unregister_channel(parameters: &mut UVM_UNREGISTER_CHANNEL_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn unregister_channel(
+    parameters: &mut UVM_UNREGISTER_CHANNEL_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let channel = (parameters.hClient, parameters.hChannel);
     let space = request.space()?;
-    let removed = space.gpus.values_mut().any(|gpu| gpu.channels.remove(&channel));
+    let removed = space
+        .gpus
+        .values_mut()
+        .any(|gpu| gpu.channels.remove(&channel));
     space.forget_channel(channel);
-    if removed { Ok(()) } else { Err(NV_ERR_INVALID_CHANNEL) }
+    if removed {
+        Ok(())
+    } else {
+        Err(NV_ERR_INVALID_CHANNEL)
+    }
 }
 
 /// uvm_api_enable_peer_access: two different GPUs, both registered, and not twice.
-fn enable_peer_access(parameters: &mut UVM_ENABLE_PEER_ACCESS_PARAMS, request: &mut Request<'_>) -> Outcome {
-    let pair = (request.gpu(parameters.gpuUuidA), request.gpu(parameters.gpuUuidB));
+fn enable_peer_access(
+    parameters: &mut UVM_ENABLE_PEER_ACCESS_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
+    let pair = (
+        request.gpu(parameters.gpuUuidA),
+        request.gpu(parameters.gpuUuidB),
+    );
     let space = request.space()?;
     let registered = |gpu: &usize| space.gpus.contains_key(gpu);
     let (Some(one), Some(other)) = (pair.0.filter(registered), pair.1.filter(registered)) else {
@@ -413,7 +417,10 @@ fn enable_peer_access(parameters: &mut UVM_ENABLE_PEER_ACCESS_PARAMS, request: &
     Ok(())
 }
 
-fn create_range_group(parameters: &mut UVM_CREATE_RANGE_GROUP_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn create_range_group(
+    parameters: &mut UVM_CREATE_RANGE_GROUP_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let space = request.space()?;
     space.groups_made += 1;
     space.groups.insert(space.groups_made);
@@ -421,13 +428,23 @@ fn create_range_group(parameters: &mut UVM_CREATE_RANGE_GROUP_PARAMS, request: &
     Ok(())
 }
 
-fn destroy_range_group(parameters: &mut UVM_DESTROY_RANGE_GROUP_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn destroy_range_group(
+    parameters: &mut UVM_DESTROY_RANGE_GROUP_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let existed = request.space()?.groups.remove(&parameters.rangeGroupId);
-    if existed { Ok(()) } else { Err(NV_ERR_OBJECT_NOT_FOUND) }
+    if existed {
+        Ok(())
+    } else {
+        Err(NV_ERR_OBJECT_NOT_FOUND)
+    }
 }
 
 /// uvm_api_set_range_group; 0 stands for no group.
-fn set_range_group(parameters: &mut UVM_SET_RANGE_GROUP_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn set_range_group(
+    parameters: &mut UVM_SET_RANGE_GROUP_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let space = request.space()?;
     check_range(parameters.requestedBase, parameters.length)?;
     if parameters.rangeGroupId != 0 && !space.groups.contains(&parameters.rangeGroupId) {
@@ -439,15 +456,25 @@ fn set_range_group(parameters: &mut UVM_SET_RANGE_GROUP_PARAMS, request: &mut Re
     Ok(())
 }
 
-fn create_external_range(parameters: &mut UVM_CREATE_EXTERNAL_RANGE_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn create_external_range(
+    parameters: &mut UVM_CREATE_EXTERNAL_RANGE_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let space = request.space()?;
     check_range(parameters.base, parameters.length)?;
-    space.add(parameters.base, parameters.length, RangeKind::External(Vec::new()))
+    space.add(
+        parameters.base,
+        parameters.length,
+        RangeKind::External(Vec::new()),
+    )
 }
 
 /// uvm_map_external_allocation: for each GPU that is named, in place of what it had mapped there. If one fails, what
 /// the others have just mapped goes.
-fn map_external_allocation(parameters: &mut UVM_MAP_EXTERNAL_ALLOCATION_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn map_external_allocation(
+    parameters: &mut UVM_MAP_EXTERNAL_ALLOCATION_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let (base, length) = (parameters.base, parameters.length);
     request.space()?;
     check_range(base, length)?;
@@ -456,29 +483,48 @@ fn map_external_allocation(parameters: &mut UVM_MAP_EXTERNAL_ALLOCATION_PARAMS, 
     }
     request.space()?.external(base, length)?;
     let mut mapped = Vec::new();
-    let outcome = parameters.perGpuAttributes.iter().take(parameters.gpuAttributesCount as usize).try_for_each(
-        |attributes| {
+    let outcome = parameters
+        .perGpuAttributes
+        .iter()
+        .take(parameters.gpuAttributesCount as usize)
+        .try_for_each(|attributes| {
             let gpu = request.gpu(attributes.gpuUuid);
             request.space()?.tied(gpu)?;
             let gpu = gpu.ok_or(NV_ERR_INVALID_DEVICE)?;
-            request.space()?.external(base, length)?.retain(|external| !external.overlaps(gpu, base, length));
+            request
+                .space()?
+                .external(base, length)?
+                .retain(|external| !external.overlaps(gpu, base, length));
             let memory = external_memory(request, parameters)?;
-            request.space()?.external(base, length)?.push(External { base, length, gpu, _memory: memory });
+            request.space()?.external(base, length)?.push(External {
+                base,
+                length,
+                gpu,
+                _memory: memory,
+            });
             mapped.push(gpu);
             Ok(())
-        },
-    );
+        });
     if outcome.is_err() {
         let external = request.space()?.external(base, length)?;
-        external.retain(|external| !mapped.iter().any(|gpu| external.overlaps(*gpu, base, length)));
+        external.retain(|external| {
+            !mapped
+                .iter()
+                .any(|gpu| external.overlaps(*gpu, base, length))
+        });
     }
     outcome
 }
 
 /// The allocation that is to be mapped, of which the range is (uvm_va_range_map_rm_allocation, dupMemory).
-fn external_memory(request: &Request<'_>, parameters: &UVM_MAP_EXTERNAL_ALLOCATION_PARAMS) -> Outcome<Arc<Memory>> {
+fn external_memory(
+    request: &Request<'_>,
+    parameters: &UVM_MAP_EXTERNAL_ALLOCATION_PARAMS,
+) -> Outcome<Arc<Memory>> {
     let (detail, _) = request.detail(parameters.hClient, parameters.hMemory)?;
-    let Detail::Memory(memory) = detail else { return Err(NV_ERR_INVALID_OBJECT) };
+    let Detail::Memory(memory) = detail else {
+        return Err(NV_ERR_INVALID_OBJECT);
+    };
     let end = parameters.offset.checked_add(parameters.length);
     if end.is_none_or(|end| end > memory.length()) {
         return Err(NV_ERR_INVALID_OFFSET);
@@ -486,14 +532,21 @@ fn external_memory(request: &Request<'_>, parameters: &UVM_MAP_EXTERNAL_ALLOCATI
     Ok(Arc::clone(memory))
 }
 
-fn unmap_external(parameters: &mut UVM_UNMAP_EXTERNAL_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn unmap_external(
+    parameters: &mut UVM_UNMAP_EXTERNAL_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let (base, length) = (parameters.base, parameters.length);
     let gpu = request.gpu(parameters.gpuUuid);
     let space = request.space()?;
     check_range(base, length)?;
     space.external(base, length)?;
-    let gpu = gpu.filter(|gpu| space.gpus.contains_key(gpu)).ok_or(NV_ERR_INVALID_DEVICE)?;
-    space.external(base, length)?.retain(|external| !external.overlaps(gpu, base, length));
+    let gpu = gpu
+        .filter(|gpu| space.gpus.contains_key(gpu))
+        .ok_or(NV_ERR_INVALID_DEVICE)?;
+    space
+        .external(base, length)?
+        .retain(|external| !external.overlaps(gpu, base, length));
     Ok(())
 }
 
@@ -513,7 +566,10 @@ fn map_dynamic_parallelism_region(
     space.add(base, length, RangeKind::DynamicParallelism)
 }
 
-fn alloc_semaphore_pool(parameters: &mut UVM_ALLOC_SEMAPHORE_POOL_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn alloc_semaphore_pool(
+    parameters: &mut UVM_ALLOC_SEMAPHORE_POOL_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let space = request.space()?;
     check_range(parameters.base, parameters.length)?;
     if parameters.gpuAttributesCount > MAXIMUM_GPUS {
@@ -526,7 +582,10 @@ fn alloc_semaphore_pool(parameters: &mut UVM_ALLOC_SEMAPHORE_POOL_PARAMS, reques
 fn free(parameters: &mut UVM_FREE_PARAMS, request: &mut Request<'_>) -> Outcome {
     let space = request.space()?;
     check_range(parameters.base, parameters.length)?;
-    let range = space.ranges.get(&parameters.base).filter(|range| range.length == parameters.length);
+    let range = space
+        .ranges
+        .get(&parameters.base)
+        .filter(|range| range.length == parameters.length);
     match range.ok_or(NV_ERR_INVALID_ADDRESS)?.kind {
         RangeKind::Channel(_) => return Err(NV_ERR_INVALID_ADDRESS),
         RangeKind::External(_) | RangeKind::SemaphorePool | RangeKind::DynamicParallelism => {}
@@ -536,10 +595,20 @@ fn free(parameters: &mut UVM_FREE_PARAMS, request: &mut Request<'_>) -> Outcome 
 }
 
 /// uvm_api_validate_va_range: a whole range, be it made by ioctl or, as must be assumed here, by mapping.
-fn validate_va_range(parameters: &mut UVM_VALIDATE_VA_RANGE_PARAMS, request: &mut Request<'_>) -> Outcome {
+fn validate_va_range(
+    parameters: &mut UVM_VALIDATE_VA_RANGE_PARAMS,
+    request: &mut Request<'_>,
+) -> Outcome {
     let UVM_VALIDATE_VA_RANGE_PARAMS { base, length, .. } = *parameters;
     let space = request.space()?;
-    let is_range = space.ranges.get(&base).is_some_and(|range| range.length == length);
+    let is_range = space
+        .ranges
+        .get(&base)
+        .is_some_and(|range| range.length == length);
     let may_be_mapped = !space.collides(base, length) && check_range(base, length).is_ok();
-    if is_range || may_be_mapped { Ok(()) } else { Err(NV_ERR_INVALID_ADDRESS) }
+    if is_range || may_be_mapped {
+        Ok(())
+    } else {
+        Err(NV_ERR_INVALID_ADDRESS)
+    }
 }

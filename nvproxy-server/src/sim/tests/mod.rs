@@ -3,6 +3,7 @@
 mod controls;
 mod events;
 mod export;
+mod hostile;
 mod mapping;
 mod objects;
 mod pinning;
@@ -50,8 +51,14 @@ struct Open {
 }
 
 fn open(driver: &Simulator, node: Node) -> Open {
-    let opened = driver.open(node, OpenFlags::default()).expect("an open description");
-    Open { node, file: opened.file.expect("a file"), granted: opened.granted }
+    let opened = driver
+        .open(node, OpenFlags::default())
+        .expect("an open description");
+    Open {
+        node,
+        file: opened.file.expect("a file"),
+        granted: opened.granted,
+    }
 }
 
 /// How a request reaches the driver.
@@ -79,20 +86,32 @@ impl Open {
         let mut payload: Vec<u8> = Vec::new();
         let mut fetched = Vec::new();
         while let Step::Fetch(fetch) = planner.step(&payload).expect("a well-formed request") {
-            let source: &[u8] = if fetch.address == ARGUMENT { argument } else { &memory[&fetch.address] };
+            let source: &[u8] = if fetch.address == ARGUMENT {
+                argument
+            } else {
+                &memory[&fetch.address]
+            };
             let (at, length) = (fetch.offset as usize, fetch.length as usize);
             payload.resize((at + length).next_multiple_of(8), 0);
             payload[at..at + length].copy_from_slice(&source[..length]);
             fetched.push((fetch.address, at, length));
         }
         let plan = planner.finish();
-        let call = Call { request, payload: &mut payload, segments: &plan.segments };
+        let call = Call {
+            request,
+            payload: &mut payload,
+            segments: &plan.segments,
+        };
         let result = match way {
             Way::Server => self.file.ioctl(call),
             Way::Task => self.file.pinned(Err(Errno::ENOTTY), call),
         };
         for (address, at, length) in fetched {
-            let target = if address == ARGUMENT { &mut *argument } else { memory.get_mut(&address).expect("memory") };
+            let target = if address == ARGUMENT {
+                &mut *argument
+            } else {
+                memory.get_mut(&address).expect("memory")
+            };
             target[..length].copy_from_slice(&payload[at..at + length]);
         }
         result
@@ -108,8 +127,16 @@ impl Open {
     }
 
     /// An ioctl without nested buffers on nvidiactl or a GPU.
-    fn ioctl<T: FromBytes + IntoBytes + Immutable>(&self, number: u32, argument: &mut T) -> Result<i32, Errno> {
-        self.issue_with(ioctl_word(number, size_of::<T>()), argument, &mut TaskMemory::new())
+    fn ioctl<T: FromBytes + IntoBytes + Immutable>(
+        &self,
+        number: u32,
+        argument: &mut T,
+    ) -> Result<i32, Errno> {
+        self.issue_with(
+            ioctl_word(number, size_of::<T>()),
+            argument,
+            &mut TaskMemory::new(),
+        )
     }
 
     fn number(&self) -> i32 {
@@ -117,7 +144,14 @@ impl Open {
     }
 
     /// NV_ESC_RM_ALLOC: status and handle.
-    fn allocate_bytes(&self, client: u32, parent: u32, object: u32, class: u32, parameters: Option<&mut [u8]>) -> (u32, u32) {
+    fn allocate_bytes(
+        &self,
+        client: u32,
+        parent: u32,
+        object: u32,
+        class: u32,
+        parameters: Option<&mut [u8]>,
+    ) -> (u32, u32) {
         let mut memory = TaskMemory::new();
         let mut argument = NVOS64_PARAMETERS::new_zeroed();
         (argument.hRoot, argument.hObjectParent, argument.hObjectNew) = (client, parent, object);
@@ -142,7 +176,14 @@ impl Open {
         class: u32,
         parameters: &mut T,
     ) -> u32 {
-        self.allocate_bytes(client, parent, object, class, Some(parameters.as_mut_bytes())).0
+        self.allocate_bytes(
+            client,
+            parent,
+            object,
+            class,
+            Some(parameters.as_mut_bytes()),
+        )
+        .0
     }
 
     /// A new client.
@@ -157,9 +198,21 @@ impl Open {
     fn device(&self, client: u32, device: u32, gpu: u32) -> u32 {
         let mut parameters = NV0080_ALLOC_PARAMETERS::new_zeroed();
         parameters.deviceId = gpu;
-        assert_eq!(self.allocate(client, client, device, NV01_DEVICE_0, &mut parameters), NV_OK);
+        assert_eq!(
+            self.allocate(client, client, device, NV01_DEVICE_0, &mut parameters),
+            NV_OK
+        );
         let mut parameters = NV2080_ALLOC_PARAMETERS { subDeviceId: 0 };
-        assert_eq!(self.allocate(client, device, device + 1, NV20_SUBDEVICE_0, &mut parameters), NV_OK);
+        assert_eq!(
+            self.allocate(
+                client,
+                device,
+                device + 1,
+                NV20_SUBDEVICE_0,
+                &mut parameters
+            ),
+            NV_OK
+        );
         device
     }
 
@@ -171,7 +224,12 @@ impl Open {
     }
 
     fn free(&self, client: u32, object: u32) -> u32 {
-        let mut argument = NVOS00_PARAMETERS { hRoot: client, hObjectParent: 0, hObjectOld: object, status: 0xdead };
+        let mut argument = NVOS00_PARAMETERS {
+            hRoot: client,
+            hObjectParent: 0,
+            hObjectOld: object,
+            status: 0xdead,
+        };
         assert_eq!(self.ioctl(NV_ESC_RM_FREE, &mut argument), Ok(0));
         argument.status
     }
@@ -219,7 +277,14 @@ impl Open {
     }
 
     /// NV_ESC_RM_MAP_MEMORY with `target` to be mapped: status and address.
-    fn map(&self, client: u32, device: u32, memory: u32, range: (u64, u64), target: i32) -> (u32, u64) {
+    fn map(
+        &self,
+        client: u32,
+        device: u32,
+        memory: u32,
+        range: (u64, u64),
+        target: i32,
+    ) -> (u32, u64) {
         let mut argument = nv_ioctl_nvos33_parameters_with_fd::new_zeroed();
         argument.fd = target;
         let parameters = &mut argument.params;
@@ -243,7 +308,10 @@ impl Open {
     }
 
     fn length(&self) -> u64 {
-        File::from(self.granted.try_clone().expect("a descriptor")).metadata().expect("metadata").len()
+        File::from(self.granted.try_clone().expect("a descriptor"))
+            .metadata()
+            .expect("metadata")
+            .len()
     }
 }
 

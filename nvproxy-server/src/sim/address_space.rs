@@ -1,0 +1,119 @@
+//! An address space of unified memory: the ranges that were made in it by ioctl, and the GPUs that take part in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use nvproxy_abi::status::*;
+
+use super::memory::Memory;
+use super::objects::{Handle, Outcome};
+
+/// What UVM_INITIALIZE makes of a description (uvm_va_space_t).
+#[derive(Debug, Default)]
+pub(super) struct AddressSpace {
+    pub flags: u64,
+    /// UVM_MM_INITIALIZE has been asked for it.
+    pub has_mm: bool,
+    /// By base address.
+    pub ranges: BTreeMap<u64, Range>,
+    pub groups: BTreeSet<u64>,
+    pub groups_made: u64,
+    /// The GPUs that are registered, by instance.
+    pub gpus: BTreeMap<usize, RegisteredGpu>,
+    /// Pairs of GPUs, the lower instance first.
+    pub peers: BTreeSet<(usize, usize)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RegisteredGpu {
+    /// The GPU's address space that this one is tied to.
+    pub has_address_space: bool,
+    /// Client and channel.
+    pub channels: BTreeSet<(Handle, Handle)>,
+}
+
+/// A range of addresses made by ioctl.
+#[derive(Debug)]
+pub(super) struct Range {
+    pub length: u64,
+    pub kind: RangeKind,
+}
+
+#[derive(Debug)]
+pub(super) enum RangeKind {
+    /// Allocations mapped by GPUs, which they keep alive.
+    External(Vec<External>),
+    SemaphorePool,
+    DynamicParallelism,
+    /// What a channel needs mapped; goes with the channel.
+    Channel((Handle, Handle)),
+}
+
+#[derive(Debug)]
+pub(super) struct External {
+    pub base: u64,
+    pub length: u64,
+    pub gpu: usize,
+    /// Only kept: the allocation lives for as long as it is mapped.
+    pub _memory: Arc<Memory>,
+}
+
+impl External {
+    pub fn overlaps(&self, gpu: usize, base: u64, length: u64) -> bool {
+        self.gpu == gpu && self.base < base + length && base < self.base + self.length
+    }
+}
+
+impl AddressSpace {
+    /// Whether a range made by ioctl has an address in `base..base + length`.
+    pub fn collides(&self, base: u64, length: u64) -> bool {
+        let before = self.ranges.range(..base.saturating_add(length)).next_back();
+        before.is_some_and(|(start, range)| start + range.length > base)
+    }
+
+    pub fn add(&mut self, base: u64, length: u64, kind: RangeKind) -> Outcome {
+        if self.collides(base, length) {
+            return Err(NV_ERR_UVM_ADDRESS_IN_USE);
+        }
+        self.ranges.insert(base, Range { length, kind });
+        Ok(())
+    }
+
+    /// The external allocations of the range that holds all of `base..base + length`.
+    pub fn external(&mut self, base: u64, length: u64) -> Outcome<&mut Vec<External>> {
+        let found = self.ranges.range_mut(..=base).next_back();
+        let (start, range) = found.ok_or(NV_ERR_INVALID_ADDRESS)?;
+        match &mut range.kind {
+            RangeKind::External(mapped) if base + length <= start + range.length => Ok(mapped),
+            _ => Err(NV_ERR_INVALID_ADDRESS),
+        }
+    }
+
+    /// A registered GPU that is tied to an address space of its own.
+    pub fn tied(&mut self, gpu: Option<usize>) -> Outcome<&mut RegisteredGpu> {
+        let found = gpu
+            .and_then(|gpu| self.gpus.get_mut(&gpu))
+            .filter(|gpu| gpu.has_address_space);
+        found.ok_or(NV_ERR_INVALID_DEVICE)
+    }
+
+    /// Unties a GPU: its channels and what it has mapped go.
+    pub fn untie(&mut self, gpu: usize) {
+        if let Some(registered) = self.gpus.get_mut(&gpu) {
+            registered.has_address_space = false;
+            for channel in std::mem::take(&mut registered.channels) {
+                self.forget_channel(channel);
+            }
+        }
+        for range in self.ranges.values_mut() {
+            if let RangeKind::External(mapped) = &mut range.kind {
+                mapped.retain(|external| external.gpu != gpu);
+            }
+        }
+    }
+
+    pub fn forget_channel(&mut self, channel: (Handle, Handle)) {
+        self.ranges
+            .retain(|_, range| !matches!(range.kind, RangeKind::Channel(of) if of == channel));
+    }
+}

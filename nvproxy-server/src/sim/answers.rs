@@ -1,0 +1,477 @@
+//! What control commands answer that a program can check against other requests.
+//!
+//! Each function here is the model of one command; [`super::control`] has found client and object, and knows that the
+//! parameters have the command's size.
+
+use nvproxy_abi::status::*;
+use nvproxy_abi::structs::control::*;
+
+use super::control::Command;
+use super::export;
+use super::gpu::{self, Gpu};
+use super::memory::Place;
+use super::objects::{Detail, Outcome};
+use super::parameters::*;
+use super::{classes, events};
+
+/// NV0000_CTRL_GPU_INVALID_ID: an unused entry in a list of GPUs.
+const NV0000_CTRL_GPU_INVALID_ID: u32 = u32::MAX;
+/// NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS.
+const NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS: u32 = 0xffff;
+/// NV0000_CTRL_NO_NUMA_NODE.
+const NV0000_CTRL_NO_NUMA_NODE: i32 = -1;
+/// NV0080_CTRL_FIFO_GET_CHANNELLIST_INVALID_CHANNEL.
+const INVALID_CHANNEL: u32 = u32::MAX;
+/// NV2080_GPU_CMD_GPU_GET_GID_FLAGS_FORMAT and its value for 16 bytes rather than text.
+const GID_FORMAT: u32 = 0x3;
+const GID_FORMAT_BINARY: u32 = 0x2;
+/// NV2080_CTRL_GPU_GET_NAME_STRING_FLAGS_TYPE_UNICODE.
+const NAME_UNICODE: u32 = 1;
+/// NV2080_CTRL_FB_INFO_INDEX_MAX and NV0080_CTRL_GR_INFO_MAX_SIZE.
+const FB_INFO_INDEX_MAX: u32 = 0x3b;
+const GR_INFO_MAX_SIZE: u32 = 0x3a;
+
+/// NV2080_CTRL_CMD_GR_GET_INFO: what an H100 has (NV0080_CTRL_GR_INFO_INDEX_*, ctrl/ctrl0080/ctrl0080gr.h). All else
+/// is 0.
+static GR_INFO: &[(u32, u32)] = &[
+    (0x0c, 0x900), // SM_VERSION: compute capability 9.0
+    (0x0d, 64),    // MAX_WARPS_PER_SM
+    (0x0e, 32),    // MAX_THREADS_PER_WARP
+    (0x13, 128),   // MAX_SP_PER_SM
+    (0x14, 8),     // LITTER_NUM_GPCS
+    (0x17, 9),     // LITTER_NUM_TPC_PER_GPC
+    (0x20, 2),     // LITTER_NUM_SM_PER_TPC
+    (0x2c, 64),    // MAX_SUBCONTEXT_COUNT
+];
+
+/// The ids of all GPUs and unused entries behind them.
+fn ids(gpus: &[Gpu]) -> [u32; 32] {
+    let mut ids = [NV0000_CTRL_GPU_INVALID_ID; 32];
+    for (id, gpu) in ids.iter_mut().zip(gpus) {
+        *id = gpu.id;
+    }
+    ids
+}
+
+pub(super) fn build_version(command: &mut Command<'_, '_>) -> Outcome {
+    let parameters = command.parameters;
+    let version = command.state.version.clone();
+    let texts = [
+        (
+            std::mem::offset_of!(
+                NV0000_CTRL_SYSTEM_GET_BUILD_VERSION_PARAMS,
+                pDriverVersionBuffer
+            ),
+            version.as_str(),
+        ),
+        (
+            std::mem::offset_of!(NV0000_CTRL_SYSTEM_GET_BUILD_VERSION_PARAMS, pVersionBuffer),
+            "simulated",
+        ),
+        (
+            std::mem::offset_of!(NV0000_CTRL_SYSTEM_GET_BUILD_VERSION_PARAMS, pTitleBuffer),
+            "Simulated driver",
+        ),
+    ];
+    for (field, text) in texts {
+        let buffer = command
+            .buffers
+            .pointed_to(parameters, field)
+            .ok_or(NV_ERR_INVALID_ARGUMENT)?;
+        command.buffers.put_text(buffer, text);
+    }
+    Ok(())
+}
+
+pub(super) fn attached_ids(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV0000_CTRL_GPU_GET_ATTACHED_IDS_PARAMS, command| {
+            parameters.gpuIds = ids(&command.state.gpus);
+            Ok(())
+        },
+    )
+}
+
+pub(super) fn probed_ids(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV0000_CTRL_GPU_GET_PROBED_IDS_PARAMS, command| {
+            parameters.gpuIds = ids(&command.state.gpus);
+            parameters.excludedGpuIds = ids(&[]);
+            parameters.gpuFlags = [0; 32];
+            Ok(())
+        },
+    )
+}
+
+pub(super) fn attach_ids(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV0000_CTRL_GPU_ATTACH_IDS_PARAMS, command| {
+            if parameters.gpuIds[0] == NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS {
+                return Ok(());
+            }
+            let mut listed = parameters
+                .gpuIds
+                .iter()
+                .take_while(|id| **id != NV0000_CTRL_GPU_INVALID_ID);
+            let exist = listed.all(|id| command.state.gpu_by_id(*id).is_some());
+            if exist {
+                Ok(())
+            } else {
+                Err(NV_ERR_INVALID_ARGUMENT)
+            }
+        },
+    )
+}
+
+/// A set bit for every device instance.
+pub(super) fn device_ids(command: &mut Command<'_, '_>) -> Outcome {
+    let devices =
+        (0..command.state.gpus.len()).fold(0u32, |mask, instance| mask | 1 << (instance & 31));
+    command.buffers.put(command.parameters, &devices);
+    Ok(())
+}
+
+pub(super) fn id_info_v2(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV0000_CTRL_GPU_GET_ID_INFO_V2_PARAMS, command| {
+            let (instance, gpu) = command
+                .state
+                .gpu_by_id(parameters.gpuId)
+                .ok_or(NV_ERR_INVALID_ARGUMENT)?;
+            *parameters = NV0000_CTRL_GPU_GET_ID_INFO_V2_PARAMS {
+                gpuId: gpu.id,
+                gpuFlags: 0,
+                deviceInstance: instance as u32,
+                subDeviceInstance: 0,
+                sliStatus: 0,
+                boardId: gpu.id,
+                gpuInstance: instance as u32,
+                numaId: NV0000_CTRL_NO_NUMA_NODE,
+            };
+            Ok(())
+        },
+    )
+}
+
+pub(super) fn id_info(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV0000_CTRL_GPU_GET_ID_INFO_PARAMS, command| {
+            let (instance, gpu) = command
+                .state
+                .gpu_by_id(parameters.gpuId)
+                .ok_or(NV_ERR_INVALID_ARGUMENT)?;
+            *parameters = NV0000_CTRL_GPU_GET_ID_INFO_PARAMS {
+                gpuId: gpu.id,
+                gpuFlags: 0,
+                deviceInstance: instance as u32,
+                subDeviceInstance: 0,
+                szName: parameters.szName,
+                sliStatus: 0,
+                boardId: gpu.id,
+                gpuInstance: instance as u32,
+                numaId: NV0000_CTRL_NO_NUMA_NODE,
+            };
+            Ok(())
+        },
+    )
+}
+
+pub(super) fn gpu_pci_info(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV0000_CTRL_GPU_GET_PCI_INFO_PARAMS, command| {
+            let (_, gpu) = command
+                .state
+                .gpu_by_id(parameters.gpuId)
+                .ok_or(NV_ERR_INVALID_ARGUMENT)?;
+            (parameters.domain, parameters.bus, parameters.slot) = (0, u16::from(gpu.bus), 0);
+            Ok(())
+        },
+    )
+}
+
+pub(super) fn active_device_ids(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV0000_CTRL_GPU_GET_ACTIVE_DEVICE_IDS_PARAMS, command| {
+            let gpus = &command.state.gpus;
+            parameters.numDevices = gpus.len() as u32;
+            for (device, gpu) in parameters.devices.iter_mut().zip(gpus) {
+                *device = [
+                    gpu.id,
+                    NV0000_CTRL_GPU_INVALID_ID,
+                    NV0000_CTRL_GPU_INVALID_ID,
+                ];
+            }
+            Ok(())
+        },
+    )
+}
+
+/// NV0000_CTRL_CMD_CLIENT_GET_ADDR_SPACE_TYPE_*.
+fn address_space(place: &Place) -> u32 {
+    match place {
+        Place::System | Place::Pinned => 1,
+        Place::Video(_) => 2,
+        Place::Registers => 3,
+    }
+}
+
+pub(super) fn address_space_type(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV0000_CTRL_CLIENT_GET_ADDR_SPACE_TYPE_PARAMS, command| {
+            let client = command
+                .state
+                .clients
+                .get(command.client)
+                .ok_or(NV_ERR_INVALID_CLIENT)?;
+            let object = client.object(parameters.hObject)?;
+            parameters.addrSpaceType = match &object.detail {
+                Detail::Memory(memory) => address_space(memory.place()),
+                Detail::Virtual(_) => return Err(NV_ERR_INVALID_ARGUMENT),
+                _ => return Err(NV_ERR_INVALID_OBJECT),
+            };
+            Ok(())
+        },
+    )
+}
+
+pub(super) fn export_one(command: &mut Command<'_, '_>) -> Outcome {
+    let party = command.party();
+    command.with(|parameters, command| export::export_one(command.state, party, parameters))
+}
+
+pub(super) fn import_one(command: &mut Command<'_, '_>) -> Outcome {
+    let party = command.party();
+    command.with(|parameters, command| export::import_one(command.state, party, parameters))
+}
+
+pub(super) fn export_info(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(|parameters, command| export::info(command.state, parameters))
+}
+
+pub(super) fn export_many(command: &mut Command<'_, '_>) -> Outcome {
+    let party = command.party();
+    command.with(|parameters, command| export::export_many(command.state, party, parameters))
+}
+
+pub(super) fn import_many(command: &mut Command<'_, '_>) -> Outcome {
+    let party = command.party();
+    command.with(|parameters, command| export::import_many(command.state, party, parameters))
+}
+
+/// NV0041_CTRL_SURFACE_INFO_INDEX_*: the size in two halves, and where the memory is.
+pub(super) fn surface_info(command: &mut Command<'_, '_>) -> Outcome {
+    let client = command
+        .state
+        .clients
+        .get(command.client)
+        .ok_or(NV_ERR_INVALID_CLIENT)?;
+    let memory = client
+        .object(command.object)?
+        .memory()
+        .ok_or(NV_ERR_NOT_SUPPORTED)?;
+    let (length, space) = (memory.length(), address_space(memory.place()));
+    let field = std::mem::offset_of!(NV0041_CTRL_GET_SURFACE_INFO_PARAMS, surfaceInfoList);
+    command.answer_list(field, |index| match index {
+        0x2 => length as u32,
+        0x3 => (length >> 32) as u32,
+        0x9 => space,
+        _ => 0,
+    });
+    Ok(())
+}
+
+pub(super) fn class_list(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV0080_CTRL_GPU_GET_CLASSLIST_V2_PARAMS, _| {
+            let mut count = 0;
+            for (entry, class) in parameters.classList.iter_mut().zip(classes::all()) {
+                *entry = class;
+                count += 1;
+            }
+            parameters.numClasses = count;
+            Ok(())
+        },
+    )
+}
+
+/// deviceCtrlCmdFifoGetChannelList_IMPL: the channel behind each handle.
+pub(super) fn channel_list(command: &mut Command<'_, '_>) -> Outcome {
+    type Parameters = NV0080_CTRL_FIFO_GET_CHANNELLIST_PARAMS;
+    let handles = command.buffers.pointed_to(
+        command.parameters,
+        std::mem::offset_of!(Parameters, pChannelHandleList),
+    );
+    let channels = command.buffers.pointed_to(
+        command.parameters,
+        std::mem::offset_of!(Parameters, pChannelList),
+    );
+    let (Some(handles), Some(channels)) = (handles, channels) else {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    };
+    if handles.length() == 0 {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    let client = command
+        .state
+        .clients
+        .get(command.client)
+        .ok_or(NV_ERR_INVALID_CLIENT)?;
+    for at in (0..handles.length()).step_by(4) {
+        let (Some(handle), Some(channel)) = (handles.field(at, 4), channels.field(at, 4)) else {
+            break;
+        };
+        let handle: Option<u32> = command.buffers.get(handle);
+        let id = match handle
+            .and_then(|handle| client.object(handle).ok())
+            .map(|object| &object.detail)
+        {
+            Some(Detail::Channel { id }) => *id,
+            _ => INVALID_CHANNEL,
+        };
+        command.buffers.put(channel, &id);
+    }
+    Ok(())
+}
+
+pub(super) fn name(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV2080_CTRL_GPU_GET_NAME_STRING_PARAMS, _| {
+            let width = if parameters.gpuNameStringFlags == NAME_UNICODE {
+                2
+            } else {
+                1
+            };
+            parameters.gpuNameString = [0; 128];
+            for (to, from) in parameters
+                .gpuNameString
+                .iter_mut()
+                .step_by(width)
+                .zip(gpu::NAME.bytes())
+            {
+                *to = from;
+            }
+            Ok(())
+        },
+    )
+}
+
+pub(super) fn short_name(command: &mut Command<'_, '_>) -> Outcome {
+    command
+        .buffers
+        .put_text(command.parameters, gpu::SHORT_NAME);
+    Ok(())
+}
+
+pub(super) fn gpu_id(command: &mut Command<'_, '_>) -> Outcome {
+    let id = command.gpu()?.1.id;
+    command.buffers.put(command.parameters, &id);
+    Ok(())
+}
+
+/// The UUID, as 16 bytes or as text with a terminating zero.
+pub(super) fn gid_info(command: &mut Command<'_, '_>) -> Outcome {
+    let (_, gpu) = command.gpu()?;
+    let (binary, text) = (gpu.uuid, gpu.uuid_text() + "\0");
+    command.with(|parameters: &mut NV2080_CTRL_GPU_GET_GID_INFO_PARAMS, _| {
+        if parameters.index != 0 {
+            return Err(NV_ERR_INVALID_PARAM_STRUCT);
+        }
+        let is_binary = parameters.flags & GID_FORMAT == GID_FORMAT_BINARY;
+        let identity: &[u8] = if is_binary { &binary } else { text.as_bytes() };
+        parameters.length = identity.len() as u32;
+        parameters.data = [0; 256];
+        for (to, from) in parameters.data.iter_mut().zip(identity) {
+            *to = *from;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn set_notification(command: &mut Command<'_, '_>) -> Outcome {
+    let (client, object) = (command.client, command.object);
+    command.with(|parameters, command| {
+        events::set_notification(&mut command.state.clients, client, object, parameters)
+    })
+}
+
+pub(super) fn set_trigger(command: &mut Command<'_, '_>) -> Outcome {
+    let (instance, _) = command.gpu()?;
+    events::trigger(&mut command.state.clients, instance);
+    Ok(())
+}
+
+pub(super) fn gr_info(command: &mut Command<'_, '_>) -> Outcome {
+    let parameters: Option<NV2080_CTRL_GR_GET_INFO_PARAMS> =
+        command.buffers.get(command.parameters);
+    if parameters.is_none_or(|parameters| parameters.grInfoListSize > GR_INFO_MAX_SIZE) {
+        return Err(NV_ERR_INVALID_ARGUMENT);
+    }
+    command.answer_list(
+        std::mem::offset_of!(NV2080_CTRL_GR_GET_INFO_PARAMS, grInfoList),
+        |index| {
+            GR_INFO
+                .iter()
+                .find(|(known, _)| *known == index)
+                .map_or(0, |(_, data)| *data)
+        },
+    );
+    Ok(())
+}
+
+/// NV2080_CTRL_FB_INFO_INDEX_*: sizes are in KiB.
+pub(super) fn fb_info(command: &mut Command<'_, '_>) -> Outcome {
+    let (_, gpu) = command.gpu()?;
+    let (total, free) = (
+        (gpu.memory.size() >> 10) as u32,
+        (gpu.memory.free() >> 10) as u32,
+    );
+    command.with(|parameters: &mut NV2080_CTRL_FB_GET_INFO_V2_PARAMS, _| {
+        let listed = parameters
+            .fbInfoList
+            .get_mut(..parameters.fbInfoListSize as usize);
+        for info in listed.ok_or(NV_ERR_INVALID_ARGUMENT)? {
+            info.data = match info.index {
+                // RAM_SIZE, TOTAL_RAM_SIZE, HEAP_SIZE, MAPPABLE_HEAP_SIZE, USABLE_RAM_SIZE
+                0x07 | 0x08 | 0x09 | 0x0a | 0x20 => total,
+                // LARGEST_FREE_REGION_SIZE_KB, HEAP_FREE
+                0x12 | 0x16 => free,
+                // BUS_WIDTH, in bits
+                0x0b => 5120,
+                0..=FB_INFO_INDEX_MAX => 0,
+                _ => return Err(NV_ERR_INVALID_ARGUMENT),
+            };
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn bus_pci_info(command: &mut Command<'_, '_>) -> Outcome {
+    let device = u32::from(gpu::DEVICE) << 16 | u32::from(gpu::VENDOR);
+    let answer = NV2080_CTRL_BUS_GET_PCI_INFO_PARAMS {
+        pciDeviceId: device,
+        pciSubSystemId: gpu::SUBSYSTEM,
+        pciRevisionId: gpu::REVISION,
+        pciExtDeviceId: u32::from(gpu::DEVICE),
+    };
+    command.buffers.put(command.parameters, &answer);
+    Ok(())
+}
+
+/// What a program writes to the doorbell to name the channel.
+pub(super) fn work_submit_token(command: &mut Command<'_, '_>) -> Outcome {
+    let client = command
+        .state
+        .clients
+        .get(command.client)
+        .ok_or(NV_ERR_INVALID_CLIENT)?;
+    let Detail::Channel { id } = client.object(command.object)?.detail else {
+        return Err(NV_ERR_NOT_SUPPORTED);
+    };
+    command.buffers.put(
+        command.parameters,
+        &NVC36F_CTRL_CMD_GPFIFO_GET_WORK_SUBMIT_TOKEN_PARAMS {
+            workSubmitToken: id,
+        },
+    );
+    Ok(())
+}
