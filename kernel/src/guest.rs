@@ -297,8 +297,16 @@ impl Client {
         )
     }
 
-    /// Pins `length` bytes at `address` of this process as `memory` (NV01_MEMORY_SYSTEM_OS_DESCRIPTOR).
-    pub fn pin(&self, device: u32, memory: u32, address: *const u8, length: usize) -> Result<()> {
+    /// Pins `length` bytes at `address` of this process as `memory` (NV01_MEMORY_SYSTEM_OS_DESCRIPTOR). The driver takes
+    /// this on a GPU's node only (escape.c, 580.142).
+    pub fn pin(
+        &self,
+        gpu: &File,
+        device: u32,
+        memory: u32,
+        address: *const u8,
+        length: usize,
+    ) -> Result<()> {
         /// NVOS02_FLAGS (nvos.h): physicality non-contiguous, location PCI, cached, no mapping: as libcuda pins.
         const FLAGS: u32 = 0x4000_0000 | 1 << 12 | 1 << 4;
         let mut request = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
@@ -310,7 +318,7 @@ impl Client {
         request.params.pMemory = address as u64;
         request.params.limit = length as u64 - 1;
         request.fd = -1;
-        frontend(&self.control, NV_ESC_RM_ALLOC_MEMORY, &mut request)?;
+        frontend(gpu, NV_ESC_RM_ALLOC_MEMORY, &mut request)?;
         check(request.params.status)
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! `unsafe` is here because these are ioctls with pointers.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp, sock_fprog};
 use nix::errno::Errno;
@@ -59,7 +60,11 @@ pub fn install() -> Result<OwnedFd, Errno> {
 
 /// The sentry's end.
 #[derive(Debug)]
-pub struct Listener(OwnedFd);
+pub struct Listener {
+    descriptor: OwnedFd,
+    /// Tasks whose calls were received and not yet answered.
+    waiting: Mutex<Vec<Pid>>,
+}
 
 impl Listener {
     /// Takes over a listener that [`install`] made.
@@ -73,7 +78,10 @@ impl Listener {
                 SYNCHRONOUS_WAKE_UP,
             )
         };
-        Listener(descriptor)
+        Listener {
+            descriptor,
+            waiting: Mutex::default(),
+        }
     }
 
     /// Waits for the next call. `None` when no task is left under the filter.
@@ -82,11 +90,13 @@ impl Listener {
             // SAFETY: an all-zero notification is a valid one, and the kernel demands it.
             let mut received: seccomp_notif = unsafe { std::mem::zeroed() };
             // SAFETY: the kernel writes one notification to the struct, which outlives the call.
-            match unsafe { requests::receive(self.0.as_raw_fd(), &raw mut received) } {
+            match unsafe { requests::receive(self.descriptor.as_raw_fd(), &raw mut received) } {
                 Ok(_) => {
+                    let task = Pid::from_raw(received.pid as i32);
+                    self.waiting().push(task);
                     return Ok(Some(Notification {
                         id: received.id,
-                        task: Pid::from_raw(received.pid as i32),
+                        task,
                         call: libc::c_long::from(received.data.nr),
                         arguments: received.data.args,
                     }));
@@ -104,7 +114,7 @@ impl Listener {
     /// Whether any task still lives under the filter (poll(2) reports a hang-up when none does).
     fn has_tasks(&self) -> bool {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let mut listener = [PollFd::new(self.descriptor(), PollFlags::empty())];
+        let mut listener = [PollFd::new(self.descriptor.as_fd(), PollFlags::empty())];
         let _ = poll(&mut listener, PollTimeout::ZERO);
         !listener[0]
             .revents()
@@ -117,28 +127,35 @@ impl Listener {
             Ok(value) => (value, 0),
             Err(errno) => (0, -(errno as i32)),
         };
-        self.send(seccomp_notif_resp {
-            id: notification.id,
-            val: value,
-            error,
-            flags: 0,
-        });
+        self.send(
+            notification,
+            seccomp_notif_resp {
+                id: notification.id,
+                val: value,
+                error,
+                flags: 0,
+            },
+        );
     }
 
     /// Lets the kernel execute the call.
     pub fn let_run(&self, notification: &Notification) {
         let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
-        self.send(seccomp_notif_resp {
-            id: notification.id,
-            val: 0,
-            error: 0,
-            flags,
-        });
+        self.send(
+            notification,
+            seccomp_notif_resp {
+                id: notification.id,
+                val: 0,
+                error: 0,
+                flags,
+            },
+        );
     }
 
-    fn send(&self, mut response: seccomp_notif_resp) {
+    fn send(&self, notification: &Notification, mut response: seccomp_notif_resp) {
+        self.forget(notification.task);
         // SAFETY: the kernel reads one response from the struct, which outlives the call.
-        let outcome = unsafe { requests::send(self.0.as_raw_fd(), &raw mut response) };
+        let outcome = unsafe { requests::send(self.descriptor.as_raw_fd(), &raw mut response) };
         if let Err(errno) = outcome
             && errno != Errno::ENOENT
         {
@@ -160,6 +177,9 @@ impl Listener {
         } else {
             0
         };
+        if answer {
+            self.forget(notification.task);
+        }
         self.add(notification, descriptor, close_on_exec, flags, 0)
     }
 
@@ -196,11 +216,24 @@ impl Listener {
             },
         };
         // SAFETY: the kernel reads the struct, which outlives the call.
-        unsafe { requests::add_descriptor(self.0.as_raw_fd(), &raw const addition) }
+        unsafe { requests::add_descriptor(self.descriptor.as_raw_fd(), &raw const addition) }
     }
 
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd;
-        self.0.as_fd()
+    /// Whether a call of `task` was received and not yet answered: the task waits in the kernel, and nothing but a
+    /// fatal signal takes it out.
+    pub fn is_waiting(&self, task: Pid) -> bool {
+        self.waiting().contains(&task)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Pid>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes, before it is, that the call of `task` is answered.
+    fn forget(&self, task: Pid) {
+        let mut waiting = self.waiting();
+        if let Some(index) = waiting.iter().position(|waiting| *waiting == task) {
+            waiting.swap_remove(index);
+        }
     }
 }

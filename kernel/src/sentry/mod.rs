@@ -70,6 +70,8 @@ pub struct Sentry {
     /// Whether any task was ever given an event descriptor.
     event_descriptors: AtomicBool,
     expected_pins: Mutex<Vec<Expected>>,
+    /// Held by the thread that carries out a pin.
+    pin_turn: Mutex<()>,
     /// Processes of the sentry's namespace that are no tasks.
     spared: Vec<Pid>,
     stats: Stats,
@@ -125,6 +127,7 @@ pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
         watches: watches(&options.driver).attempt("inotify")?,
         event_descriptors: AtomicBool::new(false),
         expected_pins: Mutex::default(),
+        pin_turn: Mutex::default(),
         spared: vec![Pid::this(), server, init],
         stats: Stats::new(options.stats),
         waiting: AtomicUsize::new(0),

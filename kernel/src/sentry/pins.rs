@@ -108,7 +108,15 @@ impl Pin<'_> {
             reply.descriptor.ok_or(Errno::EIO)
         });
         let lent = lent.map_err(Failed::BeforeAnswer)?;
-        let _held = Held::sharing_with(task, &self.sentry.spared).map_err(Failed::BeforeAnswer)?;
+        // One pin at a time: two of one program would wait for one another's threads.
+        let _turn = self
+            .sentry
+            .pin_turn
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_waiting = |thread| self.sentry.listener.is_waiting(thread);
+        let held = Held::sharing_with(task, &self.sentry.spared, is_waiting);
+        let _held = held.map_err(Failed::BeforeAnswer)?;
         let caller = Caller::seize(task).map_err(Failed::BeforeAnswer)?;
         let number =
             self.sentry

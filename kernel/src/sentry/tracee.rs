@@ -33,6 +33,16 @@ impl Seized {
     }
 }
 
+impl Seized {
+    /// `None` if the thread has ended meanwhile.
+    fn if_alive(thread: Pid) -> Option<Result<Seized, Errno>> {
+        match Seized::new(thread) {
+            Err(Errno::ESRCH) => None,
+            seized => Some(seized),
+        }
+    }
+}
+
 impl Drop for Seized {
     fn drop(&mut self) {
         // A thread that ended in the meantime needs no letting go.
@@ -45,37 +55,40 @@ pub struct Held(#[expect(dead_code, reason = "dropped to let the threads go")] V
 
 impl Held {
     /// Stops every thread that shares the memory or the descriptors of `caller`, which itself waits in the kernel.
-    /// `spared` are processes of the sentry's namespace that are no tasks.
-    pub fn sharing_with(caller: Pid, spared: &[Pid]) -> Result<Held, Errno> {
+    /// `spared` are processes of the sentry's namespace that are no tasks. A thread of which `is_waiting` holds waits
+    /// in the kernel for the sentry itself: it does not stop before it is answered, but then before it runs a single
+    /// instruction of the program's. Fails with `EAGAIN` if a thread cannot be stopped in good time.
+    pub fn sharing_with(
+        caller: Pid,
+        spared: &[Pid],
+        is_waiting: impl Fn(Pid) -> bool + Copy,
+    ) -> Result<Held, Errno> {
+        let deadline = Instant::now() + PATIENCE;
         let mut held = Vec::new();
         let mut known = BTreeSet::from([caller]);
         // A thread that starts another before it stops is why this looks again until nothing new is found; threads
         // that stand still start none.
         loop {
-            let mut found = false;
+            let mut new = Vec::new();
             for process in processes(spared)? {
-                if !shares(process, caller)? {
-                    continue;
-                }
-                for thread in threads(process) {
-                    if !known.insert(thread) {
-                        continue;
-                    }
-                    found = true;
-                    match Seized::new(thread) {
-                        Ok(seized) => held.push(seized),
-                        Err(Errno::ESRCH) => continue,
-                        Err(errno) => return Err(errno),
-                    }
+                if shares(process, caller)? {
+                    new.extend(
+                        threads(process)
+                            .into_iter()
+                            .filter(|thread| known.insert(*thread)),
+                    );
                 }
             }
-            let deadline = Instant::now() + PATIENCE;
-            held.retain(|seized| stands_still(seized.0, deadline).is_ok_and(|still| still));
-            if Instant::now() >= deadline {
-                return Err(Errno::EAGAIN);
-            }
-            if !found {
+            if new.is_empty() {
                 return Ok(Held(held));
+            }
+            // All are interrupted before the first is waited for: they stop at the same time.
+            let seized: Result<Vec<Seized>, Errno> =
+                new.into_iter().filter_map(Seized::if_alive).collect();
+            for seized in seized? {
+                if stands_still(seized.0, deadline, is_waiting)? {
+                    held.push(seized);
+                }
             }
         }
     }
@@ -110,14 +123,17 @@ fn shares(process: Pid, caller: Pid) -> Result<bool, Errno> {
     Ok(false)
 }
 
-/// Waits until `thread` has stopped; false if it ended instead.
-fn stands_still(thread: Pid, deadline: Instant) -> Result<bool, Errno> {
+/// Waits until `thread` has stopped, or waits for the sentry; false if it ended instead.
+fn stands_still(
+    thread: Pid,
+    deadline: Instant,
+    is_waiting: impl Fn(Pid) -> bool,
+) -> Result<bool, Errno> {
     let mut pause = Duration::from_micros(1);
     loop {
         match waitpid(thread, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::StillAlive) if Instant::now() >= deadline => {
-                return Err(Errno::ETIMEDOUT);
-            }
+            Ok(WaitStatus::StillAlive) if is_waiting(thread) => return Ok(true),
+            Ok(WaitStatus::StillAlive) if Instant::now() >= deadline => return Err(Errno::EAGAIN),
             Ok(WaitStatus::StillAlive) => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(1));
