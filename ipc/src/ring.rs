@@ -124,25 +124,55 @@ pub enum Wake {
 }
 
 /// How long a consumer looks at the ring before it sleeps. Sleeping and being woken costs several
-/// microseconds; looking costs a processor.
+/// microseconds, and tens on a processor that idles; looking costs a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spin {
-    /// How many times the ring is looked at, with a processor pause between.
-    pub iterations: u32,
+    /// At most this long. Counted in time, because a processor's pause takes from 1 to 140 cycles.
+    pub duration: Duration,
 }
+
+/// Looks at the ring between two looks at the clock.
+const LOOKS: u32 = 32;
 
 impl Spin {
     /// Sleep at once.
-    pub const NONE: Self = Self { iterations: 0 };
+    pub const NONE: Self = Self {
+        duration: Duration::ZERO,
+    };
 
-    /// A spin that fits this machine: none where the peer cannot run at the same time, otherwise
-    /// some tens of microseconds, longer than most driver calls take. Ask once: counting the
+    /// A spin that fits this machine: none where the peer cannot run at the same time, longer than
+    /// light driver calls take where there are two or three processors, and longer than the gaps
+    /// between the calls of a program that starts where there are more. Ask once: counting the
     /// processors reads the process's cgroup.
     pub fn automatic() -> Self {
-        match std::thread::available_parallelism() {
-            Ok(processors) if processors.get() > 1 => Self { iterations: 1000 },
-            _ => Self::NONE,
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            duration: match processors {
+                1 => Duration::ZERO,
+                2 | 3 => Duration::from_micros(50),
+                _ => Duration::from_micros(200),
+            },
         }
+    }
+
+    /// Looks until `ready` or until it took too long; whether it was ready in the end.
+    pub fn until(self, mut ready: impl FnMut() -> bool) -> bool {
+        if ready() {
+            return true;
+        }
+        if self == Self::NONE {
+            return false;
+        }
+        let started = Instant::now();
+        while started.elapsed() < self.duration {
+            for _ in 0..LOOKS {
+                spin_loop();
+                if ready() {
+                    return true;
+                }
+            }
+        }
+        false
     }
 }
 
@@ -333,16 +363,11 @@ impl<T: Entry> Consumer<T> {
         (self.memory.sleeping().as_ptr(), ASLEEP)
     }
 
-    /// Waits until an entry is ready: looks at the ring as often as `spin` says, then sleeps.
+    /// Waits until an entry is ready: looks at the ring as long as `spin` says, then sleeps.
     /// Without a timeout it waits for ever for a peer that died; use the socket, or a timeout and
     /// [`Socket::peer_closed`](crate::Socket::peer_closed), to notice.
     pub fn wait(&mut self, spin: Spin, timeout: Option<Duration>) -> Result<Wake, WaitError> {
-        for _ in 0..spin.iterations {
-            if self.poll()? {
-                return Ok(Wake::Ready);
-            }
-            spin_loop();
-        }
+        spin.until(|| self.is_ready());
         // A deadline too far for the clock to count is no deadline.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {

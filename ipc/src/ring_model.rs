@@ -202,7 +202,7 @@ fn a_wake_made_elsewhere_serves_as_well() {
                 memory.wake_sleeper();
             }
         });
-        assert_eq!(consumer.wait(Spin { iterations: 1 }, None), Ok(Wake::Ready));
+        assert_eq!(consumer.wait(Spin::NONE, None), Ok(Wake::Ready));
         assert_eq!(consumer.pop(), Ok(Some(Numbered(1))));
         assert_eq!(consumer.pop(), Ok(Some(Numbered(2))));
         writer.join().unwrap();

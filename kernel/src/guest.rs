@@ -249,6 +249,17 @@ impl Client {
         self.allocate(device, memory, class, &mut parameters)
     }
 
+    /// Bytes of the memory of `subdevice` that nobody has allocated.
+    pub fn free_memory(&self, subdevice: u32) -> Result<u64> {
+        /// NV2080_CTRL_FB_INFO_INDEX_HEAP_FREE (ctrl2080fb.h): in KiB.
+        const HEAP_FREE: u32 = 0x16;
+        let mut parameters = NV2080_CTRL_FB_GET_INFO_V2_PARAMS::new_zeroed();
+        parameters.fbInfoListSize = 1;
+        parameters.fbInfoList[0].index = HEAP_FREE;
+        self.control(subdevice, NV2080_CTRL_CMD_FB_GET_INFO_V2, &mut parameters)?;
+        Ok(u64::from(parameters.fbInfoList[0].data) << 10)
+    }
+
     /// Maps `length` bytes of `memory` through a fresh description of `node`.
     pub fn map(&self, device: u32, memory: u32, length: usize, node: Node) -> Result<Mapping> {
         let target = open(node)?;

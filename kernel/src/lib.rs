@@ -4,6 +4,7 @@
 //! talks to the driver, is the crate `nvproxy-server`.
 
 pub mod demo;
+pub mod doctor;
 pub mod driver;
 pub mod failure;
 pub mod guest;

@@ -140,7 +140,7 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
     let control =
         control.map_err(|error| Failure::setup(format!("the control socket: {error}")))?;
     match process::run(&options, control) {
-        Ok(()) => Ok(0),
+        Ok(never) => match never {},
         Err(reason) => Err(Failure {
             status: SETUP,
             message: format!("server: {reason}"),

@@ -19,7 +19,10 @@ pub struct HandleTable<T> {
 
 impl<T> Default for HandleTable<T> {
     fn default() -> Self {
-        HandleTable { slots: Slab::new(), generations: Vec::new() }
+        HandleTable {
+            slots: Slab::new(),
+            generations: Vec::new(),
+        }
     }
 }
 
@@ -79,7 +82,11 @@ mod tests {
         assert_eq!(table.get(first), Ok(&"first"));
         assert_eq!(table.remove(first), Ok("first"));
         let second = table.insert("second").unwrap();
-        assert_eq!(first & 0xffff_ffff, second & 0xffff_ffff, "the slot is reused");
+        assert_eq!(
+            first & 0xffff_ffff,
+            second & 0xffff_ffff,
+            "the slot is reused"
+        );
         assert_eq!(table.get(first), Err(Errno::EBADF));
         assert_eq!(table.remove(first), Err(Errno::EBADF));
         assert_eq!(table.get(second), Ok(&"second"));

@@ -81,8 +81,8 @@ pub trait DeviceFile: Send + Sync {
     /// The number that names this description in the parameters of a request.
     fn number(&self) -> Result<i32, Errno>;
 
-    /// Whether the next request can be issued by the event loop itself: false while the host first has to do something
-    /// of its own that an event loop must not wait for.
+    /// Whether the next request can be issued on any thread: false while the host first has to open something that a
+    /// confined thread cannot open.
     fn is_ready(&self) -> bool {
         true
     }

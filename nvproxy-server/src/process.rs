@@ -2,6 +2,7 @@
 //!
 //! It is started by the launcher with one descriptor, its end of the control socket, and ends when the other end does.
 
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,16 +35,25 @@ pub struct Options {
     pub gpus: Vec<u8>,
 }
 
-/// Serves until the sentry is gone. An error is a sentence for the user; the sentry was told it too if it still could be.
-pub fn run(options: &Options, socket: OwnedFd) -> Result<(), String> {
+/// Serves until the sentry is gone, and ends the process. Returns, with a sentence for the user, only if it could not
+/// start.
+pub fn run(options: &Options, socket: OwnedFd) -> Result<Infallible, String> {
     isolate_from_the_terminal()?;
     let prepared = prepare(options);
     let ready = prepared.as_ref().map(|_| ()).map_err(String::clone);
-    let channel = handshake::accept(Socket::from(socket), ready).map_err(|error| error.to_string())?;
+    let channel =
+        handshake::accept(Socket::from(socket), ready).map_err(|error| error.to_string())?;
     let (abi, host) = prepared?;
-    match Server::new(host, abi, channel)?.run() {
-        End::SentryGone => Ok(()),
-        End::Failed(reason) => Err(reason),
+    Server::new(host, abi, channel)?.run(end)
+}
+
+fn end(end: End) -> ! {
+    match end {
+        End::SentryGone => std::process::exit(0),
+        End::Failed(reason) => {
+            tracing::error!("the server cannot go on: {reason}");
+            std::process::exit(1)
+        }
     }
 }
 
@@ -53,7 +63,9 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
         Kind::Host => Arc::new(Driver::new(Path::new("/dev"), &options.gpus)),
         Kind::Simulated => {
             let configuration = Configuration::new(options.version, options.gpus.clone());
-            Arc::new(Simulator::new(configuration).map_err(|error| format!("the simulator: {error}"))?)
+            Arc::new(
+                Simulator::new(configuration).map_err(|error| format!("the simulator: {error}"))?,
+            )
         }
     };
     Ok((abi, host))
@@ -63,9 +75,17 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
 fn isolate_from_the_terminal() -> Result<(), String> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| format!("prctl: {errno}"))?;
     prctl::set_dumpable(false).map_err(|errno| format!("prctl: {errno}"))?;
-    for interruption in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGPIPE] {
+    for interruption in [
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGHUP,
+        Signal::SIGTERM,
+        Signal::SIGTSTP,
+        Signal::SIGPIPE,
+    ] {
         // SAFETY: ignoring a signal installs no handler.
-        unsafe { signal(interruption, SigHandler::SigIgn) }.map_err(|errno| format!("signal: {errno}"))?;
+        unsafe { signal(interruption, SigHandler::SigIgn) }
+            .map_err(|errno| format!("signal: {errno}"))?;
     }
     Ok(())
 }

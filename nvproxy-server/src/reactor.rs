@@ -1,8 +1,8 @@
 //! Where the server sleeps: one `io_uring_enter` that waits for everything.
 //!
-//! Three things wake it: the submission ring's doorbell (a futex in shared memory), a worker that finished (an
-//! eventfd), and the end of the control socket, which means that the sentry is gone. Each is an operation that stays
-//! armed in the ring until it fires, so a sleep costs one system call however often the others fired before.
+//! Two things wake it: the submission ring's doorbell (a futex in shared memory), and the end of the control socket,
+//! which means that the sentry is gone. Each is an operation that stays armed in the ring until it fires, so a sleep
+//! costs one system call.
 //!
 //! `unsafe` is here because the kernel is given addresses that it uses until an operation completes.
 
@@ -11,16 +11,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::{IoUring, opcode, squeue, types};
 use nix::errno::Errno;
-use nix::poll::PollFlags;
-
-/// `FUTEX2_SIZE_U32` of linux/futex.h; without `FUTEX2_PRIVATE`, since the word is shared between processes.
-const FUTEX_32_BITS_SHARED: u32 = 2;
-/// `FUTEX_BITSET_MATCH_ANY` of linux/futex.h.
-const ANY_WAKE: u64 = 0xffff_ffff;
+use ringfence_ipc::{FUTEX_BITSET_ANY, FUTEX_SHARED_U32};
 
 const DOORBELL: u64 = 1;
-const FINISHED: u64 = 2;
-const SOCKET: u64 = 3;
+const SOCKET: u64 = 2;
 
 /// A word in memory that a futex wait sleeps on while it holds `expected`.
 #[derive(Clone, Copy)]
@@ -36,16 +30,21 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Arms the eventfd by which workers tell that they finished, and the control socket's end.
-    pub fn new(finished: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<Reactor> {
-        let mut reactor = Reactor { ring: IoUring::new(8)?, doorbell_armed: false };
+    /// Arms the control socket's end.
+    pub fn new(socket: BorrowedFd<'_>) -> io::Result<Reactor> {
+        let mut reactor = Reactor {
+            ring: IoUring::new(4)?,
+            doorbell_armed: false,
+        };
         if !futex_waits_supported(&reactor.ring)? {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring has no futex operations (Linux 6.7)"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "io_uring has no futex operations here (they came with Linux 6.7)",
+            ));
         }
-        let input = PollFlags::POLLIN.bits() as u32;
-        let hangup = PollFlags::POLLHUP.bits() as u32 | libc::POLLRDHUP as u32;
-        reactor.arm(opcode::PollAdd::new(types::Fd(finished.as_raw_fd()), input).multi(true).build().user_data(FINISHED))?;
-        reactor.arm(opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), hangup).build().user_data(SOCKET))?;
+        let hangup = (libc::POLLHUP | libc::POLLRDHUP) as u32;
+        let poll = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), hangup);
+        reactor.arm(poll.build().user_data(SOCKET))?;
         Ok(reactor)
     }
 
@@ -55,7 +54,12 @@ impl Reactor {
     /// lives. Wakes may be spurious.
     pub fn sleep(&mut self, doorbell: SleepWord) -> io::Result<bool> {
         if !self.doorbell_armed {
-            let wait = opcode::FutexWait::new(doorbell.address, u64::from(doorbell.expected), ANY_WAKE, FUTEX_32_BITS_SHARED);
+            let wait = opcode::FutexWait::new(
+                doorbell.address,
+                u64::from(doorbell.expected),
+                FUTEX_BITSET_ANY,
+                FUTEX_SHARED_U32,
+            );
             self.arm(wait.build().user_data(DOORBELL))?;
             self.doorbell_armed = true;
         }
@@ -65,16 +69,11 @@ impl Reactor {
             Err(error) => return Err(error),
         }
         let mut alive = true;
-        let mut finished_ended = false;
         for completion in self.ring.completion() {
             match completion.user_data() {
                 DOORBELL => self.doorbell_armed = false,
-                FINISHED => finished_ended |= !io_uring::cqueue::more(completion.flags()),
                 _ => alive = false,
             }
-        }
-        if finished_ended {
-            return Err(io::Error::other("the kernel ended the poll of the workers' eventfd"));
         }
         Ok(alive)
     }
@@ -82,7 +81,8 @@ impl Reactor {
     fn arm(&mut self, operation: squeue::Entry) -> io::Result<()> {
         // SAFETY: polls carry no address. A futex wait carries that of a word which, as `sleep` demands, stays mapped
         // for as long as this ring can use it.
-        unsafe { self.ring.submission().push(&operation) }.map_err(|_| io::Error::other("the submission queue is full"))
+        unsafe { self.ring.submission().push(&operation) }
+            .map_err(|_| io::Error::other("the submission queue is full"))
     }
 }
 

@@ -19,7 +19,9 @@ use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
 use crate::host::{Call, DeviceFile, Host};
-use crate::protocol::{ARGUMENT_HANDLES, CLOSED_DESCRIPTOR, Kind, MAXIMUM_DESCRIPTORS, UNUSED_NUMBER};
+use crate::protocol::{
+    ARGUMENT_HANDLES, CLOSED_DESCRIPTOR, Kind, MAXIMUM_DESCRIPTORS, UNUSED_NUMBER,
+};
 
 /// Most descriptor fields that a request's row can have, and so most handles that may follow a request.
 const MAXIMUM_HANDLES_IN_REQUEST: usize = 16;
@@ -142,7 +144,9 @@ impl<F: Files> Context<'_, F> {
         let plan = self.plan(submission.code, node, buffer.bytes())?;
         let pins = Kind::from_wire(submission.kind) != Some(Kind::Ioctl);
         if plan.pins() != pins {
-            return Err(Rejection::Malformed("a pinning request and its kind disagree"));
+            return Err(Rejection::Malformed(
+                "a pinning request and its kind disagree",
+            ));
         }
         let mut carried = carried.into_iter();
         let file = match submission.target {
@@ -200,10 +204,16 @@ impl<F: Files> Context<'_, F> {
         let mut planner = Planner::new(self.abi, node, code, 0).map_err(Rejection::Refused)?;
         let mut known = 0;
         loop {
-            match planner.step(&payload[..known]).map_err(Rejection::Refused)? {
+            match planner
+                .step(&payload[..known])
+                .map_err(Rejection::Refused)?
+            {
                 Step::Complete => break,
                 Step::Fetch(fetch) => {
-                    let end = (fetch.offset as usize).saturating_add(fetch.length as usize).saturating_add(7) & !7;
+                    let end = (fetch.offset as usize)
+                        .saturating_add(fetch.length as usize)
+                        .saturating_add(7)
+                        & !7;
                     if end > payload.len() {
                         return Err(Rejection::Malformed("a payload shorter than its plan"));
                     }
@@ -230,39 +240,53 @@ impl<F: Files> Context<'_, F> {
         let mut substitutions = SmallVec::new();
         for field in &plan.descriptors {
             let at = field.at as usize;
-            let bytes = buffer.bytes().get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-            let number = bytes.map(i32::from_ne_bytes).ok_or(Rejection::Malformed("a descriptor field outside"))?;
+            let bytes = buffer
+                .bytes()
+                .get(at..at + 4)
+                .and_then(|bytes| bytes.try_into().ok());
+            let number = bytes
+                .map(i32::from_ne_bytes)
+                .ok_or(Rejection::Malformed("a descriptor field outside"))?;
             if number < 0 {
                 continue;
             }
             let by = match field.role {
                 Role::Command => {
-                    match *handles.next().ok_or(Rejection::Malformed("too few handles"))? {
+                    match *handles
+                        .next()
+                        .ok_or(Rejection::Malformed("too few handles"))?
+                    {
                         CLOSED_DESCRIPTOR => Substitute::Unused,
                         handle => Substitute::File(self.files.file(handle)?),
                     }
                 }
-                Role::Mapping | Role::Capability if std::mem::take(&mut carried) => Substitute::Carried,
+                Role::Mapping | Role::Capability if std::mem::take(&mut carried) => {
+                    Substitute::Carried
+                }
                 Role::Mapping | Role::Capability => Substitute::Unused,
             };
             substitutions.push(Substitution { at, by });
         }
         if handles.next().is_some() || carried {
-            return Err(Rejection::Malformed("more handles or descriptors than descriptor fields"));
+            return Err(Rejection::Malformed(
+                "more handles or descriptors than descriptor fields",
+            ));
         }
         Ok(substitutions)
     }
 }
 
 impl Prepared {
-    /// Whether the event loop itself can execute this without waiting.
-    pub fn is_prompt(&self) -> bool {
-        !self.plan.may_block()
-            && self.file.is_ready()
-            && self.substitutions.iter().all(|substitution| match &substitution.by {
-                Substitute::File(file) => file.is_ready(),
-                Substitute::Carried | Substitute::Unused => true,
-            })
+    /// Whether the host has all that it takes to issue this on any thread.
+    pub fn is_ready(&self) -> bool {
+        self.file.is_ready()
+            && self
+                .substitutions
+                .iter()
+                .all(|substitution| match &substitution.by {
+                    Substitute::File(file) => file.is_ready(),
+                    Substitute::Carried | Substitute::Unused => true,
+                })
     }
 
     /// Issues the request. What stood in its descriptor fields and the bits that the plan sets on the way in are put
@@ -276,10 +300,17 @@ impl Prepared {
                 lent = Some(descriptor);
                 0
             }),
-            Action::Pinned(issued) => self.substituted(host, |file, call| file.pinned(issued, call)),
+            Action::Pinned(issued) => {
+                self.substituted(host, |file, call| file.pinned(issued, call))
+            }
         };
         let nanoseconds = started.elapsed().as_nanos() as u64;
-        Executed { prepared: self, outcome, lent, nanoseconds }
+        Executed {
+            prepared: self,
+            outcome,
+            lent,
+            nanoseconds,
+        }
     }
 
     fn substituted(
@@ -291,10 +322,15 @@ impl Prepared {
         for Substitution { at, by } in &self.substitutions {
             let number = match (by, &self.carried) {
                 (Substitute::File(file), _) => file.number()?,
-                (Substitute::Carried, Some(carried)) => host.number_of(carried.as_fd()).unwrap_or(UNUSED_NUMBER),
+                (Substitute::Carried, Some(carried)) => {
+                    host.number_of(carried.as_fd()).unwrap_or(UNUSED_NUMBER)
+                }
                 (Substitute::Carried, None) | (Substitute::Unused, _) => UNUSED_NUMBER,
             };
-            originals.push((*at, replace(self.buffer.bytes_mut(), *at, number.to_ne_bytes())));
+            originals.push((
+                *at,
+                replace(self.buffer.bytes_mut(), *at, number.to_ne_bytes()),
+            ));
         }
         let hidden = self.plan.set_bits().map(|(at, bits)| {
             let at = at as usize;
@@ -302,7 +338,11 @@ impl Prepared {
             replace(self.buffer.bytes_mut(), at, (original | bits).to_ne_bytes());
             (at, bits & !original)
         });
-        let call = Call { request: self.code, payload: self.buffer.bytes_mut(), segments: &self.plan.segments };
+        let call = Call {
+            request: self.code,
+            payload: self.buffer.bytes_mut(),
+            segments: &self.plan.segments,
+        };
         let outcome = issue(&*self.file, call);
         if let Some((at, bits)) = hidden {
             let value = read_u64(self.buffer.bytes(), at) & !bits;
@@ -325,12 +365,18 @@ impl Prepared {
 /// Puts `by` at `at` and returns what was there. Offsets come from a plan that was made for these bytes; one outside
 /// them would be a mistake in the tables, and changes nothing.
 fn replace<const N: usize>(bytes: &mut [u8], at: usize, by: [u8; N]) -> [u8; N] {
-    match bytes.get_mut(at..at + N).and_then(|field| <&mut [u8; N]>::try_from(field).ok()) {
+    match bytes
+        .get_mut(at..at + N)
+        .and_then(|field| <&mut [u8; N]>::try_from(field).ok())
+    {
         Some(field) => std::mem::replace(field, by),
         None => by,
     }
 }
 
 fn read_u64(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|field| field.try_into().ok()).map_or(0, u64::from_ne_bytes)
+    bytes
+        .get(at..at + 8)
+        .and_then(|field| field.try_into().ok())
+        .map_or(0, u64::from_ne_bytes)
 }

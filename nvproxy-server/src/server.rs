@@ -1,66 +1,43 @@
 //! The event loop: one thread that drains every request that is ready, then sleeps until something happens.
 //!
-//! A wake handles all submissions that the ring holds and publishes all their completions, and those of workers,
-//! together. Requests that may wait run on workers, so that none delays the rest. The loop's thread lives in the
-//! host's confinement: what it opens for tasks cannot be the target of an ioctl.
+//! A wake handles all submissions that the ring holds and publishes their completions together. No request delays
+//! another: before the loop's thread takes on one that may wait, it lets go of the loop, another thread takes over, and
+//! the first publishes its completion itself when it has it. So a request never changes threads, whether it takes a
+//! microsecond or a second, and a slow one costs no more than the hand-over.
+//!
+//! The threads that lead the loop live in the host's confinement: what they open for tasks cannot be the target of an
+//! ioctl. What has to be opened otherwise, the command descriptors and UVM, is left to [`Pool`]'s threads, and so is
+//! closing, which nobody waits for.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use nix::errno::Errno;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
-use ringfence_ipc::{Completion, FLAG_DESCRIPTOR, ServerChannel, Submission};
+use nvproxy_abi::status::NV_OK;
+use ringfence_ipc::{
+    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, ServerChannel, Socket, Spin, Submission,
+};
 
 use crate::handles::HandleTable;
 use crate::host::{DeviceFile, Host, OpenFlags, Opened, Opener};
-use crate::protocol::{ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS, OPEN_NONBLOCKING, decode_result, encode_result};
+use crate::protocol::{
+    ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS,
+    OPEN_NONBLOCKING, decode_result, encode_result,
+};
 use crate::reactor::{Reactor, SleepWord};
 use crate::request::{Action, Buffer, Context, Descriptors, Executed, Files, Prepared, Rejection};
 use crate::workers::Pool;
 
-/// Threads for requests that may wait. Past this many at once, further ones queue.
+/// Threads that can lead the loop, and so requests that can wait in the driver at once; further ones wait for these.
+const MAXIMUM_LEADERS: usize = 64;
+/// Threads for what a confined thread cannot do, and for closing.
 const MAXIMUM_WORKERS: usize = 64;
-/// Threads for the first opens of GPUs.
-const MAXIMUM_OPENERS: usize = 8;
-/// How often the loop looks for work before it sleeps, on a machine with more than one processor.
-const SPINS: u32 = 2_000;
-
-/// What a worker hands back to the loop.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are requests, and boxing those would cost each an allocation"
-)]
-enum Finished {
-    Executed(Executed),
-    Opened { cookie: u64, node: Node, outcome: Result<Opened, Errno> },
-}
-
-/// Where workers leave what they finished.
-struct Outbox {
-    finished: Mutex<Vec<Finished>>,
-    /// Whether `finished` holds something: looked at while spinning, without taking the lock.
-    any: AtomicBool,
-    wake: EventFd,
-}
-
-impl Outbox {
-    fn put(&self, finished: Finished) {
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
-        self.any.store(true, Ordering::Release);
-        // The counter cannot overflow: the loop resets it far more often than 2^64 times.
-        let _ = self.wake.write(1);
-    }
-
-    fn take(&self) -> Vec<Finished> {
-        self.any.store(false, Ordering::Relaxed);
-        // EAGAIN means that nobody wrote since the last reset.
-        let _ = self.wake.read();
-        std::mem::take(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
+/// Buffers that are kept for further requests.
+const MAXIMUM_SPARE: usize = 64;
 
 /// One description that a task holds.
 struct Entry {
@@ -68,23 +45,46 @@ struct Entry {
     event_granted: bool,
 }
 
-impl Files for HandleTable<Entry> {
-    fn file(&self, handle: u64) -> Result<Arc<dyn DeviceFile>, Errno> {
-        self.get(handle).map(|entry| Arc::clone(&entry.file))
-    }
+/// What the leading thread alone uses.
+struct Lead {
+    submissions: Consumer<Submission>,
+    reactor: Reactor,
+}
+
+/// What every thread uses, for a moment at a time.
+struct Shared {
+    handles: HandleTable<Entry>,
+    completions: Producer<Completion>,
+    spare: Vec<Buffer>,
 }
 
 /// The server of one sandbox.
 pub struct Server {
     host: Arc<dyn Host>,
     abi: &'static Abi,
-    channel: ServerChannel,
-    handles: HandleTable<Entry>,
+    arena: Arena,
+    socket: Socket,
+    lead: Mutex<Lead>,
+    shared: Mutex<Shared>,
     workers: Pool,
-    openers: Pool,
-    outbox: Arc<Outbox>,
-    spare: Vec<Buffer>,
-    spins: u32,
+    /// Threads that wait to lead.
+    followers: AtomicUsize,
+    leaders: AtomicUsize,
+    spin: Spin,
+}
+
+/// What the leader lets go of the loop for.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are requests, and boxing those would cost each an allocation"
+)]
+enum Slow {
+    Request(Prepared),
+    Open {
+        cookie: u64,
+        node: Node,
+        flags: OpenFlags,
+    },
 }
 
 /// Why a server ends.
@@ -96,118 +96,166 @@ pub enum End {
     Failed(String),
 }
 
+impl Files for Server {
+    fn file(&self, handle: u64) -> Result<Arc<dyn DeviceFile>, Errno> {
+        self.shared()
+            .handles
+            .get(handle)
+            .map(|entry| Arc::clone(&entry.file))
+    }
+}
+
 impl Server {
     /// Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
-    pub fn new(host: Arc<dyn Host>, abi: &'static Abi, channel: ServerChannel) -> Result<Server, String> {
-        let outbox = Outbox {
-            finished: Mutex::default(),
-            any: AtomicBool::new(false),
-            wake: EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-                .map_err(|errno| format!("eventfd: {errno}"))?,
-        };
-        let no_thread = |error: std::io::Error| format!("starting a thread: {error}");
-        let workers = Pool::start("worker", MAXIMUM_WORKERS, || ()).map_err(no_thread)?;
-        let confined = Arc::clone(&host);
-        let openers = Pool::start("opener", MAXIMUM_OPENERS, move || {
-            if let Err(reason) = confined.confine() {
-                tracing::error!("an opener could not be confined: {reason}");
-                std::process::abort();
-            }
-        })
-        .map_err(no_thread)?;
-        let no_socket = |error| format!("the control socket: {error}");
-        channel.socket.set_nonblocking(true).map_err(no_socket)?;
+    pub fn new(
+        host: Arc<dyn Host>,
+        abi: &'static Abi,
+        channel: ServerChannel,
+    ) -> Result<Arc<Server>, String> {
+        let ServerChannel {
+            submissions,
+            completions,
+            arena,
+            socket,
+        } = channel;
+        let workers = Pool::start("worker", MAXIMUM_WORKERS)
+            .map_err(|error| format!("starting a thread: {error}"))?;
+        socket
+            .set_nonblocking(true)
+            .map_err(|error| format!("the control socket: {error}"))?;
+        let reactor = Reactor::new(socket.as_fd()).map_err(|error| format!("io_uring: {error}"))?;
         host.confine()?;
-        let spins = if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) { SPINS } else { 0 };
-        Ok(Server {
+        Ok(Arc::new(Server {
             host,
             abi,
-            channel,
-            handles: HandleTable::default(),
+            arena,
+            socket,
+            lead: Mutex::new(Lead {
+                submissions,
+                reactor,
+            }),
+            shared: Mutex::new(Shared {
+                handles: HandleTable::default(),
+                completions,
+                spare: Vec::new(),
+            }),
             workers,
-            openers,
-            outbox: Arc::new(outbox),
-            spare: Vec::new(),
-            spins,
-        })
+            followers: AtomicUsize::new(0),
+            leaders: AtomicUsize::new(1),
+            spin: Spin::automatic(),
+        }))
     }
 
-    /// Serves until the sentry is gone.
-    pub fn run(mut self) -> End {
-        match self.serve() {
-            Ok(()) => End::SentryGone,
-            Err(reason) => End::Failed(reason),
-        }
-    }
-
-    fn serve(&mut self) -> Result<(), String> {
-        let outbox = Arc::clone(&self.outbox);
-        let mut reactor = Reactor::new(outbox.wake.as_fd(), self.channel.socket.as_fd())
-            .map_err(|error| format!("io_uring: {error}"))?;
+    /// Serves until the sentry is gone, and then calls `end` to end the process, on whichever thread leads by then.
+    pub fn run(self: Arc<Self>, end: fn(End) -> !) -> ! {
         loop {
-            if self.drain()? || self.spin()? {
+            self.followers.fetch_add(1, Ordering::SeqCst);
+            let mut lead = self.lead.lock().unwrap_or_else(PoisonError::into_inner);
+            self.followers.fetch_sub(1, Ordering::SeqCst);
+            let slow = self.lead(&mut lead).unwrap_or_else(|reason| end(reason));
+            drop(lead);
+            if self.followers.load(Ordering::SeqCst) == 0 {
+                self.add_leader(end);
+            }
+            match slow {
+                Slow::Request(prepared) => {
+                    let executed = prepared.execute(&*self.host);
+                    self.executed(executed);
+                }
+                Slow::Open {
+                    cookie,
+                    node,
+                    flags,
+                } => self.opened(cookie, node, self.host.open(node, flags)),
+            }
+            self.publish();
+        }
+    }
+
+    /// Starts another thread that can lead, if there are not too many. Without one, the loop waits for the request
+    /// that this thread is about to take on.
+    fn add_leader(self: &Arc<Self>, end: fn(End) -> !) {
+        if self.leaders.fetch_add(1, Ordering::Relaxed) >= MAXIMUM_LEADERS {
+            self.leaders.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let server = Arc::clone(self);
+        if let Err(error) = thread::Builder::new()
+            .name("leader".to_owned())
+            .spawn(move || server.run(end))
+        {
+            self.leaders.fetch_sub(1, Ordering::Relaxed);
+            tracing::warn!("no further leader: {error}");
+        }
+    }
+
+    /// Leads the loop until there is something slow to do.
+    fn lead(self: &Arc<Self>, lead: &mut Lead) -> Result<Slow, End> {
+        loop {
+            let (any, slow) = self.drain(lead).map_err(End::Failed)?;
+            if any {
+                self.publish();
+            }
+            if let Some(slow) = slow {
+                return Ok(slow);
+            }
+            if any
+                || self.spin.until(|| lead.submissions.is_ready())
+                || !lead.submissions.announce_sleep()
+            {
                 continue;
             }
-            if !self.channel.submissions.announce_sleep() {
-                continue;
-            }
-            if self.outbox.any.load(Ordering::Acquire) {
-                self.channel.submissions.cancel_sleep();
-                continue;
-            }
-            let (address, expected) = self.channel.submissions.sleep_word();
-            let alive = reactor.sleep(SleepWord { address, expected }).map_err(|error| format!("io_uring: {error}"))?;
-            self.channel.submissions.cancel_sleep();
-            if !alive {
-                return Ok(());
+            let (address, expected) = lead.submissions.sleep_word();
+            let slept = lead.reactor.sleep(SleepWord { address, expected });
+            lead.submissions.cancel_sleep();
+            match slept {
+                Ok(true) => {}
+                Ok(false) => return Err(End::SentryGone),
+                Err(error) => return Err(End::Failed(format!("io_uring: {error}"))),
             }
         }
     }
 
-    /// Looks for work for a short while before a sleep; true if there is some.
-    fn spin(&mut self) -> Result<bool, String> {
-        for _ in 0..self.spins {
-            if self.channel.submissions.is_ready() || self.outbox.any.load(Ordering::Acquire) {
-                return Ok(true);
-            }
-            std::hint::spin_loop();
-        }
-        Ok(false)
-    }
-
-    /// Handles everything that is ready; true if there was anything.
-    fn drain(&mut self) -> Result<bool, String> {
+    /// Handles what is ready, up to the first that is slow; the flag says whether there was anything.
+    fn drain(self: &Arc<Self>, lead: &mut Lead) -> Result<(bool, Option<Slow>), String> {
         let mut any = false;
-        if self.outbox.any.load(Ordering::Acquire) {
-            for finished in self.outbox.take() {
-                any = true;
-                self.finish(finished);
+        while let Some(submission) = lead
+            .submissions
+            .pop()
+            .map_err(|error| format!("submission ring: {error}"))?
+        {
+            any = true;
+            let carried = self.carried(&submission)?;
+            match self.dispatch(&submission, carried) {
+                Ok(None) => {}
+                Ok(slow) => return Ok((true, slow)),
+                Err(rejection) => self.reject(submission.cookie, rejection),
             }
         }
-        while let Some(submission) = self.channel.submissions.pop().map_err(|error| format!("submission ring: {error}"))? {
-            any = true;
-            self.dispatch(&submission)?;
-        }
-        self.channel.completions.publish();
-        self.channel.completions.ring();
-        Ok(any)
+        Ok((any, None))
     }
 
-    fn dispatch(&mut self, submission: &Submission) -> Result<(), String> {
-        // Descriptors on the socket pair up with submissions by order, so one must be taken even for a request that
-        // is then refused.
+    /// Takes the descriptors that travel beside a submission. They pair up by order, so they are taken even for a
+    /// request that is then refused.
+    fn carried(&self, submission: &Submission) -> Result<Descriptors, String> {
         let count = submission.arguments[ARGUMENT_DESCRIPTORS];
         if count > MAXIMUM_DESCRIPTORS as u64 {
             return Err("a submission with more descriptors than any has".to_owned());
         }
-        let mut carried = Descriptors::new();
-        for _ in 0..count {
-            let received = self.channel.socket.receive();
-            carried.push(received.map_err(|error| format!("the control socket: {error}"))?.1);
-        }
-        let rejection = match Kind::from_wire(submission.kind) {
+        (0..count)
+            .map(|_| self.socket.receive().map(|(_, descriptor)| descriptor))
+            .collect::<Result<Descriptors, _>>()
+            .map_err(|error| format!("the control socket: {error}"))
+    }
+
+    fn dispatch(
+        self: &Arc<Self>,
+        submission: &Submission,
+        carried: Descriptors,
+    ) -> Result<Option<Slow>, Rejection> {
+        match Kind::from_wire(submission.kind) {
             Some(Kind::Open) => self.open(submission),
-            Some(Kind::Close) => self.close(submission),
+            Some(Kind::Close) => self.close(submission).map(|()| None),
             Some(Kind::Ioctl) => self.request(submission, Action::Issue, carried),
             Some(Kind::PinBegin) => self.request(submission, Action::Lend, carried),
             Some(Kind::PinFinish) => {
@@ -215,46 +263,57 @@ impl Server {
                 self.request(submission, Action::Pinned(issued), carried)
             }
             None => Err(Rejection::Malformed("an unknown kind")),
-        };
-        if let Err(rejection) = rejection {
-            let errno = match rejection {
-                Rejection::Errno(errno) => errno,
-                Rejection::Refused(refusal) => {
-                    tracing::warn!("refused after the sentry let it pass: {}", refusal.what);
-                    Errno::EPROTO
-                }
-                Rejection::Malformed(reason) => {
-                    tracing::warn!("malformed message: {reason}");
-                    Errno::EPROTO
-                }
-            };
-            self.complete(completion(submission.cookie, Err(errno)), None);
         }
-        Ok(())
     }
 
-    fn open(&mut self, submission: &Submission) -> Result<(), Rejection> {
-        let node = node_of(submission)?;
-        let flags = OpenFlags { nonblocking: submission.code & OPEN_NONBLOCKING != 0 };
-        let cookie = submission.cookie;
-        let pool = match self.host.opener(node) {
-            Opener::Prompt => {
-                let outcome = self.host.open(node, flags);
-                self.opened(cookie, node, outcome);
-                return Ok(());
+    fn reject(&self, cookie: u64, rejection: Rejection) {
+        let errno = match rejection {
+            Rejection::Errno(errno) => errno,
+            Rejection::Refused(refusal) => {
+                tracing::warn!("refused after the sentry let it pass: {}", refusal.what);
+                Errno::EPROTO
             }
-            Opener::Patient => &self.openers,
-            Opener::Unconfined => &self.workers,
+            Rejection::Malformed(reason) => {
+                tracing::warn!("malformed message: {reason}");
+                Errno::EPROTO
+            }
         };
-        let (host, outbox) = (Arc::clone(&self.host), Arc::clone(&self.outbox));
-        pool.submit(move || outbox.put(Finished::Opened { cookie, node, outcome: host.open(node, flags) }));
-        Ok(())
+        self.complete(completion(cookie, Err(errno)), None);
     }
 
-    fn opened(&mut self, cookie: u64, node: Node, outcome: Result<Opened, Errno>) {
+    fn open(self: &Arc<Self>, submission: &Submission) -> Result<Option<Slow>, Rejection> {
+        let node = node_of(submission)?;
+        let flags = OpenFlags {
+            nonblocking: submission.code & OPEN_NONBLOCKING != 0,
+        };
+        let cookie = submission.cookie;
+        match self.host.opener(node) {
+            Opener::Prompt => self.opened(cookie, node, self.host.open(node, flags)),
+            Opener::Patient => {
+                return Ok(Some(Slow::Open {
+                    cookie,
+                    node,
+                    flags,
+                }));
+            }
+            Opener::Unconfined => {
+                let server = Arc::clone(self);
+                self.workers.submit(move || {
+                    server.opened(cookie, node, server.host.open(node, flags));
+                    server.publish();
+                });
+            }
+        }
+        Ok(None)
+    }
+
+    fn opened(&self, cookie: u64, node: Node, outcome: Result<Opened, Errno>) {
         let stored = outcome.and_then(|Opened { file, granted }| {
             let handle = match file {
-                Some(file) => self.handles.insert(Entry { file, event_granted: false })?,
+                Some(file) => self.shared().handles.insert(Entry {
+                    file,
+                    event_granted: false,
+                })?,
                 None => 0,
             };
             Ok((handle, granted))
@@ -272,61 +331,78 @@ impl Server {
         }
     }
 
-    /// Closing can take long (the driver frees every object of a client), so a worker does it; nobody waits for it.
-    fn close(&mut self, submission: &Submission) -> Result<(), Rejection> {
-        let entry = self.handles.remove(submission.target)?;
+    /// Closing can take long (the driver frees every object of a client), and nobody waits for it.
+    fn close(&self, submission: &Submission) -> Result<(), Rejection> {
+        let entry = self.shared().handles.remove(submission.target)?;
         self.workers.submit(move || drop(entry));
         self.complete(completion(submission.cookie, Ok(0)), None);
         Ok(())
     }
 
-    fn request(&mut self, submission: &Submission, action: Action, carried: Descriptors) -> Result<(), Rejection> {
+    fn request(
+        self: &Arc<Self>,
+        submission: &Submission,
+        action: Action,
+        carried: Descriptors,
+    ) -> Result<Option<Slow>, Rejection> {
         let node = node_of(submission)?;
-        let buffer = self.spare.pop().unwrap_or_default();
-        let context = Context { abi: self.abi, host: &*self.host, files: &self.handles, arena: &self.channel.arena };
-        let prepared: Prepared = context.prepare(submission, node, action, carried, buffer)?;
-        if prepared.is_prompt() {
+        let buffer = self.shared().spare.pop().unwrap_or_default();
+        let context = Context {
+            abi: self.abi,
+            host: &*self.host,
+            files: &**self,
+            arena: &self.arena,
+        };
+        let prepared = context.prepare(submission, node, action, carried, buffer)?;
+        if !prepared.is_ready() {
+            let server = Arc::clone(self);
+            self.workers.submit(move || {
+                let executed = prepared.execute(&*server.host);
+                server.executed(executed);
+                server.publish();
+            });
+            Ok(None)
+        } else if prepared.plan.may_block() {
+            Ok(Some(Slow::Request(prepared)))
+        } else {
             let executed = prepared.execute(&*self.host);
             self.executed(executed);
-        } else {
-            let (host, outbox) = (Arc::clone(&self.host), Arc::clone(&self.outbox));
-            self.workers.submit(move || outbox.put(Finished::Executed(prepared.execute(&*host))));
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, finished: Finished) {
-        match finished {
-            Finished::Executed(executed) => self.executed(executed),
-            Finished::Opened { cookie, node, outcome } => self.opened(cookie, node, outcome),
+            Ok(None)
         }
     }
 
     /// Writes back what the driver left and completes the request.
-    fn executed(&mut self, executed: Executed) {
-        let Executed { prepared, outcome, lent, nanoseconds } = executed;
+    fn executed(&self, executed: Executed) {
+        let Executed {
+            prepared,
+            outcome,
+            lent,
+            nanoseconds,
+        } = executed;
         let mut done = completion(prepared.cookie, outcome);
         done.driver_nanoseconds = nanoseconds;
         let mut descriptor = lent;
         if outcome.is_ok() && prepared.action != Action::Lend {
             let bytes = prepared.buffer.bytes();
             // The range was checked when the request was read from it.
-            if self.channel.arena.write(prepared.payload_offset, bytes).is_ok() {
+            if self.arena.write(prepared.payload_offset, bytes).is_ok() {
                 done.payload_length = bytes.len() as u32;
             }
-            if prepared.plan.makes_event() && prepared.status() == Some(nvproxy_abi::status::NV_OK) {
+            if prepared.plan.makes_event() && prepared.status() == Some(NV_OK) {
                 descriptor = self.grant_event(prepared.handle);
             }
         }
         self.complete(done, descriptor);
-        if self.spare.len() < 64 {
-            self.spare.push(prepared.buffer);
+        let mut shared = self.shared();
+        if shared.spare.len() < MAXIMUM_SPARE {
+            shared.spare.push(prepared.buffer);
         }
     }
 
     /// The event descriptor of the description that `handle` names, unless its tasks have it already.
-    fn grant_event(&mut self, handle: u64) -> Option<OwnedFd> {
-        let entry = self.handles.get_mut(handle).ok()?;
+    fn grant_event(&self, handle: u64) -> Option<OwnedFd> {
+        let mut shared = self.shared();
+        let entry = shared.handles.get_mut(handle).ok()?;
         if entry.event_granted {
             return None;
         }
@@ -343,9 +419,11 @@ impl Server {
     }
 
     /// Stages a completion, with the descriptor that travels beside it.
-    fn complete(&mut self, mut done: Completion, descriptor: Option<OwnedFd>) {
+    fn complete(&self, mut done: Completion, descriptor: Option<OwnedFd>) {
+        // Under the lock, since descriptors pair up with completions by order.
+        let mut shared = self.shared();
         if let Some(descriptor) = descriptor {
-            match self.channel.socket.send(done.cookie, descriptor.as_fd()) {
+            match self.socket.send(done.cookie, descriptor.as_fd()) {
                 Ok(()) => done.flags |= u32::from(FLAG_DESCRIPTOR),
                 Err(error) => {
                     tracing::warn!("a descriptor could not be passed: {error}");
@@ -355,16 +433,32 @@ impl Server {
         }
         // The ring has room for every request in flight: the sentry has no more of them than it has entries. A sentry
         // that breaks this loses completions of its own.
-        if let Err(error) = self.channel.completions.stage(&done) {
+        if let Err(error) = shared.completions.stage(&done) {
             tracing::warn!("a completion is lost: {error}");
         }
+    }
+
+    /// Shows the sentry what was completed, and wakes it if it sleeps.
+    fn publish(&self) {
+        let mut shared = self.shared();
+        shared.completions.publish();
+        shared.completions.ring();
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn completion(cookie: u64, outcome: Result<i32, Errno>) -> Completion {
-    Completion { cookie, result: encode_result(outcome), ..Completion::default() }
+    Completion {
+        cookie,
+        result: encode_result(outcome),
+        ..Completion::default()
+    }
 }
 
 fn node_of(submission: &Submission) -> Result<Node, Rejection> {
-    Node::from_wire(submission.arguments[ARGUMENT_NODE]).ok_or(Rejection::Malformed("an unknown node"))
+    Node::from_wire(submission.arguments[ARGUMENT_NODE])
+        .ok_or(Rejection::Malformed("an unknown node"))
 }

@@ -1,8 +1,8 @@
-//! Threads for what the event loop must not wait for.
+//! Threads for what the event loop cannot or need not do itself.
 //!
 //! A [`Pool`] grows when a job finds no thread idle and never beyond its limit; jobs past that queue up. New threads are
 //! started by the pool's own, never by the thread that submits: a Landlock domain is inherited by the threads that a
-//! thread starts, and the event loop lives in one that most workers must not share.
+//! thread starts, and the event loop lives in one that the workers must not share.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,16 +30,19 @@ struct State {
 }
 
 impl Pool {
-    /// A pool of up to `limit` threads. The first one runs `prepare` before any job, and what it does to its thread
-    /// (entering a Landlock domain, say) holds for all the others, which descend from it.
-    pub fn start(name: &'static str, limit: usize, prepare: impl FnOnce() + Send + 'static) -> std::io::Result<Pool> {
-        let shared = Arc::new(Shared { name, limit, state: Mutex::default(), work: Condvar::new() });
+    /// A pool of up to `limit` threads. What the calling thread has done to itself by now holds for them all.
+    pub fn start(name: &'static str, limit: usize) -> std::io::Result<Pool> {
+        let shared = Arc::new(Shared {
+            name,
+            limit,
+            state: Mutex::default(),
+            work: Condvar::new(),
+        });
         shared.lock().threads = 1;
         let first = Arc::clone(&shared);
-        thread::Builder::new().name(name.to_owned()).spawn(move || {
-            prepare();
-            first.run();
-        })?;
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || first.run())?;
         Ok(Pool { shared })
     }
 
@@ -69,7 +72,10 @@ impl Shared {
                 }
                 return job;
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .work
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -77,7 +83,10 @@ impl Shared {
     /// the next job wait, nothing worse.
     fn grow(self: &Arc<Self>, state: &mut State) {
         let shared = Arc::clone(self);
-        match thread::Builder::new().name(self.name.to_owned()).spawn(move || shared.run()) {
+        match thread::Builder::new()
+            .name(self.name.to_owned())
+            .spawn(move || shared.run())
+        {
             Ok(_) => state.threads += 1,
             Err(error) => tracing::warn!("no further {} thread: {error}", self.name),
         }
@@ -96,7 +105,7 @@ mod tests {
 
     #[test]
     fn jobs_that_wait_for_one_another_all_run() {
-        let pool = Pool::start("test", 8, || ()).unwrap();
+        let pool = Pool::start("test", 8).unwrap();
         let together = Arc::new(Barrier::new(8));
         let (done, finished) = mpsc::channel();
         for number in 0..8 {

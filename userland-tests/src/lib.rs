@@ -1,1 +1,144 @@
-//! Under construction.
+//! Running programs in a sandbox, for the end-to-end tests: where the executables are, and what came of a run.
+//!
+//! The tests run the `ringfence` executable as a user does, with the simulated driver, and mostly a program of this
+//! package, `guest`, in it. A guest checks what only it can see and prints the rest, so that a test compares exit
+//! status, stdout and stderr with what they have to be.
+
+pub mod processes;
+
+use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long anything may take before it counts as hanging. No test measures time; this only ends those that fail.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The exit status as a shell would give it: 128+N for signal N.
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// A run that ended with status 0, printed this and nothing to stderr.
+    pub fn printing(stdout: &str) -> Ended {
+        Ended {
+            status: 0,
+            stdout: stdout.to_owned(),
+            stderr: String::new(),
+        }
+    }
+
+    /// A run that printed only this line to stderr.
+    pub fn failing(status: i32, line: &str) -> Ended {
+        Ended {
+            status,
+            stdout: String::new(),
+            stderr: format!("{line}\n"),
+        }
+    }
+}
+
+/// `ringfence run --driver sim -- guest SCENARIO…`
+pub fn guest<S: AsRef<OsStr>>(scenario: &[S]) -> Command {
+    guest_with(&[], scenario)
+}
+
+/// The same with further options for `ringfence run`.
+pub fn guest_with<S: AsRef<OsStr>>(options: &[&str], scenario: &[S]) -> Command {
+    let mut command = ringfence_run(options);
+    command.arg(guest_program()).args(scenario);
+    command
+}
+
+/// `ringfence run --driver sim OPTIONS… --`
+pub fn ringfence_run(options: &[&str]) -> Command {
+    let mut command = Command::new(ringfence_program());
+    command.args(["run", "--driver", "sim"]).args(options);
+    command.arg("--").stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end. One that hangs is killed, and the test fails.
+pub fn finish(command: &mut Command) -> Ended {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    wait_for(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
+}
+
+/// Waits for a command that was started with pipes for its output.
+pub fn wait_for(child: Child) -> Ended {
+    let process = Pid::from_raw(child.id() as i32);
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = match receiver.recv_timeout(LIMIT) {
+        Ok(output) => output.expect("output of the child"),
+        Err(RecvTimeoutError::Timeout) => {
+            let _ = kill(process, Signal::SIGKILL);
+            let output = receiver.recv_timeout(LIMIT);
+            panic!("it hung and was killed: {output:?}");
+        }
+        Err(RecvTimeoutError::Disconnected) => unreachable!("the thread sends before it ends"),
+    };
+    let signalled = || output.status.signal().map(|signal| 128 + signal);
+    Ended {
+        status: output.status.code().or_else(signalled).expect("a status or a signal"),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Waits until `condition` holds; fails the test if it does not come to hold.
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The guest's executable, which cargo builds for the tests of this package.
+pub fn guest_program() -> PathBuf {
+    executables().join("guest")
+}
+
+/// The `ringfence` executable. Cargo does not build it for the tests of another package, so this does, once.
+pub fn ringfence_program() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(build_ringfence).clone()
+}
+
+fn build_ringfence() -> PathBuf {
+    let directory = executables();
+    let profile = match directory.file_name().and_then(OsStr::to_str) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", "ringfence", "--bin", "ringfence"])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
+        .args(["--profile", profile, "--target-dir"])
+        .arg(directory.parent().expect("a target directory"))
+        .status();
+    assert!(
+        status.as_ref().is_ok_and(|status| status.success()),
+        "building ringfence: {status:?}"
+    );
+    directory.join("ringfence")
+}
+
+/// Where cargo puts executables: the tests' own are one directory further down, in `deps`.
+fn executables() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let directory = test.parent().and_then(|deps| deps.parent());
+    directory.expect("a directory for executables").to_owned()
+}

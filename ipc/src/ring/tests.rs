@@ -217,7 +217,9 @@ fn the_sleep_word_is_the_doorbell_word() {
 fn waiting_ends_with_the_timeout_or_at_once() {
     let (mut producer, mut consumer, memory) = ring();
     let short = Some(Duration::from_millis(1));
-    let spin = Spin { iterations: 3 };
+    let spin = Spin {
+        duration: Duration::from_micros(3),
+    };
     assert_eq!(consumer.wait(spin, short), Ok(Wake::TimedOut));
     assert_eq!(
         consumer.wait(spin, Some(Duration::ZERO)),

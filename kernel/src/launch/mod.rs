@@ -30,9 +30,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, Pid, execv, fork};
 use ringfence_ipc::Socket;
 
 use crate::driver::Driver;
@@ -127,21 +128,38 @@ fn build(options: &Options, command: &[CString], mask: &signals::Mask) -> Result
     })
 }
 
-/// Starts this executable again, as the server.
+/// Starts this executable again, as the server, without waiting until it has started.
 fn start_server(options: &Options, control: OwnedFd) -> Result<Pid, Failure> {
-    use std::os::unix::process::CommandExt;
-    let mut command = std::process::Command::new("/proc/self/exe");
-    command
-        .arg0("ringfence-nvproxy-server")
-        .arg("nvproxy-server")
-        .args(options.driver.to_arguments());
+    let mut arguments = vec![
+        OsString::from("ringfence-nvproxy-server"),
+        OsString::from("nvproxy-server"),
+    ];
+    arguments.extend(
+        options
+            .driver
+            .to_arguments()
+            .into_iter()
+            .map(OsString::from),
+    );
     if let Some(log) = &options.log {
-        command.arg("--log").arg(log);
+        arguments.extend([OsString::from("--log"), log.into()]);
     }
-    // The control socket is the server's standard input: the one descriptor that it is given.
-    command.stdin(control).stdout(std::process::Stdio::null());
-    let server = command.spawn().attempt("starting the server")?;
-    Ok(Pid::from_raw(server.id() as i32))
+    let arguments = c_strings(&arguments)?;
+    // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
+    match unsafe { fork() }.attempt("starting the server")? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            // The control socket is the server's standard input: the one descriptor that it is given. If this fails
+            // the socket closes, which the sentry reports.
+            let executed = nix::unistd::dup2_stdin(&control)
+                .and_then(|()| execv(c"/proc/self/exe", &arguments));
+            eprintln!(
+                "ringfence: starting the server: {}",
+                executed.err().unwrap_or(Errno::ENOEXEC)
+            );
+            std::process::exit(i32::from(SETUP))
+        }
+    }
 }
 
 /// Waits for the sentry, passing on the signals that are meant for the program, and returns its exit status.

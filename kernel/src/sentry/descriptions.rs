@@ -94,8 +94,7 @@ pub enum Registered {
 /// Everything that the sandbox's tasks hold.
 #[derive(Debug, Default)]
 pub struct Descriptions {
-    /// In the kernel's order.
-    witnesses: RwLock<Vec<Arc<Witness>>>,
+    witnesses: RwLock<Witnesses>,
     /// What each descriptor number meant last, in whichever task: right nearly always, and checked always.
     guesses: Mutex<HashMap<RawFd, Arc<Witness>>>,
     inodes: RwLock<HashMap<Inode, Arc<Description>>>,
@@ -117,12 +116,7 @@ impl Descriptions {
     pub fn register(&self, granted: &OwnedFd, of: &Arc<Description>) -> Result<Registered, Errno> {
         match Witness::new(granted, Arc::clone(of)) {
             Ok(witness) => {
-                let mut witnesses = write(&self.witnesses);
-                let at = witnesses.partition_point(|other| {
-                    // A witness whose description is gone is out of order anyway, and about to be swept.
-                    other.compare(Pid::this(), granted.as_raw_fd()) == Ok(Ordering::Greater)
-                });
-                witnesses.insert(at, Arc::new(witness));
+                write(&self.witnesses).insert(witness, granted);
                 Ok(Registered::Witnessed)
             }
             Err(Errno::EPERM) => {
@@ -197,7 +191,7 @@ impl Descriptions {
                 Err(errno) => return Err(errno),
             }
         }
-        let found = search(&read(&self.witnesses), task, descriptor)?;
+        let found = read(&self.witnesses).search(task, descriptor)?;
         Ok(found.map(|witness| {
             let description = Arc::clone(&witness.of);
             let mut guesses = lock(&self.guesses);
@@ -212,19 +206,7 @@ impl Descriptions {
     /// Forgets the descriptions that no task has any more, and returns those of them that nothing else leads to.
     pub fn sweep(&self) -> Vec<Arc<Description>> {
         let mut witnesses = write(&self.witnesses);
-        let mut gone = Vec::new();
-        witnesses.retain(|witness| {
-            let is_gone = witness.is_gone();
-            if is_gone {
-                gone.push(Arc::clone(&witness.of));
-            }
-            !is_gone
-        });
-        gone.retain(|description| {
-            !witnesses
-                .iter()
-                .any(|witness| Arc::ptr_eq(&witness.of, description))
-        });
+        let gone = witnesses.take_gone();
         drop(witnesses);
         if !gone.is_empty() {
             lock(&self.guesses).retain(|_, witness| {
@@ -247,32 +229,77 @@ const MAXIMUM_TASK_DESCRIPTORS: usize = 1024;
 /// Descriptor numbers for which a guess is kept.
 const MAXIMUM_GUESSES: usize = 4096;
 
-/// Binary search in the kernel's order. A witness whose description is gone says nothing about the order; its
-/// neighbours are asked instead.
-fn search(
-    witnesses: &[Arc<Witness>],
-    task: Pid,
-    descriptor: RawFd,
-) -> Result<Option<Arc<Witness>>, Errno> {
-    let (mut low, mut high) = (0, witnesses.len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let mut asked = middle;
-        let ordering = loop {
-            match witnesses[asked].compare(task, descriptor) {
-                Err(Errno::ENOENT) if asked + 1 < high => asked += 1,
-                Err(Errno::ENOENT) => break None,
-                ordering => break Some(ordering?),
+/// Witnesses in the kernel's order of what they recognize.
+#[derive(Debug, Default)]
+struct Witnesses {
+    ordered: Vec<Arc<Witness>>,
+    /// What witnesses recognized that were found to have nothing left to recognize.
+    gone: Vec<Arc<Description>>,
+}
+
+impl Witnesses {
+    /// Puts `witness` in its place, which is that of `description`.
+    fn insert(&mut self, witness: Witness, description: &OwnedFd) {
+        let (mut low, mut high) = (0, self.ordered.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.ordered[middle].compare(Pid::this(), description.as_raw_fd()) {
+                Ok(Ordering::Greater) => low = middle + 1,
+                Ok(_) => high = middle,
+                // Its description is gone: it says nothing about the order any more, and would mislead.
+                Err(_) => {
+                    self.gone.push(Arc::clone(&self.ordered.remove(middle).of));
+                    high -= 1;
+                }
             }
-        };
-        match ordering {
-            Some(Ordering::Equal) => return Ok(Some(Arc::clone(&witnesses[asked]))),
-            // The task's description comes before the witness's.
-            Some(Ordering::Less) | None => high = middle,
-            Some(Ordering::Greater) => low = asked + 1,
         }
+        self.ordered.insert(low, Arc::new(witness));
     }
-    Ok(None)
+
+    /// The witness that recognizes `descriptor` of `task`. Where one has nothing left to recognize, which says nothing
+    /// about the order, its neighbours are asked instead.
+    fn search(&self, task: Pid, descriptor: RawFd) -> Result<Option<Arc<Witness>>, Errno> {
+        let (mut low, mut high) = (0, self.ordered.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut asked = middle;
+            let ordering = loop {
+                match self.ordered[asked].compare(task, descriptor) {
+                    Err(Errno::ENOENT) if asked + 1 < high => asked += 1,
+                    Err(Errno::ENOENT) => break None,
+                    ordering => break Some(ordering?),
+                }
+            };
+            match ordering {
+                Some(Ordering::Equal) => return Ok(Some(Arc::clone(&self.ordered[asked]))),
+                // The task's description comes before the witness's.
+                Some(Ordering::Less) | None => high = middle,
+                Some(Ordering::Greater) => low = asked + 1,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes out what is gone; returns the descriptions that no other witness recognizes.
+    fn take_gone(&mut self) -> Vec<Arc<Description>> {
+        let mut gone = std::mem::take(&mut self.gone);
+        self.ordered.retain(|witness| {
+            let is_gone = witness.is_gone();
+            if is_gone {
+                gone.push(Arc::clone(&witness.of));
+            }
+            !is_gone
+        });
+        gone.retain(|description| {
+            !self
+                .ordered
+                .iter()
+                .any(|witness| Arc::ptr_eq(&witness.of, description))
+        });
+        gone.sort_by_key(|description| description.handle);
+        gone.dedup();
+        gone
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -368,6 +395,29 @@ mod tests {
                 .unwrap();
             assert_eq!(handle_of(identified), Some(*handle));
         }
+    }
+
+    #[test]
+    fn the_order_survives_opens_and_closes_in_turn() {
+        let descriptions = Descriptions::default();
+        let mut held: Vec<(u64, OwnedFd)> = Vec::new();
+        let mut swept = 0;
+        for handle in 1..=400u64 {
+            let event: OwnedFd = EventFd::new().unwrap().into();
+            descriptions.register(&event, &description(handle)).unwrap();
+            held.push((handle, event));
+            if handle % 3 != 0 {
+                drop(held.swap_remove((handle as usize * 7) % held.len()));
+            }
+            if handle % 50 == 0 {
+                swept += descriptions.sweep().len();
+            }
+            for (handle, event) in &held {
+                let identified = descriptions.identify(Pid::this(), event.as_raw_fd(), false);
+                assert_eq!(handle_of(identified.unwrap()), Some(*handle));
+            }
+        }
+        assert_eq!(swept, 400 - held.len());
     }
 
     #[test]

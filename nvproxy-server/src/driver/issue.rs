@@ -16,8 +16,16 @@ use crate::host::Call;
 /// Every segment, and every pointer field, must lie inside the payload: the plan's validation has seen to that, and
 /// it is checked again here (`EFAULT`), because a mistake would let the driver write to memory of this process.
 pub fn ioctl(descriptor: &OwnedFd, call: Call<'_>) -> Result<i32, Errno> {
-    let Call { request, payload, segments } = call;
-    let inside = |at: u32, length: u32| (at as usize).checked_add(length as usize).is_some_and(|end| end <= payload.len());
+    let Call {
+        request,
+        payload,
+        segments,
+    } = call;
+    let inside = |at: u32, length: u32| {
+        (at as usize)
+            .checked_add(length as usize)
+            .is_some_and(|end| end <= payload.len())
+    };
     if !segments.iter().all(|segment| {
         inside(segment.offset, segment.length) && segment.pointer_at.is_none_or(|at| inside(at, 8))
     }) {
@@ -27,7 +35,9 @@ pub fn ioctl(descriptor: &OwnedFd, call: Call<'_>) -> Result<i32, Errno> {
     let base = payload.as_mut_ptr() as u64;
     let mut originals: SmallVec<[(usize, [u8; 8]); 4]> = SmallVec::new();
     for segment in segments {
-        let Some(at) = segment.pointer_at else { continue };
+        let Some(at) = segment.pointer_at else {
+            continue;
+        };
         let field = &mut payload[at as usize..at as usize + 8];
         let mut original = [0; 8];
         original.copy_from_slice(field);
@@ -39,8 +49,13 @@ pub fn ioctl(descriptor: &OwnedFd, call: Call<'_>) -> Result<i32, Errno> {
     // SAFETY: the argument and every buffer that a pointer field of it names lie inside `payload`, which is borrowed
     // exclusively for the length of the call; the driver's tables say that the driver follows no other field as a
     // pointer and reads and writes no more than the segments' lengths.
-    let result =
-        unsafe { libc::ioctl(descriptor.as_raw_fd(), libc::Ioctl::from(request), payload.as_mut_ptr()) };
+    let result = unsafe {
+        libc::ioctl(
+            descriptor.as_raw_fd(),
+            libc::Ioctl::from(request),
+            payload.as_mut_ptr(),
+        )
+    };
     let outcome = Errno::result(result);
 
     for (at, original) in originals {

@@ -47,7 +47,11 @@ struct Presence(#[expect(dead_code, reason = "held for the driver to find, never
 impl Driver {
     /// The driver whose nodes lie in `devices` (`/dev`), restricted to the GPUs with the minor numbers `gpus`.
     pub fn new(devices: &Path, gpus: &[u8]) -> Driver {
-        let number = |name: &str| nix::sys::stat::stat(&devices.join(name)).ok().map(|status| status.st_rdev);
+        let number = |name: &str| {
+            nix::sys::stat::stat(&devices.join(name))
+                .ok()
+                .map(|status| status.st_rdev)
+        };
         Driver {
             devices: devices.to_owned(),
             gpus: gpus.to_vec(),
@@ -58,7 +62,11 @@ impl Driver {
     }
 
     fn presence(&self, gpu: u8) -> Option<Arc<Presence>> {
-        self.presences.lock().unwrap_or_else(PoisonError::into_inner).get(&gpu)?.upgrade()
+        self.presences
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&gpu)?
+            .upgrade()
     }
 
     /// The presence of `gpu`, made if there is none. The first one initializes the GPU, which can take seconds.
@@ -67,7 +75,10 @@ impl Driver {
             return Ok(presence);
         }
         let opened = Arc::new(Presence(self.open_node(Node::Gpu(gpu), OFlag::empty())?));
-        let mut presences = self.presences.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut presences = self
+            .presences
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         presences.insert(gpu, Arc::downgrade(&opened));
         Ok(opened)
     }
@@ -77,7 +88,11 @@ impl Driver {
     }
 
     fn open_node(&self, node: Node, flags: OFlag) -> Result<OwnedFd, Errno> {
-        open(&self.path(node), OFlag::O_RDWR | OFlag::O_CLOEXEC | flags, Mode::empty())
+        open(
+            &self.path(node),
+            OFlag::O_RDWR | OFlag::O_CLOEXEC | flags,
+            Mode::empty(),
+        )
     }
 }
 
@@ -89,8 +104,10 @@ impl Host for Driver {
             .and_then(|ruleset| ruleset.restrict_self())
             .map_err(|error| format!("Landlock: {error}"))?;
         if !is_enforced(&restricted) {
-            tracing::warn!("this kernel's Landlock cannot withhold ioctl on devices (it came with Linux 6.10): \
-                            a task's mapping descriptors are held back by the seccomp filter alone");
+            tracing::warn!(
+                "this kernel's Landlock cannot withhold ioctl on devices (it came with Linux 6.10): \
+                            a task's mapping descriptors are held back by the seccomp filter alone"
+            );
         }
         Ok(())
     }
@@ -106,16 +123,30 @@ impl Host for Driver {
     fn open(&self, node: Node, flags: OpenFlags) -> Result<Opened, Errno> {
         let presence = match node {
             Node::Uvm => {
-                return Ok(Opened { file: None, granted: self.open_node(node, OFlag::empty())? });
+                return Ok(Opened {
+                    file: None,
+                    granted: self.open_node(node, OFlag::empty())?,
+                });
             }
             Node::Gpu(gpu) if !self.gpus.contains(&gpu) => return Err(Errno::ENODEV),
             Node::Gpu(gpu) => Some(self.ensure_presence(gpu)?),
             Node::Control => None,
         };
-        let nonblocking = if flags.nonblocking { OFlag::O_NONBLOCK } else { OFlag::empty() };
+        let nonblocking = if flags.nonblocking {
+            OFlag::O_NONBLOCK
+        } else {
+            OFlag::empty()
+        };
         let granted = self.open_node(node, nonblocking)?;
-        let file = CommandFile { path: self.path(node), command: OnceLock::new(), _presence: presence };
-        Ok(Opened { file: Some(Arc::new(file)), granted })
+        let file = CommandFile {
+            path: self.path(node),
+            command: OnceLock::new(),
+            _presence: presence,
+        };
+        Ok(Opened {
+            file: Some(Arc::new(file)),
+            granted,
+        })
     }
 
     fn carried(&self, descriptor: OwnedFd) -> Result<Arc<dyn DeviceFile>, Errno> {
@@ -126,8 +157,11 @@ impl Host for Driver {
     }
 
     fn number_of(&self, descriptor: BorrowedFd<'_>) -> Result<i32, Errno> {
-        let Some(number) = character_device(&descriptor)? else { return Err(Errno::EBADF) };
-        let of_a_gpu_here = || u8::try_from(minor(number)).is_ok_and(|gpu| gpu == 255 || self.gpus.contains(&gpu));
+        let Some(number) = character_device(&descriptor)? else {
+            return Err(Errno::EBADF);
+        };
+        let of_a_gpu_here =
+            || u8::try_from(minor(number)).is_ok_and(|gpu| gpu == 255 || self.gpus.contains(&gpu));
         match major(number) {
             FRONTEND_MAJOR if of_a_gpu_here() => Ok(descriptor.as_raw_fd()),
             other if Some(other) == self.capabilities => Ok(descriptor.as_raw_fd()),
@@ -145,7 +179,8 @@ fn is_enforced(status: &RestrictionStatus) -> bool {
 /// The device number behind `descriptor`, or `None` if it is no character device.
 fn character_device(descriptor: &impl std::os::fd::AsFd) -> Result<Option<u64>, Errno> {
     let status = fstat(descriptor)?;
-    let is_character_device = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+    let is_character_device =
+        SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
     Ok(is_character_device.then_some(status.st_rdev))
 }
 
@@ -190,7 +225,9 @@ impl DeviceFile for CommandFile {
     }
 
     fn lend(&self) -> Result<OwnedFd, Errno> {
-        self.command()?.try_clone().map_err(|error| error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
+        self.command()?
+            .try_clone()
+            .map_err(|error| error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
     }
 
     fn pinned(&self, issued: Result<i32, Errno>, _call: Call<'_>) -> Result<i32, Errno> {

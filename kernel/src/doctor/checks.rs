@@ -1,0 +1,182 @@
+//! The table: what Ringfence needs of this machine, what it loses without, and how to get it.
+
+use super::probes;
+use super::report::{Finding, Outcome};
+use crate::failure::Failure;
+
+/// What `ringfence run` is without the thing that a check is about.
+enum Without {
+    /// It cannot work.
+    Unusable,
+    /// It works, and loses this.
+    Loses(&'static str),
+}
+
+/// One need.
+pub struct Check {
+    name: &'static str,
+    /// Says what was found, or why it was not.
+    probe: fn() -> Result<String, Failure>,
+    without: Without,
+    remedy: &'static str,
+}
+
+impl Check {
+    /// Tries it.
+    pub fn perform(&self) -> Finding {
+        let failure = match (self.probe)() {
+            Ok(detail) => return Finding::plain(self.name, Outcome::Ok, detail),
+            Err(failure) => failure.message,
+        };
+        let finding = match self.without {
+            Without::Unusable => Finding::plain(self.name, Outcome::Missing, failure),
+            Without::Loses(what) => {
+                Finding::plain(self.name, Outcome::Weakness, format!("{failure}; {what}"))
+            }
+        };
+        finding.with_remedy(self.remedy)
+    }
+}
+
+/// Every need of the kernel, each before those that build on it.
+pub const ALL: [Check; 16] = [
+    Check {
+        name: "architecture",
+        probe: probes::architecture,
+        without: Without::Unusable,
+        remedy: "use an x86-64 machine and an x86-64 ringfence",
+    },
+    Check {
+        name: "user namespaces",
+        probe: probes::user_namespace,
+        without: Without::Unusable,
+        remedy: "sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0, raise \
+                 user.max_user_namespaces; in a container, a seccomp profile that permits unshare and, for root, the \
+                 capabilities SETUID, SETGID and SETFCAP",
+    },
+    Check {
+        name: "process namespaces and /proc",
+        probe: probes::process_namespace,
+        without: Without::Unusable,
+        remedy: "raise user.max_pid_namespaces; in a container, do not mask /proc (docker run --security-opt \
+                 systempaths=unconfined) and permit mount",
+    },
+    Check {
+        name: "mounts and mount_setattr",
+        probe: probes::mounts,
+        without: Without::Unusable,
+        remedy: "use Linux 5.12 or later; in a container, a seccomp and an AppArmor profile that permit mount",
+    },
+    Check {
+        name: "seccomp notification",
+        probe: probes::notification,
+        without: Without::Unusable,
+        remedy: "use Linux 5.19 or later with CONFIG_SECCOMP_FILTER, and leave any sandbox that has a seccomp listener \
+                 of its own",
+    },
+    Check {
+        name: "seccomp descriptor injection",
+        probe: probes::injection,
+        without: Without::Unusable,
+        remedy: "mend seccomp notification; use Linux 5.14 or later (SECCOMP_ADDFD_FLAG_SEND)",
+    },
+    Check {
+        name: "kcmp",
+        probe: probes::kcmp,
+        without: Without::Unusable,
+        remedy: "use a kernel with CONFIG_KCMP; in a container, a seccomp profile that permits kcmp",
+    },
+    Check {
+        name: "pidfd_getfd",
+        probe: probes::descriptor_copy,
+        without: Without::Unusable,
+        remedy: "sysctl kernel.yama.ptrace_scope below 3; in a container, a seccomp profile that permits pidfd_getfd",
+    },
+    Check {
+        name: "pidfd of a thread",
+        probe: probes::descriptor_copy_of_thread,
+        without: Without::Loses(
+            "requests to nvidia-uvm or to the simulated driver fail in all threads but a program's first",
+        ),
+        remedy: "use Linux 6.9 or later",
+    },
+    Check {
+        name: "process_vm_readv, _writev",
+        probe: probes::task_memory,
+        without: Without::Unusable,
+        remedy: "sysctl kernel.yama.ptrace_scope below 3; in a container, a seccomp profile that permits both",
+    },
+    Check {
+        name: "ptrace",
+        probe: probes::ptrace,
+        without: Without::Unusable,
+        remedy: "sysctl kernel.yama.ptrace_scope below 3; in a container, a seccomp profile that permits ptrace",
+    },
+    Check {
+        name: "io_uring with futexes",
+        probe: probes::io_uring,
+        without: Without::Unusable,
+        remedy: "use Linux 6.7 or later, sysctl kernel.io_uring_disabled=0; in a container, a seccomp profile that \
+                 permits io_uring",
+    },
+    Check {
+        name: "sealed memory files",
+        probe: probes::sealed_memory,
+        without: Without::Unusable,
+        remedy: "sysctl vm.memfd_noexec below 2; use a kernel with CONFIG_MEMFD_CREATE",
+    },
+    Check {
+        name: "inotify",
+        probe: probes::inotify,
+        without: Without::Unusable,
+        remedy: "raise fs.inotify.max_user_instances and fs.inotify.max_user_watches",
+    },
+    Check {
+        name: "Landlock IOCTL_DEV",
+        probe: probes::landlock,
+        without: Without::Loses(
+            "a program's descriptors of GPU nodes could issue ioctls, which the seccomp filter alone then stops",
+        ),
+        remedy: "use Linux 6.10 or later, started with landlock among its security modules (lsm=landlock,...)",
+    },
+    Check {
+        name: "a sandbox",
+        probe: probes::sandbox,
+        without: Without::Unusable,
+        remedy: "mend what else is missing; if nothing is, this is a defect of Ringfence",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(probe: fn() -> Result<String, Failure>, without: Without) -> Finding {
+        let check = Check {
+            name: "thing",
+            probe,
+            without,
+            remedy: "buy one",
+        };
+        check.perform()
+    }
+
+    #[test]
+    fn what_was_found_needs_no_remedy() {
+        let found = check(|| Ok("there".to_owned()), Without::Unusable);
+        assert_eq!(found, Finding::plain("thing", Outcome::Ok, "there"));
+    }
+
+    #[test]
+    fn what_was_not_found_comes_with_its_cost_and_remedy() {
+        let absent = || Err(Failure::setup("gone"));
+        assert_eq!(
+            check(absent, Without::Unusable),
+            Finding::plain("thing", Outcome::Missing, "gone").with_remedy("buy one")
+        );
+        assert_eq!(
+            check(absent, Without::Loses("a wall less")),
+            Finding::plain("thing", Outcome::Weakness, "gone; a wall less").with_remedy("buy one")
+        );
+    }
+}

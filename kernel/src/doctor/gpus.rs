@@ -1,0 +1,152 @@
+//! NVIDIA's driver on this machine: whether there are tables for it, which GPUs it has, and whether this user may open
+//! their nodes. All that `--driver auto` looks at, and each thing that it would stop at.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::str::FromStr;
+
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+use nvproxy_abi::Abi;
+use nvproxy_abi::node::Node;
+use nvproxy_abi::version::DriverVersion;
+
+use super::report::{Finding, Outcome};
+use crate::driver::{Gpu, host_gpus, host_version};
+use crate::failure::{Attempt, Failure};
+
+/// One finding for the driver, one for each GPU and one for each node.
+pub fn examine() -> Vec<Finding> {
+    let Some(version) = host_version() else {
+        let detail = "none (/sys/module/nvidia/version is missing): run simulates one";
+        let remedy = "to use a GPU, load the module nvidia";
+        return vec![Finding::plain("NVIDIA driver", Outcome::Note, detail).with_remedy(remedy)];
+    };
+    let mut findings = vec![driver(&version)];
+    let mut nodes = vec![Node::Control, Node::Uvm];
+    match host_gpus() {
+        Ok(gpus) => {
+            findings.extend(of_gpus(&gpus));
+            nodes.extend(gpus.iter().map(|gpu| Node::Gpu(gpu.minor)));
+        }
+        Err(failure) => findings.push(
+            Finding::plain("GPUs", Outcome::Missing, failure.message).with_remedy(
+                "in a container, let /proc/driver/nvidia be seen; else use --driver sim",
+            ),
+        ),
+    }
+    findings.extend(
+        nodes
+            .into_iter()
+            .map(|node| of_node(Path::new("/dev"), node)),
+    );
+    findings
+}
+
+fn driver(version: &str) -> Finding {
+    match tables(version) {
+        Ok(branch) => {
+            let detail = format!("{version}, with the tables of branch {branch}");
+            Finding::plain("NVIDIA driver", Outcome::Ok, detail)
+        }
+        Err(failure) => {
+            let remedy = "install a release of that branch, or use --driver sim";
+            Finding::plain("NVIDIA driver", Outcome::Missing, failure.message).with_remedy(remedy)
+        }
+    }
+}
+
+/// The branch whose tables describe this release.
+fn tables(version: &str) -> Result<u16, Failure> {
+    let parsed = DriverVersion::from_str(version).attempt(format_args!("'{version}'"))?;
+    let abi = Abi::for_version(&parsed).map_err(|error| Failure::setup(error.to_string()))?;
+    Ok(abi.branch())
+}
+
+fn of_gpus(gpus: &[Gpu]) -> Vec<Finding> {
+    if gpus.is_empty() {
+        let detail = "the driver has none; a program finds none";
+        let remedy = "see what the kernel's log says of NVRM";
+        return vec![Finding::plain("GPUs", Outcome::Weakness, detail).with_remedy(remedy)];
+    }
+    let findings = gpus.iter().enumerate().map(|(index, gpu)| {
+        let detail = format!("{}, {}", gpu.model, gpu.uuid);
+        Finding::plain(format!("GPU {index}"), Outcome::Ok, detail)
+    });
+    findings.collect()
+}
+
+/// `devices` is where the nodes lie.
+fn of_node(devices: &Path, node: Node) -> Finding {
+    let path = devices.join(node.file_name());
+    let finding =
+        |outcome, detail: &str| Finding::plain(path.display().to_string(), outcome, detail);
+    let missing = |detail: &str| finding(Outcome::Missing, detail);
+    let create = "create it with nvidia-modprobe -c 0 -u; in a container, pass it in";
+    match access(&path, AccessFlags::R_OK | AccessFlags::W_OK) {
+        Err(Errno::ENOENT) => missing("does not exist").with_remedy(create),
+        Err(Errno::EACCES | Errno::EPERM) => missing("this user may not read and write it")
+            .with_remedy("run as a user who may; in a container, allow the device"),
+        Err(errno) => missing(errno.desc()).with_remedy(create),
+        Ok(()) if is_character_device(&path) => finding(Outcome::Ok, "can be read and written"),
+        Ok(()) => missing("is no device").with_remedy(create),
+    }
+}
+
+fn is_character_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_releases_with_tables_will_do() {
+        let known = driver("580.159.04");
+        let expected = "580.159.04, with the tables of branch 580";
+        assert_eq!(
+            known,
+            Finding::plain("NVIDIA driver", Outcome::Ok, expected)
+        );
+        assert_eq!(driver("535.54.03").outcome, Outcome::Missing);
+        assert_eq!(driver("nonsense").outcome, Outcome::Missing);
+    }
+
+    #[test]
+    fn gpus_are_numbered_in_their_order() {
+        let gpu = |minor, uuid: &str| Gpu {
+            minor,
+            uuid: uuid.to_owned(),
+            model: "H100".to_owned(),
+        };
+        assert_eq!(
+            of_gpus(&[gpu(1, "GPU-a"), gpu(0, "GPU-b")]),
+            [
+                Finding::plain("GPU 0", Outcome::Ok, "H100, GPU-a"),
+                Finding::plain("GPU 1", Outcome::Ok, "H100, GPU-b"),
+            ]
+        );
+        assert_eq!(of_gpus(&[])[0].outcome, Outcome::Weakness);
+    }
+
+    #[test]
+    fn nodes_have_to_be_devices() {
+        let devices = std::env::temp_dir().join(format!("ringfence-doctor-{}", std::process::id()));
+        fs::create_dir(&devices).unwrap();
+        std::os::unix::fs::symlink("/dev/null", devices.join("nvidiactl")).unwrap();
+        fs::write(devices.join("nvidia0"), "").unwrap();
+        let found = |node| {
+            let finding = of_node(&devices, node);
+            (finding.outcome, finding.detail)
+        };
+        let device = found(Node::Control);
+        let file = found(Node::Gpu(0));
+        let nothing = found(Node::Uvm);
+        fs::remove_dir_all(&devices).unwrap();
+        assert_eq!(device, (Outcome::Ok, "can be read and written".to_owned()));
+        assert_eq!(file, (Outcome::Missing, "is no device".to_owned()));
+        assert_eq!(nothing, (Outcome::Missing, "does not exist".to_owned()));
+    }
+}

@@ -1,0 +1,58 @@
+//! `ringfence doctor`: whether `ringfence run` can work on this machine, and what to do if not.
+//!
+//! What Ringfence needs of the kernel is tried, not looked up: the probes call the functions that the launcher, the
+//! sentry and the server call, in children that leave nothing behind. A version number would say what a kernel has, but
+//! not what a container's seccomp profile, a security module or a sysctl takes away again. What it needs of NVIDIA's
+//! driver is read without opening a GPU, which could take seconds.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`checks`] | the table: what is needed, what for, and how to get it |
+//! | [`probes`] | how each need is tried |
+//! | [`child`] | processes in which to try |
+//! | [`gpus`] | NVIDIA's driver, its GPUs and their nodes |
+//! | [`report`] | what was found, as text and as JSON |
+
+mod checks;
+mod child;
+mod gpus;
+mod probes;
+mod report;
+
+use std::io::Write;
+
+use self::report::{Finding, Outcome, Report};
+use crate::driver::{Choice, Driver, Selection};
+
+/// Prints to stdout what was found, as text or as a JSON object. Returns the exit status: 0 if `ringfence run` can work
+/// here, 1 if it cannot.
+///
+/// The calling process must have one thread; otherwise what takes a child to be tried is reported as missing.
+pub fn run(json: bool) -> u8 {
+    let report = examine();
+    let text = if json {
+        report.to_json()
+    } else {
+        report.to_string()
+    };
+    // Whoever closed stdout is not interested, and still gets the status.
+    let _ = writeln!(std::io::stdout(), "{text}");
+    u8::from(!report.usable())
+}
+
+fn examine() -> Report {
+    let mut findings = vec![kernel()];
+    findings.extend(checks::ALL.iter().map(checks::Check::perform));
+    findings.extend(gpus::examine());
+    let driver = Driver::choose(Choice::Auto, &Selection::All);
+    Report::new(findings, driver)
+}
+
+/// The kernel's release, which decides nothing: whoever reads the rest may want to know.
+fn kernel() -> Finding {
+    let detail = match std::fs::read_to_string("/proc/sys/kernel/osrelease") {
+        Ok(release) => format!("Linux {}", release.trim()),
+        Err(error) => format!("unknown: /proc/sys/kernel/osrelease: {error}"),
+    };
+    Finding::plain("kernel", Outcome::Note, detail)
+}

@@ -1,0 +1,342 @@
+//! How each need is tried: by what needs it, wherever that can be called alone.
+//!
+//! Each probe returns what it found, or why it found nothing. What would change the calling process is tried in a child,
+//! most of it in a user namespace, since there the sentry and the server live: they have rights over their tasks that
+//! an ordinary user lacks, and lack rights on the host that root has.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+
+use caps::{CapSet, Capability};
+use landlock::{AccessFs, LandlockStatus, Ruleset, RulesetAttr, RulesetStatus};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::prctl::set_no_new_privs;
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getegid, geteuid, gettid};
+use nvproxy_server::reactor::Reactor;
+use ringfence_ipc::Socket;
+use ringfence_ipc::region::Region;
+
+use super::child;
+use crate::failure::{Attempt, Failure};
+use crate::seccomp::listener::{self, Listener};
+use crate::sentry::link;
+use crate::sentry::memory::{self, Write as MemoryWrite};
+use crate::sentry::releases::Watches;
+use crate::system_calls::{
+    Shared, compare_with_registered, forbid_devices, pidfd_getfd, pidfd_open, share, signal_mask,
+};
+
+/// What a probe found, or why it found nothing.
+type Found = Result<String, Failure>;
+
+const NONE: Option<&str> = None;
+
+pub fn architecture() -> Found {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok("x86_64".to_owned()),
+        other => Err(Failure::setup(other)),
+    }
+}
+
+pub fn user_namespace() -> Found {
+    if geteuid().is_root() {
+        // The launcher maps all of root's ids, which takes these outside the namespace (user_namespaces(7)).
+        for capability in [
+            Capability::CAP_SETUID,
+            Capability::CAP_SETGID,
+            Capability::CAP_SETFCAP,
+        ] {
+            if !caps::has_cap(None, CapSet::Effective, capability).attempt("capabilities")? {
+                return Err(Failure::setup(format!("root without {capability}")));
+            }
+        }
+    }
+    child::attempt(|| {
+        enter(CloneFlags::empty())?;
+        let may_mount = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN);
+        if may_mount.attempt("capabilities")? {
+            Ok("can be created".to_owned())
+        } else {
+            Err(Failure::setup("can be created, but give no rights"))
+        }
+    })
+}
+
+pub fn process_namespace() -> Found {
+    child::attempt(|| {
+        enter(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
+        child::attempt(|| {
+            make_mounts_private()?;
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+            mount(Some("proc"), "/proc", Some("proc"), flags, NONE).attempt("mounting /proc")?;
+            let own = fs::read_link("/proc/self").attempt("/proc/self")?;
+            if own == Path::new("1") {
+                Ok("can be created and mounted".to_owned())
+            } else {
+                let own = own.display();
+                Err(Failure::setup(format!("/proc calls process 1 {own}")))
+            }
+        })
+    })
+}
+
+/// Covers `/dev` and forbids devices on a mount there, as the launcher does.
+pub fn mounts() -> Found {
+    child::attempt(|| {
+        enter(CloneFlags::CLONE_NEWNS)?;
+        make_mounts_private()?;
+        let null = "/dev/null";
+        mount(Some(null), null, NONE, MsFlags::MS_BIND, NONE).attempt("binding /dev/null")?;
+        forbid_devices(c"/dev/null").attempt("mount_setattr")?;
+        match File::open(null).map_err(|error| error.kind()) {
+            Err(ErrorKind::PermissionDenied) => {}
+            _ => return Err(Failure::setup("a mount without devices lets one be opened")),
+        }
+        mount(Some("tmpfs"), "/dev", Some("tmpfs"), MsFlags::empty(), NONE)
+            .attempt("mounting a tmpfs")?;
+        Ok("devices can be bound and made useless".to_owned())
+    })
+}
+
+pub fn notification() -> Found {
+    child::attempt(|| {
+        set_no_new_privs().attempt("no_new_privs")?;
+        listener::install().attempt("a filter with a listener and killable waits")?;
+        Ok("a filter with a listener and killable waits".to_owned())
+    })
+}
+
+/// Answers a task's open with a descriptor of this process's choice.
+pub fn injection() -> Found {
+    child::attempt(|| {
+        enter_if_possible();
+        let (ours, theirs) = Socket::pair().attempt("socketpair")?;
+        let supervise = |_| {
+            let (_, descriptor) = ours.receive().attempt("no filter in the task")?;
+            let listener = Listener::new(descriptor);
+            let notification = listener.receive().attempt("receiving a notification")?;
+            let notification =
+                notification.ok_or_else(|| Failure::setup("no notification came"))?;
+            let (mut granted, grant) = std::io::pipe().attempt("pipe")?;
+            listener
+                .add_descriptor(&notification, grant.as_fd(), true, true)
+                .attempt("SECCOMP_IOCTL_NOTIF_ADDFD")?;
+            drop(grant);
+            granted
+                .read_exact(&mut [0])
+                .attempt("the task has another descriptor than it was given")?;
+            Ok("an open was answered with another descriptor".to_owned())
+        };
+        child::with_task(move || open_under_filter(&theirs), supervise)
+    })
+}
+
+/// Writes a byte to what an open of `/dev/null` gives under the filter. The supervisor notices what fails.
+fn open_under_filter(supervisor: &Socket) {
+    if set_no_new_privs().is_err() {
+        return;
+    }
+    let Ok(filter) = listener::install() else {
+        return;
+    };
+    if supervisor.send(0, filter.as_fd()).is_err() {
+        return;
+    }
+    let opened = OpenOptions::new().read(true).write(true).open("/dev/null");
+    if let Ok(mut opened) = opened {
+        let _ = opened.write_all(&[0]);
+    }
+}
+
+pub fn kcmp() -> Found {
+    child::attempt(|| {
+        enter_if_possible();
+        let (reader, _writer) = std::io::pipe().attempt("pipe")?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).attempt("epoll_create")?;
+        epoll
+            .add(&reader, EpollEvent::new(EpollFlags::EPOLLIN, 0))
+            .attempt("epoll_ctl")?;
+        let number = reader.as_raw_fd();
+        child::with_task(nothing, |task| {
+            let shared = share(task, Pid::this(), Shared::Memory).attempt("kcmp")?;
+            let same = compare_with_registered(task, number, epoll.0.as_fd(), number)
+                .attempt("kcmp with KCMP_EPOLL_TFD")?;
+            // A forked child has a memory of its own and its parent's descriptions.
+            if !shared && same.is_eq() {
+                Ok("memory and epoll targets were compared".to_owned())
+            } else {
+                Err(Failure::setup("wrong answers"))
+            }
+        })
+    })
+}
+
+pub fn descriptor_copy() -> Found {
+    child::attempt(|| {
+        enter_if_possible();
+        let (reader, _writer) = std::io::pipe().attempt("pipe")?;
+        let number = reader.as_raw_fd();
+        child::with_task(nothing, |task| {
+            let pidfd = pidfd_open(task).attempt("pidfd_open")?;
+            pidfd_getfd(pidfd.as_fd(), number).attempt("pidfd_getfd")?;
+            Ok("a task's descriptor was duplicated".to_owned())
+        })
+    })
+}
+
+pub fn descriptor_copy_of_thread() -> Found {
+    child::attempt(|| {
+        let (reader, _writer) = std::io::pipe().attempt("pipe")?;
+        let (sender, receiver) = mpsc::channel();
+        // It lives as long as this process, which is not long.
+        std::thread::spawn(move || {
+            let _ = sender.send(gettid());
+            std::thread::park();
+        });
+        let thread = receiver.recv().attempt("starting a thread")?;
+        let pidfd = pidfd_open(thread).attempt("pidfd_open of a thread")?;
+        pidfd_getfd(pidfd.as_fd(), reader.as_raw_fd()).attempt("pidfd_getfd")?;
+        Ok("a descriptor of one was duplicated".to_owned())
+    })
+}
+
+pub fn task_memory() -> Found {
+    child::attempt(|| {
+        enter_if_possible();
+        let value = *b"unchanged";
+        // A forked child has its own copy at the same address.
+        let address = std::hint::black_box(&raw const value) as u64;
+        child::with_task(nothing, |task| {
+            let bytes = b"rewritten";
+            memory::write(task, &[MemoryWrite { address, bytes }]).attempt("process_vm_writev")?;
+            let mut seen = [0; 9];
+            memory::read(task, address, &mut seen).attempt("process_vm_readv")?;
+            if seen == *bytes {
+                Ok("a task's memory was written and read".to_owned())
+            } else {
+                Err(Failure::setup("what was written was not read"))
+            }
+        })
+    })
+}
+
+/// Stops a task and reads its state, as is done for ioctls that pin memory. It does not go on: it may have been stopped
+/// anywhere, not in a call that waits for an answer.
+pub fn ptrace() -> Found {
+    child::attempt(|| {
+        enter_if_possible();
+        child::with_task(nothing, |task| {
+            ptrace::seize(task, ptrace::Options::PTRACE_O_TRACESYSGOOD).attempt("PTRACE_SEIZE")?;
+            ptrace::interrupt(task).attempt("PTRACE_INTERRUPT")?;
+            match waitpid(task, Some(WaitPidFlag::__WALL)).attempt("waitpid")? {
+                WaitStatus::PtraceEvent(..) => {}
+                other => return Err(Failure::setup(format!("no stop, but {other:?}"))),
+            }
+            ptrace::getregs(task).attempt("PTRACE_GETREGS")?;
+            signal_mask(task).attempt("PTRACE_GETSIGMASK")?;
+            Ok("a task was seized and stopped".to_owned())
+        })
+    })
+}
+
+pub fn io_uring() -> Found {
+    child::attempt(|| {
+        enter_if_possible();
+        let (socket, _peer) = Socket::pair().attempt("socketpair")?;
+        Reactor::new(socket.as_fd()).attempt("io_uring")?;
+        Ok("a ring with futex operations was set up".to_owned())
+    })
+}
+
+pub fn sealed_memory() -> Found {
+    Region::create(link::geometry()).attempt("a region")?;
+    Ok("a region was created and sealed".to_owned())
+}
+
+pub fn inotify() -> Found {
+    child::attempt(|| {
+        enter_if_possible();
+        let watches = Watches::new().attempt("inotify_init")?;
+        let node = Path::new("/dev/null");
+        watches.watch_node(node).attempt("inotify_add_watch")?;
+        Ok("a device node was watched".to_owned())
+    })
+}
+
+pub fn landlock() -> Found {
+    child::attempt(|| {
+        let status = Ruleset::default()
+            .handle_access(AccessFs::IoctlDev)
+            .and_then(|ruleset| ruleset.create())
+            .and_then(|ruleset| ruleset.restrict_self())
+            .attempt("Landlock")?;
+        if status.ruleset == RulesetStatus::FullyEnforced {
+            return Ok("ioctl on devices can be withheld".to_owned());
+        }
+        Err(Failure::setup(match status.landlock {
+            LandlockStatus::NotEnabled => "Landlock is built in, but not enabled".to_owned(),
+            LandlockStatus::NotImplemented => "this kernel has no Landlock".to_owned(),
+            LandlockStatus::Available { effective_abi, .. } => {
+                format!("Landlock's ABI is {} and not 5", effective_abi as u8)
+            }
+        }))
+    })
+}
+
+/// Runs a program in a sandbox: this very executable, which says its version.
+pub fn sandbox() -> Found {
+    child::attempt(|| {
+        let executable = "/proc/self/exe";
+        let arguments = ["run", "--driver=sim", "--", executable, "--version"];
+        let output = Command::new(executable)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .attempt("ringfence run")?;
+        if output.status.success() {
+            return Ok("a program ran in one, with the simulated driver".to_owned());
+        }
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let reason = errors.lines().rfind(|line| !line.trim().is_empty());
+        Err(Failure::setup(match reason {
+            Some(reason) => reason.trim_start_matches("ringfence: ").to_owned(),
+            None => format!("ringfence run: {}", output.status),
+        }))
+    })
+}
+
+/// Moves the calling process, which must have one thread, into a user namespace and those of `also`. Only the caller's
+/// own ids are mapped, which takes no right that root may lack, and is enough to try things.
+fn enter(also: CloneFlags) -> Result<(), Failure> {
+    let (user, group) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER).attempt("a user namespace")?;
+    for (path, text) in [
+        ("/proc/self/setgroups", "deny".to_owned()),
+        ("/proc/self/uid_map", format!("{user} {user} 1")),
+        ("/proc/self/gid_map", format!("{group} {group} 1")),
+    ] {
+        fs::write(path, text).attempt(path)?;
+    }
+    unshare(also).attempt("namespaces in a user namespace")
+}
+
+/// Takes the sentry's place, or fails quietly: another check says that.
+fn enter_if_possible() {
+    let _ = enter(CloneFlags::empty());
+}
+
+fn make_mounts_private() -> Result<(), Failure> {
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(NONE, "/", NONE, flags, NONE).attempt("making mounts private")
+}
+
+/// What a task does that need only be there.
+fn nothing() {}

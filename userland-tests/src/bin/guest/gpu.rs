@@ -1,0 +1,72 @@
+//! What nearly every scenario starts with: a client with a GPU.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use nvproxy_abi::node::Node;
+use nvproxy_abi::number::*;
+use ringfence::guest::{Client, Result, open};
+
+/// Handles of objects; any numbers do.
+pub const DEVICE: u32 = 0x1000;
+pub const SUBDEVICE: u32 = 0x1001;
+pub const MEMORY: u32 = 0x1002;
+
+pub const MIB: u64 = 1 << 20;
+pub const GIB: u64 = 1 << 30;
+/// The memory of a simulated GPU.
+pub const ALL: u64 = 80 * GIB;
+
+/// How long what happens behind the program's back may take before it counts as not happening.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A client with the first GPU.
+pub struct Gpu {
+    pub client: Client,
+    /// The GPU's own node.
+    pub node: File,
+}
+
+impl Gpu {
+    /// Allocates a client, and a device and subdevice of the first GPU.
+    pub fn open() -> Result<Gpu> {
+        let client = Client::new()?;
+        let node = open(Node::Gpu(0))?;
+        client.register(&node)?;
+        let first = client.probed_gpus()?.first().copied().unwrap_or_default();
+        let instance = client.attach(first)?;
+        client.device(instance, DEVICE, SUBDEVICE)?;
+        Ok(Gpu { client, node })
+    }
+
+    /// Allocates memory of the GPU.
+    pub fn allocate(&self, memory: u32, bytes: u64) -> Result<()> {
+        self.client.memory(DEVICE, memory, NV01_MEMORY_LOCAL_USER, bytes)
+    }
+
+    /// Allocates memory of the host.
+    pub fn allocate_system(&self, memory: u32, bytes: u64) -> Result<()> {
+        self.client.memory(DEVICE, memory, NV01_MEMORY_SYSTEM, bytes)
+    }
+
+    /// Frees an object below the device.
+    pub fn free(&self, object: u32) -> Result<()> {
+        self.client.free(DEVICE, object)
+    }
+
+    /// Bytes of the GPU's memory that nobody has allocated.
+    pub fn free_memory(&self) -> Result<u64> {
+        self.client.free_memory(SUBDEVICE)
+    }
+
+    /// Waits until the GPU has this much free memory.
+    pub fn wait_for_free_memory(&self, bytes: u64) -> Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        while self.free_memory()? != bytes {
+            let free = self.free_memory()?;
+            assert!(Instant::now() < deadline, "{free} bytes of GPU memory are free, not {bytes}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! The program that the end-to-end tests run in a sandbox: one scenario per run.
+//!
+//! A scenario checks what only the program itself can see, and prints the rest for the test to compare. What goes wrong
+//! ends it with a panic or an error, and so with a status that no test accepts.
+
+mod concurrency;
+mod confinement;
+mod descriptors;
+mod gpu;
+mod limits;
+mod pins;
+mod pointers;
+mod refusals;
+mod releases;
+mod sharing;
+mod signals;
+mod tasks;
+mod unified_memory;
+mod walk;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+/// How a scenario ends.
+type Outcome = Result<(), Box<dyn Error>>;
+/// A scenario, given its arguments.
+type Scenario = fn(&[String]) -> Outcome;
+
+const SCENARIOS: &[(&str, Scenario)] = &[
+    ("blocking", concurrency::blocking),
+    ("processes", concurrency::processes),
+    ("shared-client", concurrency::shared_client),
+    ("threads", concurrency::threads),
+    ("ways-around", confinement::ways_around),
+    ("held", confinement::held),
+    ("native-opens", confinement::native_opens),
+    ("raced-open", confinement::raced_open),
+    ("visible", confinement::visible),
+    ("bad-descriptors", descriptors::bad),
+    ("memory-limit", limits::memory),
+    ("pin-private", pins::private),
+    ("pin-shared", pins::shared),
+    ("pin-refused", pins::refused),
+    ("pin-among-threads", pins::among_threads),
+    ("pin-from-two-threads", pins::from_two_threads),
+    ("pin-during-blocking", pins::during_blocking),
+    ("pin-under-signals", pins::under_signals),
+    ("bad-pointers", pointers::bad),
+    ("statuses", refusals::statuses),
+    ("unknown", refusals::unknown),
+    ("close", releases::close),
+    ("close-events", releases::close_events),
+    ("generations", releases::generations),
+    ("killed", releases::killed),
+    ("export", sharing::export),
+    ("pass", sharing::pass),
+    ("busy", signals::busy),
+    ("counting", signals::counting),
+    ("handler", signals::handler),
+    ("idle", signals::idle),
+    ("raise", signals::raise),
+    ("duplicates", tasks::duplicates),
+    ("exec", tasks::exec),
+    ("exec-closed", tasks::exec_closed),
+    ("exec-inherited", tasks::exec_inherited),
+    ("fork", tasks::fork),
+    ("spawn", tasks::spawn),
+    ("uvm", unified_memory::walk),
+    ("walk", walk::walk),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let name = arguments.first().map_or("", String::as_str);
+    let Some((_, scenario)) = SCENARIOS.iter().find(|(known, _)| *known == name) else {
+        eprintln!("guest: no scenario '{name}'");
+        return ExitCode::from(2);
+    };
+    match scenario(arguments.get(1..).unwrap_or_default()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("guest: {name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

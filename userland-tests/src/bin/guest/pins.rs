@@ -1,0 +1,226 @@
+//! Memory of the program's own that the driver pins.
+//!
+//! `unsafe` is here for signal handlers and for mappings.
+
+use std::io::{Read, Write};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use nix::errno::Errno;
+use nvproxy_abi::node::Node;
+use nvproxy_abi::number::*;
+use nvproxy_abi::structs::class::NV_OS_DESC_MEMORY_ALLOCATION_PARAMS;
+use ringfence::guest::Result;
+use zerocopy::FromZeros;
+
+use crate::Outcome;
+use crate::concurrency::during_a_long_request;
+use crate::gpu::{DEVICE, Gpu, MEMORY, MIB};
+use crate::refusals::word;
+
+const LENGTH: usize = 64 << 10;
+
+/// Memory to be pinned.
+struct Pages(*mut u8);
+
+// SAFETY: it is an address and nothing more.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    fn new(sharing: libc::c_int) -> Result<Pages> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, sharing | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), LENGTH, protection, flags, -1, 0) };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last().into());
+        }
+        Ok(Pages(address.cast()))
+    }
+}
+
+fn pin(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
+    gpu.client.pin(&gpu.node, DEVICE, memory, pages.0, LENGTH)
+}
+
+/// Pins, asks the driver for the object, and frees it.
+fn pin_and_free(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
+    pin(gpu, memory, pages)?;
+    assert_eq!(word(pin(gpu, memory, pages)), "NV_ERR_INSERT_DUPLICATE_NAME", "the object is there");
+    gpu.free(memory)
+}
+
+fn pins_once(sharing: libc::c_int) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(sharing)?;
+    println!("pinned: {}", word(pin(&gpu, MEMORY, &pages)));
+    println!("again: {}", word(pin(&gpu, MEMORY, &pages)));
+    println!("freed: {}", word(gpu.free(MEMORY)));
+    for _ in 0..20 {
+        pin_and_free(&gpu, MEMORY, &pages)?;
+    }
+    println!("by class: {}", word(pin_by_class(&gpu, MEMORY, &pages)));
+    let descriptors = std::fs::read_dir("/proc/self/fd")?.count();
+    pin(&gpu, MEMORY + 1, &pages)?;
+    assert_eq!(std::fs::read_dir("/proc/self/fd")?.count(), descriptors, "a descriptor was left");
+    println!("then: {}", word(gpu.allocate(MEMORY + 2, MIB)));
+    Ok(())
+}
+
+/// The other request that pins: NV_ESC_RM_ALLOC.
+fn pin_by_class(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
+    let mut parameters = NV_OS_DESC_MEMORY_ALLOCATION_PARAMS::new_zeroed();
+    (parameters.descriptor, parameters.limit) = (pages.0 as u64, LENGTH as u64 - 1);
+    gpu.client.allocate(DEVICE, memory, NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, &mut parameters)
+}
+
+/// Private memory, in a program of one thread.
+pub fn private(_: &[String]) -> Outcome {
+    pins_once(libc::MAP_PRIVATE)
+}
+
+/// Shared memory.
+pub fn shared(_: &[String]) -> Outcome {
+    pins_once(libc::MAP_SHARED)
+}
+
+/// Pins that the driver refuses.
+pub fn refused(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let at = |offset: usize, device: u32| {
+        word(gpu.client.pin(&gpu.node, device, MEMORY, pages.0.wrapping_add(offset), LENGTH))
+    };
+    println!("not at a page: {}", at(1, DEVICE));
+    println!("below a missing device: {}", at(0, 0x77));
+    let control = &gpu.client.control;
+    println!("on nvidiactl: {}", word(gpu.client.pin(control, DEVICE, MEMORY, pages.0, LENGTH)));
+    println!("after all that: {}", at(0, DEVICE));
+    Ok(())
+}
+
+/// Some threads compute, others wait in a read; none notices.
+pub fn among_threads(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let over = AtomicBool::new(false);
+    let spins = AtomicU32::new(0);
+    let (mut readers, mut writers) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let (reader, writer) = std::io::pipe()?;
+        (readers.push(reader), writers.push(writer));
+    }
+    std::thread::scope(|scope| -> Outcome {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    spins.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let reading: Vec<_> = readers
+            .iter_mut()
+            .map(|reader| {
+                scope.spawn(move || {
+                    let mut bytes = [0; 4];
+                    // `read` itself, not `read_exact`: that would hide an interruption.
+                    reader.read(&mut bytes).map(|length| bytes[..length].to_vec())
+                })
+            })
+            .collect();
+        let pinned: Result<()> = (0..20).try_for_each(|_| pin_and_free(&gpu, MEMORY, &pages));
+        let before = spins.load(Ordering::Relaxed);
+        while pinned.is_ok() && spins.load(Ordering::Relaxed) == before {
+            std::thread::yield_now();
+        }
+        over.store(true, Ordering::Relaxed);
+        for writer in &mut writers {
+            writer.write_all(b"done")?;
+        }
+        for reader in reading {
+            assert_eq!(reader.join().expect("a reader")?, b"done");
+        }
+        println!("pinned 20 times: {}", word(pinned));
+        Ok(())
+    })
+}
+
+/// Two threads pin at the same time.
+pub fn from_two_threads(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = [Pages::new(libc::MAP_PRIVATE)?, Pages::new(libc::MAP_PRIVATE)?];
+    let together = Barrier::new(pages.len());
+    let outcomes = std::thread::scope(|scope| {
+        let threads: Vec<_> = (MEMORY..)
+            .zip(&pages)
+            .map(|(memory, pages)| {
+                let (gpu, together) = (&gpu, &together);
+                scope.spawn(move || {
+                    (0..20).try_for_each(|_| {
+                        together.wait();
+                        // Both always come to the barrier as often, or one would wait there for ever.
+                        pin_and_free(gpu, memory, pages).or_else(|error| {
+                            println!("{error}");
+                            Ok(())
+                        })
+                    })
+                })
+            })
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join().expect("a thread"));
+        joined.collect::<Vec<Result<()>>>()
+    });
+    println!("{}", outcomes.into_iter().map(word).collect::<Vec<_>>().join(", "));
+    Ok(())
+}
+
+/// A pin while another thread waits for a request that the driver keeps for long.
+pub fn during_blocking(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let times = during_a_long_request(|| Ok(pin_and_free(&gpu, MEMORY, &pages)?))?;
+    println!("pinned during the long request: {}", times > 0);
+    Ok(())
+}
+
+static SIGNALS: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn count(_: libc::c_int) {
+    SIGNALS.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Signals come in all the time, to the pinning thread: each is handled once, and no request notices.
+pub fn under_signals(_: &[String]) -> Outcome {
+    const SIGNALS_SENT: u32 = 500;
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    // Real-time signals queue, so that none is lost (signal(7)).
+    let signal = libc::SIGRTMIN();
+    // SAFETY: an all-zero action is a valid one, and the handler only adds to an atomic number.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = count as *const () as usize;
+        Errno::result(libc::sigaction(signal, &raw const action, std::ptr::null_mut()))?;
+    }
+    // SAFETY: it has no precondition.
+    let target = unsafe { libc::pthread_self() };
+    let pins = std::thread::scope(|scope| -> std::result::Result<u32, Box<dyn std::error::Error>> {
+        let sender = scope.spawn(move || {
+            for _ in 0..SIGNALS_SENT {
+                // SAFETY: the thread outlives this one, which it waits for.
+                let sent = unsafe { libc::pthread_kill(target, signal) };
+                assert_eq!(sent, 0);
+                std::thread::sleep(std::time::Duration::from_micros(100));
+            }
+        });
+        let mut pins = 0;
+        while !sender.is_finished() {
+            pin_and_free(&gpu, MEMORY, &pages)?;
+            pins += 1;
+        }
+        Ok(pins)
+    })?;
+    assert!(pins > 0);
+    println!("{} signals", SIGNALS.load(Ordering::SeqCst));
+    println!("then: {}", word(gpu.client.map(DEVICE, MEMORY, 4096, Node::Control)));
+    Ok(())
+}

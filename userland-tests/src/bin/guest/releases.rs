@@ -1,0 +1,83 @@
+//! What tasks let go of is freed, however they do: seen by the GPU's free memory.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nvproxy_abi::node::Node;
+use ringfence::guest::open;
+
+use crate::Outcome;
+use crate::gpu::{ALL, GIB, Gpu, MEMORY, MIB, SUBDEVICE};
+use crate::tasks::{child, expect_success};
+
+/// Closing the client's only descriptor frees its memory.
+pub fn close(_: &[String]) -> Outcome {
+    let observer = Gpu::open()?;
+    for _ in 0..50 {
+        let gpu = Gpu::open()?;
+        gpu.allocate(MEMORY, GIB)?;
+        assert_eq!(observer.free_memory()?, ALL - GIB);
+        drop(gpu);
+        observer.wait_for_free_memory(ALL)?;
+    }
+    println!("freed 50 times");
+    Ok(())
+}
+
+/// The same for a description whose descriptor was replaced when it was registered for events.
+pub fn close_events(_: &[String]) -> Outcome {
+    let observer = Gpu::open()?;
+    let gpu = Gpu::open()?;
+    gpu.allocate(MEMORY, GIB)?;
+    gpu.client.register_event_descriptor(&gpu.client.control)?;
+    gpu.client.event(SUBDEVICE, MEMORY + 1, 0, &gpu.client.control)?;
+    let duplicate = gpu.client.control.try_clone()?;
+    drop(gpu);
+    assert_eq!(observer.free_memory()?, ALL - GIB);
+    drop(duplicate);
+    observer.wait_for_free_memory(ALL)?;
+    println!("freed");
+    Ok(())
+}
+
+/// Generations of processes that open and never close.
+pub fn generations(_: &[String]) -> Outcome {
+    let observer = Gpu::open()?;
+    for generation in 0..20 {
+        let process = child(|| {
+            for _ in 0..16 {
+                let gpu = Gpu::open()?;
+                gpu.allocate(MEMORY, GIB)?;
+                std::mem::forget((gpu, open(Node::Uvm)?, open(Node::Gpu(1))?));
+            }
+            Ok(())
+        })?;
+        expect_success(process)?;
+        observer.wait_for_free_memory(ALL).inspect_err(|_| eprintln!("generation {generation}"))?;
+    }
+    println!("freed 20 times");
+    Ok(())
+}
+
+/// A hundred tasks are killed while they make requests, each at another moment of its life.
+pub fn killed(_: &[String]) -> Outcome {
+    let observer = Gpu::open()?;
+    for round in 0..100u32 {
+        let process = child(|| {
+            let gpu = Gpu::open()?;
+            loop {
+                gpu.allocate(MEMORY, MIB)?;
+                gpu.client.map(crate::gpu::DEVICE, MEMORY, 4096, Node::Gpu(0))?;
+                gpu.free(MEMORY)?;
+            }
+        })?;
+        // From before its first request to hundreds of requests later, and never twice the same.
+        std::thread::sleep(Duration::from_micros(u64::from(round * 37 % 100) * 50));
+        kill(process, Signal::SIGKILL)?;
+        waitpid(process, None)?;
+    }
+    observer.wait_for_free_memory(ALL)?;
+    println!("freed after 100 were killed");
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Programs for tests that send signals, or end in some way.
+//!
+//! `unsafe` is here for signal handlers.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::pause;
+use nvproxy_abi::node::Node;
+
+use crate::Outcome;
+use crate::gpu::{DEVICE, Gpu, MEMORY};
+
+static RECEIVED: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn count(_: libc::c_int) {
+    RECEIVED.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Counts a signal from now on.
+fn count_signal(signal: Signal) -> nix::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(count), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler only adds to an atomic number.
+    unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// Says that the test may go on.
+fn ready() -> std::io::Result<()> {
+    println!("ready");
+    std::io::stdout().flush()
+}
+
+/// Holds a GPU and does nothing.
+pub fn idle(_: &[String]) -> Outcome {
+    let _gpu = Gpu::open()?;
+    ready()?;
+    loop {
+        pause();
+    }
+}
+
+/// Makes requests without end.
+pub fn busy(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    ready()?;
+    loop {
+        gpu.allocate_system(MEMORY, 4096)?;
+        gpu.client.map(DEVICE, MEMORY, 4096, Node::Control)?;
+        gpu.free(MEMORY)?;
+    }
+}
+
+/// Ends with status 7 when it is asked to terminate.
+pub fn handler(_: &[String]) -> Outcome {
+    let _gpu = Gpu::open()?;
+    count_signal(Signal::SIGTERM)?;
+    ready()?;
+    while RECEIVED.load(Ordering::SeqCst) == 0 {
+        // Whatever comes between the look and the pause would be missed, so it looks again after a while.
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    println!("terminated");
+    std::process::exit(7)
+}
+
+/// Says how often it was interrupted before it was asked to terminate.
+pub fn counting(_: &[String]) -> Outcome {
+    count_signal(Signal::SIGINT)?;
+    let mut terminate = SigSet::empty();
+    terminate.add(Signal::SIGTERM);
+    terminate.thread_block()?;
+    ready()?;
+    terminate.wait()?;
+    println!("interrupted {} times", RECEIVED.load(Ordering::SeqCst));
+    Ok(())
+}
+
+/// Is ended by a signal.
+pub fn raise(arguments: &[String]) -> Outcome {
+    let signal: i32 = arguments.first().map_or(Ok(0), |signal| signal.parse())?;
+    nix::sys::signal::raise(Signal::try_from(signal)?)?;
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! Descriptors across dup, fork, vfork and exec, and child processes for other scenarios.
+//!
+//! `unsafe` is here for fork, and for taking over descriptors by their numbers.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork as fork_process};
+use nvproxy_abi::node::Node;
+use ringfence::guest::{Client, open};
+
+use crate::Outcome;
+use crate::gpu::{ALL, DEVICE, GIB, Gpu, MEMORY, SUBDEVICE};
+
+/// Runs `body` in a child process, which must be forked while this one has one thread.
+pub fn child(body: impl FnOnce() -> Outcome) -> nix::Result<Pid> {
+    // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
+    match unsafe { fork_process() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let status = match body() {
+                Ok(()) => 0,
+                Err(error) => {
+                    eprintln!("guest: in a child: {error}");
+                    1
+                }
+            };
+            std::process::exit(status);
+        }
+    }
+}
+
+/// Waits for a child, which must succeed.
+pub fn expect_success(child: Pid) -> Outcome {
+    match waitpid(child, None)? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        other => Err(format!("a child ended with {other:?}").into()),
+    }
+}
+
+/// The object is allocated and reached through `control`, whichever way that came about.
+fn use_client(control: &File, root: u32) -> Outcome {
+    let client = Client { control: control.try_clone()?, root };
+    assert_eq!(client.free_memory(SUBDEVICE)?, ALL - GIB);
+    Ok(())
+}
+
+/// A client goes on living through duplicates of its descriptor, and ends with the last.
+pub fn duplicates(_: &[String]) -> Outcome {
+    let observer = Gpu::open()?;
+    let Gpu { client, node: _node } = Gpu::open()?;
+    client.memory(DEVICE, MEMORY, nvproxy_abi::number::NV01_MEMORY_LOCAL_USER, GIB)?;
+    let Client { control, root } = client;
+    let duplicate = nix::unistd::dup(&control)?;
+    let placed = open(Node::Control)?;
+    let mut placed = std::os::fd::OwnedFd::from(placed);
+    nix::unistd::dup2(&control, &mut placed)?;
+    let number = fcntl(&control, FcntlArg::F_DUPFD_CLOEXEC(100))?;
+    // SAFETY: fcntl just made it, so nothing else owns it.
+    let numbered = unsafe { File::from_raw_fd(number) };
+    drop(control);
+    use_client(&File::from(duplicate), root)?;
+    use_client(&File::from(placed), root)?;
+    println!("through fcntl's {number}");
+    use_client(&numbered, root)?;
+    drop(numbered);
+    observer.wait_for_free_memory(ALL)?;
+    println!("freed with the last");
+    Ok(())
+}
+
+/// A child uses what it inherited; so does the parent, after the child has closed its own.
+pub fn fork(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    gpu.allocate(MEMORY, GIB)?;
+    let started = child(|| {
+        use_client(&gpu.client.control, gpu.client.root)?;
+        gpu.allocate(MEMORY + 1, GIB)?;
+        Ok(())
+    })?;
+    expect_success(started)?;
+    println!("free after the child: {} GiB", gpu.free_memory()? / GIB);
+    gpu.free(MEMORY + 1)?;
+    use_client(&gpu.client.control, gpu.client.root)
+}
+
+/// Starts programs in the manner of vfork, from several threads, while others use the GPU.
+pub fn spawn(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    gpu.allocate(MEMORY, GIB)?;
+    let starters = (0..4).map(|_| {
+        std::thread::spawn(|| {
+            let output = Command::new("/proc/self/exe").arg("walk").output().expect("a child");
+            (output.status.success(), String::from_utf8_lossy(&output.stdout).lines().count())
+        })
+    });
+    let starters: Vec<_> = starters.collect();
+    for _ in 0..100 {
+        use_client(&gpu.client.control, gpu.client.root).or_else(|_| gpu.free_memory().map(drop))?;
+    }
+    for starter in starters {
+        println!("{:?}", starter.join().expect("a starting thread"));
+    }
+    use_client(&gpu.client.control, gpu.client.root)
+}
+
+/// Executes another program, which closes the client's descriptor and so frees the client.
+pub fn exec(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    gpu.allocate(MEMORY, GIB)?;
+    println!("free before: {} GiB", gpu.free_memory()? / GIB);
+    let number = gpu.client.control.as_raw_fd().to_string();
+    Err(Command::new("/proc/self/exe").args(["exec-closed", &number]).exec().into())
+}
+
+/// What [`exec`] executes.
+pub fn exec_closed(arguments: &[String]) -> Outcome {
+    let number: RawFd = arguments.first().map_or(Ok(-1), |number| number.parse())?;
+    // SAFETY: looks at a number, whether it is a descriptor or not.
+    let flags = Errno::result(unsafe { libc::fcntl(number, libc::F_GETFD) });
+    println!("the descriptor: {flags:?}");
+    let gpu = Gpu::open()?;
+    gpu.wait_for_free_memory(ALL)?;
+    println!("free after: {} GiB", gpu.free_memory()? / GIB);
+    Ok(())
+}
+
+/// Executes itself with descriptors that exec does not close; the client lives on.
+pub fn exec_inherited(arguments: &[String]) -> Outcome {
+    if let [number, root] = arguments {
+        // SAFETY: the descriptor was left open for this program, which takes it over.
+        let control = unsafe { File::from_raw_fd(number.parse()?) };
+        use_client(&control, root.parse()?)?;
+        println!("used after exec");
+        return Ok(());
+    }
+    let gpu = Gpu::open()?;
+    gpu.allocate(MEMORY, GIB)?;
+    for file in [&gpu.client.control, &gpu.node] {
+        fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    }
+    let (number, root) = (gpu.client.control.as_raw_fd(), gpu.client.root);
+    let arguments = ["exec-inherited".to_owned(), number.to_string(), root.to_string()];
+    Err(Command::new("/proc/self/exe").args(arguments).exec().into())
+}

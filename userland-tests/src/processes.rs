@@ -1,0 +1,110 @@
+//! The processes of a sandbox as they are seen from outside, in `/proc`.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::eventually;
+
+/// One process, told from a later one of the same number by when it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub pid: Pid,
+    parent: Pid,
+    /// In clock ticks since boot (proc_pid_stat(5)).
+    started: u64,
+}
+
+impl Process {
+    /// The process that has this number now; `None` if none has, or only a zombie.
+    pub fn find(pid: Pid) -> Option<Process> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name is in parentheses and may hold anything; what follows it are words.
+        let (_, rest) = stat.rsplit_once(')')?;
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let [state, parent, ..] = words[..] else {
+            return None;
+        };
+        let process = Process {
+            pid,
+            parent: Pid::from_raw(parent.parse().ok()?),
+            started: words.get(19)?.parse().ok()?,
+        };
+        (state != "Z" && state != "X").then_some(process)
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&self) -> bool {
+        Process::find(self.pid).as_ref() == Some(self)
+    }
+
+    /// Its children, oldest first.
+    pub fn children(&self) -> Vec<Process> {
+        let entries = fs::read_dir("/proc").expect("/proc");
+        let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let mut children: Vec<Process> = numbers
+            .filter_map(|number| Process::find(Pid::from_raw(number)))
+            .filter(|process| process.parent == self.pid)
+            .collect();
+        children.sort_by_key(|process| process.started);
+        children
+    }
+
+    fn only_child(&self) -> Process {
+        match self.children()[..] {
+            [child] => child,
+            ref children => panic!("{self:?} has not one child but {children:?}"),
+        }
+    }
+
+    fn name_given(&self) -> String {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).expect("a command line");
+        let name = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(name).into_owned()
+    }
+}
+
+/// The processes of a sandbox whose program has no children.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree {
+    pub launcher: Process,
+    pub sentry: Process,
+    pub server: Process,
+    pub init: Process,
+    pub program: Process,
+}
+
+impl Tree {
+    /// The tree below a launcher whose program is running.
+    pub fn of(launcher: u32) -> Tree {
+        let launcher = Process::find(Pid::from_raw(launcher as i32)).expect("the launcher");
+        let sentry = launcher.only_child();
+        let children = sentry.children();
+        let [server, init] = children[..] else {
+            panic!("the sentry's children are {children:?}");
+        };
+        let is_server = |process: &Process| process.name_given() == "ringfence-nvproxy-server";
+        let (server, init) = if is_server(&server) { (server, init) } else { (init, server) };
+        assert!(is_server(&server) && !is_server(&init));
+        Tree {
+            launcher,
+            sentry,
+            server,
+            init,
+            program: init.only_child(),
+        }
+    }
+
+    /// Kills one of the processes.
+    pub fn kill(&self, role: fn(&Tree) -> Process) {
+        kill(role(self).pid, Signal::SIGKILL).expect("kill");
+    }
+
+    /// Waits until no process of the sandbox is left.
+    pub fn expect_gone(&self) {
+        for process in [self.launcher, self.sentry, self.server, self.init, self.program] {
+            eventually(&format!("{process:?} is gone, of {self:?}"), || !process.is_alive());
+        }
+    }
+}
