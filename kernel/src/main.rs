@@ -35,6 +35,14 @@ enum Command {
     /// Runs a small program in a sandbox that enumerates GPUs, allocates and maps memory, waits for an event and frees
     /// everything, and prints what each step came to and what it cost.
     Demo(Demo),
+    /// Check that this machine has what Ringfence needs, and say what to do where it has not
+    ///
+    /// The exit status is 0 if `ringfence run` can work here, and 1 if not.
+    Doctor {
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
     /// The program that the demonstration runs
     #[command(hide = true)]
     DemoGuest,
@@ -93,6 +101,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(arguments) => run(arguments),
         Command::Demo(arguments) => demonstrate(&arguments),
+        Command::Doctor { json } => Ok(ringfence::doctor::run(json)),
         Command::DemoGuest => Ok(u8::from(!ringfence::demo::run())),
         Command::Server(arguments) => serve(arguments),
     };

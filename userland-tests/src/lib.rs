@@ -8,9 +8,10 @@ pub mod processes;
 
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -103,6 +104,33 @@ pub fn eventually(what: &str, condition: impl Fn() -> bool) {
     while !condition() {
         assert!(Instant::now() < deadline, "still not: {what}");
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// An empty directory that is removed with all that it holds when this is dropped.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// A directory for the test `name`; several may bear the same name.
+    pub fn new(name: &str) -> Directory {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ringfence-test-{}-{number}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("a directory");
+        Directory(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What a failed test leaves behind must not hide why it failed.
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -14,18 +14,19 @@ use std::sync::mpsc;
 use caps::{CapSet, Capability};
 use landlock::{AccessFs, LandlockStatus, Ruleset, RulesetAttr, RulesetStatus};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getegid, geteuid, gettid};
+use nix::unistd::{Pid, geteuid, gettid};
 use nvproxy_server::reactor::Reactor;
 use ringfence_ipc::Socket;
 use ringfence_ipc::region::Region;
 
 use super::child;
 use crate::failure::{Attempt, Failure};
+use crate::launch::namespaces::{enter_user_namespace, isolate_mounts, mount_proc};
 use crate::seccomp::listener::{self, Listener};
 use crate::sentry::link;
 use crate::sentry::memory::{self, Write as MemoryWrite};
@@ -47,20 +48,8 @@ pub fn architecture() -> Found {
 }
 
 pub fn user_namespace() -> Found {
-    if geteuid().is_root() {
-        // The launcher maps all of root's ids, which takes these outside the namespace (user_namespaces(7)).
-        for capability in [
-            Capability::CAP_SETUID,
-            Capability::CAP_SETGID,
-            Capability::CAP_SETFCAP,
-        ] {
-            if !caps::has_cap(None, CapSet::Effective, capability).attempt("capabilities")? {
-                return Err(Failure::setup(format!("root without {capability}")));
-            }
-        }
-    }
     child::attempt(|| {
-        enter(CloneFlags::empty())?;
+        enter_user_namespace(CloneFlags::empty())?;
         let may_mount = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN);
         if may_mount.attempt("capabilities")? {
             Ok("can be created".to_owned())
@@ -72,11 +61,10 @@ pub fn user_namespace() -> Found {
 
 pub fn process_namespace() -> Found {
     child::attempt(|| {
-        enter(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
+        enter_user_namespace(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
         child::attempt(|| {
-            make_mounts_private()?;
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(Some("proc"), "/proc", Some("proc"), flags, NONE).attempt("mounting /proc")?;
+            isolate_mounts()?;
+            mount_proc()?;
             let own = fs::read_link("/proc/self").attempt("/proc/self")?;
             if own == Path::new("1") {
                 Ok("can be created and mounted".to_owned())
@@ -91,8 +79,8 @@ pub fn process_namespace() -> Found {
 /// Covers `/dev` and forbids devices on a mount there, as the launcher does.
 pub fn mounts() -> Found {
     child::attempt(|| {
-        enter(CloneFlags::CLONE_NEWNS)?;
-        make_mounts_private()?;
+        enter_user_namespace(CloneFlags::CLONE_NEWNS)?;
+        isolate_mounts()?;
         let null = "/dev/null";
         mount(Some(null), null, NONE, MsFlags::MS_BIND, NONE).attempt("binding /dev/null")?;
         forbid_devices(c"/dev/null").attempt("mount_setattr")?;
@@ -313,29 +301,9 @@ pub fn sandbox() -> Found {
     })
 }
 
-/// Moves the calling process, which must have one thread, into a user namespace and those of `also`. Only the caller's
-/// own ids are mapped, which takes no right that root may lack, and is enough to try things.
-fn enter(also: CloneFlags) -> Result<(), Failure> {
-    let (user, group) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER).attempt("a user namespace")?;
-    for (path, text) in [
-        ("/proc/self/setgroups", "deny".to_owned()),
-        ("/proc/self/uid_map", format!("{user} {user} 1")),
-        ("/proc/self/gid_map", format!("{group} {group} 1")),
-    ] {
-        fs::write(path, text).attempt(path)?;
-    }
-    unshare(also).attempt("namespaces in a user namespace")
-}
-
 /// Takes the sentry's place, or fails quietly: another check says that.
 fn enter_if_possible() {
-    let _ = enter(CloneFlags::empty());
-}
-
-fn make_mounts_private() -> Result<(), Failure> {
-    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(NONE, "/", NONE, flags, NONE).attempt("making mounts private")
+    let _ = enter_user_namespace(CloneFlags::empty());
 }
 
 /// What a task does that need only be there.

@@ -104,7 +104,7 @@ impl Report {
             serde_json::json!({
                 "kind": kind,
                 "version": driver.version.to_string(),
-                "gpus": driver.gpus.len(),
+                "gpus": driver.minors.len(),
             })
         });
         let report = serde_json::json!({

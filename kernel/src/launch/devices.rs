@@ -2,7 +2,7 @@
 //!
 //! The driver's nodes are the host's own, bound onto a mount without devices: `stat` shows what libcuda looks for, and
 //! an open that the sentry did not answer fails in the kernel with `EACCES`. A simulated driver has no nodes on the
-//! host; empty files stand in their place.
+//! host; the null device stands in their place, in the same way.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -17,6 +17,8 @@ use crate::system_calls::forbid_devices;
 
 /// Devices that a task may use as it likes.
 const HARMLESS: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// What stands in the place of a simulated driver's nodes.
+const STAND_IN: &str = "/dev/null";
 /// Directories of the host's that a task sees: its terminals have to keep their names.
 const DIRECTORIES: [&str; 1] = ["pts"];
 /// Links that programs expect (hier(7) and the kernel's devices.rst).
@@ -46,7 +48,10 @@ pub fn build(driver_nodes: &[String]) -> Result<(), Failure> {
         .collect();
     let driver: Vec<(&str, Option<File>)> = driver_nodes
         .iter()
-        .map(|name| (name.as_str(), held(&format!("/dev/{name}"))))
+        .map(|name| {
+            let node = held(&format!("/dev/{name}"));
+            (name.as_str(), node.or_else(|| held(STAND_IN)))
+        })
         .collect();
 
     let options = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
@@ -64,13 +69,10 @@ pub fn build(driver_nodes: &[String]) -> Result<(), Failure> {
         }
     }
     for (name, source) in driver {
-        match source {
-            Some(source) => {
-                bind(&source, name)?;
-                let path = CString::new(format!("/dev/{name}")).attempt(name)?;
-                forbid_devices(&path).attempt(format_args!("forbidding devices on /dev/{name}"))?;
-            }
-            None => drop(create(name)?),
+        if let Some(source) = source {
+            bind(&source, name)?;
+            let path = CString::new(format!("/dev/{name}")).attempt(name)?;
+            forbid_devices(&path).attempt(format_args!("forbidding devices on /dev/{name}"))?;
         }
     }
     for (target, name) in LINKS {

@@ -20,7 +20,7 @@ mod credentials;
 mod devices;
 mod exec;
 mod init;
-mod namespaces;
+pub(crate) mod namespaces;
 pub mod signals;
 
 use std::ffi::{CString, OsString};
@@ -64,12 +64,17 @@ pub struct Sandbox {
 
 /// Runs `options.command` in a sandbox and returns the exit status to end with.
 pub fn run(options: &Options) -> Result<u8, Failure> {
+    tracing::debug!("starting a sandbox");
     let command = c_strings(&options.command)?;
     let original_mask = signals::block()?;
     namespaces::enter_user_namespace(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
     // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
     match unsafe { fork() }.attempt("starting the sentry")? {
-        ForkResult::Parent { child } => wait(child),
+        ForkResult::Parent { child } => {
+            let status = wait(child);
+            tracing::debug!("the sandbox is gone");
+            status
+        }
         ForkResult::Child => {
             let status =
                 sentry_process(options, &command, &original_mask).unwrap_or_else(|failure| {

@@ -112,6 +112,7 @@ pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
         control,
     } = sandbox;
     let channel = handshake::offer(control, link::geometry()).attempt("the server")?;
+    tracing::debug!("the server is ready");
     let broken = |Broken(reason)| Failure::setup(reason);
     let link = Link::new(channel).map_err(broken)?;
     let Ok((_, descriptor)) = listener.receive() else {
@@ -139,7 +140,9 @@ pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
         .name("releases".to_owned())
         .spawn(move || releaser.release_for_ever())
         .attempt("a thread")?;
+    tracing::debug!("the program's filter is in place");
     let status = sentry.supervise(init, server, report);
+    tracing::debug!("the program has ended");
     if let Some(table) = sentry.stats.table() {
         eprint!("{table}");
     }

@@ -1,0 +1,183 @@
+//! How a run ends and what it prints: exit statuses, the standard streams, signals, the log and the statistics.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use userland_tests::{Ended, finish, guest, guest_with, ringfence_program, ringfence_run, wait_for};
+
+/// `sh -c SCRIPT` in a sandbox.
+fn shell(script: &str) -> Command {
+    let mut command = ringfence_run(&[]);
+    command.args(["sh", "-c", script]);
+    command
+}
+
+#[test]
+fn the_exit_status_is_the_programs() {
+    for status in [0, 1, 42, 125, 255] {
+        let ended = finish(&mut shell(&format!("exit {status}")));
+        assert_eq!(ended, Ended { status, ..Ended::printing("") });
+    }
+}
+
+#[test]
+fn a_program_that_a_signal_ends_has_128_and_the_signal() {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGSEGV, Signal::SIGPIPE] {
+        let ended = finish(&mut guest(&["raise", &(signal as i32).to_string()]));
+        assert_eq!(ended, Ended { status: 128 + signal as i32, ..Ended::printing("") });
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_or_not_executable_is_named() {
+    let run = |program: &str| finish(ringfence_run(&[]).arg(program));
+    let missing = "ringfence: /nowhere/at-all: No such file or directory";
+    assert_eq!(run("/nowhere/at-all"), Ended::failing(127, missing));
+    assert_eq!(run("not-a-program"), Ended::failing(127, "ringfence: not-a-program: No such file or directory"));
+    assert_eq!(run("/etc/passwd"), Ended::failing(126, "ringfence: /etc/passwd: Permission denied"));
+    assert_eq!(run("/"), Ended::failing(126, "ringfence: /: Permission denied"));
+}
+
+#[test]
+fn a_sandbox_that_cannot_be_set_up_is_125_and_one_line() {
+    let ended = finish(&mut guest_with(&["--log", "/nowhere/log"], &["walk"]));
+    let line = "ringfence: --log /nowhere/log: No such file or directory (os error 2)";
+    assert_eq!(ended, Ended::failing(125, line));
+    let ended = finish(Command::new(ringfence_program()).args(["run", "--driver", "host", "--", "true"]));
+    let line = "ringfence: this machine has no NVIDIA driver (/sys/module/nvidia/version is missing): load the nvidia \
+                module, or use --driver sim";
+    if !std::path::Path::new("/sys/module/nvidia/version").exists() {
+        assert_eq!(ended, Ended::failing(125, line));
+    }
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_125() {
+    let ended = finish(&mut guest_with(&["--gpus", "first"], &["walk"]));
+    assert_eq!((ended.status, ended.stdout.as_str()), (125, ""));
+    assert!(ended.stderr.contains("'first' is neither an index like 0 nor a UUID like GPU-5a3e..."), "{ended:?}");
+}
+
+#[test]
+fn the_standard_streams_pass_through_untouched() {
+    let bytes: Vec<u8> = (0..1 << 20).map(|index: u32| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut child = shell("tee /dev/stderr")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("ringfence");
+    let mut input = child.stdin.take().expect("a pipe");
+    let written = bytes.clone();
+    let writer = std::thread::spawn(move || input.write_all(&written));
+    let output = child.wait_with_output().expect("output");
+    writer.join().expect("the writer").expect("written");
+    assert!(output.status.success());
+    assert!(output.stdout == bytes, "stdout differs");
+    assert!(output.stderr == bytes, "stderr differs");
+}
+
+/// Starts a scenario and waits until it prints that it is ready.
+fn started(command: &mut Command) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ringfence");
+    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    (child, output)
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).expect("kill");
+}
+
+#[test]
+fn a_request_to_terminate_reaches_the_program() {
+    let (child, _output) = started(&mut guest(&["idle"]));
+    send(&child, Signal::SIGTERM);
+    assert_eq!(wait_for(child), Ended { status: 143, ..Ended::printing("") });
+
+    let (child, mut output) = started(&mut guest(&["handler"]));
+    send(&child, Signal::SIGTERM);
+    assert_eq!(wait_for(child), Ended { status: 7, ..Ended::printing("") });
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).expect("the rest");
+    assert_eq!(rest, "terminated\n");
+}
+
+#[test]
+fn an_interrupt_to_the_process_group_ends_program_and_sandbox() {
+    for scenario in ["idle", "busy"] {
+        let (child, _output) = started(guest(&[scenario]).process_group(0));
+        killpg(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("killpg");
+        assert_eq!(wait_for(child), Ended { status: 130, ..Ended::printing("") }, "{scenario}");
+    }
+}
+
+#[test]
+fn the_log_goes_to_the_file_that_was_named() {
+    let directory = userland_tests::Directory::new("log");
+    let path = directory.path().join("ringfence.log");
+    let log = path.to_str().expect("a path in UTF-8");
+    let ended = finish(&mut guest_with(&["--log", log], &["unknown", "3"]));
+    let stdout = "NV_ERR_NOT_SUPPORTED NV_ERR_NOT_SUPPORTED NV_ERR_INVALID_CLASS EINVAL ENOSYS\nthen ok\n";
+    assert_eq!(ended, Ended::printing(&stdout.repeat(3)));
+    let text = std::fs::read_to_string(&path).expect("the log");
+    for line in ["nvproxy: unknown class 0xfeed", "nvproxy: unknown ioctl 0x77"] {
+        let times = text.lines().filter(|logged| logged.ends_with(&format!(" WARN {line}"))).count();
+        assert_eq!(times, 1, "{line} in\n{text}");
+    }
+}
+
+/// The rows of the statistics as (kind, request, calls), and what follows them.
+fn table(stderr: &str) -> (Vec<(&str, &str, u64)>, String) {
+    let lines: Vec<&str> = stderr.lines().skip(2).collect();
+    let end = lines.iter().position(|line| line.ends_with(" requests")).expect("a total");
+    let rows = lines[..end].iter().map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [kind, request, calls, times @ ..] = words.as_slice() else {
+            panic!("{line}");
+        };
+        assert!(times.len() == 6 && times.iter().all(|time| time.parse::<f64>().is_ok()), "{line}");
+        (*kind, *request, calls.parse().expect("a number of calls"))
+    });
+    (rows.collect(), lines[end..].join("\n"))
+}
+
+#[test]
+fn statistics_count_every_request() {
+    let ended = finish(&mut guest_with(&["--stats"], &["memory-limit"]));
+    assert_eq!(ended.status, 0);
+    let (rows, rest) = table(&ended.stderr);
+    let expected = [
+        ("alloc", "NV01_DEVICE_0", 1),
+        ("alloc", "NV01_MEMORY_LOCAL_USER", 13),
+        ("alloc", "NV01_MEMORY_SYSTEM", 2),
+        ("alloc", "NV01_ROOT_CLIENT", 1),
+        ("alloc", "NV20_SUBDEVICE_0", 1),
+        ("control", "NV0000_CTRL_CMD_GPU_ATTACH_IDS", 1),
+        ("control", "NV0000_CTRL_CMD_GPU_GET_ID_INFO_V2", 1),
+        ("control", "NV0000_CTRL_CMD_GPU_GET_PROBED_IDS", 1),
+        ("control", "NV2080_CTRL_CMD_FB_GET_INFO_V2", 1),
+        ("frontend", "NV_ESC_REGISTER_FD", 1),
+        ("frontend", "NV_ESC_RM_FREE", 1),
+    ];
+    assert_eq!(rows, expected);
+    let refused = "24 requests\nrefused by the driver: \n  NV01_MEMORY_LOCAL_USER: 4\n  NV01_MEMORY_SYSTEM: 1\n\
+                   refused by Ringfence: none";
+    assert_eq!(rest, refused);
+}
+
+#[test]
+fn statistics_count_what_the_tables_refuse() {
+    let ended = finish(&mut guest_with(&["--stats", "--log", "/dev/null"], &["unknown", "4"]));
+    let (_, rest) = table(&ended.stderr);
+    let (_, refused) = rest.split_once("refused by Ringfence: \n").expect("refusals");
+    let expected = "  unknown UVM ioctl 0x7e: 4\n  unknown class 0xfeed: 4\n  \
+                    unknown control command 0x20800112 (NV2080_CTRL_CMD_GPU_SET_POWER): 4\n  \
+                    unknown control command 0x2080ffff: 4\n  unknown ioctl 0x77: 4";
+    assert_eq!(refused, expected);
+}

@@ -1,0 +1,64 @@
+//! Whichever process of a sandbox is killed, and whatever it was doing: nothing is left behind.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use userland_tests::processes::{Process, Tree};
+use userland_tests::{Directory, Ended, guest, wait_for};
+
+/// Kills a process of a sandbox whose program idles, and of one whose program makes requests, and checks how the
+/// launcher ends.
+fn killing(role: fn(&Tree) -> Process, status: i32, stderr: &str) {
+    for scenario in ["idle", "busy"] {
+        let directory = Directory::new(scenario);
+        let mounts = mounts();
+        let mut command = guest(&[scenario]);
+        command.current_dir(directory.path()).env("TMPDIR", directory.path());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ringfence");
+        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+        let tree = Tree::of(child.id());
+        tree.kill(role);
+        let ended = wait_for(child);
+        tree.expect_gone();
+        let expected = Ended { status, stdout: String::new(), stderr: stderr.to_owned() };
+        assert_eq!(ended, expected, "{scenario}");
+        assert_eq!(self::mounts(), mounts);
+        assert_eq!(fs::read_dir(directory.path()).expect("the directory").count(), 0);
+    }
+}
+
+/// The mounts of this process's namespace.
+fn mounts() -> String {
+    fs::read_to_string("/proc/self/mountinfo").expect("/proc/self/mountinfo")
+}
+
+#[test]
+fn the_launcher_takes_all_with_it() {
+    killing(|tree| tree.launcher, 137, "");
+}
+
+#[test]
+fn the_sentry_takes_all_with_it() {
+    let line = "ringfence: the sentry was ended by SIGKILL, and the sandbox with it\n";
+    killing(|tree| tree.sentry, 125, line);
+}
+
+#[test]
+fn the_server_takes_all_with_it() {
+    let line = "ringfence: the server ended unexpectedly, and the sandbox with it\n";
+    killing(|tree| tree.server, 125, line);
+}
+
+#[test]
+fn init_takes_all_with_it() {
+    killing(|tree| tree.init, 137, "ringfence: init was ended by SIGKILL\n");
+}
+
+#[test]
+fn the_program_takes_all_with_it() {
+    killing(|tree| tree.program, 137, "");
+}
