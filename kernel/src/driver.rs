@@ -159,11 +159,15 @@ impl Driver {
             process::Kind::Simulated => "sim",
         };
         let minors: Vec<String> = self.minors.iter().map(u8::to_string).collect();
-        vec![
+        let mut arguments = vec![
             format!("--driver={kind}"),
             format!("--driver-version={}", self.version),
-            format!("--minors={}", minors.join(",")),
-        ]
+        ];
+        // An empty list would be read as one number that is missing.
+        if !minors.is_empty() {
+            arguments.push(format!("--minors={}", minors.join(",")));
+        }
+        arguments
     }
 
     fn check_permissions(&self) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ fn ways_around_the_filter_are_missing() {
 #[test]
 fn a_task_holds_no_device() {
     // Its standard input is /dev/null.
-    prints("held", "1 character devices\n");
+    prints("held", "character devices: {\"/dev/null\"}\n");
 }
 
 #[test]

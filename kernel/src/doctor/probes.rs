@@ -19,7 +19,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, geteuid, gettid};
+use nix::unistd::{Pid, gettid};
 use nvproxy_server::reactor::Reactor;
 use ringfence_ipc::Socket;
 use ringfence_ipc::region::Region;
@@ -30,7 +30,7 @@ use crate::launch::namespaces::{enter_user_namespace, isolate_mounts, mount_proc
 use crate::seccomp::listener::{self, Listener};
 use crate::sentry::link;
 use crate::sentry::memory::{self, Write as MemoryWrite};
-use crate::sentry::releases::Watches;
+use crate::sentry::releases::Releases;
 use crate::system_calls::{
     Shared, compare_with_registered, forbid_devices, pidfd_getfd, pidfd_open, share, signal_mask,
 };
@@ -252,10 +252,11 @@ pub fn sealed_memory() -> Found {
 pub fn inotify() -> Found {
     child::attempt(|| {
         enter_if_possible();
-        let watches = Watches::new().attempt("inotify_init")?;
-        let node = Path::new("/dev/null");
-        watches.watch_node(node).attempt("inotify_add_watch")?;
-        Ok("a device node was watched".to_owned())
+        let releases = Releases::new().attempt("inotify_init")?;
+        let null = File::open("/dev/null").attempt("/dev/null")?;
+        let watched = releases.watch_inode(&null.into(), (0, 0));
+        watched.attempt("inotify_add_watch")?;
+        Ok("an open file was watched".to_owned())
     })
 }
 

@@ -206,8 +206,11 @@ impl Descriptions {
     /// Forgets the descriptions that no task has any more, and returns those of them that nothing else leads to.
     pub fn sweep(&self) -> Vec<Arc<Description>> {
         let mut witnesses = write(&self.witnesses);
-        let gone = witnesses.take_gone();
+        let mut gone = witnesses.take_gone();
         drop(witnesses);
+        let inodes = read(&self.inodes);
+        gone.retain(|description| !inodes.values().any(|other| Arc::ptr_eq(other, description)));
+        drop(inodes);
         if !gone.is_empty() {
             lock(&self.guesses).retain(|_, witness| {
                 !gone
@@ -218,9 +221,17 @@ impl Descriptions {
         gone
     }
 
-    /// Forgets the description with this inode, whose last close inotify told of.
+    /// Whether any description is known by a witness.
+    pub fn any_witnessed(&self) -> bool {
+        !read(&self.witnesses).ordered.is_empty()
+    }
+
+    /// Forgets this inode, of whose last close inotify told, and returns its description unless something else leads to
+    /// that: an event descriptor that has taken its place.
     pub fn forget(&self, inode: Inode) -> Option<Arc<Description>> {
-        write(&self.inodes).remove(&inode)
+        let description = write(&self.inodes).remove(&inode)?;
+        let has_stand_in = read(&self.witnesses).recognize(&description);
+        (!has_stand_in).then_some(description)
     }
 }
 
@@ -254,6 +265,11 @@ impl Witnesses {
             }
         }
         self.ordered.insert(low, Arc::new(witness));
+    }
+
+    /// Whether any witness is left of `description`.
+    fn recognize(&self, description: &Arc<Description>) -> bool {
+        self.ordered.iter().any(|witness| Arc::ptr_eq(&witness.of, description))
     }
 
     /// The witness that recognizes `descriptor` of `task`. Where one has nothing left to recognize, which says nothing
@@ -432,6 +448,31 @@ mod tests {
         assert!(descriptions.sweep().is_empty());
         drop(second);
         assert_eq!(descriptions.sweep(), vec![of]);
+    }
+
+    #[test]
+    fn a_description_with_an_inode_lives_while_its_event_descriptor_does_and_the_other_way_round() {
+        let memory = || {
+            nix::sys::memfd::memfd_create(c"test", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap()
+        };
+        let descriptions = Descriptions::default();
+        let registered = |of: &Arc<Description>| {
+            let event: OwnedFd = EventFd::new().unwrap().into();
+            descriptions.register(&event, of).unwrap();
+            match descriptions.register(&memory(), of) {
+                Ok(Registered::ByInode(inode)) => (event, inode),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (event, inode) = registered(&description(1));
+        assert_eq!(descriptions.forget(inode), None);
+        drop(event);
+        assert_eq!(descriptions.sweep(), vec![description(1)]);
+
+        let (event, inode) = registered(&description(2));
+        drop(event);
+        assert!(descriptions.sweep().is_empty());
+        assert_eq!(descriptions.forget(inode), Some(description(2)));
     }
 
     #[test]

@@ -18,6 +18,10 @@ use ringfence_ipc::{
 };
 use slab::Slab;
 
+/// How long the answers to most requests take.
+const PROMPT: Spin = Spin {
+    duration: Duration::from_micros(20),
+};
 /// Entries of each ring, and so requests in flight.
 const RING_ENTRIES: u32 = 256;
 
@@ -186,8 +190,9 @@ impl<T> Link<T> {
         }
     }
 
-    /// Resumes answered requests until none is outstanding, unless another thread does already.
-    pub fn consume(&self, resumer: &impl Resume<T>) -> Result<(), Broken> {
+    /// Resumes answered requests until none is outstanding, unless another thread does already. Calls `slow` if an
+    /// answer takes longer than most do.
+    pub fn consume(&self, resumer: &impl Resume<T>, mut slow: impl FnMut()) -> Result<(), Broken> {
         // A request that is submitted after the role's holder last looked, and whose thread found the role taken, is
         // seen by looking again after letting go.
         while self.outstanding.load(Ordering::SeqCst) > 0 {
@@ -199,13 +204,13 @@ impl<T> Link<T> {
             while self.outstanding.load(Ordering::SeqCst) > 0 {
                 let broken =
                     |error: &dyn std::fmt::Display| Broken(format!("the completion ring: {error}"));
-                match role.completions.pop().map_err(|error| broken(&error))? {
-                    Some(completion) => self.resume(&completion, &mut role.payload, resumer)?,
-                    None => drop(
-                        role.completions
-                            .wait(self.spin, None)
-                            .map_err(|error| broken(&error))?,
-                    ),
+                let answered = role.completions.pop().map_err(|error| broken(&error))?;
+                if let Some(completion) = answered {
+                    self.resume(&completion, &mut role.payload, resumer)?;
+                } else if !PROMPT.until(|| role.completions.is_ready()) {
+                    slow();
+                    let waited = role.completions.wait(self.spin, None);
+                    waited.map_err(|error| broken(&error))?;
                 }
             }
         }

@@ -15,7 +15,9 @@
 //! | [`stats`] | what was done and how long it took |
 //!
 //! Threads: the main one waits for signals and for processes to end; one waits for releases; the others receive
-//! notifications, as many as are busy at once and one more.
+//! notifications. One of these at a time has the [`Turn`] to receive. It keeps its turn while what it received is done
+//! promptly, so that a busy task is served by one thread without a hand-over, and passes it on before anything that
+//! takes long, so that no task waits for another's request.
 
 pub mod descriptions;
 pub mod link;
@@ -29,8 +31,8 @@ pub mod tracee;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 use nix::errno::Errno;
@@ -44,13 +46,13 @@ use nvproxy_server::process;
 use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING};
 use ringfence_ipc::{Submission, handshake};
 
-use self::descriptions::{Description, Descriptions, Registered};
+use self::descriptions::{Description, Descriptions};
 use self::link::{Answer, Broken, Link, Resume};
 use self::opens::DeviceOpen;
 use self::pins::Expected;
-use self::releases::Watches;
+use self::releases::Releases;
 use self::requests::Issued;
-use self::stats::Stats;
+use self::stats::{Stats, Times};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::launch::{Options, Sandbox, reported_failure, signals};
@@ -66,17 +68,44 @@ pub struct Sentry {
     listener: Listener,
     link: Link<Continuation>,
     descriptions: Descriptions,
-    watches: Watches,
-    /// Whether any task was ever given an event descriptor.
-    event_descriptors: AtomicBool,
+    releases: Releases,
     expected_pins: Mutex<Vec<Expected>>,
     /// Held by the thread that carries out a pin.
     pin_turn: Mutex<()>,
     /// Processes of the sentry's namespace that are no tasks.
     spared: Vec<Pid>,
     stats: Stats,
+    /// Held by the thread that receives.
+    turn: Mutex<()>,
+    /// Threads that wait for their turn.
     waiting: AtomicUsize,
     receivers: AtomicUsize,
+}
+
+/// The turn to receive notifications.
+pub struct Turn<'a> {
+    sentry: &'a Arc<Sentry>,
+    held: Option<MutexGuard<'a, ()>>,
+}
+
+impl<'a> Turn<'a> {
+    /// Waits for it.
+    fn take(sentry: &'a Arc<Sentry>) -> Turn<'a> {
+        sentry.waiting.fetch_add(1, Ordering::SeqCst);
+        let held = sentry.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        sentry.waiting.fetch_sub(1, Ordering::SeqCst);
+        Turn {
+            sentry,
+            held: Some(held),
+        }
+    }
+
+    /// Lets another thread receive, because this one is about to do something that takes long.
+    pub fn pass_on(&mut self) {
+        if self.held.take().is_some() && self.sentry.waiting.load(Ordering::SeqCst) == 0 {
+            self.sentry.add_receiver();
+        }
+    }
 }
 
 /// What to do when the server answers.
@@ -86,7 +115,7 @@ pub struct Sentry {
 )]
 pub enum Continuation {
     /// Give the task its new descriptor.
-    Open(Notification, DeviceOpen),
+    Open(Notification, DeviceOpen, Times),
     /// Write back and return.
     Request(Issued),
     /// Hand the answer to the thread that waits for it.
@@ -125,12 +154,12 @@ pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
         listener: Listener::new(descriptor),
         link,
         descriptions: Descriptions::new(uvm_number(&options.driver)),
-        watches: watches(&options.driver).attempt("inotify")?,
-        event_descriptors: AtomicBool::new(false),
+        releases: Releases::new().attempt("inotify")?,
         expected_pins: Mutex::default(),
         pin_turn: Mutex::default(),
         spared: vec![Pid::this(), server, init],
         stats: Stats::new(options.stats),
+        turn: Mutex::default(),
         waiting: AtomicUsize::new(0),
         receivers: AtomicUsize::new(0),
     });
@@ -159,16 +188,6 @@ fn uvm_number(driver: &Driver) -> Option<u64> {
                 .map(|status| status.st_rdev)
         })
         .flatten()
-}
-
-fn watches(driver: &Driver) -> Result<Watches, Errno> {
-    let watches = Watches::new()?;
-    if driver.kind == process::Kind::Host {
-        for name in driver.node_names() {
-            watches.watch_node(&Path::new("/dev").join(name))?;
-        }
-    }
-    Ok(watches)
 }
 
 impl Sentry {
@@ -257,35 +276,32 @@ impl Sentry {
     fn receive(self: Arc<Self>) {
         let mut payload = Vec::new();
         loop {
-            self.waiting.fetch_add(1, Ordering::SeqCst);
-            let received = self.listener.receive();
-            if self.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
-                self.add_receiver();
-            }
-            match received {
-                Ok(Some(notification)) => self.handle(notification, &mut payload),
+            let mut turn = Turn::take(&self);
+            match self.listener.receive() {
+                Ok(Some(notification)) => self.handle(notification, &mut turn, &mut payload),
                 Ok(None) => return,
                 Err(errno) => {
                     tracing::error!("receiving notifications: {errno}");
                     return;
                 }
             }
-            self.consume();
+            self.consume(|| turn.pass_on());
         }
     }
 
-    fn handle(&self, notification: Notification, payload: &mut Vec<u8>) {
+    fn handle(&self, notification: Notification, turn: &mut Turn<'_>, payload: &mut Vec<u8>) {
+        let times = self.stats.start();
         if notification.call != libc::SYS_ioctl {
             match opens::recognize(&notification) {
-                Some(open) if self.driver.has(open.node) => self.open(notification, open),
+                Some(open) if self.driver.has(open.node) => self.open(notification, open, times),
                 _ => self.listener.let_run(&notification),
             }
         } else if !self.is_pin(&notification) {
-            self.ioctl(notification, self.stats.start(), payload);
+            self.ioctl(notification, times, turn, payload);
         }
     }
 
-    fn open(&self, notification: Notification, open: DeviceOpen) {
+    fn open(&self, notification: Notification, open: DeviceOpen, mut times: Times) {
         let mut submission = Submission {
             kind: Kind::Open as u16,
             ..Submission::default()
@@ -294,16 +310,26 @@ impl Sentry {
             submission.code = OPEN_NONBLOCKING;
         }
         submission.arguments[ARGUMENT_NODE] = open.node.to_wire();
-        if let Err(errno) =
-            self.link
-                .submit(submission, &[], &[], Continuation::Open(notification, open))
-        {
+        times.submitted();
+        if let Err(errno) = self.link.submit(
+            submission,
+            &[],
+            &[],
+            Continuation::Open(notification, open, times),
+        ) {
             self.listener.answer(&notification, Err(errno));
         }
     }
 
     /// Gives a task the description that the server opened for it.
-    fn finish_open(&self, notification: &Notification, open: DeviceOpen, answer: Answer<'_>) {
+    fn finish_open(
+        &self,
+        notification: &Notification,
+        open: DeviceOpen,
+        mut times: Times,
+        answer: Answer<'_>,
+    ) {
+        times.answered(answer.driver_nanoseconds);
         let close_on_exec = open.flags & libc::O_CLOEXEC != 0;
         let given = answer.outcome.and_then(|_| {
             let granted = answer.descriptor.ok_or(Errno::EIO)?;
@@ -312,15 +338,13 @@ impl Sentry {
                     handle: answer.values[0],
                     node: open.node,
                 });
-                if let Registered::ByInode(inode) =
-                    self.descriptions.register(&granted, &description)?
-                {
-                    self.watches.watch_inode(&granted, inode)?;
-                }
+                self.register(&granted, &description)?;
             }
             self.listener
                 .add_descriptor(notification, granted.as_fd(), close_on_exec, true)
         });
+        self.stats
+            .record("open", opens::name(open.node), times, given.is_err());
         // A task that was killed meanwhile has no use for an answer; its description closes here, unheld.
         if let Err(errno) = given
             && errno != Errno::ENOENT
@@ -334,14 +358,14 @@ impl Sentry {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.link
             .submit(submission, payload, &[], Continuation::Call(sender))?;
-        self.consume();
+        self.consume(|| ());
         receiver.recv().map_err(|_| Errno::EIO)
     }
 
     /// Resumes what the server answered. A channel that broke cannot be mended: the server is done for, and with it,
-    /// by [`Sentry::supervise`], the sandbox.
-    fn consume(&self) {
-        if let Err(Broken(reason)) = self.link.consume(self) {
+    /// by [`Sentry::supervise`], the sandbox. Calls `slow` if an answer takes longer than most do.
+    fn consume(&self, slow: impl FnMut()) {
+        if let Err(Broken(reason)) = self.link.consume(self, slow) {
             tracing::error!("the server: {reason}");
             let server = self.spared.get(1).copied();
             if let Some(server) = server {
@@ -354,7 +378,9 @@ impl Sentry {
 impl Resume<Continuation> for Sentry {
     fn resume(&self, continuation: Continuation, answer: Answer<'_>) {
         match continuation {
-            Continuation::Open(notification, open) => self.finish_open(&notification, open, answer),
+            Continuation::Open(notification, open, times) => {
+                self.finish_open(&notification, open, times, answer)
+            }
             Continuation::Request(issued) => self.finish_request(issued, answer),
             Continuation::Call(sender) => {
                 let Answer {

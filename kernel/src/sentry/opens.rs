@@ -10,7 +10,6 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 
@@ -110,8 +109,14 @@ pub fn is_close_on_exec(task: Pid, descriptor: RawFd) -> bool {
     flags.is_none_or(|flags| flags & libc::O_CLOEXEC != 0)
 }
 
-/// The errno for an open that the sandbox's own `/dev` would refuse.
-pub const NO_SUCH_NODE: Errno = Errno::ENOENT;
+/// What opens of a node are called in the statistics.
+pub fn name(node: Node) -> &'static str {
+    match node {
+        Node::Control => "/dev/nvidiactl",
+        Node::Gpu(_) => "/dev/nvidia#",
+        Node::Uvm => "/dev/nvidia-uvm",
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -26,7 +26,7 @@ use super::memory::{self, Write};
 use super::requests::{
     Marshalled, Stopped as StoppedRequest, Target, is_refusal, submission, write_back,
 };
-use super::stats::Times;
+use super::stats::{Times, heading};
 use super::tracee::{Caller, Held, Stopped};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
@@ -78,7 +78,7 @@ pub fn run(
             times.answered(reply.driver_nanoseconds);
             let outcome = reply.outcome.map(i64::from);
             let refused = is_refusal(&pin.marshalled.plan, outcome, &reply.payload);
-            sentry.stats.record(family, name, times, refused);
+            sentry.stats.record(heading(family), name, times, refused);
         }
         Err(Failed::BeforeAnswer(errno)) => sentry.stop(notification, StoppedRequest::Errno(errno)),
         Err(Failed::AfterAnswer(errno)) => {

@@ -1,52 +1,51 @@
 //! Noticing what tasks let go of.
 //!
-//! inotify(7) tells when a description of a watched file is closed for the last time, by whomever: for the real
-//! driver's nodes that is the moment to look which of the witnesses are gone; for the simulated driver's descriptions,
-//! each of which has an inode of its own, it names the very one. Event descriptors have no file that could be watched,
-//! so while there are any the witnesses are looked at once in a while as well.
+//! The kernel says of a witness that its description is gone only when asked. It is asked soon after descriptions were
+//! opened, for many are used once and closed, then at growing intervals while there are any, and never while there are
+//! none: a close is noticed within [`LONGEST`]. (inotify(7) would tell of each close of a node at once. But taking
+//! down its watches costs the end of a sandbox a grace period of the kernel's, 10 to 30 ms, measured on an H100; see
+//! docs/ARCHITECTURE.md.)
+//!
+//! Of the simulated driver's descriptions, each of which has an inode of its own, inotify does tell.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nvproxy_server::protocol::Kind;
 use ringfence_ipc::Submission;
 
-use super::descriptions::{Description, Inode};
+use super::descriptions::{Description, Inode, Registered};
 use super::{Continuation, Sentry};
 
-/// Closes come in bursts; a look waits this long for the rest of one.
-const BURST: Duration = Duration::from_millis(10);
-/// How often to look while there are event descriptors.
-const INTERVAL_MILLISECONDS: u16 = 500;
+/// How soon after an open the witnesses are asked.
+const SHORTEST: Duration = Duration::from_millis(20);
+/// How long it takes at most until a close is noticed.
+const LONGEST: Duration = Duration::from_millis(500);
 
 const LAST_CLOSES: AddWatchFlags =
     AddWatchFlags::IN_CLOSE_WRITE.union(AddWatchFlags::IN_CLOSE_NOWRITE);
 
-/// The files that are watched for last closes.
-pub struct Watches {
+/// What tells of descriptions that come and go.
+pub struct Releases {
     inotify: Inotify,
     inodes: Mutex<HashMap<WatchDescriptor, Inode>>,
+    /// Written when there is a new witness.
+    witnessed: EventFd,
 }
 
-impl Watches {
-    pub fn new() -> Result<Watches, Errno> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        Ok(Watches {
-            inotify,
+impl Releases {
+    pub fn new() -> Result<Releases, Errno> {
+        Ok(Releases {
+            inotify: Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?,
             inodes: Mutex::default(),
+            witnessed: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
         })
-    }
-
-    /// Watches a node of the real driver.
-    pub fn watch_node(&self, path: &Path) -> Result<(), Errno> {
-        self.inotify.add_watch(path, LAST_CLOSES).map(drop)
     }
 
     /// Watches a description that has an inode of its own.
@@ -59,10 +58,9 @@ impl Watches {
         Ok(())
     }
 
-    /// What was closed since the last call: inodes of their own, and whether any node was.
-    fn closed(&self) -> (Vec<Inode>, bool) {
+    /// The inodes of their own that were closed for the last time since the last call.
+    fn closed(&self) -> Vec<Inode> {
         let mut closed = Vec::new();
-        let mut node = false;
         // EAGAIN ends the events that are there.
         while let Ok(events) = self.inotify.read_events() {
             let mut inodes = self.inodes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,47 +68,90 @@ impl Watches {
                 .iter()
                 .filter(|event| event.mask.intersects(LAST_CLOSES))
             {
-                match inodes.remove(&event.wd) {
-                    Some(inode) => {
-                        closed.push(inode);
-                        // It may be gone already, with its inode.
-                        let _ = self.inotify.rm_watch(event.wd);
-                    }
-                    None => node = true,
+                if let Some(inode) = inodes.remove(&event.wd) {
+                    closed.push(inode);
+                    // It may be gone already, with its inode.
+                    let _ = self.inotify.rm_watch(event.wd);
                 }
             }
         }
-        (closed, node)
+        closed
+    }
+
+    /// Waits until something was closed, something was opened, or the `deadline` has come.
+    fn wait(&self, deadline: Option<Instant>) {
+        let timeout =
+            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                // Rounded up, so as not to come early.
+                Some(left) => PollTimeout::from(left.as_millis().min(1000) as u16 + 1),
+                None => PollTimeout::NONE,
+            };
+        let [inotify, witnessed] = [self.inotify.as_fd(), self.witnessed.as_fd()];
+        let mut watched =
+            [inotify, witnessed].map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+        // An error ends the wait early, which does no harm.
+        let _ = poll(&mut watched, timeout);
+    }
+}
+
+/// When the witnesses are asked next.
+#[derive(Default)]
+struct Schedule {
+    next: Option<(Instant, Duration)>,
+}
+
+impl Schedule {
+    /// Something was opened.
+    fn hasten(&mut self) {
+        let soon = Instant::now() + SHORTEST;
+        if self.next.is_none_or(|(due, _)| due > soon) {
+            self.next = Some((soon, SHORTEST));
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.next.is_some_and(|(due, _)| due <= Instant::now())
+    }
+
+    /// The witnesses were asked, and `any` are left.
+    fn advance(&mut self, any: bool) {
+        self.next = self.next.filter(|_| any).map(|(_, interval)| {
+            let interval = (interval * 2).min(LONGEST);
+            (Instant::now() + interval, interval)
+        });
     }
 }
 
 impl Sentry {
+    /// Makes a description that a task is about to get known, so that it is recognized and its end is noticed.
+    pub fn register(&self, granted: &OwnedFd, description: &Arc<Description>) -> Result<(), Errno> {
+        match self.descriptions.register(granted, description)? {
+            Registered::ByInode(inode) => self.releases.watch_inode(granted, inode),
+            // The counter is far from full: it is reset whenever it is seen.
+            Registered::Witnessed => self.releases.witnessed.write(1).map(drop),
+        }
+    }
+
     /// Tells the server of every description that the tasks have let go of, until the process ends.
     pub fn release_for_ever(&self) {
+        let mut schedule = Schedule::default();
         loop {
-            let look_anyway = self.event_descriptors.load(Ordering::Relaxed);
-            let timeout = if look_anyway {
-                PollTimeout::from(INTERVAL_MILLISECONDS)
-            } else {
-                PollTimeout::NONE
-            };
-            let mut watched = [PollFd::new(self.watches.inotify.as_fd(), PollFlags::POLLIN)];
-            if let Ok(1..) = poll(&mut watched, timeout) {
-                std::thread::sleep(BURST);
+            self.releases.wait(schedule.next.map(|(due, _)| due));
+            if self.releases.witnessed.read().is_ok() {
+                schedule.hasten();
             }
-            let (inodes, node_closed) = self.watches.closed();
-            for description in inodes
-                .into_iter()
-                .filter_map(|inode| self.descriptions.forget(inode))
-            {
-                self.release(&description);
-            }
-            if node_closed || look_anyway {
-                for description in self.descriptions.sweep() {
+            for inode in self.releases.closed() {
+                if let Some(description) = self.descriptions.forget(inode) {
                     self.release(&description);
                 }
             }
-            self.consume();
+            if schedule.is_due() {
+                for description in self.descriptions.sweep() {
+                    self.release(&description);
+                }
+                schedule.advance(self.descriptions.any_witnessed());
+            }
+            self.consume(|| ());
         }
     }
 
@@ -126,5 +167,27 @@ impl Sentry {
         {
             tracing::warn!("a description could not be closed: {errno}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedule_slows_down_and_stops() {
+        let mut schedule = Schedule::default();
+        assert!(!schedule.is_due());
+        schedule.hasten();
+        let mut intervals = Vec::new();
+        for _ in 0..7 {
+            schedule.advance(true);
+            intervals.extend(schedule.next.map(|(_, interval)| interval.as_millis()));
+        }
+        assert_eq!(intervals, [40, 80, 160, 320, 500, 500, 500]);
+        schedule.hasten();
+        assert_eq!(schedule.next.map(|(_, interval)| interval), Some(SHORTEST));
+        schedule.advance(false);
+        assert!(schedule.next.is_none());
     }
 }

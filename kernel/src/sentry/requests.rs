@@ -22,8 +22,8 @@ use smallvec::SmallVec;
 use super::descriptions::{Description, Identified};
 use super::link::Answer;
 use super::memory::{self, Write};
-use super::stats::Times;
-use super::{Continuation, Sentry, opens, pins};
+use super::stats::{Times, heading};
+use super::{Continuation, Sentry, Turn, opens, pins};
 use crate::seccomp::listener::Notification;
 
 /// What a request is made on.
@@ -78,7 +78,13 @@ pub struct Issued {
 
 impl Sentry {
     /// Handles an ioctl that the filter stopped.
-    pub fn ioctl(&self, notification: Notification, times: Times, payload: &mut Vec<u8>) {
+    pub fn ioctl(
+        &self,
+        notification: Notification,
+        times: Times,
+        turn: &mut Turn<'_>,
+        payload: &mut Vec<u8>,
+    ) {
         let descriptor = notification.arguments[0] as i32;
         let command = notification.arguments[1] as u32;
         let identified =
@@ -102,6 +108,8 @@ impl Sentry {
             payload,
         ) {
             Ok(marshalled) if marshalled.plan.pins() => {
+                // It takes long, and it needs another thread to receive what the task does meanwhile.
+                turn.pass_on();
                 pins::run(self, &notification, target, marshalled, times, payload)
             }
             Ok(marshalled) => self.submit(notification, target, marshalled, times, payload),
@@ -242,7 +250,7 @@ impl Sentry {
         }
         self.listener.answer(&notification, outcome);
         self.stats.record(
-            plan.family,
+            heading(plan.family),
             plan.request.name,
             times,
             is_refusal(&plan, outcome, answer.payload),
@@ -259,12 +267,10 @@ impl Sentry {
         use std::os::fd::AsFd;
         let number = notification.arguments[0] as i32;
         let close_on_exec = opens::is_close_on_exec(notification.task, number);
-        let installed = self.descriptions.register(event, target).and_then(|_| {
+        let installed = self.register(event, target).and_then(|()| {
             self.listener
                 .replace_descriptor(notification, event.as_fd(), close_on_exec, number)
         });
-        self.event_descriptors
-            .store(true, std::sync::atomic::Ordering::Relaxed);
         if let Err(errno) = installed
             && errno != Errno::ENOENT
         {

@@ -116,11 +116,11 @@ impl Stats {
         Times(self.enabled.then(now))
     }
 
-    /// Takes in a request that was answered.
-    pub fn record(&self, family: Family, name: &'static str, times: Times, refused: bool) {
+    /// Takes in a request that was answered. `kind` groups requests of the same kind.
+    pub fn record(&self, kind: &'static str, name: &'static str, times: Times, refused: bool) {
         let Some(readings) = times.0 else { return };
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (heading(family), name);
+        let key = (kind, name);
         if !recorded.requests.contains_key(&key)
             && let Some(durations) = Durations::new()
         {
@@ -241,7 +241,8 @@ fn list<N: std::fmt::Display>(
     }
 }
 
-fn heading(family: Family) -> &'static str {
+/// What requests of a family are called in the table.
+pub fn heading(family: Family) -> &'static str {
     match family {
         Family::Frontend => "frontend",
         Family::Control => "control",

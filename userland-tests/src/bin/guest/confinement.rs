@@ -2,9 +2,11 @@
 //!
 //! `unsafe` is here for system calls that have no wrapper, which is what they are tried for.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::errno::Errno;
@@ -64,12 +66,14 @@ pub fn held(_: &[String]) -> Outcome {
     let _uvm = crate::concurrency::address_space()?;
     let events = open(Node::Control)?;
     gpu.client.register_event_descriptor(&events)?;
-    let devices = fs::read_dir("/proc/self/fd")?
-        .filter_map(|entry| fs::metadata(entry.ok()?.path()).ok())
-        .filter(|metadata| metadata.file_type().is_char_device())
-        .count();
-    // Standard input is /dev/null.
-    println!("{devices} character devices");
+    let devices: BTreeSet<PathBuf> = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let is_device = fs::metadata(&path).ok()?.file_type().is_char_device();
+            is_device.then(|| fs::read_link(path).ok()).flatten()
+        })
+        .collect();
+    println!("character devices: {devices:?}");
     Ok(())
 }
 

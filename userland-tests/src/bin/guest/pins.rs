@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
+use nvproxy_abi::status::{NV_ERR_INSERT_DUPLICATE_NAME, NV_ERR_OBJECT_NOT_FOUND};
 use nvproxy_abi::structs::class::NV_OS_DESC_MEMORY_ALLOCATION_PARAMS;
-use ringfence::guest::Result;
+use ringfence::guest::{Error, Result};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
@@ -42,11 +43,14 @@ fn pin(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
     gpu.client.pin(&gpu.node, DEVICE, memory, pages.0, LENGTH)
 }
 
-/// Pins, asks the driver for the object, and frees it.
+/// Pins, sees that the object is there, and frees it.
 fn pin_and_free(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
     pin(gpu, memory, pages)?;
-    assert_eq!(word(pin(gpu, memory, pages)), "NV_ERR_INSERT_DUPLICATE_NAME", "the object is there");
-    gpu.free(memory)
+    match pin(gpu, memory, pages) {
+        Err(Error::Status(NV_ERR_INSERT_DUPLICATE_NAME)) => gpu.free(memory),
+        Ok(()) => Err(Error::Status(NV_ERR_OBJECT_NOT_FOUND)),
+        failed => failed,
+    }
 }
 
 fn pins_once(sharing: libc::c_int) -> Outcome {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::pause;
 use nvproxy_abi::node::Node;
+use ringfence::guest::Result;
 
 use crate::Outcome;
 use crate::gpu::{DEVICE, Gpu, MEMORY};
@@ -40,15 +41,20 @@ pub fn idle(_: &[String]) -> Outcome {
     }
 }
 
-/// Makes requests without end.
+/// Makes requests until one fails, which it does when the sentry is killed, a moment before this program is.
 pub fn busy(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     ready()?;
+    while request(&gpu).is_ok() {}
     loop {
-        gpu.allocate_system(MEMORY, 4096)?;
-        gpu.client.map(DEVICE, MEMORY, 4096, Node::Control)?;
-        gpu.free(MEMORY)?;
+        pause();
     }
+}
+
+fn request(gpu: &Gpu) -> Result<()> {
+    gpu.allocate_system(MEMORY, 4096)?;
+    gpu.client.map(DEVICE, MEMORY, 4096, Node::Control)?;
+    gpu.free(MEMORY)
 }
 
 /// Ends with status 7 when it is asked to terminate.

@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork as fork_process};
 use nvproxy_abi::node::Node;
+use nvproxy_abi::number::NV01_MEMORY_LOCAL_USER;
 use ringfence::guest::{Client, open};
 
 use crate::Outcome;
@@ -53,9 +54,11 @@ fn use_client(control: &File, root: u32) -> Outcome {
 /// A client goes on living through duplicates of its descriptor, and ends with the last.
 pub fn duplicates(_: &[String]) -> Outcome {
     let observer = Gpu::open()?;
-    let Gpu { client, node: _node } = Gpu::open()?;
-    client.memory(DEVICE, MEMORY, nvproxy_abi::number::NV01_MEMORY_LOCAL_USER, GIB)?;
+    let Gpu { client, node } = Gpu::open()?;
+    client.memory(DEVICE, MEMORY, NV01_MEMORY_LOCAL_USER, GIB)?;
     let Client { control, root } = client;
+    // A GPU's description that is registered with the client's keeps that one open.
+    drop(node);
     let duplicate = nix::unistd::dup(&control)?;
     let placed = open(Node::Control)?;
     let mut placed = std::os::fd::OwnedFd::from(placed);
@@ -95,18 +98,19 @@ pub fn spawn(_: &[String]) -> Outcome {
     gpu.allocate(MEMORY, GIB)?;
     let starters = (0..4).map(|_| {
         std::thread::spawn(|| {
-            let output = Command::new("/proc/self/exe").arg("walk").output().expect("a child");
-            (output.status.success(), String::from_utf8_lossy(&output.stdout).lines().count())
+            let output = Command::new("/proc/self/exe").arg("shared-client").output().expect("a child");
+            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
         })
     });
     let starters: Vec<_> = starters.collect();
     for _ in 0..100 {
-        use_client(&gpu.client.control, gpu.client.root).or_else(|_| gpu.free_memory().map(drop))?;
+        gpu.free_memory()?;
     }
     for starter in starters {
         println!("{:?}", starter.join().expect("a starting thread"));
     }
-    use_client(&gpu.client.control, gpu.client.root)
+    gpu.wait_for_free_memory(ALL - GIB)?;
+    Ok(())
 }
 
 /// Executes another program, which closes the client's descriptor and so frees the client.
