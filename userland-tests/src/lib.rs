@@ -72,7 +72,10 @@ pub fn ringfence_run(options: &[&str]) -> Command {
 
 /// Runs a command to its end. One that hangs is killed, and the test fails.
 pub fn finish(command: &mut Command) -> Ended {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     wait_for(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
 }
 
@@ -92,10 +95,19 @@ pub fn wait_for(child: Child) -> Ended {
     };
     let signalled = || output.status.signal().map(|signal| 128 + signal);
     Ended {
-        status: output.status.code().or_else(signalled).expect("a status or a signal"),
+        status: output
+            .status
+            .code()
+            .or_else(signalled)
+            .expect("a status or a signal"),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// Runs a scenario of the guest, which has to succeed and to print exactly this.
+pub fn prints(scenario: &[&str], expected: &str) {
+    assert_eq!(finish(&mut guest(scenario)), Ended::printing(expected));
 }
 
 /// Waits until `condition` holds; fails the test if it does not come to hold.
@@ -152,8 +164,18 @@ fn build_ringfence() -> PathBuf {
         Some(profile) => profile,
     };
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "ringfence", "--bin", "ringfence"])
-        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "ringfence",
+            "--bin",
+            "ringfence",
+        ])
+        .args([
+            "--manifest-path",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+        ])
         .args(["--profile", profile, "--target-dir"])
         .arg(directory.parent().expect("a target directory"))
         .status();

@@ -85,7 +85,11 @@ impl Tree {
             panic!("the sentry's children are {children:?}");
         };
         let is_server = |process: &Process| process.name_given() == "ringfence-nvproxy-server";
-        let (server, init) = if is_server(&server) { (server, init) } else { (init, server) };
+        let (server, init) = if is_server(&server) {
+            (server, init)
+        } else {
+            (init, server)
+        };
         assert!(is_server(&server) && !is_server(&init));
         Tree {
             launcher,
@@ -103,8 +107,16 @@ impl Tree {
 
     /// Waits until no process of the sandbox is left.
     pub fn expect_gone(&self) {
-        for process in [self.launcher, self.sentry, self.server, self.init, self.program] {
-            eventually(&format!("{process:?} is gone, of {self:?}"), || !process.is_alive());
+        for process in [
+            self.launcher,
+            self.sentry,
+            self.server,
+            self.init,
+            self.program,
+        ] {
+            eventually(&format!("{process:?} is gone, of {self:?}"), || {
+                !process.is_alive()
+            });
         }
     }
 }

@@ -1,21 +1,19 @@
 //! What a task cannot do.
 
-use userland_tests::{Ended, finish, guest};
-
-/// A scenario succeeds and prints exactly this.
-fn prints(scenario: &str, expected: &str) {
-    assert_eq!(finish(&mut guest(&[scenario])), Ended::printing(expected));
-}
+use userland_tests::prints;
 
 #[test]
 fn ways_around_the_filter_are_missing() {
-    prints("ways-around", "io_uring_setup: ENOSYS\nx32: ENOSYS\ni386: missing\n");
+    prints(
+        &["ways-around"],
+        "io_uring_setup: ENOSYS\nx32: ENOSYS\ni386: missing\n",
+    );
 }
 
 #[test]
 fn a_task_holds_no_device() {
     // Its standard input is /dev/null.
-    prints("held", "character devices: {\"/dev/null\"}\n");
+    prints(&["held"], "character devices: {\"/dev/null\"}\n");
 }
 
 #[test]
@@ -26,10 +24,10 @@ fn opens_past_the_sentry_fail() {
              {name} by O_PATH: EBADF\n{name} opened anew: EACCES\n"
         )
     });
-    prints("native-opens", &expected.concat());
+    prints(&["native-opens"], &expected.concat());
 }
 
 #[test]
 fn an_open_whose_path_changes_meanwhile_fails() {
-    prints("raced-open", "never opened by the kernel\n");
+    prints(&["raced-open"], "never opened by the kernel\n");
 }

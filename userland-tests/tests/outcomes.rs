@@ -1,12 +1,16 @@
 //! How a run ends and what it prints: exit statuses, the standard streams, signals, the log and the statistics.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use userland_tests::{Ended, finish, guest, guest_with, ringfence_program, ringfence_run, wait_for};
+use userland_tests::{
+    Ended, finish, guest, guest_with, ringfence_program, ringfence_run, wait_for,
+};
 
 /// `sh -c SCRIPT` in a sandbox.
 fn shell(script: &str) -> Command {
@@ -19,15 +23,32 @@ fn shell(script: &str) -> Command {
 fn the_exit_status_is_the_programs() {
     for status in [0, 1, 42, 125, 255] {
         let ended = finish(&mut shell(&format!("exit {status}")));
-        assert_eq!(ended, Ended { status, ..Ended::printing("") });
+        assert_eq!(
+            ended,
+            Ended {
+                status,
+                ..Ended::printing("")
+            }
+        );
     }
 }
 
 #[test]
 fn a_program_that_a_signal_ends_has_128_and_the_signal() {
-    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGABRT, Signal::SIGUSR1] {
+    for signal in [
+        Signal::SIGKILL,
+        Signal::SIGTERM,
+        Signal::SIGABRT,
+        Signal::SIGUSR1,
+    ] {
         let ended = finish(&mut guest(&["raise", &(signal as i32).to_string()]));
-        assert_eq!(ended, Ended { status: 128 + signal as i32, ..Ended::printing("") });
+        assert_eq!(
+            ended,
+            Ended {
+                status: 128 + signal as i32,
+                ..Ended::printing("")
+            }
+        );
     }
 }
 
@@ -36,9 +57,18 @@ fn a_program_that_is_not_there_or_not_executable_is_named() {
     let run = |program: &str| finish(ringfence_run(&[]).arg(program));
     let missing = "ringfence: /nowhere/at-all: No such file or directory";
     assert_eq!(run("/nowhere/at-all"), Ended::failing(127, missing));
-    assert_eq!(run("not-a-program"), Ended::failing(127, "ringfence: not-a-program: No such file or directory"));
-    assert_eq!(run("/etc/passwd"), Ended::failing(126, "ringfence: /etc/passwd: Permission denied"));
-    assert_eq!(run("/"), Ended::failing(126, "ringfence: /: Permission denied"));
+    assert_eq!(
+        run("not-a-program"),
+        Ended::failing(127, "ringfence: not-a-program: No such file or directory")
+    );
+    assert_eq!(
+        run("/etc/passwd"),
+        Ended::failing(126, "ringfence: /etc/passwd: Permission denied")
+    );
+    assert_eq!(
+        run("/"),
+        Ended::failing(126, "ringfence: /: Permission denied")
+    );
 }
 
 #[test]
@@ -46,7 +76,8 @@ fn a_sandbox_that_cannot_be_set_up_is_125_and_one_line() {
     let ended = finish(&mut guest_with(&["--log", "/nowhere/log"], &["walk"]));
     let line = "ringfence: --log /nowhere/log: No such file or directory (os error 2)";
     assert_eq!(ended, Ended::failing(125, line));
-    let ended = finish(Command::new(ringfence_program()).args(["run", "--driver", "host", "--", "true"]));
+    let ended =
+        finish(Command::new(ringfence_program()).args(["run", "--driver", "host", "--", "true"]));
     let line = "ringfence: this machine has no NVIDIA driver (/sys/module/nvidia/version is missing): load the nvidia \
                 module, or use --driver sim";
     if !std::path::Path::new("/sys/module/nvidia/version").exists() {
@@ -58,12 +89,19 @@ fn a_sandbox_that_cannot_be_set_up_is_125_and_one_line() {
 fn a_command_line_that_makes_no_sense_is_125() {
     let ended = finish(&mut guest_with(&["--gpus", "first"], &["walk"]));
     assert_eq!((ended.status, ended.stdout.as_str()), (125, ""));
-    assert!(ended.stderr.contains("'first' is neither an index like 0 nor a UUID like GPU-5a3e..."), "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .contains("'first' is neither an index like 0 nor a UUID like GPU-5a3e..."),
+        "{ended:?}"
+    );
 }
 
 #[test]
 fn the_standard_streams_pass_through_untouched() {
-    let bytes: Vec<u8> = (0..1 << 20).map(|index: u32| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let bytes: Vec<u8> = (0..1 << 20)
+        .map(|index: u32| (index.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     let mut child = shell("tee /dev/stderr")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -82,7 +120,11 @@ fn the_standard_streams_pass_through_untouched() {
 
 /// Starts a scenario and waits until it prints that it is ready.
 fn started(command: &mut Command) -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ringfence");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("ringfence");
     let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut line = String::new();
     output.read_line(&mut line).expect("a line");
@@ -98,11 +140,23 @@ fn send(child: &Child, signal: Signal) {
 fn a_request_to_terminate_reaches_the_program() {
     let (child, _output) = started(&mut guest(&["idle"]));
     send(&child, Signal::SIGTERM);
-    assert_eq!(wait_for(child), Ended { status: 143, ..Ended::printing("") });
+    assert_eq!(
+        wait_for(child),
+        Ended {
+            status: 143,
+            ..Ended::printing("")
+        }
+    );
 
     let (child, mut output) = started(&mut guest(&["handler"]));
     send(&child, Signal::SIGTERM);
-    assert_eq!(wait_for(child), Ended { status: 7, ..Ended::printing("") });
+    assert_eq!(
+        wait_for(child),
+        Ended {
+            status: 7,
+            ..Ended::printing("")
+        }
+    );
     let mut rest = String::new();
     output.read_to_string(&mut rest).expect("the rest");
     assert_eq!(rest, "terminated\n");
@@ -113,8 +167,72 @@ fn an_interrupt_to_the_process_group_ends_program_and_sandbox() {
     for scenario in ["idle", "busy"] {
         let (child, _output) = started(guest(&[scenario]).process_group(0));
         killpg(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("killpg");
-        assert_eq!(wait_for(child), Ended { status: 130, ..Ended::printing("") }, "{scenario}");
+        assert_eq!(
+            wait_for(child),
+            Ended {
+                status: 130,
+                ..Ended::printing("")
+            },
+            "{scenario}"
+        );
     }
+}
+
+/// A terminal's two ends: the user's and the program's.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let (mut user, mut program) = (-1, -1);
+    // SAFETY: the two numbers are written, and nothing else is asked for.
+    let opened = unsafe {
+        libc::openpty(
+            &raw mut user,
+            &raw mut program,
+            std::ptr::null_mut(),
+            std::ptr::null(),
+            std::ptr::null(),
+        )
+    };
+    assert_eq!(opened, 0, "openpty");
+    // SAFETY: both were just made, so nothing else owns them.
+    unsafe { (OwnedFd::from_raw_fd(user), OwnedFd::from_raw_fd(program)) }
+}
+
+#[test]
+fn an_interrupt_from_the_terminal_reaches_the_program_once() {
+    let (user, program) = terminal();
+    let mut command = guest(&["counting"]);
+    command.stdin(program.try_clone().expect("a duplicate"));
+    // SAFETY: between fork and exec this makes two system calls and touches no memory.
+    unsafe {
+        command.pre_exec(|| {
+            nix::unistd::setsid()?;
+            nix::errno::Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
+            Ok(())
+        })
+    };
+    let (child, mut output) = started(&mut command);
+    let mut user = File::from(user);
+    user.write_all(b"\x03").expect("Ctrl-C");
+    // The terminal shows it when it has sent the signal.
+    let mut shown = [0; 2];
+    user.read_exact(&mut shown).expect("what the terminal shows");
+    assert_eq!(&shown, b"^C");
+    send(&child, Signal::SIGTERM);
+    assert_eq!(wait_for(child), Ended::printing(""));
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).expect("the rest");
+    assert_eq!(rest, "interrupted 1 times\n");
+}
+
+#[test]
+fn what_the_program_leaves_running_ends_with_it() {
+    let ended = finish(&mut shell("sleep 1000 & sleep 1000 & exit 3"));
+    assert_eq!(
+        ended,
+        Ended {
+            status: 3,
+            ..Ended::printing("")
+        }
+    );
 }
 
 #[test]
@@ -123,11 +241,18 @@ fn the_log_goes_to_the_file_that_was_named() {
     let path = directory.path().join("ringfence.log");
     let log = path.to_str().expect("a path in UTF-8");
     let ended = finish(&mut guest_with(&["--log", log], &["unknown", "3"]));
-    let stdout = "NV_ERR_NOT_SUPPORTED NV_ERR_NOT_SUPPORTED NV_ERR_INVALID_CLASS EINVAL ENOSYS\nthen ok\n";
+    let stdout =
+        "NV_ERR_NOT_SUPPORTED NV_ERR_NOT_SUPPORTED NV_ERR_INVALID_CLASS EINVAL ENOSYS\nthen ok\n";
     assert_eq!(ended, Ended::printing(&stdout.repeat(3)));
     let text = std::fs::read_to_string(&path).expect("the log");
-    for line in ["nvproxy: unknown class 0xfeed", "nvproxy: unknown ioctl 0x77"] {
-        let times = text.lines().filter(|logged| logged.ends_with(&format!(" WARN {line}"))).count();
+    for line in [
+        "nvproxy: unknown class 0xfeed",
+        "nvproxy: unknown ioctl 0x77",
+    ] {
+        let times = text
+            .lines()
+            .filter(|logged| logged.ends_with(&format!(" WARN {line}")))
+            .count();
         assert_eq!(times, 1, "{line} in\n{text}");
     }
 }
@@ -135,13 +260,19 @@ fn the_log_goes_to_the_file_that_was_named() {
 /// The rows of the statistics as (kind, request, calls), and what follows them.
 fn table(stderr: &str) -> (Vec<(&str, &str, u64)>, String) {
     let lines: Vec<&str> = stderr.lines().skip(2).collect();
-    let end = lines.iter().position(|line| line.ends_with(" requests")).expect("a total");
+    let end = lines
+        .iter()
+        .position(|line| line.ends_with(" requests"))
+        .expect("a total");
     let rows = lines[..end].iter().map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [kind, request, calls, times @ ..] = words.as_slice() else {
             panic!("{line}");
         };
-        assert!(times.len() == 6 && times.iter().all(|time| time.parse::<f64>().is_ok()), "{line}");
+        assert!(
+            times.len() == 6 && times.iter().all(|time| time.parse::<f64>().is_ok()),
+            "{line}"
+        );
         (*kind, *request, calls.parse().expect("a number of calls"))
     });
     (rows.collect(), lines[end..].join("\n"))
@@ -173,9 +304,14 @@ fn statistics_count_every_request() {
 
 #[test]
 fn statistics_count_what_the_tables_refuse() {
-    let ended = finish(&mut guest_with(&["--stats", "--log", "/dev/null"], &["unknown", "4"]));
+    let ended = finish(&mut guest_with(
+        &["--stats", "--log", "/dev/null"],
+        &["unknown", "4"],
+    ));
     let (_, rest) = table(&ended.stderr);
-    let (_, refused) = rest.split_once("refused by Ringfence: \n").expect("refusals");
+    let (_, refused) = rest
+        .split_once("refused by Ringfence: \n")
+        .expect("refusals");
     let expected = "  unknown UVM ioctl 0x7e: 4\n  unknown class 0xfeed: 4\n  \
                     unknown control command 0x20800112 (NV2080_CTRL_CMD_GPU_SET_POWER): 4\n  \
                     unknown control command 0x2080ffff: 4\n  unknown ioctl 0x77: 4";

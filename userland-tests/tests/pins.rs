@@ -1,11 +1,6 @@
 //! Memory of a program's own that the driver pins, which takes the program's own thread.
 
-use userland_tests::{Ended, finish, guest};
-
-/// A scenario succeeds and prints exactly this.
-fn prints(scenario: &str, expected: &str) {
-    assert_eq!(finish(&mut guest(&[scenario])), Ended::printing(expected));
-}
+use userland_tests::prints;
 
 const ONCE: &str = "\
 pinned: ok
@@ -17,12 +12,12 @@ then: ok
 
 #[test]
 fn private_memory_is_pinned() {
-    prints("pin-private", ONCE);
+    prints(&["pin-private"], ONCE);
 }
 
 #[test]
 fn shared_memory_is_pinned() {
-    prints("pin-shared", ONCE);
+    prints(&["pin-shared"], ONCE);
 }
 
 #[test]
@@ -33,25 +28,31 @@ below a missing device: NV_ERR_OBJECT_NOT_FOUND
 on nvidiactl: EINVAL
 after all that: ok
 ";
-    prints("pin-refused", expected);
+    prints(&["pin-refused"], expected);
 }
 
 #[test]
 fn other_threads_do_not_notice_a_pin() {
-    prints("pin-among-threads", "pinned 20 times: ok\n");
+    prints(&["pin-among-threads"], "pinned 20 times: ok\n");
 }
 
 #[test]
 fn two_threads_pin_at_once() {
-    prints("pin-from-two-threads", "ok, ok\n");
+    prints(&["pin-from-two-threads"], "ok, ok\n");
 }
 
 #[test]
 fn a_pin_does_not_wait_for_another_threads_request() {
-    prints("pin-during-blocking", "pinned during the long request: true\n");
+    prints(
+        &["pin-during-blocking"],
+        "pinned during the long request: true\n",
+    );
 }
 
 #[test]
 fn no_signal_is_lost_to_a_pin() {
-    prints("pin-under-signals", "500 signals\nthen: NV_ERR_OBJECT_NOT_FOUND\n");
+    prints(
+        &["pin-under-signals"],
+        "500 signals\nthen: NV_ERR_OBJECT_NOT_FOUND\n",
+    );
 }

@@ -1,11 +1,6 @@
 //! What programs ask of the driver, and what they get.
 
-use userland_tests::{Ended, finish, guest, guest_with};
-
-/// A scenario succeeds and prints exactly this.
-fn prints(scenario: &[&str], expected: &str) {
-    assert_eq!(finish(&mut guest(scenario)), Ended::printing(expected));
-}
+use userland_tests::{Ended, finish, guest, guest_with, prints};
 
 #[test]
 fn a_program_walks_from_enumeration_to_freeing() {
@@ -57,7 +52,8 @@ mapping what was freed: NV_ERR_OBJECT_NOT_FOUND
 
 #[test]
 fn unknown_requests_are_refused_as_the_driver_would_and_reported_once() {
-    let each = "NV_ERR_NOT_SUPPORTED NV_ERR_NOT_SUPPORTED NV_ERR_INVALID_CLASS EINVAL ENOSYS\nthen ok\n";
+    let each =
+        "NV_ERR_NOT_SUPPORTED NV_ERR_NOT_SUPPORTED NV_ERR_INVALID_CLASS EINVAL ENOSYS\nthen ok\n";
     let stderr = " \
  WARN nvproxy: unknown control command 0x2080ffff
  WARN nvproxy: unknown control command 0x20800112 (NV2080_CTRL_CMD_GPU_SET_POWER)
@@ -102,7 +98,15 @@ client on a pipe: ENOTTY
 UVM on a pipe: ENOTTY
 client on UVM: ENOSYS
 ";
-    let fields = ["none", "a closed one", "a number that was one", "/dev/null", "UVM", "a GPU"].map(|wrong| {
+    let fields = [
+        "none",
+        "a closed one",
+        "a number that was one",
+        "/dev/null",
+        "UVM",
+        "a GPU",
+    ]
+    .map(|wrong| {
         format!(
             "registered with {wrong}: EINVAL\n\
              mapped through {wrong}: NV_ERR_INVALID_ARGUMENT\n\
@@ -164,7 +168,13 @@ fn visible(minors: &[u32]) -> Ended {
     let mut nodes = vec!["nvidia-uvm".to_owned()];
     nodes.extend(minors.iter().map(|minor| format!("nvidia{minor}")));
     nodes.push("nvidiactl".to_owned());
-    let gpu = |minor: u32| if minors.contains(&minor) { "ok" } else { "ENOENT" };
+    let gpu = |minor: u32| {
+        if minors.contains(&minor) {
+            "ok"
+        } else {
+            "ENOENT"
+        }
+    };
     let ids: Vec<u32> = minors.iter().map(|minor| (minor + 1) << 8).collect();
     Ended::printing(&format!(
         "nodes {nodes:?}\nnvidiactl: ok\nnvidia0: {}\nnvidia1: {}\nnvidia2: ENOENT\nnvidia-uvm: ok\n\
@@ -195,7 +205,10 @@ fn gpus_that_do_not_exist_are_named() {
     let there = format!("0 ({FIRST_UUID}), 1 ({SECOND_UUID})");
     for wrong in ["2", "GPU-1234"] {
         let line = format!("ringfence: --gpus: this machine has no GPU {wrong}; it has {there}");
-        let ended = finish(&mut guest_with(&["--gpus", &format!("0,{wrong}")], &["walk"]));
+        let ended = finish(&mut guest_with(
+            &["--gpus", &format!("0,{wrong}")],
+            &["walk"],
+        ));
         assert_eq!(ended, Ended::failing(125, &line));
     }
 }

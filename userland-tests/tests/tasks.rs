@@ -1,78 +1,92 @@
 //! Threads, processes and descriptors: what a task's descriptor means wherever it goes, and what is freed when.
 
-use userland_tests::{Ended, finish, guest};
-
-/// A scenario succeeds and prints exactly this.
-fn prints(scenario: &str, expected: &str) {
-    assert_eq!(finish(&mut guest(&[scenario])), Ended::printing(expected));
-}
+use userland_tests::prints;
 
 #[test]
 fn threads_have_clients_of_their_own() {
-    prints("threads", "32 threads\n");
+    prints(&["threads"], "32 threads\n");
 }
 
 #[test]
 fn threads_share_a_client() {
-    prints("shared-client", "8 threads\n");
+    prints(&["shared-client"], "8 threads\n");
 }
 
 #[test]
 fn hundreds_of_processes_work_at_once() {
-    prints("processes", "300 processes\n");
+    prints(&["processes"], "300 processes\n");
 }
 
 #[test]
 fn a_request_that_takes_long_delays_no_other() {
-    prints("blocking", "others went on\n");
+    prints(&["blocking"], "others went on\n");
+}
+
+#[test]
+fn more_long_requests_than_there_are_workers_are_answered() {
+    prints(&["crowd"], "300 registered\n");
+}
+
+#[test]
+fn signals_are_handled_and_no_request_notices() {
+    prints(&["interrupted"], "500 signals\n");
 }
 
 #[test]
 fn a_client_lives_through_duplicates_and_ends_with_the_last() {
-    prints("duplicates", "through fcntl's 100\nfreed with the last\n");
+    prints(
+        &["duplicates"],
+        "through fcntl's 100\nfreed with the last\n",
+    );
 }
 
 #[test]
 fn a_child_uses_what_it_inherited() {
-    prints("fork", "free after the child: 78 GiB\n");
+    prints(&["fork"], "free after the child: 78 GiB\n");
 }
 
 #[test]
 fn programs_are_started_in_the_manner_of_vfork() {
-    prints("spawn", &"(Some(0), \"8 threads\\n\")\n".repeat(4));
+    prints(&["spawn"], &"(Some(0), \"8 threads\\n\")\n".repeat(4));
 }
 
 #[test]
 fn exec_closes_and_so_frees() {
-    prints("exec", "free before: 79 GiB\nthe descriptor: Err(EBADF)\nfree after: 80 GiB\n");
+    prints(
+        &["exec"],
+        "free before: 79 GiB\nthe descriptor: Err(EBADF)\nfree after: 80 GiB\n",
+    );
 }
 
 #[test]
 fn exec_leaves_open_what_is_to_stay_open() {
-    prints("exec-inherited", "used after exec\n");
+    prints(&["exec-inherited"], "used after exec\n");
 }
 
 #[test]
 fn a_descriptor_is_passed_on_by_a_task_that_has_ended() {
-    prints("pass", "used: 79 GiB free\nfreed: 80 GiB free\nclosed: 80 GiB free\n");
+    prints(
+        &["pass"],
+        "used: 79 GiB free\nfreed: 80 GiB free\nclosed: 80 GiB free\n",
+    );
 }
 
 #[test]
 fn closing_frees() {
-    prints("close", "freed 50 times\n");
+    prints(&["close"], "freed 50 times\n");
 }
 
 #[test]
 fn closing_an_event_descriptor_frees() {
-    prints("close-events", "kept 1 GiB\nkept 1 GiB\nfreed\n");
+    prints(&["close-events"], "kept 1 GiB\nkept 1 GiB\nfreed\n");
 }
 
 #[test]
 fn ending_frees_generation_after_generation() {
-    prints("generations", "freed 20 times\n");
+    prints(&["generations"], "freed 20 times\n");
 }
 
 #[test]
 fn being_killed_in_the_middle_of_requests_frees() {
-    prints("killed", "freed after 100 were killed\n");
+    prints(&["killed"], "freed after 100 were killed\n");
 }

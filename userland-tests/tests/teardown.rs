@@ -14,8 +14,14 @@ fn killing(role: fn(&Tree) -> Process, status: i32, stderr: &str) {
         let directory = Directory::new(scenario);
         let mounts = mounts();
         let mut command = guest(&[scenario]);
-        command.current_dir(directory.path()).env("TMPDIR", directory.path());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ringfence");
+        command
+            .current_dir(directory.path())
+            .env("TMPDIR", directory.path());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("ringfence");
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
         output.read_line(&mut line).expect("a line");
@@ -24,10 +30,19 @@ fn killing(role: fn(&Tree) -> Process, status: i32, stderr: &str) {
         tree.kill(role);
         let ended = wait_for(child);
         tree.expect_gone();
-        let expected = Ended { status, stdout: String::new(), stderr: stderr.to_owned() };
+        let expected = Ended {
+            status,
+            stdout: String::new(),
+            stderr: stderr.to_owned(),
+        };
         assert_eq!(ended, expected, "{scenario}");
         assert_eq!(self::mounts(), mounts);
-        assert_eq!(fs::read_dir(directory.path()).expect("the directory").count(), 0);
+        assert_eq!(
+            fs::read_dir(directory.path())
+                .expect("the directory")
+                .count(),
+            0
+        );
     }
 }
 
@@ -55,7 +70,11 @@ fn the_server_takes_all_with_it() {
 
 #[test]
 fn init_takes_all_with_it() {
-    killing(|tree| tree.init, 137, "ringfence: init was ended by SIGKILL\n");
+    killing(
+        |tree| tree.init,
+        137,
+        "ringfence: init was ended by SIGKILL\n",
+    );
 }
 
 #[test]

@@ -13,7 +13,9 @@ const USER: u32 = 65534;
 #[test]
 fn an_ordinary_user_needs_no_rights() {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can become another user; as an ordinary user all the other tests prove this");
+        eprintln!(
+            "skipped: only root can become another user; as an ordinary user all the other tests prove this"
+        );
         return;
     }
     // The user may not be able to reach the executables where they are.
@@ -30,15 +32,28 @@ fn an_ordinary_user_needs_no_rights() {
     let guest = reachable(guest_program(), "guest");
     let run = |arguments: &[&str]| {
         let mut command = Command::new(&ringfence);
-        command.args(["run", "--driver", "sim", "--"]).args(arguments);
-        command.current_dir("/").stdin(Stdio::null()).uid(USER).gid(USER);
+        command
+            .args(["run", "--driver", "sim", "--"])
+            .args(arguments);
+        command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .uid(USER)
+            .gid(USER);
         finish(&mut command)
     };
     let guest = guest.to_str().expect("a path in UTF-8");
-    let identity = run(&["sh", "-c", "id -u; id -g; cat /proc/self/status | grep -E '^Cap(Eff|Prm|Bnd)'"]);
+    let identity = run(&[
+        "sh",
+        "-c",
+        "id -u; id -g; cat /proc/self/status | grep -E '^Cap(Eff|Prm|Bnd)'",
+    ]);
     let none = "0000000000000000";
     let expected = format!("65534\n65534\nCapPrm:\t{none}\nCapEff:\t{none}\nCapBnd:\t{none}\n");
     assert_eq!(identity, Ended::printing(&expected));
     assert_eq!(run(&[guest, "close"]), Ended::printing("freed 50 times\n"));
-    assert_eq!(run(&[guest, "pin-private"]).stdout.lines().next(), Some("pinned: ok"));
+    assert_eq!(
+        run(&[guest, "pin-private"]).stdout.lines().next(),
+        Some("pinned: ok")
+    );
 }

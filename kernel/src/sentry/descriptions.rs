@@ -269,7 +269,9 @@ impl Witnesses {
 
     /// Whether any witness is left of `description`.
     fn recognize(&self, description: &Arc<Description>) -> bool {
-        self.ordered.iter().any(|witness| Arc::ptr_eq(&witness.of, description))
+        self.ordered
+            .iter()
+            .any(|witness| Arc::ptr_eq(&witness.of, description))
     }
 
     /// The witness that recognizes `descriptor` of `task`. Where one has nothing left to recognize, which says nothing

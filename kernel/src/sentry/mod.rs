@@ -89,14 +89,21 @@ pub struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    /// Waits for it.
-    fn take(sentry: &'a Arc<Sentry>) -> Turn<'a> {
-        sentry.waiting.fetch_add(1, Ordering::SeqCst);
-        let held = sentry.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        sentry.waiting.fetch_sub(1, Ordering::SeqCst);
-        Turn {
-            sentry,
-            held: Some(held),
+    fn none(sentry: &'a Arc<Sentry>) -> Turn<'a> {
+        Turn { sentry, held: None }
+    }
+
+    /// Waits for it, unless this thread has it still.
+    fn take(&mut self) {
+        if self.held.is_none() {
+            self.sentry.waiting.fetch_add(1, Ordering::SeqCst);
+            let held = self
+                .sentry
+                .turn
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            self.sentry.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.held = Some(held);
         }
     }
 
@@ -275,8 +282,9 @@ impl Sentry {
 
     fn receive(self: Arc<Self>) {
         let mut payload = Vec::new();
+        let mut turn = Turn::none(&self);
         loop {
-            let mut turn = Turn::take(&self);
+            turn.take();
             match self.listener.receive() {
                 Ok(Some(notification)) => self.handle(notification, &mut turn, &mut payload),
                 Ok(None) => return,
@@ -340,6 +348,7 @@ impl Sentry {
                 });
                 self.register(&granted, &description)?;
             }
+            times.finished();
             self.listener
                 .add_descriptor(notification, granted.as_fd(), close_on_exec, true)
         });

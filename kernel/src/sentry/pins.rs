@@ -76,6 +76,7 @@ pub fn run(
     match pin.carry_out(payload) {
         Ok(reply) => {
             times.answered(reply.driver_nanoseconds);
+            times.finished();
             let outcome = reply.outcome.map(i64::from);
             let refused = is_refusal(&pin.marshalled.plan, outcome, &reply.payload);
             sentry.stats.record(heading(family), name, times, refused);

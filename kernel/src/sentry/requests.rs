@@ -239,7 +239,7 @@ impl Sentry {
             plan,
             parts,
             target,
-            times,
+            mut times,
         } = issued;
         let outcome = answer.outcome.and_then(|value| {
             write_back(notification.task, &parts, answer.payload)?;
@@ -248,6 +248,7 @@ impl Sentry {
         if let (Some(event), Some(target)) = (&answer.descriptor, &target) {
             self.install_event_descriptor(&notification, event, target);
         }
+        times.finished();
         self.listener.answer(&notification, outcome);
         self.stats.record(
             heading(plan.family),

@@ -21,6 +21,7 @@ struct Readings {
     submitted: Instant,
     answered: Instant,
     driver: Duration,
+    finished: Instant,
 }
 
 impl Times {
@@ -36,6 +37,13 @@ impl Times {
         if let Some(readings) = &mut self.0 {
             readings.answered = Instant::now();
             readings.driver = Duration::from_nanos(driver_nanoseconds);
+        }
+    }
+
+    /// The task is about to go on. (Once it does, it may well run before this thread does.)
+    pub fn finished(&mut self) {
+        if let Some(readings) = &mut self.0 {
+            readings.finished = Instant::now();
         }
     }
 }
@@ -64,12 +72,13 @@ impl Durations {
             submitted,
             answered,
             driver,
+            finished,
         } = readings;
         let away = answered - submitted;
         let nanoseconds = |duration: Duration| duration.as_nanos() as u64;
         // A histogram that resizes itself takes any value.
         self.sentry
-            .record(nanoseconds((submitted - received) + answered.elapsed()))
+            .record(nanoseconds((submitted - received) + (finished - answered)))
             .ok();
         self.transit
             .record(nanoseconds(away.saturating_sub(driver)))
@@ -111,6 +120,7 @@ impl Stats {
                 submitted: now,
                 answered: now,
                 driver: Duration::ZERO,
+                finished: now,
             }
         };
         Times(self.enabled.then(now))

@@ -1,7 +1,7 @@
 //! Many tasks at once, and one that waits while others go on.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
@@ -100,21 +100,30 @@ pub fn register_gpu(uvm: &impl std::os::fd::AsFd) -> Result<()> {
 
 /// Runs `meanwhile` again and again while a thread waits in the kernel for a request that the driver keeps for long;
 /// says how often it came to its end before that request did.
-pub fn during_a_long_request(mut meanwhile: impl FnMut() -> Outcome) -> std::result::Result<u32, Box<dyn std::error::Error>> {
+pub fn during_a_long_request(
+    mut meanwhile: impl FnMut() -> Outcome,
+) -> std::result::Result<u32, Box<dyn std::error::Error>> {
     let uvm = address_space()?;
     let (sender, thread) = std::sync::mpsc::channel();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            sender.send(nix::unistd::gettid()).expect("the other thread");
+            sender
+                .send(nix::unistd::gettid())
+                .expect("the other thread");
             register_gpu(&uvm).expect("registered");
             done.store(true, Ordering::SeqCst);
         });
         let thread = thread.recv()?;
         // Its line starts with the number of the system call that it waits in (proc_pid_syscall(5)).
         let waiting = format!("{} ", libc::SYS_ioctl);
-        while !std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall"))?.starts_with(&waiting) {
-            assert!(!done.load(Ordering::SeqCst), "the request was over before it was seen to wait");
+        while !std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall"))?
+            .starts_with(&waiting)
+        {
+            assert!(
+                !done.load(Ordering::SeqCst),
+                "the request was over before it was seen to wait"
+            );
         }
         let mut times = 0;
         loop {
@@ -132,7 +141,27 @@ pub fn blocking(_: &[String]) -> Outcome {
     const ENOUGH: u32 = 20;
     let gpu = Gpu::open()?;
     let times = during_a_long_request(|| Ok(work(&gpu, MEMORY, 1)?))?;
-    assert!(times >= ENOUGH, "only {times} came to their end during the long request");
+    assert!(
+        times >= ENOUGH,
+        "only {times} came to their end during the long request"
+    );
     println!("others went on");
+    Ok(())
+}
+
+/// More long requests at once than the server has threads for.
+pub fn crowd(_: &[String]) -> Outcome {
+    const THREADS: usize = 300;
+    let registered = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let uvm = address_space().expect("an address space");
+                register_gpu(&uvm).expect("registered");
+                registered.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    });
+    println!("{} registered", registered.into_inner());
     Ok(())
 }

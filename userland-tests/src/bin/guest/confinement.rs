@@ -52,10 +52,15 @@ fn i386() -> Result<&'static str, Box<dyn std::error::Error>> {
         unsafe {
             std::arch::asm!("int 0x80", inlateout("rax") GETPID => result, out("r8") _, out("r9") _, out("r10") _, out("r11") _)
         };
-        std::process::exit(if result as i32 == -libc::ENOSYS { 38 } else { 1 })
+        std::process::exit(if result as i32 == -libc::ENOSYS {
+            38
+        } else {
+            1
+        })
     })?;
     Ok(match waitpid(tried, None)? {
-        WaitStatus::Exited(_, 38) | WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGSEGV, _) => "missing",
+        WaitStatus::Exited(_, 38)
+        | WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGSEGV, _) => "missing",
         _ => "there",
     })
 }
@@ -83,14 +88,29 @@ pub fn native_opens(_: &[String]) -> Outcome {
     for name in ["nvidiactl", "nvidia0", "nvidia-uvm"] {
         let path = format!("/dev/{name}");
         println!("{name} for reading: {}", errno_of(File::open(&path)));
-        println!("{name} for writing: {}", errno_of(OpenOptions::new().write(true).open(&path)));
+        println!(
+            "{name} for writing: {}",
+            errno_of(OpenOptions::new().write(true).open(&path))
+        );
         std::os::unix::fs::symlink(&path, format!("/dev/shm/{name}"))?;
-        let through_link = OpenOptions::new().read(true).write(true).open(format!("/dev/shm/{name}"));
+        let through_link = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(format!("/dev/shm/{name}"));
         println!("{name} through a link: {}", errno_of(through_link));
-        let path_only = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&path)?;
-        println!("{name} by O_PATH: {}", word(frontend(&path_only, NV_ESC_RM_ALLOC, &mut [0u8; 32])));
+        let path_only = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH)
+            .open(&path)?;
+        println!(
+            "{name} by O_PATH: {}",
+            word(frontend(&path_only, NV_ESC_RM_ALLOC, &mut [0u8; 32]))
+        );
         let again = format!("/proc/self/fd/{}", path_only.as_raw_fd());
-        println!("{name} opened anew: {}", errno_of(OpenOptions::new().read(true).write(true).open(again)));
+        println!(
+            "{name} opened anew: {}",
+            errno_of(OpenOptions::new().read(true).write(true).open(again))
+        );
     }
     Ok(())
 }
@@ -98,7 +118,9 @@ pub fn native_opens(_: &[String]) -> Outcome {
 fn errno_of(outcome: std::io::Result<File>) -> String {
     match outcome {
         Ok(_) => "opened".to_owned(),
-        Err(error) => error.raw_os_error().map_or("none".to_owned(), |errno| format!("{:?}", Errno::from_raw(errno))),
+        Err(error) => error.raw_os_error().map_or("none".to_owned(), |errno| {
+            format!("{:?}", Errno::from_raw(errno))
+        }),
     }
 }
 
@@ -120,7 +142,8 @@ pub fn raced_open(_: &[String]) -> Outcome {
         });
         for _ in 0..TRIES {
             // SAFETY: the path is terminated whichever half stands there.
-            let number = unsafe { libc::open(path.as_ptr().cast(), libc::O_RDWR | libc::O_CLOEXEC) };
+            let number =
+                unsafe { libc::open(path.as_ptr().cast(), libc::O_RDWR | libc::O_CLOEXEC) };
             match Errno::result(number) {
                 Ok(number) => {
                     // SAFETY: the kernel just made it for this program, so nothing else owns it.
@@ -136,7 +159,10 @@ pub fn raced_open(_: &[String]) -> Outcome {
         Ok(())
     })?;
     assert_eq!(mediated + refused, TRIES);
-    assert!(mediated > 0 && refused > 0, "{mediated} and {refused}: there was no race");
+    assert!(
+        mediated > 0 && refused > 0,
+        "{mediated} and {refused}: there was no race"
+    );
     println!("never opened by the kernel");
     Ok(())
 }
@@ -149,7 +175,13 @@ pub fn visible(_: &[String]) -> Outcome {
         .collect();
     names.sort();
     println!("nodes {names:?}");
-    for node in [Node::Control, Node::Gpu(0), Node::Gpu(1), Node::Gpu(2), Node::Uvm] {
+    for node in [
+        Node::Control,
+        Node::Gpu(0),
+        Node::Gpu(1),
+        Node::Gpu(2),
+        Node::Uvm,
+    ] {
         println!("{}: {}", node.file_name(), word(open(node)));
     }
     let client = match Client::new() {
@@ -162,7 +194,11 @@ pub fn visible(_: &[String]) -> Outcome {
     let mut bytes = [0u8; 8 * size_of::<nv_ioctl_card_info_t>()];
     frontend(&client.control, NV_ESC_CARD_INFO, &mut bytes)?;
     cards.as_mut_bytes().copy_from_slice(&bytes);
-    let minors: Vec<u32> = cards.iter().filter(|card| card.valid != 0).map(|card| card.minor_number).collect();
+    let minors: Vec<u32> = cards
+        .iter()
+        .filter(|card| card.valid != 0)
+        .map(|card| card.minor_number)
+        .collect();
     println!("minors {minors:?}");
     Ok(())
 }

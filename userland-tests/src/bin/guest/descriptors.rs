@@ -41,12 +41,27 @@ pub fn bad(_: &[String]) -> Outcome {
 
 fn targets(foreign: &File, pipe: &impl AsFd, uvm: &File) {
     let say = |what: &str, outcome: Result<i32>| println!("{what}: {}", word(outcome));
-    say("client on a closed one", frontend(&Closed, NV_ESC_RM_ALLOC, &mut [0u8; 32]));
-    say("UVM on a closed one", ioctl(&Closed, UVM_INITIALIZE, &mut [0u8; 16]));
-    say("client on /dev/null", frontend(foreign, NV_ESC_RM_ALLOC, &mut [0u8; 32]));
-    say("client on a pipe", frontend(pipe, NV_ESC_RM_ALLOC, &mut [0u8; 32]));
+    say(
+        "client on a closed one",
+        frontend(&Closed, NV_ESC_RM_ALLOC, &mut [0u8; 32]),
+    );
+    say(
+        "UVM on a closed one",
+        ioctl(&Closed, UVM_INITIALIZE, &mut [0u8; 16]),
+    );
+    say(
+        "client on /dev/null",
+        frontend(foreign, NV_ESC_RM_ALLOC, &mut [0u8; 32]),
+    );
+    say(
+        "client on a pipe",
+        frontend(pipe, NV_ESC_RM_ALLOC, &mut [0u8; 32]),
+    );
     say("UVM on a pipe", ioctl(pipe, UVM_INITIALIZE, &mut [0u8; 16]));
-    say("client on UVM", frontend(uvm, NV_ESC_RM_ALLOC, &mut [0u8; 32]));
+    say(
+        "client on UVM",
+        frontend(uvm, NV_ESC_RM_ALLOC, &mut [0u8; 32]),
+    );
 }
 
 fn fields(gpu: &Gpu, foreign: &File, uvm: &File) -> Outcome {
@@ -66,10 +81,21 @@ fn fields(gpu: &Gpu, foreign: &File, uvm: &File) -> Outcome {
     for (what, number) in wrong {
         let again = open(Node::Gpu(0))?;
         // The number may have been taken for this very description.
-        let number = if number == again.as_raw_fd() { CLOSED } else { number };
-        let registered = frontend(&again, NV_ESC_REGISTER_FD, &mut nv_ioctl_register_fd_t { ctl_fd: number });
+        let number = if number == again.as_raw_fd() {
+            CLOSED
+        } else {
+            number
+        };
+        let registered = frontend(
+            &again,
+            NV_ESC_REGISTER_FD,
+            &mut nv_ioctl_register_fd_t { ctl_fd: number },
+        );
         println!("registered with {what}: {}", word(registered));
-        println!("mapped through {what}: {}", word(map(&gpu.client, MEMORY + 1, number)));
+        println!(
+            "mapped through {what}: {}",
+            word(map(&gpu.client, MEMORY + 1, number))
+        );
         println!("exported to {what}: {}", word(export(&gpu.client, number)));
     }
     Ok(())
@@ -77,7 +103,11 @@ fn fields(gpu: &Gpu, foreign: &File, uvm: &File) -> Outcome {
 
 fn map(client: &Client, memory: u32, number: RawFd) -> Result<()> {
     let mut request = nv_ioctl_nvos33_parameters_with_fd::new_zeroed();
-    (request.params.hClient, request.params.hDevice, request.params.hMemory) = (client.root, DEVICE, memory);
+    (
+        request.params.hClient,
+        request.params.hDevice,
+        request.params.hMemory,
+    ) = (client.root, DEVICE, memory);
     (request.params.length, request.fd) = (4096, number);
     frontend(&client.control, NV_ESC_RM_MAP_MEMORY, &mut request)?;
     check(request.params.status)
@@ -85,7 +115,14 @@ fn map(client: &Client, memory: u32, number: RawFd) -> Result<()> {
 
 fn export(client: &Client, number: RawFd) -> Result<()> {
     let mut parameters = NV0000_CTRL_OS_UNIX_EXPORT_OBJECT_TO_FD_PARAMS::new_zeroed();
-    parameters.object = NV0000_CTRL_OS_UNIX_EXPORT_OBJECT { r#type: 1, data: [DEVICE, DEVICE, MEMORY] };
+    parameters.object = NV0000_CTRL_OS_UNIX_EXPORT_OBJECT {
+        r#type: 1,
+        data: [DEVICE, DEVICE, MEMORY],
+    };
     parameters.fd = number;
-    client.control(client.root, NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECT_TO_FD, &mut parameters)
+    client.control(
+        client.root,
+        NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECT_TO_FD,
+        &mut parameters,
+    )
 }

@@ -41,12 +41,14 @@ impl Gpu {
 
     /// Allocates memory of the GPU.
     pub fn allocate(&self, memory: u32, bytes: u64) -> Result<()> {
-        self.client.memory(DEVICE, memory, NV01_MEMORY_LOCAL_USER, bytes)
+        self.client
+            .memory(DEVICE, memory, NV01_MEMORY_LOCAL_USER, bytes)
     }
 
     /// Allocates memory of the host.
     pub fn allocate_system(&self, memory: u32, bytes: u64) -> Result<()> {
-        self.client.memory(DEVICE, memory, NV01_MEMORY_SYSTEM, bytes)
+        self.client
+            .memory(DEVICE, memory, NV01_MEMORY_SYSTEM, bytes)
     }
 
     /// Frees an object below the device.
@@ -64,7 +66,10 @@ impl Gpu {
         let deadline = Instant::now() + LIMIT;
         while self.free_memory()? != bytes {
             let free = self.free_memory()?;
-            assert!(Instant::now() < deadline, "{free} bytes of GPU memory are free, not {bytes}");
+            assert!(
+                Instant::now() < deadline,
+                "{free} bytes of GPU memory are free, not {bytes}"
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())

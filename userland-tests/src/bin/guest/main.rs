@@ -28,6 +28,7 @@ type Scenario = fn(&[String]) -> Outcome;
 
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("blocking", concurrency::blocking),
+    ("crowd", concurrency::crowd),
     ("processes", concurrency::processes),
     ("shared-client", concurrency::shared_client),
     ("threads", concurrency::threads),
@@ -58,6 +59,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("counting", signals::counting),
     ("handler", signals::handler),
     ("idle", signals::idle),
+    ("interrupted", signals::interrupted),
     ("raise", signals::raise),
     ("duplicates", tasks::duplicates),
     ("exec", tasks::exec),

@@ -18,6 +18,7 @@ use crate::Outcome;
 use crate::concurrency::during_a_long_request;
 use crate::gpu::{DEVICE, Gpu, MEMORY, MIB};
 use crate::refusals::word;
+use crate::signals::under_a_rain_of_signals;
 
 const LENGTH: usize = 64 << 10;
 
@@ -29,7 +30,10 @@ unsafe impl Sync for Pages {}
 
 impl Pages {
     fn new(sharing: libc::c_int) -> Result<Pages> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, sharing | libc::MAP_ANONYMOUS);
+        let (protection, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            sharing | libc::MAP_ANONYMOUS,
+        );
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
         let address = unsafe { libc::mmap(std::ptr::null_mut(), LENGTH, protection, flags, -1, 0) };
         if address == libc::MAP_FAILED {
@@ -65,7 +69,11 @@ fn pins_once(sharing: libc::c_int) -> Outcome {
     println!("by class: {}", word(pin_by_class(&gpu, MEMORY, &pages)));
     let descriptors = std::fs::read_dir("/proc/self/fd")?.count();
     pin(&gpu, MEMORY + 1, &pages)?;
-    assert_eq!(std::fs::read_dir("/proc/self/fd")?.count(), descriptors, "a descriptor was left");
+    assert_eq!(
+        std::fs::read_dir("/proc/self/fd")?.count(),
+        descriptors,
+        "a descriptor was left"
+    );
     println!("then: {}", word(gpu.allocate(MEMORY + 2, MIB)));
     Ok(())
 }
@@ -74,7 +82,12 @@ fn pins_once(sharing: libc::c_int) -> Outcome {
 fn pin_by_class(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
     let mut parameters = NV_OS_DESC_MEMORY_ALLOCATION_PARAMS::new_zeroed();
     (parameters.descriptor, parameters.limit) = (pages.0 as u64, LENGTH as u64 - 1);
-    gpu.client.allocate(DEVICE, memory, NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, &mut parameters)
+    gpu.client.allocate(
+        DEVICE,
+        memory,
+        NV01_MEMORY_SYSTEM_OS_DESCRIPTOR,
+        &mut parameters,
+    )
 }
 
 /// Private memory, in a program of one thread.
@@ -92,12 +105,21 @@ pub fn refused(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     let pages = Pages::new(libc::MAP_PRIVATE)?;
     let at = |offset: usize, device: u32| {
-        word(gpu.client.pin(&gpu.node, device, MEMORY, pages.0.wrapping_add(offset), LENGTH))
+        word(gpu.client.pin(
+            &gpu.node,
+            device,
+            MEMORY,
+            pages.0.wrapping_add(offset),
+            LENGTH,
+        ))
     };
     println!("not at a page: {}", at(1, DEVICE));
     println!("below a missing device: {}", at(0, 0x77));
     let control = &gpu.client.control;
-    println!("on nvidiactl: {}", word(gpu.client.pin(control, DEVICE, MEMORY, pages.0, LENGTH)));
+    println!(
+        "on nvidiactl: {}",
+        word(gpu.client.pin(control, DEVICE, MEMORY, pages.0, LENGTH))
+    );
     println!("after all that: {}", at(0, DEVICE));
     Ok(())
 }
@@ -127,7 +149,9 @@ pub fn among_threads(_: &[String]) -> Outcome {
                 scope.spawn(move || {
                     let mut bytes = [0; 4];
                     // `read` itself, not `read_exact`: that would hide an interruption.
-                    reader.read(&mut bytes).map(|length| bytes[..length].to_vec())
+                    reader
+                        .read(&mut bytes)
+                        .map(|length| bytes[..length].to_vec())
                 })
             })
             .collect();
@@ -151,7 +175,10 @@ pub fn among_threads(_: &[String]) -> Outcome {
 /// Two threads pin at the same time.
 pub fn from_two_threads(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
-    let pages = [Pages::new(libc::MAP_PRIVATE)?, Pages::new(libc::MAP_PRIVATE)?];
+    let pages = [
+        Pages::new(libc::MAP_PRIVATE)?,
+        Pages::new(libc::MAP_PRIVATE)?,
+    ];
     let together = Barrier::new(pages.len());
     let outcomes = std::thread::scope(|scope| {
         let threads: Vec<_> = (MEMORY..)
@@ -170,10 +197,19 @@ pub fn from_two_threads(_: &[String]) -> Outcome {
                 })
             })
             .collect();
-        let joined = threads.into_iter().map(|thread| thread.join().expect("a thread"));
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a thread"));
         joined.collect::<Vec<Result<()>>>()
     });
-    println!("{}", outcomes.into_iter().map(word).collect::<Vec<_>>().join(", "));
+    println!(
+        "{}",
+        outcomes
+            .into_iter()
+            .map(word)
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
     Ok(())
 }
 
@@ -186,45 +222,14 @@ pub fn during_blocking(_: &[String]) -> Outcome {
     Ok(())
 }
 
-static SIGNALS: AtomicU32 = AtomicU32::new(0);
-
-extern "C" fn count(_: libc::c_int) {
-    SIGNALS.fetch_add(1, Ordering::SeqCst);
-}
-
-/// Signals come in all the time, to the pinning thread: each is handled once, and no request notices.
+/// Signals come in all the time, to the pinning thread: each is handled once, and no pin notices.
 pub fn under_signals(_: &[String]) -> Outcome {
-    const SIGNALS_SENT: u32 = 500;
     let gpu = Gpu::open()?;
     let pages = Pages::new(libc::MAP_PRIVATE)?;
-    // Real-time signals queue, so that none is lost (signal(7)).
-    let signal = libc::SIGRTMIN();
-    // SAFETY: an all-zero action is a valid one, and the handler only adds to an atomic number.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = count as *const () as usize;
-        Errno::result(libc::sigaction(signal, &raw const action, std::ptr::null_mut()))?;
-    }
-    // SAFETY: it has no precondition.
-    let target = unsafe { libc::pthread_self() };
-    let pins = std::thread::scope(|scope| -> std::result::Result<u32, Box<dyn std::error::Error>> {
-        let sender = scope.spawn(move || {
-            for _ in 0..SIGNALS_SENT {
-                // SAFETY: the thread outlives this one, which it waits for.
-                let sent = unsafe { libc::pthread_kill(target, signal) };
-                assert_eq!(sent, 0);
-                std::thread::sleep(std::time::Duration::from_micros(100));
-            }
-        });
-        let mut pins = 0;
-        while !sender.is_finished() {
-            pin_and_free(&gpu, MEMORY, &pages)?;
-            pins += 1;
-        }
-        Ok(pins)
-    })?;
-    assert!(pins > 0);
-    println!("{} signals", SIGNALS.load(Ordering::SeqCst));
-    println!("then: {}", word(gpu.client.map(DEVICE, MEMORY, 4096, Node::Control)));
+    under_a_rain_of_signals(|| Ok(pin_and_free(&gpu, MEMORY, &pages)?))?;
+    println!(
+        "then: {}",
+        word(gpu.client.map(DEVICE, MEMORY, 4096, Node::Control))
+    );
     Ok(())
 }

@@ -25,9 +25,13 @@ struct HalfMapped(*mut libc::c_void);
 
 impl HalfMapped {
     fn new() -> Result<HalfMapped> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let (protection, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        );
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
-        let address = unsafe { libc::mmap(std::ptr::null_mut(), 2 * PAGE, protection, flags, -1, 0) };
+        let address =
+            unsafe { libc::mmap(std::ptr::null_mut(), 2 * PAGE, protection, flags, -1, 0) };
         if address == libc::MAP_FAILED {
             return Err(Error::Errno(Errno::last()));
         }
@@ -66,26 +70,60 @@ pub fn bad(_: &[String]) -> Outcome {
     let control = &gpu.client.control;
     let say = |what: &str, outcome: Result<()>| println!("{what}: {}", word(outcome));
     say("argument nowhere", issue(control, CONTROL, 0));
-    say("argument in the kernel", issue(control, CONTROL, 0xffff_8000_0000_0000));
-    say("argument on a page without access", issue(control, CONTROL, pages.end(0)));
-    say("argument that ends on one", issue(control, CONTROL, pages.end(8)));
-    say("argument of UVM's on one", issue(&uvm, UVM_INITIALIZE, pages.end(8)));
+    say(
+        "argument in the kernel",
+        issue(control, CONTROL, 0xffff_8000_0000_0000),
+    );
+    say(
+        "argument on a page without access",
+        issue(control, CONTROL, pages.end(0)),
+    );
+    say(
+        "argument that ends on one",
+        issue(control, CONTROL, pages.end(8)),
+    );
+    say(
+        "argument of UVM's on one",
+        issue(&uvm, UVM_INITIALIZE, pages.end(8)),
+    );
 
-    say("parameters nowhere", with_parameters(&gpu, NV2080_CTRL_CMD_GPU_GET_NAME_STRING, 8, 132));
-    say("parameters on a page without access", with_parameters(&gpu, NV2080_CTRL_CMD_GPU_GET_NAME_STRING, pages.end(0), 132));
-    say("parameters that end on one", with_parameters(&gpu, NV2080_CTRL_CMD_GPU_GET_NAME_STRING, pages.end(100), 132));
+    say(
+        "parameters nowhere",
+        with_parameters(&gpu, NV2080_CTRL_CMD_GPU_GET_NAME_STRING, 8, 132),
+    );
+    say(
+        "parameters on a page without access",
+        with_parameters(&gpu, NV2080_CTRL_CMD_GPU_GET_NAME_STRING, pages.end(0), 132),
+    );
+    say(
+        "parameters that end on one",
+        with_parameters(
+            &gpu,
+            NV2080_CTRL_CMD_GPU_GET_NAME_STRING,
+            pages.end(100),
+            132,
+        ),
+    );
     let mut information = NV2080_CTRL_GR_GET_INFO_PARAMS::new_zeroed();
     (information.grInfoListSize, information.grInfoList) = (4, pages.end(16));
-    say("list that ends on one", gpu.client.control(SUBDEVICE, NV2080_CTRL_CMD_GR_GET_INFO, &mut information));
+    say(
+        "list that ends on one",
+        gpu.client
+            .control(SUBDEVICE, NV2080_CTRL_CMD_GR_GET_INFO, &mut information),
+    );
     say("list that ends in time", {
         information.grInfoList = pages.end(32);
-        gpu.client.control(SUBDEVICE, NV2080_CTRL_CMD_GR_GET_INFO, &mut information)
+        gpu.client
+            .control(SUBDEVICE, NV2080_CTRL_CMD_GR_GET_INFO, &mut information)
     });
 
     let mut argument = NVOS54_PARAMETERS::new_zeroed();
     (argument.hClient, argument.hObject) = (gpu.client.root, SUBDEVICE);
     argument.cmd = NV2080_CTRL_CMD_EVENT_SET_TRIGGER;
-    say("argument that cannot be written", issue(control, CONTROL, pages.read_only(&argument)?));
+    say(
+        "argument that cannot be written",
+        issue(control, CONTROL, pages.read_only(&argument)?),
+    );
     say("after all that", gpu.allocate(MEMORY, MIB));
     Ok(())
 }

@@ -27,27 +27,76 @@ pub fn statuses(_: &[String]) -> Outcome {
     let name = NV2080_CTRL_CMD_GPU_GET_NAME_STRING;
     let say = |what: &str, outcome: Result<()>| println!("{what}: {}", word(outcome));
 
-    let stranger = Client { control: client.control.try_clone()?, root: MISSING };
-    say("missing client", stranger.control(MISSING, name, &mut [0u8; 132]));
-    let stranger = Client { control: client.control.try_clone()?, root: other.root };
-    say("client of another description", stranger.control(other.root, NV0000_CTRL_CMD_GPU_GET_PROBED_IDS, &mut [0u8; 384]));
-    say("missing object", client.control(MISSING, name, &mut [0u8; 132]));
-    say("command of another class", client.control(DEVICE, name, &mut [0u8; 132]));
-    say("parameters of another size", client.control(SUBDEVICE, name, &mut [0u8; 131]));
-    say("parameters missing", client.control(SUBDEVICE, name, &mut Nothing {}));
-    say("argument of another size", frontend(&client.control, NV_ESC_RM_FREE, &mut [0u8; 20]).map(drop));
-    say("on another node", frontend(&gpu.node, NV_ESC_RM_FREE, &mut [0u8; 16]).map(drop));
+    let stranger = Client {
+        control: client.control.try_clone()?,
+        root: MISSING,
+    };
+    say(
+        "missing client",
+        stranger.control(MISSING, name, &mut [0u8; 132]),
+    );
+    let stranger = Client {
+        control: client.control.try_clone()?,
+        root: other.root,
+    };
+    say(
+        "client of another description",
+        stranger.control(
+            other.root,
+            NV0000_CTRL_CMD_GPU_GET_PROBED_IDS,
+            &mut [0u8; 384],
+        ),
+    );
+    say(
+        "missing object",
+        client.control(MISSING, name, &mut [0u8; 132]),
+    );
+    say(
+        "command of another class",
+        client.control(DEVICE, name, &mut [0u8; 132]),
+    );
+    say(
+        "parameters of another size",
+        client.control(SUBDEVICE, name, &mut [0u8; 131]),
+    );
+    say(
+        "parameters missing",
+        client.control(SUBDEVICE, name, &mut Nothing {}),
+    );
+    say(
+        "argument of another size",
+        frontend(&client.control, NV_ESC_RM_FREE, &mut [0u8; 20]).map(drop),
+    );
+    say(
+        "on another node",
+        frontend(&gpu.node, NV_ESC_RM_FREE, &mut [0u8; 16]).map(drop),
+    );
 
-    say("missing parent", client.memory(MISSING, MEMORY, NV01_MEMORY_SYSTEM, MIB));
-    say("parent of another class", client.memory(SUBDEVICE, MEMORY, NV01_MEMORY_SYSTEM, MIB));
-    say("class that this GPU lacks", client.memory(DEVICE, MEMORY, NV01_MEMORY_VIRTUAL, MIB));
+    say(
+        "missing parent",
+        client.memory(MISSING, MEMORY, NV01_MEMORY_SYSTEM, MIB),
+    );
+    say(
+        "parent of another class",
+        client.memory(SUBDEVICE, MEMORY, NV01_MEMORY_SYSTEM, MIB),
+    );
+    say(
+        "class that this GPU lacks",
+        client.memory(DEVICE, MEMORY, NV01_MEMORY_VIRTUAL, MIB),
+    );
     say("no bytes", gpu.allocate(MEMORY, 0));
     say("allocated", gpu.allocate(MEMORY, MIB));
     say("handle in use", gpu.allocate(MEMORY, MIB));
-    say("mapping more than there is", client.map(DEVICE, MEMORY, 2 << 20, Node::Gpu(0)).map(drop));
+    say(
+        "mapping more than there is",
+        client.map(DEVICE, MEMORY, 2 << 20, Node::Gpu(0)).map(drop),
+    );
     say("freed", gpu.free(MEMORY));
     say("freed again", gpu.free(MEMORY));
-    say("mapping what was freed", client.map(DEVICE, MEMORY, 4096, Node::Gpu(0)).map(drop));
+    say(
+        "mapping what was freed",
+        client.map(DEVICE, MEMORY, 4096, Node::Gpu(0)).map(drop),
+    );
     Ok(())
 }
 
@@ -63,8 +112,18 @@ pub fn unknown(arguments: &[String]) -> Outcome {
         let class = gpu.client.allocate(DEVICE, MEMORY, 0xfeed, &mut [0u8; 8]);
         let number = frontend(&gpu.client.control, 0x77, &mut [0u8; 8]);
         let on_uvm = ioctl(&uvm, 0x7e, &mut [0u8; 8]);
-        println!("{} {} {} {} {}", word(control), word(named), word(class), word(number), word(on_uvm));
-        println!("then {}", word(gpu.allocate(MEMORY, MIB).and_then(|()| gpu.free(MEMORY))));
+        println!(
+            "{} {} {} {} {}",
+            word(control),
+            word(named),
+            word(class),
+            word(number),
+            word(on_uvm)
+        );
+        println!(
+            "then {}",
+            word(gpu.allocate(MEMORY, MIB).and_then(|()| gpu.free(MEMORY)))
+        );
     }
     Ok(())
 }

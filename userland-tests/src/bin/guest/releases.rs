@@ -67,7 +67,9 @@ pub fn generations(_: &[String]) -> Outcome {
             Ok(())
         })?;
         expect_success(process)?;
-        observer.wait_for_free_memory(ALL).inspect_err(|_| eprintln!("generation {generation}"))?;
+        observer
+            .wait_for_free_memory(ALL)
+            .inspect_err(|_| eprintln!("generation {generation}"))?;
     }
     println!("freed 20 times");
     Ok(())

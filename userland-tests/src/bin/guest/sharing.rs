@@ -19,7 +19,12 @@ use crate::gpu::{ALL, DEVICE, GIB, Gpu, MEMORY, SUBDEVICE};
 use crate::tasks::{child, expect_success};
 
 fn sockets() -> nix::Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC)
+    socketpair(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
 }
 
 /// Sends a descriptor and a number.
@@ -27,7 +32,13 @@ fn send(socket: &OwnedFd, file: &File, number: u32) -> nix::Result<()> {
     let descriptors = [file.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&descriptors)];
     let bytes = number.to_ne_bytes();
-    let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], &rights, MsgFlags::empty(), None);
+    let sent = sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(&bytes)],
+        &rights,
+        MsgFlags::empty(),
+        None,
+    );
     sent.map(drop)
 }
 
@@ -35,7 +46,12 @@ fn receive(socket: &OwnedFd) -> Result<(File, u32), Box<dyn std::error::Error>> 
     let mut bytes = [0; 4];
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let mut parts = [IoSliceMut::new(&mut bytes)];
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())?;
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut space),
+        MsgFlags::empty(),
+    )?;
     let descriptor = message.cmsgs()?.find_map(|rights| match rights {
         ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
         _ => None,
@@ -80,12 +96,21 @@ pub fn export(_: &[String]) -> Outcome {
     let exporter = child(|| {
         let gpu = Gpu::open()?;
         gpu.allocate(MEMORY, GIB)?;
-        gpu.client.map(DEVICE, MEMORY, 4096, Node::Gpu(0))?.write(0, b"parcel");
+        gpu.client
+            .map(DEVICE, MEMORY, 4096, Node::Gpu(0))?
+            .write(0, b"parcel");
         let parcel = open(Node::Control)?;
         let mut parameters = NV0000_CTRL_OS_UNIX_EXPORT_OBJECT_TO_FD_PARAMS::new_zeroed();
-        parameters.object = NV0000_CTRL_OS_UNIX_EXPORT_OBJECT { r#type: 1, data: [DEVICE, DEVICE, MEMORY] };
+        parameters.object = NV0000_CTRL_OS_UNIX_EXPORT_OBJECT {
+            r#type: 1,
+            data: [DEVICE, DEVICE, MEMORY],
+        };
         parameters.fd = parcel.as_raw_fd();
-        gpu.client.control(gpu.client.root, NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECT_TO_FD, &mut parameters)?;
+        gpu.client.control(
+            gpu.client.root,
+            NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECT_TO_FD,
+            &mut parameters,
+        )?;
         send(&theirs, &parcel, 0)?;
         Ok(())
     })?;
@@ -93,10 +118,21 @@ pub fn export(_: &[String]) -> Outcome {
     let (parcel, _) = receive(&ours)?;
     let gpu = Gpu::open()?;
     let mut parameters = NV0000_CTRL_OS_UNIX_IMPORT_OBJECT_FROM_FD_PARAMS::new_zeroed();
-    parameters.object = NV0000_CTRL_OS_UNIX_EXPORT_OBJECT { r#type: 1, data: [DEVICE, DEVICE, MEMORY + 5] };
+    parameters.object = NV0000_CTRL_OS_UNIX_EXPORT_OBJECT {
+        r#type: 1,
+        data: [DEVICE, DEVICE, MEMORY + 5],
+    };
     parameters.fd = parcel.as_raw_fd();
-    gpu.client.control(gpu.client.root, NV0000_CTRL_CMD_OS_UNIX_IMPORT_OBJECT_FROM_FD, &mut parameters)?;
-    assert_eq!(parameters.fd, parcel.as_raw_fd(), "the program sees its own number again");
+    gpu.client.control(
+        gpu.client.root,
+        NV0000_CTRL_CMD_OS_UNIX_IMPORT_OBJECT_FROM_FD,
+        &mut parameters,
+    )?;
+    assert_eq!(
+        parameters.fd,
+        parcel.as_raw_fd(),
+        "the program sees its own number again"
+    );
     println!("imported as {:#x}", parameters.object.data[2]);
     drop(parcel);
     let mapping = gpu.client.map(DEVICE, MEMORY + 5, 4096, Node::Gpu(0))?;

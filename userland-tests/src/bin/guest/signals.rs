@@ -4,7 +4,9 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::pause;
 use nvproxy_abi::node::Node;
@@ -21,9 +23,60 @@ extern "C" fn count(_: libc::c_int) {
 
 /// Counts a signal from now on.
 fn count_signal(signal: Signal) -> nix::Result<()> {
-    let action = SigAction::new(SigHandler::Handler(count), SaFlags::empty(), SigSet::empty());
+    let action = SigAction::new(
+        SigHandler::Handler(count),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
     // SAFETY: the handler only adds to an atomic number.
     unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// Does `work` again and again while signals come in for this thread, and says how many were handled.
+///
+/// The handler lets interrupted calls be restarted, as handlers of programs do that do not wait for their signals.
+pub fn under_a_rain_of_signals(mut work: impl FnMut() -> Outcome) -> Outcome {
+    const SENT: u32 = 500;
+    // Real-time signals queue, so that none is lost (signal(7)).
+    let signal = libc::SIGRTMIN();
+    // SAFETY: an all-zero action is a valid one, and the handler only adds to an atomic number.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = count as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        Errno::result(libc::sigaction(
+            signal,
+            &raw const action,
+            std::ptr::null_mut(),
+        ))?;
+    }
+    // SAFETY: it has no precondition.
+    let target = unsafe { libc::pthread_self() };
+    std::thread::scope(|scope| -> Outcome {
+        let sender = scope.spawn(move || {
+            for _ in 0..SENT {
+                // SAFETY: the thread outlives this one, which it waits for.
+                let sent = unsafe { libc::pthread_kill(target, signal) };
+                assert_eq!(sent, 0);
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+        let mut times = 0;
+        while !sender.is_finished() {
+            work()?;
+            times += 1;
+        }
+        assert!(times > 0);
+        Ok(())
+    })?;
+    println!("{} signals", RECEIVED.load(Ordering::SeqCst));
+    Ok(())
+}
+
+/// Ordinary requests, one after the other, while signals come in.
+pub fn interrupted(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    under_a_rain_of_signals(|| Ok(request(&gpu)?))
 }
 
 /// Says that the test may go on.
@@ -64,7 +117,7 @@ pub fn handler(_: &[String]) -> Outcome {
     ready()?;
     while RECEIVED.load(Ordering::SeqCst) == 0 {
         // Whatever comes between the look and the pause would be missed, so it looks again after a while.
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     println!("terminated");
     std::process::exit(7)

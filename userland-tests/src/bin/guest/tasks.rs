@@ -46,7 +46,10 @@ pub fn expect_success(child: Pid) -> Outcome {
 
 /// The object is allocated and reached through `control`, whichever way that came about.
 fn use_client(control: &File, root: u32) -> Outcome {
-    let client = Client { control: control.try_clone()?, root };
+    let client = Client {
+        control: control.try_clone()?,
+        root,
+    };
     assert_eq!(client.free_memory(SUBDEVICE)?, ALL - GIB);
     Ok(())
 }
@@ -98,8 +101,14 @@ pub fn spawn(_: &[String]) -> Outcome {
     gpu.allocate(MEMORY, GIB)?;
     let starters = (0..4).map(|_| {
         std::thread::spawn(|| {
-            let output = Command::new("/proc/self/exe").arg("shared-client").output().expect("a child");
-            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+            let output = Command::new("/proc/self/exe")
+                .arg("shared-client")
+                .output()
+                .expect("a child");
+            (
+                output.status.code(),
+                String::from_utf8_lossy(&output.stdout).into_owned(),
+            )
         })
     });
     let starters: Vec<_> = starters.collect();
@@ -119,7 +128,10 @@ pub fn exec(_: &[String]) -> Outcome {
     gpu.allocate(MEMORY, GIB)?;
     println!("free before: {} GiB", gpu.free_memory()? / GIB);
     let number = gpu.client.control.as_raw_fd().to_string();
-    Err(Command::new("/proc/self/exe").args(["exec-closed", &number]).exec().into())
+    Err(Command::new("/proc/self/exe")
+        .args(["exec-closed", &number])
+        .exec()
+        .into())
 }
 
 /// What [`exec`] executes.
@@ -149,6 +161,10 @@ pub fn exec_inherited(arguments: &[String]) -> Outcome {
         fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
     }
     let (number, root) = (gpu.client.control.as_raw_fd(), gpu.client.root);
-    let arguments = ["exec-inherited".to_owned(), number.to_string(), root.to_string()];
+    let arguments = [
+        "exec-inherited".to_owned(),
+        number.to_string(),
+        root.to_string(),
+    ];
     Err(Command::new("/proc/self/exe").args(arguments).exec().into())
 }

@@ -13,7 +13,9 @@ use crate::concurrency::{address_space, register_gpu};
 use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB};
 use crate::refusals::word;
 
-const GPU: NvProcessorUuid = NvProcessorUuid { uuid: *b"simulated GPU \0\0" };
+const GPU: NvProcessorUuid = NvProcessorUuid {
+    uuid: *b"simulated GPU \0\0",
+};
 /// NV_VASPACE_ALLOCATION_FLAGS_IS_EXTERNALLY_OWNED (nvos.h).
 const EXTERNALLY_OWNED: u32 = 1 << 3;
 const ADDRESS_SPACE: u32 = MEMORY + 1;
@@ -34,36 +36,100 @@ macro_rules! say {
 pub fn walk(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     let uvm = ringfence::guest::open(nvproxy_abi::node::Node::Uvm)?;
-    say!("before it is initialized", uvm, UVM_CREATE_RANGE_GROUP, UVM_CREATE_RANGE_GROUP_PARAMS {});
+    say!(
+        "before it is initialized",
+        uvm,
+        UVM_CREATE_RANGE_GROUP,
+        UVM_CREATE_RANGE_GROUP_PARAMS {}
+    );
     let mut initialize = UVM_INITIALIZE_PARAMS::new_zeroed();
-    println!("initialize: {}", word(ioctl(&uvm, UVM_INITIALIZE, &mut initialize)));
-    println!("its flags and status: {:#x} {:#x}", initialize.flags, initialize.rmStatus);
+    println!(
+        "initialize: {}",
+        word(ioctl(&uvm, UVM_INITIALIZE, &mut initialize))
+    );
+    println!(
+        "its flags and status: {:#x} {:#x}",
+        initialize.flags, initialize.rmStatus
+    );
     println!("register a GPU: {}", word(register_gpu(&uvm)));
     println!("once more: {}", word(register_gpu(&uvm)));
     println!("elsewhere: {}", word(register_gpu(&address_space()?)));
 
     let mut parameters = NV_VASPACE_ALLOCATION_PARAMETERS::new_zeroed();
     parameters.flags = EXTERNALLY_OWNED;
-    gpu.client.allocate(DEVICE, ADDRESS_SPACE, FERMI_VASPACE_A, &mut parameters)?;
+    gpu.client
+        .allocate(DEVICE, ADDRESS_SPACE, FERMI_VASPACE_A, &mut parameters)?;
     gpu.allocate(MEMORY, MIB)?;
     let (client, control) = (gpu.client.root, gpu.client.control.as_raw_fd());
-    say!("tie its address space", uvm, UVM_REGISTER_GPU_VASPACE, UVM_REGISTER_GPU_VASPACE_PARAMS {
-        gpuUuid: GPU, rmCtrlFd: control, hClient: client, hVaSpace: ADDRESS_SPACE
-    });
-    say!("create a range", uvm, UVM_CREATE_EXTERNAL_RANGE, UVM_CREATE_EXTERNAL_RANGE_PARAMS { base: BASE, length: MIB });
+    say!(
+        "tie its address space",
+        uvm,
+        UVM_REGISTER_GPU_VASPACE,
+        UVM_REGISTER_GPU_VASPACE_PARAMS {
+            gpuUuid: GPU,
+            rmCtrlFd: control,
+            hClient: client,
+            hVaSpace: ADDRESS_SPACE
+        }
+    );
+    say!(
+        "create a range",
+        uvm,
+        UVM_CREATE_EXTERNAL_RANGE,
+        UVM_CREATE_EXTERNAL_RANGE_PARAMS {
+            base: BASE,
+            length: MIB
+        }
+    );
     let mut attributes = [UvmGpuMappingAttributes::new_zeroed(); 256];
     attributes[0].gpuUuid = GPU;
-    say!("map", uvm, UVM_MAP_EXTERNAL_ALLOCATION, UVM_MAP_EXTERNAL_ALLOCATION_PARAMS {
-        base: BASE, length: MIB, perGpuAttributes: attributes, gpuAttributesCount: 1,
-        rmCtrlFd: control, hClient: client, hMemory: MEMORY
-    });
+    say!(
+        "map",
+        uvm,
+        UVM_MAP_EXTERNAL_ALLOCATION,
+        UVM_MAP_EXTERNAL_ALLOCATION_PARAMS {
+            base: BASE,
+            length: MIB,
+            perGpuAttributes: attributes,
+            gpuAttributesCount: 1,
+            rmCtrlFd: control,
+            hClient: client,
+            hMemory: MEMORY
+        }
+    );
     // The mapping keeps the memory.
     gpu.free(MEMORY)?;
     println!("allocated: {}", ALL - gpu.free_memory()?);
-    say!("free half of the range", uvm, UVM_FREE, UVM_FREE_PARAMS { base: BASE, length: MIB / 2 });
-    say!("free the range", uvm, UVM_FREE, UVM_FREE_PARAMS { base: BASE, length: MIB });
+    say!(
+        "free half of the range",
+        uvm,
+        UVM_FREE,
+        UVM_FREE_PARAMS {
+            base: BASE,
+            length: MIB / 2
+        }
+    );
+    say!(
+        "free the range",
+        uvm,
+        UVM_FREE,
+        UVM_FREE_PARAMS {
+            base: BASE,
+            length: MIB
+        }
+    );
     println!("allocated: {}", ALL - gpu.free_memory()?);
-    say!("untie", uvm, UVM_UNREGISTER_GPU_VASPACE, UVM_UNREGISTER_GPU_VASPACE_PARAMS { gpuUuid: GPU });
-    say!("unregister", uvm, UVM_UNREGISTER_GPU, UVM_UNREGISTER_GPU_PARAMS { gpu_uuid: GPU });
+    say!(
+        "untie",
+        uvm,
+        UVM_UNREGISTER_GPU_VASPACE,
+        UVM_UNREGISTER_GPU_VASPACE_PARAMS { gpuUuid: GPU }
+    );
+    say!(
+        "unregister",
+        uvm,
+        UVM_UNREGISTER_GPU,
+        UVM_UNREGISTER_GPU_PARAMS { gpu_uuid: GPU }
+    );
     Ok(())
 }

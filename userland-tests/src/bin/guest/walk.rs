@@ -23,7 +23,10 @@ pub fn walk(_: &[String]) -> Outcome {
     println!("gpus {:x?}", gpu.client.probed_gpus()?);
     let free = gpu.free_memory()?;
     gpu.allocate(MEMORY, 64 * MIB)?;
-    println!("allocated {} bytes of GPU memory", free - gpu.free_memory()?);
+    println!(
+        "allocated {} bytes of GPU memory",
+        free - gpu.free_memory()?
+    );
     gpu.allocate_system(SYSTEM_MEMORY, LENGTH as u64)?;
     write_and_read_back(&gpu, SYSTEM_MEMORY, Node::Control)?;
     write_and_read_back(&gpu, MEMORY, Node::Gpu(0))?;
@@ -35,12 +38,17 @@ pub fn walk(_: &[String]) -> Outcome {
 
 /// Maps memory, writes through the mapping, and reads through a second one.
 fn write_and_read_back(gpu: &Gpu, memory: u32, node: Node) -> Outcome {
-    let pattern: Vec<u8> = (0..LENGTH).map(|index| (index * 7 + index / 256) as u8).collect();
+    let pattern: Vec<u8> = (0..LENGTH)
+        .map(|index| (index * 7 + index / 256) as u8)
+        .collect();
     let mut mapping = gpu.client.map(DEVICE, memory, LENGTH, node)?;
     mapping.write(0, &pattern);
     drop(mapping);
     let again = gpu.client.map(DEVICE, memory, LENGTH, node)?;
-    assert!(again.read(0, LENGTH) == pattern, "other bytes are read than were written");
+    assert!(
+        again.read(0, LENGTH) == pattern,
+        "other bytes are read than were written"
+    );
     println!("read back {LENGTH} bytes through {}", node.file_name());
     Ok(())
 }
@@ -48,17 +56,30 @@ fn write_and_read_back(gpu: &Gpu, memory: u32, node: Node) -> Outcome {
 fn wake(gpu: &Gpu) -> Outcome {
     let events = open(Node::Control)?;
     gpu.client.register_event_descriptor(&events)?;
-    gpu.client.event(SUBDEVICE, EVENT, SOFTWARE_NOTIFICATION, &events)?;
-    gpu.client.enable_notification(SUBDEVICE, SOFTWARE_NOTIFICATION)?;
+    gpu.client
+        .event(SUBDEVICE, EVENT, SOFTWARE_NOTIFICATION, &events)?;
+    gpu.client
+        .enable_notification(SUBDEVICE, SOFTWARE_NOTIFICATION)?;
     println!("before the trigger {} ready", ready(&events, 0)?);
-    let waiting = std::thread::spawn(move || ready(&events, 20_000).map_err(|errno| errno.to_string()));
-    gpu.client.control(SUBDEVICE, NV2080_CTRL_CMD_EVENT_SET_TRIGGER, &mut Nothing {})?;
-    println!("after the trigger {} ready", waiting.join().expect("the waiting thread")?);
+    let waiting =
+        std::thread::spawn(move || ready(&events, 20_000).map_err(|errno| errno.to_string()));
+    gpu.client.control(
+        SUBDEVICE,
+        NV2080_CTRL_CMD_EVENT_SET_TRIGGER,
+        &mut Nothing {},
+    )?;
+    println!(
+        "after the trigger {} ready",
+        waiting.join().expect("the waiting thread")?
+    );
     Ok(())
 }
 
 /// Waits for an event: 1 if there is one.
 fn ready(events: &File, milliseconds: u16) -> nix::Result<i32> {
-    let mut polled = [PollFd::new(events.as_fd(), PollFlags::POLLIN | PollFlags::POLLPRI)];
+    let mut polled = [PollFd::new(
+        events.as_fd(),
+        PollFlags::POLLIN | PollFlags::POLLPRI,
+    )];
     poll(&mut polled, PollTimeout::from(milliseconds))
 }
