@@ -11,6 +11,7 @@ pub mod process;
 pub mod protocol;
 pub mod reactor;
 pub mod request;
+mod roles;
 pub mod server;
 pub mod sim;
 pub mod workers;

@@ -23,17 +23,23 @@ pub struct SleepWord {
     pub expected: u32,
 }
 
+// SAFETY: the address is a number for the kernel; this process never reads through it.
+unsafe impl Send for SleepWord {}
+
 /// The ring and what is armed in it.
 pub struct Reactor {
     ring: IoUring,
+    doorbell: SleepWord,
     doorbell_armed: bool,
 }
 
 impl Reactor {
-    /// Arms the control socket's end.
-    pub fn new(socket: BorrowedFd<'_>) -> io::Result<Reactor> {
+    /// Arms the control socket's end. `doorbell` is the word to sleep on; it must stay mapped for as long as this
+    /// reactor lives.
+    pub fn new(socket: BorrowedFd<'_>, doorbell: SleepWord) -> io::Result<Reactor> {
         let mut reactor = Reactor {
             ring: IoUring::new(4)?,
+            doorbell,
             doorbell_armed: false,
         };
         if !futex_waits_supported(&reactor.ring)? {
@@ -48,15 +54,13 @@ impl Reactor {
         Ok(reactor)
     }
 
-    /// Sleeps until something happens; returns false when the sentry is gone.
-    ///
-    /// The caller has announced that it sleeps on `doorbell`, whose word must stay mapped for as long as this reactor
-    /// lives. Wakes may be spurious.
-    pub fn sleep(&mut self, doorbell: SleepWord) -> io::Result<bool> {
+    /// Sleeps until something happens; returns false when the sentry is gone. Wakes may be spurious; where the word does
+    /// not say that somebody sleeps, this returns at once.
+    pub fn sleep(&mut self) -> io::Result<bool> {
         if !self.doorbell_armed {
             let wait = opcode::FutexWait::new(
-                doorbell.address,
-                u64::from(doorbell.expected),
+                self.doorbell.address,
+                u64::from(self.doorbell.expected),
                 FUTEX_BITSET_ANY,
                 FUTEX_SHARED_U32,
             );
@@ -79,7 +83,7 @@ impl Reactor {
     }
 
     fn arm(&mut self, operation: squeue::Entry) -> io::Result<()> {
-        // SAFETY: polls carry no address. A futex wait carries that of a word which, as `sleep` demands, stays mapped
+        // SAFETY: polls carry no address. A futex wait carries that of a word which, as `new` demands, stays mapped
         // for as long as this ring can use it.
         unsafe { self.ring.submission().push(&operation) }
             .map_err(|_| io::Error::other("the submission queue is full"))

@@ -1,16 +1,14 @@
 //! The event loop: one thread that drains every request that is ready, then sleeps until something happens.
 //!
 //! A wake handles all submissions that the ring holds and publishes their completions together. No request delays
-//! another: before the loop's thread takes on one that may wait, it lets go of the loop, another thread takes over, and
-//! the first publishes its completion itself when it has it. So a request never changes threads, whether it takes a
-//! microsecond or a second, and a slow one costs no more than the hand-over.
+//! another, and none changes threads: before the loop's thread takes on one that may wait, it gives up the [`lead`] of
+//! the loop, and takes it back when it is done, unless another thread had to step in meanwhile.
 //!
 //! The threads that lead the loop live in the host's confinement: what they open for tasks cannot be the target of an
 //! ioctl. What has to be opened otherwise, the command descriptors and UVM, is left to [`Pool`]'s threads, and so is
 //! closing, which nobody waits for.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -30,10 +28,9 @@ use crate::protocol::{
 };
 use crate::reactor::{Reactor, SleepWord};
 use crate::request::{Action, Buffer, Context, Descriptors, Executed, Files, Prepared, Rejection};
+use crate::roles::{Role, Roles, Sleepers};
 use crate::workers::Pool;
 
-/// Threads that can lead the loop, and so requests that can wait in the driver at once; further ones wait for these.
-const MAXIMUM_LEADERS: usize = 64;
 /// Threads for what a confined thread cannot do, and for closing.
 const MAXIMUM_WORKERS: usize = 64;
 /// Buffers that are kept for further requests.
@@ -43,12 +40,6 @@ const MAXIMUM_SPARE: usize = 64;
 struct Entry {
     file: Arc<dyn DeviceFile>,
     event_granted: bool,
-}
-
-/// What the leading thread alone uses.
-struct Lead {
-    submissions: Consumer<Submission>,
-    reactor: Reactor,
 }
 
 /// What every thread uses, for a moment at a time.
@@ -64,12 +55,13 @@ pub struct Server {
     abi: &'static Abi,
     arena: Arena,
     socket: Socket,
-    lead: Mutex<Lead>,
+    /// Locked by the thread that leads.
+    submissions: Mutex<Consumer<Submission>>,
+    /// Locked by the thread that sleeps.
+    reactor: Mutex<Reactor>,
+    roles: Roles,
     shared: Mutex<Shared>,
     workers: Pool,
-    /// Threads that wait to lead.
-    followers: AtomicUsize,
-    leaders: AtomicUsize,
     spin: Spin,
 }
 
@@ -123,104 +115,117 @@ impl Server {
         socket
             .set_nonblocking(true)
             .map_err(|error| format!("the control socket: {error}"))?;
-        let reactor = Reactor::new(socket.as_fd()).map_err(|error| format!("io_uring: {error}"))?;
+        let (address, expected) = submissions.sleep_word();
+        let word = SleepWord { address, expected };
+        let reactor =
+            Reactor::new(socket.as_fd(), word).map_err(|error| format!("io_uring: {error}"))?;
         host.confine()?;
         Ok(Arc::new(Server {
             host,
             abi,
             arena,
             socket,
-            lead: Mutex::new(Lead {
-                submissions,
-                reactor,
-            }),
+            submissions: Mutex::new(submissions),
+            reactor: Mutex::new(reactor),
+            roles: Roles::default(),
             shared: Mutex::new(Shared {
                 handles: HandleTable::default(),
                 completions,
                 spare: Vec::new(),
             }),
             workers,
-            followers: AtomicUsize::new(0),
-            leaders: AtomicUsize::new(1),
             spin: Spin::automatic(),
         }))
     }
 
-    /// Serves until the sentry is gone, and then calls `end` to end the process, on whichever thread leads by then.
+    /// Serves until the sentry is gone, and then calls `end` to end the process, on whichever thread notices.
     pub fn run(self: Arc<Self>, end: fn(End) -> !) -> ! {
+        let mut role = self.roles.begin();
         loop {
-            self.followers.fetch_add(1, Ordering::SeqCst);
-            let mut lead = self.lead.lock().unwrap_or_else(PoisonError::into_inner);
-            self.followers.fetch_sub(1, Ordering::SeqCst);
-            let slow = self.lead(&mut lead).unwrap_or_else(|reason| end(reason));
-            drop(lead);
-            if self.followers.load(Ordering::SeqCst) == 0 {
-                self.add_leader(end);
-            }
-            match slow {
-                Slow::Request(prepared) => {
-                    let executed = prepared.execute(&*self.host);
-                    self.executed(executed);
-                }
-                Slow::Open {
-                    cookie,
-                    node,
-                    flags,
-                } => self.opened(cookie, node, self.host.open(node, flags)),
-            }
-            self.publish();
+            role = match role {
+                Role::Lead => self.lead(end).unwrap_or_else(|reason| end(reason)),
+                Role::Sleep => match self.sleep() {
+                    Ok(true) => self.roles.woken(),
+                    Ok(false) => end(End::SentryGone),
+                    Err(error) => end(End::Failed(format!("io_uring: {error}"))),
+                },
+            };
         }
     }
 
-    /// Starts another thread that can lead, if there are not too many. Without one, the loop waits for the request
-    /// that this thread is about to take on.
-    fn add_leader(self: &Arc<Self>, end: fn(End) -> !) {
-        if self.leaders.fetch_add(1, Ordering::Relaxed) >= MAXIMUM_LEADERS {
-            self.leaders.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        let server = Arc::clone(self);
-        if let Err(error) = thread::Builder::new()
-            .name("leader".to_owned())
-            .spawn(move || server.run(end))
-        {
-            self.leaders.fetch_sub(1, Ordering::Relaxed);
-            tracing::warn!("no further leader: {error}");
-        }
-    }
-
-    /// Leads the loop until there is something slow to do.
-    fn lead(self: &Arc<Self>, lead: &mut Lead) -> Result<Slow, End> {
+    /// Leads the loop until there is nothing to do, or something slow; does that, too, and returns the role to take on
+    /// next.
+    fn lead(self: &Arc<Self>, end: fn(End) -> !) -> Result<Role, End> {
+        let mut submissions = self
+            .submissions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        submissions.cancel_sleep();
         loop {
-            let (any, slow) = self.drain(lead).map_err(End::Failed)?;
+            let (any, slow) = self.drain(&mut submissions).map_err(End::Failed)?;
             if any {
                 self.publish();
             }
             if let Some(slow) = slow {
-                return Ok(slow);
+                // From here on the doorbell rings for the thread that sleeps.
+                let more = !submissions.announce_sleep();
+                drop(submissions);
+                if self.roles.leave(more) == Sleepers::Wanted {
+                    self.add_thread(end);
+                }
+                self.perform(slow);
+                return Ok(self.roles.take_back());
             }
-            if any
-                || self.spin.until(|| lead.submissions.is_ready())
-                || !lead.submissions.announce_sleep()
-            {
+            if any || self.spin.until(|| submissions.is_ready()) || !submissions.announce_sleep() {
                 continue;
             }
-            let (address, expected) = lead.submissions.sleep_word();
-            let slept = lead.reactor.sleep(SleepWord { address, expected });
-            lead.submissions.cancel_sleep();
-            match slept {
-                Ok(true) => {}
-                Ok(false) => return Err(End::SentryGone),
-                Err(error) => return Err(End::Failed(format!("io_uring: {error}"))),
+            drop(submissions);
+            return Ok(self.roles.idle());
+        }
+    }
+
+    /// Waits for the doorbell; false if the sentry is gone.
+    fn sleep(&self) -> std::io::Result<bool> {
+        // The word is asked for without the ring's lock, which the leader may hold: it does not change.
+        let mut reactor = self.reactor.lock().unwrap_or_else(PoisonError::into_inner);
+        reactor.sleep()
+    }
+
+    fn perform(self: &Arc<Self>, slow: Slow) {
+        match slow {
+            Slow::Request(prepared) => {
+                let executed = prepared.execute(&*self.host);
+                self.executed(executed);
             }
+            Slow::Open {
+                cookie,
+                node,
+                flags,
+            } => self.opened(cookie, node, self.host.open(node, flags)),
+        }
+        self.publish();
+    }
+
+    /// Starts another thread that can lead. Without one, the loop waits for the request that this thread is about to
+    /// take on.
+    fn add_thread(self: &Arc<Self>, end: fn(End) -> !) {
+        let server = Arc::clone(self);
+        let started = thread::Builder::new()
+            .name("leader".to_owned())
+            .spawn(move || server.run(end));
+        if let Err(error) = started {
+            self.roles.not_started();
+            tracing::warn!("no further leader: {error}");
         }
     }
 
     /// Handles what is ready, up to the first that is slow; the flag says whether there was anything.
-    fn drain(self: &Arc<Self>, lead: &mut Lead) -> Result<(bool, Option<Slow>), String> {
+    fn drain(
+        self: &Arc<Self>,
+        submissions: &mut Consumer<Submission>,
+    ) -> Result<(bool, Option<Slow>), String> {
         let mut any = false;
-        while let Some(submission) = lead
-            .submissions
+        while let Some(submission) = submissions
             .pop()
             .map_err(|error| format!("submission ring: {error}"))?
         {
@@ -331,10 +336,12 @@ impl Server {
         }
     }
 
-    /// Closing can take long (the driver frees every object of a client), and nobody waits for it.
+    /// Closing what was used can take long (the driver frees every object of a client), and nobody waits for it.
     fn close(&self, submission: &Submission) -> Result<(), Rejection> {
         let entry = self.shared().handles.remove(submission.target)?;
-        self.workers.submit(move || drop(entry));
+        if entry.file.is_ready() {
+            self.workers.submit(move || drop(entry));
+        }
         self.complete(completion(submission.cookie, Ok(0)), None);
         Ok(())
     }

@@ -20,7 +20,7 @@ use nix::sys::prctl::set_no_new_privs;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, gettid};
-use nvproxy_server::reactor::Reactor;
+use nvproxy_server::reactor::{Reactor, SleepWord};
 use ringfence_ipc::Socket;
 use ringfence_ipc::region::Region;
 
@@ -239,7 +239,12 @@ pub fn io_uring() -> Found {
     child::attempt(|| {
         enter_if_possible();
         let (socket, _peer) = Socket::pair().attempt("socketpair")?;
-        Reactor::new(socket.as_fd()).attempt("io_uring")?;
+        let word: &'static u32 = &0;
+        let doorbell = SleepWord {
+            address: word,
+            expected: 1,
+        };
+        Reactor::new(socket.as_fd(), doorbell).attempt("io_uring")?;
         Ok("a ring with futex operations was set up".to_owned())
     })
 }

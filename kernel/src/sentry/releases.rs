@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,8 +36,10 @@ const LAST_CLOSES: AddWatchFlags =
 pub struct Releases {
     inotify: Inotify,
     inodes: Mutex<HashMap<WatchDescriptor, Inode>>,
-    /// Written when there is a new witness.
+    /// Written when there is a new witness and `due_soon` was false.
     witnessed: EventFd,
+    /// Whether the witnesses are about to be asked anyway.
+    due_soon: AtomicBool,
 }
 
 impl Releases {
@@ -45,6 +48,7 @@ impl Releases {
             inotify: Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?,
             inodes: Mutex::default(),
             witnessed: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            due_soon: AtomicBool::new(false),
         })
     }
 
@@ -127,6 +131,7 @@ impl Sentry {
     pub fn register(&self, granted: &OwnedFd, description: &Arc<Description>) -> Result<(), Errno> {
         match self.descriptions.register(granted, description)? {
             Registered::ByInode(inode) => self.releases.watch_inode(granted, inode),
+            Registered::Witnessed if self.releases.due_soon.swap(true, Ordering::SeqCst) => Ok(()),
             // The counter is far from full: it is reset whenever it is seen.
             Registered::Witnessed => self.releases.witnessed.write(1).map(drop),
         }
@@ -146,6 +151,7 @@ impl Sentry {
                 }
             }
             if schedule.is_due() {
+                self.releases.due_soon.store(false, Ordering::SeqCst);
                 for description in self.descriptions.sweep() {
                     self.release(&description);
                 }
