@@ -141,16 +141,16 @@ impl Spin {
     };
 
     /// A spin that fits this machine: none where the peer cannot run at the same time, longer than
-    /// light driver calls take where there are two or three processors, and longer than the gaps
-    /// between the calls of a program that starts where there are more. Ask once: counting the
-    /// processors reads the process's cgroup.
+    /// light driver calls take where there are a few processors, and longer than most calls and the
+    /// gaps between them where there are processors to spare. Ask once: counting the processors
+    /// reads the process's cgroup.
     pub fn automatic() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             duration: match processors {
                 1 => Duration::ZERO,
-                2 | 3 => Duration::from_micros(50),
-                _ => Duration::from_micros(200),
+                2..8 => Duration::from_micros(50),
+                _ => Duration::from_millis(1),
             },
         }
     }

@@ -98,7 +98,15 @@ fn kind(text: &str) -> Result<process::Kind, String> {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to tell if this cannot be printed. Help and version are no errors.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { SETUP } else { 0 });
+        }
+    };
+    let outcome = match cli.command {
         Command::Run(arguments) => run(arguments),
         Command::Demo(arguments) => demonstrate(&arguments),
         Command::Doctor { json } => Ok(ringfence::doctor::run(json)),

@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// How long anything may take before it counts as hanging. No test measures time; this only ends those that fail.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -214,7 +214,8 @@ fn an_interrupt_from_the_terminal_reaches_the_program_once() {
     user.write_all(b"\x03").expect("Ctrl-C");
     // The terminal shows it when it has sent the signal.
     let mut shown = [0; 2];
-    user.read_exact(&mut shown).expect("what the terminal shows");
+    user.read_exact(&mut shown)
+        .expect("what the terminal shows");
     assert_eq!(&shown, b"^C");
     send(&child, Signal::SIGTERM);
     assert_eq!(wait_for(child), Ended::printing(""));
@@ -295,9 +296,11 @@ fn statistics_count_every_request() {
         ("control", "NV2080_CTRL_CMD_FB_GET_INFO_V2", 1),
         ("frontend", "NV_ESC_REGISTER_FD", 1),
         ("frontend", "NV_ESC_RM_FREE", 1),
+        ("open", "/dev/nvidia#", 1),
+        ("open", "/dev/nvidiactl", 1),
     ];
     assert_eq!(rows, expected);
-    let refused = "24 requests\nrefused by the driver: \n  NV01_MEMORY_LOCAL_USER: 4\n  NV01_MEMORY_SYSTEM: 1\n\
+    let refused = "26 requests\nrefused by the driver: \n  NV01_MEMORY_LOCAL_USER: 4\n  NV01_MEMORY_SYSTEM: 1\n\
                    refused by Ringfence: none";
     assert_eq!(rest, refused);
 }

@@ -115,9 +115,8 @@ pub fn injection() -> Found {
                 notification.ok_or_else(|| Failure::setup("no notification came"))?;
             let (mut granted, grant) = std::io::pipe().attempt("pipe")?;
             listener
-                .add_descriptor(&notification, grant.as_fd(), true, true)
+                .give(&notification, grant.into(), true)
                 .attempt("SECCOMP_IOCTL_NOTIF_ADDFD")?;
-            drop(grant);
             granted
                 .read_exact(&mut [0])
                 .attempt("the task has another descriptor than it was given")?;

@@ -24,6 +24,9 @@ mod requests {
     nix::ioctl_write_ptr!(add_descriptor, b'!', 3, seccomp_notif_addfd);
 }
 
+/// With a descriptor that is added: the call returns its number.
+const ANSWER: u32 = libc::SECCOMP_ADDFD_FLAG_SEND as u32;
+
 /// A system call that waits for an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Notification {
@@ -62,8 +65,41 @@ pub fn install() -> Result<OwnedFd, Errno> {
 #[derive(Debug)]
 pub struct Listener {
     descriptor: OwnedFd,
-    /// Tasks whose calls were received and not yet answered.
-    waiting: Mutex<Vec<Pid>>,
+    waiting: Mutex<Waiting>,
+}
+
+/// The tasks that wait for an answer.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Those whose calls were received and not yet answered.
+    received: Vec<Pid>,
+    /// Those of them that are to go on waiting when their answer is there, and the answer.
+    frozen: Vec<(Pid, Option<Answer>)>,
+}
+
+/// What lets a task go on.
+#[derive(Debug)]
+enum Answer {
+    Response(seccomp_notif_resp),
+    Descriptor {
+        notification: Notification,
+        descriptor: OwnedFd,
+        close_on_exec: bool,
+    },
+}
+
+impl Waiting {
+    /// Keeps `answer` if `task` is frozen; else notes that the task waits no more, and returns the answer to be given.
+    fn release(&mut self, task: Pid, answer: Answer) -> Option<Answer> {
+        if let Some((_, kept)) = self.frozen.iter_mut().find(|(frozen, _)| *frozen == task) {
+            *kept = Some(answer);
+            return None;
+        }
+        if let Some(index) = self.received.iter().position(|waiting| *waiting == task) {
+            self.received.swap_remove(index);
+        }
+        Some(answer)
+    }
 }
 
 impl Listener {
@@ -93,7 +129,7 @@ impl Listener {
             match unsafe { requests::receive(self.descriptor.as_raw_fd(), &raw mut received) } {
                 Ok(_) => {
                     let task = Pid::from_raw(received.pid as i32);
-                    self.waiting().push(task);
+                    self.waiting().received.push(task);
                     return Ok(Some(Notification {
                         id: received.id,
                         task,
@@ -123,15 +159,16 @@ impl Listener {
 
     /// Lets the call return `outcome` without being executed.
     pub fn answer(&self, notification: &Notification, outcome: Result<i64, Errno>) {
-        let (value, error) = match outcome {
+        let (val, error) = match outcome {
             Ok(value) => (value, 0),
             Err(errno) => (0, -(errno as i32)),
         };
-        self.send(
+        let id = notification.id;
+        self.respond(
             notification,
             seccomp_notif_resp {
-                id: notification.id,
-                val: value,
+                id,
+                val,
                 error,
                 flags: 0,
             },
@@ -141,10 +178,11 @@ impl Listener {
     /// Lets the kernel execute the call.
     pub fn let_run(&self, notification: &Notification) {
         let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
-        self.send(
+        let id = notification.id;
+        self.respond(
             notification,
             seccomp_notif_resp {
-                id: notification.id,
+                id,
                 val: 0,
                 error: 0,
                 flags,
@@ -152,8 +190,16 @@ impl Listener {
         );
     }
 
-    fn send(&self, notification: &Notification, mut response: seccomp_notif_resp) {
-        self.forget(notification.task);
+    fn respond(&self, notification: &Notification, response: seccomp_notif_resp) {
+        let answer = self
+            .waiting()
+            .release(notification.task, Answer::Response(response));
+        if let Some(Answer::Response(response)) = answer {
+            self.send(response);
+        }
+    }
+
+    fn send(&self, mut response: seccomp_notif_resp) {
         // SAFETY: the kernel reads one response from the struct, which outlives the call.
         let outcome = unsafe { requests::send(self.descriptor.as_raw_fd(), &raw mut response) };
         if let Err(errno) = outcome
@@ -163,24 +209,36 @@ impl Listener {
         }
     }
 
-    /// Gives the task a duplicate of `descriptor` under a number of the kernel's choice, and returns that number. With
-    /// `answer` the call also returns it to the task. Fails with `ENOENT` if the task is gone.
-    pub fn add_descriptor(
+    /// Answers the call with `descriptor`: the task gets it under a number of the kernel's choice, which the call
+    /// returns. That number, unless the task is frozen. Fails with `ENOENT` if the task is gone; after any other error
+    /// the call is still to be answered.
+    pub fn give(
+        &self,
+        notification: &Notification,
+        descriptor: OwnedFd,
+        close_on_exec: bool,
+    ) -> Result<Option<RawFd>, Errno> {
+        let answer = Answer::Descriptor {
+            notification: *notification,
+            descriptor,
+            close_on_exec,
+        };
+        match self.waiting().release(notification.task, answer) {
+            Some(Answer::Descriptor { descriptor, .. }) => self
+                .add(notification, descriptor.as_fd(), close_on_exec, ANSWER, 0)
+                .map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Gives the task a duplicate of `descriptor` under a number of the kernel's choice, and returns that number. The
+    /// call is still to be answered.
+    pub fn lend(
         &self,
         notification: &Notification,
         descriptor: BorrowedFd<'_>,
-        close_on_exec: bool,
-        answer: bool,
     ) -> Result<RawFd, Errno> {
-        let flags = if answer {
-            libc::SECCOMP_ADDFD_FLAG_SEND as u32
-        } else {
-            0
-        };
-        if answer {
-            self.forget(notification.task);
-        }
-        self.add(notification, descriptor, close_on_exec, flags, 0)
+        self.add(notification, descriptor, true, 0, 0)
     }
 
     /// Puts a duplicate of `descriptor` in the place of the task's descriptor `number`.
@@ -219,21 +277,47 @@ impl Listener {
         unsafe { requests::add_descriptor(self.descriptor.as_raw_fd(), &raw const addition) }
     }
 
-    /// Whether a call of `task` was received and not yet answered: the task waits in the kernel, and nothing but a
-    /// fatal signal takes it out.
-    pub fn is_waiting(&self, task: Pid) -> bool {
-        self.waiting().contains(&task)
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Vec<Pid>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes, before it is, that the call of `task` is answered.
-    fn forget(&self, task: Pid) {
+    /// Keeps `task` in the kernel until [`Listener::thaw`], whatever answer its call gets meanwhile; only a fatal signal
+    /// takes it out. False if it does not wait for an answer.
+    pub fn freeze(&self, task: Pid) -> bool {
         let mut waiting = self.waiting();
-        if let Some(index) = waiting.iter().position(|waiting| *waiting == task) {
-            waiting.swap_remove(index);
+        let waits = waiting.received.contains(&task);
+        if waits && !waiting.frozen.iter().any(|(frozen, _)| *frozen == task) {
+            waiting.frozen.push((task, None));
         }
+        waits
+    }
+
+    /// Gives a frozen task the answer that it got meanwhile.
+    pub fn thaw(&self, task: Pid) {
+        let mut waiting = self.waiting();
+        let Some(index) = waiting
+            .frozen
+            .iter()
+            .position(|(frozen, _)| *frozen == task)
+        else {
+            return;
+        };
+        let (_, kept) = waiting.frozen.swap_remove(index);
+        let answer = kept.and_then(|answer| waiting.release(task, answer));
+        drop(waiting);
+        match answer {
+            None => {}
+            Some(Answer::Response(response)) => self.send(response),
+            Some(Answer::Descriptor {
+                notification,
+                descriptor,
+                close_on_exec,
+            }) => {
+                let added = self.add(&notification, descriptor.as_fd(), close_on_exec, ANSWER, 0);
+                if let Err(errno) = added {
+                    self.answer(&notification, Err(errno));
+                }
+            }
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

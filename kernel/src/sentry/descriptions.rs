@@ -129,6 +129,26 @@ impl Descriptions {
         }
     }
 
+    /// Expects `descriptor` of some task to be `of`, which was just given to it under this number.
+    pub fn expect(&self, descriptor: RawFd, of: &Arc<Description>) {
+        let witnesses = read(&self.witnesses);
+        let witness = witnesses
+            .ordered
+            .iter()
+            .find(|witness| Arc::ptr_eq(&witness.of, of));
+        if let Some(witness) = witness {
+            self.guess(descriptor, Arc::clone(witness));
+        }
+    }
+
+    fn guess(&self, descriptor: RawFd, witness: Arc<Witness>) {
+        let mut guesses = lock(&self.guesses);
+        if guesses.len() >= MAXIMUM_GUESSES {
+            guesses.clear();
+        }
+        guesses.insert(descriptor, witness);
+    }
+
     /// What `descriptor` of `task` is. `on_uvm` says that it is used as UVM's. Fails if the task is gone.
     pub fn identify(
         &self,
@@ -194,11 +214,7 @@ impl Descriptions {
         let found = read(&self.witnesses).search(task, descriptor)?;
         Ok(found.map(|witness| {
             let description = Arc::clone(&witness.of);
-            let mut guesses = lock(&self.guesses);
-            if guesses.len() >= MAXIMUM_GUESSES {
-                guesses.clear();
-            }
-            guesses.insert(descriptor, witness);
+            self.guess(descriptor, witness);
             description
         }))
     }

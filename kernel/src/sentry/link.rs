@@ -25,18 +25,6 @@ const PROMPT: Spin = Spin {
 /// Entries of each ring, and so requests in flight.
 const RING_ENTRIES: u32 = 256;
 
-/// How long to look for an answer before sleeping. The request is with the driver, which would keep a processor busy for
-/// most of that time if the program called it itself; so where there are processors to spare, most of what the driver
-/// takes is waited for awake.
-fn patience() -> Spin {
-    match std::thread::available_parallelism() {
-        Ok(processors) if processors.get() >= 8 => Spin {
-            duration: Duration::from_millis(1),
-        },
-        _ => Spin::automatic(),
-    }
-}
-
 /// The geometry of the channel.
 pub fn geometry() -> Geometry {
     let arena_bytes = DEFAULT_ARENA
@@ -127,7 +115,7 @@ impl<T> Link<T> {
             outstanding: AtomicUsize::new(0),
             arena,
             socket,
-            spin: patience(),
+            spin: Spin::automatic(),
         })
     }
 

@@ -341,16 +341,21 @@ impl Sentry {
         let close_on_exec = open.flags & libc::O_CLOEXEC != 0;
         let given = answer.outcome.and_then(|_| {
             let granted = answer.descriptor.ok_or(Errno::EIO)?;
-            if answer.values[0] != 0 {
-                let description = Arc::new(Description {
-                    handle: answer.values[0],
-                    node: open.node,
-                });
+            let description = Arc::new(Description {
+                handle: answer.values[0],
+                node: open.node,
+            });
+            // UVM's own description is not kept by the server, and has no handle.
+            let is_kept = description.handle != 0;
+            if is_kept {
                 self.register(&granted, &description)?;
             }
             times.finished();
-            self.listener
-                .add_descriptor(notification, granted.as_fd(), close_on_exec, true)
+            let number = self.listener.give(notification, granted, close_on_exec)?;
+            if let (Some(number), true) = (number, is_kept) {
+                self.descriptions.expect(number, &description);
+            }
+            Ok(())
         });
         self.stats
             .record("open", opens::name(open.node), times, given.is_err());

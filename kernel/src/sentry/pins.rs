@@ -4,13 +4,15 @@
 //! command descriptor, with parameters that the server has validated. That is done so that no task can get at either:
 //!
 //! 1. The server validates the request and lends the command descriptor.
-//! 2. Every other thread that shares the caller's memory or descriptors is stopped.
+//! 2. Every other thread that shares the caller's memory or descriptors is stopped, or, if it waits for an answer of the
+//!    sentry's, kept waiting.
 //! 3. The caller is given the descriptor under a fresh number, and its call returns into a stop.
 //! 4. It is made to map a fresh private page. The validated parameters, not the task's own, are written there. Since
 //!    the page is private and new, no other process has it either.
 //! 5. It is made to issue the ioctl on the page. This notifies once more; the call is let through if the page still
 //!    holds what was validated, which nobody can change any more while the thread waits.
-//! 6. It is made to close the descriptor and unmap the page. Then all threads go on, the caller with the result.
+//! 6. It is made to unmap the page and close the descriptor. Then the others go on, and, when the server has been told
+//!    the outcome, the caller does.
 
 use std::os::fd::{AsFd, RawFd};
 use std::sync::{Arc, PoisonError};
@@ -110,38 +112,46 @@ impl Pin<'_> {
         });
         let lent = lent.map_err(Failed::BeforeAnswer)?;
         // One pin at a time: two of one program would wait for one another's threads.
-        let _turn = self
+        let turn = self
             .sentry
             .pin_turn
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let is_waiting = |thread| self.sentry.listener.is_waiting(thread);
-        let held = Held::sharing_with(task, &self.sentry.spared, is_waiting);
-        let _held = held.map_err(Failed::BeforeAnswer)?;
+        let listener = &self.sentry.listener;
+        let held = Held::sharing_with(task, &self.sentry.spared, listener)
+            .map_err(Failed::BeforeAnswer)?;
         let caller = Caller::seize(task).map_err(Failed::BeforeAnswer)?;
-        let number =
-            self.sentry
-                .listener
-                .add_descriptor(self.notification, lent.as_fd(), true, false);
-        let number = number.map_err(Failed::BeforeAnswer)?;
+        let number = listener.lend(self.notification, lent.as_fd());
         drop(lent);
-        self.sentry.listener.answer(self.notification, Ok(0));
-        let outcome = caller.stopped().and_then(|mut stopped| {
+        listener.answer(self.notification, number.map(i64::from));
+        let mut stopped = caller.stopped().map_err(Failed::AfterAnswer)?;
+        let issued = number.and_then(|number| {
             let issued = self.issue(&mut stopped, number, payload);
-            let closed = stopped.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0]);
-            if closed != Ok(0) {
-                // It must not go on with the command descriptor, and whoever shares its table must not either.
-                let _ = kill(task, Signal::SIGKILL);
-                return Err(Errno::EIO);
+            match stopped.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0]) {
+                Ok(0) => issued,
+                _ => {
+                    // It must not go on with the command descriptor, and whoever shares its table must not either.
+                    let _ = kill(task, Signal::SIGKILL);
+                    Err(Errno::EIO)
+                }
             }
-            let reply = self.ask(Kind::PinFinish, payload, Some(issued?))?;
+        });
+        drop(held);
+        drop(turn);
+        let finished = issued.and_then(|issued| {
+            let reply = self.ask(Kind::PinFinish, payload, Some(issued))?;
             if reply.outcome.is_ok() {
                 write_back(task, &self.marshalled.parts, &reply.payload)?;
             }
-            stopped.result = encode_result(reply.outcome);
             Ok(reply)
         });
-        outcome.map_err(Failed::AfterAnswer)
+        stopped.result = encode_result(
+            finished
+                .as_ref()
+                .map_err(|errno| *errno)
+                .and_then(|reply| reply.outcome),
+        );
+        finished.map_err(Failed::AfterAnswer)
     }
 
     /// Has the caller issue the ioctl on a page of its own; `payload` then holds what the driver left there.

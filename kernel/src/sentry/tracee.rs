@@ -13,11 +13,14 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::seccomp::listener::Listener;
 use crate::system_calls::{Shared, SignalMask, set_signal_mask, share, signal_mask};
 
 /// How long a thread may take to stand still. One that waits in the kernel for a child that shares its memory (vfork(2))
 /// takes until the child executes a program.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a stop usually takes at most.
+const PROMPT: Duration = Duration::from_micros(200);
 /// The length of x86's `syscall` instruction.
 const SYSCALL_INSTRUCTION: u64 = 2;
 
@@ -35,10 +38,10 @@ impl Seized {
 
 impl Seized {
     /// `None` if the thread has ended meanwhile.
-    fn if_alive(thread: Pid) -> Option<Result<Seized, Errno>> {
+    fn if_alive(thread: Pid) -> Result<Option<Seized>, Errno> {
         match Seized::new(thread) {
-            Err(Errno::ESRCH) => None,
-            seized => Some(seized),
+            Err(Errno::ESRCH) => Ok(None),
+            seized => seized.map(Some),
         }
     }
 }
@@ -50,24 +53,37 @@ impl Drop for Seized {
     }
 }
 
-/// All threads but one that could change what that one's address space or descriptor table holds.
-pub struct Held(#[expect(dead_code, reason = "dropped to let the threads go")] Vec<Seized>);
+/// All threads but one that could change what that one's address space or descriptor table holds. They go on when this
+/// is dropped.
+pub struct Held<'a> {
+    listener: &'a Listener,
+    /// Threads that wait in the kernel for the sentry's own answer, and are kept waiting.
+    frozen: Vec<Pid>,
+    /// Threads that were interrupted and have not stopped yet: some of them frozen ones, of which that was noticed only
+    /// then.
+    interrupted: Vec<Seized>,
+    stopped: Vec<Seized>,
+}
 
-impl Held {
-    /// Stops every thread that shares the memory or the descriptors of `caller`, which itself waits in the kernel.
-    /// `spared` are processes of the sentry's namespace that are no tasks. A thread of which `is_waiting` holds waits
-    /// in the kernel for the sentry itself: it does not stop before it is answered, but then before it runs a single
-    /// instruction of the program's. Fails with `EAGAIN` if a thread cannot be stopped in good time.
+impl<'a> Held<'a> {
+    /// Holds every thread that shares the memory or the descriptors of `caller`, which itself waits in the kernel.
+    /// `spared` are processes of the sentry's namespace that are no tasks. Fails with `EAGAIN` if a thread cannot be
+    /// stopped in good time.
     pub fn sharing_with(
         caller: Pid,
         spared: &[Pid],
-        is_waiting: impl Fn(Pid) -> bool + Copy,
-    ) -> Result<Held, Errno> {
+        listener: &'a Listener,
+    ) -> Result<Held<'a>, Errno> {
         let deadline = Instant::now() + PATIENCE;
-        let mut held = Vec::new();
+        let mut held = Held {
+            listener,
+            frozen: Vec::new(),
+            interrupted: Vec::new(),
+            stopped: Vec::new(),
+        };
         let mut known = BTreeSet::from([caller]);
         // A thread that starts another before it stops is why this looks again until nothing new is found; threads
-        // that stand still start none.
+        // that are held start none.
         loop {
             let mut new = Vec::new();
             for process in processes(spared)? {
@@ -80,16 +96,58 @@ impl Held {
                 }
             }
             if new.is_empty() {
-                return Ok(Held(held));
+                return Ok(held);
             }
             // All are interrupted before the first is waited for: they stop at the same time.
-            let seized: Result<Vec<Seized>, Errno> =
-                new.into_iter().filter_map(Seized::if_alive).collect();
-            for seized in seized? {
-                if stands_still(seized.0, deadline, is_waiting)? {
-                    held.push(seized);
+            for thread in new {
+                if listener.freeze(thread) {
+                    held.frozen.push(thread);
+                } else {
+                    held.interrupted.extend(Seized::if_alive(thread)?);
                 }
             }
+            held.wait_for_interrupted(deadline)?;
+        }
+    }
+
+    /// Waits until each interrupted thread has stopped, ended, or turned out to wait for the sentry.
+    fn wait_for_interrupted(&mut self, deadline: Instant) -> Result<(), Errno> {
+        let mut index = 0;
+        while let Some(Seized(thread)) = self.interrupted.get(index) {
+            let thread = *thread;
+            let now = Instant::now();
+            match waitpid(thread, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+                Ok(WaitStatus::StillAlive) if self.listener.freeze(thread) => {
+                    if !self.frozen.contains(&thread) {
+                        self.frozen.push(thread);
+                    }
+                    index += 1;
+                }
+                Ok(WaitStatus::StillAlive) if now >= deadline => return Err(Errno::EAGAIN),
+                Ok(WaitStatus::StillAlive) if deadline - now > PATIENCE - PROMPT => {
+                    std::thread::yield_now();
+                }
+                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
+                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
+                    drop(self.interrupted.swap_remove(index));
+                }
+                Ok(_) => self.stopped.push(self.interrupted.swap_remove(index)),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.stopped.clear();
+        for thread in self.frozen.drain(..) {
+            self.listener.thaw(thread);
+        }
+        for thread in self.interrupted.drain(..) {
+            // It stops yet. Only then can it be let go, and without that it would stop for good.
+            let _ = wait_stopped(thread.0);
         }
     }
 }
@@ -121,30 +179,6 @@ fn shares(process: Pid, caller: Pid) -> Result<bool, Errno> {
         }
     }
     Ok(false)
-}
-
-/// Waits until `thread` has stopped, or waits for the sentry; false if it ended instead.
-fn stands_still(
-    thread: Pid,
-    deadline: Instant,
-    is_waiting: impl Fn(Pid) -> bool,
-) -> Result<bool, Errno> {
-    let mut pause = Duration::from_micros(1);
-    loop {
-        match waitpid(thread, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::StillAlive) if is_waiting(thread) => return Ok(true),
-            Ok(WaitStatus::StillAlive) if Instant::now() >= deadline => return Err(Errno::EAGAIN),
-            Ok(WaitStatus::StillAlive) => {
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(1));
-            }
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
-                return Ok(false);
-            }
-            Ok(_) => return Ok(true),
-            Err(errno) => return Err(errno),
-        }
-    }
 }
 
 /// The thread whose call is being carried out, from its seizure on.
@@ -180,9 +214,19 @@ impl Caller {
     }
 }
 
+/// Waits until `thread` has stopped, however long it takes; false if it ended instead. A stop is usually a matter of
+/// microseconds, less than it takes to be woken, so this looks for a while before it sleeps.
 fn wait_stopped(thread: Pid) -> Result<bool, Errno> {
+    let started = Instant::now();
     loop {
-        match waitpid(thread, Some(WaitPidFlag::__WALL)) {
+        let looks = started.elapsed() < PROMPT;
+        let waiting = if looks {
+            WaitPidFlag::WNOHANG
+        } else {
+            WaitPidFlag::empty()
+        };
+        match waitpid(thread, Some(waiting | WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::StillAlive) => std::thread::yield_now(),
             Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return Ok(false),
             Ok(_) => return Ok(true),
             Err(Errno::EINTR) => {}

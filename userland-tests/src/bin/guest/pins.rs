@@ -133,7 +133,8 @@ pub fn among_threads(_: &[String]) -> Outcome {
     let (mut readers, mut writers) = (Vec::new(), Vec::new());
     for _ in 0..2 {
         let (reader, writer) = std::io::pipe()?;
-        (readers.push(reader), writers.push(writer));
+        readers.push(reader);
+        writers.push(writer);
     }
     std::thread::scope(|scope| -> Outcome {
         for _ in 0..2 {
