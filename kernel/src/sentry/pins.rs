@@ -111,8 +111,8 @@ impl Pin<'_> {
             reply.descriptor.ok_or(Errno::EIO)
         });
         let lent = lent.map_err(Failed::BeforeAnswer)?;
-        // One pin at a time: two of one program would wait for one another's threads.
-        let turn = self
+        // One pin at a time, until its caller goes on: a thread cannot be held by two.
+        let _turn = self
             .sentry
             .pin_turn
             .lock()
@@ -137,7 +137,6 @@ impl Pin<'_> {
             }
         });
         drop(held);
-        drop(turn);
         let finished = issued.and_then(|issued| {
             let reply = self.ask(Kind::PinFinish, payload, Some(issued))?;
             if reply.outcome.is_ok() {
