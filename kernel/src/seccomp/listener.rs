@@ -75,6 +75,8 @@ struct Waiting {
     received: Vec<Pid>,
     /// Those of them that are to go on waiting when their answer is there, and the answer.
     frozen: Vec<(Pid, Option<Answer>)>,
+    /// Tasks that were interrupted and are about to stop: calls of theirs are not taken on.
+    interrupted: Vec<Pid>,
 }
 
 /// What lets a task go on.
@@ -129,7 +131,12 @@ impl Listener {
             match unsafe { requests::receive(self.descriptor.as_raw_fd(), &raw mut received) } {
                 Ok(_) => {
                     let task = Pid::from_raw(received.pid as i32);
-                    self.waiting().received.push(task);
+                    let mut waiting = self.waiting();
+                    if waiting.interrupted.contains(&task) {
+                        self.restart(received.id);
+                        continue;
+                    }
+                    waiting.received.push(task);
                     return Ok(Some(Notification {
                         id: received.id,
                         task,
@@ -277,15 +284,41 @@ impl Listener {
         unsafe { requests::add_descriptor(self.descriptor.as_raw_fd(), &raw const addition) }
     }
 
-    /// Keeps `task` in the kernel until [`Listener::thaw`], whatever answer its call gets meanwhile; only a fatal signal
-    /// takes it out. False if it does not wait for an answer.
-    pub fn freeze(&self, task: Pid) -> bool {
+    /// Holds `task`: keeps it in the kernel until [`Listener::thaw`] if it waits for an answer, whatever answer it gets
+    /// meanwhile; else calls `interrupt`, which must make it stop before it goes on, and takes on no call of it until
+    /// [`Listener::has_stopped`]. Returns what `interrupt` returned, if it was called.
+    pub fn hold<T>(
+        &self,
+        task: Pid,
+        interrupt: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<Option<T>, Errno> {
         let mut waiting = self.waiting();
-        let waits = waiting.received.contains(&task);
-        if waits && !waiting.frozen.iter().any(|(frozen, _)| *frozen == task) {
+        if waiting.received.contains(&task) {
             waiting.frozen.push((task, None));
+            return Ok(None);
         }
-        waits
+        let interrupted = interrupt()?;
+        waiting.interrupted.push(task);
+        Ok(Some(interrupted))
+    }
+
+    /// An interrupted task has stopped, or ended.
+    pub fn has_stopped(&self, task: Pid) {
+        self.waiting()
+            .interrupted
+            .retain(|interrupted| *interrupted != task);
+    }
+
+    /// Lets a call start over once its task, which was interrupted, goes on. (The kernel turns this error into a
+    /// restart on the way to the stop that the interruption is; a program never sees it.)
+    fn restart(&self, id: u64) {
+        const ERESTARTNOINTR: i32 = 513;
+        self.send(seccomp_notif_resp {
+            id,
+            val: 0,
+            error: -ERESTARTNOINTR,
+            flags: 0,
+        });
     }
 
     /// Gives a frozen task the answer that it got meanwhile.

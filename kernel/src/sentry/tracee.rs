@@ -36,16 +36,6 @@ impl Seized {
     }
 }
 
-impl Seized {
-    /// `None` if the thread has ended meanwhile.
-    fn if_alive(thread: Pid) -> Result<Option<Seized>, Errno> {
-        match Seized::new(thread) {
-            Err(Errno::ESRCH) => Ok(None),
-            seized => seized.map(Some),
-        }
-    }
-}
-
 impl Drop for Seized {
     fn drop(&mut self) {
         // A thread that ended in the meantime needs no letting go.
@@ -59,8 +49,7 @@ pub struct Held<'a> {
     listener: &'a Listener,
     /// Threads that wait in the kernel for the sentry's own answer, and are kept waiting.
     frozen: Vec<Pid>,
-    /// Threads that were interrupted and have not stopped yet: some of them frozen ones, of which that was noticed only
-    /// then.
+    /// Threads that were interrupted and have not stopped yet.
     interrupted: Vec<Seized>,
     stopped: Vec<Seized>,
 }
@@ -100,38 +89,36 @@ impl<'a> Held<'a> {
             }
             // All are interrupted before the first is waited for: they stop at the same time.
             for thread in new {
-                if listener.freeze(thread) {
-                    held.frozen.push(thread);
-                } else {
-                    held.interrupted.extend(Seized::if_alive(thread)?);
+                match listener.hold(thread, || Seized::new(thread)) {
+                    Ok(Some(seized)) => held.interrupted.push(seized),
+                    Ok(None) => held.frozen.push(thread),
+                    Err(Errno::ESRCH) => {}
+                    Err(errno) => return Err(errno),
                 }
             }
             held.wait_for_interrupted(deadline)?;
         }
     }
 
-    /// Waits until each interrupted thread has stopped, ended, or turned out to wait for the sentry.
+    /// Waits until each interrupted thread has stopped or ended.
     fn wait_for_interrupted(&mut self, deadline: Instant) -> Result<(), Errno> {
-        let mut index = 0;
-        while let Some(Seized(thread)) = self.interrupted.get(index) {
+        while let Some(Seized(thread)) = self.interrupted.last() {
             let thread = *thread;
             let now = Instant::now();
             match waitpid(thread, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::StillAlive) if self.listener.freeze(thread) => {
-                    if !self.frozen.contains(&thread) {
-                        self.frozen.push(thread);
-                    }
-                    index += 1;
-                }
                 Ok(WaitStatus::StillAlive) if now >= deadline => return Err(Errno::EAGAIN),
                 Ok(WaitStatus::StillAlive) if deadline - now > PATIENCE - PROMPT => {
                     std::thread::yield_now();
                 }
                 Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
                 Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
-                    drop(self.interrupted.swap_remove(index));
+                    drop(self.interrupted.pop());
+                    self.listener.has_stopped(thread);
                 }
-                Ok(_) => self.stopped.push(self.interrupted.swap_remove(index)),
+                Ok(_) => {
+                    self.stopped.extend(self.interrupted.pop());
+                    self.listener.has_stopped(thread);
+                }
                 Err(errno) => return Err(errno),
             }
         }
@@ -148,6 +135,7 @@ impl Drop for Held<'_> {
         for thread in self.interrupted.drain(..) {
             // It stops yet. Only then can it be let go, and without that it would stop for good.
             let _ = wait_stopped(thread.0);
+            self.listener.has_stopped(thread.0);
         }
     }
 }
