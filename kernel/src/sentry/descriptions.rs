@@ -237,6 +237,33 @@ impl Descriptions {
         gone
     }
 
+    /// Whether no description is known.
+    pub fn are_none(&self) -> bool {
+        read(&self.witnesses).ordered.is_empty() && read(&self.inodes).is_empty()
+    }
+
+    /// Forgets every description, and returns them.
+    pub fn take_all(&self) -> Vec<Arc<Description>> {
+        let mut witnesses = write(&self.witnesses);
+        let mut all = std::mem::take(&mut witnesses.gone);
+        all.extend(
+            witnesses
+                .ordered
+                .drain(..)
+                .map(|witness| Arc::clone(&witness.of)),
+        );
+        drop(witnesses);
+        all.extend(
+            write(&self.inodes)
+                .drain()
+                .map(|(_, description)| description),
+        );
+        lock(&self.guesses).clear();
+        all.sort_by_key(|description| description.handle);
+        all.dedup();
+        all
+    }
+
     /// Whether any description is known by a witness.
     pub fn any_witnessed(&self) -> bool {
         !read(&self.witnesses).ordered.is_empty()

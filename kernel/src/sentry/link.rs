@@ -128,6 +128,7 @@ impl<T> Link<T> {
     /// `submission` needs neither cookie nor payload range.
     pub fn submit(
         &self,
+        resumer: &impl Resume<T>,
         mut submission: Submission,
         payload: &[u8],
         descriptors: &[OwnedFd],
@@ -146,8 +147,12 @@ impl<T> Link<T> {
                     break Some(range);
                 }
             }
-            // Whoever has the consumer's role makes room; the timeout is for the moment between two holders.
-            let waited = self.room.wait_timeout(submitter, Duration::from_millis(10));
+            // Whoever has the consumer's role makes room, and that may have to be this thread.
+            drop(submitter);
+            self.consume_ready(resumer);
+            let waited = self
+                .room
+                .wait_timeout(lock(&self.submitter), Duration::from_millis(1));
             submitter = waited.unwrap_or_else(PoisonError::into_inner).0;
         };
         if let Some(range) = &range {
@@ -215,6 +220,22 @@ impl<T> Link<T> {
             }
         }
         Ok(())
+    }
+
+    /// Resumes what is answered already, unless another thread does. A channel that broke is noticed by the next
+    /// [`Link::consume`].
+    fn consume_ready(&self, resumer: &impl Resume<T>) {
+        let Ok(mut role) = self.role.try_lock() else {
+            return;
+        };
+        while let Ok(Some(completion)) = role.completions.pop() {
+            if self
+                .resume(&completion, &mut role.payload, resumer)
+                .is_err()
+            {
+                return;
+            }
+        }
     }
 
     fn resume(

@@ -299,13 +299,17 @@ impl Sentry {
 
     fn handle(&self, notification: Notification, turn: &mut Turn<'_>, payload: &mut Vec<u8>) {
         let times = self.stats.start();
-        if notification.call != libc::SYS_ioctl {
-            match opens::recognize(&notification) {
+        match notification.call {
+            libc::SYS_ioctl if self.is_pin(&notification) => {}
+            libc::SYS_ioctl => self.ioctl(notification, times, turn, payload),
+            libc::SYS_exit_group => {
+                self.release_last(notification.task);
+                self.listener.let_run(&notification);
+            }
+            _ => match opens::recognize(&notification) {
                 Some(open) if self.driver.has(open.node) => self.open(notification, open, times),
                 _ => self.listener.let_run(&notification),
-            }
-        } else if !self.is_pin(&notification) {
-            self.ioctl(notification, times, turn, payload);
+            },
         }
     }
 
@@ -320,6 +324,7 @@ impl Sentry {
         submission.arguments[ARGUMENT_NODE] = open.node.to_wire();
         times.submitted();
         if let Err(errno) = self.link.submit(
+            self,
             submission,
             &[],
             &[],
@@ -371,7 +376,7 @@ impl Sentry {
     fn call(&self, submission: Submission, payload: &[u8]) -> Result<Reply, Errno> {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.link
-            .submit(submission, payload, &[], Continuation::Call(sender))?;
+            .submit(self, submission, payload, &[], Continuation::Call(sender))?;
         self.consume(|| ());
         receiver.recv().map_err(|_| Errno::EIO)
     }

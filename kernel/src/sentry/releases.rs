@@ -7,9 +7,14 @@
 //! docs/ARCHITECTURE.md.)
 //!
 //! Of the simulated driver's descriptions, each of which has an inode of its own, inotify does tell.
+//!
+//! When the sandbox's only process ends itself, nobody is left to use anything, and all is released at once: the driver
+//! frees the process's objects while the kernel takes down its memory, rather than after. (A child that another
+//! thread of that process forks in that very moment finds its inherited descriptors closed.)
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,11 +23,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::unistd::Pid;
 use nvproxy_server::protocol::Kind;
 use ringfence_ipc::Submission;
 
 use super::descriptions::{Description, Inode, Registered};
-use super::{Continuation, Sentry};
+use super::{Continuation, Sentry, tracee};
 
 /// How soon after an open the witnesses are asked.
 const SHORTEST: Duration = Duration::from_millis(20);
@@ -161,6 +167,22 @@ impl Sentry {
         }
     }
 
+    /// `task` is about to end its process: if that is the only one, releases everything.
+    pub fn release_last(&self, task: Pid) {
+        if self.descriptions.are_none() {
+            return;
+        }
+        let is_thread_of =
+            |process: &Pid| Path::new(&format!("/proc/{process}/task/{task}")).exists();
+        match tracee::processes(&self.spared) {
+            Ok(processes) if processes.iter().all(is_thread_of) => {}
+            _ => return,
+        }
+        for description in self.descriptions.take_all() {
+            self.release(&description);
+        }
+    }
+
     fn release(&self, description: &Description) {
         let submission = Submission {
             kind: Kind::Close as u16,
@@ -169,7 +191,7 @@ impl Sentry {
         };
         if let Err(errno) = self
             .link
-            .submit(submission, &[], &[], Continuation::Nothing)
+            .submit(self, submission, &[], &[], Continuation::Nothing)
         {
             tracing::warn!("a description could not be closed: {errno}");
         }

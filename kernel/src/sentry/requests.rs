@@ -222,6 +222,7 @@ impl Sentry {
             times,
         };
         if let Err(errno) = self.link.submit(
+            self,
             submission,
             payload,
             &descriptors,

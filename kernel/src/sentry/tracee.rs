@@ -140,7 +140,8 @@ impl Drop for Held<'_> {
     }
 }
 
-fn processes(spared: &[Pid]) -> Result<Vec<Pid>, Errno> {
+/// The sandbox's processes, but for those in `spared`, by what `/proc` shows.
+pub fn processes(spared: &[Pid]) -> Result<Vec<Pid>, Errno> {
     let entries = std::fs::read_dir("/proc").map_err(|_| Errno::EIO)?;
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(numbers
