@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pause, setpgid};
 
 use crate::failure::{Attempt, Failure};
+use crate::launch::namespaces::fork_into_user_namespace;
 
 /// How long a probe may take. All take milliseconds on an idle machine.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -28,10 +30,19 @@ const MAXIMUM_ANSWER: usize = 2048;
 const SUCCEEDED: u8 = b'+';
 const FAILED: u8 = b'-';
 
+/// Where a child lives.
+#[derive(Clone, Copy)]
+pub enum Place {
+    /// In the caller's namespaces.
+    Here,
+    /// In a user namespace of its own, as the sentry does, and in these others.
+    Inside(CloneFlags),
+}
+
 /// Runs `probe` in a child and returns what it returned, which is cut to 2 KiB.
-pub fn attempt(probe: fn() -> Result<String, Failure>) -> Result<String, Failure> {
+pub fn attempt(place: Place, probe: fn() -> Result<String, Failure>) -> Result<String, Failure> {
     let (answer, report) = std::io::pipe().attempt("pipe")?;
-    let child = start(|| {
+    let child = start(place, || {
         // The limit holds for what the probe itself starts, too.
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         tell(&probe(), report);
@@ -50,7 +61,7 @@ pub fn with_task<T>(
     body: impl FnOnce(),
     examine: impl FnOnce(Pid) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let task = start(|| {
+    let task = start(Place::Here, || {
         body();
         loop {
             pause();
@@ -62,13 +73,17 @@ pub fn with_task<T>(
 }
 
 /// Forks a child that runs `body`, ends when this process does, and returns to nothing of the caller's.
-fn start(body: impl FnOnce()) -> Result<Pid, Failure> {
+fn start(place: Place, body: impl FnOnce()) -> Result<Pid, Failure> {
     let threads = fs::read_dir("/proc/self/task").attempt("/proc/self/task")?;
     if threads.count() != 1 {
         return Err(Failure::setup("a process with threads cannot try this"));
     }
-    // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
-    match unsafe { fork() }.attempt("fork")? {
+    let forked = match place {
+        // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
+        Place::Here => unsafe { fork() }.attempt("fork")?,
+        Place::Inside(namespaces) => fork_into_user_namespace(namespaces)?,
+    };
+    match forked {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => run(body),
     }

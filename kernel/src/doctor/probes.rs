@@ -24,9 +24,9 @@ use nvproxy_server::reactor::{Reactor, SleepWord};
 use ringfence_ipc::Socket;
 use ringfence_ipc::region::Region;
 
-use super::child;
+use super::child::{self, Place};
 use crate::failure::{Attempt, Failure};
-use crate::launch::namespaces::{enter_user_namespace, isolate_mounts, mount_proc};
+use crate::launch::namespaces::{isolate_mounts, mount_proc};
 use crate::seccomp::listener::{self, Listener};
 use crate::sentry::link;
 use crate::sentry::memory::{self, Write as MemoryWrite};
@@ -48,8 +48,7 @@ pub fn architecture() -> Found {
 }
 
 pub fn user_namespace() -> Found {
-    child::attempt(|| {
-        enter_user_namespace(CloneFlags::empty())?;
+    child::attempt(Place::Inside(CloneFlags::empty()), || {
         let may_mount = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN);
         if may_mount.attempt("capabilities")? {
             Ok("can be created".to_owned())
@@ -60,26 +59,23 @@ pub fn user_namespace() -> Found {
 }
 
 pub fn process_namespace() -> Found {
-    child::attempt(|| {
-        enter_user_namespace(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
-        child::attempt(|| {
-            isolate_mounts()?;
-            mount_proc()?;
-            let own = fs::read_link("/proc/self").attempt("/proc/self")?;
-            if own == Path::new("1") {
-                Ok("can be created and mounted".to_owned())
-            } else {
-                let own = own.display();
-                Err(Failure::setup(format!("/proc calls process 1 {own}")))
-            }
-        })
+    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    child::attempt(Place::Inside(own), || {
+        isolate_mounts()?;
+        mount_proc()?;
+        let own = fs::read_link("/proc/self").attempt("/proc/self")?;
+        if own == Path::new("1") {
+            Ok("can be created and mounted".to_owned())
+        } else {
+            let own = own.display();
+            Err(Failure::setup(format!("/proc calls process 1 {own}")))
+        }
     })
 }
 
 /// Covers `/dev` and forbids devices on a mount there, as the launcher does.
 pub fn mounts() -> Found {
-    child::attempt(|| {
-        enter_user_namespace(CloneFlags::CLONE_NEWNS)?;
+    child::attempt(Place::Inside(CloneFlags::CLONE_NEWNS), || {
         isolate_mounts()?;
         let null = "/dev/null";
         mount(Some(null), null, NONE, MsFlags::MS_BIND, NONE).attempt("binding /dev/null")?;
@@ -95,7 +91,7 @@ pub fn mounts() -> Found {
 }
 
 pub fn notification() -> Found {
-    child::attempt(|| {
+    child::attempt(Place::Here, || {
         set_no_new_privs().attempt("no_new_privs")?;
         listener::install().attempt("a filter with a listener and killable waits")?;
         Ok("a filter with a listener and killable waits".to_owned())
@@ -104,8 +100,7 @@ pub fn notification() -> Found {
 
 /// Answers a task's open with a descriptor of this process's choice.
 pub fn injection() -> Found {
-    child::attempt(|| {
-        enter_if_possible();
+    child::attempt(sentry_s_place(), || {
         let (ours, theirs) = Socket::pair().attempt("socketpair")?;
         let supervise = |_| {
             let (_, descriptor) = ours.receive().attempt("no filter in the task")?;
@@ -144,8 +139,7 @@ fn open_under_filter(supervisor: &Socket) {
 }
 
 pub fn kcmp() -> Found {
-    child::attempt(|| {
-        enter_if_possible();
+    child::attempt(sentry_s_place(), || {
         let (reader, _writer) = std::io::pipe().attempt("pipe")?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).attempt("epoll_create")?;
         epoll
@@ -167,8 +161,7 @@ pub fn kcmp() -> Found {
 }
 
 pub fn descriptor_copy() -> Found {
-    child::attempt(|| {
-        enter_if_possible();
+    child::attempt(sentry_s_place(), || {
         let (reader, _writer) = std::io::pipe().attempt("pipe")?;
         let number = reader.as_raw_fd();
         child::with_task(nothing, |task| {
@@ -180,7 +173,7 @@ pub fn descriptor_copy() -> Found {
 }
 
 pub fn descriptor_copy_of_thread() -> Found {
-    child::attempt(|| {
+    child::attempt(Place::Here, || {
         let (reader, _writer) = std::io::pipe().attempt("pipe")?;
         let (sender, receiver) = mpsc::channel();
         // It lives as long as this process, which is not long.
@@ -196,8 +189,7 @@ pub fn descriptor_copy_of_thread() -> Found {
 }
 
 pub fn task_memory() -> Found {
-    child::attempt(|| {
-        enter_if_possible();
+    child::attempt(sentry_s_place(), || {
         let value = *b"unchanged";
         // A forked child has its own copy at the same address.
         let address = std::hint::black_box(&raw const value) as u64;
@@ -218,8 +210,7 @@ pub fn task_memory() -> Found {
 /// Stops a task and reads its state, as is done for ioctls that pin memory. It does not go on: it may have been stopped
 /// anywhere, not in a call that waits for an answer.
 pub fn ptrace() -> Found {
-    child::attempt(|| {
-        enter_if_possible();
+    child::attempt(sentry_s_place(), || {
         child::with_task(nothing, |task| {
             ptrace::seize(task, ptrace::Options::PTRACE_O_TRACESYSGOOD).attempt("PTRACE_SEIZE")?;
             ptrace::interrupt(task).attempt("PTRACE_INTERRUPT")?;
@@ -235,8 +226,7 @@ pub fn ptrace() -> Found {
 }
 
 pub fn io_uring() -> Found {
-    child::attempt(|| {
-        enter_if_possible();
+    child::attempt(sentry_s_place(), || {
         let (socket, _peer) = Socket::pair().attempt("socketpair")?;
         let word: &'static u32 = &0;
         let doorbell = SleepWord {
@@ -254,8 +244,7 @@ pub fn sealed_memory() -> Found {
 }
 
 pub fn inotify() -> Found {
-    child::attempt(|| {
-        enter_if_possible();
+    child::attempt(sentry_s_place(), || {
         let releases = Releases::new().attempt("inotify_init")?;
         let null = File::open("/dev/null").attempt("/dev/null")?;
         let watched = releases.watch_inode(&null.into(), (0, 0));
@@ -265,7 +254,7 @@ pub fn inotify() -> Found {
 }
 
 pub fn landlock() -> Found {
-    child::attempt(|| {
+    child::attempt(Place::Here, || {
         let status = Ruleset::default()
             .handle_access(AccessFs::IoctlDev)
             .and_then(|ruleset| ruleset.create())
@@ -286,7 +275,7 @@ pub fn landlock() -> Found {
 
 /// Runs a program in a sandbox: this very executable, which says its version.
 pub fn sandbox() -> Found {
-    child::attempt(|| {
+    child::attempt(Place::Here, || {
         let executable = "/proc/self/exe";
         let arguments = ["run", "--driver=sim", "--", executable, "--version"];
         let output = Command::new(executable)
@@ -306,9 +295,13 @@ pub fn sandbox() -> Found {
     })
 }
 
-/// Takes the sentry's place, or fails quietly: another check says that.
-fn enter_if_possible() {
-    let _ = enter_user_namespace(CloneFlags::empty());
+/// Where the sentry lives, or, if that cannot be, here: another check says that.
+fn sentry_s_place() -> Place {
+    let inside = Place::Inside(CloneFlags::empty());
+    match child::attempt(inside, || Ok(String::new())) {
+        Ok(_) => inside,
+        Err(_) => Place::Here,
+    }
 }
 
 /// What a task does that need only be there.

@@ -67,9 +67,8 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     tracing::debug!("starting a sandbox");
     let command = c_strings(&options.command)?;
     let original_mask = signals::block()?;
-    namespaces::enter_user_namespace(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
-    // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
-    match unsafe { fork() }.attempt("starting the sentry")? {
+    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    match namespaces::fork_into_user_namespace(own)? {
         ForkResult::Parent { child } => {
             let status = wait(child);
             tracing::debug!("the sandbox is gone");

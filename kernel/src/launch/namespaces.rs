@@ -5,59 +5,89 @@ use std::io::{Read, Write};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork, getegid, geteuid};
+use nix::sched::CloneFlags;
+use nix::unistd::{ForkResult, Pid, getegid, geteuid};
 
-use crate::failure::{Attempt, Failure};
+use crate::failure::{Attempt, Failure, SETUP};
 
 const NONE: Option<&str> = None;
 
-/// Moves the calling process, which must have one thread, into a user namespace of its own with the same user and group
-/// ids as outside (all of them if it may map them, else its own), and into the further namespaces of `also`.
-pub fn enter_user_namespace(also: CloneFlags) -> Result<(), Failure> {
-    if geteuid().is_root() {
-        return enter_with_all_ids(also);
-    }
-    let (user, group) = (geteuid(), getegid());
-    unshare_with_remedy(also)?;
-    // Without the right to map groups a process has to give up setgroups first (user_namespaces(7)).
-    fs::write("/proc/self/setgroups", "deny").attempt("/proc/self/setgroups")?;
-    fs::write("/proc/self/uid_map", format!("{user} {user} 1")).attempt("/proc/self/uid_map")?;
-    fs::write("/proc/self/gid_map", format!("{group} {group} 1")).attempt("/proc/self/gid_map")
-}
-
-/// Mapping other ids than one's own takes a right that is lost on entering, so a child that stays outside does it.
-fn enter_with_all_ids(also: CloneFlags) -> Result<(), Failure> {
-    let users = identity_map("/proc/self/uid_map")?;
-    let groups = identity_map("/proc/self/gid_map")?;
-    let (mut entered, mut enter) = std::io::pipe().attempt("pipe")?;
-    let process = Pid::this();
-    // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
-    match unsafe { fork() }.attempt("fork")? {
+/// Forks the calling process, which must have one thread. The child lives in a user namespace of its own, with the same
+/// user and group ids as outside (all of them if the caller may map them, else its own), and in the further namespaces
+/// of `also`; it has all rights in them, and none outside.
+pub fn fork_into_user_namespace(also: CloneFlags) -> Result<ForkResult, Failure> {
+    let maps = IdMaps::of_the_caller()?;
+    let (mut mapped, mut map) = std::io::pipe().attempt("pipe")?;
+    match fork_into(CloneFlags::CLONE_NEWUSER | also).map_err(with_remedy)? {
         ForkResult::Child => {
-            drop(enter);
-            let mut byte = [0];
-            let written = entered.read_exact(&mut byte).is_ok()
-                && fs::write(format!("/proc/{process}/uid_map"), users).is_ok()
-                && fs::write(format!("/proc/{process}/gid_map"), groups).is_ok();
-            std::process::exit(i32::from(!written));
+            drop(map);
+            if mapped.read_exact(&mut [0]).is_err() {
+                // The parent failed, and says so.
+                std::process::exit(i32::from(SETUP));
+            }
+            Ok(ForkResult::Child)
         }
         ForkResult::Parent { child } => {
-            let unshared = unshare_with_remedy(also);
-            if unshared.is_ok() {
-                enter.write_all(&[0]).attempt("pipe")?;
-            }
-            drop(enter);
-            let mapped = waitpid(child, None).attempt("waitpid")?;
-            unshared?;
-            match mapped {
-                nix::sys::wait::WaitStatus::Exited(_, 0) => Ok(()),
-                _ => Err(Failure::setup(
-                    "the ids of the user namespace could not be mapped",
-                )),
-            }
+            drop(mapped);
+            maps.write(child)?;
+            map.write_all(&[0]).attempt("pipe")?;
+            Ok(ForkResult::Parent { child })
         }
+    }
+}
+
+/// fork(2), with the child in new namespaces.
+fn fork_into(namespaces: CloneFlags) -> Result<ForkResult, Errno> {
+    let flags = namespaces.bits() | libc::SIGCHLD;
+    // SAFETY: without a stack and without shared memory this is fork: the child, whose parent has one thread, goes on
+    // on a copy of this stack as if nothing had happened.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    Ok(match Errno::result(result)? {
+        0 => ForkResult::Child,
+        child => ForkResult::Parent {
+            child: Pid::from_raw(child as i32),
+        },
+    })
+}
+
+/// What to write to a process's uid_map and gid_map (user_namespaces(7)).
+struct IdMaps {
+    users: String,
+    groups: String,
+    /// Without the right to map groups a process has to give up setgroups first.
+    deny_setgroups: bool,
+}
+
+impl IdMaps {
+    fn of_the_caller() -> Result<IdMaps, Failure> {
+        let (user, group) = (geteuid(), getegid());
+        if user.is_root() {
+            let users = identity_map("/proc/self/uid_map")?;
+            let groups = identity_map("/proc/self/gid_map")?;
+            return Ok(IdMaps {
+                users,
+                groups,
+                deny_setgroups: false,
+            });
+        }
+        let users = format!("{user} {user} 1");
+        Ok(IdMaps {
+            users,
+            groups: format!("{group} {group} 1"),
+            deny_setgroups: true,
+        })
+    }
+
+    fn write(&self, process: Pid) -> Result<(), Failure> {
+        let write = |file: &str, text: &str| {
+            let path = format!("/proc/{process}/{file}");
+            fs::write(&path, text).attempt(format_args!("mapping ids: {file}"))
+        };
+        if self.deny_setgroups {
+            write("setgroups", "deny")?;
+        }
+        write("uid_map", &self.users)?;
+        write("gid_map", &self.groups)
     }
 }
 
@@ -74,18 +104,18 @@ fn identity_map(path: &str) -> Result<String, Failure> {
     Ok(map)
 }
 
-fn unshare_with_remedy(also: CloneFlags) -> Result<(), Failure> {
-    unshare(CloneFlags::CLONE_NEWUSER | also).map_err(|errno| {
-        let remedy = match errno {
-            Errno::EPERM | Errno::EACCES => {
-                "allow them (sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0; \
-                 in a container, a seccomp profile that permits unshare)"
-            }
-            Errno::ENOSPC => "raise sysctl user.max_user_namespaces",
-            _ => "use a kernel with CONFIG_USER_NS",
-        };
-        Failure::setup(format!("user namespaces cannot be created here ({errno}): {remedy}"))
-    })
+fn with_remedy(errno: Errno) -> Failure {
+    let remedy = match errno {
+        Errno::EPERM | Errno::EACCES => {
+            "allow them (sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0; \
+             in a container, a seccomp profile that permits unshare)"
+        }
+        Errno::ENOSPC => "raise sysctl user.max_user_namespaces",
+        _ => "use a kernel with CONFIG_USER_NS",
+    };
+    Failure::setup(format!(
+        "user namespaces cannot be created here ({errno}): {remedy}"
+    ))
 }
 
 /// Cuts the mount namespace off from the one it was copied from.
