@@ -6,9 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// `KCMP_VM`, `KCMP_FILES` and `KCMP_EPOLL_TFD` of linux/kcmp.h.
-const KCMP_VM: libc::c_int = 1;
-const KCMP_FILES: libc::c_int = 2;
+/// `KCMP_EPOLL_TFD` of linux/kcmp.h.
 const KCMP_EPOLL_TFD: libc::c_int = 7;
 /// `PIDFD_THREAD` of linux/pidfd.h: the thread itself rather than its group (Linux 6.9).
 const PIDFD_THREAD: libc::c_uint = libc::O_EXCL as libc::c_uint;
@@ -19,27 +17,6 @@ struct EpollSlot {
     epoll: u32,
     registered: u32,
     offset: u32,
-}
-
-/// What two processes may share.
-#[derive(Clone, Copy, Debug)]
-pub enum Shared {
-    /// The address space.
-    Memory,
-    /// The descriptor table.
-    Descriptors,
-}
-
-/// Whether `first` and `second` share `what` (kcmp(2)).
-pub fn share(first: Pid, second: Pid, what: Shared) -> Result<bool, Errno> {
-    let kind = match what {
-        Shared::Memory => KCMP_VM,
-        Shared::Descriptors => KCMP_FILES,
-    };
-    // SAFETY: these kinds of kcmp take no pointer.
-    let result =
-        unsafe { libc::syscall(libc::SYS_kcmp, first.as_raw(), second.as_raw(), kind, 0, 0) };
-    Errno::result(result).map(|result| result == 0)
 }
 
 /// Compares the description behind `descriptor` of `task` with the one that was registered in `epoll` of this process

@@ -4,8 +4,7 @@
 //! command descriptor, with parameters that the server has validated. That is done so that no task can get at either:
 //!
 //! 1. The server validates the request and lends the command descriptor.
-//! 2. Every other thread that shares the caller's memory or descriptors is stopped, or, if it waits for an answer of the
-//!    sentry's, kept waiting.
+//! 2. Every other task of the sandbox is stopped, or, if it waits for an answer of the sentry's, kept waiting.
 //! 3. The caller is given the descriptor under a fresh number, and its call returns into a stop.
 //! 4. It is made to map a fresh private page. The validated parameters, not the task's own, are written there. Since
 //!    the page is private and new, no other process has it either.
@@ -118,8 +117,8 @@ impl Pin<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let listener = &self.sentry.listener;
-        let held = Held::sharing_with(task, &self.sentry.spared, listener)
-            .map_err(Failed::BeforeAnswer)?;
+        let held =
+            Held::all_but(task, &self.sentry.spared, listener).map_err(Failed::BeforeAnswer)?;
         let caller = Caller::seize(task).map_err(Failed::BeforeAnswer)?;
         let number = listener.lend(self.notification, lent.as_fd());
         drop(lent);

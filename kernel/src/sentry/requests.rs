@@ -93,10 +93,16 @@ impl Sentry {
         let target = match identified {
             Ok(Identified::Device(description)) => Target::Device(description),
             Ok(Identified::Uvm(copy)) => Target::Uvm(copy),
-            // Not the driver's: the kernel answers, EBADF included. A task that puts one of the driver's descriptors
-            // in its place meanwhile gains nothing, for those refuse ioctl, but for UVM's.
-            Ok(Identified::Foreign | Identified::Closed) => {
+            Ok(Identified::Closed) => {
+                return self.listener.answer(&notification, Err(Errno::EBADF));
+            }
+            // UVM's numbers are also those of requests on files, which are the kernel's to answer. A task that puts
+            // one of UVM's descriptors in the file's place meanwhile gets what a UVM descriptor allows anyway.
+            Ok(Identified::Foreign) if is_uvm_number(command) => {
                 return self.listener.let_run(&notification);
+            }
+            Ok(Identified::Foreign) => {
+                return self.listener.answer(&notification, Err(Errno::ENOTTY));
             }
             Err(errno) => return self.listener.answer(&notification, Err(errno)),
         };

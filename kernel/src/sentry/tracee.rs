@@ -14,7 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::seccomp::listener::Listener;
-use crate::system_calls::{Shared, SignalMask, set_signal_mask, share, signal_mask};
+use crate::system_calls::{SignalMask, set_signal_mask, signal_mask};
 
 /// How long a thread may take to stand still. One that waits in the kernel for a child that shares its memory (vfork(2))
 /// takes until the child executes a program.
@@ -43,47 +43,42 @@ impl Drop for Seized {
     }
 }
 
-/// All threads but one that could change what that one's address space or descriptor table holds. They go on when this
-/// is dropped.
+/// Every task of the sandbox but one. They go on when this is dropped.
+///
+/// Not only those that share the one's memory or descriptors could interfere with what it is made to do: any may write
+/// to its memory or copy its descriptors, if the kernel lets them trace it.
 pub struct Held<'a> {
     listener: &'a Listener,
     /// Threads that wait in the kernel for the sentry's own answer, and are kept waiting.
     frozen: Vec<Pid>,
     /// Threads that were interrupted and have not stopped yet.
     interrupted: Vec<Seized>,
+    /// Threads that wait in the kernel for a child that uses their memory, and is held: they stop when it is not.
+    behind_a_child: Vec<Seized>,
     stopped: Vec<Seized>,
 }
 
 impl<'a> Held<'a> {
-    /// Holds every thread that shares the memory or the descriptors of `caller`, which itself waits in the kernel.
-    /// `spared` are processes of the sentry's namespace that are no tasks. Fails with `EAGAIN` if a thread cannot be
-    /// stopped in good time.
-    pub fn sharing_with(
-        caller: Pid,
-        spared: &[Pid],
-        listener: &'a Listener,
-    ) -> Result<Held<'a>, Errno> {
+    /// Holds every thread but `caller`, which itself waits in the kernel. `spared` are processes of the sentry's
+    /// namespace that are no tasks. Fails with `EAGAIN` if a thread cannot be stopped in good time.
+    pub fn all_but(caller: Pid, spared: &[Pid], listener: &'a Listener) -> Result<Held<'a>, Errno> {
         let deadline = Instant::now() + PATIENCE;
         let mut held = Held {
             listener,
             frozen: Vec::new(),
             interrupted: Vec::new(),
+            behind_a_child: Vec::new(),
             stopped: Vec::new(),
         };
         let mut known = BTreeSet::from([caller]);
         // A thread that starts another before it stops is why this looks again until nothing new is found; threads
         // that are held start none.
         loop {
-            let mut new = Vec::new();
-            for process in processes(spared)? {
-                if shares(process, caller)? {
-                    new.extend(
-                        threads(process)
-                            .into_iter()
-                            .filter(|thread| known.insert(*thread)),
-                    );
-                }
-            }
+            let new: Vec<Pid> = processes(spared)?
+                .into_iter()
+                .flat_map(threads)
+                .filter(|thread| known.insert(*thread))
+                .collect();
             if new.is_empty() {
                 return Ok(held);
             }
@@ -93,6 +88,7 @@ impl<'a> Held<'a> {
                     Ok(Some(seized)) => held.interrupted.push(seized),
                     Ok(None) => held.frozen.push(thread),
                     Err(Errno::ESRCH) => {}
+                    Err(_) if has_ended(thread) => {}
                     Err(errno) => return Err(errno),
                 }
             }
@@ -100,7 +96,7 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Waits until each interrupted thread has stopped or ended.
+    /// Waits until each interrupted thread has stopped or ended, or waits for a child.
     fn wait_for_interrupted(&mut self, deadline: Instant) -> Result<(), Errno> {
         while let Some(Seized(thread)) = self.interrupted.last() {
             let thread = *thread;
@@ -109,6 +105,9 @@ impl<'a> Held<'a> {
                 Ok(WaitStatus::StillAlive) if now >= deadline => return Err(Errno::EAGAIN),
                 Ok(WaitStatus::StillAlive) if deadline - now > PATIENCE - PROMPT => {
                     std::thread::yield_now();
+                }
+                Ok(WaitStatus::StillAlive) if waits_for_a_child(thread) => {
+                    self.behind_a_child.extend(self.interrupted.pop());
                 }
                 Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
                 Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
@@ -132,7 +131,11 @@ impl Drop for Held<'_> {
         for thread in self.frozen.drain(..) {
             self.listener.thaw(thread);
         }
-        for thread in self.interrupted.drain(..) {
+        let late = self
+            .interrupted
+            .drain(..)
+            .chain(self.behind_a_child.drain(..));
+        for thread in late {
             // It stops yet. Only then can it be let go, and without that it would stop for good.
             let _ = wait_stopped(thread.0);
             self.listener.has_stopped(thread.0);
@@ -158,16 +161,27 @@ fn threads(process: Pid) -> Vec<Pid> {
     numbers.map(Pid::from_raw).collect()
 }
 
-fn shares(process: Pid, caller: Pid) -> Result<bool, Errno> {
-    for what in [Shared::Memory, Shared::Descriptors] {
-        match share(process, caller, what) {
-            Ok(true) => return Ok(true),
-            // A process that ended shares nothing.
-            Ok(false) | Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(false)
+/// Whether `thread` waits for a child to execute a program or end, as after vfork(2): it runs again when the child no
+/// longer uses its memory. By what proc_pid_syscall(5) says of a thread that an interruption does not stop.
+fn waits_for_a_child(thread: Pid) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{thread}/syscall")).unwrap_or_default();
+    let number = call
+        .split(' ')
+        .next()
+        .and_then(|number| number.parse().ok());
+    number.is_some_and(|number: libc::c_long| {
+        [libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3].contains(&number)
+    })
+}
+
+/// Whether `thread` is only still there to be waited for (proc_pid_stat(5)), and so cannot be seized.
+fn has_ended(thread: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{thread}/stat")).unwrap_or_default();
+    // The name, in parentheses, may contain anything.
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    matches!(state, None | Some('Z' | 'X'))
 }
 
 /// The thread whose call is being carried out, from its seizure on.
