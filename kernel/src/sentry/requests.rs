@@ -4,10 +4,11 @@
 //! the server then plans for itself. When the answer comes, the same parts are written back, as the driver itself
 //! would have done, and the task goes on. What the tables do not know is answered here, as the driver would answer it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{Fetch, Plan, Planner, Step};
@@ -102,7 +103,8 @@ impl Sentry {
                 return self.listener.let_run(&notification);
             }
             Ok(Identified::Foreign) => {
-                return self.listener.answer(&notification, Err(Errno::ENOTTY));
+                let errno = self.foreign_errno(notification.task, descriptor);
+                return self.listener.answer(&notification, Err(errno));
             }
             Err(errno) => return self.listener.answer(&notification, Err(errno)),
         };
@@ -120,6 +122,20 @@ impl Sentry {
             }
             Ok(marshalled) => self.submit(notification, target, marshalled, times, payload),
             Err(stopped) => self.stop(&notification, stopped),
+        }
+    }
+
+    /// What the kernel answers to one of the driver's ioctls on a descriptor that is not the driver's.
+    fn foreign_errno(&self, task: Pid, descriptor: RawFd) -> Errno {
+        let flags = self
+            .descriptions
+            .duplicate(task, descriptor)
+            .and_then(|copy| fcntl(&copy, FcntlArg::F_GETFL));
+        match flags {
+            // A descriptor that names a file without having opened it (open(2)).
+            Ok(flags) if flags & libc::O_PATH != 0 => Errno::EBADF,
+            Ok(_) => Errno::ENOTTY,
+            Err(errno) => errno,
         }
     }
 
