@@ -15,6 +15,7 @@ use ringfence_ipc::{Socket, handshake};
 
 use crate::driver::Driver;
 use crate::host::Host;
+use crate::reactor;
 use crate::server::{End, Server};
 use crate::sim::{Configuration, Simulator};
 
@@ -58,6 +59,9 @@ fn end(end: End) -> ! {
 }
 
 fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
+    reactor::check_support().map_err(|error| {
+        format!("io_uring: {error}: allow it (sysctl kernel.io_uring_disabled=0), or use Linux 6.7 or later")
+    })?;
     let abi = Abi::for_version(&options.version).map_err(|error| error.to_string())?;
     let host: Arc<dyn Host> = match options.kind {
         Kind::Host => Arc::new(Driver::new(Path::new("/dev"), &options.gpus)),

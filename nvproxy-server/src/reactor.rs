@@ -34,7 +34,7 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Arms the control socket's end. `doorbell` is the word to sleep on; it must stay mapped for as long as this
+    /// Arms the control socket's end. [`check_support`] has succeeded. `doorbell` is the word to sleep on; it must stay mapped for as long as this
     /// reactor lives.
     pub fn new(socket: BorrowedFd<'_>, doorbell: SleepWord) -> io::Result<Reactor> {
         let mut reactor = Reactor {
@@ -42,12 +42,6 @@ impl Reactor {
             doorbell,
             doorbell_armed: false,
         };
-        if !futex_waits_supported(&reactor.ring)? {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "io_uring has no futex operations here (they came with Linux 6.7)",
-            ));
-        }
         let hangup = (libc::POLLHUP | libc::POLLRDHUP) as u32;
         let poll = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), hangup);
         reactor.arm(poll.build().user_data(SOCKET))?;
@@ -90,9 +84,15 @@ impl Reactor {
     }
 }
 
-/// Whether this kernel's io_uring can wait on futexes.
-pub fn futex_waits_supported(ring: &IoUring) -> io::Result<bool> {
+/// Whether this kernel lets this process have what a reactor needs; an error says what is missing.
+pub fn check_support() -> io::Result<()> {
+    let ring = IoUring::new(4)?;
     let mut probe = io_uring::Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    Ok(probe.is_supported(opcode::FutexWait::CODE))
+    if probe.is_supported(opcode::FutexWait::CODE) {
+        Ok(())
+    } else {
+        let reason = "no futex operations";
+        Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+    }
 }
