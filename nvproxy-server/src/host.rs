@@ -93,7 +93,7 @@ pub trait DeviceFile: Send + Sync {
     /// A pollable descriptor that is readable while an event of the operating system is pending on this description.
     fn event_descriptor(&self) -> Result<OwnedFd, Errno>;
 
-    /// The command descriptor, for a task to issue one pinning request on (DESIGN.md, decision 7).
+    /// The command descriptor, for a task to issue one pinning request on (docs/ARCHITECTURE.md, decision 7).
     fn lend(&self) -> Result<OwnedFd, Errno>;
 
     /// Told what the task's own ioctl on the lent descriptor returned. What is left in the payload is written back to

@@ -147,7 +147,8 @@ pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
         report,
         control,
     } = sandbox;
-    let channel = handshake::offer(control, link::geometry()).attempt("the server")?;
+    let channel = handshake::offer(control, link::geometry())
+        .map_err(|error| Failure::setup(error.to_string()))?;
     tracing::debug!("the server is ready");
     let broken = |Broken(reason)| Failure::setup(reason);
     let link = Link::new(channel).map_err(broken)?;

@@ -1,6 +1,6 @@
 //! The real driver: NVIDIA's kernel modules, reached through their device nodes.
 //!
-//! Each open of a node by a task gives two open file descriptions (DESIGN.md, decision 2). The *mapping* description is
+//! Each open of a node by a task gives two open file descriptions (docs/ARCHITECTURE.md, decision 2). The *mapping* description is
 //! opened on a thread under a Landlock domain that withholds `LANDLOCK_ACCESS_FS_IOCTL_DEV`; the restriction stays
 //! with the description wherever it goes, so the task that is given it can map it and nothing more. The *command*
 //! description is opened when a request first needs it and never leaves this process, but for the one moment of
