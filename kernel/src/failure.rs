@@ -1,6 +1,7 @@
 //! How Ringfence itself fails: one line for the user and an exit status for scripts.
 
 use std::fmt;
+use std::io::{PipeReader, Read};
 
 /// The sandbox could not be set up.
 pub const SETUP: u8 = 125;
@@ -30,6 +31,14 @@ impl Failure {
     /// One line of text that [`Failure::parse`] reads back, to carry a failure from one process to another.
     pub fn to_line(&self) -> String {
         format!("{} {}", self.status, self.message.replace('\n', " "))
+    }
+
+    /// Reads a failure that a process below reported. `None` if it became the program instead.
+    pub fn reported(mut report: PipeReader) -> Option<Failure> {
+        let mut line = String::new();
+        // A report that is no text is no report of ours; the process that made it is gone anyway.
+        let _ = report.read_to_string(&mut line);
+        (!line.is_empty()).then(|| Failure::parse(line.trim_end()))
     }
 
     /// The inverse of [`Failure::to_line`]; text that it did not make is taken for the message.

@@ -11,4 +11,5 @@ pub mod guest;
 pub mod launch;
 pub mod seccomp;
 pub mod sentry;
+mod signals;
 mod system_calls;

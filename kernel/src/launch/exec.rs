@@ -2,16 +2,29 @@
 //! sentry, execute.
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::execvp;
+use ringfence_ipc::Socket;
 
-use super::init::Program;
-use super::{credentials, devices, signals};
+use super::{credentials, devices};
+use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
 use crate::seccomp::listener;
+use crate::signals::{self, Mask};
+
+/// The program, and what it starts with.
+pub struct Program<'a> {
+    pub command: &'a [CString],
+    pub driver: &'a Driver,
+    /// The signal mask to start the program with.
+    pub mask: &'a Mask,
+    /// Takes the listener of the program's filter to the sentry.
+    pub listener: Socket,
+}
 
 /// Becomes the program. Returns only if that failed.
 pub fn run(program: &Program<'_>) -> Result<Infallible, Failure> {

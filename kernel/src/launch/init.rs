@@ -2,7 +2,6 @@
 //! ends with its status. When it ends, whichever way, the kernel ends every task.
 
 use std::convert::Infallible;
-use std::ffi::CString;
 use std::io::{PipeWriter, Write};
 
 use nix::errno::Errno;
@@ -11,22 +10,11 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use ringfence_ipc::Socket;
 
-use super::signals::{self, Mask};
-use super::{devices, exec, namespaces};
-use crate::driver::Driver;
+use super::exec::{self, Program};
+use super::{devices, namespaces};
 use crate::failure::{Attempt, Failure};
-
-/// What init starts.
-pub struct Program<'a> {
-    pub command: &'a [CString],
-    pub driver: &'a Driver,
-    /// The signal mask to start the program with.
-    pub mask: &'a Mask,
-    /// Takes the listener of the program's filter to the sentry.
-    pub listener: Socket,
-}
+use crate::signals;
 
 /// Runs as init until the program ends. A failure before that goes to `report`.
 pub fn run(program: Program<'_>, report: PipeWriter) -> ! {

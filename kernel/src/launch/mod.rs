@@ -21,11 +21,9 @@ mod devices;
 mod exec;
 mod init;
 pub(crate) mod namespaces;
-pub mod signals;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io::{PipeReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -38,7 +36,8 @@ use ringfence_ipc::Socket;
 
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, SETUP};
-use crate::sentry;
+use crate::sentry::{self, Sandbox};
+use crate::signals;
 
 /// What to run, and how.
 #[derive(Clone, Debug)]
@@ -48,18 +47,6 @@ pub struct Options {
     pub command: Vec<OsString>,
     pub log: Option<PathBuf>,
     pub stats: bool,
-}
-
-/// The sentry's ends of what it shares with the processes below it.
-pub struct Sandbox {
-    pub init: Pid,
-    pub server: Pid,
-    /// Brings the listener, once the program's process has installed its filter.
-    pub listener: Socket,
-    /// Brings a failure's line, or ends when the program was executed.
-    pub report: PipeReader,
-    /// The sentry's end of the control socket.
-    pub control: Socket,
 }
 
 /// Runs `options.command` in a sandbox and returns the exit status to end with.
@@ -95,7 +82,7 @@ fn sentry_process(
     namespaces::isolate_mounts()?;
     namespaces::mount_proc()?;
     let sandbox = build(options, command, mask)?;
-    sentry::run(options, sandbox)
+    sentry::run(&options.driver, options.stats, sandbox)
 }
 
 /// Starts the server and the tasks' first processes.
@@ -111,7 +98,7 @@ fn build(options: &Options, command: &[CString], mask: &signals::Mask) -> Result
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             drop((control, listener, report, own_namespace));
-            let program = init::Program {
+            let program = exec::Program {
                 command,
                 driver: &options.driver,
                 mask,
@@ -190,12 +177,4 @@ fn c_strings(command: &[OsString]) -> Result<Vec<CString>, Failure> {
             CString::new(argument.clone().into_vec()).attempt("an argument with a zero byte")
         })
         .collect()
-}
-
-/// Reads a failure that a process below reported. `None` if the program was executed instead.
-pub fn reported_failure(mut report: PipeReader) -> Option<Failure> {
-    let mut line = String::new();
-    // A report that is no text is no report of ours; the process that made it is gone anyway.
-    let _ = report.read_to_string(&mut line);
-    (!line.is_empty()).then(|| Failure::parse(line.trim_end()))
 }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`descriptions`] | which of the server's handles a task's descriptor means |
 //! | [`memory`] | task memory |
+//! | [`marshalling`] | a request, copied out of task memory and back |
 //! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
 //! | [`tracee`] | threads held still for a pin |
 //! | [`link`] | the channel to the server |
@@ -21,6 +22,7 @@
 
 pub mod descriptions;
 pub mod link;
+pub mod marshalling;
 pub mod memory;
 pub mod opens;
 pub mod pins;
@@ -29,6 +31,7 @@ pub mod requests;
 pub mod stats;
 pub mod tracee;
 
+use std::io::PipeReader;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +47,7 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_server::process;
 use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING};
-use ringfence_ipc::{Submission, handshake};
+use ringfence_ipc::{Socket, Submission, handshake};
 
 use self::descriptions::{Description, Descriptions};
 use self::link::{Answer, Broken, Link, Resume};
@@ -55,11 +58,23 @@ use self::requests::Issued;
 use self::stats::{Stats, Times};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, SETUP};
-use crate::launch::{Options, Sandbox, reported_failure, signals};
 use crate::seccomp::listener::{Listener, Notification};
+use crate::signals;
 
 /// Threads that receive notifications. Past this many calls being worked on at once, further ones wait in the kernel.
 const MAXIMUM_RECEIVERS: usize = 64;
+
+/// The sentry's ends of what it shares with the processes below it.
+pub struct Sandbox {
+    pub init: Pid,
+    pub server: Pid,
+    /// Brings the listener, once the program's process has installed its filter.
+    pub listener: Socket,
+    /// Brings a failure's line, or ends when the program was executed.
+    pub report: PipeReader,
+    /// The sentry's end of the control socket.
+    pub control: Socket,
+}
 
 /// The sentry of one sandbox.
 pub struct Sentry {
@@ -139,7 +154,7 @@ pub struct Reply {
 }
 
 /// Supervises a sandbox until its program ends; the exit status is the program's.
-pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
+pub fn run(driver: &Driver, stats: bool, sandbox: Sandbox) -> Result<u8, Failure> {
     let Sandbox {
         init,
         server,
@@ -153,20 +168,20 @@ pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
     let broken = |Broken(reason)| Failure::setup(reason);
     let link = Link::new(channel).map_err(broken)?;
     let Ok((_, descriptor)) = listener.receive() else {
-        return Err(reported_failure(report)
+        return Err(Failure::reported(report)
             .unwrap_or_else(|| Failure::setup("the program's process ended early")));
     };
     let sentry = Arc::new(Sentry {
-        abi: Abi::for_version(&options.driver.version).attempt("the driver's tables")?,
-        driver: options.driver.clone(),
+        abi: Abi::for_version(&driver.version).attempt("the driver's tables")?,
+        driver: driver.clone(),
         listener: Listener::new(descriptor),
         link,
-        descriptions: Descriptions::new(uvm_number(&options.driver)),
+        descriptions: Descriptions::new(uvm_number(driver)),
         releases: Releases::new().attempt("inotify")?,
         expected_pins: Mutex::default(),
         pin_turn: Mutex::default(),
         spared: vec![Pid::this(), server, init],
-        stats: Stats::new(options.stats),
+        stats: Stats::new(stats),
         turn: Mutex::default(),
         waiting: AtomicUsize::new(0),
         receivers: AtomicUsize::new(0),
@@ -200,12 +215,7 @@ fn uvm_number(driver: &Driver) -> Option<u64> {
 
 impl Sentry {
     /// The main thread: waits for the program, the server, signals, and a failure to execute the program.
-    fn supervise(
-        &self,
-        init: Pid,
-        server: Pid,
-        report: std::io::PipeReader,
-    ) -> Result<u8, Failure> {
+    fn supervise(&self, init: Pid, server: Pid, report: PipeReader) -> Result<u8, Failure> {
         let signals = signals::descriptor()?;
         let mut report = Some(report);
         loop {
@@ -214,7 +224,7 @@ impl Sentry {
             };
             match ended(init)? {
                 WaitStatus::Exited(_, status) => {
-                    return match report.take().and_then(reported_failure) {
+                    return match report.take().and_then(Failure::reported) {
                         Some(failure) => Err(failure),
                         None => Ok(status as u8),
                     };
@@ -243,7 +253,7 @@ impl Sentry {
         &self,
         signals: &signals::Descriptor,
         init: Pid,
-        report: &mut Option<std::io::PipeReader>,
+        report: &mut Option<PipeReader>,
     ) -> Result<(), Failure> {
         let mut polled = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         if let Some(report) = report.as_ref() {
@@ -259,7 +269,7 @@ impl Sentry {
         if signalled {
             signals.forward(init)?;
         }
-        if reported && let Some(failure) = report.take().and_then(reported_failure) {
+        if reported && let Some(failure) = report.take().and_then(Failure::reported) {
             return Err(failure);
         }
         Ok(())

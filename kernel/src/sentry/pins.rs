@@ -23,10 +23,10 @@ use nvproxy_abi::plan::Plan;
 use nvproxy_server::protocol::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
 
 use super::descriptions::Description;
-use super::memory::{self, Write};
-use super::requests::{
+use super::marshalling::{
     Marshalled, Stopped as StoppedRequest, Target, is_refusal, submission, write_back,
 };
+use super::memory::{self, Write};
 use super::stats::{Times, heading};
 use super::tracee::{Caller, Held, Stopped};
 use super::{Reply, Sentry};

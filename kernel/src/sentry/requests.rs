@@ -10,62 +10,20 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
-use nvproxy_abi::node::Node;
-use nvproxy_abi::plan::{Fetch, Plan, Planner, Step};
-use nvproxy_abi::refusal::{self, Refusal};
-use nvproxy_abi::table::Role;
-use nvproxy_server::protocol::{
-    ARGUMENT_HANDLES, ARGUMENT_NODE, CLOSED_DESCRIPTOR, Kind, MAXIMUM_DESCRIPTORS,
-};
-use ringfence_ipc::Submission;
+use nvproxy_abi::plan::{Fetch, Plan};
+use nvproxy_abi::refusal;
+use nvproxy_server::protocol::{Kind, MAXIMUM_DESCRIPTORS};
 use smallvec::SmallVec;
 
 use super::descriptions::{Description, Identified};
 use super::link::Answer;
+use super::marshalling::{
+    Marshalled, Stopped, Target, is_refusal, marshal, submission, write_back,
+};
 use super::memory::{self, Write};
 use super::stats::{Times, heading};
 use super::{Continuation, Sentry, Turn, opens, pins};
 use crate::seccomp::listener::Notification;
-
-/// What a request is made on.
-pub enum Target {
-    Device(Arc<Description>),
-    Uvm(OwnedFd),
-}
-
-impl Target {
-    pub fn node(&self) -> Node {
-        match self {
-            Target::Device(description) => description.node,
-            Target::Uvm(_) => Node::Uvm,
-        }
-    }
-}
-
-/// A request that was copied out of task memory.
-pub struct Marshalled {
-    pub plan: Plan,
-    /// Where each part of the payload lies in the task.
-    pub parts: SmallVec<[Fetch; 4]>,
-    /// Handles for the descriptor fields.
-    pub handles: SmallVec<[u64; 2]>,
-    /// What a mapping or capability field names.
-    pub carried: Option<OwnedFd>,
-}
-
-/// Why a request is not passed on.
-pub enum Stopped {
-    Errno(Errno),
-    /// Memory that it refers to cannot be read.
-    Unreadable(refusal::Answer),
-    Refused(Refusal),
-}
-
-impl From<Errno> for Stopped {
-    fn from(errno: Errno) -> Self {
-        Stopped::Errno(errno)
-    }
-}
 
 /// A request that the server has: what is needed to finish it.
 pub struct Issued {
@@ -108,7 +66,9 @@ impl Sentry {
             }
             Err(errno) => return self.listener.answer(&notification, Err(errno)),
         };
-        match self.marshal(
+        match marshal(
+            self.abi,
+            &self.descriptions,
             notification.task,
             &target,
             command,
@@ -137,77 +97,6 @@ impl Sentry {
             Ok(_) => Errno::ENOTTY,
             Err(errno) => errno,
         }
-    }
-
-    /// Copies the request and everything that it refers to into `payload`.
-    fn marshal(
-        &self,
-        task: Pid,
-        target: &Target,
-        command: u32,
-        argument: u64,
-        payload: &mut Vec<u8>,
-    ) -> Result<Marshalled, Stopped> {
-        payload.clear();
-        let mut planner =
-            Planner::new(self.abi, target.node(), command, argument).map_err(Stopped::Refused)?;
-        let mut parts = SmallVec::new();
-        loop {
-            match planner.step(payload).map_err(Stopped::Refused)? {
-                Step::Complete => break,
-                Step::Fetch(fetch) => {
-                    let (start, length) = (fetch.offset as usize, fetch.length as usize);
-                    payload.resize((start + length).next_multiple_of(8), 0);
-                    if memory::read(task, fetch.address, &mut payload[start..start + length])
-                        .is_err()
-                    {
-                        return Err(Stopped::Unreadable(planner.unreadable()));
-                    }
-                    parts.push(fetch);
-                }
-            }
-        }
-        let plan = planner.finish();
-        let (handles, carried) = self.descriptor_fields(task, &plan, payload)?;
-        Ok(Marshalled {
-            plan,
-            parts,
-            handles,
-            carried,
-        })
-    }
-
-    /// What the descriptor numbers in a request mean. One that names nothing of the driver's goes to the driver as a
-    /// number that names nothing, so that the driver's own error comes back.
-    fn descriptor_fields(
-        &self,
-        task: Pid,
-        plan: &Plan,
-        payload: &[u8],
-    ) -> Result<(SmallVec<[u64; 2]>, Option<OwnedFd>), Errno> {
-        let mut handles = SmallVec::new();
-        let mut carried = None;
-        for field in &plan.descriptors {
-            let bytes = payload
-                .get(field.at as usize..)
-                .and_then(<[u8]>::first_chunk::<4>);
-            let number = bytes.map_or(-1, |bytes| i32::from_ne_bytes(*bytes));
-            match field.role {
-                _ if number < 0 => {}
-                Role::Command => {
-                    handles.push(match self.descriptions.identify(task, number, false)? {
-                        Identified::Device(description) => description.handle,
-                        Identified::Uvm(_) | Identified::Foreign | Identified::Closed => {
-                            CLOSED_DESCRIPTOR
-                        }
-                    })
-                }
-                Role::Mapping | Role::Capability => {
-                    carried = self.descriptions.duplicate(task, number).ok()
-                }
-            }
-        }
-        Ok((handles, carried))
     }
 
     fn submit(
@@ -322,54 +211,6 @@ impl Sentry {
         };
         self.listener.answer(notification, outcome);
     }
-}
-
-/// A submission about a marshalled request; its handles are appended to the payload.
-pub fn submission(
-    kind: Kind,
-    target: &Target,
-    command: u32,
-    handles: &[u64],
-    payload: &mut Vec<u8>,
-) -> Submission {
-    for handle in handles {
-        payload.extend_from_slice(&handle.to_ne_bytes());
-    }
-    let mut submission = Submission {
-        kind: kind as u16,
-        code: command,
-        ..Submission::default()
-    };
-    if let Target::Device(description) = target {
-        submission.target = description.handle;
-    }
-    submission.arguments[ARGUMENT_NODE] = target.node().to_wire();
-    submission.arguments[ARGUMENT_HANDLES] = handles.len() as u64;
-    submission
-}
-
-/// Writes each part of an answered request to where it came from.
-pub fn write_back(task: Pid, parts: &[Fetch], payload: &[u8]) -> Result<(), Errno> {
-    let mut writes: SmallVec<[Write<'_>; 4]> = SmallVec::new();
-    for part in parts {
-        let (start, length) = (part.offset as usize, part.length as usize);
-        let bytes = payload.get(start..start + length).ok_or(Errno::EIO)?;
-        writes.push(Write {
-            address: part.address,
-            bytes,
-        });
-    }
-    memory::write(task, &writes)
-}
-
-/// Whether the driver refused: by an errno, or by an NV_STATUS in the answer that is an error and not one of the
-/// warnings (NV_WARN_*), which start at 0x10000 (src/common/sdk/nvidia/inc/nvstatuscodes.h, 580.142).
-pub fn is_refusal(plan: &Plan, outcome: Result<i64, Errno>, payload: &[u8]) -> bool {
-    let status = plan
-        .status_at()
-        .and_then(|at| payload.get(at as usize..)?.first_chunk::<4>());
-    outcome.is_err()
-        || status.is_some_and(|status| (1..0x10000).contains(&u32::from_ne_bytes(*status)))
 }
 
 /// Whether an ioctl's command word is one of UVM's, which have no type (`_IOC_TYPE`), unlike those of type 'F'.
