@@ -56,3 +56,8 @@ fn no_signal_is_lost_to_a_pin() {
         "500 signals\nthen: NV_ERR_OBJECT_NOT_FOUND\n",
     );
 }
+
+#[test]
+fn what_a_pin_lends_cannot_be_copied_by_another_process() {
+    prints(&["pin-watched"], "copied lent ones: 0, any others: true\n");
+}
