@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nvproxy_abi::Abi;
 use nvproxy_abi::version::DriverVersion;
@@ -40,6 +41,7 @@ pub struct Options {
 /// start.
 pub fn run(options: &Options, socket: OwnedFd) -> Result<Infallible, String> {
     isolate_from_the_terminal()?;
+    raise_descriptor_limit()?;
     let prepared = prepare(options);
     let ready = prepared.as_ref().map(|_| ()).map_err(String::clone);
     let channel =
@@ -73,6 +75,14 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
         }
     };
     Ok((abi, host))
+}
+
+/// Allows this process as many descriptors as it may have: it holds some for each that a task holds, whose own limit
+/// stays what it was.
+pub fn raise_descriptor_limit() -> Result<(), String> {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    raised.map_err(|errno| format!("the limit of descriptors: {errno}"))
 }
 
 /// Ctrl-C is the program's business, and a server must not outlive its sentry or be inspected by its tasks.

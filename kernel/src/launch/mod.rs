@@ -32,6 +32,7 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execv, fork};
+use nvproxy_server::process::raise_descriptor_limit;
 use ringfence_ipc::Socket;
 
 use crate::driver::Driver;
@@ -82,6 +83,7 @@ fn sentry_process(
     namespaces::isolate_mounts()?;
     namespaces::mount_proc()?;
     let sandbox = build(options, command, mask)?;
+    raise_descriptor_limit().map_err(Failure::setup)?;
     sentry::run(&options.driver, options.stats, sandbox)
 }
 

@@ -279,7 +279,7 @@ impl Descriptions {
 }
 
 /// Processes whose descriptors are kept at hand; beyond, all are looked up anew.
-const MAXIMUM_TASK_DESCRIPTORS: usize = 1024;
+const MAXIMUM_TASK_DESCRIPTORS: usize = 256;
 /// Descriptor numbers for which a guess is kept.
 const MAXIMUM_GUESSES: usize = 4096;
 
