@@ -61,3 +61,8 @@ fn no_signal_is_lost_to_a_pin() {
 fn what_a_pin_lends_cannot_be_copied_by_another_process() {
     prints(&["pin-watched"], "copied lent ones: 0, any others: true\n");
 }
+
+#[test]
+fn a_process_can_be_killed_while_it_pins() {
+    prints(&["pin-killed"], ONCE);
+}

@@ -28,7 +28,7 @@ use super::marshalling::{
 };
 use super::memory::{self, Write};
 use super::stats::{Times, heading};
-use super::tracee::{Caller, Held, Stopped};
+use super::tracee::{Caller, Held, Reaper, Stopped};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
 
@@ -83,6 +83,8 @@ pub fn run(
             sentry.stats.record(heading(family), name, times, refused);
         }
         Err(Failed::BeforeAnswer(errno)) => sentry.stop(notification, StoppedRequest::Errno(errno)),
+        // Killed.
+        Err(Failed::AfterAnswer(Errno::ESRCH)) => {}
         Err(Failed::AfterAnswer(errno)) => {
             tracing::warn!("pinning for task {}: {errno}", notification.task)
         }
@@ -117,9 +119,10 @@ impl Pin<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let listener = &self.sentry.listener;
-        let held =
-            Held::all_but(task, &self.sentry.spared, listener).map_err(Failed::BeforeAnswer)?;
-        let caller = Caller::seize(task).map_err(Failed::BeforeAnswer)?;
+        let reaper = Reaper::default();
+        let held = Held::all_but(task, &self.sentry.spared, listener, &reaper)
+            .map_err(Failed::BeforeAnswer)?;
+        let caller = Caller::seize(task, &reaper).map_err(Failed::BeforeAnswer)?;
         let number = listener.lend(self.notification, lent.as_fd());
         drop(lent);
         listener.answer(self.notification, number.map(i64::from));
@@ -128,6 +131,8 @@ impl Pin<'_> {
             let issued = self.issue(&mut stopped, number, payload);
             match stopped.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0]) {
                 Ok(0) => issued,
+                // Killed: its descriptors are closed with it.
+                Err(Errno::ESRCH) => Err(Errno::ESRCH),
                 _ => {
                     // It must not go on with the command descriptor, and whoever shares its table must not either.
                     let _ = kill(task, Signal::SIGKILL);
@@ -155,7 +160,7 @@ impl Pin<'_> {
     /// Has the caller issue the ioctl on a page of its own; `payload` then holds what the driver left there.
     fn issue(
         &self,
-        stopped: &mut Stopped,
+        stopped: &mut Stopped<'_>,
         number: RawFd,
         payload: &mut [u8],
     ) -> Result<Result<i32, Errno>, Errno> {
@@ -171,7 +176,7 @@ impl Pin<'_> {
 
     fn issue_at(
         &self,
-        stopped: &mut Stopped,
+        stopped: &mut Stopped<'_>,
         number: RawFd,
         page: u64,
         payload: &mut [u8],

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nvproxy_abi::node::Node;
@@ -235,6 +236,22 @@ pub fn under_signals(_: &[String]) -> Outcome {
         word(gpu.client.map(DEVICE, MEMORY, 4096, Node::Control))
     );
     Ok(())
+}
+
+/// Processes with several threads are killed while they pin, at moments a bit further apart each time. Each of them can
+/// be waited for, and the next pins.
+pub fn killed(_: &[String]) -> Outcome {
+    for times in 0..60 {
+        let mut child = Command::new("/proc/self/exe")
+            .arg("pin-among-threads")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        std::thread::sleep(Duration::from_micros(times * 700));
+        child.kill()?;
+        child.wait()?;
+    }
+    pins_once(libc::MAP_PRIVATE)
 }
 
 /// A process copies whatever descriptors another has, as fast as it can, while that one pins.
