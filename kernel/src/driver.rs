@@ -247,7 +247,7 @@ fn select(kind: process::Kind, selection: &Selection) -> Result<Vec<u8>, Failure
     };
     match (selection, kind) {
         (Selection::None, _) => Ok(Vec::new()),
-        // Their nodes tell. The driver's description of a GPU takes it some 15 ms to give (measured on an H100).
+        // Their nodes tell, without asking the driver to describe its GPUs.
         (Selection::All, process::Kind::Host) => host_minors(),
         (Selection::All, process::Kind::Simulated) => Ok((0..SIMULATED_GPUS).collect()),
         (Selection::Listed(names), _) => pick(&described()?, names),

@@ -186,9 +186,10 @@ impl Server {
 
     /// Waits for the doorbell; false if the sentry is gone.
     fn sleep(&self) -> std::io::Result<bool> {
-        // The word is asked for without the ring's lock, which the leader may hold: it does not change.
-        let mut reactor = self.reactor.lock().unwrap_or_else(PoisonError::into_inner);
-        reactor.sleep()
+        self.reactor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .sleep()
     }
 
     fn perform(self: &Arc<Self>, slow: Slow) {

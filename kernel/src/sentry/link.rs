@@ -119,11 +119,6 @@ impl<T> Link<T> {
         })
     }
 
-    /// The control socket, to notice the server's end.
-    pub fn socket(&self) -> &Socket {
-        &self.socket
-    }
-
     /// Submits a request with its payload, and the descriptors that go with it. Waits while the channel is full.
     /// `submission` needs neither cookie nor payload range.
     pub fn submit(

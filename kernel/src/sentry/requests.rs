@@ -1,7 +1,6 @@
 //! One ioctl of a task, from its arrival to its return.
 //!
-//! On arrival the plan says which parts of task memory make up the request; each is copied once, into a payload that
-//! the server then plans for itself. When the answer comes, the same parts are written back, as the driver itself
+//! On arrival the request is marshalled and submitted. When the answer comes it is written back, as the driver itself
 //! would have done, and the task goes on. What the tables do not know is answered here, as the driver would answer it.
 
 use std::os::fd::{OwnedFd, RawFd};
