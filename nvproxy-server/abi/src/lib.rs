@@ -18,7 +18,7 @@ pub mod refusal;
 pub mod status;
 pub mod structs;
 pub mod table;
-pub mod version;
+pub use nvproxy_abi_catalogue::version;
 
 mod r580;
 
