@@ -9,15 +9,16 @@ use std::str::FromStr;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
-use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
+use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::support::{Basis, list, support};
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::process;
 
 use crate::failure::{Attempt, Failure};
 
-/// The release that the simulated driver is by default: the one that its answers were recorded from.
-const SIMULATED_VERSION: &str = "580.159.04";
+/// The release that the simulated driver is, unless it is asked to be another.
+const SIMULATED_VERSION: DriverVersion = DriverVersion::new(580, 142, None);
 /// How many GPUs the simulated machine has.
 const SIMULATED_GPUS: u8 = 2;
 
@@ -72,11 +73,39 @@ pub struct Gpu {
     pub model: String,
 }
 
+/// What the user asks for.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    pub choice: Choice,
+    pub gpus: Selection,
+    /// The release to take the driver for.
+    pub abi: Option<DriverVersion>,
+    pub capabilities: Capabilities,
+}
+
+impl Default for Demand {
+    fn default() -> Demand {
+        Demand {
+            choice: Choice::Auto,
+            gpus: Selection::All,
+            abi: None,
+            capabilities: Capabilities::default(),
+        }
+    }
+}
+
 /// A driver and the GPUs of it that a sandbox may use.
 #[derive(Clone, Debug)]
 pub struct Driver {
     pub kind: process::Kind,
+    /// The release that it is.
     pub version: DriverVersion,
+    /// The release whose tables serve it.
+    pub tables: DriverVersion,
+    /// The releases from which it follows that they do, if they are not its own.
+    pub inferred_from: Vec<DriverVersion>,
+    /// What the sandbox may ask of it.
+    pub capabilities: Capabilities,
     /// The minor numbers of its GPUs.
     pub minors: Vec<u8>,
     /// Whether the sandbox has the driver's nodes at all: with `--gpus none` it has not.
@@ -84,30 +113,44 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// The driver that the user's choices mean on this machine.
-    pub fn choose(choice: Choice, selection: &Selection) -> Result<Driver, Failure> {
+    /// The driver that the user's demands mean on this machine.
+    pub fn choose(demand: &Demand) -> Result<Driver, Failure> {
+        let Demand {
+            choice,
+            gpus,
+            abi,
+            capabilities,
+        } = demand;
         let host = host_version();
-        let (kind, version) = match (choice, &host) {
+        let (kind, version) = match (choice, host) {
             (Choice::Host, None) => {
                 return Err(Failure::setup(
                     "this machine has no NVIDIA driver (/sys/module/nvidia/version is missing): load the nvidia \
                      module, or use --driver sim",
                 ));
             }
-            (Choice::Host | Choice::Auto, Some(version)) => (process::Kind::Host, version.as_str()),
+            (Choice::Host | Choice::Auto, Some(version)) => {
+                let version = DriverVersion::from_str(&version)
+                    .attempt(format_args!("the driver's version '{version:.40}'"))?;
+                (process::Kind::Host, version)
+            }
             (Choice::Sim, _) | (Choice::Auto, None) => {
-                (process::Kind::Simulated, SIMULATED_VERSION)
+                (process::Kind::Simulated, abi.unwrap_or(SIMULATED_VERSION))
             }
         };
-        let version = DriverVersion::from_str(version)
-            .attempt(format_args!("the driver's version '{version}'"))?;
-        Abi::for_version(&version).map_err(|error| Failure::setup(error.to_string()))?;
-        let minors = select(kind, selection)?;
+        let support = support(&abi.unwrap_or(version), *capabilities);
+        let support = support.map_err(|error| Failure::setup(error.to_string()))?;
         let driver = Driver {
             kind,
             version,
-            minors,
-            visible: *selection != Selection::None,
+            tables: support.tables,
+            inferred_from: match support.basis {
+                Basis::Exact => Vec::new(),
+                Basis::Inferred(releases) => releases,
+            },
+            capabilities: *capabilities,
+            minors: select(kind, gpus)?,
+            visible: *gpus != Selection::None,
         };
         if kind == process::Kind::Host {
             driver.check_permissions()?;
@@ -127,6 +170,18 @@ impl Driver {
                 format!("no NVIDIA driver here: simulating {}, {gpus}", self.version)
             }
         }
+    }
+
+    /// What the user has to know if the tables are those of another release.
+    pub fn warning(&self) -> Option<String> {
+        if self.inferred_from.is_empty() {
+            return None;
+        }
+        let (version, tables, releases) = (&self.version, &self.tables, list(&self.inferred_from));
+        Some(format!(
+            "the tables do not have NVIDIA driver {version}: using those of {tables}, since {releases} agree in \
+             everything that is allowed"
+        ))
     }
 
     /// The names below `/dev` that the sandbox sees.
@@ -162,6 +217,8 @@ impl Driver {
         let mut arguments = vec![
             format!("--driver={kind}"),
             format!("--driver-version={}", self.version),
+            format!("--tables={}", self.tables),
+            format!("--driver-capabilities={}", self.capabilities),
         ];
         // An empty list would be read as one number that is missing.
         if !minors.is_empty() {

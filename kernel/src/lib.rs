@@ -6,6 +6,7 @@
 pub mod demo;
 pub mod doctor;
 pub mod driver;
+pub mod drivers;
 pub mod failure;
 pub mod guest;
 pub mod launch;

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::process;
-use ringfence::driver::{Choice, Driver, Selection};
+use ringfence::driver::{Choice, Demand, Driver, Selection};
 use ringfence::failure::{Failure, SETUP};
-use ringfence::launch;
+use ringfence::{drivers, launch};
 
 /// Run GPU programs that you do not trust.
 ///
@@ -43,6 +44,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what is known of the driver's releases
+    #[command(subcommand)]
+    Drivers(Drivers),
+    /// For those who come from runsc
+    #[command(subcommand)]
+    Nvproxy(Nvproxy),
     /// The program that the demonstration runs
     #[command(hide = true)]
     DemoGuest,
@@ -50,11 +57,53 @@ enum Command {
     Server(Server),
 }
 
+#[derive(Subcommand)]
+enum Drivers {
+    /// List every release whose tables are known, and the driver of this machine
+    List {
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the requests of a release, or the layout of one of them
+    Show {
+        /// A release, as in 580.142
+        version: String,
+        /// A request, by name or number, or a structure, as in NVOS54_PARAMETERS
+        name: Option<String>,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what changed from one release to another
+    Diff {
+        #[arg(value_name = "A")]
+        from: String,
+        #[arg(value_name = "B")]
+        to: String,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Nvproxy {
+    /// Print the versions of the driver whose tables are known, one a line
+    ListSupportedDrivers,
+}
+
 #[derive(Args)]
 struct Run {
     /// Which driver the program gets
     #[arg(long, value_enum, default_value = "auto")]
     driver: Choice,
+    /// Treat the driver as this release, whose tables are known, whatever it says that it is
+    #[arg(long, value_name = "VERSION")]
+    driver_abi: Option<String>,
+    /// What the program may ask of the driver: all, or a list of compute, utility, graphics, video, display, profiling
+    #[arg(long, value_name = "LIST", default_value_t)]
+    driver_capabilities: Capabilities,
     /// Which GPUs it gets: all, none, or a list of indices and UUIDs
     #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all")]
     gpus: Selection,
@@ -83,6 +132,10 @@ struct Server {
     driver: process::Kind,
     #[arg(long)]
     driver_version: DriverVersion,
+    #[arg(long)]
+    tables: DriverVersion,
+    #[arg(long)]
+    driver_capabilities: Capabilities,
     #[arg(long, value_delimiter = ',')]
     minors: Vec<u8>,
     #[arg(long)]
@@ -110,6 +163,14 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run(arguments),
         Command::Demo(arguments) => demonstrate(&arguments),
         Command::Doctor { json } => Ok(ringfence::doctor::run(json)),
+        Command::Drivers(Drivers::List { json }) => drivers::list(json),
+        Command::Drivers(Drivers::Show {
+            version,
+            name,
+            json,
+        }) => drivers::show(&version, name.as_deref(), json),
+        Command::Drivers(Drivers::Diff { from, to, json }) => drivers::diff(&from, &to, json),
+        Command::Nvproxy(Nvproxy::ListSupportedDrivers) => drivers::list_versions(),
         Command::DemoGuest => Ok(u8::from(!ringfence::demo::run())),
         Command::Server(arguments) => serve(arguments),
     };
@@ -124,7 +185,19 @@ fn main() -> ExitCode {
 
 fn run(arguments: Run) -> Result<u8, Failure> {
     log_to(arguments.log.as_deref())?;
-    let driver = Driver::choose(arguments.driver, &arguments.gpus)?;
+    let driver = Driver::choose(&Demand {
+        choice: arguments.driver,
+        gpus: arguments.gpus,
+        abi: arguments
+            .driver_abi
+            .as_deref()
+            .map(drivers::parse)
+            .transpose()?,
+        capabilities: arguments.driver_capabilities,
+    })?;
+    if let Some(warning) = driver.warning() {
+        tracing::warn!("{warning}");
+    }
     if arguments.driver == Choice::Auto {
         eprintln!("ringfence: {}", driver.describe());
     }
@@ -139,6 +212,8 @@ fn run(arguments: Run) -> Result<u8, Failure> {
 fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
     run(Run {
         driver: arguments.driver,
+        driver_abi: None,
+        driver_capabilities: Capabilities::default(),
         gpus: Selection::All,
         log: None,
         stats: true,
@@ -151,6 +226,8 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
     let options = process::Options {
         kind: arguments.driver,
         version: arguments.driver_version,
+        tables: arguments.tables,
+        capabilities: arguments.driver_capabilities,
         gpus: arguments.minors,
     };
     let control = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();

@@ -11,6 +11,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nvproxy_abi::Abi;
+use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
 use ringfence_ipc::{Socket, handshake};
 
@@ -32,7 +33,12 @@ pub enum Kind {
 /// What the launcher decides for the server.
 pub struct Options {
     pub kind: Kind,
+    /// The release that the driver is.
     pub version: DriverVersion,
+    /// The release whose tables serve it.
+    pub tables: DriverVersion,
+    /// What the sandbox may ask of it.
+    pub capabilities: Capabilities,
     /// Minor numbers of the GPUs that the sandbox may use.
     pub gpus: Vec<u8>,
 }
@@ -64,11 +70,12 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
     reactor::check_support().map_err(|error| {
         format!("io_uring: {error}: allow it (sysctl kernel.io_uring_disabled=0), or use Linux 6.7 or later")
     })?;
-    let abi = Abi::for_version(&options.version).map_err(|error| error.to_string())?;
+    let abi = Abi::of_release(&options.tables, options.capabilities)
+        .map_err(|error| error.to_string())?;
     let host: Arc<dyn Host> = match options.kind {
         Kind::Host => Arc::new(Driver::new(Path::new("/dev"), &options.gpus)),
         Kind::Simulated => {
-            let configuration = Configuration::new(options.version, options.gpus.clone());
+            let configuration = Configuration::new(options.version, abi, options.gpus.clone());
             Arc::new(
                 Simulator::new(configuration).map_err(|error| format!("the simulator: {error}"))?,
             )

@@ -8,8 +8,9 @@ use std::str::FromStr;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
-use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
+use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::support::{Basis, Support, support};
 use nvproxy_abi::version::DriverVersion;
 
 use super::report::{Finding, Outcome};
@@ -46,22 +47,25 @@ pub fn examine() -> Vec<Finding> {
 
 fn driver(version: &str) -> Finding {
     match tables(version) {
-        Ok(branch) => {
-            let detail = format!("{version}, with the tables of branch {branch}");
+        Ok(support) => {
+            let tables = support.tables;
+            let detail = match support.basis {
+                Basis::Exact => format!("{version}, which the tables have"),
+                Basis::Inferred(_) => format!("{version}, for which the tables of {tables} serve"),
+            };
             Finding::plain("NVIDIA driver", Outcome::Ok, detail)
         }
         Err(failure) => {
-            let remedy = "install a release of that branch, or use --driver sim";
+            let remedy = "install a release that ringfence drivers list shows, or use --driver sim";
             Finding::plain("NVIDIA driver", Outcome::Missing, failure.message).with_remedy(remedy)
         }
     }
 }
 
-/// The branch whose tables describe this release.
-fn tables(version: &str) -> Result<u16, Failure> {
-    let parsed = DriverVersion::from_str(version).attempt(format_args!("'{version}'"))?;
-    let abi = Abi::for_version(&parsed).map_err(|error| Failure::setup(error.to_string()))?;
-    Ok(abi.branch())
+/// The tables that serve this release with the capabilities that a sandbox has by default.
+fn tables(version: &str) -> Result<Support, Failure> {
+    let parsed = DriverVersion::from_str(version).attempt(format_args!("'{version:.40}'"))?;
+    support(&parsed, Capabilities::default()).map_err(|error| Failure::setup(error.to_string()))
 }
 
 fn of_gpus(gpus: &[Gpu]) -> Vec<Finding> {
@@ -104,13 +108,17 @@ mod tests {
 
     #[test]
     fn only_releases_with_tables_will_do() {
-        let known = driver("580.159.04");
-        let expected = "580.159.04, with the tables of branch 580";
-        assert_eq!(
-            known,
-            Finding::plain("NVIDIA driver", Outcome::Ok, expected)
-        );
-        assert_eq!(driver("535.54.03").outcome, Outcome::Missing);
+        for (version, expected) in [
+            ("580.142", "580.142, which the tables have"),
+            (
+                "580.159.04",
+                "580.159.04, for which the tables of 580.142 serve",
+            ),
+        ] {
+            let expected = Finding::plain("NVIDIA driver", Outcome::Ok, expected);
+            assert_eq!(driver(version), expected);
+        }
+        assert_eq!(driver("999.10").outcome, Outcome::Missing);
         assert_eq!(driver("nonsense").outcome, Outcome::Missing);
     }
 

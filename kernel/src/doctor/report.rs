@@ -169,8 +169,11 @@ mod tests {
     use super::*;
 
     fn simulated() -> Result<Driver, Failure> {
-        use crate::driver::{Choice, Selection};
-        Driver::choose(Choice::Sim, &Selection::All)
+        use crate::driver::{Choice, Demand};
+        Driver::choose(&Demand {
+            choice: Choice::Sim,
+            ..Demand::default()
+        })
     }
 
     fn weak_and_missing() -> Vec<Finding> {
@@ -206,7 +209,7 @@ mod tests {
         assert_eq!(
             report.to_string().lines().last(),
             Some(
-                "ringfence run works here (1 weakness): no NVIDIA driver here: simulating 580.159.04, 2 GPUs"
+                "ringfence run works here (1 weakness): no NVIDIA driver here: simulating 580.142, 2 GPUs"
             )
         );
     }
@@ -217,7 +220,7 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
         let expected = serde_json::json!({
             "usable": false,
-            "driver": {"kind": "simulated", "version": "580.159.04", "gpus": 2},
+            "driver": {"kind": "simulated", "version": "580.142", "gpus": 2},
             "checks": [
                 {"name": "kernel", "outcome": "ok", "detail": "Linux 6.12", "remedy": null},
                 {

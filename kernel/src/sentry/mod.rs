@@ -172,7 +172,7 @@ pub fn run(driver: &Driver, stats: bool, sandbox: Sandbox) -> Result<u8, Failure
             .unwrap_or_else(|| Failure::setup("the program's process ended early")));
     };
     let sentry = Arc::new(Sentry {
-        abi: Abi::for_version(&driver.version).attempt("the driver's tables")?,
+        abi: Abi::of_release(&driver.tables, driver.capabilities).attempt("the tables")?,
         driver: driver.clone(),
         listener: Listener::new(descriptor),
         link,

@@ -14,129 +14,206 @@
 pub mod node;
 pub mod number;
 pub mod plan;
+pub mod policy;
 pub mod refusal;
 pub mod status;
 pub mod structs;
+pub mod support;
 pub mod table;
+mod tables;
 pub use nvproxy_abi_catalogue::version;
 
-mod r580;
-
+use policy::Capabilities;
+use refusal::What;
 use table::{Family, Request};
+use tables::{NAMES, RELEASES, ROWS, Release};
 use version::DriverVersion;
 
-/// The tables of one branch of driver releases.
+/// The tables of one release, as far as they concern one sandbox.
 #[derive(Debug)]
 pub struct Abi {
-    branch: u16,
-    /// Sorted by (id, size).
-    frontend: &'static [Request],
-    /// Sorted by id, as are the rest.
-    control: &'static [Request],
-    class: &'static [Request],
-    uvm: &'static [Request],
-    names: Names,
+    release: &'static Release,
+    granted: Capabilities,
 }
 
-/// What the driver's headers call requests that the tables have no row for, so that a refusal can name them.
-#[derive(Debug)]
-pub(crate) struct Names {
-    frontend: &'static [(u32, &'static str)],
-    control: &'static [(u32, &'static str)],
-    class: &'static [(u32, &'static str)],
-    uvm: &'static [(u32, &'static str)],
-}
-
-/// No tables for this release of the driver.
+/// The release has no tables of its own. Those of which to use instead: [`support::support`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnsupportedVersion(pub DriverVersion);
+pub struct NoTables(pub DriverVersion);
 
-impl std::fmt::Display for UnsupportedVersion {
+impl std::fmt::Display for NoTables {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let version = self.0;
         write!(
             formatter,
-            "NVIDIA driver {} is not supported: there are tables for releases of the {} branch only",
-            self.0,
-            r580::ABI.branch
+            "there are no tables of NVIDIA driver {version}: ringfence drivers list shows those that there are"
         )
     }
 }
 
-impl std::error::Error for UnsupportedVersion {}
+impl std::error::Error for NoTables {}
+
+/// Everything that is known of every release, in the format of the crate nvproxy-abi-catalogue. The tables were made of
+/// it when this crate was built; people look things up in it.
+pub const CATALOGUE: &[u8] = include_bytes!("../data/releases.bin");
+
+/// Every release that has tables of its own, in order.
+pub fn releases() -> impl Iterator<Item = DriverVersion> {
+    RELEASES.iter().map(|release| release.version)
+}
 
 impl Abi {
-    /// The tables for a release of the driver. Any release of the 580 branch has them.
-    pub fn for_version(version: &DriverVersion) -> Result<&'static Abi, UnsupportedVersion> {
-        if version.branch() == r580::ABI.branch {
-            Ok(&r580::ABI)
-        } else {
-            Err(UnsupportedVersion(*version))
-        }
+    /// The tables of exactly this release, for a sandbox with these capabilities. They live as long as the process,
+    /// which needs them once.
+    pub fn of_release(
+        version: &DriverVersion,
+        granted: Capabilities,
+    ) -> Result<&'static Abi, NoTables> {
+        let found = RELEASES.binary_search_by_key(version, |release| release.version);
+        let release = found.ok().and_then(|index| RELEASES.get(index));
+        let release = release.ok_or(NoTables(*version))?;
+        Ok(Box::leak(Box::new(Abi { release, granted })))
     }
 
-    /// The branch of releases that these tables describe, as in 580.
-    pub fn branch(&self) -> u16 {
-        self.branch
+    /// The release that these tables describe.
+    pub fn version(&self) -> DriverVersion {
+        self.release.version
     }
 
     /// The row of an ioctl on `/dev/nvidiactl` or a GPU, by its number and the size of its argument in bytes.
-    pub fn frontend(&self, number: u32, size: u32) -> Option<&'static Request> {
-        let first = self.frontend.partition_point(|row| row.id < number);
-        self.frontend[first..]
-            .iter()
-            .take_while(|row| row.id == number)
-            .find(|row| row.accepts(size))
+    pub fn frontend(&self, number: u32, size: u32) -> Result<&'static Request, What> {
+        let family = Family::Frontend;
+        let rows = || with_id(self.release.frontend, number);
+        let row = rows().find(|row| row.accepts(size));
+        let row = row.ok_or_else(|| match rows().next() {
+            Some(row) => What::BadSize {
+                family,
+                id: number,
+                name: row.name,
+                size,
+            },
+            None => self.unknown(family, number),
+        })?;
+        self.permitted(family, row)
     }
 
     /// The row of a control command.
-    pub fn control(&self, command: u32) -> Option<&'static Request> {
-        find(self.control, command)
+    pub fn control(&self, command: u32) -> Result<&'static Request, What> {
+        self.find(Family::Control, command)
     }
 
     /// The row of an allocation class.
-    pub fn class(&self, class: u32) -> Option<&'static Request> {
-        find(self.class, class)
+    pub fn class(&self, class: u32) -> Result<&'static Request, What> {
+        self.find(Family::Alloc, class)
     }
 
     /// The row of an ioctl on `/dev/nvidia-uvm`, by its whole command word.
-    pub fn uvm(&self, command: u32) -> Option<&'static Request> {
-        find(self.uvm, command)
+    pub fn uvm(&self, command: u32) -> Result<&'static Request, What> {
+        self.find(Family::Uvm, command)
     }
 
-    /// Every row of a family, in order of id.
-    pub fn rows(&self, family: Family) -> &'static [Request] {
-        match family {
-            Family::Frontend => self.frontend,
-            Family::Control => self.control,
-            Family::Alloc => self.class,
-            Family::Uvm => self.uvm,
-        }
+    /// Every row of a family, in order of id, whether or not this sandbox may use it.
+    pub fn rows(&self, family: Family) -> impl Iterator<Item = &'static Request> {
+        self.indices(family).iter().filter_map(row)
     }
 
     /// What the driver's headers call a request, whether or not there is a row for it.
     pub fn name(&self, family: Family, id: u32) -> Option<&'static str> {
-        let names = match family {
-            Family::Frontend => self.names.frontend,
-            Family::Control => self.names.control,
-            Family::Alloc => self.names.class,
-            Family::Uvm => self.names.uvm,
-        };
-        let named = names
-            .binary_search_by_key(&id, |&(known, _)| known)
-            .ok()
-            .map(|index| names[index].1);
-        named.or_else(|| {
-            self.rows(family)
-                .iter()
-                .find(|row| row.id == id)
-                .map(|row| row.name)
+        let in_rows = with_id(self.indices(family), id).next().map(|row| row.name);
+        in_rows.or_else(|| {
+            let names = match family {
+                Family::Frontend => NAMES.frontend,
+                Family::Control => NAMES.control,
+                Family::Alloc => NAMES.class,
+                Family::Uvm => NAMES.uvm,
+            };
+            let found = names.binary_search_by_key(&id, |(known, _)| *known);
+            names.get(found.ok()?).map(|(_, name)| *name)
         })
+    }
+
+    /// What is to be said of a request that has no row.
+    pub(crate) fn unknown(&self, family: Family, id: u32) -> What {
+        What::Unknown {
+            family,
+            id,
+            name: self.name(family, id),
+        }
+    }
+
+    fn indices(&self, family: Family) -> &'static [u16] {
+        match family {
+            Family::Frontend => self.release.frontend,
+            Family::Control => self.release.control,
+            Family::Alloc => self.release.class,
+            Family::Uvm => self.release.uvm,
+        }
+    }
+
+    fn find(&self, family: Family, id: u32) -> Result<&'static Request, What> {
+        let row = with_id(self.indices(family), id).next();
+        self.permitted(family, row.ok_or_else(|| self.unknown(family, id))?)
+    }
+
+    /// The two gates: what the sandbox was given, and what the driver leaves to programs at all.
+    fn permitted(&self, family: Family, row: &'static Request) -> Result<&'static Request, What> {
+        let Request { id, name, .. } = *row;
+        if let Some(reserved) = row.reserved {
+            return Err(What::Reserved {
+                family,
+                id,
+                name,
+                reserved,
+            });
+        }
+        if !row.capabilities.intersects(self.granted) {
+            return Err(What::NotGranted {
+                family,
+                id,
+                name,
+                capabilities: row.capabilities,
+            });
+        }
+        Ok(row)
     }
 }
 
-/// Looks an id up in a table sorted by id.
-fn find(rows: &'static [Request], id: u32) -> Option<&'static Request> {
-    rows.binary_search_by_key(&id, |row| row.id)
-        .ok()
-        .map(|index| &rows[index])
+fn row(index: &u16) -> Option<&'static Request> {
+    ROWS.get(usize::from(*index))
+}
+
+/// The rows with an id, of a list sorted by id.
+fn with_id(indices: &'static [u16], id: u32) -> impl Iterator<Item = &'static Request> {
+    let first = indices.partition_point(|index| row(index).is_some_and(|row| row.id < id));
+    let rows = indices.get(first..).unwrap_or_default();
+    rows.iter()
+        .map_while(row)
+        .take_while(move |row| row.id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use table::Reserved;
+
+    /// No list names what the driver reserves, today. If one did, it would not help.
+    #[test]
+    fn what_the_driver_reserves_is_refused_whatever_the_policy() {
+        let version = "580.142".parse().expect("a version");
+        let abi = Abi::of_release(&version, Capabilities::ALL).expect("tables");
+        let allowed = abi.rows(Family::Control).next().expect("a row");
+        for reserved in [Reserved::Privileged, Reserved::Internal] {
+            let row: &'static Request = Box::leak(Box::new(Request {
+                reserved: Some(reserved),
+                ..*allowed
+            }));
+            let refused = abi.permitted(Family::Control, row).expect_err("reserved");
+            let expected = What::Reserved {
+                family: Family::Control,
+                id: row.id,
+                name: row.name,
+                reserved,
+            };
+            assert_eq!(refused, expected);
+        }
+    }
 }

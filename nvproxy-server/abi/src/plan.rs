@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::number;
 use crate::refusal::{Answer, EFAULT, EINVAL, ENOSYS, Refusal, What};
 use crate::status;
-use crate::table::{Contents, Family, Length, Pointer, Request, Role};
+use crate::table::{Contents, Family, Length, Pointer, Request, Reserved, Role};
 
 /// The most bytes that the driver copies for one pointer (RMAPI_PARAM_COPY_MAX_PARAMS_SIZE,
 /// src/nvidia/inc/kernel/rmapi/param_copy.h).
@@ -261,8 +261,10 @@ impl Planner {
         };
         let id = field(parameters, variants.at)?;
         let variant = variants.rows.iter().find(|variant| variant.id == id);
-        let variant =
-            variant.ok_or_else(|| self.unknown(Family::Alloc, id, status::NV_ERR_INVALID_CLASS))?;
+        let variant = variant.ok_or_else(|| {
+            let what = self.abi.unknown(Family::Alloc, id);
+            self.refuse(what, status::NV_ERR_INVALID_CLASS)
+        })?;
         self.descend(Family::Alloc, variant);
         self.examine(variant, base, parameters)
     }
@@ -356,20 +358,18 @@ impl Planner {
 
     /// The row of a control command.
     fn control(&mut self, command: u32) -> Result<&'static Request, Refusal> {
-        // resControlLookup_IMPL, src/nvidia/src/libraries/resserv/src/rs_resource.c.
         let row = self.abi.control(command);
-        let row = row
-            .ok_or_else(|| self.unknown(Family::Control, command, status::NV_ERR_NOT_SUPPORTED))?;
+        // resControlLookup_IMPL, src/nvidia/src/libraries/resserv/src/rs_resource.c.
+        let row = row.map_err(|what| self.withhold(what, status::NV_ERR_NOT_SUPPORTED))?;
         self.descend(Family::Control, row);
         Ok(row)
     }
 
     /// The row of an allocation class.
     fn class(&mut self, class: u32) -> Result<&'static Request, Refusal> {
-        // rmapiGetClassAllocParamSize, src/nvidia/src/kernel/rmapi/resource_desc.c.
         let row = self.abi.class(class);
-        let row =
-            row.ok_or_else(|| self.unknown(Family::Alloc, class, status::NV_ERR_INVALID_CLASS))?;
+        // rmapiGetClassAllocParamSize, src/nvidia/src/kernel/rmapi/resource_desc.c.
+        let row = row.map_err(|what| self.withhold(what, status::NV_ERR_INVALID_CLASS))?;
         self.descend(Family::Alloc, row);
         Ok(row)
     }
@@ -380,15 +380,23 @@ impl Planner {
         self.request = row;
     }
 
-    fn unknown(&self, family: Family, id: u32, status: u32) -> Refusal {
-        self.refuse(
-            What::Unknown {
-                family,
-                id,
-                name: self.abi.name(family, id),
-            },
-            status,
-        )
+    /// Refuses what the tables withhold. What they do not have, or not for this sandbox, is answered as by a driver
+    /// that lacks it, with `lacking`; what the driver reserves, as the driver answers those for whom it does not
+    /// (`rmControlValidateClientPrivilegeAccess` and `serverControl_ValidateCookie`,
+    /// src/nvidia/src/kernel/rmapi/control.c).
+    fn withhold(&self, what: What, lacking: u32) -> Refusal {
+        let status = match what {
+            What::Reserved {
+                reserved: Reserved::Privileged,
+                ..
+            } => status::NV_ERR_INSUFFICIENT_PERMISSIONS,
+            What::Reserved {
+                reserved: Reserved::Internal,
+                ..
+            } => status::NV_ERR_NOT_SUPPORTED,
+            _ => lacking,
+        };
+        self.refuse(what, status)
     }
 
     /// Refuses the request with an NV_STATUS; with EINVAL if its argument has no place for one.
@@ -429,23 +437,9 @@ fn frontend_row(abi: &'static Abi, ioctl: u32) -> Result<(Family, &'static Reque
             answer,
         });
     }
-    if let Some(row) = abi.frontend(id, size) {
-        return Ok((family, row, size));
-    }
-    let what = match abi.rows(family).iter().find(|row| row.id == id) {
-        Some(row) => What::BadSize {
-            family,
-            id,
-            name: row.name,
-            size,
-        },
-        None => What::Unknown {
-            family,
-            id,
-            name: abi.name(family, id),
-        },
-    };
-    Err(Refusal { what, answer })
+    let row = abi.frontend(id, size);
+    row.map(|row| (family, row, size))
+        .map_err(|what| Refusal { what, answer })
 }
 
 /// The row of an ioctl on `/dev/nvidia-uvm`, and the size of its argument.
@@ -454,12 +448,8 @@ fn frontend_row(abi: &'static Abi, ioctl: u32) -> Result<(Family, &'static Reque
 /// (kernel-open/nvidia-uvm/uvm.c) passes them to `uvm_test_ioctl` (uvm_test.c), which a driver in production disables.
 fn uvm_row(abi: &'static Abi, ioctl: u32) -> Result<(Family, &'static Request, u32), Refusal> {
     let family = Family::Uvm;
-    let row = abi.uvm(ioctl).ok_or_else(|| Refusal {
-        what: What::Unknown {
-            family,
-            id: ioctl,
-            name: abi.name(family, ioctl),
-        },
+    let row = abi.uvm(ioctl).map_err(|what| Refusal {
+        what,
         answer: Answer::Errno(ENOSYS),
     })?;
     Ok((family, row, row.size))

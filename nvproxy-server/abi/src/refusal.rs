@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::table::Family;
+use crate::policy::Capabilities;
+use crate::table::{Family, Reserved};
 
 /// Linux's `EINVAL`, which is also all that the driver answers to an ioctl it does not accept: `nvidia_ioctl` turns
 /// every status but NV_OK into it (kernel-open/nvidia/nv.c).
@@ -27,6 +28,20 @@ pub enum What {
         family: Family,
         id: u32,
         name: Option<&'static str>,
+    },
+    /// The sandbox was given none of the capabilities that allow it.
+    NotGranted {
+        family: Family,
+        id: u32,
+        name: &'static str,
+        capabilities: Capabilities,
+    },
+    /// The driver's own tables reserve it.
+    Reserved {
+        family: Family,
+        id: u32,
+        name: &'static str,
+        reserved: Reserved,
     },
     /// There is a row, and the request's parameters are not of its size.
     BadSize {
@@ -73,6 +88,15 @@ impl fmt::Display for Family {
     }
 }
 
+impl fmt::Display for Reserved {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Reserved::Privileged => "administrators",
+            Reserved::Internal => "itself",
+        })
+    }
+}
+
 impl fmt::Display for What {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -86,6 +110,24 @@ impl fmt::Display for What {
                 id,
                 name: Some(name),
             } => write!(formatter, "unknown {family} {id:#x} ({name})"),
+            What::NotGranted {
+                family,
+                id,
+                name,
+                capabilities,
+            } => write!(
+                formatter,
+                "{family} {id:#x} ({name}) needs a capability that the sandbox lacks: {capabilities}"
+            ),
+            What::Reserved {
+                family,
+                id,
+                name,
+                reserved,
+            } => write!(
+                formatter,
+                "{family} {id:#x} ({name}) is reserved by the driver for {reserved}"
+            ),
             What::BadSize {
                 family,
                 id,

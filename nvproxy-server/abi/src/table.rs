@@ -1,5 +1,7 @@
-//! The types of the tables' rows. A row says all that has to be known to carry a request to the driver; what the
-//! request does is none of its business.
+//! The types of the tables' rows. A row says all that has to be known to carry a request to the driver, and who may make
+//! it; what the request does is none of its business.
+
+use crate::policy::Capabilities;
 
 /// The kinds of requests, which are looked up in a table each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -20,6 +22,8 @@ pub struct Request {
     pub id: u32,
     /// NVIDIA's name.
     pub name: &'static str,
+    /// The structure of its parameters, where it has one.
+    pub structure: Option<&'static str>,
     /// Bytes of its parameters, or [`Request::ANY`] where the driver takes several sizes.
     pub size: u32,
     pub pointers: &'static [Pointer],
@@ -31,6 +35,19 @@ pub struct Request {
     pub variants: Option<Variants>,
     /// Flags with which it is refused.
     pub refused_flags: Option<RefusedFlags>,
+    /// The capabilities each of which allows it. None, for the rows of [`Variants`].
+    pub capabilities: Capabilities,
+    /// For whom the driver reserves it: it is never issued then, whatever the capabilities say.
+    pub reserved: Option<Reserved>,
+}
+
+/// For whom the driver reserves a request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Reserved {
+    /// Administrators, or clients in the kernel.
+    Privileged,
+    /// The driver itself.
+    Internal,
 }
 
 /// A pointer in the parameters: an 8-byte address, little-endian. Null means that there is nothing.
@@ -117,127 +134,8 @@ impl Request {
     /// The `size` of requests of which the driver takes several sizes.
     pub const ANY: u32 = u32::MAX;
 
-    /// A request without pointers or anything else to know.
-    pub(crate) const fn new(id: u32, name: &'static str, size: u32) -> Request {
-        Request {
-            id,
-            name,
-            size,
-            pointers: &[],
-            descriptors: &[],
-            status_at: None,
-            traits: Traits {
-                may_block: false,
-                pins: false,
-                makes_event: false,
-                set_bits: None,
-            },
-            variants: None,
-            refused_flags: None,
-        }
-    }
-
-    pub(crate) const fn pointers(mut self, pointers: &'static [Pointer]) -> Request {
-        self.pointers = pointers;
-        self
-    }
-
-    pub(crate) const fn descriptors(mut self, descriptors: &'static [Descriptor]) -> Request {
-        self.descriptors = descriptors;
-        self
-    }
-
-    pub(crate) const fn status_at(mut self, at: u16) -> Request {
-        self.status_at = Some(at);
-        self
-    }
-
-    pub(crate) const fn may_block(mut self) -> Request {
-        self.traits.may_block = true;
-        self
-    }
-
-    pub(crate) const fn pins(mut self) -> Request {
-        self.traits.pins = true;
-        self
-    }
-
-    pub(crate) const fn makes_event(mut self) -> Request {
-        self.traits.makes_event = true;
-        self
-    }
-
-    pub(crate) const fn set_bits(mut self, at: u16, bits: u64) -> Request {
-        self.traits.set_bits = Some((at, bits));
-        self
-    }
-
-    pub(crate) const fn variants(mut self, at: u16, rows: &'static [Request]) -> Request {
-        self.variants = Some(Variants { at, rows });
-        self
-    }
-
-    pub(crate) const fn refused_flags(mut self, at: u16, bits: u32, status: u32) -> Request {
-        self.refused_flags = Some(RefusedFlags { at, bits, status });
-        self
-    }
-
     /// Whether the driver takes parameters of `size` bytes for this request.
     pub fn accepts(&self, size: u32) -> bool {
         self.size == Request::ANY || self.size == size
-    }
-}
-
-/// A list of `scale`-byte elements behind the pointer at `at`, counted by the field at `count_at`.
-pub(crate) const fn list(at: u16, count_at: u16, scale: u32) -> Pointer {
-    Pointer {
-        at,
-        length: Length::Field {
-            at: count_at,
-            scale,
-        },
-        contents: Contents::Bytes,
-    }
-}
-
-/// A square matrix of `scale`-byte elements behind the pointer at `at`, whose side the field at `side_at` gives.
-pub(crate) const fn matrix(at: u16, side_at: u16, scale: u32) -> Pointer {
-    Pointer {
-        at,
-        length: Length::Square { at: side_at, scale },
-        contents: Contents::Bytes,
-    }
-}
-
-/// `length` bytes behind the pointer at `at`.
-pub(crate) const fn bytes(at: u16, length: u32) -> Pointer {
-    Pointer {
-        at,
-        length: Length::Fixed(length),
-        contents: Contents::Bytes,
-    }
-}
-
-/// The descriptor number of a command description at `at`.
-pub(crate) const fn command(at: u16) -> Descriptor {
-    Descriptor {
-        at,
-        role: Role::Command,
-    }
-}
-
-/// The descriptor number of a mapping target at `at`.
-pub(crate) const fn mapping(at: u16) -> Descriptor {
-    Descriptor {
-        at,
-        role: Role::Mapping,
-    }
-}
-
-/// The descriptor number of a capability at `at`.
-pub(crate) const fn capability(at: u16) -> Descriptor {
-    Descriptor {
-        at,
-        role: Role::Capability,
     }
 }

@@ -1,11 +1,14 @@
 //! What the planner finds in requests of every shape, and what it answers to those it refuses.
 
+use std::sync::LazyLock;
+
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::plan::{
     DescriptorField, Fetch, MAXIMUM_BUFFER, MAXIMUM_PAYLOAD, Plan, Planner, Segment, Step,
 };
+use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::refusal::{Answer, EFAULT, EINVAL, ENOSYS, Refusal, What};
 use nvproxy_abi::status::*;
 use nvproxy_abi::structs::class::*;
@@ -18,8 +21,13 @@ use zerocopy::{FromZeros, Immutable, IntoBytes};
 /// Where a task's requests start.
 const ARGUMENT: u64 = 0x7000_0000;
 
+static ABI: LazyLock<&'static Abi> = LazyLock::new(|| {
+    let version = "580.142".parse().expect("a version");
+    Abi::of_release(&version, Capabilities::ALL).expect("tables")
+});
+
 fn abi() -> &'static Abi {
-    Abi::for_version(&"580.159.04".parse().expect("a version")).expect("a supported version")
+    &ABI
 }
 
 /// The memory of a task: what lies at which address.
@@ -640,22 +648,22 @@ fn unknown_uvm_ioctls_are_enosys() {
 fn unknown_control_commands_are_not_supported() {
     // With parameters or without.
     for parameters in [0, 0x1000] {
-        let memory = Memory::default().with(ARGUMENT, &control(0x2080_0122, parameters, 56));
-        let registers = refusal(Node::Control, CONTROL, memory);
-        let name = Some("NV2080_CTRL_CMD_GPU_EXEC_REG_OPS");
+        let memory = Memory::default().with(ARGUMENT, &control(0x130, parameters, 56));
+        let method = refusal(Node::Control, CONTROL, memory);
+        let name = Some("NV0000_CTRL_CMD_SYSTEM_EXECUTE_ACPI_METHOD");
         let what = What::Unknown {
             family: Family::Control,
-            id: 0x2080_0122,
+            id: 0x130,
             name,
         };
         let answer = Answer::Status {
             at: 28,
             status: NV_ERR_NOT_SUPPORTED,
         };
-        assert_eq!(registers, Refusal { what, answer });
+        assert_eq!(method, Refusal { what, answer });
         assert_eq!(
-            registers.what.to_string(),
-            "unknown control command 0x20800122 (NV2080_CTRL_CMD_GPU_EXEC_REG_OPS)"
+            method.what.to_string(),
+            "unknown control command 0x130 (NV0000_CTRL_CMD_SYSTEM_EXECUTE_ACPI_METHOD)"
         );
     }
 }
@@ -663,11 +671,11 @@ fn unknown_control_commands_are_not_supported() {
 #[test]
 fn unknown_classes_are_invalid() {
     for (word, at) in [(ALLOC, 40), (ioctl_word(NV_ESC_RM_ALLOC, 32), 28)] {
-        let memory = Memory::default().with(ARGUMENT, &alloc(0xb2cc, 0x1000));
+        let memory = Memory::default().with(ARGUMENT, &alloc(0x0f, 0x1000));
         let what = What::Unknown {
             family: Family::Alloc,
-            id: 0xb2cc,
-            name: Some("MAXWELL_PROFILER_DEVICE"),
+            id: 0x0f,
+            name: Some("FABRIC_MANAGER_SESSION"),
         };
         let answer = Answer::Status {
             at,
@@ -694,6 +702,45 @@ fn unknown_classes_are_invalid() {
     assert_eq!(
         refusal(Node::Gpu(0), ioctl_word(NV_ESC_RM_ALLOC_MEMORY, 56), memory),
         Refusal { what, answer }
+    );
+}
+
+#[test]
+fn what_the_sandbox_was_not_given_is_as_if_it_were_unknown() {
+    let version = "580.142".parse().expect("a version");
+    let abi = Abi::of_release(&version, Capabilities::default()).expect("tables");
+    let refused = |memory: Memory, word| {
+        let mut planner = Planner::new(abi, Node::Control, word, ARGUMENT).expect("a known ioctl");
+        let Ok(Step::Fetch(argument)) = planner.step(&[]) else {
+            panic!("the argument was not asked for");
+        };
+        let payload = memory.read(argument).expect("the argument");
+        planner.step(payload).expect_err("a refusal")
+    };
+
+    let memory = Memory::default().with(ARGUMENT, &control(0x2080_0122, 0x1000, 48));
+    let registers = refused(memory, CONTROL);
+    let expected = Answer::Status {
+        at: 28,
+        status: NV_ERR_NOT_SUPPORTED,
+    };
+    assert_eq!(registers.answer, expected);
+    assert_eq!(
+        registers.what.to_string(),
+        "control command 0x20800122 (NV2080_CTRL_CMD_GPU_EXEC_REG_OPS) needs a capability that the sandbox lacks: \
+         profiling"
+    );
+
+    let memory = Memory::default().with(ARGUMENT, &alloc(0xb2cc, 0x1000));
+    let device = refused(memory, ALLOC);
+    let expected = Answer::Status {
+        at: 40,
+        status: NV_ERR_INVALID_CLASS,
+    };
+    assert_eq!(device.answer, expected);
+    assert_eq!(
+        device.what.to_string(),
+        "class 0xb2cc (MAXWELL_PROFILER_DEVICE) needs a capability that the sandbox lacks: profiling"
     );
 }
 

@@ -1,14 +1,15 @@
 //! The tables as a whole: every row can be reached, means one thing, and stays within its parameters, whatever these hold.
 
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
-use nvproxy_abi::Abi;
-use nvproxy_abi::UnsupportedVersion;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV_ESC_RM_CONTROL, ioctl_word};
 use nvproxy_abi::plan::{MAXIMUM_PAYLOAD, Plan, Planner, Step};
+use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::refusal::What;
 use nvproxy_abi::table::{Contents, Family, Length, Request};
+use nvproxy_abi::{Abi, NoTables};
 
 const FAMILIES: [Family; 4] = [
     Family::Frontend,
@@ -17,75 +18,98 @@ const FAMILIES: [Family; 4] = [
     Family::Uvm,
 ];
 
+/// The tables of every release, with every capability.
+static RELEASES: LazyLock<Vec<&'static Abi>> = LazyLock::new(|| {
+    let releases = nvproxy_abi::releases();
+    let tables = releases.map(|version| Abi::of_release(&version, Capabilities::ALL));
+    tables.collect::<Result<_, _>>().expect("tables")
+});
+
+/// Those of one release.
 fn abi() -> &'static Abi {
-    Abi::for_version(&"580.142".parse().expect("a version")).expect("a supported version")
+    let version = "580.142".parse().expect("a version");
+    let found = RELEASES.iter().find(|abi| abi.version() == version);
+    found.expect("tables of 580.142")
 }
 
-/// Every row of every table, with those for values of a field.
+/// The rows of a family that every program may use.
+fn usable(abi: &Abi, family: Family) -> Vec<&'static Request> {
+    let rows = abi.rows(family);
+    rows.filter(|row| row.reserved.is_none()).collect()
+}
+
+/// A size of parameters that the row accepts.
+fn some_size(row: &Request) -> u32 {
+    if row.size == Request::ANY {
+        72
+    } else {
+        row.size
+    }
+}
+
+/// Every row of every table of every release, with those for values of a field.
 fn all_rows() -> impl Iterator<Item = &'static Request> {
-    FAMILIES
-        .into_iter()
-        .flat_map(|family| abi().rows(family))
+    RELEASES
+        .iter()
+        .flat_map(|abi| FAMILIES.into_iter().flat_map(|family| abi.rows(family)))
         .flat_map(|row| {
             std::iter::once(row).chain(row.variants.iter().flat_map(|variants| variants.rows))
         })
 }
 
 #[test]
-fn the_580_branch_has_tables_and_others_have_not() {
-    for version in ["580.65.06", "580.142", "580.159.04"] {
-        let version = version.parse().expect("a version");
-        assert_eq!(
-            Abi::for_version(&version)
-                .expect("a supported version")
-                .branch(),
-            580
-        );
-    }
-    for text in ["570.195.03", "590.44.01", "535.104.05"] {
+fn only_known_releases_have_tables() {
+    assert_eq!(abi().version().to_string(), "580.142");
+    for text in ["580.159.04", "999.10"] {
         let version = text.parse().expect("a version");
-        let error = Abi::for_version(&version).expect_err("no tables");
-        assert_eq!(error, UnsupportedVersion(version));
-        assert!(
-            error.to_string().contains(text) && error.to_string().contains("580"),
-            "{error}"
-        );
+        let error = Abi::of_release(&version, Capabilities::ALL).expect_err("no tables");
+        assert_eq!(error, NoTables(version));
+        assert!(error.to_string().contains(text), "{error}");
     }
 }
 
 #[test]
 fn every_row_is_found_by_its_id() {
-    for row in abi().rows(Family::Frontend) {
-        let size = if row.size == Request::ANY {
-            72
-        } else {
-            row.size
-        };
-        assert!(
-            std::ptr::eq(abi().frontend(row.id, size).expect("a row"), row),
-            "{}",
-            row.name
-        );
-    }
-    for (family, find) in [
-        (
-            Family::Control,
-            Abi::control as fn(&Abi, u32) -> Option<&'static Request>,
-        ),
-        (Family::Alloc, Abi::class),
-        (Family::Uvm, Abi::uvm),
-    ] {
-        let rows = abi().rows(family);
-        assert!(
-            rows.is_sorted_by(|before, after| before.id < after.id),
-            "{family}"
-        );
-        for row in rows {
+    for abi in RELEASES.iter() {
+        for row in usable(abi, Family::Frontend) {
+            let found = abi.frontend(row.id, some_size(row)).expect("a row");
+            assert!(std::ptr::eq(found, row), "{}", row.name);
+        }
+        for (family, find) in [
+            (
+                Family::Control,
+                Abi::control as fn(&Abi, u32) -> Result<&'static Request, What>,
+            ),
+            (Family::Alloc, Abi::class),
+            (Family::Uvm, Abi::uvm),
+        ] {
+            let rows: Vec<_> = abi.rows(family).collect();
             assert!(
-                std::ptr::eq(find(abi(), row.id).expect("a row"), row),
-                "{}",
-                row.name
+                rows.is_sorted_by(|before, after| before.id < after.id),
+                "{family}"
             );
+            for row in usable(abi, family) {
+                let found = find(abi, row.id).expect("a row");
+                assert!(std::ptr::eq(found, row), "{}", row.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_granted_is_not_there() {
+    let version = abi().version();
+    let none = Abi::of_release(&version, Capabilities::NONE).expect("tables");
+    for family in FAMILIES {
+        for row in usable(none, family) {
+            let refused = match family {
+                Family::Frontend => none.frontend(row.id, some_size(row)),
+                Family::Control => none.control(row.id),
+                Family::Alloc => none.class(row.id),
+                Family::Uvm => none.uvm(row.id),
+            };
+            let refused = refused.expect_err("no capability");
+            assert!(matches!(refused, What::NotGranted { .. }), "{refused}");
         }
     }
 }
@@ -187,7 +211,7 @@ fn variants_describe_the_parameters_of_their_row() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 2);
+    assert_eq!(seen, 3);
 }
 
 /// Numbers that look random and are the same in every run (splitmix64).
@@ -248,12 +272,12 @@ fn feed(numbers: &mut Numbers, node: Node, ioctl: u32) -> Option<(Plan, Vec<u8>)
 /// Makes an argument of NV_ESC_RM_CONTROL or NV_ESC_RM_ALLOC name a row that exists, and its size.
 fn aim(numbers: &mut Numbers, ioctl: u32, argument: &mut [u8]) {
     if ioctl == ioctl_word(NV_ESC_RM_CONTROL, 32) {
-        let rows = abi().rows(Family::Control);
+        let rows = usable(abi(), Family::Control);
         let row = &rows[numbers.below(rows.len())];
         argument[8..12].copy_from_slice(&row.id.to_le_bytes());
-        argument[24..28].copy_from_slice(&row.size.to_le_bytes());
+        argument[24..28].copy_from_slice(&some_size(row).to_le_bytes());
     } else if ioctl == ioctl_word(NV_ESC_RM_ALLOC, 48) {
-        let rows = abi().rows(Family::Alloc);
+        let rows = usable(abi(), Family::Alloc);
         argument[12..16].copy_from_slice(&rows[numbers.below(rows.len())].id.to_le_bytes());
     }
 }
@@ -267,7 +291,7 @@ fn whatever_the_bytes_segments_are_in_bounds_and_in_order() {
             0 => (Node::Control, ioctl_word(NV_ESC_RM_CONTROL, 32)),
             1 => (Node::Control, ioctl_word(NV_ESC_RM_ALLOC, 48)),
             2 => {
-                let rows = abi().rows(Family::Frontend);
+                let rows = usable(abi(), Family::Frontend);
                 let row = &rows[numbers.below(rows.len())];
                 let size = if row.size == Request::ANY {
                     numbers.below(1 << 14)
@@ -277,7 +301,7 @@ fn whatever_the_bytes_segments_are_in_bounds_and_in_order() {
                 (Node::Gpu(0), ioctl_word(row.id, size))
             }
             _ => {
-                let rows = abi().rows(Family::Uvm);
+                let rows = usable(abi(), Family::Uvm);
                 (Node::Uvm, rows[numbers.below(rows.len())].id)
             }
         };
@@ -314,7 +338,7 @@ fn whatever_the_bytes_segments_are_in_bounds_and_in_order() {
     // The loop reached nearly every row; serialized and oversized requests take their share.
     let rows: usize = FAMILIES
         .into_iter()
-        .map(|family| abi().rows(family).len())
+        .map(|family| usable(abi(), family).len())
         .sum();
     assert!(planned.len() + 10 > rows, "{} of {rows}", planned.len());
 }

@@ -71,7 +71,7 @@ pub(super) fn allocate(
         return Ok(handle);
     }
     // A class that other GPUs have and this one lacks gets a different answer than one that no GPU has.
-    let known = state.abi.class(request.class).is_some();
+    let known = state.abi.class(request.class).is_ok();
     let class = class(request.class).ok_or(if known {
         NV_ERR_NOT_SUPPORTED
     } else {

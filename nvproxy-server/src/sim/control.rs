@@ -132,7 +132,7 @@ pub(super) fn issue(
         ..
     } = *call;
     state.clients.get(hClient).ok_or(NV_ERR_INVALID_CLIENT)?;
-    let row = state.abi.control(cmd).ok_or(NV_ERR_NOT_SUPPORTED)?;
+    let row = state.abi.control(cmd).map_err(|_| NV_ERR_NOT_SUPPORTED)?;
     if (params == 0) != (paramsSize == 0) || !row.accepts(paramsSize) {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }

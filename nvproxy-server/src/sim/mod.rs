@@ -52,11 +52,16 @@ use self::description::Description;
 use self::state::Shared;
 use crate::host::{DeviceFile, Host, OpenFlags, Opened};
 
+/// The branch whose structures it reads and writes.
+const BRANCH: u16 = 580;
+
 /// What is simulated.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// The release of the driver.
+    /// The release that the driver says it is.
     pub version: DriverVersion,
+    /// The tables by which it reads requests.
+    pub abi: &'static Abi,
     /// The minor numbers of the GPUs, in order of their instances.
     pub gpus: Vec<u8>,
     /// Bytes of memory of each GPU.
@@ -67,9 +72,10 @@ pub struct Configuration {
 
 impl Configuration {
     /// GPUs of 80 GiB with the given minor numbers, on which UVM_REGISTER_GPU takes as long as it did on an H100.
-    pub fn new(version: DriverVersion, gpus: Vec<u8>) -> Configuration {
+    pub fn new(version: DriverVersion, abi: &'static Abi, gpus: Vec<u8>) -> Configuration {
         Configuration {
             version,
+            abi,
             gpus,
             memory: 80 << 30,
             register_gpu: Duration::from_millis(190),
@@ -88,12 +94,16 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Sets up a driver with nothing open. Fails if there are no request tables for the release
+    /// Sets up a driver with nothing open. Fails if the release is not one that it imitates
     /// ([`io::ErrorKind::Unsupported`]) or if `/proc` is not there, through which descriptors are opened anew.
     pub fn new(configuration: Configuration) -> io::Result<Simulator> {
-        let abi = Abi::for_version(&configuration.version);
-        let abi = abi.map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?;
-        let shared = Arc::new(Shared::new(configuration, abi)?);
+        let version = configuration.version;
+        if version.branch() != BRANCH {
+            let reason =
+                format!("it imitates releases of the {BRANCH} branch, and {version} is none");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+        }
+        let shared = Arc::new(Shared::new(configuration)?);
         Ok(Simulator { shared })
     }
 }

@@ -55,10 +55,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub fn new(configuration: &Configuration, abi: &'static Abi) -> State {
+    pub fn new(configuration: &Configuration) -> State {
         let gpus = configuration.gpus.iter().enumerate();
         State {
-            abi,
+            abi: configuration.abi,
             version: configuration.version.to_string(),
             gpus: gpus
                 .map(|(instance, minor)| Gpu::new(instance, *minor, configuration.memory))
@@ -130,8 +130,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(configuration: Configuration, abi: &'static Abi) -> Result<Shared, Errno> {
-        let state = Mutex::new(State::new(&configuration, abi));
+    pub fn new(configuration: Configuration) -> Result<Shared, Errno> {
+        let state = Mutex::new(State::new(&configuration));
         Ok(Shared {
             own_descriptors: OwnDescriptors::open()?,
             state,

@@ -193,7 +193,7 @@ pub(super) fn issue(
         std::thread::sleep(shared.configuration.register_gpu);
     }
     let mut state = shared.state();
-    let row = state.abi.uvm(number).ok_or(Errno::EINVAL)?;
+    let row = state.abi.uvm(number).map_err(|_| Errno::EINVAL)?;
     let mut request = Request {
         state: &mut state,
         file,

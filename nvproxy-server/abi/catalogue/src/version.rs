@@ -27,9 +27,28 @@ impl fmt::Display for InvalidVersion {
 impl std::error::Error for InvalidVersion {}
 
 impl DriverVersion {
+    /// A release of which the numbers are known to be of the right lengths.
+    pub const fn new(branch: u16, minor: u16, patch: Option<u8>) -> DriverVersion {
+        DriverVersion {
+            branch,
+            minor,
+            patch,
+        }
+    }
+
     /// The branch, as in 580.
-    pub fn branch(&self) -> u16 {
+    pub const fn branch(&self) -> u16 {
         self.branch
+    }
+
+    /// The second number, as 159 in 580.159.04.
+    pub const fn minor(&self) -> u16 {
+        self.minor
+    }
+
+    /// The third number, where there is one.
+    pub const fn patch(&self) -> Option<u8> {
+        self.patch
     }
 }
 

@@ -25,14 +25,15 @@ const INCLUDE_PATHS: [&str; 4] = [
     "kernel-open/common/inc",
 ];
 
-/// Headers all of whose structures are wanted, whether a request is known to use them or not.
+/// Headers all of whose structures are wanted, whether a request is known to use them or not: the driver has no entry
+/// for some control commands that it answers all the same.
 pub fn is_interface_header(name: &str) -> bool {
     name == "nvos.h"
         || name == "nv_escape.h"
         || name == "nv-unix-nvos-params-wrappers.h"
         || name == "uvm_ioctl.h"
         || name == "uvm_linux_ioctl.h"
-        || (name.starts_with("nv-ioctl") && name.ends_with(".h"))
+        || name.ends_with(".h") && (name.starts_with("nv-ioctl") || name.starts_with("ctrl"))
 }
 
 /// The compiler, applied to the tree of one release.

@@ -31,10 +31,6 @@ impl Random {
     }
 }
 
-fn abi() -> &'static Abi {
-    Abi::for_version(&VERSION.parse().expect("a version")).expect("tables")
-}
-
 /// Plans over the bytes with every buffer behind them random, too, and issues what the planner lets through.
 fn issue(
     file: &Open,

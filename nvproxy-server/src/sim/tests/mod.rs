@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -21,6 +21,7 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::plan::{Planner, Step};
+use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::status::*;
 use nvproxy_abi::structs::class::*;
 use nvproxy_abi::structs::frontend::*;
@@ -30,6 +31,17 @@ use super::{Configuration, Simulator};
 use crate::host::{Call, DeviceFile, Host, OpenFlags};
 
 const VERSION: &str = "580.159.04";
+/// The release whose tables serve that one.
+const TABLES: &str = "580.142";
+
+static ABI: LazyLock<&'static Abi> = LazyLock::new(|| {
+    let version = TABLES.parse().expect("a version");
+    Abi::of_release(&version, Capabilities::ALL).expect("tables")
+});
+
+fn abi() -> &'static Abi {
+    &ABI
+}
 /// Where the argument is in the memory of the pretended task.
 const ARGUMENT: u64 = 0x1000;
 /// Bytes of memory of a GPU.
@@ -37,7 +49,8 @@ const MEMORY: u64 = 16 << 20;
 
 /// A driver with GPUs that have the minor numbers 0 and 3.
 fn driver() -> Simulator {
-    let mut configuration = Configuration::new(VERSION.parse().expect("a version"), vec![0, 3]);
+    let mut configuration =
+        Configuration::new(VERSION.parse().expect("a version"), abi(), vec![0, 3]);
     configuration.memory = MEMORY;
     configuration.register_gpu = Duration::ZERO;
     Simulator::new(configuration).expect("a simulator")
@@ -81,8 +94,8 @@ impl Open {
         argument: &mut [u8],
         memory: &mut TaskMemory,
     ) -> Result<i32, Errno> {
-        let abi = Abi::for_version(&VERSION.parse().expect("a version")).expect("tables");
-        let mut planner = Planner::new(abi, self.node, request, ARGUMENT).expect("a known request");
+        let mut planner =
+            Planner::new(abi(), self.node, request, ARGUMENT).expect("a known request");
         let mut payload: Vec<u8> = Vec::new();
         let mut fetched = Vec::new();
         while let Step::Fetch(fetch) = planner.step(&payload).expect("a well-formed request") {

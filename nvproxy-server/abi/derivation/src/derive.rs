@@ -1,0 +1,708 @@
+//! The derivation itself.
+//!
+//! Requests are found by name in each release. A name that a release does not have is no error, since releases come and
+//! go; a name that no release has is one. Errors are collected, so that whoever edits a list sees all of them at once.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
+
+use nvproxy_abi_catalogue::version::DriverVersion;
+use nvproxy_abi_catalogue::{Catalogue, Class, Control, Copy, Count, Privilege, Release};
+
+use crate::parameters::Parameters;
+use crate::policy::{Capability, List};
+use crate::rows::{
+    ByFamily, Contents, Descriptor, Length, Place, Pointer, RefusedFlags, ReleaseTables, Reserved,
+    Row, Tables,
+};
+use crate::rules::{PointerRule, Rule, Rules};
+
+/// The name of rows for commands that the driver's public source does not name.
+pub const UNLISTED: &str = "(not in the public headers)";
+
+/// Bit 15 of a control command: the module hands its parameters to the GPU's firmware as they are (`IsGssLegacyCall`,
+/// src/nvidia/interface/deprecated/rmapi_deprecated_control.c), so that no pointer in them is followed, whatever their size.
+const FIRMWARE_COMMAND: u32 = 1 << 15;
+
+/// Makes the tables, or says everything that is wrong.
+pub fn derive(
+    catalogue: &Catalogue,
+    rules: &Rules,
+    policies: &[(Capability, List)],
+) -> Result<Tables, Vec<String>> {
+    let mut derivation = Derivation {
+        rules: ByFamily {
+            frontend: by_name(&rules.frontend),
+            control: by_name(&rules.control),
+            class: by_name(&rules.class),
+            uvm: by_name(&rules.uvm),
+        },
+        blocking: rules,
+        used: HashSet::new(),
+        errors: BTreeMap::new(),
+        pool: Pool::default(),
+    };
+    let allowed = Allowed::new(policies);
+    let mut found = HashSet::new();
+    let releases = catalogue
+        .releases
+        .iter()
+        .map(|release| derivation.release(release, &allowed, &mut found))
+        .collect();
+    for name in allowed.names() {
+        if !found.contains(name) {
+            let error = format!("the policy names {name}, which no release knows");
+            derivation.errors.insert(error, Vec::new());
+        }
+    }
+    for rule in [&rules.frontend, &rules.control, &rules.class, &rules.uvm]
+        .into_iter()
+        .flatten()
+    {
+        if !derivation.used.contains(rule.name.as_str()) {
+            let error = format!("the rule for {} is used by no release", rule.name);
+            derivation.errors.insert(error, Vec::new());
+        }
+    }
+    if !derivation.errors.is_empty() {
+        return Err(derivation.errors.into_iter().map(describe).collect());
+    }
+    Ok(Tables {
+        names: names(catalogue, &derivation.pool.rows),
+        rows: derivation.pool.rows,
+        releases,
+    })
+}
+
+/// An error in a sentence.
+fn describe((error, releases): (String, Vec<DriverVersion>)) -> String {
+    match releases.as_slice() {
+        [] => error,
+        [only] => format!("{error} (driver {only})"),
+        [first, .., last] => {
+            let count = releases.len();
+            format!("{error} ({count} drivers from {first} to {last})")
+        }
+    }
+}
+
+fn by_name(rules: &[Rule]) -> HashMap<&str, &Rule> {
+    rules
+        .iter()
+        .map(|rule| (rule.name.as_str(), rule))
+        .collect()
+}
+
+/// What the policy allows: each request with the capabilities that allow it.
+struct Allowed<'a> {
+    names: ByFamily<BTreeMap<&'a str, Vec<Capability>>>,
+    unlisted: BTreeMap<u32, (u32, Vec<Capability>)>,
+}
+
+impl<'a> Allowed<'a> {
+    fn new(policies: &'a [(Capability, List)]) -> Allowed<'a> {
+        let mut names: ByFamily<BTreeMap<&str, Vec<Capability>>> = ByFamily::default();
+        let mut unlisted: BTreeMap<u32, (u32, Vec<Capability>)> = BTreeMap::new();
+        let mut sorted: Vec<_> = policies.iter().collect();
+        sorted.sort_by_key(|(capability, _)| *capability);
+        for (capability, list) in sorted {
+            for (family, listed) in [
+                (&mut names.frontend, &list.frontend),
+                (&mut names.control, &list.control),
+                (&mut names.class, &list.class),
+                (&mut names.uvm, &list.uvm),
+            ] {
+                for name in listed {
+                    let capabilities = family.entry(name.as_str()).or_default();
+                    if !capabilities.contains(capability) {
+                        capabilities.push(*capability);
+                    }
+                }
+            }
+            for command in &list.unlisted {
+                let entry = unlisted
+                    .entry(command.command)
+                    .or_insert((command.size, Vec::new()));
+                entry.1.push(*capability);
+            }
+        }
+        Allowed { names, unlisted }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'a str> + '_ {
+        let ByFamily {
+            frontend,
+            control,
+            class,
+            uvm,
+        } = &self.names;
+        [frontend, control, class, uvm]
+            .into_iter()
+            .flat_map(|family| family.keys().copied())
+    }
+}
+
+/// Every distinct row, once.
+#[derive(Default)]
+struct Pool {
+    rows: Vec<Row>,
+    index: HashMap<Row, u16>,
+}
+
+impl Pool {
+    fn add(&mut self, row: Row) -> u16 {
+        if let Some(index) = self.index.get(&row) {
+            return *index;
+        }
+        let index = u16::try_from(self.rows.len()).expect("fewer than 65,536 distinct rows");
+        self.rows.push(row.clone());
+        self.index.insert(row, index);
+        index
+    }
+}
+
+struct Derivation<'a> {
+    rules: ByFamily<HashMap<&'a str, &'a Rule>>,
+    blocking: &'a Rules,
+    /// Names of the rules that were applied.
+    used: HashSet<&'a str>,
+    /// What is wrong, and in which releases; in none, if it is so in general.
+    errors: BTreeMap<String, Vec<DriverVersion>>,
+    pool: Pool,
+}
+
+impl<'a> Derivation<'a> {
+    /// The rows of one release. Names that it knows are added to `found`.
+    fn release<'b>(
+        &mut self,
+        release: &Release,
+        allowed: &Allowed<'b>,
+        found: &mut HashSet<&'b str>,
+    ) -> ReleaseTables {
+        let mut rows: ByFamily<Vec<Row>> = ByFamily::default();
+        for (name, capabilities) in &allowed.names.frontend {
+            let derived = self.frontend(release, name);
+            note(name, capabilities, derived, &mut rows.frontend, found);
+        }
+        let controls = Controls::new(release);
+        for (name, capabilities) in &allowed.names.control {
+            let derived = self.control(release, &controls, name);
+            note(name, capabilities, derived, &mut rows.control, found);
+        }
+        for (command, (size, capabilities)) in &allowed.unlisted {
+            // Where the release has an entry after all, that has to be allowed by its name.
+            if controls.by_id.contains_key(command) {
+                continue;
+            }
+            rows.control.push(Row {
+                id: *command,
+                name: UNLISTED.to_owned(),
+                size: (command & FIRMWARE_COMMAND == 0).then_some(*size),
+                may_block: command & FIRMWARE_COMMAND != 0,
+                capabilities: capabilities.clone(),
+                ..Row::default()
+            });
+        }
+        for (name, capabilities) in &allowed.names.class {
+            let derived = self.class(release, name);
+            note(name, capabilities, derived, &mut rows.class, found);
+        }
+        for (name, capabilities) in &allowed.names.uvm {
+            let derived = self.uvm(release, name);
+            note(name, capabilities, derived, &mut rows.uvm, found);
+        }
+        ReleaseTables {
+            version: release.version,
+            rows: ByFamily {
+                frontend: self.finish(release, rows.frontend),
+                control: self.finish(release, rows.control),
+                class: self.finish(release, rows.class),
+                uvm: self.finish(release, rows.uvm),
+            },
+        }
+    }
+
+    /// Sorts the rows of a family and puts them into the pool.
+    fn finish(&mut self, release: &Release, mut rows: Vec<Row>) -> Vec<u16> {
+        rows.sort_by_key(|row| (row.id, row.size));
+        for pair in rows.windows(2) {
+            if let [first, second] = pair
+                && (first.id, first.size) == (second.id, second.size)
+            {
+                let message = format!("has the number of {} too", second.name);
+                self.error(release, &first.name, &message);
+            }
+        }
+        rows.into_iter().map(|row| self.pool.add(row)).collect()
+    }
+
+    fn frontend(&mut self, release: &Release, name: &str) -> Vec<Row> {
+        let Some(ioctl) = release.frontend.iter().find(|ioctl| &*ioctl.name == name) else {
+            return Vec::new();
+        };
+        let Some(rule) = self.rules.frontend.get(name).copied() else {
+            self.error(
+                release,
+                name,
+                "needs a rule that says which structure it takes",
+            );
+            return Vec::new();
+        };
+        self.used.insert(rule.name.as_str());
+        let base = Row {
+            id: ioctl.number,
+            name: name.to_owned(),
+            may_block: contains(&self.blocking.blocking.frontend, name),
+            ..Row::default()
+        };
+        if rule.structures.is_empty() {
+            return vec![self.without_structure(release, base, rule)];
+        }
+        let mut rows = Vec::new();
+        for structure in &rule.structures {
+            let parameters = Parameters { release, structure };
+            if let Some(size) = parameters.size() {
+                let mut row = base.clone();
+                row.size = (!rule.any_size).then_some(size);
+                row.status = parameters.status().filter(|_| !rule.without_status);
+                self.fill(&mut row, parameters, Some(rule), &[]);
+                rows.push(row);
+            }
+        }
+        rows
+    }
+
+    fn control(&mut self, release: &Release, controls: &Controls<'_>, name: &str) -> Vec<Row> {
+        let rule = self.rules.control.get(name).copied();
+        let entry = controls.by_name.get(name).copied();
+        let base = Row {
+            name: name.to_owned(),
+            may_block: contains(&self.blocking.blocking.control, name),
+            ..Row::default()
+        };
+        if let Some(entry) = entry {
+            let mut row = Row {
+                id: entry.id,
+                reserved: reserved_control(entry),
+                ..base
+            };
+            row.size = Some(entry.size);
+            if let Some(structure) = &entry.structure {
+                let parameters = Parameters { release, structure };
+                self.fill(&mut row, parameters, rule, &entry.copies);
+            }
+            self.mark_used(rule);
+            return vec![row];
+        }
+        // A command that the driver answers without having an entry for it.
+        let Some(rule) = rule else { return Vec::new() };
+        let Some(command) = rule.command else {
+            return Vec::new();
+        };
+        if controls.by_id.contains_key(&command) {
+            self.error(
+                release,
+                name,
+                "has a rule with a number that this release's tables give to another command",
+            );
+        }
+        let mut row = Row {
+            id: command,
+            ..base
+        };
+        match rule.structures.first() {
+            None => vec![self.without_structure(release, row, rule)],
+            Some(structure) => {
+                let parameters = Parameters { release, structure };
+                let Some(size) = parameters.size() else {
+                    return Vec::new();
+                };
+                row.size = Some(size);
+                self.fill(&mut row, parameters, Some(rule), &[]);
+                self.mark_used(Some(rule));
+                vec![row]
+            }
+        }
+    }
+
+    fn class(&mut self, release: &Release, name: &str) -> Vec<Row> {
+        let Some(class) = release.classes.iter().find(|class| &*class.name == name) else {
+            return Vec::new();
+        };
+        let rule = self.rules.class.get(name).copied();
+        let mut row = Row {
+            id: class.id,
+            name: name.to_owned(),
+            size: Some(class.size),
+            may_block: contains(&self.blocking.blocking.class, name),
+            reserved: reserved_class(class),
+            ..Row::default()
+        };
+        if let Some(structure) = &class.structure {
+            self.fill(&mut row, Parameters { release, structure }, rule, &[]);
+        }
+        self.mark_used(rule);
+        vec![row]
+    }
+
+    fn uvm(&mut self, release: &Release, name: &str) -> Vec<Row> {
+        let Some(ioctl) = release.uvm.iter().find(|ioctl| &*ioctl.name == name) else {
+            return Vec::new();
+        };
+        let rule = self.rules.uvm.get(name).copied();
+        let structure = format!("{name}_PARAMS");
+        let parameters = Parameters {
+            release,
+            structure: &structure,
+        };
+        let mut row = Row {
+            id: ioctl.number,
+            name: name.to_owned(),
+            may_block: contains(&self.blocking.blocking.uvm, name),
+            ..Row::default()
+        };
+        match parameters.size() {
+            Some(size) => {
+                row.size = Some(size);
+                row.status = parameters.status();
+                self.fill(&mut row, parameters, rule, &[]);
+                self.mark_used(rule);
+            }
+            None if rule.is_some_and(|rule| rule.structures.is_empty()) => {
+                row.size = Some(0);
+                self.mark_used(rule);
+            }
+            None => self.error(
+                release,
+                name,
+                "has no structure of its name, and no rule says that it takes none",
+            ),
+        }
+        vec![row]
+    }
+
+    /// A row for a request whose parameters nothing is looked for in.
+    fn without_structure(&mut self, release: &Release, mut row: Row, rule: &'a Rule) -> Row {
+        if !rule.any_size {
+            self.error(
+                release,
+                &row.name,
+                "has a rule with neither a structure nor any_size",
+            );
+        }
+        self.mark_used(Some(rule));
+        row.size = None;
+        row
+    }
+
+    /// Adds to `row` what is to be known of the fields of its parameters.
+    fn fill(
+        &mut self,
+        row: &mut Row,
+        parameters: Parameters<'_>,
+        rule: Option<&'a Rule>,
+        copies: &[Copy],
+    ) {
+        row.structure = Some(parameters.structure.to_owned());
+        let release = parameters.release;
+        let mut accounted: HashSet<String> = HashSet::new();
+        if let Some(rule) = rule {
+            accounted.extend(rule.inert.iter().cloned());
+            self.apply(row, parameters, rule, &mut accounted);
+        }
+        for copy in copies {
+            if accounted.insert(copy.pointer.to_string()) {
+                match followed(parameters, copy) {
+                    Ok(pointer) => row.pointers.push(pointer),
+                    Err(problem) => self.error(release, &row.name, &problem),
+                }
+            }
+        }
+        row.pointers.sort_by_key(|pointer| pointer.place.at);
+        // What the driver's own list of buffers leaves out it does not follow, but somebody has to have made sure.
+        if row.reserved.is_none() {
+            for path in parameters.references() {
+                if !accounted.contains(&path) {
+                    self.error(release, &row.name, &format!("has {path}, which looks like a pointer or a descriptor: no rule says what it is"));
+                }
+            }
+        }
+    }
+
+    /// Applies what `rule` says of fields that this release's structure has.
+    fn apply(
+        &mut self,
+        row: &mut Row,
+        parameters: Parameters<'_>,
+        rule: &'a Rule,
+        accounted: &mut HashSet<String>,
+    ) {
+        row.pins |= rule.pins;
+        row.makes_event |= rule.makes_event;
+        for pointer in &rule.pointers {
+            accounted.insert(pointer.field.clone());
+            match ruled(parameters, pointer) {
+                Ok(Some(pointer)) => row.pointers.push(pointer),
+                Ok(None) => {}
+                Err(problem) => self.error(parameters.release, &row.name, &problem),
+            }
+        }
+        for descriptor in &rule.descriptors {
+            accounted.insert(descriptor.field.clone());
+            if let Some((place, _)) = parameters.place(&descriptor.field) {
+                row.descriptors.push(Descriptor {
+                    place,
+                    role: descriptor.role,
+                });
+            }
+        }
+        if let Some(rule) = &rule.set_bits
+            && let Some((place, _)) = parameters.place(&rule.field)
+        {
+            row.set_bits = Some((place, rule.bits));
+        }
+        if let Some(rule) = &rule.refused_flags
+            && let Some((place, _)) = parameters.place(&rule.field)
+        {
+            let (bits, status) = (rule.bits, rule.status.clone());
+            row.refused_flags = Some(RefusedFlags {
+                place,
+                bits,
+                status,
+            });
+        }
+        if let Some(rule) = &rule.variants
+            && let Some((place, _)) = parameters.place(&rule.field)
+        {
+            let variants = rule
+                .classes
+                .iter()
+                .filter_map(|variant| self.variant(row, parameters, variant, accounted));
+            row.variants = Some((place, variants.collect()));
+        }
+    }
+
+    /// The row that holds besides `row` if its parameters name the class of `rule`.
+    fn variant(
+        &mut self,
+        row: &Row,
+        parameters: Parameters<'_>,
+        rule: &'a Rule,
+        accounted: &mut HashSet<String>,
+    ) -> Option<Row> {
+        let release = parameters.release;
+        let class = release
+            .classes
+            .iter()
+            .find(|class| *class.name == *rule.name)?;
+        let mut variant = Row {
+            id: class.id,
+            name: rule.name.clone(),
+            size: row.size,
+            structure: Some(parameters.structure.to_owned()),
+            may_block: rule.pins,
+            ..Row::default()
+        };
+        accounted.extend(rule.inert.iter().cloned());
+        self.apply(&mut variant, parameters, rule, accounted);
+        Some(variant)
+    }
+
+    fn mark_used(&mut self, rule: Option<&'a Rule>) {
+        if let Some(rule) = rule {
+            self.used.insert(rule.name.as_str());
+        }
+    }
+
+    fn error(&mut self, release: &Release, name: &str, problem: &str) {
+        let releases = self.errors.entry(format!("{name}: {problem}")).or_default();
+        releases.push(release.version);
+    }
+}
+
+/// Adds the rows of one name, and notes that a release knows it.
+fn note<'b>(
+    name: &'b str,
+    capabilities: &[Capability],
+    derived: Vec<Row>,
+    rows: &mut Vec<Row>,
+    found: &mut HashSet<&'b str>,
+) {
+    if !derived.is_empty() {
+        found.insert(name);
+    }
+    rows.extend(derived.into_iter().map(|row| Row {
+        capabilities: capabilities.to_vec(),
+        ..row
+    }));
+}
+
+fn contains(names: &[String], name: &str) -> bool {
+    names.iter().any(|listed| listed == name)
+}
+
+/// A release's control commands, by number and by name. One that no header names goes by the name of its function.
+struct Controls<'a> {
+    by_id: HashMap<u32, &'a Rc<Control>>,
+    by_name: HashMap<&'a str, &'a Rc<Control>>,
+}
+
+impl<'a> Controls<'a> {
+    fn new(release: &'a Release) -> Controls<'a> {
+        let controls = &release.controls;
+        Controls {
+            by_id: controls
+                .iter()
+                .map(|control| (control.id, control))
+                .collect(),
+            by_name: controls
+                .iter()
+                .map(|control| (control.name.as_deref().unwrap_or(&control.method), control))
+                .collect(),
+        }
+    }
+}
+
+/// For whom the driver reserves a control command (`rmControlValidateClientPrivilegeAccess` and
+/// `serverControl_ValidateCookie`, src/nvidia/src/kernel/rmapi/control.c, 580.142).
+fn reserved_control(control: &Control) -> Option<Reserved> {
+    if control.is_internal() {
+        return Some(Reserved::Internal);
+    }
+    match control.privilege() {
+        Privilege::NonPrivileged => None,
+        Privilege::Privileged | Privilege::Kernel => Some(Reserved::Privileged),
+    }
+}
+
+/// For whom the driver reserves a class (`_serverAllocValidatePrivilege`, src/nvidia/src/kernel/rmapi/alloc_free.c,
+/// 580.142). Releases before that check exists mark no class.
+fn reserved_class(class: &Class) -> Option<Reserved> {
+    let reserved = ["ALLOC_PRIVILEGED", "ALLOC_KERNEL_PRIVILEGED"];
+    class
+        .flags
+        .iter()
+        .any(|flag| reserved.contains(&&**flag))
+        .then_some(Reserved::Privileged)
+}
+
+/// A 4-byte field that counts something.
+fn counter(parameters: Parameters<'_>, path: &str) -> Result<Place, String> {
+    match parameters.place(path) {
+        Some((place, 4)) => Ok(place),
+        Some((_, size)) => Err(format!(
+            "is counted by {path}, which has {size} bytes instead of 4"
+        )),
+        None => Err(format!("is counted by {path}, which its structure lacks")),
+    }
+}
+
+/// A buffer that the driver's own list says it follows.
+fn followed(parameters: Parameters<'_>, copy: &Copy) -> Result<Pointer, String> {
+    let pointer = &*copy.pointer;
+    let Some((place, 8)) = parameters.place(pointer) else {
+        return Err(format!(
+            "follows {pointer}, which is no 8-byte field of its structure"
+        ));
+    };
+    let scale = copy.element;
+    let length = match &copy.count {
+        Count::Constant(count) => Length::Fixed(count.saturating_mul(scale)),
+        Count::Field(path) => Length::Field {
+            count: counter(parameters, path)?,
+            scale,
+        },
+        Count::Other(text) => {
+            return Err(format!(
+                "follows {pointer}, counted by `{text}`: a rule has to say how long that is"
+            ));
+        }
+    };
+    Ok(Pointer {
+        place,
+        length,
+        contents: Contents::Bytes,
+    })
+}
+
+/// A buffer that a rule speaks of; `None` if this release's structure has no such pointer.
+fn ruled(parameters: Parameters<'_>, rule: &PointerRule) -> Result<Option<Pointer>, String> {
+    let Some((place, size)) = parameters.place(&rule.field) else {
+        return Ok(None);
+    };
+    if size != 8 {
+        return Err(format!(
+            "has {}, of {size} bytes, which a rule calls a pointer",
+            rule.field
+        ));
+    }
+    let scale = rule.element.unwrap_or(1);
+    let length = match (rule.bytes, &rule.count, &rule.side, &rule.class) {
+        (Some(bytes), None, None, None) => Length::Fixed(bytes),
+        (None, Some(count), None, None) => Length::Field {
+            count: counter(parameters, count)?,
+            scale,
+        },
+        (None, None, Some(side), None) => Length::Square {
+            side: counter(parameters, side)?,
+            scale,
+        },
+        (None, None, None, Some(_)) => Length::OfContents,
+        _ => {
+            return Err(format!(
+                "has a rule for {} that says its length twice, or not at all",
+                rule.field
+            ));
+        }
+    };
+    let contents = match (&rule.control, &rule.class) {
+        (Some(command), None) => Contents::Control {
+            command: counter(parameters, command)?,
+        },
+        (None, Some(class)) => Contents::Class {
+            class: counter(parameters, class)?,
+        },
+        _ => Contents::Bytes,
+    };
+    Ok(Some(Pointer {
+        place,
+        length,
+        contents,
+    }))
+}
+
+/// What the latest release that has it calls each request.
+fn names(catalogue: &Catalogue, rows: &[Row]) -> ByFamily<Vec<(u32, String)>> {
+    let mut named: ByFamily<BTreeMap<u32, &str>> = ByFamily::default();
+    for release in &catalogue.releases {
+        named.frontend.extend(
+            release
+                .frontend
+                .iter()
+                .map(|ioctl| (ioctl.number, &*ioctl.name)),
+        );
+        named
+            .uvm
+            .extend(release.uvm.iter().map(|ioctl| (ioctl.number, &*ioctl.name)));
+        named
+            .class
+            .extend(release.classes.iter().map(|class| (class.id, &*class.name)));
+        let controls = release.controls.iter();
+        named
+            .control
+            .extend(controls.filter_map(|control| Some((control.id, control.name.as_deref()?))));
+    }
+    let in_rows: HashSet<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+    let listed = |names: BTreeMap<u32, &str>| {
+        let unnamed = names
+            .into_iter()
+            .filter(|(_, name)| !in_rows.contains(name));
+        unnamed.map(|(id, name)| (id, name.to_owned())).collect()
+    };
+    ByFamily {
+        frontend: listed(named.frontend),
+        control: listed(named.control),
+        class: listed(named.class),
+        uvm: listed(named.uvm),
+    }
+}

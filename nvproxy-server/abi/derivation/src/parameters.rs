@@ -1,0 +1,73 @@
+//! Reading one request's structure: where its fields are, and which of them somebody has to account for.
+
+use nvproxy_abi_catalogue::{Field, Release, Structure};
+
+use crate::rows::Place;
+
+/// The parameters of one request in one release.
+#[derive(Clone, Copy)]
+pub struct Parameters<'a> {
+    pub release: &'a Release,
+    pub structure: &'a str,
+}
+
+impl<'a> Parameters<'a> {
+    /// Bytes, if the release has the structure.
+    pub fn size(&self) -> Option<u32> {
+        self.release
+            .structures
+            .get(self.structure)
+            .map(|structure| structure.size)
+    }
+
+    /// The field at `path` and its length in bytes, if this release's structure has it.
+    pub fn place(&self, path: &str) -> Option<(Place, u32)> {
+        let located = self.release.locate(self.structure, path)?;
+        let at = u16::try_from(located.offset).ok()?;
+        let path = path.to_owned();
+        Some((Place { path, at }, located.size))
+    }
+
+    /// Where the driver writes its NV_STATUS: the field that is called so in every ioctl that has one.
+    pub fn status(&self) -> Option<Place> {
+        ["status", "Status", "rmStatus", "params.status"]
+            .into_iter()
+            .find_map(|path| self.place(path))
+            .filter(|(_, size)| *size == 4)
+            .map(|(place, _)| place)
+    }
+
+    /// Paths of the fields that may refer to something outside the parameters: pointers and descriptor numbers, by their
+    /// types and names. Those in elements of an array have no place of their own; their paths hold `[]`.
+    pub fn references(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if let Some(structure) = self.release.structures.get(self.structure) {
+            self.collect(structure, "", &mut found);
+        }
+        found
+    }
+
+    fn collect(&self, structure: &Structure, prefix: &str, found: &mut Vec<String>) {
+        for field in &structure.fields {
+            let index = if field.elements == 1 { "" } else { "[]" };
+            let path = format!("{prefix}{}{index}", field.path);
+            if is_pointer(field) || is_descriptor(field) {
+                found.push(path);
+            } else if let Some(inner) = self.release.structures.get(&field.type_name) {
+                self.collect(inner, &format!("{path}."), found);
+            }
+        }
+    }
+}
+
+fn is_pointer(field: &Field) -> bool {
+    &*field.type_name == "NvP64" || field.type_name.ends_with('*')
+}
+
+fn is_descriptor(field: &Field) -> bool {
+    let name = field.path.rsplit('.').next().unwrap_or_default();
+    let name = name.to_ascii_lowercase();
+    name == "fd"
+        || name.ends_with("descriptor")
+        || (field.path.ends_with("Fd") || field.path.ends_with("FD") || name.ends_with("_fd"))
+}

@@ -1,0 +1,177 @@
+//! The tables as Rust source, for `nvproxy-abi` to include. Lists that are equal are written once.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use nvproxy_abi_catalogue::version::DriverVersion;
+
+use crate::rows::{ByFamily, Contents, Descriptor, Length, Pointer, Reserved, Role, Row, Tables};
+
+/// Rust source that defines `ROWS`, `RELEASES` and `NAMES`. It expects the names of `nvproxy_abi::table`,
+/// `Capabilities`, `status`, `Release` and `Names` to be in scope.
+pub fn render(tables: &Tables) -> String {
+    let mut source =
+        String::from("// Written by the build script; see the crate nvproxy-abi-derivation.\n");
+    let mut lists: HashMap<&[u16], String> = HashMap::new();
+    for release in &tables.releases {
+        for list in families(&release.rows) {
+            if !lists.contains_key(list.as_slice()) {
+                let name = format!("LIST_{}", lists.len());
+                line(&mut source, &format!("static {name}: &[u16] = &{list:?};"));
+                lists.insert(list, name);
+            }
+        }
+    }
+    line(&mut source, "pub(crate) static RELEASES: &[Release] = &[");
+    for release in &tables.releases {
+        let [frontend, control, class, uvm] =
+            families(&release.rows).map(|list| &lists[list.as_slice()]);
+        let version = version(&release.version);
+        line(
+            &mut source,
+            &format!(
+                "    Release {{ version: {version}, frontend: {frontend}, control: {control}, class: {class}, uvm: {uvm} }},"
+            ),
+        );
+    }
+    line(&mut source, "];");
+    line(&mut source, "pub(crate) static ROWS: &[Request] = &[");
+    for row in &tables.rows {
+        line(&mut source, &format!("    {},", request(row)));
+    }
+    line(&mut source, "];");
+    line(&mut source, "pub(crate) static NAMES: Names = Names {");
+    let ByFamily {
+        frontend,
+        control,
+        class,
+        uvm,
+    } = &tables.names;
+    for (family, names) in [
+        ("frontend", frontend),
+        ("control", control),
+        ("class", class),
+        ("uvm", uvm),
+    ] {
+        line(&mut source, &format!("    {family}: &{names:?},"));
+    }
+    line(&mut source, "};");
+    source
+}
+
+fn line(source: &mut String, text: &str) {
+    source.push_str(text);
+    source.push('\n');
+}
+
+fn families<T>(families: &ByFamily<T>) -> [&T; 4] {
+    [
+        &families.frontend,
+        &families.control,
+        &families.class,
+        &families.uvm,
+    ]
+}
+
+fn version(version: &DriverVersion) -> String {
+    let patch = version
+        .patch()
+        .map_or("None".to_owned(), |patch| format!("Some({patch})"));
+    format!(
+        "DriverVersion::new({}, {}, {patch})",
+        version.branch(),
+        version.minor()
+    )
+}
+
+fn request(row: &Row) -> String {
+    let mut text = format!("Request {{ id: {:#x}, name: {:?}, ", row.id, row.name);
+    let size = row
+        .size
+        .map_or("Request::ANY".to_owned(), |size| size.to_string());
+    let pointers: Vec<String> = row.pointers.iter().map(pointer).collect();
+    let descriptors: Vec<String> = row.descriptors.iter().map(descriptor).collect();
+    let status = optional(row.status.as_ref().map(|place| place.at.to_string()));
+    let set_bits = optional(
+        row.set_bits
+            .as_ref()
+            .map(|(place, bits)| format!("({}, {bits:#x})", place.at)),
+    );
+    let variants = optional(row.variants.as_ref().map(|(place, rows)| {
+        let rows: Vec<String> = rows.iter().map(request).collect();
+        format!(
+            "Variants {{ at: {}, rows: &[{}] }}",
+            place.at,
+            rows.join(", ")
+        )
+    }));
+    let refused = optional(row.refused_flags.as_ref().map(|flags| {
+        let (at, bits, status) = (flags.place.at, flags.bits, &flags.status);
+        format!("RefusedFlags {{ at: {at}, bits: {bits:#x}, status: status::{status} }}")
+    }));
+    let structure = optional(row.structure.as_ref().map(|name| format!("{name:?}")));
+    let reserved = optional(row.reserved.map(|reserved| {
+        let reserved = match reserved {
+            Reserved::Privileged => "Privileged",
+            Reserved::Internal => "Internal",
+        };
+        format!("Reserved::{reserved}")
+    }));
+    let capabilities: u8 = row
+        .capabilities
+        .iter()
+        .map(|capability| 1 << *capability as u8)
+        .sum();
+    let (may_block, pins, makes_event) = (row.may_block, row.pins, row.makes_event);
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "structure: {structure}, size: {size}, pointers: &[{}], descriptors: &[{}], status_at: {status}, \
+         traits: Traits {{ may_block: {may_block}, pins: {pins}, makes_event: {makes_event}, set_bits: {set_bits} }}, \
+         variants: {variants}, refused_flags: {refused}, capabilities: Capabilities::from_bits({capabilities:#b}), \
+         reserved: {reserved} }}",
+        pointers.join(", "),
+        descriptors.join(", "),
+    );
+    text
+}
+
+fn optional(value: Option<String>) -> String {
+    value.map_or("None".to_owned(), |value| format!("Some({value})"))
+}
+
+fn pointer(pointer: &Pointer) -> String {
+    let length = match &pointer.length {
+        Length::Fixed(bytes) => format!("Length::Fixed({bytes})"),
+        Length::Field { count, scale } => {
+            format!("Length::Field {{ at: {}, scale: {scale} }}", count.at)
+        }
+        Length::Square { side, scale } => {
+            format!("Length::Square {{ at: {}, scale: {scale} }}", side.at)
+        }
+        Length::OfContents => "Length::OfContents".to_owned(),
+    };
+    let contents = match &pointer.contents {
+        Contents::Bytes => "Contents::Bytes".to_owned(),
+        Contents::Control { command } => {
+            format!("Contents::Control {{ command_at: {} }}", command.at)
+        }
+        Contents::Class { class } => format!("Contents::Class {{ class_at: {} }}", class.at),
+    };
+    format!(
+        "Pointer {{ at: {}, length: {length}, contents: {contents} }}",
+        pointer.place.at
+    )
+}
+
+fn descriptor(descriptor: &Descriptor) -> String {
+    let role = match descriptor.role {
+        Role::Command => "Command",
+        Role::Mapping => "Mapping",
+        Role::Capability => "Capability",
+    };
+    format!(
+        "Descriptor {{ at: {}, role: Role::{role} }}",
+        descriptor.place.at
+    )
+}

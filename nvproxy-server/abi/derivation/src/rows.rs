@@ -1,0 +1,117 @@
+//! What is derived: the rows, and which of them each release has.
+
+use nvproxy_abi_catalogue::version::DriverVersion;
+
+use crate::policy::Capability;
+
+/// The tables of all releases.
+#[derive(Debug)]
+pub struct Tables {
+    /// Every distinct row, of all families and releases.
+    pub rows: Vec<Row>,
+    /// Sorted by version.
+    pub releases: Vec<ReleaseTables>,
+    /// What some release calls a request, for those that no row names: by family, sorted by id.
+    pub names: ByFamily<Vec<(u32, String)>>,
+}
+
+/// The rows of one release, as indices into [`Tables::rows`].
+#[derive(Debug)]
+pub struct ReleaseTables {
+    pub version: DriverVersion,
+    /// Sorted by id, then by size.
+    pub rows: ByFamily<Vec<u16>>,
+}
+
+/// One thing for each family of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ByFamily<T> {
+    pub frontend: T,
+    pub control: T,
+    pub class: T,
+    pub uvm: T,
+}
+
+/// One request, as `nvproxy_abi::table::Request` describes it. Offsets are bytes into its parameters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Row {
+    pub id: u32,
+    pub name: String,
+    /// `None` where the driver takes several sizes.
+    pub size: Option<u32>,
+    /// The structure of its parameters, for whoever wants to check the offsets.
+    pub structure: Option<String>,
+    pub pointers: Vec<Pointer>,
+    pub descriptors: Vec<Descriptor>,
+    pub status: Option<Place>,
+    pub may_block: bool,
+    pub pins: bool,
+    pub makes_event: bool,
+    pub set_bits: Option<(Place, u64)>,
+    pub variants: Option<(Place, Vec<Row>)>,
+    pub refused_flags: Option<RefusedFlags>,
+    /// Sorted, each once.
+    pub capabilities: Vec<Capability>,
+    pub reserved: Option<Reserved>,
+}
+
+/// A field of a row's structure.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Its path in the structure, as in `params.fd`.
+    pub path: String,
+    pub at: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pointer {
+    pub place: Place,
+    pub length: Length,
+    pub contents: Contents,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Length {
+    Fixed(u32),
+    Field { count: Place, scale: u32 },
+    Square { side: Place, scale: u32 },
+    OfContents,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Contents {
+    Bytes,
+    Control { command: Place },
+    Class { class: Place },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Descriptor {
+    pub place: Place,
+    pub role: Role,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Command,
+    Mapping,
+    Capability,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RefusedFlags {
+    pub place: Place,
+    pub bits: u32,
+    /// The name of an NV_STATUS.
+    pub status: String,
+}
+
+/// For whom the driver reserves a request, by its own tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reserved {
+    /// Clients with administrator's rights, or in the kernel.
+    Privileged,
+    /// The driver itself.
+    Internal,
+}

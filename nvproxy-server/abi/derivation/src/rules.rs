@@ -1,0 +1,116 @@
+//! What cannot be read off the driver's source: `nvproxy-server/abi/rules.toml`, a list that people keep and review.
+//!
+//! A rule is about one request, by name, and holds for every release that has it. Fields are named by their paths in
+//! the request's structure, never by offset. Where a release's structure lacks a field, what the rule says of it says
+//! nothing about that release.
+
+use serde::Deserialize;
+
+use crate::rows::Role;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    pub frontend: Vec<Rule>,
+    pub control: Vec<Rule>,
+    pub class: Vec<Rule>,
+    pub uvm: Vec<Rule>,
+    /// Requests that can take 200 µs or more.
+    pub blocking: Blocking,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Blocking {
+    pub frontend: Vec<String>,
+    pub control: Vec<String>,
+    pub class: Vec<String>,
+    pub uvm: Vec<String>,
+}
+
+/// What has to be known of one request.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rule {
+    pub name: String,
+    /// Why the rule is as it is, and the place in the driver's source that shows it.
+    pub why: String,
+    /// The structures that it takes, one row each: of a frontend ioctl, which no table of the driver's relates to one,
+    /// and of a control command that has no entry in the driver's tables.
+    pub structures: Vec<String>,
+    /// The number of a control command that has no entry in the driver's tables.
+    pub command: Option<u32>,
+    /// The driver takes its parameters in several sizes.
+    pub any_size: bool,
+    /// Buffers that the driver reads or writes. A pointer named here is not looked for in the driver's own list.
+    pub pointers: Vec<PointerRule>,
+    /// Descriptor numbers.
+    pub descriptors: Vec<DescriptorRule>,
+    /// Fields that look like pointers or descriptors and that the driver does not follow.
+    pub inert: Vec<String>,
+    /// What its structure calls a status is none of the request's.
+    pub without_status: bool,
+    pub pins: bool,
+    pub makes_event: bool,
+    pub set_bits: Option<BitsRule>,
+    pub refused_flags: Option<RefusedFlagsRule>,
+    pub variants: Option<VariantsRule>,
+}
+
+/// How long a buffer is: exactly one of `bytes`, `count` and `side`, except that the parameters of a class are as long
+/// as the class says.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PointerRule {
+    pub field: String,
+    /// That many bytes.
+    pub bytes: Option<u32>,
+    /// As many elements as this 4-byte field says.
+    pub count: Option<String>,
+    /// A square matrix of as many rows and columns as this 4-byte field says.
+    pub side: Option<String>,
+    /// Bytes of an element; one, if nothing is said.
+    pub element: Option<u32>,
+    /// It points to parameters of the control command that this field names.
+    pub control: Option<String>,
+    /// It points to parameters of the class that this field names.
+    pub class: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DescriptorRule {
+    pub field: String,
+    pub role: Role,
+}
+
+/// Bits that are set on the way in and cleared on the way out.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BitsRule {
+    pub field: String,
+    pub bits: u64,
+}
+
+/// Flags with which a request is refused, and the NV_STATUS that it is answered with.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefusedFlagsRule {
+    pub field: String,
+    pub bits: u32,
+    pub status: String,
+}
+
+/// The request is one of several, by the class that a field of it names. Others are refused.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariantsRule {
+    pub field: String,
+    pub classes: Vec<Rule>,
+}
+
+/// Reads the file.
+pub fn parse(text: &str) -> Result<Rules, String> {
+    toml::from_str(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,148 @@
+//! What a sandbox may ask of the driver, as sets of capabilities with the names of `NVIDIA_DRIVER_CAPABILITIES`.
+//!
+//! Which requests each of them allows: the lists in `policy/`, from which the tables are made when this crate is built.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A set of capabilities.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Capabilities(u8);
+
+/// Their names, by the number of their bit.
+const NAMES: [&str; 6] = [
+    "compute",
+    "utility",
+    "graphics",
+    "video",
+    "display",
+    "profiling",
+];
+
+impl Capabilities {
+    /// None of them.
+    pub const NONE: Capabilities = Capabilities(0);
+    /// CUDA and OpenCL.
+    pub const COMPUTE: Capabilities = Capabilities(1);
+    /// nvidia-smi and NVML.
+    pub const UTILITY: Capabilities = Capabilities(1 << 1);
+    /// OpenGL and Vulkan.
+    pub const GRAPHICS: Capabilities = Capabilities(1 << 2);
+    /// Encoding and decoding video.
+    pub const VIDEO: Capabilities = Capabilities(1 << 3);
+    /// Displays.
+    pub const DISPLAY: Capabilities = Capabilities(1 << 4);
+    /// Performance counters.
+    pub const PROFILING: Capabilities = Capabilities(1 << 5);
+    /// All of them.
+    pub const ALL: Capabilities = Capabilities((1 << NAMES.len()) - 1);
+
+    /// The set of the capabilities whose bits are set.
+    pub(crate) const fn from_bits(bits: u8) -> Capabilities {
+        Capabilities(bits)
+    }
+
+    /// Those of both.
+    pub const fn union(self, other: Capabilities) -> Capabilities {
+        Capabilities(self.0 | other.0)
+    }
+
+    /// Whether the two have one in common.
+    pub const fn intersects(self, other: Capabilities) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The names of those in the set.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let bits = self.0;
+        let named = NAMES.iter().enumerate();
+        named.filter_map(move |(bit, name)| (bits & 1 << bit != 0).then_some(*name))
+    }
+}
+
+/// What programs that compute need: [`Capabilities::COMPUTE`] and [`Capabilities::UTILITY`].
+impl Default for Capabilities {
+    fn default() -> Capabilities {
+        Capabilities::COMPUTE.union(Capabilities::UTILITY)
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.names().collect();
+        formatter.write_str(&names.join(","))
+    }
+}
+
+/// A name in a list of capabilities that is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownCapability(String);
+
+impl fmt::Display for UnknownCapability {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, names) = (&self.0, NAMES.join(", "));
+        write!(
+            formatter,
+            "there is no capability '{name:.40}': there are {names}, and all"
+        )
+    }
+}
+
+impl std::error::Error for UnknownCapability {}
+
+impl FromStr for Capabilities {
+    type Err = UnknownCapability;
+
+    /// Reads a list of names with commas between them, or `all`.
+    fn from_str(text: &str) -> Result<Capabilities, UnknownCapability> {
+        let mut capabilities = Capabilities::NONE;
+        for name in text.split(',') {
+            let found = NAMES.iter().position(|known| *known == name);
+            capabilities = capabilities.union(match found {
+                Some(bit) => Capabilities(1 << bit),
+                None if name == "all" => Capabilities::ALL,
+                None => return Err(UnknownCapability(name.to_owned())),
+            });
+        }
+        Ok(capabilities)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_and_printed() {
+        assert_eq!("compute,utility".parse(), Ok(Capabilities::default()));
+        assert_eq!(
+            "utility,compute,utility".parse(),
+            Ok(Capabilities::default())
+        );
+        assert_eq!("all".parse(), Ok(Capabilities::ALL));
+        assert_eq!(
+            Capabilities::ALL.to_string(),
+            "compute,utility,graphics,video,display,profiling"
+        );
+        assert_eq!(Capabilities::PROFILING.to_string(), "profiling");
+        assert_eq!(Capabilities::NONE.to_string(), "");
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        for text in [
+            "",
+            "Compute",
+            "compute,",
+            "compute utility",
+            "compat32",
+            "ngx",
+        ] {
+            let error = text.parse::<Capabilities>().expect_err("no capability");
+            assert!(
+                error.to_string().contains("there are compute, utility"),
+                "{error}"
+            );
+        }
+    }
+}
