@@ -15,6 +15,9 @@ use crate::error::Error;
 use crate::release;
 use crate::source::Source;
 
+/// A catalogue of one release, encoded.
+type Outcome = Result<Vec<u8>, Error>;
+
 /// Imports these releases, `jobs` at a time, and says one line about each to `progress`.
 pub fn import(
     source: &Source,
@@ -22,8 +25,7 @@ pub fn import(
     jobs: usize,
     progress: impl Fn(&str) + Sync,
 ) -> Result<Vec<Release>, Error> {
-    let results: Vec<Mutex<Option<Result<Vec<u8>, Error>>>> =
-        versions.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<Outcome>>> = versions.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -54,11 +56,7 @@ pub fn import(
     Ok(releases)
 }
 
-fn one(
-    source: &Source,
-    version: DriverVersion,
-    progress: &(impl Fn(&str) + Sync),
-) -> Result<Vec<u8>, Error> {
+fn one(source: &Source, version: DriverVersion, progress: &(impl Fn(&str) + Sync)) -> Outcome {
     let tree = source.extract(&version)?;
     let imported = release::import(&tree, version).map_err(|error| error.within(version))?;
     let release = imported.release;
@@ -70,8 +68,16 @@ fn one(
         release.classes.len(),
         release.structures.len(),
     ));
-    for warning in imported.warnings {
-        progress(&format!("{version}: warning: {warning}"));
+    for (what, commands) in [
+        ("no buffer was found", imported.cases_without_copies),
+        ("the command is not exported", imported.cases_not_exported),
+    ] {
+        if !commands.is_empty() {
+            let commands = commands.join(", ");
+            progress(&format!(
+                "{version}: warning: embeddedParamCopyIn has cases for which {what}: {commands}"
+            ));
+        }
     }
     let releases = vec![release];
     Ok(Catalogue { releases }.encode())

@@ -29,7 +29,7 @@ fn commands(text: &str) -> impl Iterator<Item = (u32, &str)> {
     text.lines().filter_map(|line| {
         let (name, rest) = line.strip_prefix("#define")?.trim_start().split_once(' ')?;
         let (value, comment) = rest.split_once("/* finn: Evaluated from")?;
-        if !comment.contains("_INTERFACE_ID << 8)") || name.ends_with("_MESSAGE_ID") {
+        if !comment.contains("_INTERFACE_ID << 8") || name.ends_with("_MESSAGE_ID") {
             return None;
         }
         let value = value.trim().trim_matches(['(', ')']).trim_end_matches('U');
@@ -61,6 +61,7 @@ mod tests {
         let header = r#"
 #define NV2080_CTRL_CMD_GPU_GET_INFO_V2 (0x20800102U) /* finn: Evaluated from "(FINN_NV20_SUBDEVICE_0_GPU_INTERFACE_ID << 8) | 0x02" */
 #define NV5080_CTRL_CMD_DEFERRED_API (0x50800101) /* finn: Evaluated from "(FINN_NV50_DEFERRED_INTERFACE_ID << 8) | X_MESSAGE_ID" */
+#define NV0050_CTRL_CMD_MEMCOPY           (0x500102U) /* finn: Evaluated from "(FINN_NV_CE_UTILS_UTILS_INTERFACE_ID << 8 | X_MESSAGE_ID)" */
 #define NV2080_CTRL_GPU_GET_INFO_V2_PARAMS_MESSAGE_ID (0x2U)
 #define NV2080_CTRL_GPU_INFO_MAX (0x00000041U) /* finn: Evaluated from "NV2080_CTRL_GPU_INFO_INDEX" */
 #define NV2080_CTRL_OTHER (0x20800103U)
@@ -71,6 +72,7 @@ mod tests {
             [
                 (0x20800102, "NV2080_CTRL_CMD_GPU_GET_INFO_V2"),
                 (0x50800101, "NV5080_CTRL_CMD_DEFERRED_API"),
+                (0x500102, "NV0050_CTRL_CMD_MEMCOPY"),
             ]
         );
     }

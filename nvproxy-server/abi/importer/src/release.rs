@@ -28,7 +28,10 @@ const REVIEWED: [&str; 1] = ["NV402C_CTRL_CMD_I2C_TRANSACTION"];
 #[derive(Debug)]
 pub struct Imported {
     pub release: Release,
-    pub warnings: Vec<String>,
+    /// Commands that `embeddedParamCopyIn` knows without any buffer that was found.
+    pub cases_without_copies: Vec<String>,
+    /// Commands that `embeddedParamCopyIn` knows but that the driver does not export, so that no request reaches them.
+    pub cases_not_exported: Vec<String>,
 }
 
 /// Derives a release from its source.
@@ -44,10 +47,9 @@ pub fn import(tree: &Tree, version: DriverVersion) -> Result<Imported, Error> {
     };
     let expressions = text.expressions();
     let debug_information = compiler.debug_information(&text.flag_definitions(), &expressions)?;
-    let mut assembly = Assembly {
+    let assembly = Assembly {
         layout: Layout::read(&debug_information)?,
         expressions: expressions.into_iter().zip(0..).collect(),
-        warnings: Vec::new(),
     };
     let controls = assembly.controls(&text)?;
     let classes = assembly.classes(&text.classes)?;
@@ -59,21 +61,27 @@ pub fn import(tree: &Tree, version: DriverVersion) -> Result<Imported, Error> {
                 .iter()
                 .filter_map(|class| class.structure.as_deref()),
         );
-    let mut release = Release {
-        version,
-        frontend: assembly.ioctls(text.frontend())?,
-        uvm: assembly.ioctls(text.uvm())?,
-        structures: assembly
-            .layout
-            .structures(parameters, is_interface_header)?,
-        controls: Vec::new(),
-        classes,
+    let mut imported = Imported {
+        release: Release {
+            version,
+            frontend: assembly.ioctls(text.frontend())?,
+            uvm: assembly.ioctls(text.uvm())?,
+            structures: assembly
+                .layout
+                .structures(parameters, is_interface_header)?,
+            controls: Vec::new(),
+            classes,
+        },
+        cases_without_copies: Vec::new(),
+        cases_not_exported: Vec::new(),
     };
-    release.controls = assembly.with_copies(controls, &text.cases, &release)?;
-    Ok(Imported {
-        release,
-        warnings: assembly.warnings,
-    })
+    let mut controls = controls
+        .into_iter()
+        .map(|control| (control.id, control))
+        .collect();
+    assembly.copies(&mut controls, &text.cases, &mut imported)?;
+    imported.release.controls = controls.into_values().map(Rc::new).collect();
+    Ok(imported)
 }
 
 /// What was read as text.
@@ -150,7 +158,6 @@ struct Assembly {
     layout: Layout,
     /// The place of each expression among those asked for.
     expressions: BTreeMap<String, usize>,
-    warnings: Vec<String>,
 }
 
 impl Assembly {
@@ -250,38 +257,30 @@ impl Assembly {
         Ok(classes.into_values().collect())
     }
 
-    /// The commands with the nested buffers that the switch has for them.
-    fn with_copies(
-        &mut self,
-        controls: Vec<Control>,
+    /// Gives the commands the nested buffers that the switch has for them.
+    fn copies(
+        &self,
+        controls: &mut BTreeMap<u32, Control>,
         cases: &[Case],
-        release: &Release,
-    ) -> Result<Vec<Rc<Control>>, Error> {
-        let mut controls: BTreeMap<u32, Control> = controls
-            .into_iter()
-            .map(|control| (control.id, control))
-            .collect();
+        imported: &mut Imported,
+    ) -> Result<(), Error> {
         for case in cases {
             for command in &case.commands {
                 if case.copies.is_empty() && !REVIEWED.contains(&command.as_str()) {
-                    self.warnings.push(format!(
-                        "embeddedParamCopyIn has a case {command}, but no buffer was found under it"
-                    ));
+                    imported.cases_without_copies.push(command.clone());
                 }
                 let Some(control) = controls.get_mut(&self.value(command)?) else {
-                    self.warnings.push(format!(
-                        "embeddedParamCopyIn has a case {command}, but the driver does not export that command"
-                    ));
+                    imported.cases_not_exported.push(command.clone());
                     continue;
                 };
                 let copies = case.copies.iter();
                 control.copies = copies
-                    .map(|copy| self.copy(copy, control, release))
+                    .map(|copy| self.copy(copy, control, &imported.release))
                     .collect::<Result<Vec<Copy>, Error>>()
                     .map_err(|error| error.within(command))?;
             }
         }
-        Ok(controls.into_values().map(Rc::new).collect())
+        Ok(())
     }
 
     fn copy(&self, copy: &CaseCopy, control: &Control, release: &Release) -> Result<Copy, Error> {

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::time::Instant;
 use std::{env, thread};
@@ -211,7 +212,7 @@ fn the_compiler_agrees_with_every_size_offset_and_number() {
             })
             .collect();
         for worker in workers {
-            totals.add(worker.join().expect("a worker found a difference"));
+            totals.add(worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
         }
     });
     say(&format!("{totals:?} in {} s", start.elapsed().as_secs()));
