@@ -82,7 +82,7 @@ pub fn statuses(_: &[String]) -> Outcome {
     );
     say(
         "class that this GPU lacks",
-        client.memory(DEVICE, MEMORY, NV01_MEMORY_VIRTUAL, MIB),
+        client.memory(DEVICE, MEMORY, TURING_USERMODE_A, MIB),
     );
     say("no bytes", gpu.allocate(MEMORY, 0));
     say("allocated", gpu.allocate(MEMORY, MIB));
