@@ -1,0 +1,163 @@
+//! Releases of the driver: what is said of them, which of them are served, and what a sandbox may ask of one.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use userland_tests::{Ended, finish, guest_with, ringfence_program, ringfence_run};
+
+/// `ringfence ARGUMENTS…`
+fn ringfence(arguments: &[&str]) -> Ended {
+    let mut command = Command::new(ringfence_program());
+    finish(command.args(arguments).stdin(Stdio::null()))
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let ended = ringfence(arguments);
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
+    serde_json::from_str(&ended.stdout).expect("JSON")
+}
+
+/// What changed about a structure between two releases.
+fn changes<'a>(differences: &'a Value, structure: &str) -> Option<&'a Value> {
+    let changes = differences["structures"].as_array().expect("a list");
+    changes.iter().find(|change| change["name"] == structure)
+}
+
+#[test]
+fn every_release_of_the_drivers_source_is_listed() {
+    let versions = ringfence(&["nvproxy", "list-supported-drivers"]);
+    let versions: Vec<&str> = versions.stdout.lines().collect();
+    assert_eq!(versions.len(), 193);
+    assert_eq!(versions.first(), Some(&"515.43.04"));
+    assert_eq!(versions.last(), Some(&"595.45.04"));
+    let listed = json(&["drivers", "list", "--json"]);
+    let listed = listed.as_array().expect("a list");
+    let is_exact = |version: &&str| {
+        let entry = listed.iter().find(|entry| entry["version"] == **version);
+        entry.is_some_and(|entry| entry["tables"] == "exact")
+    };
+    assert!(versions.iter().all(|version| is_exact(&version)));
+    let table = ringfence(&["drivers", "list"]).stdout;
+    assert!(table.contains("580.142       580     exact"), "{table}");
+}
+
+#[test]
+fn differences_are_what_changed_and_nothing_else() {
+    let differences = json(&["drivers", "diff", "570.86.15", "580.65.06", "--json"]);
+    let vaspace = changes(&differences, "NV_VASPACE_ALLOCATION_PARAMETERS").expect("a change");
+    assert_eq!(
+        vaspace["details"],
+        serde_json::json!(["bytes: 48 -> 56", "+ pasid (at 48, 4 bytes, NvU32)"])
+    );
+    let mapping = changes(&differences, "NVOS46_PARAMETERS").expect("a change");
+    assert_eq!(
+        mapping["details"],
+        serde_json::json!([
+            "bytes: 56 -> 64",
+            "~ dmaOffset (at 40, 8 bytes, NvU64 -> at 48, 8 bytes, NvU64)",
+            "~ status (at 48, 4 bytes, NvV32 -> at 56, 4 bytes, NvV32)",
+            "+ flags2 (at 36, 4 bytes, NvV32)",
+            "+ kindOverride (at 40, 4 bytes, NvV32)"
+        ])
+    );
+    // These have the same layout in both.
+    for unchanged in [
+        "NVOS54_PARAMETERS",
+        "NVOS64_PARAMETERS",
+        "NVOS47_PARAMETERS",
+    ] {
+        assert_eq!(changes(&differences, unchanged), None);
+    }
+    let same = ringfence(&["drivers", "diff", "580.142", "580.142"]);
+    assert_eq!(
+        same,
+        Ended::printing(
+            "580.142 -> 580.142\n\nrequests: 0 added, 0 removed, 0 changed\n\nstructures: 0 added, 0 removed, 0 changed\n"
+        )
+    );
+}
+
+#[test]
+fn layouts_are_shown() {
+    let layout = "NVOS47_PARAMETERS: 48 bytes\n\
+                  \x20      0       4  hClient    NvHandle\n\
+                  \x20      4       4  hDevice    NvHandle\n\
+                  \x20      8       4  hDma       NvHandle\n\
+                  \x20     12       4  hMemory    NvHandle\n\
+                  \x20     16       4  flags      NvV32\n\
+                  \x20     24       8  dmaOffset  NvU64\n\
+                  \x20     32       8  size       NvU64\n\
+                  \x20     40       4  status     NvV32\n";
+    assert_eq!(
+        ringfence(&["drivers", "show", "580.142", "NVOS47_PARAMETERS"]),
+        Ended::printing(layout)
+    );
+    let by_name = ["drivers", "show", "580.142", "NV_ESC_RM_UNMAP_MEMORY_DMA"];
+    let request = format!(
+        "ioctl 0x58 NV_ESC_RM_UNMAP_MEMORY_DMA: parameters of 48 bytes\n\
+         capabilities that allow it: graphics, video\n\n{layout}"
+    );
+    assert_eq!(ringfence(&by_name), Ended::printing(&request));
+    let missing = "ringfence: driver 580.142 has no request or structure 'NVOS99': ringfence drivers show 580.142 \
+                   lists its requests";
+    assert_eq!(
+        ringfence(&["drivers", "show", "580.142", "NVOS99"]),
+        Ended::failing(125, missing)
+    );
+}
+
+#[test]
+fn what_is_no_version_is_refused() {
+    let digits = "9".repeat(4096);
+    for (text, shown) in [
+        ("999.1", "999.1"),
+        ("580", "580"),
+        ("abc", "abc"),
+        ("", ""),
+        (&digits, &digits[..40]),
+    ] {
+        let line = format!(
+            "ringfence: '{shown}': not a driver version: expected digits as in 580.142 or 580.159.04"
+        );
+        let expected = Ended::failing(125, &line);
+        assert_eq!(ringfence(&["drivers", "show", text]), expected);
+        assert_eq!(ringfence(&["drivers", "diff", "580.142", text]), expected);
+        let run = finish(ringfence_run(&["--driver-abi", text]).arg("true"));
+        assert_eq!(run, expected);
+    }
+}
+
+#[test]
+fn a_release_of_an_unknown_branch_is_refused() {
+    let refused = "ringfence: the tables do not have NVIDIA driver 999.10, and no release of the 999 branch: the nearest \
+                   that they have is 595.45.04; --driver-abi 595.45.04 treats the driver as that one";
+    let run = finish(ringfence_run(&["--driver-abi", "999.10"]).arg("true"));
+    assert_eq!(run, Ended::failing(125, refused));
+}
+
+#[test]
+fn a_release_that_is_inferred_is_served_with_one_warning() {
+    let run = finish(ringfence_run(&["--driver-abi", "580.159.04"]).arg("true"));
+    let warning = " WARN the tables do not have NVIDIA driver 580.159.04: using those of 580.142, since 580.126.18, \
+                   580.126.20 and 580.142 agree in everything that is allowed";
+    assert_eq!(run, Ended::failing(0, warning));
+}
+
+#[test]
+fn a_sandbox_gets_what_its_capabilities_allow() {
+    let walk = |capabilities: &str| {
+        finish(&mut guest_with(
+            &["--driver-capabilities", capabilities],
+            &["walk"],
+        ))
+    };
+    assert_eq!(walk("compute").status, 0);
+    assert_eq!(walk("all").status, 0);
+    let refused = walk("utility");
+    assert_eq!(refused.status, 1);
+    assert_eq!(
+        refused.stderr,
+        " WARN nvproxy: class 0x40 (NV01_MEMORY_LOCAL_USER) needs a capability that the sandbox lacks: compute\n\
+         guest: walk: NV_ERR_INVALID_CLASS\n"
+    );
+}
