@@ -1,0 +1,243 @@
+//! What is derived from small catalogues, and what is refused.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use nvproxy_abi_catalogue::version::DriverVersion;
+use nvproxy_abi_catalogue::{Catalogue, Control, Copy, Count, Field, Ioctl, Release, Structure};
+use nvproxy_abi_derivation::derive;
+use nvproxy_abi_derivation::policy::{self, Capability, List};
+use nvproxy_abi_derivation::rows::{Contents, Length, Reserved, Row, Tables};
+use nvproxy_abi_derivation::rules;
+
+const NO_RULES: &str = "frontend = []\ncontrol = []\nclass = []\nuvm = []\n[blocking]\n";
+
+fn field(path: &str, offset: u32, size: u32, type_name: &str) -> Field {
+    Field {
+        path: path.into(),
+        offset,
+        size,
+        type_name: type_name.into(),
+        elements: 1,
+        bit_field: None,
+    }
+}
+
+/// A command whose parameters are a count and a pointer to as many handles.
+fn control(flags: &[&str]) -> Control {
+    Control {
+        id: 0x2080_0101,
+        name: Some("NV2080_CTRL_CMD_LIST".into()),
+        method: "subdeviceCtrlCmdList".into(),
+        structure: Some("NV2080_CTRL_LIST_PARAMS".into()),
+        size: 16,
+        flags: flags.iter().map(|flag| Rc::from(*flag)).collect(),
+        access_rights: 0,
+        copies: vec![Copy {
+            pointer: "handles".into(),
+            count: Count::Field("count".into()),
+            element: 4,
+            copied_in: true,
+            copied_out: true,
+        }],
+    }
+}
+
+fn release(patch: u8, control: Control) -> Release {
+    let parameters = Structure {
+        size: 16,
+        fields: vec![
+            field("count", 0, 4, "NvU32"),
+            field("handles", 8, 8, "NvP64"),
+        ],
+    };
+    let initialize = Structure {
+        size: 16,
+        fields: vec![
+            field("flags", 0, 8, "NvU64"),
+            field("rmStatus", 8, 4, "NV_STATUS"),
+        ],
+    };
+    Release {
+        version: DriverVersion::new(580, 1, Some(patch)),
+        frontend: Vec::new(),
+        uvm: vec![Rc::new(Ioctl {
+            number: 0x3000_0001,
+            name: "UVM_INITIALIZE".into(),
+        })],
+        controls: vec![Rc::new(control)],
+        classes: Vec::new(),
+        structures: BTreeMap::from([
+            (Rc::from("NV2080_CTRL_LIST_PARAMS"), Rc::new(parameters)),
+            (Rc::from("UVM_INITIALIZE_PARAMS"), Rc::new(initialize)),
+        ]),
+    }
+}
+
+fn catalogue(releases: Vec<Release>) -> Catalogue {
+    Catalogue { releases }
+}
+
+fn compute(text: &str) -> (Capability, List) {
+    (Capability::Compute, policy::parse(text).expect("a list"))
+}
+
+fn derived(
+    catalogue: &Catalogue,
+    rules: &str,
+    policies: &[(Capability, List)],
+) -> Result<Tables, Vec<String>> {
+    derive(catalogue, &rules::parse(rules).expect("rules"), policies)
+}
+
+fn only_row(tables: &Tables) -> &Row {
+    match tables.rows.as_slice() {
+        [row] => row,
+        rows => panic!("not one row: {rows:?}"),
+    }
+}
+
+#[test]
+fn a_command_is_derived_with_its_buffers() {
+    let catalogue = catalogue(vec![release(1, control(&["NON_PRIVILEGED"]))]);
+    let tables = derived(
+        &catalogue,
+        NO_RULES,
+        &[compute("control = ['NV2080_CTRL_CMD_LIST']")],
+    )
+    .expect("tables");
+    let row = only_row(&tables);
+    assert_eq!(
+        (row.id, row.size, row.reserved),
+        (0x2080_0101, Some(16), None)
+    );
+    let [pointer] = row.pointers.as_slice() else {
+        panic!("{row:?}");
+    };
+    assert_eq!(pointer.place.at, 8);
+    let Length::Field { count, scale: 4 } = &pointer.length else {
+        panic!("{pointer:?}");
+    };
+    assert_eq!((count.at, &pointer.contents), (0, &Contents::Bytes));
+}
+
+#[test]
+fn releases_that_agree_share_their_rows() {
+    let catalogue = catalogue(vec![
+        release(1, control(&["NON_PRIVILEGED"])),
+        release(2, control(&["NON_PRIVILEGED", "API_LOCK_READONLY"])),
+    ]);
+    let tables = derived(
+        &catalogue,
+        NO_RULES,
+        &[compute("control = ['NV2080_CTRL_CMD_LIST']")],
+    )
+    .expect("tables");
+    only_row(&tables);
+    assert_eq!(tables.releases.len(), 2);
+    assert!(
+        tables
+            .releases
+            .iter()
+            .all(|release| release.rows.control == [0])
+    );
+}
+
+#[test]
+fn what_the_driver_reserves_is_marked() {
+    for (flags, reserved) in [
+        (&["PRIVILEGED"][..], Reserved::Privileged),
+        (&[], Reserved::Privileged),
+        (&["NON_PRIVILEGED", "PRIVILEGED"], Reserved::Privileged),
+        (&["INTERNAL"], Reserved::Internal),
+    ] {
+        let catalogue = catalogue(vec![release(1, control(flags))]);
+        let tables = derived(
+            &catalogue,
+            NO_RULES,
+            &[compute("control = ['NV2080_CTRL_CMD_LIST']")],
+        );
+        assert_eq!(
+            only_row(&tables.expect("tables")).reserved,
+            Some(reserved),
+            "{flags:?}"
+        );
+    }
+}
+
+#[test]
+fn commands_without_an_entry_are_allowed_by_number() {
+    let catalogue = catalogue(vec![release(1, control(&[]))]);
+    let list = "[[unlisted]]\ncommand = 0x20808159\nsize = 332\nneeded_by = 'a test'\n\
+                [[unlisted]]\ncommand = 0x20810110\nsize = 1\nneeded_by = 'a test'\n\
+                [[unlisted]]\ncommand = 0x20800101\nsize = 16\nneeded_by = 'a test'\n";
+    let tables = derived(&catalogue, NO_RULES, &[compute(list)]).expect("tables");
+    let rows: Vec<_> = tables.rows.iter().map(|row| (row.id, row.size)).collect();
+    // The first is the firmware's, which follows no pointers. The last has an entry, and so goes by name or not at all.
+    assert_eq!(rows, [(0x2080_8159, None), (0x2081_0110, Some(1))]);
+}
+
+#[test]
+fn a_uvm_request_takes_the_structure_of_its_name() {
+    let catalogue = catalogue(vec![release(1, control(&[]))]);
+    let rules = "frontend = []\ncontrol = []\nclass = []\n[blocking]\nuvm = ['UVM_INITIALIZE']\n\
+                 [[uvm]]\nname = 'UVM_INITIALIZE'\nset_bits = { field = 'flags', bits = 2 }\n";
+    let tables =
+        derived(&catalogue, rules, &[compute("uvm = ['UVM_INITIALIZE']")]).expect("tables");
+    let row = only_row(&tables);
+    assert_eq!(row.status.as_ref().map(|place| place.at), Some(8));
+    assert_eq!(
+        row.set_bits.as_ref().map(|(place, bits)| (place.at, *bits)),
+        Some((0, 2))
+    );
+    assert!(row.may_block);
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let follows_nothing = Control {
+        copies: Vec::new(),
+        ..control(&["NON_PRIVILEGED"])
+    };
+    let counted_otherwise = Control {
+        copies: vec![Copy {
+            count: Count::Other("pParams->count * 2".into()),
+            ..control(&[]).copies[0].clone()
+        }],
+        ..control(&["NON_PRIVILEGED"])
+    };
+    let allowed = "control = ['NV2080_CTRL_CMD_LIST']";
+    let unused = "frontend = []\nclass = []\nuvm = []\n[blocking]\n[[control]]\nname = 'NV2080_CTRL_CMD_OTHER'\n";
+    for (control, rules, policy, expected) in [
+        (
+            control(&["NON_PRIVILEGED"]),
+            NO_RULES,
+            "control = ['NV2080_CTRL_CMD_LISP']",
+            "the policy names NV2080_CTRL_CMD_LISP, which no release knows",
+        ),
+        (
+            control(&["NON_PRIVILEGED"]),
+            unused,
+            allowed,
+            "the rule for NV2080_CTRL_CMD_OTHER is used by no release",
+        ),
+        (
+            follows_nothing,
+            NO_RULES,
+            allowed,
+            "NV2080_CTRL_CMD_LIST: has handles, which looks like a pointer or a descriptor: no rule says what it is \
+             (driver 580.01.01)",
+        ),
+        (
+            counted_otherwise,
+            NO_RULES,
+            allowed,
+            "NV2080_CTRL_CMD_LIST: follows handles, counted by `pParams->count * 2`: a rule has to say how long that is \
+             (driver 580.01.01)",
+        ),
+    ] {
+        let catalogue = catalogue(vec![release(1, control)]);
+        let errors = derived(&catalogue, rules, &[compute(policy)]).expect_err("an error");
+        assert_eq!(errors, [expected]);
+    }
+}
