@@ -9,6 +9,7 @@ pub mod driver;
 pub mod failure;
 pub mod guest;
 pub mod launch;
+pub mod record;
 pub mod seccomp;
 pub mod sentry;
 mod signals;

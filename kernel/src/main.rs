@@ -11,6 +11,7 @@ use nvproxy_server::process;
 use ringfence::driver::{Choice, Driver, Selection};
 use ringfence::failure::{Failure, SETUP};
 use ringfence::launch;
+use ringfence::record::Output;
 
 /// Run GPU programs that you do not trust.
 ///
@@ -30,6 +31,11 @@ enum Command {
     /// The exit status is the program's own, 128+N if signal N ended it, 125 if the sandbox could not be set up, 126
     /// if the program could not be executed, and 127 if it was not found.
     Run(Run),
+    /// Run a program in a sandbox and record every request that it makes of the driver
+    ///
+    /// The exit status is that of `run`. The file is written when the program has ended; `ringfence replay` issues its
+    /// requests again.
+    Record(Record),
     /// Show in a few seconds, on any machine, what a sandboxed program can do with a GPU
     ///
     /// Runs a small program in a sandbox that enumerates GPUs, allocates and maps memory, waits for an event and frees
@@ -70,6 +76,15 @@ struct Run {
 }
 
 #[derive(Args)]
+struct Record {
+    /// Where to write the recording
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Args)]
 struct Demo {
     /// Which driver the program gets
     #[arg(long, value_enum, default_value = "auto")]
@@ -107,7 +122,8 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match cli.command {
-        Command::Run(arguments) => run(arguments),
+        Command::Run(arguments) => run(arguments, None),
+        Command::Record(arguments) => record(arguments),
         Command::Demo(arguments) => demonstrate(&arguments),
         Command::Doctor { json } => Ok(ringfence::doctor::run(json)),
         Command::DemoGuest => Ok(u8::from(!ringfence::demo::run())),
@@ -122,7 +138,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Run) -> Result<u8, Failure> {
+fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
     log_to(arguments.log.as_deref())?;
     let driver = Driver::choose(arguments.driver, &arguments.gpus)?;
     if arguments.driver == Choice::Auto {
@@ -133,17 +149,24 @@ fn run(arguments: Run) -> Result<u8, Failure> {
         command: arguments.command,
         log: arguments.log,
         stats: arguments.stats,
+        record,
     })
 }
 
+fn record(arguments: Record) -> Result<u8, Failure> {
+    let output = Output::create(&arguments.out)?;
+    run(arguments.run, Some(output))
+}
+
 fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
-    run(Run {
+    let demonstration = Run {
         driver: arguments.driver,
         gpus: Selection::All,
         log: None,
         stats: true,
         command: vec!["/proc/self/exe".into(), "demo-guest".into()],
-    })
+    };
+    run(demonstration, None)
 }
 
 fn serve(arguments: Server) -> Result<u8, Failure> {

@@ -37,17 +37,20 @@ use ringfence_ipc::Socket;
 
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, SETUP};
+use crate::record::Output;
 use crate::sentry::{self, Sandbox};
 use crate::signals;
 
 /// What to run, and how.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     pub driver: Driver,
     /// The program and its arguments.
     pub command: Vec<OsString>,
     pub log: Option<PathBuf>,
     pub stats: bool,
+    /// Where to write a recording of the run.
+    pub record: Option<Output>,
 }
 
 /// Runs `options.command` in a sandbox and returns the exit status to end with.
@@ -84,7 +87,7 @@ fn sentry_process(
     namespaces::mount_proc()?;
     let sandbox = build(options, command, mask)?;
     raise_descriptor_limit().map_err(Failure::setup)?;
-    sentry::run(&options.driver, options.stats, sandbox)
+    sentry::run(options, sandbox)
 }
 
 /// Starts the server and the tasks' first processes.
