@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::process;
+use nvproxy_server::recorded;
 use ringfence::driver::{Choice, Driver, Selection};
 use ringfence::failure::{Failure, SETUP};
 use ringfence::launch;
 use ringfence::record::Output;
+use ringfence::replay;
 
 /// Run GPU programs that you do not trust.
 ///
@@ -36,6 +38,13 @@ enum Command {
     /// The exit status is that of `run`. The file is written when the program has ended; `ringfence replay` issues its
     /// requests again.
     Record(Record),
+    /// Issue the requests of a recording again, from inside a sandbox, and compare every byte
+    ///
+    /// The exit status is 0 if nothing differs, 1 if anything does, and 125 if it could not be replayed.
+    Replay(Replay),
+    /// The program that a replay runs
+    #[command(hide = true)]
+    ReplayGuest(ReplayGuest),
     /// Show in a few seconds, on any machine, what a sandboxed program can do with a GPU
     ///
     /// Runs a small program in a sandbox that enumerates GPUs, allocates and maps memory, waits for an event and frees
@@ -85,6 +94,34 @@ struct Record {
 }
 
 #[derive(Args)]
+struct Replay {
+    /// A file that `ringfence record` made
+    file: PathBuf,
+    /// Which driver answers
+    #[arg(long, value_enum, default_value = "recorded")]
+    driver: replay::Choice,
+    /// Answer as was recorded in this other file, of the same run
+    #[arg(long, hide = true)]
+    answers: Option<PathBuf>,
+    /// Print JSON for programs
+    #[arg(long)]
+    json: bool,
+    /// Write Ringfence's own log to this file instead of warnings to stderr
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+/// The command line of a replay's program, which only the launcher writes.
+#[derive(Args)]
+struct ReplayGuest {
+    #[arg(long)]
+    progress: PathBuf,
+    #[arg(long)]
+    report: PathBuf,
+    file: PathBuf,
+}
+
+#[derive(Args)]
 struct Demo {
     /// Which driver the program gets
     #[arg(long, value_enum, default_value = "auto")]
@@ -102,13 +139,20 @@ struct Server {
     minors: Vec<u8>,
     #[arg(long)]
     log: Option<PathBuf>,
+    #[arg(long, requires_all = ["progress", "report"])]
+    recording: Option<PathBuf>,
+    #[arg(long)]
+    progress: Option<PathBuf>,
+    #[arg(long)]
+    report: Option<PathBuf>,
 }
 
 fn kind(text: &str) -> Result<process::Kind, String> {
     match text {
         "host" => Ok(process::Kind::Host),
         "sim" => Ok(process::Kind::Simulated),
-        _ => Err("neither host nor sim".to_owned()),
+        "recorded" => Ok(process::Kind::Recorded),
+        _ => Err("none of host, sim, recorded".to_owned()),
     }
 }
 
@@ -124,6 +168,12 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(arguments) => run(arguments, None),
         Command::Record(arguments) => record(arguments),
+        Command::Replay(arguments) => issue_again(arguments),
+        Command::ReplayGuest(arguments) => replay::run_guest(&replay::Paths {
+            recording: arguments.file,
+            progress: arguments.progress,
+            report: arguments.report,
+        }),
         Command::Demo(arguments) => demonstrate(&arguments),
         Command::Doctor { json } => Ok(ringfence::doctor::run(json)),
         Command::DemoGuest => Ok(u8::from(!ringfence::demo::run())),
@@ -150,6 +200,18 @@ fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
         log: arguments.log,
         stats: arguments.stats,
         record,
+        replay: None,
+    })
+}
+
+fn issue_again(arguments: Replay) -> Result<u8, Failure> {
+    log_to(arguments.log.as_deref())?;
+    replay::run(&replay::Options {
+        recording: arguments.file,
+        answers: arguments.answers,
+        driver: arguments.driver,
+        json: arguments.json,
+        log: arguments.log,
     })
 }
 
@@ -175,6 +237,14 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
         kind: arguments.driver,
         version: arguments.driver_version,
         gpus: arguments.minors,
+        replay: match (arguments.recording, arguments.progress, arguments.report) {
+            (Some(recording), Some(progress), Some(report)) => Some(recorded::Replay {
+                recording,
+                progress,
+                report,
+            }),
+            _ => None,
+        },
     };
     let control = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
     let control =
