@@ -89,6 +89,9 @@ struct Record {
     /// Where to write the recording
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Do not replace the UUIDs, serial numbers and PCI addresses of this machine
+    #[arg(long)]
+    keep_identifiers: bool,
     #[command(flatten)]
     run: Run,
 }
@@ -216,7 +219,7 @@ fn issue_again(arguments: Replay) -> Result<u8, Failure> {
 }
 
 fn record(arguments: Record) -> Result<u8, Failure> {
-    let output = Output::create(&arguments.out)?;
+    let output = Output::create(&arguments.out, arguments.keep_identifiers)?;
     run(arguments.run, Some(output))
 }
 

@@ -21,11 +21,13 @@ pub struct Output {
     file: File,
     /// The process that made it, and removes what is left of it.
     maker: u32,
+    /// Whether the machine's identifiers stay in the recording.
+    pub keep_identifiers: bool,
 }
 
 impl Output {
     /// Makes the file that becomes `path`.
-    pub fn create(path: &Path) -> Result<Output, Failure> {
+    pub fn create(path: &Path, keep_identifiers: bool) -> Result<Output, Failure> {
         let mut part = OsString::from(path);
         part.push(".part");
         let part = PathBuf::from(part);
@@ -44,6 +46,7 @@ impl Output {
             part,
             file,
             maker: process::id(),
+            keep_identifiers,
         })
     }
 

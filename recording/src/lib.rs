@@ -15,8 +15,10 @@
 
 mod codec;
 mod file;
+pub mod identifiers;
 pub mod layout;
 pub mod report;
+mod scrub;
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::version::DriverVersion;

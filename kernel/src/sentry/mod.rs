@@ -207,7 +207,14 @@ pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
         eprint!("{table}");
     }
     if let (Ok(_), Some(recorder), Some(output)) = (&status, &sentry.recorder, &options.record) {
-        let recording = recorder.finish(driver, &options.command);
+        let recording = recorder
+            .finish(driver, &options.command)
+            .map(|mut recording| {
+                if !output.keep_identifiers {
+                    recording.scrub(abi);
+                }
+                recording
+            });
         recording
             .and_then(|recording| output.write(recording))
             .map_err(|reason| output.failure(&reason))?;
