@@ -119,7 +119,7 @@ impl Recording {
 
     /// Reads what [`Recording::to_bytes`] made.
     pub fn from_bytes(bytes: &[u8]) -> Result<Recording, ReadError> {
-        let body = decompress(unframe(bytes)?)?;
+        let body = decompress(unframe(bytes)?, MAXIMUM_BODY)?;
         let mut decoder = Decoder(&body);
         let header = decode_header(&mut decoder)?;
         let events = decode_events(&mut decoder, &header)?;
@@ -181,14 +181,14 @@ fn unframe(bytes: &[u8]) -> Result<&[u8], ReadError> {
     }
 }
 
-fn decompress(compressed: &[u8]) -> Result<Vec<u8>, ReadError> {
+/// What was compressed, if it is no more than `limit` bytes.
+fn decompress(compressed: &[u8], limit: usize) -> Result<Vec<u8>, ReadError> {
     let mut body = Vec::new();
-    let limit = MAXIMUM_BODY as u64 + 1;
     DeflateDecoder::new(compressed)
-        .take(limit)
+        .take(limit as u64 + 1)
         .read_to_end(&mut body)
         .map_err(|_| ReadError::Malformed("what was compressed"))?;
-    if body.len() > MAXIMUM_BODY {
+    if body.len() > limit {
         return Err(ReadError::Malformed("larger than any"));
     }
     Ok(body)
@@ -196,6 +196,8 @@ fn decompress(compressed: &[u8]) -> Result<Vec<u8>, ReadError> {
 
 fn encode_header(header: &Header, encoder: &mut Encoder) {
     encoder.bytes(header.driver.to_string().as_bytes());
+    encoder.bytes(header.tables.to_string().as_bytes());
+    encoder.bytes(header.capabilities.as_bytes());
     encoder.number(header.command.len() as u64);
     header.command.iter().for_each(|word| encoder.bytes(word));
     encoder.bytes(&header.gpus);
@@ -210,11 +212,11 @@ fn encode_header(header: &Header, encoder: &mut Encoder) {
 
 fn decode_header(decoder: &mut Decoder<'_>) -> Result<Header, ReadError> {
     const CUT: ReadError = ReadError::Malformed("its header");
-    let driver = decoder.bytes().ok_or(CUT)?;
-    let driver = std::str::from_utf8(driver)
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let mut text = || std::str::from_utf8(decoder.bytes()?).ok();
+    let [driver, tables] = [text(), text()].map(|version| version?.parse().ok());
+    let capabilities = text().ok_or(CUT)?.to_owned();
     let driver = driver.ok_or(ReadError::Malformed("the driver's version"))?;
+    let tables = tables.ok_or(ReadError::Malformed("the version of the tables"))?;
     let count = decoder.count().ok_or(CUT)?;
     let command: Option<Vec<Vec<u8>>> = (0..count)
         .map(|_| decoder.bytes().map(<[u8]>::to_vec))
@@ -234,6 +236,8 @@ fn decode_header(decoder: &mut Decoder<'_>) -> Result<Header, ReadError> {
         .filter(|count| *count <= MAXIMUM_DESCRIPTIONS);
     Ok(Header {
         driver,
+        tables,
+        capabilities,
         command,
         gpus,
         scrubbed,
@@ -395,6 +399,8 @@ mod tests {
         Recording {
             header: Header {
                 driver: "580.159.04".parse().unwrap(),
+                tables: "580.142".parse().unwrap(),
+                capabilities: "compute,utility".to_owned(),
                 command: vec![b"vectoradd".to_vec(), b"-n".to_vec()],
                 gpus: vec![0, 1],
                 scrubbed: true,
@@ -502,11 +508,10 @@ mod tests {
 
     #[test]
     fn what_decompresses_to_too_much_is_refused() {
-        let bomb = frame(&vec![0; MAXIMUM_BODY + 1]);
-        assert!(bomb.len() < 1 << 20);
-        assert_eq!(
-            Recording::from_bytes(&bomb),
-            Err(ReadError::Malformed("larger than any"))
-        );
+        let bomb = frame(&[0; 1 << 16]);
+        let compressed = unframe(&bomb).unwrap();
+        let larger = Err(ReadError::Malformed("larger than any"));
+        assert_eq!(decompress(compressed, (1 << 16) - 1), larger);
+        assert_eq!(decompress(compressed, 1 << 16), Ok(vec![0; 1 << 16]));
     }
 }

@@ -22,6 +22,7 @@ mod scrub;
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::version::DriverVersion;
+use nvproxy_abi::{Abi, UnsupportedVersion};
 
 pub use file::{FORMAT, ReadError, TooLarge};
 
@@ -42,6 +43,11 @@ pub struct Recording {
 pub struct Header {
     /// The driver's release.
     pub driver: DriverVersion,
+    /// The release whose tables served it.
+    pub tables: DriverVersion,
+    /// What the program might ask of the driver, as `--driver-capabilities` spells it; empty for everything that the
+    /// tables have.
+    pub capabilities: String,
     /// The program and its arguments.
     pub command: Vec<Vec<u8>>,
     /// The minor numbers of the GPUs that it could use.
@@ -55,6 +61,11 @@ pub struct Header {
 }
 
 impl Header {
+    /// The tables that the requests were made by.
+    pub fn abi(&self) -> Result<&'static Abi, UnsupportedVersion> {
+        Abi::for_version(&self.tables)
+    }
+
     /// How many tasks there were.
     pub fn tasks(&self) -> usize {
         self.threads

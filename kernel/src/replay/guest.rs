@@ -45,7 +45,7 @@ pub struct Paths {
 /// Replays a recording. The status is 0 if it could be replayed, whatever differed.
 pub fn run(paths: &Paths) -> Result<u8, Failure> {
     let recording = super::read(&paths.recording)?;
-    let abi = Abi::for_version(&recording.header.driver).attempt("the driver's tables")?;
+    let abi = recording.header.abi().attempt("the driver's tables")?;
     let progress = OpenOptions::new()
         .read(true)
         .write(true)

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use nix::errno::Errno;
-use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use ringfence_recording::layout::Layout;
 use ringfence_recording::report::{Difference, Line, Side, What};
@@ -171,7 +170,7 @@ impl<'a> Outcome<'a> {
             Some(Event::Request(request)) => {
                 let node = self.nodes.get(request.description as usize);
                 let node = node.copied().unwrap_or(Node::Control);
-                match Abi::for_version(&self.recording.header.driver) {
+                match self.recording.header.abi() {
                     Ok(abi) => Layout::of(abi, node, request.command, &request.before).name,
                     Err(_) => format!("ioctl {:#x}", request.command).into(),
                 }

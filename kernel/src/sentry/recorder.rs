@@ -244,6 +244,8 @@ impl Recorder {
         }
         let header = Header {
             driver: driver.version,
+            tables: driver.version,
+            capabilities: String::new(),
             command: command.iter().map(|word| word.clone().into_vec()).collect(),
             gpus: driver.minors.clone(),
             scrubbed: false,
