@@ -16,20 +16,24 @@ use crate::{Event, Recording, Request, changes};
 
 /// What a UUID is replaced by, but for its last two bytes, which count.
 const STAND_IN_UUID: [u8; 16] = *b"recorded UUID\0\0\0";
-/// What the first bus is replaced by; the others follow.
+/// What comes before the number that the first bus is replaced by.
 const STAND_IN_BUS: u8 = 0xa0;
 /// Ids that are none: an unused entry, NV0000_CTRL_GPU_INVALID_ID, NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS.
 const NO_IDS: [u32; 3] = [0, u32::MAX, 0xffff];
 /// Text shorter than this could occur by chance, and is replaced in its place only.
 const SHORTEST: usize = 6;
 
-/// Numbers and what they are replaced by, in the order in which they were seen.
+/// Numbers and what they are replaced by, from 1, in the order in which they were seen. 0 stays 0: it is also what unused
+/// entries of lists hold.
 #[derive(Default)]
 struct Numbers(BTreeMap<u32, u32>);
 
 impl Numbers {
     fn ordinal(&mut self, number: u32) -> u32 {
-        let next = self.0.len() as u32;
+        if number == 0 {
+            return 0;
+        }
+        let next = self.0.len() as u32 + 1;
         *self.0.entry(number).or_insert(next)
     }
 }
@@ -143,6 +147,7 @@ impl Scrubber {
     fn stand_in_for_part(&mut self, kind: Kind, number: u32) -> u32 {
         match kind {
             Kind::Domain => self.domains.ordinal(number),
+            Kind::Bus if number == 0 => 0,
             Kind::Bus => (u32::from(STAND_IN_BUS) + self.buses.ordinal(number)) & 0xff,
             _ => self.slots.ordinal(number),
         }
@@ -298,7 +303,7 @@ mod tests {
         scrubber.replace_everywhere(&mut bytes);
         let by = uuid_text(STAND_IN_UUID);
         let line = format!(
-            "x{by} GPU-{} 0000000000001 12 0000:A0:00.0 00000000:a0:00",
+            "x{by} GPU-{} 0000000000001 12 0000:A1:00.0 00000000:a1:00",
             by.to_uppercase()
         );
         assert_eq!(bytes, [line.as_bytes(), &[0], &STAND_IN_UUID].concat());
@@ -309,10 +314,11 @@ mod tests {
         let mut scrubber = Scrubber::default();
         let first = scrubber.stand_in_for_id(0x0001_1b03);
         let second = scrubber.stand_in_for_id(0x0001_4f03);
-        assert_eq!((first, second), (0xa000, 0xa100));
-        assert_eq!(scrubber.stand_in_for_part(Kind::Bus, 0x4f), 0xa1);
-        assert_eq!(scrubber.stand_in_for_part(Kind::Domain, 1), 0);
-        assert_eq!(scrubber.stand_in_for_part(Kind::Slot, 3), 0);
+        assert_eq!((first, second), (0x1_a101, 0x1_a201));
+        assert_eq!(scrubber.stand_in_for_part(Kind::Bus, 0x4f), 0xa2);
+        assert_eq!(scrubber.stand_in_for_part(Kind::Domain, 1), 1);
+        assert_eq!(scrubber.stand_in_for_part(Kind::Slot, 3), 1);
+        assert_eq!(scrubber.stand_in_for_id(0x1b00), 0xa100);
         assert_eq!(scrubber.stand_in_for_id(0x0001_1b03), first);
     }
 }
