@@ -118,6 +118,8 @@ struct Replay {
 #[derive(Args)]
 struct ReplayGuest {
     #[arg(long)]
+    translate: bool,
+    #[arg(long)]
     progress: PathBuf,
     #[arg(long)]
     report: PathBuf,
@@ -176,6 +178,7 @@ fn main() -> ExitCode {
             recording: arguments.file,
             progress: arguments.progress,
             report: arguments.report,
+            translate: arguments.translate,
         }),
         Command::Demo(arguments) => demonstrate(&arguments),
         Command::Doctor { json } => Ok(ringfence::doctor::run(json)),

@@ -288,6 +288,43 @@ pub fn places(layout: &Layout, payload: &[u8]) -> Vec<Place> {
     places
 }
 
+/// The text before the first zero.
+pub(crate) fn text_in(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// A UUID as 16 bytes or as text, with or without what comes before its first digit. None is of one byte only.
+pub fn uuid_in(bytes: &[u8]) -> Option<[u8; 16]> {
+    let text = std::str::from_utf8(text_in(bytes)).unwrap_or_default();
+    let digits = text.strip_prefix("GPU-").unwrap_or(text);
+    if digits.len() == 36
+        && digits
+            .bytes()
+            .all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+    {
+        let digits: String = digits.split('-').collect();
+        let value = u128::from_str_radix(&digits, 16).ok()?;
+        return Some(value.to_be_bytes());
+    }
+    let uuid: [u8; 16] = *bytes.first_chunk()?;
+    let [first, ..] = uuid;
+    (!uuid.iter().all(|byte| *byte == first)).then_some(uuid)
+}
+
+/// A UUID's digits, as in "5a3e0000-0000-0000-0000-000000000000".
+pub fn uuid_text(uuid: [u8; 16]) -> String {
+    let digits = format!("{:032x}", u128::from_be_bytes(uuid));
+    let group = |from: usize, to: usize| &digits[from..to];
+    [
+        group(0, 8),
+        group(8, 12),
+        group(12, 16),
+        group(16, 20),
+        group(20, 32),
+    ]
+    .join("-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use nvproxy_abi::Abi;
 
-use crate::identifiers::{Kind, Place, places};
+use crate::identifiers::{Kind, Place, places, text_in, uuid_in, uuid_text};
 use crate::layout::{Layout, put};
 use crate::{Event, Recording, Request, changes};
 
@@ -221,43 +221,6 @@ fn number_in(bytes: &[u8]) -> u32 {
 fn id_in(bytes: &[u8]) -> Option<u32> {
     let id = number_in(bytes);
     (!NO_IDS.contains(&id)).then_some(id)
-}
-
-/// The text before the first zero.
-fn text_in(bytes: &[u8]) -> &[u8] {
-    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
-}
-
-/// A UUID as 16 bytes or as text, with or without what comes before its first digit. None is of one byte only.
-fn uuid_in(bytes: &[u8]) -> Option<[u8; 16]> {
-    let text = std::str::from_utf8(text_in(bytes)).unwrap_or_default();
-    let digits = text.strip_prefix("GPU-").unwrap_or(text);
-    if digits.len() == 36
-        && digits
-            .bytes()
-            .all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
-    {
-        let digits: String = digits.split('-').collect();
-        let value = u128::from_str_radix(&digits, 16).ok()?;
-        return Some(value.to_be_bytes());
-    }
-    let uuid: [u8; 16] = *bytes.first_chunk()?;
-    let [first, ..] = uuid;
-    (!uuid.iter().all(|byte| *byte == first)).then_some(uuid)
-}
-
-/// A UUID's digits, as in "5a3e0000-0000-0000-0000-000000000000".
-fn uuid_text(uuid: [u8; 16]) -> String {
-    let digits = format!("{:032x}", u128::from_be_bytes(uuid));
-    let group = |from: usize, to: usize| &digits[from..to];
-    [
-        group(0, 8),
-        group(8, 12),
-        group(12, 16),
-        group(16, 20),
-        group(20, 32),
-    ]
-    .join("-")
 }
 
 /// A PCI address as in "0000:1b:00", or with a wide domain "00000000:1b:00".

@@ -452,3 +452,86 @@ fn numbers_at_places(recording: &Recording) -> (Vec<u32>, Vec<u32>) {
     }
     (buses, ids)
 }
+
+/// The recordings that are part of the project, in order of their names.
+fn committed() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings");
+    let entries = fs::read_dir(directory).expect("the recordings");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut paths: Vec<PathBuf> = paths
+        .filter(|path| path.extension() == Some(OsStr::new("recording")))
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty());
+    paths
+}
+
+#[test]
+fn every_committed_recording_replays() {
+    for path in committed() {
+        let replayed = replay(&path, &["--log", "/dev/null"]);
+        assert_eq!(replayed.status, 0, "{}: {replayed:?}", path.display());
+        assert!(
+            replayed.stdout.ends_with(": no byte differs\n"),
+            "{replayed:?}"
+        );
+    }
+}
+
+#[test]
+fn every_committed_recording_is_scrubbed_and_small() {
+    for path in committed() {
+        assert!(read(&path).header.scrubbed, "{}", path.display());
+        let length = fs::metadata(&path).expect("a file").len();
+        assert!(length < 1 << 20, "{}: {length} bytes", path.display());
+    }
+}
+
+/// What the list of known differences is made of.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KnownDifferences {
+    #[serde(default)]
+    difference: Vec<KnownDifference>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KnownDifference {
+    request: String,
+    why: String,
+}
+
+/// The simulated driver answers every request as the recorded driver did, but for those on the list; and each request on
+/// the list is one that it answers otherwise.
+#[test]
+fn the_simulated_driver_differs_where_it_is_known_to() {
+    let mut differing: Vec<String> = Vec::new();
+    for path in committed() {
+        let replayed = replay(&path, &["--driver", "sim", "--json", "--log", "/dev/null"]);
+        assert!(
+            [0, 1].contains(&replayed.status),
+            "{}: {replayed:?}",
+            path.display()
+        );
+        let outcome: serde_json::Value = serde_json::from_str(&replayed.stdout).expect("JSON");
+        let differences = outcome["differences"].as_array().expect("a list");
+        let names = differences
+            .iter()
+            .map(|difference| difference["request"].as_str().expect("a name"));
+        differing.extend(names.map(str::to_owned));
+    }
+    differing.sort();
+    differing.dedup();
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings/simulator-differences.toml");
+    let list = fs::read_to_string(list).expect("the list");
+    let known: KnownDifferences = toml::from_str(&list).expect("a list of differences");
+    assert!(known.difference.iter().all(|known| !known.why.is_empty()));
+    let mut known: Vec<String> = known
+        .difference
+        .into_iter()
+        .map(|known| known.request)
+        .collect();
+    known.sort();
+    assert_eq!(differing, known);
+}

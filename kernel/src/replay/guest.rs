@@ -26,6 +26,7 @@ use ringfence_recording::report::{Difference, Line, Progress, Report, Side, What
 use ringfence_recording::{Event, NOTHING, Open, Reached, Recording, Request};
 use zerocopy::IntoBytes;
 
+use super::translation::Translation;
 use crate::failure::{Attempt, Failure};
 use crate::launch::namespaces::fork_with;
 
@@ -40,6 +41,8 @@ pub struct Paths {
     pub recording: PathBuf,
     pub progress: PathBuf,
     pub report: PathBuf,
+    /// Whether the driver that answers is another than the recorded one.
+    pub translate: bool,
 }
 
 /// Replays a recording. The status is 0 if it could be replayed, whatever differed.
@@ -56,6 +59,7 @@ pub fn run(paths: &Paths) -> Result<u8, Failure> {
         nodes: recording.nodes(),
         schedule: schedule(&recording.events),
         recording,
+        translate: paths.translate,
         progress: Progress::new(progress.attempt("the replay's progress")?),
         report: Report::new(report.attempt("the replay's report")?),
     };
@@ -115,6 +119,8 @@ struct Player {
     nodes: Vec<Node>,
     /// By event: its thread.
     schedule: Vec<u32>,
+    /// Whether what the driver hands out differs from what was recorded.
+    translate: bool,
     progress: Progress,
     report: Report,
 }
@@ -207,7 +213,7 @@ impl Player {
     fn replay(&self, sequence: u64, event: &Event) -> std::io::Result<()> {
         let differences = match event {
             Event::Open(open) => self.open(open)?,
-            Event::Request(request) => self.request(request),
+            Event::Request(request) => self.request(request)?,
             Event::Close { description } => {
                 let number = self.progress.descriptor(*description);
                 if number >= 0 {
@@ -239,7 +245,7 @@ impl Player {
     }
 
     /// Makes a request, with real buffers and descriptors, and compares what comes back.
-    fn request(&self, recorded: &Request) -> Vec<What> {
+    fn request(&self, recorded: &Request) -> std::io::Result<Vec<What>> {
         let node = self.nodes.get(recorded.description as usize);
         let node = node.copied().unwrap_or(Node::Control);
         let layout = Layout::of(self.abi, node, recorded.command, &recorded.before);
@@ -249,6 +255,12 @@ impl Player {
         let base = words.as_mut_ptr() as u64;
         let bytes = words.as_mut_bytes();
         put(bytes, 0, &recorded.before);
+        let mut translation = self.translate.then(|| Translation::known(&self.progress));
+        if let (Some(translation), Some(payload)) =
+            (&translation, bytes.get_mut(..recorded.before.len()))
+        {
+            translation.to_actual(&layout, payload);
+        }
         let argument = match recorded.reached {
             Reached::Unreadable if last_read(&layout, &recorded.before) == 0 => NOWHERE,
             _ => base,
@@ -260,16 +272,22 @@ impl Player {
         let result = unsafe { libc::ioctl(number, recorded.command as libc::Ioctl, argument) };
         let got = Errno::result(result);
         let Some(after) = words.as_mut_bytes().get_mut(..recorded.before.len()) else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         for (at, normal, actual) in &substitutions {
             if after.get(*at..*at + actual.len()) == Some(actual) {
                 put(after, *at, normal);
             }
         }
-        let mut differences = compare(&recorded.after(), after);
+        let expected = recorded.after();
+        if let Some(translation) = &mut translation {
+            let payloads = [&recorded.before[..], &expected, after];
+            translation.learn(&self.progress, recorded.command, &layout, payloads)?;
+            translation.to_recorded(&layout, after);
+        }
+        let mut differences = compare(&expected, after);
         differences.extend(compare_results(recorded.result, got));
-        differences
+        Ok(differences)
     }
 
     /// Puts addresses and descriptors where the payload in `bytes`, which lies at `base`, has offsets and indices.

@@ -137,7 +137,7 @@ impl<'a> Outcome<'a> {
             differences: self.differences.iter().map(describe).collect(),
         };
         // It is made of numbers, strings and lists, which JSON has.
-        serde_json::to_string_pretty(&summary).unwrap_or_default()
+        serde_json::to_string_pretty(&summary).unwrap_or_default() + "\n"
     }
 
     fn summary(&self) -> String {

@@ -33,6 +33,8 @@ use super::marshalling::Target;
 use super::opens::DeviceOpen;
 use crate::driver::Driver;
 
+/// The release whose tables serve every release that there are tables for (`nvproxy_abi`).
+const TABLES: &str = "580.142";
 /// `F_SETSIG` and `F_GETSIG` of asm-generic/fcntl.h.
 const SET_SIGNAL: libc::c_int = 10;
 const GET_SIGNAL: libc::c_int = 11;
@@ -244,7 +246,7 @@ impl Recorder {
         }
         let header = Header {
             driver: driver.version,
-            tables: driver.version,
+            tables: TABLES.parse().unwrap_or(driver.version),
             capabilities: String::new(),
             command: command.iter().map(|word| word.clone().into_vec()).collect(),
             gpus: driver.minors.clone(),
