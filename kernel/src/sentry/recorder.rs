@@ -350,6 +350,70 @@ fn process_of(thread: Pid) -> Pid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nvproxy_abi::node::Node;
+
+    fn memory() -> OwnedFd {
+        use nix::sys::memfd::{MFdFlags, memfd_create};
+        memfd_create(c"test", MFdFlags::MFD_CLOEXEC).expect("a memory file")
+    }
+
+    fn recorder() -> Recorder {
+        let version = TABLES.parse().expect("a version");
+        Recorder::new(Abi::for_version(&version).expect("tables"))
+    }
+
+    fn open_uvm(recorder: &Recorder, granted: &OwnedFd) {
+        let open = DeviceOpen {
+            node: Node::Uvm,
+            flags: libc::O_RDWR | libc::O_CLOEXEC,
+        };
+        let begun = recorder.open(Pid::this(), open);
+        recorder.opened(begun, Ok((0, granted)));
+    }
+
+    #[test]
+    fn what_the_server_does_not_keep_is_told_apart_by_marks() {
+        let recorder = recorder();
+        let granted: Vec<OwnedFd> = (0..MAXIMUM_MARK).map(|_| memory()).collect();
+        granted
+            .iter()
+            .for_each(|granted| open_uvm(&recorder, granted));
+        for (index, granted) in granted.iter().enumerate() {
+            let copy = granted.try_clone().expect("a duplicate");
+            assert_eq!(recorder.taken().marked(&copy), Some(index as u32));
+        }
+        assert_eq!(recorder.taken().marked(&memory()), None);
+        assert_eq!(recorder.taken().spoiled, None);
+        open_uvm(&recorder, &memory());
+        assert!(recorder.taken().spoiled.is_some());
+    }
+
+    #[test]
+    fn an_event_that_has_not_ended_leaves_no_trace() {
+        let recorder = recorder();
+        let open = DeviceOpen {
+            node: Node::Control,
+            flags: libc::O_RDWR | libc::O_NONBLOCK,
+        };
+        recorder.open(Pid::this(), open);
+        let failed = recorder.open(Pid::this(), open);
+        recorder.opened(failed, Err(Errno::ENODEV));
+        let taken = recorder.taken();
+        let ended: Vec<&Event> = taken
+            .entries
+            .iter()
+            .filter(|entry| entry.ended)
+            .map(|entry| &entry.event)
+            .collect();
+        let expected = Event::Open(Open {
+            by: 0,
+            description: 1,
+            node: Node::Control,
+            flags: libc::O_NONBLOCK,
+            result: -(Errno::ENODEV as i32),
+        });
+        assert_eq!(ended, [&expected]);
+    }
 
     #[test]
     fn a_thread_belongs_to_its_process() {
