@@ -134,7 +134,7 @@ pub const LONGEST_NAME: usize = 16;
 /// Bytes of a pair in the file: its length, whether it is for certain places only, and its names.
 const PAIR_BYTES: usize = 2 + 2 * LONGEST_NAME;
 /// Where the pairs begin in the file: behind the descriptors of as many descriptions as can be opened.
-const PAIRS_AT: u64 = 1 << 34;
+const PAIRS_AT: u64 = 1 << 35;
 
 /// The file in which the program says which event it is about to replay, under which number it holds each description,
 /// and what it has learned to call otherwise than was recorded. Only who has the turn uses it.

@@ -1,5 +1,6 @@
 //! Recording programs, and replaying what was recorded.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,11 +88,18 @@ fn a_recording_is_what_the_program_asked_and_got() {
     let root = |payload: &[u8]| payload[8..12].to_vec();
     assert_eq!(root(&request.before), [0; 4]);
     assert_eq!(root(&request.after()), 0xc1d0_0000u32.to_le_bytes());
-    let closes = recording
+    // What was opened to be mapped was closed long before the end. The end may come before the last closes are noticed.
+    let closed: Vec<u32> = recording
         .events
         .iter()
-        .filter(|event| matches!(event, Event::Close { .. }));
-    assert_eq!(closes.count(), recording.header.descriptions as usize);
+        .filter_map(|event| match event {
+            Event::Close { description } => Some(*description),
+            _ => None,
+        })
+        .collect();
+    let once: BTreeSet<u32> = closed.iter().copied().collect();
+    assert_eq!(closed.len(), once.len());
+    assert!(once.is_superset(&(2..6).collect()), "{once:?}");
 }
 
 #[test]
@@ -108,10 +116,13 @@ fn threads_replay_as_threads() {
 #[test]
 fn tasks_replay_as_tasks() {
     replays(&["fork"], "13 requests of 2 tasks and 2 threads");
-    replays(&["export"], "22 requests of 2 tasks and 2 threads");
-    // It waits for memory to be freed, so that the number of requests varies.
-    let (_, recording) = recorded_and_replayed(&["pass"]);
-    assert_eq!(recording.header.threads, [0, 1]);
+    // These wait for memory to be freed, so that the number of their requests varies.
+    for scenario in ["export", "pass"] {
+        let (stdout, recording) = recorded_and_replayed(&[scenario]);
+        let requests = recording.requests();
+        let summary = format!("{requests} requests of 2 tasks and 2 threads: no byte differs\n");
+        assert_eq!((stdout, recording.header.threads), (summary, vec![0, 1]));
+    }
 }
 
 #[test]

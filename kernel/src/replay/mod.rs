@@ -51,7 +51,7 @@ pub struct Options {
 /// The largest file that is read as a recording.
 const MAXIMUM_FILE: u64 = 256 << 20;
 
-/// Reads a recording; a failure names the file, what is wrong with it, and what to do.
+/// Reads a recording that there are tables for; a failure names the file, what is wrong with it, and what to do.
 pub fn read(path: &Path) -> Result<Recording, Failure> {
     let named =
         |what: &dyn std::fmt::Display| Failure::setup(format!("{}: {what}", path.display()));
@@ -62,7 +62,9 @@ pub fn read(path: &Path) -> Result<Recording, Failure> {
             "{error}: name a file that ringfence record made"
         ))
     })?;
-    Recording::from_bytes(&bytes).map_err(|error| named(&error))
+    let recording = Recording::from_bytes(&bytes).map_err(|error| named(&error))?;
+    recording.header.abi().map_err(|error| named(&error))?;
+    Ok(recording)
 }
 
 /// Replays a recording and prints what came of it. The status is 0 if nothing differs, and 1 if anything does.
