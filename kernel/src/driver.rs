@@ -166,6 +166,9 @@ impl Driver {
         };
         match self.kind {
             process::Kind::Host => format!("NVIDIA driver {}, {gpus}", self.version),
+            process::Kind::Recorded => {
+                format!("NVIDIA driver {} as recorded, {gpus}", self.version)
+            }
             process::Kind::Simulated => {
                 format!("no NVIDIA driver here: simulating {}, {gpus}", self.version)
             }
@@ -212,6 +215,7 @@ impl Driver {
         let kind = match self.kind {
             process::Kind::Host => "host",
             process::Kind::Simulated => "sim",
+            process::Kind::Recorded => "recorded",
         };
         let minors: Vec<String> = self.minors.iter().map(u8::to_string).collect();
         let mut arguments = vec![
@@ -300,13 +304,15 @@ fn simulated_gpus() -> Vec<Gpu> {
 fn select(kind: process::Kind, selection: &Selection) -> Result<Vec<u8>, Failure> {
     let described = || match kind {
         process::Kind::Host => host_gpus(),
-        process::Kind::Simulated => Ok(simulated_gpus()),
+        process::Kind::Simulated | process::Kind::Recorded => Ok(simulated_gpus()),
     };
     match (selection, kind) {
         (Selection::None, _) => Ok(Vec::new()),
         // Their nodes tell, without asking the driver to describe its GPUs.
         (Selection::All, process::Kind::Host) => host_minors(),
-        (Selection::All, process::Kind::Simulated) => Ok((0..SIMULATED_GPUS).collect()),
+        (Selection::All, process::Kind::Simulated | process::Kind::Recorded) => {
+            Ok((0..SIMULATED_GPUS).collect())
+        }
         (Selection::Listed(names), _) => pick(&described()?, names),
     }
 }

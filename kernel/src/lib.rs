@@ -10,6 +10,8 @@ pub mod drivers;
 pub mod failure;
 pub mod guest;
 pub mod launch;
+pub mod record;
+pub mod replay;
 pub mod seccomp;
 pub mod sentry;
 mod signals;

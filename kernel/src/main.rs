@@ -9,8 +9,11 @@ use clap::{Args, Parser, Subcommand};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::process;
+use nvproxy_server::recorded;
 use ringfence::driver::{Choice, Demand, Driver, Selection};
 use ringfence::failure::{Failure, SETUP};
+use ringfence::record::Output;
+use ringfence::replay;
 use ringfence::{drivers, launch};
 
 /// Run GPU programs that you do not trust.
@@ -31,6 +34,18 @@ enum Command {
     /// The exit status is the program's own, 128+N if signal N ended it, 125 if the sandbox could not be set up, 126
     /// if the program could not be executed, and 127 if it was not found.
     Run(Run),
+    /// Run a program in a sandbox and record every request that it makes of the driver
+    ///
+    /// The exit status is that of `run`. The file is written when the program has ended; `ringfence replay` issues its
+    /// requests again.
+    Record(Record),
+    /// Issue the requests of a recording again, from inside a sandbox, and compare every byte
+    ///
+    /// The exit status is 0 if nothing differs, 1 if anything does, and 125 if it could not be replayed.
+    Replay(Replay),
+    /// The program that a replay runs
+    #[command(hide = true)]
+    ReplayGuest(ReplayGuest),
     /// Show in a few seconds, on any machine, what a sandboxed program can do with a GPU
     ///
     /// Runs a small program in a sandbox that enumerates GPUs, allocates and maps memory, waits for an event and frees
@@ -119,6 +134,48 @@ struct Run {
 }
 
 #[derive(Args)]
+struct Record {
+    /// Where to write the recording
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Do not replace the UUIDs, serial numbers and PCI addresses of this machine
+    #[arg(long)]
+    keep_identifiers: bool,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Args)]
+struct Replay {
+    /// A file that `ringfence record` made
+    file: PathBuf,
+    /// Which driver answers
+    #[arg(long, value_enum, default_value = "recorded")]
+    driver: replay::Choice,
+    /// Answer as was recorded in this other file, of the same run
+    #[arg(long, hide = true)]
+    answers: Option<PathBuf>,
+    /// Print JSON for programs
+    #[arg(long)]
+    json: bool,
+    /// Write Ringfence's own log to this file instead of warnings to stderr
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+/// The command line of a replay's program, which only the launcher writes.
+#[derive(Args)]
+struct ReplayGuest {
+    #[arg(long)]
+    translate: bool,
+    #[arg(long)]
+    progress: PathBuf,
+    #[arg(long)]
+    report: PathBuf,
+    file: PathBuf,
+}
+
+#[derive(Args)]
 struct Demo {
     /// Which driver the program gets
     #[arg(long, value_enum, default_value = "auto")]
@@ -140,13 +197,20 @@ struct Server {
     minors: Vec<u8>,
     #[arg(long)]
     log: Option<PathBuf>,
+    #[arg(long, requires_all = ["progress", "report"])]
+    recording: Option<PathBuf>,
+    #[arg(long)]
+    progress: Option<PathBuf>,
+    #[arg(long)]
+    report: Option<PathBuf>,
 }
 
 fn kind(text: &str) -> Result<process::Kind, String> {
     match text {
         "host" => Ok(process::Kind::Host),
         "sim" => Ok(process::Kind::Simulated),
-        _ => Err("neither host nor sim".to_owned()),
+        "recorded" => Ok(process::Kind::Recorded),
+        _ => Err("none of host, sim, recorded".to_owned()),
     }
 }
 
@@ -160,7 +224,15 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match cli.command {
-        Command::Run(arguments) => run(arguments),
+        Command::Run(arguments) => run(arguments, None),
+        Command::Record(arguments) => record(arguments),
+        Command::Replay(arguments) => issue_again(arguments),
+        Command::ReplayGuest(arguments) => replay::run_guest(&replay::Paths {
+            recording: arguments.file,
+            progress: arguments.progress,
+            report: arguments.report,
+            translate: arguments.translate,
+        }),
         Command::Demo(arguments) => demonstrate(&arguments),
         Command::Doctor { json } => Ok(ringfence::doctor::run(json)),
         Command::Drivers(Drivers::List { json }) => drivers::list(json),
@@ -183,7 +255,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Run) -> Result<u8, Failure> {
+fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
     log_to(arguments.log.as_deref())?;
     let driver = Driver::choose(&Demand {
         choice: arguments.driver,
@@ -206,11 +278,29 @@ fn run(arguments: Run) -> Result<u8, Failure> {
         command: arguments.command,
         log: arguments.log,
         stats: arguments.stats,
+        record,
+        replay: None,
     })
 }
 
+fn issue_again(arguments: Replay) -> Result<u8, Failure> {
+    log_to(arguments.log.as_deref())?;
+    replay::run(&replay::Options {
+        recording: arguments.file,
+        answers: arguments.answers,
+        driver: arguments.driver,
+        json: arguments.json,
+        log: arguments.log,
+    })
+}
+
+fn record(arguments: Record) -> Result<u8, Failure> {
+    let output = Output::create(&arguments.out, arguments.keep_identifiers)?;
+    run(arguments.run, Some(output))
+}
+
 fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
-    run(Run {
+    let demonstration = Run {
         driver: arguments.driver,
         driver_abi: None,
         driver_capabilities: Capabilities::default(),
@@ -218,7 +308,8 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         log: None,
         stats: true,
         command: vec!["/proc/self/exe".into(), "demo-guest".into()],
-    })
+    };
+    run(demonstration, None)
 }
 
 fn serve(arguments: Server) -> Result<u8, Failure> {
@@ -229,6 +320,14 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
         tables: arguments.tables,
         capabilities: arguments.driver_capabilities,
         gpus: arguments.minors,
+        replay: match (arguments.recording, arguments.progress, arguments.report) {
+            (Some(recording), Some(progress), Some(report)) => Some(recorded::Replay {
+                recording,
+                progress,
+                report,
+            }),
+            _ => None,
+        },
     };
     let control = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
     let control =

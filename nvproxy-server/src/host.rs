@@ -1,4 +1,4 @@
-//! What the server needs of a driver, whether it is NVIDIA's or the simulated one.
+//! What the server needs of a driver, whether it is NVIDIA's, the simulated one or a recorded one.
 //!
 //! A [`Host`] opens device nodes; each open gives up to two things: a [`DeviceFile`], on which the server issues
 //! requests and which never leaves it, and a *granted* description, which is what the task gets to hold: `mmap` works

@@ -10,6 +10,7 @@ pub mod host;
 pub mod process;
 pub mod protocol;
 pub mod reactor;
+pub mod recorded;
 pub mod request;
 mod roles;
 pub mod server;

@@ -18,6 +18,7 @@ use ringfence_ipc::{Socket, handshake};
 use crate::driver::Driver;
 use crate::host::Host;
 use crate::reactor;
+use crate::recorded::{Recorded, Replay};
 use crate::server::{End, Server};
 use crate::sim::{Configuration, Simulator};
 
@@ -28,6 +29,8 @@ pub enum Kind {
     Host,
     /// The simulated one.
     Simulated,
+    /// One that was recorded.
+    Recorded,
 }
 
 /// What the launcher decides for the server.
@@ -41,6 +44,8 @@ pub struct Options {
     pub capabilities: Capabilities,
     /// Minor numbers of the GPUs that the sandbox may use.
     pub gpus: Vec<u8>,
+    /// What [`Kind::Recorded`] answers from.
+    pub replay: Option<Replay>,
 }
 
 /// Serves until the sentry is gone, and ends the process. Returns, with a sentence for the user, only if it could not
@@ -73,6 +78,13 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
     let abi = Abi::of_release(&options.tables, options.capabilities)
         .map_err(|error| error.to_string())?;
     let host: Arc<dyn Host> = match options.kind {
+        Kind::Recorded => {
+            let replay = options
+                .replay
+                .as_ref()
+                .ok_or("no recording to answer from")?;
+            Arc::new(Recorded::new(replay, abi)?)
+        }
         Kind::Host => Arc::new(Driver::new(Path::new("/dev"), &options.gpus)),
         Kind::Simulated => {
             let configuration = Configuration::new(options.version, abi, options.gpus.clone());

@@ -100,6 +100,7 @@ impl Report {
             let kind = match driver.kind {
                 process::Kind::Host => "host",
                 process::Kind::Simulated => "simulated",
+                process::Kind::Recorded => "recorded",
             };
             serde_json::json!({
                 "kind": kind,

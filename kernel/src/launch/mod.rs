@@ -33,21 +33,27 @@ use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execv, fork};
 use nvproxy_server::process::raise_descriptor_limit;
+use nvproxy_server::recorded::Replay;
 use ringfence_ipc::Socket;
 
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, SETUP};
+use crate::record::Output;
 use crate::sentry::{self, Sandbox};
 use crate::signals;
 
 /// What to run, and how.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     pub driver: Driver,
     /// The program and its arguments.
     pub command: Vec<OsString>,
     pub log: Option<PathBuf>,
     pub stats: bool,
+    /// Where to write a recording of the run.
+    pub record: Option<Output>,
+    /// What a recorded driver answers from.
+    pub replay: Option<Replay>,
 }
 
 /// Runs `options.command` in a sandbox and returns the exit status to end with.
@@ -84,7 +90,7 @@ fn sentry_process(
     namespaces::mount_proc()?;
     let sandbox = build(options, command, mask)?;
     raise_descriptor_limit().map_err(Failure::setup)?;
-    sentry::run(&options.driver, options.stats, sandbox)
+    sentry::run(options, sandbox)
 }
 
 /// Starts the server and the tasks' first processes.
@@ -136,6 +142,16 @@ fn start_server(options: &Options, control: OwnedFd) -> Result<Pid, Failure> {
     );
     if let Some(log) = &options.log {
         arguments.extend([OsString::from("--log"), log.into()]);
+    }
+    if let Some(replay) = &options.replay {
+        arguments.extend([
+            OsString::from("--recording"),
+            replay.recording.clone().into(),
+            OsString::from("--progress"),
+            replay.progress.clone().into(),
+            OsString::from("--report"),
+            replay.report.clone().into(),
+        ]);
     }
     let arguments = c_strings(&arguments)?;
     // SAFETY: this process has one thread, so the child may go on as if nothing had happened.

@@ -18,7 +18,7 @@ const NONE: Option<&str> = None;
 pub fn fork_into_user_namespace(also: CloneFlags) -> Result<ForkResult, Failure> {
     let maps = IdMaps::of_the_caller()?;
     let (mut mapped, mut map) = std::io::pipe().attempt("pipe")?;
-    match fork_into(CloneFlags::CLONE_NEWUSER | also).map_err(with_remedy)? {
+    match fork_with(CloneFlags::CLONE_NEWUSER | also).map_err(with_remedy)? {
         ForkResult::Child => {
             drop(map);
             if mapped.read_exact(&mut [0]).is_err() {
@@ -36,9 +36,10 @@ pub fn fork_into_user_namespace(also: CloneFlags) -> Result<ForkResult, Failure>
     }
 }
 
-/// fork(2), with the child in new namespaces.
-fn fork_into(namespaces: CloneFlags) -> Result<ForkResult, Errno> {
-    let flags = namespaces.bits() | libc::SIGCHLD;
+/// fork(2), with these flags of clone(2): new namespaces for the child, or what it shares with its parent, which must
+/// not be memory. The calling process must have one thread.
+pub(crate) fn fork_with(flags: CloneFlags) -> Result<ForkResult, Errno> {
+    let flags = flags.difference(CloneFlags::CLONE_VM).bits() | libc::SIGCHLD;
     // SAFETY: without a stack and without shared memory this is fork: the child, whose parent has one thread, goes on
     // on a copy of this stack as if nothing had happened.
     let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };

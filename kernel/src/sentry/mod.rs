@@ -14,6 +14,7 @@
 //! | [`link`] | the channel to the server |
 //! | [`releases`] | what tasks have let go of |
 //! | [`stats`] | what was done and how long it took |
+//! | [`recorder`] | what was asked and answered, for `ringfence record` |
 //!
 //! Threads: the main one waits for signals and for processes to end; one waits for releases; the others receive
 //! notifications. One of these at a time has the [`Turn`] to receive. It keeps its turn while what it received is done
@@ -26,6 +27,7 @@ pub mod marshalling;
 pub mod memory;
 pub mod opens;
 pub mod pins;
+pub mod recorder;
 pub mod releases;
 pub mod requests;
 pub mod stats;
@@ -53,11 +55,13 @@ use self::descriptions::{Description, Descriptions};
 use self::link::{Answer, Broken, Link, Resume};
 use self::opens::DeviceOpen;
 use self::pins::Expected;
+use self::recorder::{Begun, Recorder};
 use self::releases::Releases;
 use self::requests::Issued;
 use self::stats::{Stats, Times};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, SETUP};
+use crate::launch::Options;
 use crate::seccomp::listener::{Listener, Notification};
 use crate::signals;
 
@@ -90,6 +94,7 @@ pub struct Sentry {
     /// Processes of the sentry's namespace that are no tasks.
     spared: Vec<Pid>,
     stats: Stats,
+    recorder: Option<Recorder>,
     /// Held by the thread that receives.
     turn: Mutex<()>,
     /// Threads that wait for their turn.
@@ -137,7 +142,7 @@ impl<'a> Turn<'a> {
 )]
 pub enum Continuation {
     /// Give the task its new descriptor.
-    Open(Notification, DeviceOpen, Times),
+    Open(Notification, DeviceOpen, Times, Option<Begun>),
     /// Write back and return.
     Request(Issued),
     /// Hand the answer to the thread that waits for it.
@@ -154,7 +159,8 @@ pub struct Reply {
 }
 
 /// Supervises a sandbox until its program ends; the exit status is the program's.
-pub fn run(driver: &Driver, stats: bool, sandbox: Sandbox) -> Result<u8, Failure> {
+pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
+    let driver = &options.driver;
     let Sandbox {
         init,
         server,
@@ -171,8 +177,9 @@ pub fn run(driver: &Driver, stats: bool, sandbox: Sandbox) -> Result<u8, Failure
         return Err(Failure::reported(report)
             .unwrap_or_else(|| Failure::setup("the program's process ended early")));
     };
+    let abi = Abi::of_release(&driver.tables, driver.capabilities).attempt("the tables")?;
     let sentry = Arc::new(Sentry {
-        abi: Abi::of_release(&driver.tables, driver.capabilities).attempt("the tables")?,
+        abi,
         driver: driver.clone(),
         listener: Listener::new(descriptor),
         link,
@@ -181,7 +188,8 @@ pub fn run(driver: &Driver, stats: bool, sandbox: Sandbox) -> Result<u8, Failure
         expected_pins: Mutex::default(),
         pin_turn: Mutex::default(),
         spared: vec![Pid::this(), server, init],
-        stats: Stats::new(stats),
+        stats: Stats::new(options.stats),
+        recorder: options.record.as_ref().map(|_| Recorder::new(abi)),
         turn: Mutex::default(),
         waiting: AtomicUsize::new(0),
         receivers: AtomicUsize::new(0),
@@ -197,6 +205,19 @@ pub fn run(driver: &Driver, stats: bool, sandbox: Sandbox) -> Result<u8, Failure
     tracing::debug!("the program has ended");
     if let Some(table) = sentry.stats.table() {
         eprint!("{table}");
+    }
+    if let (Ok(_), Some(recorder), Some(output)) = (&status, &sentry.recorder, &options.record) {
+        let recording = recorder
+            .finish(driver, &options.command)
+            .map(|mut recording| {
+                if !output.keep_identifiers {
+                    recording.scrub(abi);
+                }
+                recording
+            });
+        recording
+            .and_then(|recording| output.write(recording))
+            .map_err(|reason| output.failure(&reason))?;
     }
     status
 }
@@ -333,13 +354,15 @@ impl Sentry {
             submission.code = OPEN_NONBLOCKING;
         }
         submission.arguments[ARGUMENT_NODE] = open.node.to_wire();
+        let recorder = self.recorder.as_ref();
+        let begun = recorder.map(|recorder| recorder.open(notification.task, open));
         times.submitted();
         if let Err(errno) = self.link.submit(
             self,
             submission,
             &[],
             &[],
-            Continuation::Open(notification, open, times),
+            Continuation::Open(notification, open, times, begun),
         ) {
             self.listener.answer(&notification, Err(errno));
         }
@@ -351,12 +374,19 @@ impl Sentry {
         notification: &Notification,
         open: DeviceOpen,
         mut times: Times,
+        begun: Option<Begun>,
         answer: Answer<'_>,
     ) {
         times.answered(answer.driver_nanoseconds);
         let close_on_exec = open.flags & libc::O_CLOEXEC != 0;
-        let given = answer.outcome.and_then(|_| {
-            let granted = answer.descriptor.ok_or(Errno::EIO)?;
+        let opened = answer
+            .outcome
+            .and_then(|_| answer.descriptor.ok_or(Errno::EIO));
+        if let (Some(recorder), Some(begun)) = (&self.recorder, begun) {
+            let opened = opened.as_ref().map(|granted| (answer.values[0], granted));
+            recorder.opened(begun, opened.map_err(|errno| *errno));
+        }
+        let given = opened.and_then(|granted| {
             let description = Arc::new(Description {
                 handle: answer.values[0],
                 node: open.node,
@@ -408,8 +438,8 @@ impl Sentry {
 impl Resume<Continuation> for Sentry {
     fn resume(&self, continuation: Continuation, answer: Answer<'_>) {
         match continuation {
-            Continuation::Open(notification, open, times) => {
-                self.finish_open(&notification, open, times, answer)
+            Continuation::Open(notification, open, times, begun) => {
+                self.finish_open(&notification, open, times, begun, answer)
             }
             Continuation::Request(issued) => self.finish_request(issued, answer),
             Continuation::Call(sender) => {

@@ -27,6 +27,7 @@ use super::marshalling::{
     Marshalled, Stopped as StoppedRequest, Target, is_refusal, submission, write_back,
 };
 use super::memory::{self, Write};
+use super::recorder::Begun;
 use super::stats::{Times, heading};
 use super::tracee::{Caller, Held, Reaper, Stopped};
 use super::{Reply, Sentry};
@@ -61,10 +62,11 @@ pub fn run(
     target: Target,
     marshalled: Marshalled,
     mut times: Times,
+    begun: Option<Begun>,
     payload: &mut Vec<u8>,
 ) {
     let Target::Device(description) = target else {
-        return sentry.stop(notification, StoppedRequest::Errno(Errno::ENOTTY));
+        return sentry.stop(notification, StoppedRequest::Errno(Errno::ENOTTY), None);
     };
     let (family, name) = (marshalled.plan.family, marshalled.plan.request.name);
     times.submitted();
@@ -78,11 +80,15 @@ pub fn run(
         Ok(reply) => {
             times.answered(reply.driver_nanoseconds);
             times.finished();
+            sentry.record_answer(begun, reply.outcome, &reply.payload);
             let outcome = reply.outcome.map(i64::from);
             let refused = is_refusal(&pin.marshalled.plan, outcome, &reply.payload);
             sentry.stats.record(heading(family), name, times, refused);
         }
-        Err(Failed::BeforeAnswer(errno)) => sentry.stop(notification, StoppedRequest::Errno(errno)),
+        Err(Failed::BeforeAnswer(errno)) => {
+            sentry.record_answer(begun, Err(errno), &[]);
+            sentry.stop(notification, StoppedRequest::Errno(errno), None)
+        }
         // Killed.
         Err(Failed::AfterAnswer(Errno::ESRCH)) => {}
         Err(Failed::AfterAnswer(errno)) => {

@@ -183,6 +183,9 @@ impl Sentry {
     }
 
     fn release(&self, description: &Description) {
+        if let Some(recorder) = &self.recorder {
+            recorder.closed(description.handle);
+        }
         let submission = Submission {
             kind: Kind::Close as u16,
             target: description.handle,

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use nvproxy_abi::plan::{Fetch, Plan};
 use nvproxy_abi::refusal;
 use nvproxy_server::protocol::{Kind, MAXIMUM_DESCRIPTORS};
+use ringfence_recording::Reached;
 use smallvec::SmallVec;
 
 use super::descriptions::{Description, Identified};
@@ -20,6 +21,7 @@ use super::marshalling::{
     Marshalled, Stopped, Target, is_refusal, marshal, submission, write_back,
 };
 use super::memory::{self, Write};
+use super::recorder::Begun;
 use super::stats::{Times, heading};
 use super::{Continuation, Sentry, Turn, opens, pins};
 use crate::seccomp::listener::Notification;
@@ -32,6 +34,7 @@ pub struct Issued {
     /// What it was made on, if the server keeps it.
     pub target: Option<Arc<Description>>,
     pub times: Times,
+    pub begun: Option<Begun>,
 }
 
 impl Sentry {
@@ -65,7 +68,7 @@ impl Sentry {
             }
             Err(errno) => return self.listener.answer(&notification, Err(errno)),
         };
-        match marshal(
+        let marshalled = marshal(
             self.abi,
             &self.descriptions,
             notification.task,
@@ -73,14 +76,33 @@ impl Sentry {
             command,
             notification.arguments[2],
             payload,
-        ) {
+        );
+        let recorder = self.recorder.as_ref();
+        let begun = recorder.and_then(|recorder| {
+            recorder.request(
+                &self.descriptions,
+                notification.task,
+                &target,
+                command,
+                payload,
+            )
+        });
+        match marshalled {
             Ok(marshalled) if marshalled.plan.pins() => {
                 // It takes long, and it needs another thread to receive what the task does meanwhile.
                 turn.pass_on();
-                pins::run(self, &notification, target, marshalled, times, payload)
+                pins::run(
+                    self,
+                    &notification,
+                    target,
+                    marshalled,
+                    times,
+                    begun,
+                    payload,
+                )
             }
-            Ok(marshalled) => self.submit(notification, target, marshalled, times, payload),
-            Err(stopped) => self.stop(&notification, stopped),
+            Ok(marshalled) => self.submit(notification, target, marshalled, times, begun, payload),
+            Err(stopped) => self.stop(&notification, stopped, begun),
         }
     }
 
@@ -104,6 +126,7 @@ impl Sentry {
         target: Target,
         marshalled: Marshalled,
         mut times: Times,
+        begun: Option<Begun>,
         payload: &mut Vec<u8>,
     ) {
         let command = notification.arguments[1] as u32;
@@ -130,6 +153,7 @@ impl Sentry {
             parts,
             target,
             times,
+            begun,
         };
         if let Err(errno) = self.link.submit(
             self,
@@ -151,7 +175,9 @@ impl Sentry {
             parts,
             target,
             mut times,
+            begun,
         } = issued;
+        self.record_answer(begun, answer.outcome, answer.payload);
         let outcome = answer.outcome.and_then(|value| {
             write_back(notification.task, &parts, answer.payload)?;
             Ok(i64::from(value))
@@ -190,16 +216,33 @@ impl Sentry {
         }
     }
 
+    /// Records, if this is recorded, what the server answered.
+    pub fn record_answer(&self, begun: Option<Begun>, outcome: Result<i32, Errno>, payload: &[u8]) {
+        if let (Some(recorder), Some(begun)) = (&self.recorder, begun) {
+            recorder.answered(begun, outcome, payload);
+        }
+    }
+
     /// Answers a request that is not passed on.
-    pub fn stop(&self, notification: &Notification, stopped: Stopped) {
-        let answer = match stopped {
-            Stopped::Errno(errno) => refusal::Answer::Errno(errno as i32),
-            Stopped::Unreadable(answer) => answer,
+    pub fn stop(&self, notification: &Notification, stopped: Stopped, begun: Option<Begun>) {
+        let (answer, reached) = match stopped {
+            Stopped::Errno(errno) => (refusal::Answer::Errno(errno as i32), None),
+            Stopped::Unreadable(answer) => (answer, Some(Reached::Unreadable)),
             Stopped::Refused(refusal) => {
                 self.stats.refused(&refusal);
-                refusal.answer
+                (refusal.answer, Some(Reached::Refused))
             }
         };
+        if let (Some(recorder), Some(begun), Some(reached)) = (&self.recorder, begun, reached) {
+            match answer {
+                refusal::Answer::Errno(errno) => {
+                    recorder.stopped(begun, reached, Err(Errno::from_raw(errno)), None);
+                }
+                refusal::Answer::Status { at, status } => {
+                    recorder.stopped(begun, reached, Ok(0), Some((at, status)));
+                }
+            }
+        }
         let outcome = match answer {
             refusal::Answer::Errno(errno) => Err(Errno::from_raw(errno)),
             refusal::Answer::Status { at, status } => {

@@ -20,7 +20,7 @@ const COPY_BYTES: usize = 64 << 10;
 
 /// Which file a descriptor is of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Inode {
+pub(crate) struct Inode {
     device: u64,
     number: u64,
 }
@@ -37,7 +37,7 @@ impl Inode {
 
 /// The directory `/proc/self/fd`, opened once, so that a process which later gives up its file system can still open
 /// its descriptors anew.
-pub(super) struct OwnDescriptors(OwnedFd);
+pub(crate) struct OwnDescriptors(OwnedFd);
 
 impl OwnDescriptors {
     pub fn open() -> Result<OwnDescriptors, Errno> {
@@ -58,13 +58,13 @@ impl OwnDescriptors {
 }
 
 /// An empty memory file. The name appears in `/proc/PID/fd`.
-pub(super) fn memory_file(name: &str) -> Result<OwnedFd, Errno> {
+pub(crate) fn memory_file(name: &str) -> Result<OwnedFd, Errno> {
     memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
 }
 
 /// The memory file of one description.
 #[derive(Debug)]
-pub(super) struct Backing {
+pub(crate) struct Backing {
     file: File,
     inode: Inode,
 }

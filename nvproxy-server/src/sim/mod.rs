@@ -18,7 +18,7 @@
 mod address_space;
 mod allocate;
 mod answers;
-mod backing;
+pub(crate) mod backing;
 mod buffers;
 mod classes;
 mod control;

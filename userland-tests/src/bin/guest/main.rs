@@ -7,6 +7,7 @@ mod concurrency;
 mod confinement;
 mod descriptors;
 mod gpu;
+mod identifiers;
 mod limits;
 mod pins;
 mod pointers;
@@ -38,6 +39,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("raced-open", confinement::raced_open),
     ("visible", confinement::visible),
     ("bad-descriptors", descriptors::bad),
+    ("identifiers", identifiers::ask),
     ("memory-limit", limits::memory),
     ("pin-private", pins::private),
     ("pin-shared", pins::shared),

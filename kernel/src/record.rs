@@ -1,0 +1,79 @@
+//! `ringfence record`: the file that a recording is written to.
+//!
+//! It is made before the program starts, under a name of its own, so that a file that cannot be written is known at
+//! once; and it gets its right name when it is whole, so that nobody finds half a recording under that.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use ringfence_recording::Recording;
+
+use crate::failure::Failure;
+
+/// Where a recording goes.
+#[derive(Debug)]
+pub struct Output {
+    path: PathBuf,
+    part: PathBuf,
+    file: File,
+    /// The process that made it, and removes what is left of it.
+    maker: u32,
+    /// Whether the machine's identifiers stay in the recording.
+    pub keep_identifiers: bool,
+}
+
+impl Output {
+    /// Makes the file that becomes `path`.
+    pub fn create(path: &Path, keep_identifiers: bool) -> Result<Output, Failure> {
+        let mut part = OsString::from(path);
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let cannot = |reason: &dyn std::fmt::Display| {
+            Failure::setup(format!(
+                "--out {}: {reason}: name a file in a directory that you may write to",
+                path.display()
+            ))
+        };
+        if path.is_dir() {
+            return Err(cannot(&"it is a directory"));
+        }
+        let file = File::create(&part).map_err(|error| cannot(&error))?;
+        Ok(Output {
+            path: path.to_owned(),
+            part,
+            file,
+            maker: process::id(),
+            keep_identifiers,
+        })
+    }
+
+    /// Writes the recording and gives the file its name. Fails with the reason.
+    pub fn write(&self, recording: Recording) -> Result<(), String> {
+        let bytes = recording.to_bytes().map_err(|error| error.to_string())?;
+        let written = (&self.file)
+            .write_all(&bytes)
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| fs::rename(&self.part, &self.path));
+        written.map_err(|error| error.to_string())
+    }
+
+    /// There is no recording, because of `reason`.
+    pub fn failure(&self, reason: &str) -> Failure {
+        Failure::setup(format!(
+            "--out {}: the run was not recorded: {reason}",
+            self.path.display()
+        ))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // Once it has its right name nothing is left under the other. The sentry and what it forks have copies of this.
+        if process::id() == self.maker {
+            let _ = fs::remove_file(&self.part);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `ringfence replay`: issues the requests of a recording again, from inside a sandbox, and says what differs.
+//!
+//! The sandbox is an ordinary one. Its program is this executable once more ([`guest`]), which makes the recorded tasks
+//! and threads and has each make its requests when their turn comes. The server's host is the recorded driver, or the
+//! simulated one. Program and host report what differs to a file that the launcher made, and it tells the user.
+
+mod guest;
+mod outcome;
+mod translation;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nvproxy_server::process::Kind;
+use nvproxy_server::recorded::Replay;
+use ringfence_recording::Recording;
+use ringfence_recording::report::lines;
+
+pub use guest::Paths;
+pub use guest::run as run_guest;
+
+use self::outcome::Outcome;
+use crate::driver::Driver;
+use crate::failure::{Attempt, Failure};
+use crate::launch;
+
+/// `replay --driver`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Choice {
+    /// A driver that answers as recorded
+    Recorded,
+    /// The simulated driver
+    Sim,
+}
+
+/// What to replay, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub recording: PathBuf,
+    /// Another recording whose answers are given, of the same run but for what is to be found.
+    pub answers: Option<PathBuf>,
+    pub driver: Choice,
+    pub json: bool,
+    pub log: Option<PathBuf>,
+}
+
+/// The largest file that is read as a recording.
+const MAXIMUM_FILE: u64 = 256 << 20;
+
+/// Reads a recording that there are tables for; a failure names the file, what is wrong with it, and what to do.
+pub fn read(path: &Path) -> Result<Recording, Failure> {
+    let named =
+        |what: &dyn std::fmt::Display| Failure::setup(format!("{}: {what}", path.display()));
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAXIMUM_FILE).read_to_end(&mut bytes));
+    read.map_err(|error| {
+        named(&format_args!(
+            "{error}: name a file that ringfence record made"
+        ))
+    })?;
+    let recording = Recording::from_bytes(&bytes).map_err(|error| named(&error))?;
+    recording.header.abi().map_err(|error| named(&error))?;
+    Ok(recording)
+}
+
+/// Replays a recording and prints what came of it. The status is 0 if nothing differs, and 1 if anything does.
+pub fn run(options: &Options) -> Result<u8, Failure> {
+    let recording = read(&options.recording)?;
+    let answers = options.answers.as_ref().unwrap_or(&options.recording);
+    if options.answers.is_some() {
+        read(answers)?;
+    }
+    let (progress, progress_path) = shared_file("progress")?;
+    let (mut report, report_path) = shared_file("report")?;
+    let kind = match options.driver {
+        Choice::Recorded => Kind::Recorded,
+        Choice::Sim => Kind::Simulated,
+    };
+    let status = launch::run(&launch::Options {
+        driver: Driver {
+            kind,
+            version: recording.header.driver,
+            tables: recording.header.tables,
+            inferred_from: Vec::new(),
+            capabilities: recording.header.capabilities,
+            minors: recording.header.gpus.clone(),
+            visible: true,
+        },
+        command: guest_command(options, &progress_path, &report_path),
+        log: options.log.clone(),
+        stats: false,
+        record: None,
+        replay: (kind == Kind::Recorded).then(|| Replay {
+            recording: answers.clone(),
+            progress: progress_path,
+            report: report_path,
+        }),
+    })?;
+    drop(progress);
+    let mut text = String::new();
+    report
+        .read_to_string(&mut text)
+        .attempt("the replay's report")?;
+    let lines = lines(&text).attempt("the replay's report")?;
+    let outcome = Outcome::new(&recording, &lines).map_err(|reason| {
+        Failure::setup(format!(
+            "{}: the replay did not come to its end (status {status}): {reason}",
+            options.recording.display()
+        ))
+    })?;
+    let text = match (options.json, options.driver) {
+        (true, _) => outcome.json(),
+        (false, Choice::Recorded) => outcome.listed(),
+        (false, Choice::Sim) => outcome.grouped(),
+    };
+    // Whoever no longer reads it still has the status.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(u8::from(outcome.any()))
+}
+
+fn guest_command(options: &Options, progress: &Path, report: &Path) -> Vec<OsString> {
+    let mut command: Vec<OsString> = vec!["/proc/self/exe".into(), "replay-guest".into()];
+    if options.driver == Choice::Sim {
+        command.push("--translate".into());
+    }
+    command.extend([
+        "--progress".into(),
+        progress.into(),
+        "--report".into(),
+        report.into(),
+        "--".into(),
+        (&options.recording).into(),
+    ]);
+    command
+}
+
+/// A file without a name, which the processes below inherit, and the path by which they open it anew.
+fn shared_file(name: &str) -> Result<(File, PathBuf), Failure> {
+    let file = memfd_create(name, MFdFlags::empty()).attempt("memfd_create")?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok((file.into(), path.into()))
+}

@@ -1,0 +1,389 @@
+//! Where the driver tells, or is told, what identifies a machine: UUIDs, serial numbers, PCI addresses, and the ids of
+//! GPUs, which are made from these.
+//!
+//! The rows are data. Offsets and sizes are those of release 580.142's headers (src/common/sdk/nvidia/inc/ctrl, for
+//! NV_ESC_CARD_INFO src/nvidia/arch/nvalloc/unix/include/nv-ioctl.h, for UVM kernel-open/nvidia-uvm/uvm_ioctl.h). Commands
+//! that only the GPU's firmware knows, which no header describes, have none.
+
+use crate::layout::{Layout, field};
+
+/// What a field holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 16 bytes, or text as in "GPU-5a3e0000-…": which of them, its content tells.
+    Uuid,
+    /// Text, filled up with zeros.
+    Serial,
+    /// A GPU's id: 16 bits of the PCI domain, 8 of the bus, 8 of the slot (gpuGenerate32BitId, gpu.c).
+    GpuId,
+    /// Parts of a PCI address.
+    Domain,
+    Bus,
+    Slot,
+}
+
+/// A field of a request's parameters, or several at equal distances.
+struct Field {
+    /// NVIDIA's name for the request.
+    request: &'static str,
+    /// Which part of the payload: 0 for the ioctl's argument, 1 for parameters that it points to, 2 for what these do.
+    part: usize,
+    at: usize,
+    length: usize,
+    kind: Kind,
+    /// How many there are at most, and how far each is from the one before.
+    times: usize,
+    apart: usize,
+}
+
+/// A list of pairs of a number that says what follows, and the value, of 4 bytes each.
+struct Pairs {
+    request: &'static str,
+    part: usize,
+    at: usize,
+}
+
+/// NV2080_CTRL_BUS_INFO_INDEX_{BUS,DEVICE,DOMAIN}_NUMBER (ctrl2080bus.h).
+const BUS_INFORMATION: [(u32, Kind); 3] =
+    [(0x0f, Kind::Bus), (0x10, Kind::Slot), (0x2c, Kind::Domain)];
+
+const fn argument(request: &'static str, at: usize, length: usize, kind: Kind) -> Field {
+    Field {
+        request,
+        part: 0,
+        at,
+        length,
+        kind,
+        times: 1,
+        apart: 0,
+    }
+}
+
+const fn parameter(request: &'static str, at: usize, length: usize, kind: Kind) -> Field {
+    Field {
+        part: 1,
+        ..argument(request, at, length, kind)
+    }
+}
+
+impl Field {
+    const fn each(mut self, times: usize, apart: usize) -> Field {
+        self.times = times;
+        self.apart = apart;
+        self
+    }
+}
+
+/// How many entries an argument of any size has at most.
+const MANY: usize = 256;
+/// Links in NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS_PARAMS, the first at 32, each of 208 bytes, with what is known of
+/// the far end's device at 96 and of the near end's at 152.
+const LINKS: usize = 64;
+const LINK: usize = 208;
+const FAR: usize = 32 + 96;
+const NEAR: usize = 32 + 152;
+
+static FIELDS: &[Field] = &[
+    argument("NV_ESC_CARD_INFO", 4, 4, Kind::Domain).each(MANY, 72),
+    argument("NV_ESC_CARD_INFO", 8, 1, Kind::Bus).each(MANY, 72),
+    argument("NV_ESC_CARD_INFO", 9, 1, Kind::Slot).each(MANY, 72),
+    argument("NV_ESC_CARD_INFO", 16, 4, Kind::GpuId).each(MANY, 72),
+    argument("NV_ESC_ATTACH_GPUS_TO_FD", 0, 4, Kind::GpuId).each(MANY, 4),
+    parameter("NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS", 0, 4, Kind::GpuId).each(32, 4),
+    parameter("NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS_V2", 0, 4, Kind::GpuId).each(32, 4),
+    // Two lists of 8.
+    parameter(
+        "NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS_MATRIX",
+        8,
+        4,
+        Kind::GpuId,
+    )
+    .each(16, 4),
+    parameter("NV0000_CTRL_CMD_GPU_GET_ATTACHED_IDS", 0, 4, Kind::GpuId).each(32, 4),
+    parameter("NV0000_CTRL_CMD_GPU_GET_ID_INFO", 0, 4, Kind::GpuId),
+    // boardId: the id of the GPU or of the bridge before it (gpu_mgr.c).
+    parameter("NV0000_CTRL_CMD_GPU_GET_ID_INFO", 28, 4, Kind::GpuId),
+    parameter("NV0000_CTRL_CMD_GPU_GET_ID_INFO_V2", 0, 4, Kind::GpuId),
+    parameter("NV0000_CTRL_CMD_GPU_GET_ID_INFO_V2", 20, 4, Kind::GpuId),
+    // Those that were found, and those that were left out.
+    parameter("NV0000_CTRL_CMD_GPU_GET_PROBED_IDS", 0, 4, Kind::GpuId).each(64, 4),
+    // The last is failedId.
+    parameter("NV0000_CTRL_CMD_GPU_ATTACH_IDS", 0, 4, Kind::GpuId).each(33, 4),
+    parameter("NV0000_CTRL_CMD_GPU_DETACH_IDS", 0, 4, Kind::GpuId).each(32, 4),
+    parameter("NV0000_CTRL_CMD_GPU_GET_PCI_INFO", 0, 4, Kind::GpuId),
+    parameter("NV0000_CTRL_CMD_GPU_GET_PCI_INFO", 4, 4, Kind::Domain),
+    parameter("NV0000_CTRL_CMD_GPU_GET_PCI_INFO", 8, 2, Kind::Bus),
+    parameter("NV0000_CTRL_CMD_GPU_GET_PCI_INFO", 10, 2, Kind::Slot),
+    parameter("NV0000_CTRL_CMD_GPU_GET_UUID_INFO", 0, 256, Kind::Uuid),
+    parameter("NV0000_CTRL_CMD_GPU_GET_UUID_INFO", 260, 4, Kind::GpuId),
+    parameter(
+        "NV0000_CTRL_CMD_GPU_GET_UUID_FROM_GPU_ID",
+        0,
+        4,
+        Kind::GpuId,
+    ),
+    parameter(
+        "NV0000_CTRL_CMD_GPU_GET_UUID_FROM_GPU_ID",
+        8,
+        256,
+        Kind::Uuid,
+    ),
+    parameter("NV0000_CTRL_CMD_GPU_QUERY_DRAIN_STATE", 0, 4, Kind::GpuId),
+    parameter(
+        "NV0000_CTRL_CMD_GPU_GET_ACTIVE_DEVICE_IDS",
+        4,
+        4,
+        Kind::GpuId,
+    )
+    .each(256, 12),
+    parameter("NV0000_CTRL_CMD_GPU_ASYNC_ATTACH_ID", 0, 4, Kind::GpuId),
+    parameter("NV0000_CTRL_CMD_GPU_WAIT_ATTACH_ID", 0, 4, Kind::GpuId),
+    parameter(
+        "NV0000_CTRL_CMD_GPUACCT_GET_ACCOUNTING_STATE",
+        0,
+        4,
+        Kind::GpuId,
+    ),
+    parameter(
+        "NV2080_CTRL_CMD_GPU_GET_OEM_BOARD_INFO",
+        28,
+        16,
+        Kind::Serial,
+    ),
+    parameter("NV2080_CTRL_CMD_GPU_GET_ID", 0, 4, Kind::GpuId),
+    parameter("NV2080_CTRL_CMD_GPU_GET_GID_INFO", 12, 256, Kind::Uuid),
+    parameter(
+        "NV2080_CTRL_CMD_GET_GPU_FABRIC_PROBE_INFO",
+        8,
+        16,
+        Kind::Uuid,
+    ),
+    parameter(
+        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
+        FAR + 4,
+        4,
+        Kind::Domain,
+    )
+    .each(LINKS, LINK),
+    parameter(
+        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
+        FAR + 8,
+        2,
+        Kind::Bus,
+    )
+    .each(LINKS, LINK),
+    parameter(
+        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
+        FAR + 10,
+        2,
+        Kind::Slot,
+    )
+    .each(LINKS, LINK),
+    parameter(
+        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
+        FAR + 32,
+        16,
+        Kind::Uuid,
+    )
+    .each(LINKS, LINK),
+    parameter(
+        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
+        NEAR + 4,
+        4,
+        Kind::Domain,
+    )
+    .each(LINKS, LINK),
+    parameter(
+        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
+        NEAR + 8,
+        2,
+        Kind::Bus,
+    )
+    .each(LINKS, LINK),
+    parameter(
+        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
+        NEAR + 10,
+        2,
+        Kind::Slot,
+    )
+    .each(LINKS, LINK),
+    parameter(
+        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
+        NEAR + 32,
+        16,
+        Kind::Uuid,
+    )
+    .each(LINKS, LINK),
+    // ibGuid and rackGuid.
+    parameter(
+        "NV2080_CTRL_CMD_NVLINK_GET_PLATFORM_INFO",
+        0,
+        16,
+        Kind::Uuid,
+    )
+    .each(2, 16),
+    // A GPU has to be registered before any other of UVM's requests can name it.
+    argument("UVM_REGISTER_GPU", 0, 16, Kind::Uuid),
+    argument("UVM_UNREGISTER_GPU", 0, 16, Kind::Uuid),
+];
+
+static PAIRS: &[Pairs] = &[
+    Pairs {
+        request: "NV2080_CTRL_CMD_BUS_GET_INFO",
+        part: 2,
+        at: 0,
+    },
+    Pairs {
+        request: "NV2080_CTRL_CMD_BUS_GET_INFO_V2",
+        part: 1,
+        at: 4,
+    },
+];
+
+/// A field of a payload that holds an identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub at: usize,
+    pub length: usize,
+    pub kind: Kind,
+}
+
+/// The fields of a payload that hold identifiers, all of them inside it.
+pub fn places(layout: &Layout, payload: &[u8]) -> Vec<Place> {
+    let mut places = Vec::new();
+    let part = |part: usize| {
+        let segment = layout.segments.get(part)?;
+        let start = segment.offset as usize;
+        let end = start + segment.length as usize;
+        (end <= payload.len()).then_some((start, end))
+    };
+    for row in FIELDS.iter().filter(|row| row.request == layout.name) {
+        let Some((start, end)) = part(row.part) else {
+            continue;
+        };
+        let starts = (0..row.times).map(|time| start + row.at + time * row.apart);
+        let inside = starts.take_while(|at| at + row.length <= end);
+        places.extend(inside.map(|at| Place {
+            at,
+            length: row.length,
+            kind: row.kind,
+        }));
+    }
+    for row in PAIRS.iter().filter(|row| row.request == layout.name) {
+        let Some((start, end)) = part(row.part) else {
+            continue;
+        };
+        for at in (start + row.at..end.saturating_sub(7)).step_by(8) {
+            let what = field(payload, at).map(u32::from_le_bytes);
+            let known = BUS_INFORMATION
+                .iter()
+                .find(|(index, _)| Some(*index) == what);
+            places.extend(known.map(|(_, kind)| Place {
+                at: at + 4,
+                length: 4,
+                kind: *kind,
+            }));
+        }
+    }
+    places
+}
+
+/// The text before the first zero.
+pub(crate) fn text_in(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// A UUID as 16 bytes or as text, with or without what comes before its first digit. None is of one byte only.
+pub fn uuid_in(bytes: &[u8]) -> Option<[u8; 16]> {
+    let text = std::str::from_utf8(text_in(bytes)).unwrap_or_default();
+    let digits = text.strip_prefix("GPU-").unwrap_or(text);
+    if digits.len() == 36
+        && digits
+            .bytes()
+            .all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+    {
+        let digits: String = digits.split('-').collect();
+        let value = u128::from_str_radix(&digits, 16).ok()?;
+        return Some(value.to_be_bytes());
+    }
+    let uuid: [u8; 16] = *bytes.first_chunk()?;
+    let [first, ..] = uuid;
+    (!uuid.iter().all(|byte| *byte == first)).then_some(uuid)
+}
+
+/// A UUID's digits, as in "5a3e0000-0000-0000-0000-000000000000".
+pub fn uuid_text(uuid: [u8; 16]) -> String {
+    let digits = format!("{:032x}", u128::from_be_bytes(uuid));
+    let group = |from: usize, to: usize| &digits[from..to];
+    [
+        group(0, 8),
+        group(8, 12),
+        group(12, 16),
+        group(16, 20),
+        group(20, 32),
+    ]
+    .join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nvproxy_abi::Abi;
+    use nvproxy_abi::policy::Capabilities;
+
+    /// A name that the tables do not know would be a rule that never applies.
+    #[test]
+    fn every_row_is_of_a_request_that_the_tables_know() {
+        let version = "580.142".parse().unwrap();
+        let abi = Abi::of_release(&version, Capabilities::ALL).unwrap();
+        use nvproxy_abi::table::Family;
+        let families = [
+            Family::Frontend,
+            Family::Control,
+            Family::Alloc,
+            Family::Uvm,
+        ];
+        // A command without a row is refused, and known by its number alone.
+        let refused = ["NV0000_CTRL_CMD_GPU_GET_UUID_INFO"];
+        let is_known = |name: &str| {
+            refused.contains(&name)
+                || families
+                    .iter()
+                    .any(|family| abi.rows(*family).any(|row| row.name == name))
+        };
+        let names = FIELDS
+            .iter()
+            .map(|row| row.request)
+            .chain(PAIRS.iter().map(|row| row.request));
+        let unknown: Vec<&str> = names.filter(|name| !is_known(name)).collect();
+        assert_eq!(unknown, [""; 0]);
+    }
+
+    #[test]
+    fn fields_lie_in_their_part() {
+        let layout = Layout {
+            name: "NV2080_CTRL_CMD_GPU_GET_OEM_BOARD_INFO".into(),
+            segments: vec![
+                nvproxy_abi::plan::Segment {
+                    offset: 0,
+                    length: 32,
+                    pointer_at: None,
+                },
+                nvproxy_abi::plan::Segment {
+                    offset: 32,
+                    length: 136,
+                    pointer_at: Some(16),
+                },
+            ],
+            descriptors: Vec::new(),
+            set_bits: None,
+        };
+        let place = Place {
+            at: 60,
+            length: 16,
+            kind: Kind::Serial,
+        };
+        assert_eq!(places(&layout, &[0; 168]), [place]);
+        assert_eq!(places(&layout, &[0; 32]), []);
+    }
+}
