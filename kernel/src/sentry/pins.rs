@@ -75,12 +75,12 @@ pub fn run(
         notification,
         description,
         marshalled,
+        begun,
     };
     match pin.carry_out(payload) {
         Ok(reply) => {
             times.answered(reply.driver_nanoseconds);
             times.finished();
-            sentry.record_answer(begun, reply.outcome, &reply.payload);
             let outcome = reply.outcome.map(i64::from);
             let refused = is_refusal(&pin.marshalled.plan, outcome, &reply.payload);
             sentry.stats.record(heading(family), name, times, refused);
@@ -108,6 +108,7 @@ struct Pin<'a> {
     notification: &'a Notification,
     description: Arc<Description>,
     marshalled: Marshalled,
+    begun: Option<Begun>,
 }
 
 impl Pin<'_> {
@@ -154,6 +155,13 @@ impl Pin<'_> {
             }
             Ok(reply)
         });
+        // Once the caller goes on it may end the sandbox.
+        match &finished {
+            Ok(reply) => self
+                .sentry
+                .record_answer(self.begun, reply.outcome, &reply.payload),
+            Err(errno) => self.sentry.record_answer(self.begun, Err(*errno), &[]),
+        }
         stopped.result = encode_result(
             finished
                 .as_ref()
