@@ -21,7 +21,7 @@ use crate::source::Tree;
 const CONTROL_FLAGS: &str = "src/nvidia/inc/kernel/rmapi/control.h";
 const CONTROL_FLAG: &str = "RMCTRL_FLAGS_";
 
-/// Commands whose nested buffers a function of its own copies, for which `nvproxy-abi` has a reviewed rule.
+/// Commands whose nested buffers a function of its own copies. They need a reviewed rule; see [`crate::copies`].
 const REVIEWED: [&str; 1] = ["NV402C_CTRL_CMD_I2C_TRANSACTION"];
 
 /// A release, and what a person should look at.

@@ -81,7 +81,7 @@ fn what_a_release_refers_to_is_in_it() {
 }
 
 #[test]
-fn facts_that_were_measured_on_a_gpu_are_in_it() {
+fn what_is_known_of_580_142_is_in_it() {
     let catalogue = catalogue();
     let release = release(&catalogue, "580.142");
     assert_eq!(release.controls.len(), 1348);
