@@ -90,7 +90,13 @@ fn sentry_process(
     namespaces::mount_proc()?;
     let sandbox = build(options, command, mask)?;
     raise_descriptor_limit().map_err(Failure::setup)?;
-    sentry::run(options, sandbox)
+    let supervision = sentry::Options {
+        driver: &options.driver,
+        command: &options.command,
+        stats: options.stats,
+        record: options.record.as_ref(),
+    };
+    sentry::run(&supervision, sandbox)
 }
 
 /// Starts the server and the tasks' first processes.

@@ -33,6 +33,7 @@ pub mod requests;
 pub mod stats;
 pub mod tracee;
 
+use std::ffi::OsString;
 use std::io::PipeReader;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -61,7 +62,7 @@ use self::requests::Issued;
 use self::stats::{Stats, Times};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, SETUP};
-use crate::launch::Options;
+use crate::record::Output;
 use crate::seccomp::listener::{Listener, Notification};
 use crate::signals;
 
@@ -158,9 +159,19 @@ pub struct Reply {
     pub driver_nanoseconds: u64,
 }
 
+/// How a sandbox is to be supervised.
+pub struct Options<'a> {
+    pub driver: &'a Driver,
+    /// The program and its arguments, for the recording.
+    pub command: &'a [OsString],
+    pub stats: bool,
+    /// Where to write a recording.
+    pub record: Option<&'a Output>,
+}
+
 /// Supervises a sandbox until its program ends; the exit status is the program's.
-pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
-    let driver = &options.driver;
+pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
+    let driver = options.driver;
     let Sandbox {
         init,
         server,
@@ -189,7 +200,7 @@ pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
         pin_turn: Mutex::default(),
         spared: vec![Pid::this(), server, init],
         stats: Stats::new(options.stats),
-        recorder: options.record.as_ref().map(|_| Recorder::new(abi)),
+        recorder: options.record.map(|_| Recorder::new(abi)),
         turn: Mutex::default(),
         waiting: AtomicUsize::new(0),
         receivers: AtomicUsize::new(0),
@@ -206,9 +217,9 @@ pub fn run(options: &Options, sandbox: Sandbox) -> Result<u8, Failure> {
     if let Some(table) = sentry.stats.table() {
         eprint!("{table}");
     }
-    if let (Ok(_), Some(recorder), Some(output)) = (&status, &sentry.recorder, &options.record) {
+    if let (Ok(_), Some(recorder), Some(output)) = (&status, &sentry.recorder, options.record) {
         let recording = recorder
-            .finish(driver, &options.command)
+            .finish(driver, options.command)
             .map(|mut recording| {
                 if !output.keep_identifiers {
                     recording.scrub(abi);

@@ -7,15 +7,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use nvproxy_abi_catalogue::version::DriverVersion;
-use nvproxy_abi_catalogue::{Catalogue, Class, Control, Copy, Count, Privilege, Release};
+use nvproxy_abi_catalogue::{Catalogue, Class, Control, Privilege, Release};
 
 use crate::parameters::Parameters;
 use crate::policy::{Capability, List};
-use crate::rows::{
-    ByFamily, Contents, Descriptor, Length, Place, Pointer, RefusedFlags, ReleaseTables, Reserved,
-    Row, Tables,
-};
-use crate::rules::{PointerRule, Rule, Rules};
+use crate::rows::{ByFamily, ReleaseTables, Reserved, Row, Tables};
+use crate::rules::{Blocking, Rule, Rules};
 
 /// The name of rows for commands that the driver's public source does not name.
 pub const UNLISTED: &str = "(not in the public headers)";
@@ -37,7 +34,7 @@ pub fn derive(
             class: by_name(&rules.class),
             uvm: by_name(&rules.uvm),
         },
-        blocking: rules,
+        blocking: &rules.blocking,
         used: HashSet::new(),
         errors: BTreeMap::new(),
         pool: Pool::default(),
@@ -161,9 +158,10 @@ impl Pool {
     }
 }
 
-struct Derivation<'a> {
+pub(crate) struct Derivation<'a> {
     rules: ByFamily<HashMap<&'a str, &'a Rule>>,
-    blocking: &'a Rules,
+    /// Requests that can take long.
+    blocking: &'a Blocking,
     /// Names of the rules that were applied.
     used: HashSet<&'a str>,
     /// What is wrong, and in which releases; in none, if it is so in general.
@@ -252,7 +250,7 @@ impl<'a> Derivation<'a> {
         let base = Row {
             id: ioctl.number,
             name: name.to_owned(),
-            may_block: contains(&self.blocking.blocking.frontend, name),
+            may_block: contains(&self.blocking.frontend, name),
             ..Row::default()
         };
         if rule.structures.is_empty() {
@@ -277,7 +275,7 @@ impl<'a> Derivation<'a> {
         let entry = controls.by_name.get(name).copied();
         let base = Row {
             name: name.to_owned(),
-            may_block: contains(&self.blocking.blocking.control, name),
+            may_block: contains(&self.blocking.control, name),
             ..Row::default()
         };
         if let Some(entry) = entry {
@@ -334,7 +332,7 @@ impl<'a> Derivation<'a> {
             id: class.id,
             name: name.to_owned(),
             size: Some(class.size),
-            may_block: contains(&self.blocking.blocking.class, name),
+            may_block: contains(&self.blocking.class, name),
             reserved: reserved_class(class),
             ..Row::default()
         };
@@ -358,7 +356,7 @@ impl<'a> Derivation<'a> {
         let mut row = Row {
             id: ioctl.number,
             name: name.to_owned(),
-            may_block: contains(&self.blocking.blocking.uvm, name),
+            may_block: contains(&self.blocking.uvm, name),
             ..Row::default()
         };
         match parameters.size() {
@@ -395,126 +393,13 @@ impl<'a> Derivation<'a> {
         row
     }
 
-    /// Adds to `row` what is to be known of the fields of its parameters.
-    fn fill(
-        &mut self,
-        row: &mut Row,
-        parameters: Parameters<'_>,
-        rule: Option<&'a Rule>,
-        copies: &[Copy],
-    ) {
-        row.structure = Some(parameters.structure.to_owned());
-        let release = parameters.release;
-        let mut accounted: HashSet<String> = HashSet::new();
-        if let Some(rule) = rule {
-            accounted.extend(rule.inert.iter().cloned());
-            self.apply(row, parameters, rule, &mut accounted);
-        }
-        for copy in copies {
-            if accounted.insert(copy.pointer.to_string()) {
-                match followed(parameters, copy) {
-                    Ok(pointer) => row.pointers.push(pointer),
-                    Err(problem) => self.error(release, &row.name, &problem),
-                }
-            }
-        }
-        row.pointers.sort_by_key(|pointer| pointer.place.at);
-        // What the driver's own list of buffers leaves out it does not follow, but somebody has to have made sure.
-        if row.reserved.is_none() {
-            for path in parameters.references() {
-                if !accounted.contains(&path) {
-                    self.error(release, &row.name, &format!("has {path}, which looks like a pointer or a descriptor: no rule says what it is"));
-                }
-            }
-        }
-    }
-
-    /// Applies what `rule` says of fields that this release's structure has.
-    fn apply(
-        &mut self,
-        row: &mut Row,
-        parameters: Parameters<'_>,
-        rule: &'a Rule,
-        accounted: &mut HashSet<String>,
-    ) {
-        row.pins |= rule.pins;
-        row.makes_event |= rule.makes_event;
-        for pointer in &rule.pointers {
-            accounted.insert(pointer.field.clone());
-            match ruled(parameters, pointer) {
-                Ok(Some(pointer)) => row.pointers.push(pointer),
-                Ok(None) => {}
-                Err(problem) => self.error(parameters.release, &row.name, &problem),
-            }
-        }
-        for descriptor in &rule.descriptors {
-            accounted.insert(descriptor.field.clone());
-            if let Some((place, _)) = parameters.place(&descriptor.field) {
-                row.descriptors.push(Descriptor {
-                    place,
-                    role: descriptor.role,
-                });
-            }
-        }
-        if let Some(rule) = &rule.set_bits
-            && let Some((place, _)) = parameters.place(&rule.field)
-        {
-            row.set_bits = Some((place, rule.bits));
-        }
-        if let Some(rule) = &rule.refused_flags
-            && let Some((place, _)) = parameters.place(&rule.field)
-        {
-            let (bits, status) = (rule.bits, rule.status.clone());
-            row.refused_flags = Some(RefusedFlags {
-                place,
-                bits,
-                status,
-            });
-        }
-        if let Some(rule) = &rule.variants
-            && let Some((place, _)) = parameters.place(&rule.field)
-        {
-            let variants = rule
-                .classes
-                .iter()
-                .filter_map(|variant| self.variant(row, parameters, variant, accounted));
-            row.variants = Some((place, variants.collect()));
-        }
-    }
-
-    /// The row that holds besides `row` if its parameters name the class of `rule`.
-    fn variant(
-        &mut self,
-        row: &Row,
-        parameters: Parameters<'_>,
-        rule: &'a Rule,
-        accounted: &mut HashSet<String>,
-    ) -> Option<Row> {
-        let release = parameters.release;
-        let class = release
-            .classes
-            .iter()
-            .find(|class| *class.name == *rule.name)?;
-        let mut variant = Row {
-            id: class.id,
-            name: rule.name.clone(),
-            size: row.size,
-            structure: Some(parameters.structure.to_owned()),
-            may_block: rule.pins,
-            ..Row::default()
-        };
-        accounted.extend(rule.inert.iter().cloned());
-        self.apply(&mut variant, parameters, rule, accounted);
-        Some(variant)
-    }
-
     fn mark_used(&mut self, rule: Option<&'a Rule>) {
         if let Some(rule) = rule {
             self.used.insert(rule.name.as_str());
         }
     }
 
-    fn error(&mut self, release: &Release, name: &str, problem: &str) {
+    pub(crate) fn error(&mut self, release: &Release, name: &str, problem: &str) {
         let releases = self.errors.entry(format!("{name}: {problem}")).or_default();
         releases.push(release.version);
     }
@@ -584,91 +469,6 @@ fn reserved_class(class: &Class) -> Option<Reserved> {
         .iter()
         .any(|flag| reserved.contains(&&**flag))
         .then_some(Reserved::Privileged)
-}
-
-/// A 4-byte field that counts something.
-fn counter(parameters: Parameters<'_>, path: &str) -> Result<Place, String> {
-    match parameters.place(path) {
-        Some((place, 4)) => Ok(place),
-        Some((_, size)) => Err(format!(
-            "is counted by {path}, which has {size} bytes instead of 4"
-        )),
-        None => Err(format!("is counted by {path}, which its structure lacks")),
-    }
-}
-
-/// A buffer that the driver's own list says it follows.
-fn followed(parameters: Parameters<'_>, copy: &Copy) -> Result<Pointer, String> {
-    let pointer = &*copy.pointer;
-    let Some((place, 8)) = parameters.place(pointer) else {
-        return Err(format!(
-            "follows {pointer}, which is no 8-byte field of its structure"
-        ));
-    };
-    let scale = copy.element;
-    let length = match &copy.count {
-        Count::Constant(count) => Length::Fixed(count.saturating_mul(scale)),
-        Count::Field(path) => Length::Field {
-            count: counter(parameters, path)?,
-            scale,
-        },
-        Count::Other(text) => {
-            return Err(format!(
-                "follows {pointer}, counted by `{text}`: a rule has to say how long that is"
-            ));
-        }
-    };
-    Ok(Pointer {
-        place,
-        length,
-        contents: Contents::Bytes,
-    })
-}
-
-/// A buffer that a rule speaks of; `None` if this release's structure has no such pointer.
-fn ruled(parameters: Parameters<'_>, rule: &PointerRule) -> Result<Option<Pointer>, String> {
-    let Some((place, size)) = parameters.place(&rule.field) else {
-        return Ok(None);
-    };
-    if size != 8 {
-        return Err(format!(
-            "has {}, of {size} bytes, which a rule calls a pointer",
-            rule.field
-        ));
-    }
-    let scale = rule.element.unwrap_or(1);
-    let length = match (rule.bytes, &rule.count, &rule.side, &rule.class) {
-        (Some(bytes), None, None, None) => Length::Fixed(bytes),
-        (None, Some(count), None, None) => Length::Field {
-            count: counter(parameters, count)?,
-            scale,
-        },
-        (None, None, Some(side), None) => Length::Square {
-            side: counter(parameters, side)?,
-            scale,
-        },
-        (None, None, None, Some(_)) => Length::OfContents,
-        _ => {
-            return Err(format!(
-                "has a rule for {} that says its length twice, or not at all",
-                rule.field
-            ));
-        }
-    };
-    let contents = match (&rule.control, &rule.class) {
-        (Some(command), None) => Contents::Control {
-            command: counter(parameters, command)?,
-        },
-        (None, Some(class)) => Contents::Class {
-            class: counter(parameters, class)?,
-        },
-        _ => Contents::Bytes,
-    };
-    Ok(Some(Pointer {
-        place,
-        length,
-        contents,
-    }))
 }
 
 /// What the latest release that has it calls each request.
