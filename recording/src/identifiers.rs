@@ -2,8 +2,9 @@
 //! GPUs, which are made from these.
 //!
 //! The rows are data. Offsets and sizes are those of release 580.142's headers (src/common/sdk/nvidia/inc/ctrl, for
-//! NV_ESC_CARD_INFO src/nvidia/arch/nvalloc/unix/include/nv-ioctl.h, for UVM kernel-open/nvidia-uvm/uvm_ioctl.h). Commands
-//! that only the GPU's firmware knows, which no header describes, have none.
+//! NV_ESC_CARD_INFO src/nvidia/arch/nvalloc/unix/include/nv-ioctl.h, for UVM kernel-open/nvidia-uvm/uvm_ioctl.h), and tests
+//! compare them with every other release's. Commands that only the GPU's firmware knows, which no header describes, have
+//! none.
 
 use crate::layout::{Layout, field};
 
@@ -76,13 +77,6 @@ impl Field {
 
 /// How many entries an argument of any size has at most.
 const MANY: usize = 256;
-/// Links in NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS_PARAMS, the first at 32, each of 208 bytes, with what is known of
-/// the far end's device at 96 and of the near end's at 152.
-const LINKS: usize = 64;
-const LINK: usize = 208;
-const FAR: usize = 32 + 96;
-const NEAR: usize = 32 + 152;
-
 static FIELDS: &[Field] = &[
     argument("NV_ESC_CARD_INFO", 4, 4, Kind::Domain).each(MANY, 72),
     argument("NV_ESC_CARD_INFO", 8, 1, Kind::Bus).each(MANY, 72),
@@ -158,62 +152,6 @@ static FIELDS: &[Field] = &[
         16,
         Kind::Uuid,
     ),
-    parameter(
-        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
-        FAR + 4,
-        4,
-        Kind::Domain,
-    )
-    .each(LINKS, LINK),
-    parameter(
-        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
-        FAR + 8,
-        2,
-        Kind::Bus,
-    )
-    .each(LINKS, LINK),
-    parameter(
-        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
-        FAR + 10,
-        2,
-        Kind::Slot,
-    )
-    .each(LINKS, LINK),
-    parameter(
-        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
-        FAR + 32,
-        16,
-        Kind::Uuid,
-    )
-    .each(LINKS, LINK),
-    parameter(
-        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
-        NEAR + 4,
-        4,
-        Kind::Domain,
-    )
-    .each(LINKS, LINK),
-    parameter(
-        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
-        NEAR + 8,
-        2,
-        Kind::Bus,
-    )
-    .each(LINKS, LINK),
-    parameter(
-        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
-        NEAR + 10,
-        2,
-        Kind::Slot,
-    )
-    .each(LINKS, LINK),
-    parameter(
-        "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS",
-        NEAR + 32,
-        16,
-        Kind::Uuid,
-    )
-    .each(LINKS, LINK),
     // ibGuid and rackGuid.
     parameter(
         "NV2080_CTRL_CMD_NVLINK_GET_PLATFORM_INFO",
@@ -239,6 +177,62 @@ static PAIRS: &[Pairs] = &[
         at: 4,
     },
 ];
+
+/// What NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS tells of the devices at either end of each link. Its layout has
+/// changed several times, and each time its size.
+struct Links {
+    /// Bytes of the parameters.
+    size: usize,
+    /// Where the first link is, and how many bytes each has.
+    first: usize,
+    apart: usize,
+    /// Where the far and the near end's device is, within a link.
+    ends: [usize; 2],
+}
+
+const NVLINK_STATUS: &str = "NV2080_CTRL_CMD_NVLINK_GET_NVLINK_STATUS";
+
+/// From 515, 555, 570, 580 and 590 on.
+static LINKS: &[Links] = &[
+    links(5896, 8, 184, [88, 136]),
+    links(6152, 8, 192, [96, 144]),
+    links(13320, 8, 208, [96, 152]),
+    links(13344, 32, 208, [96, 152]),
+    links(13864, 32, 216, [96, 152]),
+];
+
+const fn links(size: usize, first: usize, apart: usize, ends: [usize; 2]) -> Links {
+    Links {
+        size,
+        first,
+        apart,
+        ends,
+    }
+}
+
+/// Offset and length of fields of NV2080_CTRL_NVLINK_DEVICE_INFO.
+const DEVICE: [(usize, usize, Kind); 4] = [
+    (4, 4, Kind::Domain),
+    (8, 2, Kind::Bus),
+    (10, 2, Kind::Slot),
+    (32, 16, Kind::Uuid),
+];
+
+impl Links {
+    /// The places in parameters that start at `start`.
+    fn places(&'static self, start: usize) -> impl Iterator<Item = Place> {
+        let count = (self.size - self.first) / self.apart;
+        let links = (0..count).map(move |link| self.first + link * self.apart);
+        let devices = links.flat_map(move |link| self.ends.map(|end| start + link + end));
+        devices.flat_map(|device| {
+            DEVICE.map(|(at, length, kind)| Place {
+                at: device + at,
+                length,
+                kind,
+            })
+        })
+    }
+}
 
 /// A field of a payload that holds an identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,6 +262,12 @@ pub fn places(layout: &Layout, payload: &[u8]) -> Vec<Place> {
             length: row.length,
             kind: row.kind,
         }));
+    }
+    if layout.name == NVLINK_STATUS
+        && let Some((start, end)) = part(1)
+        && let Some(links) = LINKS.iter().find(|links| links.size == end - start)
+    {
+        places.extend(links.places(start));
     }
     for row in PAIRS.iter().filter(|row| row.request == layout.name) {
         let Some((start, end)) = part(row.part) else {
@@ -330,6 +330,7 @@ mod tests {
     use super::*;
     use nvproxy_abi::Abi;
     use nvproxy_abi::policy::Capabilities;
+    use nvproxy_abi_catalogue::{Catalogue, Release};
 
     /// A name that the tables do not know would be a rule that never applies.
     #[test]
@@ -354,9 +355,100 @@ mod tests {
         let names = FIELDS
             .iter()
             .map(|row| row.request)
-            .chain(PAIRS.iter().map(|row| row.request));
+            .chain(PAIRS.iter().map(|row| row.request))
+            .chain([NVLINK_STATUS]);
         let unknown: Vec<&str> = names.filter(|name| !is_known(name)).collect();
         assert_eq!(unknown, [""; 0]);
+    }
+
+    /// What lies at `offset` of a structure, as in `linkInfo[1].remoteDeviceInfo.domain`.
+    fn path_at(release: &Release, structure: &str, offset: usize) -> Option<String> {
+        let structure = release.structures.get(structure)?;
+        structure.fields.iter().find_map(|field| {
+            let within = offset.checked_sub(field.offset as usize)?;
+            if within >= field.size as usize {
+                return None;
+            }
+            let size = field.size as usize / (field.elements.max(1) as usize);
+            let (index, within) = (within / size, within % size);
+            let name = match field.elements {
+                1 => field.path.to_string(),
+                _ => format!("{}[{index}]", field.path),
+            };
+            match path_at(release, &field.type_name, within) {
+                Some(inner) => Some(format!("{name}.{inner}")),
+                None => (within == 0).then_some(name),
+            }
+        })
+    }
+
+    /// The structure that a request's field lies in.
+    fn structure_of(release: &Release, request: &str) -> Option<String> {
+        let mut controls = release.controls.iter();
+        let control = controls.find(|control| control.name.as_deref() == Some(request));
+        match control {
+            Some(control) => control.structure.as_deref().map(str::to_owned),
+            None if request == "NV_ESC_CARD_INFO" => Some("nv_ioctl_card_info_t".to_owned()),
+            None => Some(format!("{request}_PARAMS")),
+        }
+    }
+
+    /// The offsets are those of 580.142. Wherever another release has the structure, the same field lies there.
+    #[test]
+    fn offsets_hold_for_every_release() {
+        let catalogue = Catalogue::decode(nvproxy_abi::CATALOGUE).unwrap();
+        let version = "580.142".parse().unwrap();
+        let reference = catalogue.release(&version).unwrap();
+        let mut compared = 0;
+        for row in FIELDS.iter().filter(|row| row.part < 2) {
+            let path =
+                |release: &Release, at| path_at(release, &structure_of(release, row.request)?, at);
+            let is_array = row.times > 1 && !row.request.starts_with("NV_ESC_");
+            let ats = std::iter::once(row.at).chain(is_array.then_some(row.at + row.apart));
+            for at in ats {
+                let Some(expected) = path(reference, at) else {
+                    // NV_ESC_ATTACH_GPUS_TO_FD takes a bare list.
+                    assert_eq!(row.request, "NV_ESC_ATTACH_GPUS_TO_FD");
+                    continue;
+                };
+                for release in &catalogue.releases {
+                    if let Some(found) = path(release, at) {
+                        assert_eq!(found, expected, "{} of {}", row.request, release.version);
+                        compared += 1;
+                    }
+                }
+            }
+        }
+        assert!(compared > 193 * FIELDS.len() / 2, "{compared}");
+    }
+
+    #[test]
+    fn links_are_those_of_every_release() {
+        let catalogue = Catalogue::decode(nvproxy_abi::CATALOGUE).unwrap();
+        let names = [
+            (Kind::Domain, "domain"),
+            (Kind::Bus, "bus"),
+            (Kind::Slot, "device"),
+            (Kind::Uuid, "deviceUUID[0]"),
+        ];
+        let mut compared = 0;
+        for release in &catalogue.releases {
+            let Some(structure) = structure_of(release, NVLINK_STATUS) else {
+                continue;
+            };
+            let size = release.structures[structure.as_str()].size as usize;
+            let found = LINKS.iter().find(|links| links.size == size);
+            let links = found.unwrap_or_else(|| panic!("{}: {size} bytes", release.version));
+            for (index, place) in links.places(0).enumerate() {
+                let (_, name) = names[index % 4];
+                let end = ["remote", "local"][index / 4 % 2];
+                let expected = format!("linkInfo[{}].{end}DeviceInfo.{name}", index / 8);
+                let path = path_at(release, &structure, place.at);
+                assert_eq!(path.as_deref(), Some(expected.as_str()));
+                compared += 1;
+            }
+        }
+        assert!(compared > 193 * 32 * 8, "{compared}");
     }
 
     #[test]
