@@ -1,136 +1,185 @@
 //! What the simulated driver calls otherwise than the recorded one did.
 //!
-//! A driver hands out names: handles of clients, ids and UUIDs of GPUs, addresses of mappings. A program uses what it was
-//! given in its later requests, so a replay against another driver has to use what that one gave. Such pairs are learned
-//! from the first answer in which they differ, and kept in the progress file, where every task finds them. To the
+//! A driver hands out names: handles of clients and objects, ids and UUIDs of GPUs, addresses of mappings. A program uses
+//! what it was given in its later requests, so a replay against another driver has to use what that one gave. Such pairs
+//! are learned from the answers in which they differ, and kept in the progress file, where every task finds them. To the
 //! comparison they are the same.
+//!
+//! A name is replaced only where it is one. Handles, which the driver takes from ranges of their own, and UUIDs are
+//! recognized by their bytes; ids and addresses by where they stand.
 
 use std::io;
 
-use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV_ESC_RM_MAP_MEMORY, NV_IOCTL_MAGIC, parts};
-use nvproxy_abi::structs::frontend::{NVOS21_PARAMETERS, NVOS33_PARAMETERS};
+use nvproxy_abi::number::{
+    NV_ESC_RM_ALLOC, NV_ESC_RM_MAP_MEMORY, NV_ESC_RM_UNMAP_MEMORY,
+    NV_ESC_RM_UPDATE_DEVICE_MAPPING_INFO, NV_IOCTL_MAGIC, parts,
+};
+use nvproxy_abi::structs::frontend::{
+    NVOS21_PARAMETERS, NVOS33_PARAMETERS, NVOS34_PARAMETERS, NVOS56_PARAMETERS,
+};
 use ringfence_recording::identifiers::{Kind, places, uuid_in, uuid_text};
 use ringfence_recording::layout::Layout;
-use ringfence_recording::report::{Pair, Progress};
+use ringfence_recording::report::{Pair, Progress, Stands};
 
-/// A name that the driver hands out in the argument of an ioctl: the ioctl's number, where, and how many bytes. It is
-/// zero on the way in where the driver is to choose.
-const HANDED_OUT: [(u32, usize, usize); 2] = [
+/// Where the driver writes the handle that it chose: in the argument of NV_ESC_RM_ALLOC, which has 0 there before. (Both
+/// forms of the argument begin alike.)
+const HANDLE_AT: usize = std::mem::offset_of!(NVOS21_PARAMETERS, hObjectNew);
+/// Where it writes the address of a mapping, which has 0 there before.
+const ADDRESS_AT: usize = std::mem::offset_of!(NVOS33_PARAMETERS, pLinearAddress);
+/// Where the addresses of mappings stand in the arguments of ioctls: the ioctl's number and the offset.
+const ADDRESSES: [(u32, usize); 3] = [
+    (NV_ESC_RM_MAP_MEMORY, ADDRESS_AT),
     (
-        NV_ESC_RM_ALLOC,
-        std::mem::offset_of!(NVOS21_PARAMETERS, hObjectNew),
-        4,
+        NV_ESC_RM_UNMAP_MEMORY,
+        std::mem::offset_of!(NVOS34_PARAMETERS, pLinearAddress),
     ),
     (
-        NV_ESC_RM_MAP_MEMORY,
-        std::mem::offset_of!(NVOS33_PARAMETERS, pLinearAddress),
-        8,
+        NV_ESC_RM_UPDATE_DEVICE_MAPPING_INFO,
+        std::mem::offset_of!(NVOS56_PARAMETERS, pOldCpuAddress),
     ),
 ];
+/// UUIDs as text have their digits at any multiple of this, as handles do.
+const ALIGNMENT: usize = 4;
 
-/// The pairs that are known.
-pub struct Translation {
+/// The pairs that are known, for one request.
+pub struct Translation<'a> {
+    progress: &'a Progress,
+    layout: &'a Layout,
+    /// The number of its ioctl, if it is one of nvidiactl or of a GPU.
+    number: Option<u32>,
+    /// The latest first.
     pairs: Vec<Pair>,
 }
 
-impl Translation {
+impl<'a> Translation<'a> {
     /// What has been learned so far.
-    pub fn known(progress: &Progress) -> Translation {
+    pub fn known(progress: &'a Progress, command: u32, layout: &'a Layout) -> Translation<'a> {
+        let (magic, number, _) = parts(command);
         Translation {
+            progress,
+            layout,
+            number: (magic == NV_IOCTL_MAGIC).then_some(number),
             pairs: progress.pairs(),
         }
     }
 
     /// From what the recorded driver handed out to what the replaying one did.
-    pub fn to_actual(&self, layout: &Layout, payload: &mut [u8]) {
-        for pair in &self.pairs {
-            replace(layout, payload, pair, &pair.recorded, &pair.actual);
-        }
+    pub fn to_actual(&self, payload: &mut [u8]) {
+        self.replace(payload, |pair| (&pair.recorded, &pair.actual));
     }
 
     /// And back.
-    pub fn to_recorded(&self, layout: &Layout, payload: &mut [u8]) {
-        for pair in &self.pairs {
-            replace(layout, payload, pair, &pair.actual, &pair.recorded);
-        }
+    pub fn to_recorded(&self, payload: &mut [u8]) {
+        self.replace(payload, |pair| (&pair.actual, &pair.recorded));
     }
 
     /// Learns from an answer, the recorded one and the actual one, which are equally long.
-    pub fn learn(
-        &mut self,
-        progress: &Progress,
-        command: u32,
-        layout: &Layout,
-        [before, recorded, actual]: [&[u8]; 3],
-    ) -> io::Result<()> {
-        let (magic, number, _) = parts(command);
-        let handed_out = HANDED_OUT.iter().filter(|(of, at, length)| {
-            let is_chosen = before.get(*at..*at + *length).is_some_and(is_zero);
-            (magic, number) == (NV_IOCTL_MAGIC, *of) && is_chosen
-        });
-        let name = |payload: &[u8], at: usize, length: usize, kind: Option<Kind>| {
-            let bytes = payload.get(at..at + length)?;
-            match kind {
-                Some(Kind::Uuid) => uuid_in(bytes).map(|uuid| uuid.to_vec()),
-                _ => Some(bytes.to_vec()),
-            }
-        };
-        let in_places = places(layout, recorded).into_iter();
-        let found = in_places
-            .filter(|place| matches!(place.kind, Kind::GpuId | Kind::Uuid))
-            .map(|place| (place.at, place.length, Some(place.kind)))
-            .chain(handed_out.map(|(_, at, length)| (*at, *length, None)));
-        for (at, length, kind) in found {
-            let at_places_only = kind == Some(Kind::GpuId);
-            let names = [recorded, actual].map(|payload| name(payload, at, length, kind));
-            let [Some(recorded), Some(actual)] = names else {
-                continue;
+    pub fn learn(&mut self, [before, recorded, actual]: [&[u8]; 3]) -> io::Result<()> {
+        for place in places(self.layout, recorded) {
+            let name = |payload: &[u8]| {
+                let bytes = payload.get(place.at..place.at + place.length)?;
+                match place.kind {
+                    Kind::Uuid => uuid_in(bytes).map(|uuid| (uuid.to_vec(), Stands::Anywhere)),
+                    Kind::GpuId => Some((bytes.to_vec(), Stands::AsGpuId)),
+                    _ => None,
+                }
             };
-            let is_none = |name: &[u8]| is_zero(name) || name.iter().all(|byte| *byte == 0xff);
-            let is_known = self.pairs.iter().any(|pair| pair.recorded == recorded);
-            if recorded != actual && !is_none(&recorded) && !is_none(&actual) && !is_known {
-                let pair = Pair {
-                    recorded,
-                    actual,
-                    at_places_only,
-                };
-                progress.add_pair(&pair)?;
-                self.pairs.push(pair);
+            self.add(name(recorded), name(actual))?;
+        }
+        let handed_out = match self.number {
+            Some(NV_ESC_RM_ALLOC) => Some((HANDLE_AT, 4, Stands::Anywhere)),
+            Some(NV_ESC_RM_MAP_MEMORY) => Some((ADDRESS_AT, 8, Stands::AsAddress)),
+            _ => None,
+        };
+        if let Some((at, length, stands)) = handed_out {
+            let name = |payload: &[u8]| Some((payload.get(at..at + length)?.to_vec(), stands));
+            if name(before).is_some_and(|(name, _)| is_zero(&name)) {
+                self.add(name(recorded), name(actual))?;
             }
         }
         Ok(())
+    }
+
+    /// Adds a pair of names, if both are some, unless it is known.
+    fn add(
+        &mut self,
+        recorded: Option<(Vec<u8>, Stands)>,
+        actual: Option<(Vec<u8>, Stands)>,
+    ) -> io::Result<()> {
+        let (Some((recorded, stands)), Some((actual, _))) = (recorded, actual) else {
+            return Ok(());
+        };
+        let is_none = |name: &[u8]| is_zero(name) || name.iter().all(|byte| *byte == 0xff);
+        if is_none(&recorded) || is_none(&actual) {
+            return Ok(());
+        }
+        let known = self
+            .pairs
+            .iter()
+            .find(|pair| pair.stands == stands && pair.recorded == recorded);
+        // A name that is the same to both needs no pair, unless it was another before.
+        if known.map_or(&recorded, |pair| &pair.actual) != &actual {
+            let pair = Pair {
+                recorded,
+                actual,
+                stands,
+            };
+            self.progress.add_pair(&pair)?;
+            self.pairs.insert(0, pair);
+        }
+        Ok(())
+    }
+
+    /// Replaces every name, by the latest pair that has it.
+    fn replace<'b>(
+        &'b self,
+        payload: &mut [u8],
+        direction: impl Fn(&'b Pair) -> (&'b Vec<u8>, &'b Vec<u8>),
+    ) {
+        let ids: Vec<usize> = places(self.layout, payload)
+            .into_iter()
+            .filter(|place| place.kind == Kind::GpuId)
+            .map(|place| place.at)
+            .collect();
+        let addresses = ADDRESSES.iter().filter(|(of, _)| self.number == Some(*of));
+        let addresses: Vec<usize> = addresses.map(|(_, at)| *at).collect();
+        let names: Vec<(Stands, Vec<u8>, Vec<u8>)> = self
+            .pairs
+            .iter()
+            .flat_map(|pair| {
+                let (from, to) = direction(pair);
+                let text = |name: &[u8]| {
+                    let uuid = name.try_into().ok()?;
+                    Some(uuid_text(uuid).into_bytes())
+                };
+                let texts = text(from).zip(text(to));
+                let texts = texts.map(|(from, to)| (pair.stands, from, to));
+                std::iter::once((pair.stands, from.clone(), to.clone())).chain(texts)
+            })
+            .collect();
+        let mut at = 0;
+        while at < payload.len() {
+            let name = names.iter().find(|(stands, from, _)| {
+                let may_stand = match stands {
+                    Stands::Anywhere => true,
+                    Stands::AsGpuId => ids.contains(&at),
+                    Stands::AsAddress => addresses.contains(&at),
+                };
+                may_stand && payload.get(at..).is_some_and(|rest| rest.starts_with(from))
+            });
+            at += match name {
+                Some((_, from, to)) => {
+                    if let Some(part) = payload.get_mut(at..at + to.len()) {
+                        part.copy_from_slice(to);
+                    }
+                    from.len().next_multiple_of(ALIGNMENT)
+                }
+                None => ALIGNMENT,
+            };
+        }
     }
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
-}
-
-/// Replaces `from` by `to`, which is as long, and, if they are UUIDs, their texts.
-fn replace(layout: &Layout, payload: &mut [u8], pair: &Pair, from: &[u8], to: &[u8]) {
-    replace_bytes(layout, payload, pair, from, to);
-    if let (Ok(from), Ok(to)) = (from.try_into(), to.try_into()) {
-        let (from, to) = (uuid_text(from), uuid_text(to));
-        replace_bytes(layout, payload, pair, from.as_bytes(), to.as_bytes());
-    }
-}
-
-/// The same for these bytes: at the places of GPU ids, or wherever a name can be aligned.
-fn replace_bytes(layout: &Layout, payload: &mut [u8], pair: &Pair, from: &[u8], to: &[u8]) {
-    let length = from.len();
-    let step = length.min(4);
-    let ats: Vec<usize> = if pair.at_places_only {
-        let places = places(layout, payload).into_iter();
-        let ids = places.filter(|place| place.kind == Kind::GpuId);
-        ids.map(|place| place.at).collect()
-    } else {
-        (0..payload.len()).step_by(step.max(1)).collect()
-    };
-    for at in ats {
-        if let Some(part) = payload.get_mut(at..at + length)
-            && part == from
-        {
-            part.copy_from_slice(to);
-        }
-    }
 }
