@@ -12,6 +12,7 @@ use nvproxy_abi::number::*;
 use nvproxy_abi::status::*;
 use nvproxy_abi::structs::class::*;
 use nvproxy_abi::structs::frontend::{NVOS00_PARAMETERS, NVOS02_PARAMETERS, NVOS55_PARAMETERS};
+use zerocopy::{Immutable, IntoBytes};
 
 use super::buffers::{Buffers, Part};
 use super::classes::{Class, Kind, Parameters, class};
@@ -29,6 +30,30 @@ const USERMODE_REGISTERS: u64 = 64 << 10;
 const NV_MAX_DEVICES: u32 = 32;
 /// NV_VASPACE_ALLOCATION_FLAGS_IS_EXTERNALLY_OWNED (nvos.h).
 const EXTERNALLY_OWNED: u32 = 1 << 3;
+
+/// Bytes of virtual addresses that a GPU has.
+const ADDRESS_SPACE: u64 = 1 << 57;
+
+/// NV_MEMORY_ALLOCATION_PARAMS.attr and .attr2 (NVOS32_ATTR_*, NVOS32_ATTR2_*, nvos.h): fields, and the values of them
+/// that matter.
+const PAGE_SIZE: u32 = 0x3 << 23;
+const PAGE_SIZE_4KB: u32 = 1 << 23;
+const PAGE_SIZE_BIG: u32 = 2 << 23;
+const PAGE_SIZE_HUGE: u32 = 3 << 23;
+const LOCATION_ANY: u32 = 3 << 25;
+const PHYSICALITY: u32 = 0x3 << 27;
+const NONCONTIGUOUS: u32 = 1 << 27;
+const CONTIGUOUS: u32 = 2 << 27;
+const ALLOW_NONCONTIGUOUS: u32 = 3 << 27;
+const ZBC: u32 = 0x3;
+const PREFER_NO_ZBC: u32 = 1;
+const GPU_CACHEABLE: u32 = 0x3 << 2;
+const GPU_CACHEABLE_YES: u32 = 1 << 2;
+const GPU_CACHEABLE_NO: u32 = 2 << 2;
+const PAGE_SIZE_HUGE_2MB: u32 = 1 << 20;
+/// Bytes of the pages that have these names.
+const BIG_PAGE: u64 = 64 << 10;
+const HUGE_PAGE: u64 = 2 << 20;
 
 /// NVOS02_PARAMETERS.flags (nvos.h): fields, and the values of them that matter.
 const NVOS02_LOCATION: u32 = 0xf << 8;
@@ -139,9 +164,13 @@ fn construct(
         }
         Kind::Subdevice => subdevice(state, request, buffers)?,
         Kind::AddressSpace => {
-            let NV_VASPACE_ALLOCATION_PARAMETERS { flags, .. } = get(buffers, parameters)?;
+            let mut wanted: NV_VASPACE_ALLOCATION_PARAMETERS = get(buffers, parameters)?;
+            if wanted.vaSize == 0 {
+                wanted.vaSize = ADDRESS_SPACE.saturating_sub(wanted.vaBase);
+                put(buffers, parameters, &wanted);
+            }
             Detail::AddressSpace {
-                externally_owned: flags & EXTERNALLY_OWNED != 0,
+                externally_owned: wanted.flags & EXTERNALLY_OWNED != 0,
             }
         }
         Kind::SystemMemory if class.id == RM_USER_SHARED_DATA => {
@@ -151,7 +180,12 @@ fn construct(
             sized_memory(state, class.kind, gpu, parameters, buffers)?
         }
         Kind::RegisterMemory => {
-            Detail::Memory(memory(state, Place::Registers, USERMODE_REGISTERS)?)
+            // NV_HOPPER_USERMODE_A_PARAMS (class/clc661.h) begins with bBar1Mapping.
+            let first = parameters.and_then(|part| buffers.get::<u8>(part));
+            let place = Place::Registers {
+                through_memory: first.is_some_and(|first| first != 0),
+            };
+            Detail::Memory(memory(state, place, USERMODE_REGISTERS)?)
         }
         Kind::PinnedMemory => {
             let NV_OS_DESC_MEMORY_ALLOCATION_PARAMS {
@@ -164,13 +198,16 @@ fn construct(
             id: state.new_channel(),
         },
         Kind::Event => {
-            let parameters = get(buffers, parameters)?;
-            Detail::Event(Event::construct(
+            let mut wanted = get(buffers, parameters)?;
+            let event = Event::construct(
                 &state.clients,
                 &state.os_events,
                 request.client,
-                &parameters,
-            )?)
+                request.parent,
+                &mut wanted,
+            )?;
+            put(buffers, parameters, &wanted);
+            Detail::Event(event)
         }
         Kind::Client | Kind::ChannelGroup | Kind::ContextShare | Kind::Engine | Kind::Leaf => {
             Detail::Nothing
@@ -185,6 +222,17 @@ fn get<T: zerocopy::FromBytes>(buffers: &Buffers<'_>, parameters: Option<Part>) 
     parameters
         .and_then(|part| buffers.get(part))
         .ok_or(NV_ERR_INVALID_ARGUMENT)
+}
+
+/// Writes parameters that were read.
+fn put<T: IntoBytes + Immutable>(
+    buffers: &mut Buffers<'_>,
+    parameters: Option<Part>,
+    written: &T,
+) {
+    if let Some(parameters) = parameters {
+        buffers.put(parameters, written);
+    }
 }
 
 /// deviceConstruct_IMPL and resservResourceFactory. A process has access to a GPU of which it has a description open.
@@ -253,16 +301,54 @@ fn sized_memory(
         }
         _ => Place::System,
     };
-    let memory = memory(state, place, wanted.size)?;
+    let page = choose_page(kind, &mut wanted);
+    let size = wanted.size.checked_next_multiple_of(page);
+    let memory = memory(state, place, size.ok_or(NV_ERR_NO_MEMORY)?)?;
     wanted.size = memory.length();
     wanted.limit = memory.length() - 1;
     if kind == Kind::VideoMemory {
         wanted.offset = memory.address();
     }
-    if let Some(parameters) = parameters {
-        buffers.put(parameters, &wanted);
-    }
+    put(buffers, parameters, &wanted);
     Ok(Detail::Memory(memory))
+}
+
+/// Chooses what the program leaves to the driver about the pages of an allocation, writes it where the driver does, and
+/// returns their size (memmgrDeterminePageSize_IMPL, src/nvidia/src/kernel/gpu/mem_mgr/mem_mgr.c; what is written is
+/// what an H100 with 580.159.04 answers).
+fn choose_page(kind: Kind, wanted: &mut NV_MEMORY_ALLOCATION_PARAMS) -> u64 {
+    let asked = wanted.attr & PAGE_SIZE;
+    let (page, attr, attr2) = match (kind, asked) {
+        (Kind::VideoMemory, PAGE_SIZE_4KB) => (PAGE, PAGE_SIZE_4KB, 0),
+        (Kind::VideoMemory, PAGE_SIZE_BIG) => (BIG_PAGE, PAGE_SIZE_BIG, 0),
+        (Kind::VideoMemory, 0) if wanted.size < HUGE_PAGE => (BIG_PAGE, PAGE_SIZE_BIG, 0),
+        (Kind::VideoMemory, _) => (HUGE_PAGE, PAGE_SIZE_HUGE, PAGE_SIZE_HUGE_2MB),
+        _ => (PAGE, PAGE_SIZE_4KB, 0),
+    };
+    wanted.attr = wanted.attr & !PAGE_SIZE | attr;
+    wanted.attr2 |= attr2;
+    if wanted.attr & PHYSICALITY == ALLOW_NONCONTIGUOUS {
+        let contiguous = kind == Kind::VideoMemory;
+        let chosen = if contiguous {
+            CONTIGUOUS
+        } else {
+            NONCONTIGUOUS
+        };
+        wanted.attr = wanted.attr & !PHYSICALITY | chosen;
+    }
+    if wanted.attr2 & ZBC == 0 {
+        wanted.attr2 |= PREFER_NO_ZBC;
+    }
+    if wanted.attr2 & GPU_CACHEABLE == 0 {
+        wanted.attr2 |= match kind {
+            Kind::VideoMemory => GPU_CACHEABLE_YES,
+            _ => GPU_CACHEABLE_NO,
+        };
+    }
+    if wanted.alignment == 0 {
+        wanted.alignment = page;
+    }
+    page
 }
 
 fn virtual_memory(parameters: Option<Part>, buffers: &mut Buffers<'_>) -> Outcome<Detail> {
@@ -277,13 +363,18 @@ fn virtual_memory(parameters: Option<Part>, buffers: &mut Buffers<'_>) -> Outcom
     } else {
         wanted.offset
     };
+    let last = base.checked_add(wanted.size - 1);
     wanted.offset = base;
-    wanted.limit = base
-        .checked_add(wanted.size - 1)
-        .ok_or(NV_ERR_INVALID_ARGUMENT)?;
-    if let Some(parameters) = parameters {
-        buffers.put(parameters, &wanted);
+    wanted.limit = wanted.size - 1;
+    wanted.rangeLo = base;
+    wanted.rangeHi = last.ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    // What an H100 with 580.159.04 answers where all this is left to it.
+    if wanted.attr == 0 && wanted.attr2 == 0 && wanted.alignment == 0 {
+        wanted.attr = LOCATION_ANY | CONTIGUOUS;
+        wanted.attr2 = PAGE_SIZE_HUGE_2MB | GPU_CACHEABLE_YES | PREFER_NO_ZBC;
+        wanted.alignment = HUGE_PAGE;
     }
+    put(buffers, parameters, &wanted);
     Ok(Detail::Virtual(VirtualMemory::new(base, wanted.size)))
 }
 

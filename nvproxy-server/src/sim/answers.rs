@@ -12,12 +12,16 @@ use super::gpu::{self, Gpu};
 use super::memory::Place;
 use super::objects::{Detail, Outcome};
 use super::parameters::*;
-use super::{classes, events};
+use super::classes::{self, Kind};
+use super::events;
+use super::state::State;
 
 /// NV0000_CTRL_GPU_INVALID_ID: an unused entry in a list of GPUs.
 const NV0000_CTRL_GPU_INVALID_ID: u32 = u32::MAX;
 /// NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS.
 const NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS: u32 = 0xffff;
+/// NV0000_CTRL_SLI_STATUS_GPU_NOT_SUPPORTED and _INVALID_GPU_COUNT, for a GPU that SLI is not made for.
+const SLI_STATUS: u32 = 0x41;
 /// NV0000_CTRL_NO_NUMA_NODE.
 const NV0000_CTRL_NO_NUMA_NODE: i32 = -1;
 /// NV0080_CTRL_FIFO_GET_CHANNELLIST_INVALID_CHANNEL.
@@ -42,6 +46,13 @@ static GR_INFO: &[(u32, u32)] = &[
     (0x17, 9),     // LITTER_NUM_TPC_PER_GPC
     (0x20, 2),     // LITTER_NUM_SM_PER_TPC
     (0x2c, 64),    // MAX_SUBCONTEXT_COUNT
+];
+
+/// The parts of an H100's InfoROM, with version and subversion.
+static INFOROM: &[(&[u8; 3], (u8, u8))] = &[
+    (b"OBD", (2, 1)),
+    (b"ECC", (7, 16)),
+    (b"EEN", (1, 0)),
 ];
 
 /// The ids of all GPUs and unused entries behind them.
@@ -131,6 +142,15 @@ pub(super) fn device_ids(command: &mut Command<'_, '_>) -> Outcome {
     Ok(())
 }
 
+/// NV0000_CTRL_GPU_ID_INFO_IN_USE: some client has a device of the GPU (gpuIsInUse_IMPL).
+fn in_use(state: &State, instance: usize) -> u32 {
+    let mut objects = state
+        .clients
+        .all()
+        .flat_map(|client| client.objects.values());
+    u32::from(objects.any(|object| object.kind == Kind::Device && object.gpu == Some(instance)))
+}
+
 pub(super) fn id_info_v2(command: &mut Command<'_, '_>) -> Outcome {
     command.with(
         |parameters: &mut NV0000_CTRL_GPU_GET_ID_INFO_V2_PARAMS, command| {
@@ -140,10 +160,10 @@ pub(super) fn id_info_v2(command: &mut Command<'_, '_>) -> Outcome {
                 .ok_or(NV_ERR_INVALID_ARGUMENT)?;
             *parameters = NV0000_CTRL_GPU_GET_ID_INFO_V2_PARAMS {
                 gpuId: gpu.id,
-                gpuFlags: 0,
+                gpuFlags: in_use(command.state, instance),
                 deviceInstance: instance as u32,
                 subDeviceInstance: 0,
-                sliStatus: 0,
+                sliStatus: SLI_STATUS,
                 boardId: gpu.id,
                 gpuInstance: instance as u32,
                 numaId: NV0000_CTRL_NO_NUMA_NODE,
@@ -162,11 +182,11 @@ pub(super) fn id_info(command: &mut Command<'_, '_>) -> Outcome {
                 .ok_or(NV_ERR_INVALID_ARGUMENT)?;
             *parameters = NV0000_CTRL_GPU_GET_ID_INFO_PARAMS {
                 gpuId: gpu.id,
-                gpuFlags: 0,
+                gpuFlags: in_use(command.state, instance),
                 deviceInstance: instance as u32,
                 subDeviceInstance: 0,
                 szName: parameters.szName,
-                sliStatus: 0,
+                sliStatus: SLI_STATUS,
                 boardId: gpu.id,
                 gpuInstance: instance as u32,
                 numaId: NV0000_CTRL_NO_NUMA_NODE,
@@ -210,8 +230,13 @@ pub(super) fn active_device_ids(command: &mut Command<'_, '_>) -> Outcome {
 fn address_space(place: &Place) -> u32 {
     match place {
         Place::System | Place::Pinned => 1,
-        Place::Video(_) => 2,
-        Place::Registers => 3,
+        Place::Video(_)
+        | Place::Registers {
+            through_memory: true,
+        } => 2,
+        Place::Registers {
+            through_memory: false,
+        } => 3,
     }
 }
 
@@ -360,6 +385,35 @@ pub(super) fn short_name(command: &mut Command<'_, '_>) -> Outcome {
         .buffers
         .put_text(command.parameters, gpu::SHORT_NAME);
     Ok(())
+}
+
+/// The GPU's firmware, which every H100 runs with, is of the driver's release.
+pub(super) fn gsp_features(command: &mut Command<'_, '_>) -> Outcome {
+    let version = command.state.version.clone();
+    command.with(|parameters: &mut NV2080_CTRL_GSP_GET_FEATURES_PARAMS, _| {
+        // NV2080_CTRL_GSP_GET_FEATURES_UVM_ENABLED
+        parameters.gspFeatures = 1;
+        (parameters.bValid, parameters.bDefaultGspRmGpu) = (1, 1);
+        parameters.firmwareVersion = [0; 64];
+        for (to, from) in parameters.firmwareVersion.iter_mut().zip(version.bytes()) {
+            *to = from;
+        }
+        Ok(())
+    })
+}
+
+/// The version of a part of the GPU's InfoROM, which is named by three letters.
+pub(super) fn inforom_version(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV2080_CTRL_GPU_GET_INFOROM_OBJECT_VERSION_PARAMS, _| {
+            let found = INFOROM
+                .iter()
+                .find(|(name, _)| **name == parameters.objectType);
+            let (_, version) = found.ok_or(NV_ERR_OBJECT_NOT_FOUND)?;
+            (parameters.version, parameters.subversion) = *version;
+            Ok(())
+        },
+    )
 }
 
 pub(super) fn gpu_id(command: &mut Command<'_, '_>) -> Outcome {
