@@ -51,6 +51,9 @@ const GPU_CACHEABLE: u32 = 0x3 << 2;
 const GPU_CACHEABLE_YES: u32 = 1 << 2;
 const GPU_CACHEABLE_NO: u32 = 2 << 2;
 const PAGE_SIZE_HUGE_2MB: u32 = 1 << 20;
+/// NV_MEMORY_ALLOCATION_PARAMS.format: the kind of a page that holds nothing special (NV_MMU_PTE_KIND_GENERIC_MEMORY,
+/// src/common/inc/swref/published/hopper/gh100/dev_mmu.h).
+const GENERIC_MEMORY: u32 = 6;
 /// Bytes of the pages that have these names.
 const BIG_PAGE: u64 = 64 << 10;
 const HUGE_PAGE: u64 = 2 << 20;
@@ -348,6 +351,7 @@ fn choose_page(kind: Kind, wanted: &mut NV_MEMORY_ALLOCATION_PARAMS) -> u64 {
     if wanted.alignment == 0 {
         wanted.alignment = page;
     }
+    wanted.format = GENERIC_MEMORY;
     page
 }
 
@@ -374,6 +378,7 @@ fn virtual_memory(parameters: Option<Part>, buffers: &mut Buffers<'_>) -> Outcom
         wanted.attr2 = PAGE_SIZE_HUGE_2MB | GPU_CACHEABLE_YES | PREFER_NO_ZBC;
         wanted.alignment = HUGE_PAGE;
     }
+    wanted.format = GENERIC_MEMORY;
     put(buffers, parameters, &wanted);
     Ok(Detail::Virtual(VirtualMemory::new(base, wanted.size)))
 }
