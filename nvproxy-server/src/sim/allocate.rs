@@ -228,11 +228,7 @@ fn get<T: zerocopy::FromBytes>(buffers: &Buffers<'_>, parameters: Option<Part>) 
 }
 
 /// Writes parameters that were read.
-fn put<T: IntoBytes + Immutable>(
-    buffers: &mut Buffers<'_>,
-    parameters: Option<Part>,
-    written: &T,
-) {
+fn put<T: IntoBytes + Immutable>(buffers: &mut Buffers<'_>, parameters: Option<Part>, written: &T) {
     if let Some(parameters) = parameters {
         buffers.put(parameters, written);
     }

@@ -6,14 +6,14 @@
 use nvproxy_abi::status::*;
 use nvproxy_abi::structs::control::*;
 
+use super::classes::{self, Kind};
 use super::control::Command;
+use super::events;
 use super::export;
 use super::gpu::{self, Gpu};
 use super::memory::Place;
 use super::objects::{Detail, Outcome};
 use super::parameters::*;
-use super::classes::{self, Kind};
-use super::events;
 use super::state::State;
 
 /// NV0000_CTRL_GPU_INVALID_ID: an unused entry in a list of GPUs.
@@ -31,8 +31,8 @@ const GID_FORMAT: u32 = 0x3;
 const GID_FORMAT_BINARY: u32 = 0x2;
 /// NV2080_CTRL_GPU_GET_NAME_STRING_FLAGS_TYPE_UNICODE.
 const NAME_UNICODE: u32 = 1;
-/// NV2080_CTRL_FB_INFO_INDEX_MAX and NV0080_CTRL_GR_INFO_MAX_SIZE.
-const FB_INFO_INDEX_MAX: u32 = 0x3b;
+/// NV2080_CTRL_FB_INFO_INDEX_NUMA_NODE_ID, which is the last index, and NV0080_CTRL_GR_INFO_MAX_SIZE.
+const FB_INFO_INDEX_NUMA_NODE_ID: u32 = 0x3b;
 const GR_INFO_MAX_SIZE: u32 = 0x3a;
 
 /// NV2080_CTRL_CMD_GR_GET_INFO: what an H100 has (NV0080_CTRL_GR_INFO_INDEX_*, ctrl/ctrl0080/ctrl0080gr.h). All else
@@ -41,7 +41,6 @@ static GR_INFO: &[(u32, u32)] = &[
     (0x0c, 0x900), // SM_VERSION: compute capability 9.0
     (0x0d, 64),    // MAX_WARPS_PER_SM
     (0x0e, 32),    // MAX_THREADS_PER_WARP
-    (0x13, 128),   // MAX_SP_PER_SM
     (0x14, 8),     // LITTER_NUM_GPCS
     (0x17, 9),     // LITTER_NUM_TPC_PER_GPC
     (0x20, 2),     // LITTER_NUM_SM_PER_TPC
@@ -49,11 +48,7 @@ static GR_INFO: &[(u32, u32)] = &[
 ];
 
 /// The parts of an H100's InfoROM, with version and subversion.
-static INFOROM: &[(&[u8; 3], (u8, u8))] = &[
-    (b"OBD", (2, 1)),
-    (b"ECC", (7, 16)),
-    (b"EEN", (1, 0)),
-];
+static INFOROM: &[(&[u8; 3], (u8, u8))] = &[(b"OBD", (2, 1)), (b"ECC", (7, 16)), (b"EEN", (1, 0))];
 
 /// The ids of all GPUs and unused entries behind them.
 fn ids(gpus: &[Gpu]) -> [u32; 32] {
@@ -491,7 +486,8 @@ pub(super) fn fb_info(command: &mut Command<'_, '_>) -> Outcome {
                 0x12 | 0x16 => free,
                 // BUS_WIDTH, in bits
                 0x0b => 5120,
-                0..=FB_INFO_INDEX_MAX => 0,
+                FB_INFO_INDEX_NUMA_NODE_ID => NV0000_CTRL_NO_NUMA_NODE as u32,
+                ..FB_INFO_INDEX_NUMA_NODE_ID => 0,
                 _ => return Err(NV_ERR_INVALID_ARGUMENT),
             };
         }

@@ -167,9 +167,7 @@ impl Event {
             parameters.hParentClient
         };
         let source = clients.get(of).ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
-        let source = source
-            .object(parent)
-            .map_err(|_| NV_ERR_INVALID_OBJECT)?;
+        let source = source.object(parent).map_err(|_| NV_ERR_INVALID_OBJECT)?;
         if !source.kind.notifies() {
             return Err(NV_ERR_INVALID_OBJECT);
         }

@@ -270,8 +270,7 @@ fn an_event_hears_its_parent_whatever_the_program_says() {
             notifyIndex: NOTIFIER_SW,
             data: KEY.into(),
         };
-        let status =
-            control.allocate(client, parent, object, NV01_EVENT_OS_EVENT, &mut parameters);
+        let status = control.allocate(client, parent, object, NV01_EVENT_OS_EVENT, &mut parameters);
         (status, parameters.hSrcResource)
     };
     assert_eq!(allocate(0x11, 0x20), (NV_OK, 0x11));
