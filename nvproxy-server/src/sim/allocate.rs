@@ -20,6 +20,7 @@ use super::events::Event;
 use super::mapping::{VirtualMemory, show};
 use super::memory::{Memory, PAGE, Place};
 use super::objects::{Detail, Handle, Object, Outcome};
+use super::pages;
 use super::state::{FileNumber, State};
 
 /// Bytes of what GPUs share with the program without being asked (sizes of the driver's own allocations).
@@ -33,30 +34,6 @@ const EXTERNALLY_OWNED: u32 = 1 << 3;
 
 /// Bytes of virtual addresses that a GPU has.
 const ADDRESS_SPACE: u64 = 1 << 57;
-
-/// NV_MEMORY_ALLOCATION_PARAMS.attr and .attr2 (NVOS32_ATTR_*, NVOS32_ATTR2_*, nvos.h): fields, and the values of them
-/// that matter.
-const PAGE_SIZE: u32 = 0x3 << 23;
-const PAGE_SIZE_4KB: u32 = 1 << 23;
-const PAGE_SIZE_BIG: u32 = 2 << 23;
-const PAGE_SIZE_HUGE: u32 = 3 << 23;
-const LOCATION_ANY: u32 = 3 << 25;
-const PHYSICALITY: u32 = 0x3 << 27;
-const NONCONTIGUOUS: u32 = 1 << 27;
-const CONTIGUOUS: u32 = 2 << 27;
-const ALLOW_NONCONTIGUOUS: u32 = 3 << 27;
-const ZBC: u32 = 0x3;
-const PREFER_NO_ZBC: u32 = 1;
-const GPU_CACHEABLE: u32 = 0x3 << 2;
-const GPU_CACHEABLE_YES: u32 = 1 << 2;
-const GPU_CACHEABLE_NO: u32 = 2 << 2;
-const PAGE_SIZE_HUGE_2MB: u32 = 1 << 20;
-/// NV_MEMORY_ALLOCATION_PARAMS.format: the kind of a page that holds nothing special (NV_MMU_PTE_KIND_GENERIC_MEMORY,
-/// src/common/inc/swref/published/hopper/gh100/dev_mmu.h).
-const GENERIC_MEMORY: u32 = 6;
-/// Bytes of the pages that have these names.
-const BIG_PAGE: u64 = 64 << 10;
-const HUGE_PAGE: u64 = 2 << 20;
 
 /// NVOS02_PARAMETERS.flags (nvos.h): fields, and the values of them that matter.
 const NVOS02_LOCATION: u32 = 0xf << 8;
@@ -300,7 +277,7 @@ fn sized_memory(
         }
         _ => Place::System,
     };
-    let page = choose_page(kind, &mut wanted);
+    let page = pages::choose(kind, &mut wanted);
     let size = wanted.size.checked_next_multiple_of(page);
     let memory = memory(state, place, size.ok_or(NV_ERR_NO_MEMORY)?)?;
     wanted.size = memory.length();
@@ -310,45 +287,6 @@ fn sized_memory(
     }
     put(buffers, parameters, &wanted);
     Ok(Detail::Memory(memory))
-}
-
-/// Chooses what the program leaves to the driver about the pages of an allocation, writes it where the driver does, and
-/// returns their size (memmgrDeterminePageSize_IMPL, src/nvidia/src/kernel/gpu/mem_mgr/mem_mgr.c; what is written is
-/// what an H100 with 580.159.04 answers).
-fn choose_page(kind: Kind, wanted: &mut NV_MEMORY_ALLOCATION_PARAMS) -> u64 {
-    let asked = wanted.attr & PAGE_SIZE;
-    let (page, attr, attr2) = match (kind, asked) {
-        (Kind::VideoMemory, PAGE_SIZE_4KB) => (PAGE, PAGE_SIZE_4KB, 0),
-        (Kind::VideoMemory, PAGE_SIZE_BIG) => (BIG_PAGE, PAGE_SIZE_BIG, 0),
-        (Kind::VideoMemory, 0) if wanted.size < HUGE_PAGE => (BIG_PAGE, PAGE_SIZE_BIG, 0),
-        (Kind::VideoMemory, _) => (HUGE_PAGE, PAGE_SIZE_HUGE, PAGE_SIZE_HUGE_2MB),
-        _ => (PAGE, PAGE_SIZE_4KB, 0),
-    };
-    wanted.attr = wanted.attr & !PAGE_SIZE | attr;
-    wanted.attr2 |= attr2;
-    if wanted.attr & PHYSICALITY == ALLOW_NONCONTIGUOUS {
-        let contiguous = kind == Kind::VideoMemory;
-        let chosen = if contiguous {
-            CONTIGUOUS
-        } else {
-            NONCONTIGUOUS
-        };
-        wanted.attr = wanted.attr & !PHYSICALITY | chosen;
-    }
-    if wanted.attr2 & ZBC == 0 {
-        wanted.attr2 |= PREFER_NO_ZBC;
-    }
-    if wanted.attr2 & GPU_CACHEABLE == 0 {
-        wanted.attr2 |= match kind {
-            Kind::VideoMemory => GPU_CACHEABLE_YES,
-            _ => GPU_CACHEABLE_NO,
-        };
-    }
-    if wanted.alignment == 0 {
-        wanted.alignment = page;
-    }
-    wanted.format = GENERIC_MEMORY;
-    page
 }
 
 fn virtual_memory(parameters: Option<Part>, buffers: &mut Buffers<'_>) -> Outcome<Detail> {
@@ -368,13 +306,7 @@ fn virtual_memory(parameters: Option<Part>, buffers: &mut Buffers<'_>) -> Outcom
     wanted.limit = wanted.size - 1;
     wanted.rangeLo = base;
     wanted.rangeHi = last.ok_or(NV_ERR_INVALID_ARGUMENT)?;
-    // What an H100 with 580.159.04 answers where all this is left to it.
-    if wanted.attr == 0 && wanted.attr2 == 0 && wanted.alignment == 0 {
-        wanted.attr = LOCATION_ANY | CONTIGUOUS;
-        wanted.attr2 = PAGE_SIZE_HUGE_2MB | GPU_CACHEABLE_YES | PREFER_NO_ZBC;
-        wanted.alignment = HUGE_PAGE;
-    }
-    wanted.format = GENERIC_MEMORY;
+    pages::choose_for_range(&mut wanted);
     put(buffers, parameters, &wanted);
     Ok(Detail::Virtual(VirtualMemory::new(base, wanted.size)))
 }
