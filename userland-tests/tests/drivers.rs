@@ -36,7 +36,7 @@ fn every_release_of_the_drivers_source_is_listed() {
         let entry = listed.iter().find(|entry| entry["version"] == **version);
         entry.is_some_and(|entry| entry["tables"] == "exact")
     };
-    assert!(versions.iter().all(|version| is_exact(version)));
+    assert!(versions.iter().all(is_exact));
     let table = ringfence(&["drivers", "list"]).stdout;
     assert!(table.contains("580.142       580     exact"), "{table}");
 }

@@ -183,3 +183,93 @@ impl<'a> Translation<'a> {
 fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nvproxy_abi::Abi;
+    use nvproxy_abi::node::Node;
+    use nvproxy_abi::number::ioctl_word;
+    use nvproxy_abi::policy::Capabilities;
+
+    use super::*;
+
+    /// Bytes of nv_ioctl_nvos33_parameters_with_fd and of NVOS21_PARAMETERS.
+    const MAPPING: usize = 56;
+    const ALLOCATION: usize = 32;
+
+    fn progress() -> Progress {
+        let file = memfd_create("progress", MFdFlags::empty()).expect("a file");
+        Progress::new(file.into())
+    }
+
+    fn layout(command: u32, payload: &[u8]) -> Layout {
+        let version = "580.142".parse().expect("a release");
+        let abi = Abi::of_release(&version, Capabilities::ALL).expect("tables");
+        Layout::of(abi, Node::Control, command, payload)
+    }
+
+    fn with<const N: usize>(at: usize, bytes: &[u8]) -> [u8; N] {
+        let mut payload = [0; N];
+        payload[at..at + bytes.len()].copy_from_slice(bytes);
+        payload
+    }
+
+    #[test]
+    fn an_address_is_replaced_where_addresses_stand() {
+        let (progress, command) = (progress(), ioctl_word(NV_ESC_RM_MAP_MEMORY, MAPPING));
+        let (recorded, actual) = (0x1020_02bb_0000u64, 1u64 << 32);
+        let [before, expected, got] = [0, recorded, actual]
+            .map(|address| with::<MAPPING>(ADDRESS_AT, &address.to_ne_bytes()));
+        let layout = layout(command, &before);
+        let mut translation = Translation::known(&progress, command, &layout);
+        translation.learn([&before, &expected, &got]).unwrap();
+        let mut payload = got;
+        translation.to_recorded(&mut payload);
+        assert_eq!(payload, expected);
+        // As the offset into the memory it is a number like any other.
+        let offset = with::<MAPPING>(16, &actual.to_ne_bytes());
+        let mut payload = offset;
+        translation.to_recorded(&mut payload);
+        assert_eq!(payload, offset);
+        // So it is in another ioctl, unless that takes addresses.
+        let control = Translation::known(&progress, ioctl_word(0x2a, 32), &layout);
+        let mut payload = got;
+        control.to_recorded(&mut payload);
+        assert_eq!(payload, got);
+        let at = std::mem::offset_of!(NVOS34_PARAMETERS, pLinearAddress);
+        let unmap = ioctl_word(NV_ESC_RM_UNMAP_MEMORY, size_of::<NVOS34_PARAMETERS>());
+        let unmap = Translation::known(&progress, unmap, &layout);
+        let mut payload = with::<MAPPING>(at, &recorded.to_ne_bytes());
+        unmap.to_actual(&mut payload);
+        assert_eq!(payload, with::<MAPPING>(at, &actual.to_ne_bytes()));
+    }
+
+    #[test]
+    fn handles_that_change_places_are_replaced_once() {
+        let (progress, command) = (progress(), ioctl_word(NV_ESC_RM_ALLOC, ALLOCATION));
+        let handle = |handle: u32| with::<ALLOCATION>(HANDLE_AT, &handle.to_ne_bytes());
+        let before = handle(0);
+        let layout = layout(command, &before);
+        let (one, other) = (0xc1d0_0000, 0xc1d0_0001);
+        let mut translation = Translation::known(&progress, command, &layout);
+        for (recorded, actual) in [(one, other), (other, one)] {
+            let answers = [handle(recorded), handle(actual)];
+            translation
+                .learn([&before, &answers[0], &answers[1]])
+                .unwrap();
+        }
+        // Another request finds what was learned.
+        let mut translation = Translation::known(&progress, command, &layout);
+        let mut payload = handle(one);
+        translation.to_actual(&mut payload);
+        assert_eq!(payload, handle(other));
+        // A handle that is handed out again is what it is called last.
+        translation
+            .learn([&before, &handle(one), &handle(one)])
+            .unwrap();
+        let mut payload = handle(one);
+        translation.to_actual(&mut payload);
+        assert_eq!(payload, handle(one));
+    }
+}

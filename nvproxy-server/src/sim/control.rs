@@ -48,7 +48,7 @@ static CONSTANTS: &[Constant] = &[
     ),
 ];
 
-/// What an H100 refuses whatever its parameters are. The names of the last three are not public.
+/// What an H100 refused whenever it was asked (userland-tests/recordings). The names of the last three are not public.
 static REFUSED: &[(u32, u32)] = &[
     (
         NV2080_CTRL_CMD_FB_QUERY_DRAM_ENCRYPTION_INFOROM_SUPPORT,
