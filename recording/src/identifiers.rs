@@ -1,5 +1,5 @@
-//! Where the driver tells, or is told, what identifies a machine: UUIDs, serial numbers, PCI addresses, and the ids of
-//! GPUs, which are made from these.
+//! Where the driver tells, or is told, what identifies a machine: UUIDs, serial numbers, numbers burnt into a chip,
+//! PCI addresses, and the ids of GPUs, which are made from these.
 //!
 //! The rows are data. Offsets and sizes are those of release 580.142's headers (src/common/sdk/nvidia/inc/ctrl, for
 //! NV_ESC_CARD_INFO src/nvidia/arch/nvalloc/unix/include/nv-ioctl.h, for UVM kernel-open/nvidia-uvm/uvm_ioctl.h), and tests
@@ -21,6 +21,8 @@ pub enum Kind {
     Domain,
     Bus,
     Slot,
+    /// 4 bytes of a number that is burnt into one chip.
+    Chip,
 }
 
 /// A field of a request's parameters, or several at equal distances.
@@ -42,7 +44,19 @@ struct Pairs {
     request: &'static str,
     part: usize,
     at: usize,
+    /// The numbers that announce an identifier.
+    indices: &'static [(u32, Kind)],
 }
+
+/// NV2080_CTRL_GPU_INFO_INDEX_ECID_{LO32,HI32,EXTENDED} (ctrl2080gpu.h), and two without a public name, which
+/// nvidia-smi -q asks for where it prints the GPU's PDI.
+const GPU_INFORMATION: [(u32, Kind); 5] = [
+    (0x01, Kind::Chip),
+    (0x02, Kind::Chip),
+    (0x1b, Kind::Chip),
+    (0x23, Kind::Chip),
+    (0x24, Kind::Chip),
+];
 
 /// NV2080_CTRL_BUS_INFO_INDEX_{BUS,DEVICE,DOMAIN}_NUMBER (ctrl2080bus.h).
 const BUS_INFORMATION: [(u32, Kind); 3] =
@@ -170,11 +184,19 @@ static PAIRS: &[Pairs] = &[
         request: "NV2080_CTRL_CMD_BUS_GET_INFO",
         part: 2,
         at: 0,
+        indices: &BUS_INFORMATION,
     },
     Pairs {
         request: "NV2080_CTRL_CMD_BUS_GET_INFO_V2",
         part: 1,
         at: 4,
+        indices: &BUS_INFORMATION,
+    },
+    Pairs {
+        request: "NV2080_CTRL_CMD_GPU_GET_INFO_V2",
+        part: 1,
+        at: 4,
+        indices: &GPU_INFORMATION,
     },
 ];
 
@@ -275,9 +297,7 @@ pub fn places(layout: &Layout, payload: &[u8]) -> Vec<Place> {
         };
         for at in (start + row.at..end.saturating_sub(7)).step_by(8) {
             let what = field(payload, at).map(u32::from_le_bytes);
-            let known = BUS_INFORMATION
-                .iter()
-                .find(|(index, _)| Some(*index) == what);
+            let known = row.indices.iter().find(|(index, _)| Some(*index) == what);
             places.extend(known.map(|(_, kind)| Place {
                 at: at + 4,
                 length: 4,
@@ -449,6 +469,31 @@ mod tests {
             }
         }
         assert!(compared > 193 * 32 * 8, "{compared}");
+    }
+
+    #[test]
+    fn numbers_of_a_chip_are_where_they_are_announced() {
+        let layout = Layout {
+            name: "NV2080_CTRL_CMD_GPU_GET_INFO_V2".into(),
+            segments: [(0, 32), (32, 564)]
+                .map(|(offset, length)| nvproxy_abi::plan::Segment {
+                    offset,
+                    length,
+                    pointer_at: None,
+                })
+                .into(),
+            descriptors: Vec::new(),
+            set_bits: None,
+        };
+        let mut payload = [0; 600];
+        // Whether the board has two GPUs, and half of the PDI.
+        (payload[36], payload[44]) = (0x22, 0x23);
+        let place = Place {
+            at: 48,
+            length: 4,
+            kind: Kind::Chip,
+        };
+        assert_eq!(places(&layout, &payload), [place]);
     }
 
     #[test]

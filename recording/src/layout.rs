@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{DescriptorField, Plan, Planner, Segment, Step};
+use nvproxy_abi::table::Request;
 
 /// What a payload is made of.
 #[derive(Clone, Debug)]
@@ -66,10 +67,19 @@ impl Layout {
     }
 }
 
+/// NVIDIA's name, or the number of what has none, which the tables say in brackets.
+fn name(request: &'static Request) -> Cow<'static, str> {
+    if request.name.starts_with('(') {
+        format!("{:#x} {}", request.id, request.name).into()
+    } else {
+        request.name.into()
+    }
+}
+
 impl From<Plan> for Layout {
     fn from(plan: Plan) -> Layout {
         Layout {
-            name: plan.request.name.into(),
+            name: name(plan.request),
             segments: plan.segments.to_vec(),
             descriptors: plan.descriptors.to_vec(),
             set_bits: plan.set_bits(),

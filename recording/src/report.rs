@@ -125,13 +125,24 @@ pub fn lines(text: &str) -> Result<Vec<Line>, serde_json::Error> {
 pub struct Pair {
     pub recorded: Vec<u8>,
     pub actual: Vec<u8>,
-    /// The name is a small number, which means something else in other places.
-    pub at_places_only: bool,
+    pub stands: Stands,
+}
+
+/// Where a name stands. The same bytes mean something else in other places.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Stands {
+    /// Wherever it can be aligned: its bytes do not occur by chance.
+    Anywhere = 0,
+    /// Where ids of GPUs do.
+    AsGpuId = 1,
+    /// Where addresses of mappings do.
+    AsAddress = 2,
 }
 
 /// The longest name of a [`Pair`].
 pub const LONGEST_NAME: usize = 16;
-/// Bytes of a pair in the file: its length, whether it is for certain places only, and its names.
+/// Bytes of a pair in the file: its length, where it stands, and its names.
 const PAIR_BYTES: usize = 2 + 2 * LONGEST_NAME;
 /// Where the pairs begin in the file: behind the descriptors of as many descriptions as can be opened.
 const PAIRS_AT: u64 = 1 << 35;
@@ -175,7 +186,7 @@ impl Progress {
 }
 
 impl Progress {
-    /// The pairs that were added, in this order.
+    /// The pairs that were added, the latest first. One that says otherwise than an earlier one holds in its place.
     pub fn pairs(&self) -> Vec<Pair> {
         let mut pairs = Vec::new();
         let mut bytes = [0; PAIR_BYTES];
@@ -184,20 +195,25 @@ impl Progress {
             .read_exact_at(&mut bytes, pair_place(pairs.len()))
             .is_ok()
         {
-            let [length, at_places_only, ref names @ ..] = bytes;
+            let [length, stands, ref names @ ..] = bytes;
             let (recorded, actual) = names.split_at(LONGEST_NAME);
             let name = |name: &[u8]| name.iter().take(usize::from(length)).copied().collect();
             pairs.push(Pair {
                 recorded: name(recorded),
                 actual: name(actual),
-                at_places_only: at_places_only != 0,
+                stands: match stands {
+                    0 => Stands::Anywhere,
+                    1 => Stands::AsGpuId,
+                    _ => Stands::AsAddress,
+                },
             });
         }
+        pairs.reverse();
         pairs
     }
 
     pub fn add_pair(&self, pair: &Pair) -> io::Result<()> {
-        let mut bytes = vec![pair.recorded.len() as u8, u8::from(pair.at_places_only)];
+        let mut bytes = vec![pair.recorded.len() as u8, pair.stands as u8];
         for name in [&pair.recorded, &pair.actual] {
             bytes.extend_from_slice(name);
             bytes.resize(bytes.len() + LONGEST_NAME.saturating_sub(name.len()), 0);

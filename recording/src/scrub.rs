@@ -3,7 +3,7 @@
 //! An identifier is learned where [`identifiers`](crate::identifiers) says that one stands, and then replaced by a
 //! stand-in of the same length: UUIDs, serial numbers and PCI addresses in text wherever their bytes occur, since they
 //! are long enough not to occur by chance; ids of GPUs and parts of PCI addresses, which are small numbers, at those
-//! places only. The same identifier always has the same stand-in, so that a replay still fits together.
+//! places only; and the numbers burnt into a chip, which nothing refers to, by zeros. The same identifier always has the same stand-in, so that a replay still fits together.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -101,6 +101,8 @@ impl Scrubber {
                         self.learn_address(id);
                     }
                 }
+                // It is replaced where it stands, by nothing.
+                Kind::Chip => {}
                 Kind::Domain | Kind::Bus | Kind::Slot => {
                     let number = number_in(bytes);
                     self.stand_in_for_part(place.kind, number);
@@ -170,6 +172,7 @@ impl Scrubber {
                 // What was long enough was replaced already.
                 Kind::Serial if text_in(bytes).len() < SHORTEST => vec![0; length].into(),
                 Kind::Serial => continue,
+                Kind::Chip => vec![0; length].into(),
                 Kind::GpuId => match id_in(bytes) {
                     Some(id) => self.stand_in_for_id(id).to_le_bytes().to_vec().into(),
                     None => continue,

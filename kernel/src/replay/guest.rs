@@ -255,11 +255,13 @@ impl Player {
         let base = words.as_mut_ptr() as u64;
         let bytes = words.as_mut_bytes();
         put(bytes, 0, &recorded.before);
-        let mut translation = self.translate.then(|| Translation::known(&self.progress));
+        let mut translation = self
+            .translate
+            .then(|| Translation::known(&self.progress, recorded.command, &layout));
         if let (Some(translation), Some(payload)) =
             (&translation, bytes.get_mut(..recorded.before.len()))
         {
-            translation.to_actual(&layout, payload);
+            translation.to_actual(payload);
         }
         let argument = match recorded.reached {
             Reached::Unreadable if last_read(&layout, &recorded.before) == 0 => NOWHERE,
@@ -281,9 +283,8 @@ impl Player {
         }
         let expected = recorded.after();
         if let Some(translation) = &mut translation {
-            let payloads = [&recorded.before[..], &expected, after];
-            translation.learn(&self.progress, recorded.command, &layout, payloads)?;
-            translation.to_recorded(&layout, after);
+            translation.learn([&recorded.before, &expected, after])?;
+            translation.to_recorded(after);
         }
         let mut differences = compare(&expected, after);
         differences.extend(compare_results(recorded.result, got));

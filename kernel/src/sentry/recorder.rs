@@ -155,10 +155,15 @@ impl Recorder {
             match field::<4>(payload, at) {
                 Some(original) if i32::from_ne_bytes(original) >= 0 => {
                     let number = i32::from_ne_bytes(original);
-                    let identified = descriptions.identify(task, number, false);
-                    let meant = identified
-                        .ok()
-                        .and_then(|identified| self.index(&identified));
+                    // A request on one description of UVM may name another (UVM_MM_INITIALIZE).
+                    let on_uvm = matches!(target, Target::Uvm(_));
+                    let meant = [false, true]
+                        .into_iter()
+                        .filter(|look_for_uvm| on_uvm || !look_for_uvm)
+                        .find_map(|look_for_uvm| {
+                            let identified = descriptions.identify(task, number, look_for_uvm);
+                            self.index(&identified.ok()?)
+                        });
                     let meant = meant.map_or(NOTHING, |index| index as i32);
                     substitute(at, original.to_vec(), meant.to_ne_bytes().to_vec());
                 }

@@ -45,8 +45,8 @@ pub(super) enum RangeKind {
     External(Vec<External>),
     SemaphorePool,
     DynamicParallelism,
-    /// What a channel needs mapped; goes with the channel.
-    Channel((Handle, Handle)),
+    /// What channels need mapped; goes with the last of them.
+    Channels(BTreeSet<(Handle, Handle)>),
 }
 
 #[derive(Debug)]
@@ -77,6 +77,18 @@ impl AddressSpace {
         }
         self.ranges.insert(base, Range { length, kind });
         Ok(())
+    }
+
+    /// Adds a channel to what needs `base..base + length`, which several channels of one group share.
+    pub fn add_channel(&mut self, base: u64, length: u64, channel: (Handle, Handle)) -> Outcome {
+        if let Some(range) = self.ranges.get_mut(&base)
+            && range.length == length
+            && let RangeKind::Channels(channels) = &mut range.kind
+        {
+            channels.insert(channel);
+            return Ok(());
+        }
+        self.add(base, length, RangeKind::Channels(BTreeSet::from([channel])))
     }
 
     /// The external allocations of the range that holds all of `base..base + length`.
@@ -113,7 +125,12 @@ impl AddressSpace {
     }
 
     pub fn forget_channel(&mut self, channel: (Handle, Handle)) {
-        self.ranges
-            .retain(|_, range| !matches!(range.kind, RangeKind::Channel(of) if of == channel));
+        self.ranges.retain(|_, range| match &mut range.kind {
+            RangeKind::Channels(channels) => {
+                channels.remove(&channel);
+                !channels.is_empty()
+            }
+            _ => true,
+        });
     }
 }

@@ -12,6 +12,7 @@ use nvproxy_abi::number::*;
 use nvproxy_abi::status::*;
 use nvproxy_abi::structs::class::*;
 use nvproxy_abi::structs::frontend::{NVOS00_PARAMETERS, NVOS02_PARAMETERS, NVOS55_PARAMETERS};
+use zerocopy::{Immutable, IntoBytes};
 
 use super::buffers::{Buffers, Part};
 use super::classes::{Class, Kind, Parameters, class};
@@ -19,6 +20,7 @@ use super::events::Event;
 use super::mapping::{VirtualMemory, show};
 use super::memory::{Memory, PAGE, Place};
 use super::objects::{Detail, Handle, Object, Outcome};
+use super::pages;
 use super::state::{FileNumber, State};
 
 /// Bytes of what GPUs share with the program without being asked (sizes of the driver's own allocations).
@@ -29,6 +31,9 @@ const USERMODE_REGISTERS: u64 = 64 << 10;
 const NV_MAX_DEVICES: u32 = 32;
 /// NV_VASPACE_ALLOCATION_FLAGS_IS_EXTERNALLY_OWNED (nvos.h).
 const EXTERNALLY_OWNED: u32 = 1 << 3;
+
+/// Bytes of virtual addresses that a GPU has.
+const ADDRESS_SPACE: u64 = 1 << 57;
 
 /// NVOS02_PARAMETERS.flags (nvos.h): fields, and the values of them that matter.
 const NVOS02_LOCATION: u32 = 0xf << 8;
@@ -139,9 +144,13 @@ fn construct(
         }
         Kind::Subdevice => subdevice(state, request, buffers)?,
         Kind::AddressSpace => {
-            let NV_VASPACE_ALLOCATION_PARAMETERS { flags, .. } = get(buffers, parameters)?;
+            let mut wanted: NV_VASPACE_ALLOCATION_PARAMETERS = get(buffers, parameters)?;
+            if wanted.vaSize == 0 {
+                wanted.vaSize = ADDRESS_SPACE.saturating_sub(wanted.vaBase);
+                put(buffers, parameters, &wanted);
+            }
             Detail::AddressSpace {
-                externally_owned: flags & EXTERNALLY_OWNED != 0,
+                externally_owned: wanted.flags & EXTERNALLY_OWNED != 0,
             }
         }
         Kind::SystemMemory if class.id == RM_USER_SHARED_DATA => {
@@ -151,7 +160,12 @@ fn construct(
             sized_memory(state, class.kind, gpu, parameters, buffers)?
         }
         Kind::RegisterMemory => {
-            Detail::Memory(memory(state, Place::Registers, USERMODE_REGISTERS)?)
+            // NV_HOPPER_USERMODE_A_PARAMS (class/clc661.h) begins with bBar1Mapping.
+            let first = parameters.and_then(|part| buffers.get::<u8>(part));
+            let place = Place::Registers {
+                through_memory: first.is_some_and(|first| first != 0),
+            };
+            Detail::Memory(memory(state, place, USERMODE_REGISTERS)?)
         }
         Kind::PinnedMemory => {
             let NV_OS_DESC_MEMORY_ALLOCATION_PARAMS {
@@ -164,13 +178,16 @@ fn construct(
             id: state.new_channel(),
         },
         Kind::Event => {
-            let parameters = get(buffers, parameters)?;
-            Detail::Event(Event::construct(
+            let mut wanted = get(buffers, parameters)?;
+            let event = Event::construct(
                 &state.clients,
                 &state.os_events,
                 request.client,
-                &parameters,
-            )?)
+                request.parent,
+                &mut wanted,
+            )?;
+            put(buffers, parameters, &wanted);
+            Detail::Event(event)
         }
         Kind::Client | Kind::ChannelGroup | Kind::ContextShare | Kind::Engine | Kind::Leaf => {
             Detail::Nothing
@@ -185,6 +202,13 @@ fn get<T: zerocopy::FromBytes>(buffers: &Buffers<'_>, parameters: Option<Part>) 
     parameters
         .and_then(|part| buffers.get(part))
         .ok_or(NV_ERR_INVALID_ARGUMENT)
+}
+
+/// Writes parameters that were read.
+fn put<T: IntoBytes + Immutable>(buffers: &mut Buffers<'_>, parameters: Option<Part>, written: &T) {
+    if let Some(parameters) = parameters {
+        buffers.put(parameters, written);
+    }
 }
 
 /// deviceConstruct_IMPL and resservResourceFactory. A process has access to a GPU of which it has a description open.
@@ -253,15 +277,15 @@ fn sized_memory(
         }
         _ => Place::System,
     };
-    let memory = memory(state, place, wanted.size)?;
+    let page = pages::choose(kind, &mut wanted);
+    let size = wanted.size.checked_next_multiple_of(page);
+    let memory = memory(state, place, size.ok_or(NV_ERR_NO_MEMORY)?)?;
     wanted.size = memory.length();
     wanted.limit = memory.length() - 1;
     if kind == Kind::VideoMemory {
         wanted.offset = memory.address();
     }
-    if let Some(parameters) = parameters {
-        buffers.put(parameters, &wanted);
-    }
+    put(buffers, parameters, &wanted);
     Ok(Detail::Memory(memory))
 }
 
@@ -277,13 +301,13 @@ fn virtual_memory(parameters: Option<Part>, buffers: &mut Buffers<'_>) -> Outcom
     } else {
         wanted.offset
     };
+    let last = base.checked_add(wanted.size - 1);
     wanted.offset = base;
-    wanted.limit = base
-        .checked_add(wanted.size - 1)
-        .ok_or(NV_ERR_INVALID_ARGUMENT)?;
-    if let Some(parameters) = parameters {
-        buffers.put(parameters, &wanted);
-    }
+    wanted.limit = wanted.size - 1;
+    wanted.rangeLo = base;
+    wanted.rangeHi = last.ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    pages::choose_for_range(&mut wanted);
+    put(buffers, parameters, &wanted);
     Ok(Detail::Virtual(VirtualMemory::new(base, wanted.size)))
 }
 

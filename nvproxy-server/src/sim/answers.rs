@@ -6,18 +6,22 @@
 use nvproxy_abi::status::*;
 use nvproxy_abi::structs::control::*;
 
+use super::classes::{self, Kind};
 use super::control::Command;
+use super::events;
 use super::export;
 use super::gpu::{self, Gpu};
 use super::memory::Place;
 use super::objects::{Detail, Outcome};
 use super::parameters::*;
-use super::{classes, events};
+use super::state::State;
 
 /// NV0000_CTRL_GPU_INVALID_ID: an unused entry in a list of GPUs.
 const NV0000_CTRL_GPU_INVALID_ID: u32 = u32::MAX;
 /// NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS.
 const NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS: u32 = 0xffff;
+/// NV0000_CTRL_SLI_STATUS_GPU_NOT_SUPPORTED and _INVALID_GPU_COUNT, for a GPU that SLI is not made for.
+const SLI_STATUS: u32 = 0x41;
 /// NV0000_CTRL_NO_NUMA_NODE.
 const NV0000_CTRL_NO_NUMA_NODE: i32 = -1;
 /// NV0080_CTRL_FIFO_GET_CHANNELLIST_INVALID_CHANNEL.
@@ -27,8 +31,8 @@ const GID_FORMAT: u32 = 0x3;
 const GID_FORMAT_BINARY: u32 = 0x2;
 /// NV2080_CTRL_GPU_GET_NAME_STRING_FLAGS_TYPE_UNICODE.
 const NAME_UNICODE: u32 = 1;
-/// NV2080_CTRL_FB_INFO_INDEX_MAX and NV0080_CTRL_GR_INFO_MAX_SIZE.
-const FB_INFO_INDEX_MAX: u32 = 0x3b;
+/// NV2080_CTRL_FB_INFO_INDEX_NUMA_NODE_ID, which is the last index, and NV0080_CTRL_GR_INFO_MAX_SIZE.
+const FB_INFO_INDEX_NUMA_NODE_ID: u32 = 0x3b;
 const GR_INFO_MAX_SIZE: u32 = 0x3a;
 
 /// NV2080_CTRL_CMD_GR_GET_INFO: what an H100 has (NV0080_CTRL_GR_INFO_INDEX_*, ctrl/ctrl0080/ctrl0080gr.h). All else
@@ -37,12 +41,14 @@ static GR_INFO: &[(u32, u32)] = &[
     (0x0c, 0x900), // SM_VERSION: compute capability 9.0
     (0x0d, 64),    // MAX_WARPS_PER_SM
     (0x0e, 32),    // MAX_THREADS_PER_WARP
-    (0x13, 128),   // MAX_SP_PER_SM
     (0x14, 8),     // LITTER_NUM_GPCS
     (0x17, 9),     // LITTER_NUM_TPC_PER_GPC
     (0x20, 2),     // LITTER_NUM_SM_PER_TPC
     (0x2c, 64),    // MAX_SUBCONTEXT_COUNT
 ];
+
+/// The parts of an H100's InfoROM, with version and subversion.
+static INFOROM: &[(&[u8; 3], (u8, u8))] = &[(b"OBD", (2, 1)), (b"ECC", (7, 16)), (b"EEN", (1, 0))];
 
 /// The ids of all GPUs and unused entries behind them.
 fn ids(gpus: &[Gpu]) -> [u32; 32] {
@@ -131,6 +137,15 @@ pub(super) fn device_ids(command: &mut Command<'_, '_>) -> Outcome {
     Ok(())
 }
 
+/// NV0000_CTRL_GPU_ID_INFO_IN_USE: some client has a device of the GPU (gpuIsInUse_IMPL).
+fn in_use(state: &State, instance: usize) -> u32 {
+    let mut objects = state
+        .clients
+        .all()
+        .flat_map(|client| client.objects.values());
+    u32::from(objects.any(|object| object.kind == Kind::Device && object.gpu == Some(instance)))
+}
+
 pub(super) fn id_info_v2(command: &mut Command<'_, '_>) -> Outcome {
     command.with(
         |parameters: &mut NV0000_CTRL_GPU_GET_ID_INFO_V2_PARAMS, command| {
@@ -140,10 +155,10 @@ pub(super) fn id_info_v2(command: &mut Command<'_, '_>) -> Outcome {
                 .ok_or(NV_ERR_INVALID_ARGUMENT)?;
             *parameters = NV0000_CTRL_GPU_GET_ID_INFO_V2_PARAMS {
                 gpuId: gpu.id,
-                gpuFlags: 0,
+                gpuFlags: in_use(command.state, instance),
                 deviceInstance: instance as u32,
                 subDeviceInstance: 0,
-                sliStatus: 0,
+                sliStatus: SLI_STATUS,
                 boardId: gpu.id,
                 gpuInstance: instance as u32,
                 numaId: NV0000_CTRL_NO_NUMA_NODE,
@@ -162,11 +177,11 @@ pub(super) fn id_info(command: &mut Command<'_, '_>) -> Outcome {
                 .ok_or(NV_ERR_INVALID_ARGUMENT)?;
             *parameters = NV0000_CTRL_GPU_GET_ID_INFO_PARAMS {
                 gpuId: gpu.id,
-                gpuFlags: 0,
+                gpuFlags: in_use(command.state, instance),
                 deviceInstance: instance as u32,
                 subDeviceInstance: 0,
                 szName: parameters.szName,
-                sliStatus: 0,
+                sliStatus: SLI_STATUS,
                 boardId: gpu.id,
                 gpuInstance: instance as u32,
                 numaId: NV0000_CTRL_NO_NUMA_NODE,
@@ -210,8 +225,13 @@ pub(super) fn active_device_ids(command: &mut Command<'_, '_>) -> Outcome {
 fn address_space(place: &Place) -> u32 {
     match place {
         Place::System | Place::Pinned => 1,
-        Place::Video(_) => 2,
-        Place::Registers => 3,
+        Place::Video(_)
+        | Place::Registers {
+            through_memory: true,
+        } => 2,
+        Place::Registers {
+            through_memory: false,
+        } => 3,
     }
 }
 
@@ -362,6 +382,35 @@ pub(super) fn short_name(command: &mut Command<'_, '_>) -> Outcome {
     Ok(())
 }
 
+/// The GPU's firmware, which every H100 runs with, is of the driver's release.
+pub(super) fn gsp_features(command: &mut Command<'_, '_>) -> Outcome {
+    let version = command.state.version.clone();
+    command.with(|parameters: &mut NV2080_CTRL_GSP_GET_FEATURES_PARAMS, _| {
+        // NV2080_CTRL_GSP_GET_FEATURES_UVM_ENABLED
+        parameters.gspFeatures = 1;
+        (parameters.bValid, parameters.bDefaultGspRmGpu) = (1, 1);
+        parameters.firmwareVersion = [0; 64];
+        for (to, from) in parameters.firmwareVersion.iter_mut().zip(version.bytes()) {
+            *to = from;
+        }
+        Ok(())
+    })
+}
+
+/// The version of a part of the GPU's InfoROM, which is named by three letters.
+pub(super) fn inforom_version(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV2080_CTRL_GPU_GET_INFOROM_OBJECT_VERSION_PARAMS, _| {
+            let found = INFOROM
+                .iter()
+                .find(|(name, _)| **name == parameters.objectType);
+            let (_, version) = found.ok_or(NV_ERR_OBJECT_NOT_FOUND)?;
+            (parameters.version, parameters.subversion) = *version;
+            Ok(())
+        },
+    )
+}
+
 pub(super) fn gpu_id(command: &mut Command<'_, '_>) -> Outcome {
     let id = command.gpu()?.1.id;
     command.buffers.put(command.parameters, &id);
@@ -437,7 +486,8 @@ pub(super) fn fb_info(command: &mut Command<'_, '_>) -> Outcome {
                 0x12 | 0x16 => free,
                 // BUS_WIDTH, in bits
                 0x0b => 5120,
-                0..=FB_INFO_INDEX_MAX => 0,
+                FB_INFO_INDEX_NUMA_NODE_ID => NV0000_CTRL_NO_NUMA_NODE as u32,
+                ..FB_INFO_INDEX_NUMA_NODE_ID => 0,
                 _ => return Err(NV_ERR_INVALID_ARGUMENT),
             };
         }

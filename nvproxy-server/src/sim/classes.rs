@@ -180,6 +180,8 @@ static CLASSES: &[Class] = &[
     many(NV01_EVENT_OS_EVENT, Kind::Event, Parents::Any, Required),
     many(GT200_DEBUGGER, Kind::Leaf, DEVICE, Required),
     many(GF100_SUBDEVICE_MASTER, Kind::Leaf, SUBDEVICE, NoParameters),
+    single(NV20_SUBDEVICE_DIAG, Kind::Leaf, SUBDEVICE, NoParameters),
+    many(GF100_SUBDEVICE_INFOROM, Kind::Leaf, SUBDEVICE, NoParameters),
     single(NV50_THIRD_PARTY_P2P, Kind::Leaf, SUBDEVICE, Optional),
     many(NV50_P2P, Kind::Leaf, CLIENT, Required),
     single(AMPERE_SMC_CONFIG_SESSION, Kind::Leaf, CLIENT, Required),

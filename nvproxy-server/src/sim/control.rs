@@ -1,7 +1,7 @@
 //! Control commands.
 //!
 //! A command that says something which a program can check against other requests has a handler here; of some others
-//! what they answer is a constant ([`CONSTANTS`]). The rest of those in the request tables do nothing and succeed, with
+//! what they answer is a constant ([`CONSTANTS`], [`REFUSED`]). The rest of those in the request tables do nothing and succeed, with
 //! their parameters as they were, which for the many that only report is as good as zeros where the program cleared
 //! them.
 
@@ -22,10 +22,13 @@ use super::state::{FileNumber, State};
 type Constant = (u32, &'static [(usize, u32)]);
 
 static CONSTANTS: &[Constant] = &[
-    (NV0000_CTRL_CMD_SYSTEM_GET_FEATURES, &[(0, 0)]),
+    // Memory can be shared by UUID (NV0000_CTRL_SYSTEM_GET_FEATURES_UUID_BASED_MEM_SHARING).
+    (NV0000_CTRL_CMD_SYSTEM_GET_FEATURES, &[(0, 1 << 3)]),
     (NV0000_CTRL_CMD_GPU_QUERY_DRAIN_STATE, &[(4, 0), (8, 0)]),
     (NV0000_CTRL_CMD_GPU_GET_MEMOP_ENABLE, &[(0, 0)]),
     (NV0000_CTRL_CMD_SYNC_GPU_BOOST_GROUP_INFO, &[(0, 0)]),
+    // NV0000_CTRL_GPU_ACCOUNTING_STATE_DISABLED.
+    (NV0000_CTRL_CMD_GPUACCT_GET_ACCOUNTING_STATE, &[(8, 1)]),
     (NV0080_CTRL_CMD_GPU_GET_NUM_SUBDEVICES, &[(0, 1)]),
     (
         NV0080_CTRL_CMD_GPU_GET_VIRTUALIZATION_MODE,
@@ -33,11 +36,29 @@ static CONSTANTS: &[Constant] = &[
     ),
     (NV2080_CTRL_CMD_GPU_GET_SIMULATION_INFO, &[(0, 0)]),
     (NV2080_CTRL_CMD_GPU_QUERY_COMPUTE_MODE_RULES, &[(0, 0)]),
-    // GH100, its first implementation, revision A1.
+    // GH100, its first implementation, revision A1, subrevision 3.
     (
         NV2080_CTRL_CMD_MC_GET_ARCH_INFO,
-        &[(0, 0x180), (4, 0), (8, 0xa1)],
+        &[(0, 0x180), (4, 0), (8, 0xa1), (12, 3)],
     ),
+    // NV_CONF_COMPUTE_SYSTEM_GPUS_CAPABILITY_HCC.
+    (
+        NV_CONF_COMPUTE_CTRL_CMD_SYSTEM_GET_CAPABILITIES,
+        &[(0, 2 << 8)],
+    ),
+];
+
+/// What an H100 refused whenever it was asked (userland-tests/recordings). The names of the last three are not public.
+static REFUSED: &[(u32, u32)] = &[
+    (
+        NV2080_CTRL_CMD_FB_QUERY_DRAM_ENCRYPTION_INFOROM_SUPPORT,
+        NV_ERR_NOT_SUPPORTED,
+    ),
+    (NV2080_CTRL_CMD_FB_GET_OFFLINED_PAGES, NV_ERR_NOT_SUPPORTED),
+    (NV90E7_CTRL_CMD_BBX_GET_LAST_FLUSH_TIME, NV_ERR_NOT_READY),
+    (0x2080_852f, NV_ERR_NOT_SUPPORTED),
+    (0x2080_a0f2, NV_ERR_NOT_SUPPORTED),
+    (0x2080_a63c, NV_ERR_NOT_SUPPORTED),
 ];
 
 /// One command while it is answered. Client and object exist.
@@ -100,6 +121,11 @@ static HANDLERS: &[(u32, Handler)] = &[
         NV2080_CTRL_CMD_GPU_GET_SHORT_NAME_STRING,
         answers::short_name,
     ),
+    (
+        NV2080_CTRL_CMD_GPU_GET_INFOROM_OBJECT_VERSION,
+        answers::inforom_version,
+    ),
+    (NV2080_CTRL_CMD_GSP_GET_FEATURES, answers::gsp_features),
     (NV2080_CTRL_CMD_GPU_GET_ID, answers::gpu_id),
     (NV2080_CTRL_CMD_GPU_GET_GID_INFO, answers::gid_info),
     (
@@ -151,6 +177,9 @@ pub(super) fn issue(
     let parameters = parameters
         .or_else(|| buffers.argument().field(0, 0))
         .ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    if let Some((_, status)) = REFUSED.iter().find(|(command, _)| *command == cmd) {
+        return Err(*status);
+    }
     if let Some((_, values)) = CONSTANTS.iter().find(|(command, _)| *command == cmd) {
         for (at, value) in *values {
             parameters

@@ -150,22 +150,24 @@ pub(super) struct Event {
 }
 
 impl Event {
-    /// eventConstruct_IMPL and eventInit_IMPL, src/nvidia/src/kernel/rmapi/event.c.
+    /// An event under `parent`, which is what it hears, whatever the program says
+    /// (eventConstruct_IMPL and eventInit_IMPL, event.c; rmapiFixupAllocParams, rmapi_specific.c; both in
+    /// src/nvidia/src/kernel/rmapi/).
     pub fn construct(
         clients: &Clients,
         registrations: &OsEvents,
         client: Handle,
-        parameters: &NV0005_ALLOC_PARAMETERS,
+        parent: Handle,
+        parameters: &mut NV0005_ALLOC_PARAMETERS,
     ) -> Outcome<Event> {
+        parameters.hSrcResource = parent;
         let of = if parameters.hParentClient == 0 {
             client
         } else {
             parameters.hParentClient
         };
         let source = clients.get(of).ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
-        let source = source
-            .object(parameters.hSrcResource)
-            .map_err(|_| NV_ERR_INVALID_OBJECT)?;
+        let source = source.object(parent).map_err(|_| NV_ERR_INVALID_OBJECT)?;
         if !source.kind.notifies() {
             return Err(NV_ERR_INVALID_OBJECT);
         }
@@ -180,7 +182,7 @@ impl Event {
         }
         Ok(Event {
             registration: Arc::clone(registration),
-            notifier: (of, parameters.hSrcResource),
+            notifier: (of, parent),
             index: parameters.notifyIndex & NOTIFY_INDEX,
         })
     }

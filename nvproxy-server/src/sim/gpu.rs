@@ -6,7 +6,7 @@ use super::memory::VideoMemory;
 
 /// What the GPUs are called.
 pub(super) const NAME: &str = "NVIDIA H100 80GB HBM3 (simulated)";
-pub(super) const SHORT_NAME: &str = "GH100";
+pub(super) const SHORT_NAME: &str = "GH100GL-A";
 
 /// PCI identity of an H100 SXM5 80GB.
 pub(super) const VENDOR: u16 = 0x10de;

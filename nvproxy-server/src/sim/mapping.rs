@@ -21,6 +21,14 @@ use super::state::{FileNumber, State};
 /// NVOS33_FLAGS_ACCESS (nvos.h): the value that means nothing.
 const ACCESS_MASK: u32 = 0x3;
 const ACCESS_INVALID: u32 = 0x3;
+/// NVOS33_FLAGS_MAPPING and NVOS33_FLAGS_CACHING_TYPE: fields, and the values that the driver writes.
+const MAPPING_MASK: u32 = 0x3 << 15;
+const MAPPING_DIRECT: u32 = 1 << 15;
+const MAPPING_REFLECTED: u32 = 2 << 15;
+const CACHING_MASK: u32 = 0x7 << 23;
+const CACHING_UNCACHED: u32 = 1 << 23;
+const CACHING_WRITE_COMBINED: u32 = 2 << 23;
+const CACHING_DEFAULT: u32 = 6 << 23;
 /// NVOS33_FLAGS_PERSISTENT_ENABLE.
 const PERSISTENT: u32 = 1 << 4;
 /// NVOS46_FLAGS_DMA_OFFSET_FIXED.
@@ -195,7 +203,23 @@ pub(super) fn map(
         .mappings
         .push(CpuMapping { address });
     parameters.pLinearAddress = address;
+    parameters.flags = flags & !(MAPPING_MASK | CACHING_MASK) | how(memory.place());
     Ok(())
+}
+
+/// How the driver says that it maps memory (rmapiMapMemory, memMap_IMPL; NVOS33_FLAGS_MAPPING and
+/// NVOS33_FLAGS_CACHING_TYPE).
+fn how(place: &Place) -> u32 {
+    match place {
+        Place::System | Place::Pinned => MAPPING_DIRECT | CACHING_DEFAULT,
+        Place::Video(_) => MAPPING_REFLECTED | CACHING_WRITE_COMBINED,
+        Place::Registers {
+            through_memory: true,
+        } => MAPPING_REFLECTED | CACHING_UNCACHED,
+        Place::Registers {
+            through_memory: false,
+        } => CACHING_DEFAULT,
+    }
 }
 
 /// Makes the description `target` show a range of `memory`, which is of `gpu` (nv_add_mapping_context_to_file,
@@ -210,7 +234,7 @@ pub(super) fn show(
 ) -> Outcome {
     let node = match memory.place() {
         Place::System | Place::Pinned => Node::Control,
-        Place::Video(_) | Place::Registers => {
+        Place::Video(_) | Place::Registers { .. } => {
             let gpu = gpu
                 .and_then(|instance| state.gpus.get(instance))
                 .ok_or(NV_ERR_INVALID_ARGUMENT)?;

@@ -66,8 +66,8 @@ pub(super) enum Place {
     Pinned,
     /// Memory of a GPU: mapped through a description of that GPU.
     Video(Arc<VideoMemory>),
-    /// Registers of a GPU: likewise.
-    Registers,
+    /// Registers of a GPU: likewise. They can be reached through the aperture of its memory instead of their own.
+    Registers { through_memory: bool },
 }
 
 /// One allocation. Its GPU memory is given back when the last object that refers to it is gone.

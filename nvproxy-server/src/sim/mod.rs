@@ -30,6 +30,7 @@ mod gpu;
 mod mapping;
 mod memory;
 mod objects;
+mod pages;
 mod parameters;
 mod state;
 mod uvm;

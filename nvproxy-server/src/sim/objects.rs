@@ -160,7 +160,7 @@ impl Client {
         Err(NV_ERR_INSUFFICIENT_RESOURCES)
     }
 
-    /// Frees an object and everything under it. (Events can hang on events without end, hence no recursion.)
+    /// Frees an object and everything under it.
     fn free(&mut self, handle: Handle) {
         let mut held: BTreeMap<Handle, Vec<Handle>> = BTreeMap::new();
         for (child, object) in &self.objects {

@@ -34,6 +34,26 @@ pub struct NV0000_CTRL_GPU_GET_ACTIVE_DEVICE_IDS_PARAMS {
     pub devices: [[u32; 3]; 256],
 }
 
+/// NV2080_CTRL_CMD_GPU_GET_INFOROM_OBJECT_VERSION.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct NV2080_CTRL_GPU_GET_INFOROM_OBJECT_VERSION_PARAMS {
+    pub objectType: [u8; 3],
+    pub version: u8,
+    pub subversion: u8,
+}
+
+/// NV2080_CTRL_CMD_GSP_GET_FEATURES.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct NV2080_CTRL_GSP_GET_FEATURES_PARAMS {
+    pub gspFeatures: u32,
+    pub bValid: u8,
+    pub bDefaultGspRmGpu: u8,
+    pub firmwareVersion: [u8; 64],
+    pub padding: [u8; 2],
+}
+
 /// UVM_UNREGISTER_CHANNEL.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]

@@ -350,7 +350,8 @@ fn unregister_gpu_vaspace(
     Ok(())
 }
 
-/// uvm_register_channel. What a compute channel needs mapped goes at the addresses that the program gives.
+/// uvm_register_channel. What a compute channel needs mapped goes at the addresses that the program gives, once for all
+/// channels that need the same (create_va_ranges, kernel-open/nvidia-uvm/uvm_user_channel.c).
 fn register_channel(
     parameters: &mut UVM_REGISTER_CHANNEL_PARAMS,
     request: &mut Request<'_>,
@@ -373,7 +374,7 @@ fn register_channel(
     let space = request.space()?;
     if length != 0 && !space.tied(gpu)?.channels.contains(&channel) {
         check_range(base, length)?;
-        space.add(base, length, RangeKind::Channel(channel))?;
+        space.add_channel(base, length, channel)?;
     }
     space.tied(gpu)?.channels.insert(channel);
     Ok(())
@@ -587,7 +588,7 @@ fn free(parameters: &mut UVM_FREE_PARAMS, request: &mut Request<'_>) -> Outcome 
         .get(&parameters.base)
         .filter(|range| range.length == parameters.length);
     match range.ok_or(NV_ERR_INVALID_ADDRESS)?.kind {
-        RangeKind::Channel(_) => return Err(NV_ERR_INVALID_ADDRESS),
+        RangeKind::Channels(_) => return Err(NV_ERR_INVALID_ADDRESS),
         RangeKind::External(_) | RangeKind::SemaphorePool | RangeKind::DynamicParallelism => {}
     }
     space.ranges.remove(&parameters.base);

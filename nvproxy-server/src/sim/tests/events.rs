@@ -258,28 +258,23 @@ fn events_of_one_gpu_are_not_heard_on_another() {
 }
 
 #[test]
-fn events_on_events_are_freed_however_deep_they_are() {
+fn an_event_hears_its_parent_whatever_the_program_says() {
     let driver = driver();
     let (control, _gpu, client) = device(&driver);
     assert_eq!(register(&control, client, KEY), NV_OK);
-    let mut parent = 0x11;
-    for object in 0x1000..0x3000 {
+    let allocate = |parent, object| {
         let mut parameters = NV0005_ALLOC_PARAMETERS {
             hParentClient: client,
-            hSrcResource: 0x11,
+            hSrcResource: 0,
             hClass: NV01_EVENT_OS_EVENT,
             notifyIndex: NOTIFIER_SW,
             data: KEY.into(),
         };
-        assert_eq!(
-            control.allocate(client, parent, object, NV01_EVENT_OS_EVENT, &mut parameters),
-            NV_OK
-        );
-        parent = object;
-    }
-    assert_eq!(control.free(client, 0x1000), NV_OK);
-    assert_eq!(
-        switch(&control, client, NOTIFIER_SW, REPEAT),
-        NV_ERR_INVALID_STATE
-    );
+        let status = control.allocate(client, parent, object, NV01_EVENT_OS_EVENT, &mut parameters);
+        (status, parameters.hSrcResource)
+    };
+    assert_eq!(allocate(0x11, 0x20), (NV_OK, 0x11));
+    assert_eq!(switch(&control, client, NOTIFIER_SW, REPEAT), NV_OK);
+    // An event notifies of nothing.
+    assert_eq!(allocate(0x20, 0x21).0, NV_ERR_INVALID_OBJECT);
 }

@@ -289,8 +289,10 @@ fn memory_of_a_gpu_runs_out_and_comes_back() {
     assert_eq!(video(0x20, 0), NV_ERR_INVALID_ARGUMENT);
     assert_eq!(video(0x20, MEMORY + 1), NV_ERR_NO_MEMORY);
     assert_eq!(video(0x20, u64::MAX), NV_ERR_NO_MEMORY);
-    assert_eq!(video(0x20, MEMORY - (64 << 10)), NV_OK);
-    assert_eq!(video(0x21, 1), NV_OK);
+    // From 2 MiB on, an allocation has whole pages of 2 MiB.
+    const REST: u64 = (2 << 20) - 1;
+    assert_eq!(video(0x20, MEMORY - (3 << 20)), NV_OK);
+    assert_eq!(video(0x21, REST), NV_OK);
     assert_eq!(video(0x22, 1), NV_ERR_NO_MEMORY);
     // A copy keeps the memory.
     assert_eq!(
@@ -300,7 +302,7 @@ fn memory_of_a_gpu_runs_out_and_comes_back() {
     assert_eq!(control.free(client, 0x21), NV_OK);
     assert_eq!(video(0x22, 1), NV_ERR_NO_MEMORY);
     assert_eq!(control.free(client, 0x30), NV_OK);
-    assert_eq!(video(0x22, 1), NV_OK);
+    assert_eq!(video(0x22, REST), NV_OK);
     // So does closing the description of the client that has it.
     drop((control, gpu));
     let (control, _gpu, client) = device(&driver);

@@ -546,8 +546,16 @@ fn channels_are_registered_with_their_ranges() {
         NV_ERR_INVALID_ADDRESS
     );
     assert_eq!(unregister(0x31), NV_ERR_INVALID_CHANNEL);
+    // Another channel may need the same; the range goes with the last.
+    assert_eq!(
+        control.allocate(client, 0x10, 0x31, HOPPER_CHANNEL_GPFIFO_A, &mut channel),
+        NV_OK
+    );
+    assert_eq!(register(FIRST, 0x31, BASE), NV_OK);
     assert_eq!(unregister(0x30), NV_OK);
     assert_eq!(unregister(0x30), NV_ERR_INVALID_CHANNEL);
+    assert_eq!(create(), NV_ERR_UVM_ADDRESS_IN_USE);
+    assert_eq!(unregister(0x31), NV_OK);
     assert_eq!(create(), NV_OK);
 }
 
