@@ -244,101 +244,149 @@ impl Numbers {
     }
 }
 
-/// Feeds the planner bytes, made like a request for a row as often as not.
-fn feed(numbers: &mut Numbers, node: Node, ioctl: u32) -> Option<(Plan, Vec<u8>)> {
-    let mut planner = Planner::new(abi(), node, ioctl, numbers.next()).ok()?;
-    let mut payload: Vec<u8> = Vec::new();
-    loop {
-        match planner.step(&payload) {
-            Ok(Step::Complete) => return Some((planner.finish(), payload)),
-            Ok(Step::Fetch(fetch)) => {
-                assert_eq!(fetch.offset as usize, payload.len());
-                let mut part = numbers.bytes(fetch.length as usize);
-                if payload.is_empty() {
-                    aim(numbers, ioctl, &mut part);
-                }
-                payload.extend(part);
-                payload.resize(payload.len().next_multiple_of(8), 0);
-                assert!(payload.len() <= MAXIMUM_PAYLOAD);
-            }
-            Err(refusal) => {
-                assert_ne!(refusal.what, What::Malformed);
-                return None;
-            }
+/// Requests of one release that look like requests and are made of such numbers.
+struct Requests {
+    abi: &'static Abi,
+    numbers: Numbers,
+    frontend: Vec<&'static Request>,
+    control: Vec<&'static Request>,
+    class: Vec<&'static Request>,
+    uvm: Vec<&'static Request>,
+}
+
+impl Requests {
+    fn of(abi: &'static Abi) -> Requests {
+        let [frontend, control, class, uvm] = FAMILIES.map(|family| usable(abi, family));
+        Requests {
+            abi,
+            numbers: Numbers(1),
+            frontend,
+            control,
+            class,
+            uvm,
         }
     }
-}
 
-/// Makes an argument of NV_ESC_RM_CONTROL or NV_ESC_RM_ALLOC name a row that exists, and its size.
-fn aim(numbers: &mut Numbers, ioctl: u32, argument: &mut [u8]) {
-    if ioctl == ioctl_word(NV_ESC_RM_CONTROL, 32) {
-        let rows = usable(abi(), Family::Control);
-        let row = &rows[numbers.below(rows.len())];
-        argument[8..12].copy_from_slice(&row.id.to_le_bytes());
-        argument[24..28].copy_from_slice(&some_size(row).to_le_bytes());
-    } else if ioctl == ioctl_word(NV_ESC_RM_ALLOC, 48) {
-        let rows = usable(abi(), Family::Alloc);
-        argument[12..16].copy_from_slice(&rows[numbers.below(rows.len())].id.to_le_bytes());
+    fn rows(&self) -> usize {
+        [&self.frontend, &self.control, &self.class, &self.uvm]
+            .map(Vec::len)
+            .iter()
+            .sum()
     }
-}
 
-#[test]
-fn whatever_the_bytes_segments_are_in_bounds_and_in_order() {
-    let mut numbers = Numbers(1);
-    let mut planned = HashSet::new();
-    for round in 0..100_000 {
-        let (node, ioctl) = match round % 4 {
-            0 => (Node::Control, ioctl_word(NV_ESC_RM_CONTROL, 32)),
-            1 => (Node::Control, ioctl_word(NV_ESC_RM_ALLOC, 48)),
+    fn any(&mut self, rows: fn(&Requests) -> &Vec<&'static Request>) -> &'static Request {
+        let index = self.numbers.below(rows(self).len());
+        rows(self)[index]
+    }
+
+    /// The command word of an ioctl that has the number of a frontend row.
+    fn numbered(&self, number: u32) -> u32 {
+        let row = self.frontend.iter().rfind(|row| row.id == number);
+        ioctl_word(number, row.expect("a row").size as usize)
+    }
+
+    /// A node, and the command word of an ioctl on it: control commands and allocations as often as all others.
+    fn ioctl(&mut self, round: usize) -> (Node, u32) {
+        match round % 4 {
+            0 => (Node::Control, self.numbered(NV_ESC_RM_CONTROL)),
+            1 => (Node::Control, self.numbered(NV_ESC_RM_ALLOC)),
             2 => {
-                let rows = usable(abi(), Family::Frontend);
-                let row = &rows[numbers.below(rows.len())];
+                let row = self.any(|requests| &requests.frontend);
                 let size = if row.size == Request::ANY {
-                    numbers.below(1 << 14)
+                    self.numbers.below(1 << 14)
                 } else {
                     row.size as usize
                 };
                 (Node::Gpu(0), ioctl_word(row.id, size))
             }
-            _ => {
-                let rows = usable(abi(), Family::Uvm);
-                (Node::Uvm, rows[numbers.below(rows.len())].id)
-            }
-        };
-        let Some((plan, payload)) = feed(&mut numbers, node, ioctl) else {
-            continue;
-        };
-        planned.insert((plan.family, plan.request.id));
-        let mut end = 0;
-        for (index, segment) in plan.segments.iter().enumerate() {
-            assert_eq!(segment.offset, end, "segments are consecutive");
-            // The field that points to a segment lies in one before it, and is not null.
-            assert_eq!(segment.pointer_at.is_none(), index == 0);
-            if let Some(at) = segment.pointer_at {
-                assert!(at + 8 <= segment.offset);
-                let field = &payload[at as usize..][..8];
-                assert_ne!(field, [0; 8]);
-            }
-            end = (end + segment.length).next_multiple_of(8);
+            _ => (Node::Uvm, self.any(|requests| &requests.uvm).id),
         }
-        assert_eq!(end as usize, payload.len());
-        assert_eq!(plan.total_length(), payload.len());
-        for field in &plan.descriptors {
-            assert!(field.at as usize + 4 <= payload.len());
+    }
+
+    /// Feeds the planner bytes, made like a request for a row as often as not.
+    fn feed(&mut self, node: Node, ioctl: u32) -> Option<(Plan, Vec<u8>)> {
+        let mut planner = Planner::new(self.abi, node, ioctl, self.numbers.next()).ok()?;
+        let mut payload: Vec<u8> = Vec::new();
+        loop {
+            match planner.step(&payload) {
+                Ok(Step::Complete) => return Some((planner.finish(), payload)),
+                Ok(Step::Fetch(fetch)) => {
+                    assert_eq!(fetch.offset as usize, payload.len());
+                    let mut part = self.numbers.bytes(fetch.length as usize);
+                    if payload.is_empty() {
+                        self.aim(ioctl, &mut part);
+                    }
+                    payload.extend(part);
+                    payload.resize(payload.len().next_multiple_of(8), 0);
+                    assert!(payload.len() <= MAXIMUM_PAYLOAD);
+                }
+                Err(refusal) => {
+                    assert_ne!(refusal.what, What::Malformed);
+                    return None;
+                }
+            }
         }
+    }
+
+    /// Makes an argument of NV_ESC_RM_CONTROL or NV_ESC_RM_ALLOC name a row that exists, and its size. These fields lie
+    /// where they do in every release.
+    fn aim(&mut self, ioctl: u32, argument: &mut [u8]) {
+        if ioctl == self.numbered(NV_ESC_RM_CONTROL) {
+            let row = self.any(|requests| &requests.control);
+            argument[8..12].copy_from_slice(&row.id.to_le_bytes());
+            argument[24..28].copy_from_slice(&some_size(row).to_le_bytes());
+        } else if ioctl == self.numbered(NV_ESC_RM_ALLOC) {
+            let row = self.any(|requests| &requests.class);
+            argument[12..16].copy_from_slice(&row.id.to_le_bytes());
+        }
+    }
+}
+
+#[test]
+fn whatever_the_bytes_segments_are_in_bounds_and_in_order() {
+    let (Some(oldest), Some(newest)) = (RELEASES.first(), RELEASES.last()) else {
+        panic!("no releases");
+    };
+    for abi in [oldest, abi(), newest] {
+        let mut requests = Requests::of(abi);
+        let mut planned = HashSet::new();
+        for round in 0..100_000 {
+            let (node, ioctl) = requests.ioctl(round);
+            if let Some((plan, payload)) = requests.feed(node, ioctl) {
+                planned.insert((plan.family, plan.request.id));
+                check(&plan, &payload);
+            }
+        }
+        // The loop reached nearly every row; serialized and oversized requests take their share.
+        let rows = requests.rows();
         assert!(
-            plan.status_at()
-                .is_none_or(|at| at + 4 <= plan.segments[0].length)
-        );
-        assert!(
-            plan.set_bits()
-                .is_none_or(|(at, _)| at + 8 <= plan.segments[0].length)
+            planned.len() + 10 > rows,
+            "{} of {rows}, {}",
+            planned.len(),
+            abi.version()
         );
     }
-    // The loop reached nearly every row; serialized and oversized requests take their share.
-    let rows: usize = FAMILIES
-        .into_iter()
-        .map(|family| usable(abi(), family).len())
-        .sum();
-    assert!(planned.len() + 10 > rows, "{} of {rows}", planned.len());
+}
+
+fn check(plan: &Plan, payload: &[u8]) {
+    let mut end = 0;
+    for (index, segment) in plan.segments.iter().enumerate() {
+        assert_eq!(segment.offset, end, "segments are consecutive");
+        // The field that points to a segment lies in one before it, and is not null.
+        assert_eq!(segment.pointer_at.is_none(), index == 0);
+        if let Some(at) = segment.pointer_at {
+            assert!(at + 8 <= segment.offset);
+            let field = &payload[at as usize..][..8];
+            assert_ne!(field, [0; 8]);
+        }
+        end = (end + segment.length).next_multiple_of(8);
+    }
+    assert_eq!(end as usize, payload.len());
+    assert_eq!(plan.total_length(), payload.len());
+    for field in &plan.descriptors {
+        assert!(field.at as usize + 4 <= payload.len());
+    }
+    let argument = plan.segments[0].length;
+    assert!(plan.status_at().is_none_or(|at| at + 4 <= argument));
+    assert!(plan.set_bits().is_none_or(|(at, _)| at + 8 <= argument));
 }
