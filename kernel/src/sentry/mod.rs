@@ -393,6 +393,10 @@ impl Sentry {
         let opened = answer
             .outcome
             .and_then(|_| answer.descriptor.ok_or(Errno::EIO));
+        // Once the task goes on it may end the sandbox.
+        times.finished();
+        self.stats
+            .record("open", opens::name(open.node), times, opened.is_err());
         if let (Some(recorder), Some(begun)) = (&self.recorder, begun) {
             let opened = opened.as_ref().map(|granted| (answer.values[0], granted));
             recorder.opened(begun, opened.map_err(|errno| *errno));
@@ -407,15 +411,12 @@ impl Sentry {
             if is_kept {
                 self.register(&granted, &description)?;
             }
-            times.finished();
             let number = self.listener.give(notification, granted, close_on_exec)?;
             if let (Some(number), true) = (number, is_kept) {
                 self.descriptions.expect(number, &description);
             }
             Ok(())
         });
-        self.stats
-            .record("open", opens::name(open.node), times, given.is_err());
         // A task that was killed meanwhile has no use for an answer; its description closes here, unheld.
         if let Err(errno) = given
             && errno != Errno::ENOENT

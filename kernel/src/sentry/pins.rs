@@ -68,7 +68,6 @@ pub fn run(
     let Target::Device(description) = target else {
         return sentry.stop(notification, StoppedRequest::Errno(Errno::ENOTTY), None);
     };
-    let (family, name) = (marshalled.plan.family, marshalled.plan.request.name);
     times.submitted();
     let pin = Pin {
         sentry,
@@ -76,15 +75,10 @@ pub fn run(
         description,
         marshalled,
         begun,
+        times,
     };
     match pin.carry_out(payload) {
-        Ok(reply) => {
-            times.answered(reply.driver_nanoseconds);
-            times.finished();
-            let outcome = reply.outcome.map(i64::from);
-            let refused = is_refusal(&pin.marshalled.plan, outcome, &reply.payload);
-            sentry.stats.record(heading(family), name, times, refused);
-        }
+        Ok(()) => {}
         Err(Failed::BeforeAnswer(errno)) => {
             sentry.record_answer(begun, Err(errno), &[]);
             sentry.stop(notification, StoppedRequest::Errno(errno), None)
@@ -109,10 +103,11 @@ struct Pin<'a> {
     description: Arc<Description>,
     marshalled: Marshalled,
     begun: Option<Begun>,
+    times: Times,
 }
 
 impl Pin<'_> {
-    fn carry_out(&self, payload: &mut Vec<u8>) -> Result<Reply, Failed> {
+    fn carry_out(&self, payload: &mut Vec<u8>) -> Result<(), Failed> {
         let task = self.notification.task;
         let lent = self.ask(Kind::PinBegin, payload, None).and_then(|reply| {
             reply.outcome?;
@@ -157,9 +152,7 @@ impl Pin<'_> {
         });
         // Once the caller goes on it may end the sandbox.
         match &finished {
-            Ok(reply) => self
-                .sentry
-                .record_answer(self.begun, reply.outcome, &reply.payload),
+            Ok(reply) => self.note(reply),
             Err(errno) => self.sentry.record_answer(self.begun, Err(*errno), &[]),
         }
         stopped.result = encode_result(
@@ -168,7 +161,21 @@ impl Pin<'_> {
                 .map_err(|errno| *errno)
                 .and_then(|reply| reply.outcome),
         );
-        finished.map_err(Failed::AfterAnswer)
+        finished.map(drop).map_err(Failed::AfterAnswer)
+    }
+
+    /// Puts the answer into the recording and the statistics.
+    fn note(&self, reply: &Reply) {
+        self.sentry
+            .record_answer(self.begun, reply.outcome, &reply.payload);
+        let mut times = self.times;
+        times.answered(reply.driver_nanoseconds);
+        times.finished();
+        let plan = &self.marshalled.plan;
+        let refused = is_refusal(plan, reply.outcome.map(i64::from), &reply.payload);
+        let name = plan.request.name;
+        let statistics = &self.sentry.stats;
+        statistics.record(heading(plan.family), name, times, refused);
     }
 
     /// Has the caller issue the ioctl on a page of its own; `payload` then holds what the driver left there.

@@ -186,13 +186,14 @@ impl Sentry {
             self.install_event_descriptor(&notification, event, target);
         }
         times.finished();
-        self.listener.answer(&notification, outcome);
+        // Once the task goes on it may end the sandbox.
         self.stats.record(
             heading(plan.family),
             plan.request.name,
             times,
             is_refusal(&plan, outcome, answer.payload),
         );
+        self.listener.answer(&notification, outcome);
     }
 
     /// From now on the task polls the event descriptor, under the number that it registered events on.
