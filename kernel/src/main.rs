@@ -138,7 +138,7 @@ struct Record {
     /// Where to write the recording
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Do not replace the UUIDs, serial numbers and PCI addresses of this machine
+    /// Do not replace the UUIDs, serial and chip numbers and PCI addresses of this machine
     #[arg(long)]
     keep_identifiers: bool,
     #[command(flatten)]

@@ -10,7 +10,7 @@ use nvproxy_abi_catalogue::version::DriverVersion;
 use nvproxy_abi_catalogue::{Catalogue, Class, Control, Privilege, Release};
 
 use crate::parameters::Parameters;
-use crate::policy::{Capability, List};
+use crate::policy::{Allowed, Capability, List};
 use crate::rows::{ByFamily, ReleaseTables, Reserved, Row, Tables};
 use crate::rules::{Blocking, Rule, Rules};
 
@@ -88,55 +88,6 @@ fn by_name(rules: &[Rule]) -> HashMap<&str, &Rule> {
         .iter()
         .map(|rule| (rule.name.as_str(), rule))
         .collect()
-}
-
-/// What the policy allows: each request with the capabilities that allow it.
-struct Allowed<'a> {
-    names: ByFamily<BTreeMap<&'a str, Vec<Capability>>>,
-    unlisted: BTreeMap<u32, (u32, Vec<Capability>)>,
-}
-
-impl<'a> Allowed<'a> {
-    fn new(policies: &'a [(Capability, List)]) -> Allowed<'a> {
-        let mut names: ByFamily<BTreeMap<&str, Vec<Capability>>> = ByFamily::default();
-        let mut unlisted: BTreeMap<u32, (u32, Vec<Capability>)> = BTreeMap::new();
-        let mut sorted: Vec<_> = policies.iter().collect();
-        sorted.sort_by_key(|(capability, _)| *capability);
-        for (capability, list) in sorted {
-            for (family, listed) in [
-                (&mut names.frontend, &list.frontend),
-                (&mut names.control, &list.control),
-                (&mut names.class, &list.class),
-                (&mut names.uvm, &list.uvm),
-            ] {
-                for name in listed {
-                    let capabilities = family.entry(name.as_str()).or_default();
-                    if !capabilities.contains(capability) {
-                        capabilities.push(*capability);
-                    }
-                }
-            }
-            for command in &list.unlisted {
-                let entry = unlisted
-                    .entry(command.command)
-                    .or_insert((command.size, Vec::new()));
-                entry.1.push(*capability);
-            }
-        }
-        Allowed { names, unlisted }
-    }
-
-    fn names(&self) -> impl Iterator<Item = &'a str> + '_ {
-        let ByFamily {
-            frontend,
-            control,
-            class,
-            uvm,
-        } = &self.names;
-        [frontend, control, class, uvm]
-            .into_iter()
-            .flat_map(|family| family.keys().copied())
-    }
 }
 
 /// Every distinct row, once.
