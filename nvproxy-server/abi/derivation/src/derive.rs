@@ -36,6 +36,7 @@ pub fn derive(
         },
         blocking: &rules.blocking,
         used: HashSet::new(),
+        placed: HashSet::new(),
         errors: BTreeMap::new(),
         pool: Pool::default(),
     };
@@ -59,6 +60,12 @@ pub fn derive(
         if !derivation.used.contains(rule.name.as_str()) {
             let error = format!("the rule for {} is used by no release", rule.name);
             derivation.errors.insert(error, Vec::new());
+        }
+        for (name, field) in rule.fields() {
+            if !derivation.placed.contains(&(name, field)) {
+                let error = format!("the rule for {name} is about {field}, which no release has");
+                derivation.errors.insert(error, Vec::new());
+            }
         }
     }
     if !derivation.errors.is_empty() {
@@ -115,6 +122,8 @@ pub(crate) struct Derivation<'a> {
     blocking: &'a Blocking,
     /// Names of the rules that were applied.
     used: HashSet<&'a str>,
+    /// Names of rules, each with a field of theirs that some release has.
+    pub(crate) placed: HashSet<(&'a str, &'a str)>,
     /// What is wrong, and in which releases; in none, if it is so in general.
     errors: BTreeMap<String, Vec<DriverVersion>>,
     pool: Pool,

@@ -53,6 +53,9 @@ impl<'a> Derivation<'a> {
         rule: &'a Rule,
         accounted: &mut HashSet<String>,
     ) {
+        let fields = rule.fields().into_iter();
+        self.placed
+            .extend(fields.filter(|(_, field)| parameters.has(field)));
         row.pins |= rule.pins;
         row.makes_event |= rule.makes_event;
         for pointer in &rule.pointers {

@@ -28,6 +28,11 @@ impl<'a> Parameters<'a> {
         Some((Place { path, at }, located.size))
     }
 
+    /// Whether this release's structure has a field at `path`, be it one in an array.
+    pub fn has(&self, path: &str) -> bool {
+        self.place(path).is_some() || self.references().iter().any(|known| known == path)
+    }
+
     /// Where the driver writes its NV_STATUS: the field that is called so in every ioctl that has one.
     pub fn status(&self) -> Option<Place> {
         ["status", "Status", "rmStatus", "params.status"]

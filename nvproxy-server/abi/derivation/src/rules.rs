@@ -58,6 +58,23 @@ pub struct Rule {
     pub variants: Option<VariantsRule>,
 }
 
+impl Rule {
+    /// The fields that the rule and its variants are about, each with the name of its rule.
+    pub(crate) fn fields(&self) -> Vec<(&str, &str)> {
+        let inert = self.inert.iter();
+        let pointers = self.pointers.iter().map(|pointer| &pointer.field);
+        let descriptors = self.descriptors.iter().map(|descriptor| &descriptor.field);
+        let bits = self.set_bits.iter().map(|bits| &bits.field);
+        let flags = self.refused_flags.iter().map(|flags| &flags.field);
+        let variants = self.variants.iter().map(|variants| &variants.field);
+        let own = inert.chain(pointers).chain(descriptors);
+        let own = own.chain(bits).chain(flags).chain(variants);
+        let own = own.map(|field| (self.name.as_str(), field.as_str()));
+        let classes = self.variants.iter().flat_map(|variants| &variants.classes);
+        own.chain(classes.flat_map(Rule::fields)).collect()
+    }
+}
+
 /// How long a buffer is: exactly one of `bytes`, `count` and `side`, except that the parameters of a class are as long
 /// as the class says.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -208,7 +208,15 @@ fn what_does_not_fit_is_an_error() {
     };
     let allowed = "control = ['NV2080_CTRL_CMD_LIST']";
     let unused = "frontend = []\nclass = []\nuvm = []\n[blocking]\n[[control]]\nname = 'NV2080_CTRL_CMD_OTHER'\n";
+    let misspelt = "frontend = []\nclass = []\nuvm = []\n[blocking]\n[[control]]\nname = 'NV2080_CTRL_CMD_LIST'\n\
+                    refused_flags = { field = 'flag', bits = 1, status = 'NV_ERR_NOT_SUPPORTED' }\n";
     for (control, rules, policy, expected) in [
+        (
+            control(&["NON_PRIVILEGED"]),
+            misspelt,
+            allowed,
+            "the rule for NV2080_CTRL_CMD_LIST is about flag, which no release has",
+        ),
         (
             control(&["NON_PRIVILEGED"]),
             NO_RULES,
