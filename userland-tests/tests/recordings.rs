@@ -203,13 +203,11 @@ fn an_altered_answer_is_found_and_nothing_else() {
         "{sequence} NV0000_CTRL_CMD_GPU_GET_PROBED_IDS: at {at:#x} the program expected {old:02x} and got {new:02x}\n\
          13 requests of 2 tasks and 2 threads: 1 differs\n"
     );
-    let stderr = String::new();
     assert_eq!(
         replayed,
         Ended {
             status: 1,
-            stdout: expected,
-            stderr
+            ..Ended::printing(&expected)
         }
     );
 }
@@ -234,13 +232,11 @@ fn an_altered_request_is_found_and_nothing_else() {
     };
     let expected =
         line("the driver", old, new) + "13 requests of 2 tasks and 2 threads: 1 differs\n";
-    let stderr = String::new();
     assert_eq!(
         replayed,
         Ended {
             status: 1,
-            stdout: expected,
-            stderr
+            ..Ended::printing(&expected)
         }
     );
 }
