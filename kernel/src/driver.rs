@@ -139,7 +139,12 @@ impl Driver {
             }
         };
         let support = support(&abi.unwrap_or(version), *capabilities);
-        let support = support.map_err(|error| Failure::setup(error.to_string()))?;
+        let support = support.map_err(|error| {
+            let nearest = error.nearest;
+            Failure::setup(format!(
+                "{error}; --driver-abi {nearest} treats the driver as that one"
+            ))
+        })?;
         let driver = Driver {
             kind,
             version,

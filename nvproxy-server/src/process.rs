@@ -13,7 +13,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nvproxy_abi::Abi;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
-use ringfence_ipc::{Socket, handshake};
+use ringfence_ipc::{HandshakeError, Socket, handshake};
 
 use crate::driver::Driver;
 use crate::host::Host;
@@ -49,14 +49,17 @@ pub struct Options {
 }
 
 /// Serves until the sentry is gone, and ends the process. Returns, with a sentence for the user, only if it could not
-/// start.
+/// start and the sentry was not told so.
 pub fn run(options: &Options, socket: OwnedFd) -> Result<Infallible, String> {
     isolate_from_the_terminal()?;
     raise_descriptor_limit()?;
     let prepared = prepare(options);
     let ready = prepared.as_ref().map(|_| ()).map_err(String::clone);
-    let channel =
-        handshake::accept(Socket::from(socket), ready).map_err(|error| error.to_string())?;
+    let channel = match handshake::accept(Socket::from(socket), ready) {
+        // The sentry was told, and tells the user.
+        Err(HandshakeError::NotReady(_)) => std::process::exit(1),
+        accepted => accepted.map_err(|error| error.to_string())?,
+    };
     let (abi, host) = prepared?;
     Server::new(host, abi, channel)?.run(end)
 }

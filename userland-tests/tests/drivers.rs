@@ -136,6 +136,22 @@ fn a_release_of_an_unknown_branch_is_refused() {
 }
 
 #[test]
+fn a_refusal_offers_only_what_its_command_has() {
+    let refused = "ringfence: the tables do not have NVIDIA driver 999.10, and no release of the 999 branch: the nearest \
+                   that they have is 595.45.04";
+    let shown = ringfence(&["drivers", "show", "999.10"]);
+    assert_eq!(shown, Ended::failing(125, refused));
+}
+
+#[test]
+fn the_simulator_refuses_branches_that_it_does_not_imitate() {
+    let refused = "ringfence: the server refused the channel: the simulator: it imitates releases of the 580 branch, and \
+                   570.86.15 is none: name one that is";
+    let run = finish(ringfence_run(&["--driver-abi", "570.86.15"]).arg("true"));
+    assert_eq!(run, Ended::failing(125, refused));
+}
+
+#[test]
 fn a_release_that_is_inferred_is_served_with_one_warning() {
     let run = finish(ringfence_run(&["--driver-abi", "580.159.04"]).arg("true"));
     let warning = " WARN the tables do not have NVIDIA driver 580.159.04: using those of 580.142, since 580.126.18, \

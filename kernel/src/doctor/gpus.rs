@@ -56,7 +56,7 @@ fn driver(version: &str) -> Finding {
             Finding::plain("NVIDIA driver", Outcome::Ok, detail)
         }
         Err(failure) => {
-            let remedy = "install a release that ringfence drivers list shows, or use --driver sim";
+            let remedy = "install a release that ringfence drivers list shows, or see --driver-abi of ringfence run";
             Finding::plain("NVIDIA driver", Outcome::Missing, failure.message).with_remedy(remedy)
         }
     }

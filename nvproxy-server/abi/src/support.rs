@@ -148,10 +148,7 @@ impl fmt::Display for Unsupported {
                 list(releases)
             )?,
         }
-        write!(
-            formatter,
-            ": the nearest that they have is {nearest}; --driver-abi {nearest} treats the driver as that one"
-        )
+        write!(formatter, ": the nearest that they have is {nearest}")
     }
 }
 
@@ -250,7 +247,7 @@ mod tests {
         assert_eq!(
             served("999.10").expect_err("no tables").to_string(),
             "the tables do not have NVIDIA driver 999.10, and no release of the 999 branch: the nearest that they have \
-             is 595.45.04; --driver-abi 595.45.04 treats the driver as that one"
+             is 595.45.04"
         );
     }
 }

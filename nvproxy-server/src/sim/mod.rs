@@ -100,8 +100,9 @@ impl Simulator {
     pub fn new(configuration: Configuration) -> io::Result<Simulator> {
         let version = configuration.version;
         if version.branch() != BRANCH {
-            let reason =
-                format!("it imitates releases of the {BRANCH} branch, and {version} is none");
+            let reason = format!(
+                "it imitates releases of the {BRANCH} branch, and {version} is none: name one that is"
+            );
             return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
         }
         let shared = Arc::new(Shared::new(configuration)?);
