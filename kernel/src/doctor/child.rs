@@ -81,7 +81,7 @@ fn start(place: Place, body: impl FnOnce()) -> Result<Pid, Failure> {
     let forked = match place {
         // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
         Place::Here => unsafe { fork() }.attempt("fork")?,
-        Place::Inside(namespaces) => fork_into_user_namespace(namespaces)?,
+        Place::Inside(namespaces) => fork_into_user_namespace(namespaces, None)?,
     };
     match forked {
         ForkResult::Parent { child } => Ok(child),

@@ -17,10 +17,17 @@
 //! either. Each process is forked while its parent has a single thread.
 
 mod credentials;
-mod devices;
+pub mod descriptors;
+pub(crate) mod devices;
+mod environment;
 mod exec;
+pub mod grants;
 mod init;
+mod kernel_files;
+pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod network;
+mod root;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -36,6 +43,7 @@ use nvproxy_server::process::raise_descriptor_limit;
 use nvproxy_server::recorded::Replay;
 use ringfence_ipc::Socket;
 
+use self::grants::Grants;
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::record::Output;
@@ -48,6 +56,9 @@ pub struct Options {
     pub driver: Driver,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    pub grants: Grants,
+    /// What the program inherits besides the standard streams, under the same numbers.
+    pub descriptors: Vec<OwnedFd>,
     pub log: Option<PathBuf>,
     pub stats: bool,
     /// Where to write a recording of the run.
@@ -61,8 +72,9 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     tracing::debug!("starting a sandbox");
     let command = c_strings(&options.command)?;
     let original_mask = signals::block()?;
-    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    match namespaces::fork_into_user_namespace(own)? {
+    let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
+    match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
         ForkResult::Parent { child } => {
             let status = wait(child);
             tracing::debug!("the sandbox is gone");
@@ -105,6 +117,7 @@ fn build(options: &Options, command: &[CString], mask: &signals::Mask) -> Result
     let server = start_server(options, server_control.into())?;
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = std::io::pipe().attempt("pipe")?;
+    let working_directory = std::env::current_dir().ok();
     let own_namespace = File::open("/proc/self/ns/pid").attempt("/proc/self/ns/pid")?;
     nix::sched::unshare(CloneFlags::CLONE_NEWPID).attempt("a process namespace")?;
     // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
@@ -115,6 +128,9 @@ fn build(options: &Options, command: &[CString], mask: &signals::Mask) -> Result
             let program = exec::Program {
                 command,
                 driver: &options.driver,
+                grants: &options.grants,
+                descriptors: &options.descriptors,
+                working_directory: working_directory.as_ref(),
                 mask,
                 listener: task_listener,
             };
@@ -166,6 +182,12 @@ fn start_server(options: &Options, control: OwnedFd) -> Result<Pid, Failure> {
         ForkResult::Child => {
             // The control socket is the server's standard input: the one descriptor that it is given. If this fails
             // the socket closes, which the sentry reports.
+            // A recorded driver besides reports to files that it shares with the program.
+            let shared = options.replay.is_some().then_some(&options.descriptors);
+            shared
+                .into_iter()
+                .flatten()
+                .try_for_each(descriptors::pass_on)?;
             let executed = nix::unistd::dup2_stdin(&control)
                 .and_then(|()| execv(c"/proc/self/exe", &arguments));
             eprintln!(
