@@ -8,6 +8,7 @@ mod confinement;
 mod descriptors;
 mod gpu;
 mod identifiers;
+mod isolation;
 mod limits;
 mod pins;
 mod pointers;
@@ -40,6 +41,13 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("visible", confinement::visible),
     ("bad-descriptors", descriptors::bad),
     ("identifiers", identifiers::ask),
+    ("forbidden", isolation::forbidden),
+    ("network", isolation::network),
+    ("permit", isolation::permit),
+    ("read", isolation::read),
+    ("surroundings", isolation::surroundings),
+    ("terminals", isolation::terminals),
+    ("write", isolation::write),
     ("memory-limit", limits::memory),
     ("pin-private", pins::private),
     ("pin-shared", pins::shared),
