@@ -22,18 +22,20 @@ mod exec;
 mod init;
 pub(crate) mod namespaces;
 
+use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execv, fork};
+use nvproxy_server::confinement;
 use nvproxy_server::process::raise_descriptor_limit;
 use nvproxy_server::recorded::Replay;
+use ringfence_confinement::pass_on;
 use ringfence_ipc::Socket;
 
 use crate::driver::Driver;
@@ -166,15 +168,19 @@ fn start_server(options: &Options, control: OwnedFd) -> Result<Pid, Failure> {
         ForkResult::Child => {
             // The control socket is the server's standard input: the one descriptor that it is given. If this fails
             // the socket closes, which the sentry reports.
-            let executed = nix::unistd::dup2_stdin(&control)
-                .and_then(|()| execv(c"/proc/self/exe", &arguments));
-            eprintln!(
-                "ringfence: starting the server: {}",
-                executed.err().unwrap_or(Errno::ENOEXEC)
-            );
+            let Err(reason) = become_server(&control, &arguments);
+            eprintln!("ringfence: starting the server: {reason}");
             std::process::exit(i32::from(SETUP))
         }
     }
+}
+
+/// Executes the server, with the rights that it needs in order to give them up.
+fn become_server(control: &OwnedFd, arguments: &[CString]) -> Result<Infallible, String> {
+    pass_on(&confinement::NEEDED)?;
+    nix::unistd::dup2_stdin(control)
+        .and_then(|()| execv(c"/proc/self/exe", arguments))
+        .map_err(|errno| errno.to_string())
 }
 
 /// Waits for the sentry, passing on the signals that are meant for the program, and returns its exit status.
