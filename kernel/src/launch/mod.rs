@@ -68,7 +68,11 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         ForkResult::Parent { child } => {
             let status = wait(child);
             tracing::debug!("the sandbox is gone");
-            status
+            let status = status?;
+            if let Some(output) = &options.record {
+                output.publish()?;
+            }
+            Ok(status)
         }
         ForkResult::Child => {
             let status =
