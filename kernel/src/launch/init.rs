@@ -49,7 +49,7 @@ fn tell(failure: &Failure, mut report: &PipeWriter) {
 
 /// Leaves this process what it needs until the program has ended: the calls of `confinement/policies/init.policy`, and
 /// the right to signal a program of another user.
-fn confine() -> Result<(), Failure> {
+pub fn confine() -> Result<(), Failure> {
     const ADDRESS_SPACE: u64 = 1 << 30;
     const DESCRIPTORS: u64 = 64;
     let program = policies::INIT.compile(&[]).attempt("init's filter")?;

@@ -19,7 +19,7 @@
 mod credentials;
 mod devices;
 mod exec;
-mod init;
+pub mod init;
 pub(crate) mod namespaces;
 
 use std::convert::Infallible;
