@@ -247,7 +247,7 @@ pub fn ptrace() -> Found {
 
 pub fn io_uring() -> Found {
     child::attempt(sentry_s_place(), || {
-        reactor::check_support().attempt("io_uring")?;
+        reactor::Ring::new().attempt("io_uring")?;
         Ok("a ring with futex operations was set up".to_owned())
     })
 }

@@ -22,25 +22,27 @@ pub(crate) mod devices;
 mod environment;
 mod exec;
 pub mod grants;
-mod init;
+pub mod init;
 mod kernel_files;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod network;
 mod root;
 
+use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execv, fork};
+use nvproxy_server::confinement;
 use nvproxy_server::process::raise_descriptor_limit;
 use nvproxy_server::recorded::Replay;
+use ringfence_confinement::pass_on;
 use ringfence_ipc::Socket;
 
 use self::grants::Grants;
@@ -78,7 +80,11 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         ForkResult::Parent { child } => {
             let status = wait(child);
             tracing::debug!("the sandbox is gone");
-            status
+            let status = status?;
+            if let Some(output) = &options.record {
+                output.publish()?;
+            }
+            Ok(status)
         }
         ForkResult::Child => {
             let status =
@@ -182,21 +188,29 @@ fn start_server(options: &Options, control: OwnedFd) -> Result<Pid, Failure> {
         ForkResult::Child => {
             // The control socket is the server's standard input: the one descriptor that it is given. If this fails
             // the socket closes, which the sentry reports.
-            // A recorded driver besides reports to files that it shares with the program.
-            let shared = options.replay.is_some().then_some(&options.descriptors);
-            shared
-                .into_iter()
-                .flatten()
-                .try_for_each(descriptors::pass_on)?;
-            let executed = nix::unistd::dup2_stdin(&control)
-                .and_then(|()| execv(c"/proc/self/exe", &arguments));
-            eprintln!(
-                "ringfence: starting the server: {}",
-                executed.err().unwrap_or(Errno::ENOEXEC)
-            );
+            let Err(reason) = become_server(options, &control, &arguments);
+            eprintln!("ringfence: starting the server: {reason}");
             std::process::exit(i32::from(SETUP))
         }
     }
+}
+
+/// Executes the server, with the rights that it needs in order to give them up.
+fn become_server(
+    options: &Options,
+    control: &OwnedFd,
+    arguments: &[CString],
+) -> Result<Infallible, String> {
+    if options.replay.is_some() {
+        // A recorded driver reports to files that it shares with the program.
+        let mut shared = options.descriptors.iter();
+        let shared = shared.try_for_each(descriptors::pass_on);
+        shared.map_err(|failure| failure.message)?;
+    }
+    pass_on(&confinement::NEEDED)?;
+    nix::unistd::dup2_stdin(control)
+        .and_then(|()| execv(c"/proc/self/exe", arguments))
+        .map_err(|errno| errno.to_string())
 }
 
 /// Waits for the sentry, passing on the signals that are meant for the program, and returns its exit status.
