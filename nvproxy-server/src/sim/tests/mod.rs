@@ -7,6 +7,7 @@ mod hostile;
 mod mapping;
 mod objects;
 mod pinning;
+mod saved;
 mod uvm;
 
 use std::collections::BTreeMap;
