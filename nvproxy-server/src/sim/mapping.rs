@@ -74,7 +74,8 @@ impl VirtualMemory {
         let end = |address: u64, length: u64| address.checked_add(length);
         let last = end(self.base, self.length);
         let inside = |mapping: &DmaMapping| {
-            mapping.address >= self.base && end(mapping.address, mapping.length) <= last
+            let end = end(mapping.address, mapping.length);
+            mapping.address >= self.base && end.is_some() && end <= last
         };
         if last.is_none() || !self.mappings.iter().all(inside) {
             return Err(format!(

@@ -61,6 +61,7 @@ impl VideoMemory {
 
 /// Where an allocation lies, which decides what it can be mapped through.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) enum Place {
     /// Memory of the host: mapped through a description of `nvidiactl`.
     System,

@@ -1,6 +1,7 @@
 //! The simulated driver through the host interface, as the server uses it: every request is planned first.
 
 mod controls;
+mod damaged;
 mod events;
 mod export;
 mod hostile;
@@ -8,6 +9,7 @@ mod mapping;
 mod objects;
 mod pinning;
 mod saved;
+mod scenario;
 mod uvm;
 
 use std::collections::BTreeMap;
