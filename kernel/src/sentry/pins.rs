@@ -28,6 +28,7 @@ use super::marshalling::{
 };
 use super::memory::{self, Write};
 use super::recorder::Begun;
+use super::server::ServerLink;
 use super::stats::{Times, heading};
 use super::tracee::{Caller, Held, Reaper, Stopped};
 use super::{Reply, Sentry};
@@ -56,8 +57,13 @@ impl Expected {
 }
 
 /// Carries out a request that pins.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are what a request consists of"
+)]
 pub fn run(
     sentry: &Sentry,
+    link: &ServerLink,
     notification: &Notification,
     target: Target,
     marshalled: Marshalled,
@@ -71,6 +77,7 @@ pub fn run(
     times.submitted();
     let pin = Pin {
         sentry,
+        link,
         notification,
         description,
         marshalled,
@@ -99,6 +106,7 @@ enum Failed {
 
 struct Pin<'a> {
     sentry: &'a Sentry,
+    link: &'a ServerLink,
     notification: &'a Notification,
     description: Arc<Description>,
     marshalled: Marshalled,
@@ -122,7 +130,7 @@ impl Pin<'_> {
             .unwrap_or_else(PoisonError::into_inner);
         let listener = &self.sentry.listener;
         let reaper = Reaper::default();
-        let held = Held::all_but(task, &self.sentry.spared, listener, &reaper)
+        let held = Held::all_but(task, self.sentry.init, listener, &reaper)
             .map_err(Failed::BeforeAnswer)?;
         let caller = Caller::seize(task, &reaper).map_err(Failed::BeforeAnswer)?;
         let number = listener.lend(self.notification, lent.as_fd());
@@ -247,7 +255,7 @@ impl Pin<'_> {
         if let Some(issued) = issued {
             submission.arguments[ARGUMENT_RESULT] = encode_result(issued) as u64;
         }
-        let reply = self.sentry.call(submission, payload);
+        let reply = self.sentry.call(self.link, submission, payload);
         payload.truncate(length);
         reply
     }
