@@ -26,7 +26,7 @@ use crate::protocol::{
     ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS,
     OPEN_NONBLOCKING, decode_result, encode_result,
 };
-use crate::reactor::{Reactor, SleepWord};
+use crate::reactor::{Reactor, Ring, SleepWord};
 use crate::request::{Action, Buffer, Context, Descriptors, Executed, Files, Prepared, Rejection};
 use crate::roles::{Role, Roles, Sleepers};
 use crate::workers::Pool;
@@ -63,6 +63,22 @@ pub struct Server {
     shared: Mutex<Shared>,
     workers: Pool,
     spin: Spin,
+}
+
+/// What a server needs and cannot make any more once its process is confined.
+pub struct Preparations {
+    ring: Ring,
+    spin: Spin,
+}
+
+impl Preparations {
+    pub fn make() -> Result<Preparations, String> {
+        let ring = Ring::new().map_err(|error| {
+            format!("io_uring: {error}: allow it (sysctl kernel.io_uring_disabled=0), or use Linux 6.7 or later")
+        })?;
+        let spin = Spin::automatic();
+        Ok(Preparations { ring, spin })
+    }
 }
 
 /// What the leader lets go of the loop for.
@@ -103,6 +119,7 @@ impl Server {
         host: Arc<dyn Host>,
         abi: &'static Abi,
         channel: ServerChannel,
+        preparations: Preparations,
     ) -> Result<Arc<Server>, String> {
         let ServerChannel {
             submissions,
@@ -117,8 +134,8 @@ impl Server {
             .map_err(|error| format!("the control socket: {error}"))?;
         let (address, expected) = submissions.sleep_word();
         let word = SleepWord { address, expected };
-        let reactor =
-            Reactor::new(socket.as_fd(), word).map_err(|error| format!("io_uring: {error}"))?;
+        let reactor = Reactor::new(preparations.ring, socket.as_fd(), word)
+            .map_err(|error| format!("io_uring: {error}"))?;
         host.confine()?;
         Ok(Arc::new(Server {
             host,
@@ -134,7 +151,7 @@ impl Server {
                 spare: Vec::new(),
             }),
             workers,
-            spin: Spin::automatic(),
+            spin: preparations.spin,
         }))
     }
 

@@ -36,11 +36,7 @@ pub fn run(program: &Program<'_>) -> Result<Infallible, Failure> {
     // SAFETY: the default action installs no handler.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.attempt("SIGPIPE")?;
     signals::restore(program.mask).attempt("the signal mask")?;
-    let filter = listener::install().map_err(|errno| {
-        Failure::setup(format!(
-            "the seccomp filter: {errno}; user notification with killable waits takes Linux 5.19"
-        ))
-    })?;
+    let filter = listener::install()?;
     program
         .listener
         .send(0, filter.as_fd())

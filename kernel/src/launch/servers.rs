@@ -16,6 +16,8 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, dup2_stdin, fexecve, fork};
+use nvproxy_server::confinement;
+use ringfence_confinement::pass_on;
 
 use super::namespaces::{Namespaces, fork_with};
 use super::{Options, c_strings};
@@ -96,6 +98,8 @@ impl Starter {
 
     fn execute(&self, control: BorrowedFd<'_>) -> Result<Infallible, Failure> {
         prctl::set_pdeathsig(Signal::SIGKILL).attempt("prctl")?;
+        // The rights that it needs in order to give them up.
+        pass_on(&confinement::NEEDED).map_err(Failure::setup)?;
         dup2_stdin(control).attempt("the server's standard input")?;
         let environment = std::env::vars_os().map(|(name, value)| {
             let mut entry = name.into_vec();
