@@ -17,16 +17,24 @@
 //! either. Each process is forked while its parent has a single thread.
 
 mod credentials;
-mod devices;
+pub mod descriptors;
+pub(crate) mod devices;
+mod environment;
 mod exec;
+pub mod grants;
 mod init;
+mod kernel_files;
 pub mod liaison;
+pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod network;
+mod root;
 mod servers;
 mod supervision;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -36,6 +44,7 @@ use nvproxy_server::process::raise_descriptor_limit;
 use nvproxy_server::recorded::Replay;
 use ringfence_ipc::Socket;
 
+use self::grants::Grants;
 use self::liaison::SentryEnd;
 use self::namespaces::Forked;
 use self::servers::Starter;
@@ -53,6 +62,9 @@ pub struct Options {
     pub driver: Driver,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    pub grants: Grants,
+    /// What the program inherits besides the standard streams, under the same numbers.
+    pub descriptors: Vec<OwnedFd>,
     pub log: Option<PathBuf>,
     pub stats: bool,
     pub on_server_exit: OnServerExit,
@@ -68,8 +80,9 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     let command = c_strings(&options.command)?;
     let original_mask = signals::block()?;
     let (launcher_end, sentry_end) = liaison::pair().attempt("socketpair")?;
-    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    match namespaces::fork_into_user_namespace(own)? {
+    let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
+    match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
         Forked::Parent { child, namespaces } => {
             drop(sentry_end);
             let started = Starter::new(options, namespaces)
@@ -121,6 +134,7 @@ fn build(
 ) -> Result<Sandbox, Failure> {
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = std::io::pipe().attempt("pipe")?;
+    let working_directory = std::env::current_dir().ok();
     let own_namespace = File::open("/proc/self/ns/pid").attempt("/proc/self/ns/pid")?;
     nix::sched::unshare(CloneFlags::CLONE_NEWPID).attempt("a process namespace")?;
     // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
@@ -131,6 +145,9 @@ fn build(
             let program = exec::Program {
                 command,
                 driver: &options.driver,
+                grants: &options.grants,
+                descriptors: &options.descriptors,
+                working_directory: working_directory.as_ref(),
                 mask,
                 listener: task_listener,
             };

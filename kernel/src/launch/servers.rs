@@ -20,7 +20,7 @@ use nvproxy_server::confinement;
 use ringfence_confinement::pass_on;
 
 use super::namespaces::{Namespaces, fork_with};
-use super::{Options, c_strings};
+use super::{Options, c_strings, descriptors};
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::system_calls::pidfd_open;
 
@@ -31,20 +31,27 @@ pub struct Server {
 }
 
 /// How the servers of one sandbox are started.
-pub struct Starter {
+pub struct Starter<'a> {
     namespaces: Namespaces,
     executable: OwnedFd,
     arguments: Vec<CString>,
+    /// What a recorded driver reports to: files that it shares with the program.
+    shared: &'a [OwnedFd],
 }
 
-impl Starter {
+impl<'a> Starter<'a> {
     /// With this executable, in these namespaces.
-    pub fn new(options: &Options, namespaces: Namespaces) -> Result<Starter, Failure> {
+    pub fn new(options: &'a Options, namespaces: Namespaces) -> Result<Starter<'a>, Failure> {
         let executable = File::open("/proc/self/exe").attempt("/proc/self/exe")?;
+        let shared = match &options.replay {
+            Some(_) => &options.descriptors[..],
+            None => &[],
+        };
         Ok(Starter {
             namespaces,
             executable: executable.into(),
             arguments: arguments(options)?,
+            shared,
         })
     }
 
@@ -98,6 +105,7 @@ impl Starter {
 
     fn execute(&self, control: BorrowedFd<'_>) -> Result<Infallible, Failure> {
         prctl::set_pdeathsig(Signal::SIGKILL).attempt("prctl")?;
+        self.shared.iter().try_for_each(descriptors::pass_on)?;
         // The rights that it needs in order to give them up.
         pass_on(&confinement::NEEDED).map_err(Failure::setup)?;
         dup2_stdin(control).attempt("the server's standard input")?;

@@ -24,9 +24,9 @@ const MAXIMUM_RESTARTS: usize = 5;
 const RESTART_PERIOD: Duration = Duration::from_secs(60);
 
 /// The launcher of a sandbox whose sentry runs.
-pub struct Launcher {
+pub struct Launcher<'a> {
     sentry: Pid,
-    starter: Starter,
+    starter: Starter<'a>,
     liaison: LauncherEnd,
     /// The server that serves, until it was waited for.
     server: Option<Server>,
@@ -34,9 +34,13 @@ pub struct Launcher {
     restarts: Vec<Instant>,
 }
 
-impl Launcher {
+impl<'a> Launcher<'a> {
     /// Starts the sandbox's first server.
-    pub fn new(sentry: Pid, starter: Starter, liaison: LauncherEnd) -> Result<Launcher, Failure> {
+    pub fn new(
+        sentry: Pid,
+        starter: Starter<'a>,
+        liaison: LauncherEnd,
+    ) -> Result<Launcher<'a>, Failure> {
         let mut launcher = Launcher {
             sentry,
             starter,
