@@ -28,8 +28,8 @@ pub struct Launcher<'a> {
     sentry: Pid,
     starter: Starter<'a>,
     liaison: LauncherEnd,
-    /// The server that serves, until it was waited for.
-    server: Option<Server>,
+    /// Those that were not waited for yet; the last one serves.
+    servers: Vec<Server>,
     /// When servers were started in the place of lost ones, the last few times.
     restarts: Vec<Instant>,
 }
@@ -45,7 +45,7 @@ impl<'a> Launcher<'a> {
             sentry,
             starter,
             liaison,
-            server: None,
+            servers: Vec::new(),
             restarts: Vec::new(),
         };
         launcher.start_server()?;
@@ -56,7 +56,7 @@ impl<'a> Launcher<'a> {
     pub fn wait(mut self) -> Result<u8, Failure> {
         let signals = signals::descriptor()?;
         loop {
-            self.wait_for_servers();
+            self.servers.retain(|server| !server.has_ended());
             let sentry = waitpid(self.sentry, Some(WaitPidFlag::WNOHANG));
             match sentry.attempt("waiting for the sentry")? {
                 WaitStatus::Exited(_, status) => return Ok(status as u8),
@@ -86,16 +86,11 @@ impl<'a> Launcher<'a> {
         }
     }
 
-    /// Waits for the servers that have ended.
-    fn wait_for_servers(&mut self) {
-        self.server = self.server.take().filter(|server| !server.has_ended());
-    }
-
     fn start_server(&mut self) -> Result<(), Failure> {
         let (control, server_control) = Socket::pair().attempt("socketpair")?;
         let server = self.starter.start(server_control.as_fd())?;
         let told = self.liaison.started(server.pidfd.as_fd(), &control);
-        self.server = Some(server);
+        self.servers.push(server);
         told.attempt("telling the sentry of a server")
     }
 
@@ -112,10 +107,11 @@ impl<'a> Launcher<'a> {
                 "{MAXIMUM_RESTARTS} servers were started within {RESTART_PERIOD:?}"
             )))
         };
-        if let Err(failure) = started {
+        // A sentry that is gone needs none.
+        if let Err(failure) = started
+            && self.liaison.no_further().is_ok()
+        {
             tracing::warn!("no other server: {failure}");
-            // A sentry that is gone needs none.
-            let _ = self.liaison.no_further();
         }
     }
 }

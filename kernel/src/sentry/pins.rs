@@ -84,7 +84,9 @@ pub fn run(
         begun,
         times,
     };
-    match pin.carry_out(payload) {
+    let outcome = pin.carry_out(payload);
+    let server = pin.description.handle;
+    match outcome {
         Ok(()) => {}
         Err(Failed::BeforeAnswer(errno)) => {
             sentry.record_answer(begun, Err(errno), &[]);
@@ -92,6 +94,8 @@ pub fn run(
         }
         // Killed.
         Err(Failed::AfterAnswer(Errno::ESRCH)) => {}
+        // That the server was lost was told.
+        Err(Failed::AfterAnswer(_)) if sentry.server.link_of(server).is_err() => {}
         Err(Failed::AfterAnswer(errno)) => {
             tracing::warn!("pinning for task {}: {errno}", notification.task)
         }
