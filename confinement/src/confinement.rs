@@ -15,7 +15,8 @@ use crate::{install, rights, root};
 #[derive(Debug)]
 pub struct Confinement<'a> {
     /// The files and directories that it can still reach, as absolute paths. Those that do not exist are left out.
-    pub kept: &'a [PathBuf],
+    /// `None` changes nothing: for who may not open anything anyway.
+    pub kept: Option<&'a [PathBuf]>,
     /// Whether Landlock forbids every other file, and TCP, once more. It also forbids to trace processes that are not
     /// in the same domain (landlock(7)), so it is not for who has to. Where the kernel has no Landlock, nothing is
     /// forbidden by it.
@@ -31,12 +32,14 @@ pub struct Confinement<'a> {
 }
 
 impl Confinement<'_> {
-    /// Confines the calling process for good. It must have one thread, and `CAP_SYS_ADMIN` and `CAP_SETPCAP` in its
-    /// user namespace. Fails with a sentence, and then the process is to end: it may be confined in part.
+    /// Confines the calling process for good. It must have one thread, `CAP_SETPCAP` in its user namespace, and
+    /// `CAP_SYS_ADMIN` if its file system changes. Fails with a sentence, and then the process is to end: it may be confined in part.
     ///
     /// Afterwards it cannot be traced but by who has `CAP_SYS_PTRACE`, and leaves no core file.
     pub fn enter(&self) -> Result<(), String> {
-        root::replace(self.kept)?;
+        if let Some(kept) = self.kept {
+            root::replace(kept)?;
+        }
         rights::limit(self.address_space, self.descriptors)?;
         rights::refuse_executable_memory()?;
         rights::keep(self.capabilities)?;
@@ -57,7 +60,7 @@ impl Confinement<'_> {
             .handle_access(AccessFs::from_all(known))?
             .handle_access(AccessNet::from_all(known))?
             .create()?
-            .add_rules(path_beneath_rules(self.kept, kept))?
+            .add_rules(path_beneath_rules(self.kept.unwrap_or_default(), kept))?
             .restrict_self()
             .map(drop)
     }

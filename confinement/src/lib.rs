@@ -35,6 +35,10 @@ pub use policy::{Policy, Problem, Table, Verdict};
 pub use rights::pass_on;
 
 /// The policies, by role.
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "libc's constants are of several types, and arguments are compared as one"
+)]
 pub mod policies {
     use crate::policy::{Case, Condition, Policy, Rule, Test, Verdict};
 

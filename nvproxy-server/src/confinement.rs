@@ -46,7 +46,7 @@ pub fn enter(nodes: &[Node], abi: &Abi) -> Result<(), String> {
         .compile(&tables)
         .map_err(|problem| format!("the seccomp filter: {problem}"))?;
     Confinement {
-        kept: &kept,
+        kept: Some(&kept),
         landlock: true,
         capabilities: &[],
         address_space: ADDRESS_SPACE,

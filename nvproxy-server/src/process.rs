@@ -14,13 +14,14 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
-use ringfence_ipc::{HandshakeError, Socket, handshake};
+use ringfence_ipc::{HandshakeError, Socket, Spin, handshake};
 
 use crate::confinement;
 use crate::driver::Driver;
 use crate::host::Host;
+use crate::reactor::Ring;
 use crate::recorded::{Recorded, Replay};
-use crate::server::{End, Preparations, Server};
+use crate::server::{End, Server};
 use crate::sim::{Configuration, Simulator};
 
 /// Which driver the server serves.
@@ -61,12 +62,8 @@ pub fn run(options: &Options, socket: OwnedFd) -> Result<Infallible, String> {
         Err(HandshakeError::NotReady(_)) => std::process::exit(1),
         accepted => accepted.map_err(|error| error.to_string())?,
     };
-    let Prepared {
-        abi,
-        host,
-        preparations,
-    } = prepared?;
-    Server::new(host, abi, channel, preparations)?.run(end)
+    let Prepared { abi, host, ring } = prepared?;
+    Server::new(host, abi, channel, ring)?.run(end)
 }
 
 fn end(end: End) -> ! {
@@ -83,12 +80,15 @@ fn end(end: End) -> ! {
 struct Prepared {
     abi: &'static Abi,
     host: Arc<dyn Host>,
-    preparations: Preparations,
+    ring: Ring,
 }
 
 /// Opens all that is opened in advance, and confines the process: what comes from the sentry is read after that.
 fn prepare(options: &Options) -> Result<Prepared, String> {
-    let preparations = Preparations::make()?;
+    let ring = Ring::new().map_err(|error| {
+        format!("io_uring: {error}: allow it (sysctl kernel.io_uring_disabled=0), or use Linux 6.7 or later")
+    })?;
+    Spin::automatic();
     let abi = Abi::of_release(&options.tables, options.capabilities)
         .map_err(|error| error.to_string())?;
     let host: Arc<dyn Host> = match options.kind {
@@ -112,11 +112,7 @@ fn prepare(options: &Options) -> Result<Prepared, String> {
         Kind::Simulated | Kind::Recorded => Vec::new(),
     };
     confinement::enter(&nodes, abi)?;
-    Ok(Prepared {
-        abi,
-        host,
-        preparations,
-    })
+    Ok(Prepared { abi, host, ring })
 }
 
 /// The nodes of a sandbox with these GPUs.

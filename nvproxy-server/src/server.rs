@@ -65,22 +65,6 @@ pub struct Server {
     spin: Spin,
 }
 
-/// What a server needs and cannot make any more once its process is confined.
-pub struct Preparations {
-    ring: Ring,
-    spin: Spin,
-}
-
-impl Preparations {
-    pub fn make() -> Result<Preparations, String> {
-        let ring = Ring::new().map_err(|error| {
-            format!("io_uring: {error}: allow it (sysctl kernel.io_uring_disabled=0), or use Linux 6.7 or later")
-        })?;
-        let spin = Spin::automatic();
-        Ok(Preparations { ring, spin })
-    }
-}
-
 /// What the leader lets go of the loop for.
 #[expect(
     clippy::large_enum_variant,
@@ -114,12 +98,12 @@ impl Files for Server {
 }
 
 impl Server {
-    /// Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
+    /// Takes the `ring` to sleep in, which was made before the process was confined. Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
     pub fn new(
         host: Arc<dyn Host>,
         abi: &'static Abi,
         channel: ServerChannel,
-        preparations: Preparations,
+        ring: Ring,
     ) -> Result<Arc<Server>, String> {
         let ServerChannel {
             submissions,
@@ -134,7 +118,7 @@ impl Server {
             .map_err(|error| format!("the control socket: {error}"))?;
         let (address, expected) = submissions.sleep_word();
         let word = SleepWord { address, expected };
-        let reactor = Reactor::new(preparations.ring, socket.as_fd(), word)
+        let reactor = Reactor::new(ring, socket.as_fd(), word)
             .map_err(|error| format!("io_uring: {error}"))?;
         host.confine()?;
         Ok(Arc::new(Server {
@@ -151,7 +135,7 @@ impl Server {
                 spare: Vec::new(),
             }),
             workers,
-            spin: preparations.spin,
+            spin: Spin::automatic(),
         }))
     }
 

@@ -99,7 +99,20 @@ fn check(policy: &Policy, tables: &[Table<'_>]) -> Vec<sock_filter> {
 
 #[test]
 fn programs_say_what_their_policies_say() {
-    check(&policies::TASK, &[]);
+    let tables = [
+        ("escapes", &[0x27, 0x29, 0x2a, 0x2b, 0xd6][..]),
+        ("uvm_requests", &[0x17, 0x25, 0x3000_0001, 0x3000_0002]),
+        ("self", &[4711]),
+    ];
+    let tables = tables.map(|(name, numbers)| Table { name, numbers });
+    for policy in [
+        &policies::TASK,
+        &policies::SENTRY,
+        &policies::SERVER,
+        &policies::INIT,
+    ] {
+        check(policy, &tables);
+    }
 }
 
 const fn always(number: u32, cases: &'static [Case; 1]) -> Rule {

@@ -89,7 +89,11 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
                 .and_then(|starter| Launcher::new(child, starter, launcher_end));
             let status = started.inspect_err(|_| supervision::abandon(child))?.wait();
             tracing::debug!("the sandbox is gone");
-            status
+            let status = status?;
+            if let Some(output) = &options.record {
+                output.publish()?;
+            }
+            Ok(status)
         }
         Forked::Child => {
             drop(launcher_end);
