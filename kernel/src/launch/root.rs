@@ -7,11 +7,11 @@
 //! What comes from the host is taken first, while it is in sight. Then the root is entered and made read-only. Then the
 //! rest is put over it, in the order in which it has to lie.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
@@ -143,23 +143,21 @@ impl Host {
 /// sandbox's own, because nothing else can be written yet.
 fn place(binds: &[(Bind, Tree)]) -> Result<(), Failure> {
     for (bind, tree) in binds {
-        create(&bind.target, tree.is_directory().attempt("fstat")?).map_err(|error| {
+        let directory = tree.is_directory().attempt("fstat")?;
+        create(&bind.target, directory).map_err(|error| {
             refused(
                 bind,
-                &format!("{error}: create it, or choose a place in /tmp"),
+                format_args!("{error}: create it, or choose a place in /tmp"),
             )
         })?;
+        if bind.target.is_dir() != directory {
+            let what = "a directory can cover only a directory, and a file only a file";
+            return Err(refused(bind, what));
+        }
     }
     for (bind, tree) in binds {
-        tree.attach(&bind.target).map_err(|errno| {
-            let remedy = match errno {
-                Errno::ENOTDIR => {
-                    ": a directory can cover only a directory, and a file only a file"
-                }
-                _ => "",
-            };
-            refused(bind, &format!("{}{remedy}", errno.desc()))
-        })?;
+        tree.attach(&bind.target)
+            .map_err(|errno| refused(bind, errno.desc()))?;
     }
     Ok(())
 }
@@ -176,7 +174,7 @@ fn create(target: &Path, directory: bool) -> io::Result<()> {
     options.write(true).create_new(true).open(target).map(drop)
 }
 
-fn refused(bind: &Bind, reason: &str) -> Failure {
+fn refused(bind: &Bind, reason: impl fmt::Display) -> Failure {
     let Bind { source, target, .. } = bind;
     Failure::setup(format!(
         "--bind {}:{}: in the sandbox, {reason}",

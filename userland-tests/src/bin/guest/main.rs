@@ -9,6 +9,7 @@ mod conversation;
 mod descriptors;
 mod gpu;
 mod identifiers;
+mod isolation;
 mod limits;
 mod pins;
 mod pointers;
@@ -43,6 +44,13 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-until-lost", conversation::pin_until_lost),
     ("bad-descriptors", descriptors::bad),
     ("identifiers", identifiers::ask),
+    ("forbidden", isolation::forbidden),
+    ("network", isolation::network),
+    ("permit", isolation::permit),
+    ("read", isolation::read),
+    ("surroundings", isolation::surroundings),
+    ("terminals", isolation::terminals),
+    ("write", isolation::write),
     ("memory-limit", limits::memory),
     ("pin-private", pins::private),
     ("pin-shared", pins::shared),
