@@ -17,6 +17,7 @@ use ringfence::launch::descriptors;
 use ringfence::launch::grants::Grants;
 use ringfence::record::Output;
 use ringfence::replay;
+use ringfence::sentry::server::OnServerExit;
 use ringfence::{drivers, launch};
 
 /// Run GPU programs that you do not trust.
@@ -131,6 +132,9 @@ struct Run {
     /// When the program ends, print to stderr what it asked of the driver and how long that took
     #[arg(long)]
     stats: bool,
+    /// What becomes of the sandbox if its server ends before it
+    #[arg(long, value_enum, default_value = "fail")]
+    on_server_exit: OnServerExit,
     #[command(flatten)]
     grants: Grants,
     /// The program and its arguments
@@ -293,6 +297,7 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
         descriptors,
         log: arguments.log,
         stats: arguments.stats,
+        on_server_exit: arguments.on_server_exit,
         record,
         replay: None,
     })
@@ -324,6 +329,7 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         gpus: Selection::All,
         log: None,
         stats: true,
+        on_server_exit: OnServerExit::default(),
         grants: Grants {
             workdir: Some("/".into()),
             ..Grants::default()

@@ -76,6 +76,22 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, descriptor: RawFd) -> Result<OwnedFd, 
     Errno::result(result).map(owned)
 }
 
+/// Sends `SIGKILL` to the process behind `pidfd` (pidfd_send_signal(2)).
+pub fn pidfd_kill(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let information = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: without information about the signal the kernel makes its own, as kill(2) does.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            information,
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 /// Adds `attributes` (`MOUNT_ATTR_*`) to the mount whose root `mount` is, and to all below it, leaving their other
 /// attributes alone (mount_setattr(2)).
 pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> Result<(), Errno> {

@@ -1,11 +1,11 @@
 //! Namespaces: a view of the system that a sandbox can change without changing the system.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns};
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, setgroups, setresgid, setresuid};
 
 use super::grants::Identity;
@@ -20,7 +20,7 @@ const NONE: Option<&str> = None;
 pub fn fork_into_user_namespace(
     also: CloneFlags,
     identity: Option<Identity>,
-) -> Result<ForkResult, Failure> {
+) -> Result<Forked, Failure> {
     let maps = IdMaps::new(identity)?;
     let (mut mapped, mut map) = std::io::pipe().attempt("pipe")?;
     match fork_with(CloneFlags::CLONE_NEWUSER | also).map_err(with_remedy)? {
@@ -31,15 +31,59 @@ pub fn fork_into_user_namespace(
                 std::process::exit(i32::from(SETUP));
             }
             maps.assume.map_or(Ok(()), assume)?;
-            Ok(ForkResult::Child)
+            Ok(Forked::Child)
         }
         ForkResult::Parent { child } => {
             drop(mapped);
             maps.write(child)?;
+            // Now, because a child that has made itself untraceable keeps them to itself.
+            let namespaces = Namespaces {
+                user: namespace(child, "user")?,
+                processes: namespace(child, "pid")?,
+                network: also
+                    .contains(CloneFlags::CLONE_NEWNET)
+                    .then(|| namespace(child, "net"))
+                    .transpose()?,
+                identity: maps.assume,
+            };
             map.write_all(&[0]).attempt("pipe")?;
-            Ok(ForkResult::Parent { child })
+            Ok(Forked::Parent { child, namespaces })
         }
     }
+}
+
+/// On which side of [`fork_into_user_namespace`] a process is.
+pub enum Forked {
+    Child,
+    Parent { child: Pid, namespaces: Namespaces },
+}
+
+/// The namespaces of a child, but for that of its mounts, and who it is: for further processes to be started there.
+pub struct Namespaces {
+    user: File,
+    processes: File,
+    /// `None` if the child has the caller's.
+    network: Option<File>,
+    identity: Option<Identity>,
+}
+
+impl Namespaces {
+    /// Moves the calling process, which must have one thread, into the namespaces, of that of processes only the
+    /// children that it starts from now on. It is who the child is, has all rights in them, and none outside.
+    pub fn enter(&self) -> Result<(), Failure> {
+        setns(&self.user, CloneFlags::CLONE_NEWUSER)
+            .and_then(|()| setns(&self.processes, CloneFlags::CLONE_NEWPID))
+            .attempt("entering the sandbox's namespaces")?;
+        if let Some(network) = &self.network {
+            setns(network, CloneFlags::CLONE_NEWNET).attempt("entering the sandbox's network")?;
+        }
+        self.identity.map_or(Ok(()), assume)
+    }
+}
+
+fn namespace(process: Pid, name: &str) -> Result<File, Failure> {
+    let path = format!("/proc/{process}/ns/{name}");
+    File::open(&path).attempt(path)
 }
 
 /// fork(2), with these flags of clone(2): new namespaces for the child, or what it shares with its parent, which must

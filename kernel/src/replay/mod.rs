@@ -28,6 +28,7 @@ use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
 use crate::launch;
 use crate::launch::grants::Grants;
+use crate::sentry::server::OnServerExit;
 
 /// `replay --driver`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -102,6 +103,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         },
         log: options.log.clone(),
         stats: false,
+        on_server_exit: OnServerExit::Kill,
         record: None,
         replay: (kind == Kind::Recorded).then(|| Replay {
             recording: answers.clone(),
