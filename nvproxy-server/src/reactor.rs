@@ -108,3 +108,38 @@ impl Reactor {
             .map_err(|_| io::Error::other("the submission queue is full"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel answers to one operation in a [`Ring`].
+    fn outcome(operation: squeue::Entry) -> i32 {
+        let mut ring = Ring::new().unwrap().0;
+        // SAFETY: the operations below carry no address but that of a string that lives as long as the program.
+        unsafe { ring.submission().push(&operation) }.unwrap();
+        ring.submit_and_wait(1).unwrap();
+        ring.completion().next().unwrap().result()
+    }
+
+    #[test]
+    fn a_ring_takes_nothing_that_no_filter_would_let_through() {
+        let refused = -(Errno::EACCES as i32);
+        let path = c"/dev/null".as_ptr();
+        let here = types::Fd(libc::AT_FDCWD);
+        assert_eq!(outcome(opcode::OpenAt::new(here, path).build()), refused);
+        let socket = opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0);
+        assert_eq!(outcome(socket.build()), refused);
+        assert_eq!(outcome(opcode::Nop::new().build()), refused);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(writer);
+        let poll = opcode::PollAdd::new(types::Fd(reader.as_raw_fd()), libc::POLLHUP as u32);
+        assert_eq!(outcome(poll.build()), i32::from(libc::POLLHUP));
+        let ring = Ring::new().unwrap().0;
+        let changed = ring.submitter().register_files(&[0]);
+        assert_eq!(
+            changed.unwrap_err().raw_os_error(),
+            Some(Errno::EACCES as i32)
+        );
+    }
+}

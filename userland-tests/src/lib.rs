@@ -213,6 +213,11 @@ pub fn guest_program() -> PathBuf {
     executables().join("guest")
 }
 
+/// The executable that confines itself as a process of Ringfence does and then attempts something.
+pub fn captive_program() -> PathBuf {
+    executables().join("captive")
+}
+
 /// The `ringfence` executable. Cargo does not build it for the tests of another package, so this does, once.
 pub fn ringfence_program() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -22,7 +22,7 @@ pub(crate) mod devices;
 mod environment;
 mod exec;
 pub mod grants;
-mod init;
+pub mod init;
 mod kernel_files;
 pub mod liaison;
 pub(crate) mod mounts;

@@ -22,7 +22,7 @@
 //! promptly, so that a busy task is served by one thread without a hand-over, and passes it on before anything that
 //! takes long, so that no task waits for another's request.
 
-mod confinement;
+pub mod confinement;
 pub mod descriptions;
 pub mod link;
 pub mod marshalling;
