@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -532,7 +531,7 @@ fn inherited_descriptors_are_closed_unless_asked_for() {
 fn terminals_can_be_made_and_nothing_typed_on_the_callers() {
     let pair = nix::pty::openpty(None, None).expect("a terminal");
     let mut command = guest_with(&[], &["terminals"]);
-    command.stdin(OwnedFd::from(pair.slave.try_clone().expect("a duplicate")));
+    command.stdin(pair.slave.try_clone().expect("a duplicate"));
     let expected = "made /dev/pts/0\nTIOCSTI: EPERM\nTIOCLINUX: EPERM\n";
     assert_eq!(finish(&mut command), Ended::printing(expected));
     drop(pair.slave);
