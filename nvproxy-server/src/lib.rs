@@ -17,4 +17,5 @@ pub mod request;
 mod roles;
 pub mod server;
 pub mod sim;
+pub mod supervision;
 pub mod workers;

@@ -8,7 +8,11 @@
 //! ioctl. What has to be opened otherwise, the command descriptors and UVM, is left to [`Pool`]'s threads, and so is
 //! closing, which nobody waits for.
 
+mod succession;
+
+use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -17,7 +21,8 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::status::NV_OK;
 use ringfence_ipc::{
-    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, ServerChannel, Socket, Spin, Submission,
+    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, Region, ServerChannel, Socket, Spin,
+    Submission,
 };
 
 use crate::handles::HandleTable;
@@ -30,6 +35,8 @@ use crate::reactor::{Reactor, Ring, SleepWord};
 use crate::request::{Action, Buffer, Context, Descriptors, Executed, Files, Prepared, Rejection};
 use crate::roles::{Role, Roles, Sleepers};
 use crate::workers::Pool;
+
+pub use self::succession::{Predecessor, accept_succession, obey};
 
 /// Threads for what a confined thread cannot do, and for closing.
 const MAXIMUM_WORKERS: usize = 64;
@@ -63,6 +70,29 @@ pub struct Server {
     shared: Mutex<Shared>,
     workers: Pool,
     spin: Spin,
+    region: Region,
+    /// Set while the server is to take no request; then the leader waits for `gate`.
+    pausing: AtomicBool,
+    gate: Mutex<()>,
+    /// Jobs under way elsewhere than in the hands of the leader.
+    away: AtomicUsize,
+}
+
+/// The server, for a job that the leader does not do itself: while any lives, there is a job under way.
+struct Away(Arc<Server>);
+
+impl Deref for Away {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.0
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        self.0.away.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What the leader lets go of the loop for.
@@ -105,11 +135,22 @@ impl Server {
         channel: ServerChannel,
         ring: Ring,
     ) -> Result<Arc<Server>, String> {
+        Self::with_handles(host, abi, channel, ring, HandleTable::default())
+    }
+
+    fn with_handles(
+        host: Arc<dyn Host>,
+        abi: &'static Abi,
+        channel: ServerChannel,
+        ring: Ring,
+        handles: HandleTable<Entry>,
+    ) -> Result<Arc<Server>, String> {
         let ServerChannel {
             submissions,
             completions,
             arena,
             socket,
+            region,
         } = channel;
         let workers = Pool::start("worker", MAXIMUM_WORKERS)
             .map_err(|error| format!("starting a thread: {error}"))?;
@@ -130,12 +171,16 @@ impl Server {
             reactor: Mutex::new(reactor),
             roles: Roles::default(),
             shared: Mutex::new(Shared {
-                handles: HandleTable::default(),
+                handles,
                 completions,
                 spare: Vec::new(),
             }),
             workers,
             spin: Spin::automatic(),
+            region,
+            pausing: AtomicBool::new(false),
+            gate: Mutex::default(),
+            away: AtomicUsize::new(0),
         }))
     }
 
@@ -157,12 +202,14 @@ impl Server {
     /// Leads the loop until there is nothing to do, or something slow; does that, too, and returns the role to take on
     /// next.
     fn lead(self: &Arc<Self>, end: fn(End) -> !) -> Result<Role, End> {
-        let mut submissions = self
-            .submissions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut submissions = self.submissions();
         submissions.cancel_sleep();
         loop {
+            if self.pausing.load(Ordering::Relaxed) {
+                drop(submissions);
+                drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+                submissions = self.submissions();
+            }
             let (any, slow) = self.drain(&mut submissions).map_err(End::Failed)?;
             if any {
                 self.publish();
@@ -170,11 +217,13 @@ impl Server {
             if let Some(slow) = slow {
                 // From here on the doorbell rings for the thread that sleeps.
                 let more = !submissions.announce_sleep();
+                let away = self.away();
                 drop(submissions);
                 if self.roles.leave(more) == Sleepers::Wanted {
                     self.add_thread(end);
                 }
                 self.perform(slow);
+                drop(away);
                 return Ok(self.roles.take_back());
             }
             if any || self.spin.until(|| submissions.is_ready()) || !submissions.announce_sleep() {
@@ -227,9 +276,10 @@ impl Server {
         submissions: &mut Consumer<Submission>,
     ) -> Result<(bool, Option<Slow>), String> {
         let mut any = false;
-        while let Some(submission) = submissions
-            .pop()
-            .map_err(|error| format!("submission ring: {error}"))?
+        while !self.pausing.load(Ordering::Relaxed)
+            && let Some(submission) = submissions
+                .pop()
+                .map_err(|error| format!("submission ring: {error}"))?
         {
             any = true;
             let carried = self.carried(&submission)?;
@@ -304,7 +354,7 @@ impl Server {
                 }));
             }
             Opener::Unconfined => {
-                let server = Arc::clone(self);
+                let server = self.away();
                 self.workers.submit(move || {
                     server.opened(cookie, node, server.host.open(node, flags));
                     server.publish();
@@ -339,10 +389,14 @@ impl Server {
     }
 
     /// Closing what was used can take long (the driver frees every object of a client), and nobody waits for it.
-    fn close(&self, submission: &Submission) -> Result<(), Rejection> {
+    fn close(self: &Arc<Self>, submission: &Submission) -> Result<(), Rejection> {
         let entry = self.shared().handles.remove(submission.target)?;
         if entry.file.is_ready() {
-            self.workers.submit(move || drop(entry));
+            let server = self.away();
+            self.workers.submit(move || {
+                drop(entry);
+                drop(server);
+            });
         }
         self.complete(completion(submission.cookie, Ok(0)), None);
         Ok(())
@@ -364,7 +418,7 @@ impl Server {
         };
         let prepared = context.prepare(submission, node, action, carried, buffer)?;
         if !prepared.is_ready() {
-            let server = Arc::clone(self);
+            let server = self.away();
             self.workers.submit(move || {
                 let executed = prepared.execute(&*server.host);
                 server.executed(executed);
@@ -452,6 +506,18 @@ impl Server {
         let mut shared = self.shared();
         shared.completions.publish();
         shared.completions.ring();
+    }
+
+    /// Notes that a job is under way until the returned value is dropped.
+    fn away(self: &Arc<Self>) -> Away {
+        self.away.fetch_add(1, Ordering::SeqCst);
+        Away(Arc::clone(self))
+    }
+
+    fn submissions(&self) -> MutexGuard<'_, Consumer<Submission>> {
+        self.submissions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {

@@ -37,7 +37,7 @@ pub fn fork_into_user_namespace(
             drop(mapped);
             maps.write(child)?;
             // Now, because a child that has made itself untraceable keeps them to itself.
-            let namespaces = Namespaces::of(child)?;
+            let namespaces = Namespaces::of(child, maps.assume)?;
             map.write_all(&[0]).attempt("pipe")?;
             Ok(Forked::Parent { child, namespaces })
         }
@@ -54,10 +54,11 @@ pub enum Forked {
 pub struct Namespaces {
     user: File,
     processes: File,
+    assume: Option<Identity>,
 }
 
 impl Namespaces {
-    fn of(child: Pid) -> Result<Namespaces, Failure> {
+    fn of(child: Pid, assume: Option<Identity>) -> Result<Namespaces, Failure> {
         let open = |name: &str| {
             let path = format!("/proc/{child}/ns/{name}");
             File::open(&path).attempt(path)
@@ -65,6 +66,7 @@ impl Namespaces {
         Ok(Namespaces {
             user: open("user")?,
             processes: open("pid")?,
+            assume,
         })
     }
 
@@ -73,6 +75,12 @@ impl Namespaces {
     pub fn enter(&self) -> Result<(), Errno> {
         setns(&self.user, CloneFlags::CLONE_NEWUSER)?;
         setns(&self.processes, CloneFlags::CLONE_NEWPID)
+    }
+
+    /// Lets a process that was started there be who the child is: the driver lets a task pin memory only for a client
+    /// whose maker has the task's user id.
+    pub fn assume_identity(&self) -> Result<(), Failure> {
+        self.assume.map_or(Ok(()), assume)
     }
 }
 
