@@ -68,7 +68,11 @@ fn descriptor_of(region: &Region) -> OwnedFd {
 }
 
 fn send(peer: BorrowedFd<'_>, message: &[u8], attached: &Attached) {
-    let raw: Vec<i32> = attached.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let raw: Vec<i32> = attached
+        .descriptors
+        .iter()
+        .map(AsRawFd::as_raw_fd)
+        .collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let rights = if raw.is_empty() { &[] } else { &rights[..] };
     let parts = [IoSlice::new(message)];
@@ -98,12 +102,9 @@ fn offered(input: &mut Input<'_>) {
     let message = input.0;
     send(theirs.as_fd(), message, &attached);
 
-    let is_geometry = attached.region.is_some_and(|geometry| {
-        word(message, 16) == Some(geometry.ring_entries)
-            && word(message, 20) == Some(geometry.arena_bytes)
-    });
-    let acceptable =
-        kind(message) == Some(HELLO) && message.len() == PREFIX_BYTES + 8 && is_geometry;
+    let acceptable = kind(message) == Some(HELLO)
+        && message.len() == PREFIX_BYTES + 8
+        && attached.region.is_some_and(|region| fits(message, region));
     let expected = acceptable && ready.is_ok();
     let accepted = accept(ours, ready);
     assert_eq!(accepted.is_ok(), expected, "{:?}", accepted.err());
@@ -118,6 +119,21 @@ fn offered(input: &mut Input<'_>) {
         let reason = std::str::from_utf8(&answer[PREFIX_BYTES..]).expect("a reason in UTF-8");
         assert!(reason.len() <= MAX_REASON_BYTES);
     }
+}
+
+/// Whether the geometry in an offer is one that a region of `made` has the size of.
+fn fits(offer: &[u8], made: Geometry) -> bool {
+    let field = |at| word(offer, at).unwrap_or_default();
+    let offered = Geometry {
+        ring_entries: field(16),
+        arena_bytes: field(20),
+    };
+    // As `ringfence_ipc::region` documents the layout.
+    let bytes = |geometry: Geometry| {
+        let rings = (2 * 64 * u64::from(geometry.ring_entries)).next_multiple_of(4096);
+        4096 + rings + u64::from(geometry.arena_bytes)
+    };
+    offered.validate().is_ok() && bytes(offered) == bytes(made)
 }
 
 /// A server answers a client.
@@ -160,7 +176,10 @@ fn parcel(input: &mut Input<'_>) {
             assert_eq!(attached.descriptors.len(), 1);
         }
         Err(error) => {
-            assert!(message.len() != 8 || attached.descriptors.len() != 1, "{error}");
+            assert!(
+                message.len() != 8 || attached.descriptors.len() != 1,
+                "{error}"
+            );
         }
     }
 }

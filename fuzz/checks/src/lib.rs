@@ -13,7 +13,7 @@
 mod descriptors;
 mod handshake;
 mod input;
-mod plan;
+pub mod plan;
 pub mod recording;
 pub mod requests;
 mod rings;

@@ -1,16 +1,20 @@
 //! The planner, run as the sentry runs it over a task's memory and then as the server does over what the
 //! sentry made of it.
 //!
-//! An input is a release, what the sandbox may do, a node, a command word, and the bytes that the task
-//! has in memory, in the order in which they are asked for. It is the form of a payload, so that a
-//! recorded request is an input.
+//! An input is a release, what the sandbox may do, a request, and the bytes that the task has in memory,
+//! in the order in which they are asked for, which is the form of a payload. The request is a node and
+//! a command word, as it was recorded, or a row of the release's tables. By the row a fuzzer, which sees
+//! coverage of code and none of tables, gets to every request of every release.
 
+use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
-use nvproxy_abi::number;
+use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV_ESC_RM_CONTROL, ioctl_word, parts};
 use nvproxy_abi::plan::{MAXIMUM_BUFFER, MAXIMUM_PAYLOAD, Plan, Planner, Step};
 use nvproxy_abi::refusal::{Answer, Refusal, What};
-use nvproxy_abi::Abi;
+use nvproxy_abi::structs::frontend::{NVOS54_PARAMETERS, NVOS64_PARAMETERS};
+use nvproxy_abi::table::{Family, Request};
 use ringfence_recording::layout::Layout;
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::input::Input;
 use crate::tables;
@@ -21,14 +25,68 @@ const MAXIMUM_FETCHES: usize = 64;
 /// Where the task's argument lies. Only fetches show it.
 const ARGUMENT: u64 = 0x7000_0000;
 
+/// In the second byte of an input: the sandbox may do no more than an ordinary one.
+const ORDINARY: u8 = 1;
+/// In the second byte of an input: the request is a row.
+pub const ROW: u8 = 2;
+
 /// Plans one request twice.
 pub fn check(data: &[u8]) {
     let mut input = Input(data);
-    let abi = tables::by_number(input.byte(), input.byte());
-    let node = Node::from_wire(input.short().into()).unwrap_or(Node::Control);
-    let command = input.word();
+    let (release, choice) = (input.byte(), input.byte());
+    let abi = tables::by_number(release, choice & ORDINARY);
+    if choice & ROW == 0 {
+        let node = Node::from_wire(input.short().into()).unwrap_or(Node::Control);
+        let command = input.word();
+        planned_alike(abi, node, command, &mut input);
+    } else {
+        let place = usize::from(input.short());
+        let rows = FAMILIES.map(|family| abi.rows(family).map(move |row| (family, row)));
+        let rows: Vec<_> = rows.into_iter().flatten().collect();
+        let (family, row) = rows[place % rows.len()];
+        let (node, command, argument) = asking_for(family, row, &mut input);
+        let memory = [argument.as_slice(), input.0].concat();
+        planned_alike(abi, node, command, &mut Input(&memory));
+    }
+}
 
-    let (outcome, payload) = as_sentry(abi, node, command, &mut input);
+const FAMILIES: [Family; 4] = [
+    Family::Frontend,
+    Family::Control,
+    Family::Alloc,
+    Family::Uvm,
+];
+
+/// The ioctl by which a program asks for what a row describes, and its argument, as far as that follows.
+fn asking_for(family: Family, row: &Request, input: &mut Input<'_>) -> (Node, u32, Vec<u8>) {
+    let size = match row.size {
+        Request::ANY => u32::from(input.short()),
+        size => size,
+    };
+    match family {
+        Family::Frontend => {
+            let size = size as usize & ((1 << 14) - 1);
+            (Node::Control, ioctl_word(row.id, size), Vec::new())
+        }
+        Family::Uvm => (Node::Uvm, row.id, Vec::new()),
+        Family::Control => {
+            let mut argument = NVOS54_PARAMETERS::new_zeroed();
+            (argument.cmd, argument.params, argument.paramsSize) = (row.id, 1, size);
+            let command = ioctl_word(NV_ESC_RM_CONTROL, size_of_val(&argument));
+            (Node::Control, command, argument.as_bytes().to_vec())
+        }
+        Family::Alloc => {
+            let mut argument = NVOS64_PARAMETERS::new_zeroed();
+            (argument.hClass, argument.pAllocParms, argument.paramsSize) = (row.id, 1, size);
+            let command = ioctl_word(NV_ESC_RM_ALLOC, size_of_val(&argument));
+            (Node::Control, command, argument.as_bytes().to_vec())
+        }
+    }
+}
+
+/// Plans what the sentry would, and what it would send to the server.
+fn planned_alike(abi: &'static Abi, node: Node, command: u32, memory: &mut Input<'_>) {
+    let (outcome, payload) = as_sentry(abi, node, command, memory);
     let again = as_server(abi, node, command, &payload);
     match (outcome, again) {
         (Ok(plan), Ok(again)) => {
@@ -80,12 +138,7 @@ fn as_sentry(
 }
 
 /// The walk over what was sent, which ends where the sentry's did.
-fn as_server(
-    abi: &'static Abi,
-    node: Node,
-    command: u32,
-    payload: &[u8],
-) -> Result<Plan, Refusal> {
+fn as_server(abi: &'static Abi, node: Node, command: u32, payload: &[u8]) -> Result<Plan, Refusal> {
     let mut planner = Planner::new(abi, node, command, 0)?;
     let mut known = 0;
     loop {
@@ -138,9 +191,10 @@ fn well_formed(plan: &Plan, payload: &[u8]) {
     replaced.extend(plan.set_bits().map(|(at, _)| (at, 8)));
     replaced.extend(plan.status_at().map(|at| (at, 4)));
     for (at, length) in &replaced {
-        let holds = plan.segments.iter().any(|segment| {
-            segment.offset <= *at && at + length <= segment.offset + segment.length
-        });
+        let holds = plan
+            .segments
+            .iter()
+            .any(|segment| segment.offset <= *at && at + length <= segment.offset + segment.length);
         assert!(holds, "{length} bytes at {at} lie in no segment");
     }
     replaced.sort_unstable();
@@ -166,6 +220,6 @@ fn sound(refusal: &Refusal, node: Node, command: u32) {
 
 /// Whether a status at `at` lies in the argument. That of UVM's requests has no size in its command word.
 fn in_argument(at: u32, node: Node, command: u32) -> bool {
-    let (_, _, size) = number::parts(command);
+    let (_, _, size) = parts(command);
     node == Node::Uvm || at + 4 <= size
 }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::version::DriverVersion;
-use nvproxy_abi::Abi;
 use nvproxy_server::handles::HandleTable;
 use nvproxy_server::host::{DeviceFile, Host, OpenFlags};
 use nvproxy_server::protocol::{

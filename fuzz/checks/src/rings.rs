@@ -260,9 +260,7 @@ impl<T: Entry> Consuming<T> {
 
     /// Whether there is something to pop, an error included.
     fn is_ready(&self, memory: &Memory) -> bool {
-        self.corrupt
-            || self.announced != self.popped
-            || memory.word(TAIL) != self.popped as u32
+        self.corrupt || self.announced != self.popped || memory.word(TAIL) != self.popped as u32
     }
 
     fn pop(&mut self, memory: &mut Memory) {
@@ -306,4 +304,5 @@ impl<T: Entry> Consuming<T> {
 }
 
 /// Both kinds of entries fill a slot.
-const _: () = assert!(size_of::<Submission>() == SLOT_BYTES && size_of::<Completion>() == SLOT_BYTES);
+const _: () =
+    assert!(size_of::<Submission>() == SLOT_BYTES && size_of::<Completion>() == SLOT_BYTES);

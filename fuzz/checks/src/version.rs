@@ -38,7 +38,10 @@ fn version(text: &str) -> Option<DriverVersion> {
         let mut found = vec![version.branch().into(), version.minor().into()];
         found.extend(version.patch().map(u32::from));
         assert_eq!(found, parts);
-        assert!(text.bytes().all(|byte| byte == b'.' || byte.is_ascii_digit()));
+        assert!(
+            text.bytes()
+                .all(|byte| byte == b'.' || byte.is_ascii_digit())
+        );
     }
     match drivers::parse(text) {
         Ok(version) => assert_eq!(Some(version), parsed),

@@ -186,22 +186,21 @@ impl Random {
 
     fn change(&mut self, input: &mut Vec<u8>, inputs: &[Vec<u8>]) {
         /// Numbers that lie where something ends or begins.
-        const EDGES: [u32; 8] = [
-            0,
-            1,
-            8,
-            0xff,
-            1 << 16,
-            1 << 20,
-            i32::MAX as u32,
-            u32::MAX,
-        ];
+        const EDGES: [u32; 8] = [0, 1, 8, 0xff, 1 << 16, 1 << 20, i32::MAX as u32, u32::MAX];
         let at = self.below(input.len() + 1);
         let length = self.below(input.len() - at + 1).min(1 + self.below(64));
         let value = self.next() as u8;
         match self.below(7) {
-            0 => input.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << (value % 8)),
-            1 => input.iter_mut().skip(at).take(1).for_each(|byte| *byte = value),
+            0 => input
+                .iter_mut()
+                .skip(at)
+                .take(1)
+                .for_each(|byte| *byte ^= 1 << (value % 8)),
+            1 => input
+                .iter_mut()
+                .skip(at)
+                .take(1)
+                .for_each(|byte| *byte = value),
             2 => {
                 let edge = EDGES[self.below(EDGES.len())].to_le_bytes();
                 let width = 1 << self.below(3);

@@ -9,26 +9,35 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
+use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fuzz_checks::{recording, requests};
 use nvproxy_abi::Abi;
+use nvproxy_abi::node::Node;
+use nvproxy_abi::number::{
+    NV_ESC_RM_ALLOC, NV01_ROOT, NV01_ROOT_CLIENT, NV01_ROOT_NON_PRIV, parts,
+};
 use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::structs::frontend::NVOS64_PARAMETERS;
 use nvproxy_abi::table::Role;
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::protocol::Kind;
 use ringfence_recording::layout::{Layout, field};
 use ringfence_recording::{Event, NOTHING, Reached, Recording, Request};
 
-/// The longest payload that becomes an input.
+/// The longest payload that becomes an input, and that becomes part of a session.
 const MAXIMUM_PAYLOAD: usize = 1024;
+const MAXIMUM_PART: usize = 256;
 /// Requests of one session.
 const SESSION: usize = 40;
 /// Events of one recording.
 const EVENTS: usize = 12;
 /// Every so many releases become an input.
 const RELEASES: usize = 12;
+/// The handle of the simulated driver's first client; the next is one more.
+const FIRST_CLIENT: u32 = 0xc1d0_0000;
 
 fn main() -> ExitCode {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -65,7 +74,12 @@ fn make(recordings: &Path, corpus: &Path) -> Result<(), Box<dyn Error>> {
         }
     }
     let releases: Vec<DriverVersion> = nvproxy_abi::releases().collect();
-    for release in releases.iter().step_by(RELEASES) {
+    for (place, release) in releases.iter().enumerate().step_by(RELEASES) {
+        // A row of its tables, with parameters of zeros and ones.
+        let mut input = vec![place as u8, fuzz_checks::plan::ROW];
+        input.extend((place as u16 * 5).to_le_bytes());
+        input.resize(200, (place % 2) as u8);
+        save(corpus, "plan", &format!("row-of-{release}"), &input)?;
         let next = DriverVersion::new(release.branch(), release.minor().saturating_add(1), None);
         let text = format!("{release}\n{next}\ncompute,utility\n0,GPU-5a3e\nnvidia0");
         save(corpus, "version", &release.to_string(), text.as_bytes())?;
@@ -101,7 +115,7 @@ fn plans(
     let ordinary = recorded.header.capabilities == Capabilities::default();
     let mut inputs = Vec::new();
     for (request, node) in all(recorded) {
-        let Some(node_of) = nvproxy_abi::node::Node::from_wire(node) else {
+        let Some(node_of) = Node::from_wire(node) else {
             continue;
         };
         let layout = Layout::of(abi, node_of, request.command, &request.before);
@@ -118,9 +132,36 @@ fn plans(
     inputs
 }
 
+/// The handles of clients that a recorded driver gave out, in order.
+fn clients(recorded: &Recording) -> Vec<[u8; 4]> {
+    let is_client = |class| [NV01_ROOT, NV01_ROOT_NON_PRIV, NV01_ROOT_CLIENT].contains(&class);
+    all(recorded)
+        .filter(|(request, _)| parts(request.command).1 == NV_ESC_RM_ALLOC)
+        .filter_map(|(request, _)| {
+            let after = request.after();
+            let class = field(&after, offset_of!(NVOS64_PARAMETERS, hClass));
+            let made = field(&after, offset_of!(NVOS64_PARAMETERS, hObjectNew));
+            made.filter(|_| class.map(u32::from_le_bytes).is_some_and(is_client))
+        })
+        .collect()
+}
+
+/// A payload with the handles of clients as the simulated driver gives them out.
+fn simulated(payload: &[u8], clients: &[[u8; 4]]) -> Vec<u8> {
+    let mut payload = payload.to_vec();
+    let (words, _) = payload.as_chunks_mut();
+    for word in words {
+        if let Some(place) = clients.iter().position(|client| client == word) {
+            *word = (FIRST_CLIENT + place as u32).to_le_bytes();
+        }
+    }
+    payload
+}
+
 /// An input of `requests`: a recording's opens and the first of its requests.
 fn session(recorded: &Recording, abi: &'static Abi) -> Vec<u8> {
     let nodes = recorded.nodes();
+    let clients = clients(recorded);
     let mut input = Vec::new();
     let mut left = SESSION;
     for event in &recorded.events {
@@ -130,7 +171,7 @@ fn session(recorded: &Recording, abi: &'static Abi) -> Vec<u8> {
                 input.extend((open.node.to_wire() as u16).to_le_bytes());
             }
             Event::Close { description } => input.extend([requests::CLOSE, place(*description)]),
-            Event::Request(request) if request.before.len() <= MAXIMUM_PAYLOAD && left > 0 => {
+            Event::Request(request) if request.before.len() <= MAXIMUM_PART && left > 0 => {
                 left -= 1;
                 let node = nodes.get(request.description as usize).copied();
                 let Some(node) = node.filter(|_| request.reached == Reached::Driver) else {
@@ -138,7 +179,11 @@ fn session(recorded: &Recording, abi: &'static Abi) -> Vec<u8> {
                 };
                 let layout = Layout::of(abi, node, request.command, &request.before);
                 let (handles, carried) = named(&layout, &request.before);
-                input.extend([requests::REQUEST, Kind::Ioctl as u8, place(request.description)]);
+                input.extend([
+                    requests::REQUEST,
+                    Kind::Ioctl as u8,
+                    place(request.description),
+                ]);
                 input.extend((node.to_wire() as u16).to_le_bytes());
                 input.extend(request.command.to_le_bytes());
                 input.push(0);
@@ -147,7 +192,7 @@ fn session(recorded: &Recording, abi: &'static Abi) -> Vec<u8> {
                 input.push(carried.len() as u8);
                 input.extend(carried);
                 input.extend((request.before.len() as u16).to_le_bytes());
-                input.extend(&request.before);
+                input.extend(simulated(&request.before, &clients));
             }
             Event::Request(_) => {}
         }
@@ -180,7 +225,7 @@ fn named(layout: &Layout, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
 fn forms(recorded: &Recording) -> Result<Vec<(&'static str, Vec<u8>)>, Box<dyn Error>> {
     let mut short = recorded.clone();
     short.events.retain(|event| match event {
-        Event::Request(request) => request.before.len() <= MAXIMUM_PAYLOAD / 4,
+        Event::Request(request) => request.before.len() <= MAXIMUM_PART,
         Event::Open(_) | Event::Close { .. } => true,
     });
     short.events.truncate(EVENTS);
@@ -211,7 +256,11 @@ fn handshakes(corpus: &Path) -> Result<(), Box<dyn Error>> {
     let (to_server, to_client, parcel) = (0, 1, 2);
     let inputs: [(&str, [u8; 4], &[u8]); 6] = [
         ("offer", [to_server, 1, 1, 1], &[&[0], &hello[..]].concat()),
-        ("not-ready", [to_server, 1, 1, 1], &[&[200], &hello[..]].concat()),
+        (
+            "not-ready",
+            [to_server, 1, 1, 1],
+            &[&[200], &hello[..]].concat(),
+        ),
         ("two", [to_server, 5, 1, 1], &[&[0], &hello[..]].concat()),
         ("accepted", [to_client, 0, 0, 0], &prefix(2)),
         ("refused", [to_client, 0, 0, 0], &reason),
