@@ -64,8 +64,10 @@ fn check<T: Entry + FromBytes>(
         ServerChannel::new(&region, other),
     );
     let file = File::from(region.as_fd().try_clone_to_owned().expect("a descriptor"));
+    let bytes = file.metadata().expect("a size").len() as usize;
     let mut memory = Memory {
-        bytes: vec![0; file.metadata().expect("a size").len() as usize],
+        bytes: vec![0; bytes],
+        found: vec![0; bytes],
         file,
         control: position * CONTROL_BYTES,
         slots: SLOTS + position * capacity as usize * SLOT_BYTES,
@@ -123,6 +125,8 @@ fn reached(mut possible: RangeInclusive<u64>, index: u32) -> Option<u64> {
 struct Memory {
     file: File,
     bytes: Vec<u8>,
+    /// The region as it is, kept to be filled again.
+    found: Vec<u8>,
     control: usize,
     slots: usize,
     capacity: u32,
@@ -131,13 +135,13 @@ struct Memory {
 impl Memory {
     /// What an end did has left in the region exactly what was expected of it.
     fn verify(&mut self) {
-        let mut found = vec![0; self.bytes.len()];
-        self.file.read_exact_at(&mut found, 0).expect("the region");
-        let differs = found
-            .iter()
-            .zip(&self.bytes)
-            .position(|(one, other)| one != other);
-        assert_eq!(differs, None, "a byte that the end must not have changed");
+        let read = self.file.read_exact_at(&mut self.found, 0);
+        read.expect("the region");
+        if self.found != self.bytes {
+            let pairs = self.found.iter().zip(&self.bytes);
+            let at = pairs.take_while(|(found, byte)| found == byte).count();
+            panic!("the byte at {at} is not as it has to be");
+        }
     }
 
     fn word(&self, at: usize) -> u32 {
