@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
+use nvproxy_server::ledger::size::Size;
 use nvproxy_server::process;
 use nvproxy_server::recorded;
 use ringfence::driver::{Choice, Demand, Driver, Selection};
@@ -122,6 +123,9 @@ struct Run {
     /// Which GPUs it gets: all, none, or a list of indices and UUIDs
     #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all")]
     gpus: Selection,
+    /// How much of each GPU's memory it gets, as in 4GiB; beyond that the GPU is full for it
+    #[arg(long, value_name = "SIZE")]
+    gpu_memory: Option<Size>,
     /// Write Ringfence's own log to this file instead of warnings to stderr
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -196,6 +200,8 @@ struct Server {
     #[arg(long, value_delimiter = ',')]
     minors: Vec<u8>,
     #[arg(long)]
+    gpu_memory: Option<Size>,
+    #[arg(long)]
     log: Option<PathBuf>,
     #[arg(long, requires_all = ["progress", "report"])]
     recording: Option<PathBuf>,
@@ -266,6 +272,7 @@ fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
             .map(drivers::parse)
             .transpose()?,
         capabilities: arguments.driver_capabilities,
+        memory: arguments.gpu_memory,
     })?;
     if let Some(warning) = driver.warning() {
         tracing::warn!("{warning}");
@@ -305,6 +312,7 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         driver_abi: None,
         driver_capabilities: Capabilities::default(),
         gpus: Selection::All,
+        gpu_memory: None,
         log: None,
         stats: true,
         command: vec!["/proc/self/exe".into(), "demo-guest".into()],
@@ -320,6 +328,7 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
         tables: arguments.tables,
         capabilities: arguments.driver_capabilities,
         gpus: arguments.minors,
+        gpu_memory: arguments.gpu_memory,
         replay: match (arguments.recording, arguments.progress, arguments.report) {
             (Some(recording), Some(progress), Some(report)) => Some(recorded::Replay {
                 recording,

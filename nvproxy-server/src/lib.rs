@@ -7,6 +7,7 @@
 pub mod driver;
 pub mod handles;
 pub mod host;
+pub mod ledger;
 pub mod process;
 pub mod protocol;
 pub mod reactor;

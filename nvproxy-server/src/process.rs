@@ -17,6 +17,9 @@ use ringfence_ipc::{HandshakeError, Socket, handshake};
 
 use crate::driver::Driver;
 use crate::host::Host;
+use crate::ledger::Books;
+use crate::ledger::accounts::Limits;
+use crate::ledger::size::Size;
 use crate::reactor;
 use crate::recorded::{Recorded, Replay};
 use crate::server::{End, Server};
@@ -44,6 +47,8 @@ pub struct Options {
     pub capabilities: Capabilities,
     /// Minor numbers of the GPUs that the sandbox may use.
     pub gpus: Vec<u8>,
+    /// How much of each GPU's memory it may have.
+    pub gpu_memory: Option<Size>,
     /// What [`Kind::Recorded`] answers from.
     pub replay: Option<Replay>,
 }
@@ -61,7 +66,8 @@ pub fn run(options: &Options, socket: OwnedFd) -> Result<Infallible, String> {
         accepted => accepted.map_err(|error| error.to_string())?,
     };
     let (abi, host) = prepared?;
-    Server::new(host, abi, channel)?.run(end)
+    let books = Books::new(Limits::with_memory(options.gpu_memory.map(Size::bytes)));
+    Server::new(host, abi, books, channel)?.run(end)
 }
 
 fn end(end: End) -> ! {

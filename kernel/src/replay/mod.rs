@@ -88,6 +88,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             inferred_from: Vec::new(),
             capabilities: recording.header.capabilities,
             minors: recording.header.gpus.clone(),
+            memory: None,
             visible: true,
         },
         command: guest_command(options, &progress_path, &report_path),
