@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
+use nvproxy_server::ledger::size::Size;
 use nvproxy_server::process;
 use nvproxy_server::recorded;
 use ringfence::driver::{Choice, Demand, Driver, Selection};
@@ -145,6 +146,9 @@ struct Run {
     /// Which GPUs it gets: all, none, or a list of indices and UUIDs
     #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all")]
     gpus: Selection,
+    /// How much of each GPU's memory it gets, as in 4GiB; beyond that the GPU is full for it
+    #[arg(long, value_name = "SIZE")]
+    gpu_memory: Option<Size>,
     /// Write Ringfence's own log to this file instead of warnings to stderr
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -226,6 +230,8 @@ struct Server {
     driver_capabilities: Capabilities,
     #[arg(long, value_delimiter = ',')]
     minors: Vec<u8>,
+    #[arg(long)]
+    gpu_memory: Option<Size>,
     #[arg(long)]
     log: Option<PathBuf>,
     #[arg(long, requires_all = ["progress", "report"])]
@@ -315,6 +321,7 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
             .map(drivers::parse)
             .transpose()?,
         capabilities: arguments.driver_capabilities,
+        memory: arguments.gpu_memory,
     })?;
     if let Some(warning) = driver.warning() {
         tracing::warn!("{warning}");
@@ -360,6 +367,7 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         driver_abi: None,
         driver_capabilities: Capabilities::default(),
         gpus: Selection::All,
+        gpu_memory: None,
         log: None,
         stats: true,
         on_server_exit: OnServerExit::default(),
@@ -415,6 +423,7 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
         tables: arguments.tables,
         capabilities: arguments.driver_capabilities,
         gpus: arguments.minors,
+        gpu_memory: arguments.gpu_memory,
         replay: match (arguments.recording, arguments.progress, arguments.report) {
             (Some(recording), Some(progress), Some(report)) => Some(recorded::Replay {
                 recording,

@@ -9,6 +9,7 @@ pub mod driver;
 pub mod handles;
 pub mod handover;
 pub mod host;
+pub mod ledger;
 pub mod process;
 pub mod protocol;
 pub mod reactor;

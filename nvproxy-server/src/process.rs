@@ -22,6 +22,9 @@ use crate::confinement;
 use crate::driver::Driver;
 use crate::handover::Enclosures;
 use crate::host::Host;
+use crate::ledger::Books;
+use crate::ledger::accounts::Limits;
+use crate::ledger::size::Size;
 use crate::reactor::Ring;
 use crate::recorded::{Recorded, Replay};
 use crate::server::{End, Server, accept_succession, obey};
@@ -50,6 +53,8 @@ pub struct Options {
     pub capabilities: Capabilities,
     /// Minor numbers of the GPUs that the sandbox may use.
     pub gpus: Vec<u8>,
+    /// How much of each GPU's memory it may have.
+    pub gpu_memory: Option<Size>,
     /// What [`Kind::Recorded`] answers from.
     pub replay: Option<Replay>,
 }
@@ -98,7 +103,8 @@ fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
         accepted => accepted.map_err(|error| error.to_string())?,
     };
     let (abi, ring, host) = prepared?;
-    Server::new(host, abi, channel, ring)
+    let books = Books::new(Limits::with_memory(options.gpu_memory.map(Size::bytes)));
+    Server::new(host, abi, books, channel, ring)
 }
 
 /// Takes the place of another server. If that fails the other one serves on, whoever is to know was told, and the
