@@ -39,7 +39,7 @@ impl Check {
 }
 
 /// Every need of the kernel, each before those that build on it.
-pub const ALL: [Check; 18] = [
+pub const ALL: [Check; 19] = [
     Check {
         name: "architecture",
         probe: probes::architecture,
@@ -149,9 +149,17 @@ pub const ALL: [Check; 18] = [
         name: "Landlock IOCTL_DEV",
         probe: probes::landlock,
         without: Without::Loses(
-            "a program's descriptors of GPU nodes could issue ioctls, which the seccomp filter alone then stops",
+            "a program's descriptors of GPU nodes could issue ioctls, which the seccomp filter alone then stops; without \
+             Landlock, a program could also write files that it was given to read",
         ),
         remedy: "use Linux 6.10 or later, started with landlock among its security modules (lsm=landlock,...)",
+    },
+    Check {
+        name: "self-confinement",
+        probe: probes::confinement,
+        without: Without::Unusable,
+        remedy: "use Linux 6.3 or later, on a root file system that pivot_root(2) accepts; in a container, seccomp and \
+                 AppArmor profiles that permit mount, umount and pivot_root",
     },
     Check {
         name: "a sandbox",

@@ -22,6 +22,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::gettid;
 use nvproxy_server::reactor;
+use ringfence_confinement::{Confinement, policies};
 use ringfence_ipc::Socket;
 use ringfence_ipc::region::Region;
 
@@ -284,6 +285,24 @@ pub fn landlock() -> Found {
                 format!("Landlock's ABI is {} and not 5", effective_abi as u8)
             }
         }))
+    })
+}
+
+/// Leaves a process an empty file system and little else, as is done with the server.
+pub fn confinement() -> Found {
+    child::attempt(Place::Inside(CloneFlags::CLONE_NEWNS), || {
+        // The process has yet to answer and to end, which this policy permits.
+        let program = policies::INIT.compile(&[]).attempt("a filter")?;
+        let confinement = Confinement {
+            kept: Some(&[]),
+            landlock: true,
+            capabilities: &[],
+            address_space: u64::MAX,
+            descriptors: u64::MAX,
+            program: &program,
+        };
+        confinement.enter().map_err(Failure::setup)?;
+        Ok("a process gave up its files, rights and calls".to_owned())
     })
 }
 

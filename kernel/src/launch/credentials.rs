@@ -6,11 +6,10 @@ use std::path::PathBuf;
 
 use caps::CapSet;
 use landlock::{
-    ABI, AccessFs, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    path_beneath_rules,
+    ABI, AccessFs, AddRuleError, AddRulesError, BitFlags, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, path_beneath_rules,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::stat::{SFlag, fstat};
 
 use crate::failure::{Attempt, Failure};
 
@@ -47,30 +46,37 @@ pub fn enter_domain(
 ) -> Result<(), Failure> {
     let writing: BitFlags<AccessFs> = AccessFs::from_write(ABI::V5) & !AccessFs::IoctlDev;
     let to_files = writing & AccessFs::from_file(ABI::V5);
-    let inherited = inherited
-        .iter()
-        .filter(|descriptor| is_written(**descriptor));
-    Ruleset::default()
+    let mut ruleset = Ruleset::default()
         .handle_access(writing | AccessFs::IoctlDev)
         .and_then(|ruleset| ruleset.create())
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(harmless, AccessFs::IoctlDev)))
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(writable, writing)))
-        .and_then(|mut ruleset| {
-            for descriptor in inherited {
-                (&mut ruleset).add_rule(PathBeneath::new(descriptor, to_files))?;
-            }
-            ruleset.restrict_self()
-        })
-        .map(drop)
-        .attempt("Landlock")
+        .attempt("Landlock")?;
+    for descriptor in inherited
+        .iter()
+        .filter(|descriptor| is_written(**descriptor))
+    {
+        let added = (&mut ruleset).add_rule(PathBeneath::new(descriptor, to_files));
+        match added.map(drop) {
+            Err(error) if has_no_path(&error) => {}
+            added => added.attempt("Landlock")?,
+        }
+    }
+    ruleset.restrict_self().map(drop).attempt("Landlock")
 }
 
-/// Whether this is a file or a terminal, opened to be written. There are no rules about what has no path, such as a
-/// pipe, and a program can open that anew whatever the rules are.
+/// Whether it was opened to be written.
 fn is_written(descriptor: BorrowedFd<'_>) -> bool {
     let flags = fcntl(descriptor, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
-    let written = flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE != OFlag::O_RDONLY);
-    let kind =
-        fstat(descriptor).map(|status| SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT);
-    written && kind.is_ok_and(|kind| kind == SFlag::S_IFREG || kind == SFlag::S_IFCHR)
+    flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE != OFlag::O_RDONLY)
+}
+
+/// Whether a rule was refused because it is about a pipe, a socket or a file in memory. Domains do not concern these:
+/// a program can open them anew as it likes.
+fn has_no_path(error: &RulesetError) -> bool {
+    let RulesetError::AddRules(AddRulesError::Fs(AddRuleError::AddRuleCall { source, .. })) = error
+    else {
+        return false;
+    };
+    source.raw_os_error() == Some(libc::EBADFD)
 }

@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::io::{PipeWriter, Write};
 
-use caps::Capability;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
@@ -47,8 +46,7 @@ fn tell(failure: &Failure, mut report: &PipeWriter) {
     let _ = writeln!(report, "{}", failure.to_line());
 }
 
-/// Leaves this process what it needs until the program has ended: the calls of `confinement/policies/init.policy`, and
-/// the right to signal a program of another user.
+/// Leaves this process what it needs until the program has ended: the calls of `confinement/policies/init.policy`.
 pub fn confine() -> Result<(), Failure> {
     const ADDRESS_SPACE: u64 = 1 << 30;
     const DESCRIPTORS: u64 = 64;
@@ -56,7 +54,7 @@ pub fn confine() -> Result<(), Failure> {
     Confinement {
         kept: None,
         landlock: false,
-        capabilities: &[Capability::CAP_KILL],
+        capabilities: &[],
         address_space: ADDRESS_SPACE,
         descriptors: DESCRIPTORS,
         program: &program,

@@ -31,6 +31,7 @@ pub(crate) mod network;
 mod root;
 mod servers;
 mod supervision;
+mod upgrade;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -52,6 +53,7 @@ use self::supervision::Launcher;
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
 use crate::record::Output;
+use crate::sandboxes::{About, Door, Name};
 use crate::sentry::server::OnServerExit;
 use crate::sentry::{self, Sandbox};
 use crate::signals;
@@ -68,6 +70,8 @@ pub struct Options {
     pub log: Option<PathBuf>,
     pub stats: bool,
     pub on_server_exit: OnServerExit,
+    /// What the sandbox is called; `None` for the launcher's process number.
+    pub name: Option<Name>,
     /// Where to write a recording of the run.
     pub record: Option<Output>,
     /// What a recorded driver answers from.
@@ -79,6 +83,14 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     tracing::debug!("starting a sandbox");
     let command = c_strings(&options.command)?;
     let original_mask = signals::block()?;
+    let about = About::new(options);
+    let door = match &options.name {
+        Some(name) => Some(Door::open(name)?),
+        // Without a door the sandbox works as well; it cannot be upgraded.
+        None => Door::open(&about.name)
+            .inspect_err(|failure| tracing::debug!("no door: {failure}"))
+            .ok(),
+    };
     let (launcher_end, sentry_end) = liaison::pair().attempt("socketpair")?;
     let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
@@ -86,7 +98,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         Forked::Parent { child, namespaces } => {
             drop(sentry_end);
             let started = Starter::new(options, namespaces)
-                .and_then(|starter| Launcher::new(child, starter, launcher_end));
+                .and_then(|starter| Launcher::new(child, starter, launcher_end, door, about));
             let status = started.inspect_err(|_| supervision::abandon(child))?.wait();
             tracing::debug!("the sandbox is gone");
             let status = status?;
@@ -97,6 +109,9 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         }
         Forked::Child => {
             drop(launcher_end);
+            if let Some(door) = door {
+                door.leave();
+            }
             let status = sentry_process(options, &command, &original_mask, sentry_end)
                 .unwrap_or_else(|failure| {
                     eprintln!("ringfence: {failure}");

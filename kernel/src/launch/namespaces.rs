@@ -37,15 +37,7 @@ pub fn fork_into_user_namespace(
             drop(mapped);
             maps.write(child)?;
             // Now, because a child that has made itself untraceable keeps them to itself.
-            let namespaces = Namespaces {
-                user: namespace(child, "user")?,
-                processes: namespace(child, "pid")?,
-                network: also
-                    .contains(CloneFlags::CLONE_NEWNET)
-                    .then(|| namespace(child, "net"))
-                    .transpose()?,
-                identity: maps.assume,
-            };
+            let namespaces = Namespaces::of(child, also, maps.assume)?;
             map.write_all(&[0]).attempt("pipe")?;
             Ok(Forked::Parent { child, namespaces })
         }
@@ -58,32 +50,47 @@ pub enum Forked {
     Parent { child: Pid, namespaces: Namespaces },
 }
 
-/// The namespaces of a child, but for that of its mounts, and who it is: for further processes to be started there.
+/// The user and the process namespace of a child, for further processes to be started there.
 pub struct Namespaces {
     user: File,
     processes: File,
     /// `None` if the child has the caller's.
     network: Option<File>,
-    identity: Option<Identity>,
+    assume: Option<Identity>,
 }
 
 impl Namespaces {
-    /// Moves the calling process, which must have one thread, into the namespaces, of that of processes only the
-    /// children that it starts from now on. It is who the child is, has all rights in them, and none outside.
-    pub fn enter(&self) -> Result<(), Failure> {
-        setns(&self.user, CloneFlags::CLONE_NEWUSER)
-            .and_then(|()| setns(&self.processes, CloneFlags::CLONE_NEWPID))
-            .attempt("entering the sandbox's namespaces")?;
-        if let Some(network) = &self.network {
-            setns(network, CloneFlags::CLONE_NEWNET).attempt("entering the sandbox's network")?;
-        }
-        self.identity.map_or(Ok(()), assume)
+    fn of(child: Pid, made: CloneFlags, assume: Option<Identity>) -> Result<Namespaces, Failure> {
+        let open = |name: &str| {
+            let path = format!("/proc/{child}/ns/{name}");
+            File::open(&path).attempt(path)
+        };
+        Ok(Namespaces {
+            user: open("user")?,
+            processes: open("pid")?,
+            network: made
+                .contains(CloneFlags::CLONE_NEWNET)
+                .then(|| open("net"))
+                .transpose()?,
+            assume,
+        })
     }
-}
 
-fn namespace(process: Pid, name: &str) -> Result<File, Failure> {
-    let path = format!("/proc/{process}/ns/{name}");
-    File::open(&path).attempt(path)
+    /// Moves the calling process, which must have one thread, into the user and the network namespace, and the children
+    /// that it starts from now on into all three. It has all rights in them, and none outside.
+    pub fn enter(&self) -> Result<(), Errno> {
+        setns(&self.user, CloneFlags::CLONE_NEWUSER)?;
+        if let Some(network) = &self.network {
+            setns(network, CloneFlags::CLONE_NEWNET)?;
+        }
+        setns(&self.processes, CloneFlags::CLONE_NEWPID)
+    }
+
+    /// Lets a process that was started there be who the child is: the driver lets a task pin memory only for a client
+    /// whose maker has the task's user id.
+    pub fn assume_identity(&self) -> Result<(), Failure> {
+        self.assume.map_or(Ok(()), assume)
+    }
 }
 
 /// fork(2), with these flags of clone(2): new namespaces for the child, or what it shares with its parent, which must

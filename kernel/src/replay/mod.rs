@@ -94,6 +94,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             inferred_from: Vec::new(),
             capabilities: recording.header.capabilities,
             minors: recording.header.gpus.clone(),
+            memory: None,
             visible: true,
         },
         command: guest_command(options.driver, &progress, &report, &recorded),
@@ -104,6 +105,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         log: options.log.clone(),
         stats: false,
         on_server_exit: OnServerExit::Kill,
+        name: None,
         record: None,
         replay: (kind == Kind::Recorded).then(|| Replay {
             recording: answers.clone(),

@@ -1,5 +1,5 @@
 //! What the sentry is left with: `/proc` of its process namespace, the calls of `confinement/policies/sentry.policy`,
-//! and the capabilities that it needs over tasks.
+//! and the one capability that it needs over tasks.
 //!
 //! There is no Landlock here: a process in a Landlock domain can trace only processes of the same domain (landlock(7)),
 //! and tasks, which were started before, have one of their own.
@@ -11,13 +11,9 @@ use ringfence_confinement::{Confinement, Table, policies};
 
 use crate::failure::{Attempt, Failure};
 
-/// Over tasks that have made themselves untraceable or have another user: to read and write their memory and compare
-/// their descriptors; to read what `/proc` says of them; and to end them.
-const CAPABILITIES: [Capability; 3] = [
-    Capability::CAP_SYS_PTRACE,
-    Capability::CAP_DAC_READ_SEARCH,
-    Capability::CAP_KILL,
-];
+/// Over tasks that have made themselves untraceable: to read and write their memory, compare their descriptors, and hold
+/// them. All tasks have the sentry's user, so nothing else is needed.
+const CAPABILITIES: [Capability; 1] = [Capability::CAP_SYS_PTRACE];
 /// Enough for what the C library's allocator may reserve for each of the threads (128 MiB while it looks for an aligned
 /// half), of which there are 66 at most, and for a recording, which is kept in memory until the end.
 const ADDRESS_SPACE: u64 = 32 << 30;

@@ -11,6 +11,8 @@ mod gpu;
 mod identifiers;
 mod isolation;
 mod limits;
+mod memory_limit;
+mod ownership;
 mod pins;
 mod pointers;
 mod refusals;
@@ -52,6 +54,15 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("terminals", isolation::terminals),
     ("write", isolation::write),
     ("memory-limit", limits::memory),
+    ("limit", memory_limit::ways),
+    ("limit-shown", memory_limit::shown),
+    ("limit-copies", memory_limit::copies),
+    ("limit-exports", memory_limit::exports),
+    ("limit-gpus", memory_limit::gpus),
+    ("limit-threads", memory_limit::threads),
+    ("limit-held", memory_limit::held),
+    ("foreign-clients", ownership::foreign_clients),
+    ("many-clients", ownership::many_clients),
     ("pin-private", pins::private),
     ("pin-shared", pins::shared),
     ("pin-refused", pins::refused),
