@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use ringfence_confinement::{Confinement, policies};
 
 use super::exec::{self, Program};
-use super::{devices, namespaces};
+use super::{namespaces, network, root};
 use crate::failure::{Attempt, Failure};
 use crate::signals;
 
@@ -69,8 +69,10 @@ fn set_up(program: &Program<'_>) -> Result<(), Failure> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)
         .attempt("namespaces")?;
     namespaces::isolate_mounts()?;
-    namespaces::mount_proc()?;
-    devices::build(&program.driver.node_names())
+    if !program.grants.network {
+        network::bring_up_loopback()?;
+    }
+    root::build(program.grants, &program.driver.node_names())
 }
 
 /// Waits for every child until `task` has ended; the status as a shell would give it.
