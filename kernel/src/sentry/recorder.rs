@@ -372,7 +372,11 @@ mod tests {
             flags: libc::O_RDWR | libc::O_CLOEXEC,
         };
         let begun = recorder.open(Pid::this(), open);
-        recorder.opened(begun, Ok((0, granted)));
+        let kept_by_nobody = Handle {
+            server: 1,
+            number: 0,
+        };
+        recorder.opened(begun, Ok((kept_by_nobody, granted)));
     }
 
     #[test]
