@@ -8,6 +8,7 @@ pub mod driver;
 pub mod handles;
 pub mod host;
 pub mod ledger;
+mod load;
 pub mod process;
 pub mod protocol;
 pub mod reactor;
