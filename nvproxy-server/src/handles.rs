@@ -10,6 +10,11 @@ use slab::Slab;
 /// How many descriptions one sandbox may hold open at once.
 pub const MAXIMUM_HANDLES: usize = 1 << 16;
 
+/// The handle of what is in `slot` in its `generation`.
+pub fn name(slot: usize, generation: u32) -> u64 {
+    u64::from(generation) << 32 | slot as u64
+}
+
 /// Values of type `T`, each named by a handle.
 pub struct HandleTable<T> {
     slots: Slab<T>,
@@ -37,7 +42,7 @@ impl<T> HandleTable<T> {
         if slot == self.generations.len() {
             self.generations.push(1);
         }
-        let handle = u64::from(self.generations[slot]) << 32 | slot as u64;
+        let handle = name(slot, self.generations[slot]);
         vacant.insert(value(handle));
         Ok(handle)
     }
@@ -61,6 +66,31 @@ impl<T> HandleTable<T> {
         // After 2^32 - 1 closes of one slot its generations start over; 0 stays unused.
         self.generations[slot] = self.generations[slot].wrapping_add(1).max(1);
         Ok(value)
+    }
+
+    /// What is in the table, by slot number, and the slots' generations: what [`HandleTable::restore`] needs.
+    pub fn slots(&self) -> (impl Iterator<Item = (usize, &T)>, &[u32]) {
+        (self.slots.iter(), &self.generations)
+    }
+
+    /// The table that had these slots and generations. Fails, with a sentence for the user, if there is none.
+    pub fn restore(
+        slots: Vec<(usize, T)>,
+        generations: Vec<u32>,
+    ) -> Result<HandleTable<T>, String> {
+        let count = slots.len();
+        let is_known = |slot: &usize| *slot < generations.len();
+        if generations.len() > MAXIMUM_HANDLES
+            || generations.contains(&0)
+            || !slots.iter().all(|(slot, _)| is_known(slot))
+        {
+            return Err("the saved handles cannot have been given".to_owned());
+        }
+        let slots: Slab<T> = slots.into_iter().collect();
+        if slots.len() != count {
+            return Err("two saved descriptions have the same handle".to_owned());
+        }
+        Ok(HandleTable { slots, generations })
     }
 
     fn slot(&self, handle: u64) -> Result<usize, Errno> {
@@ -102,6 +132,34 @@ mod tests {
         for handle in [0, 1, 1 << 32 | 1, u64::MAX, 2 << 32] {
             assert_eq!(table.get(handle), Err(Errno::EBADF), "{handle:#x}");
         }
+    }
+
+    #[test]
+    fn a_restored_table_knows_what_the_other_did() {
+        let mut table = HandleTable::default();
+        let handles = ["a", "b", "c", "d"].map(|value| table.insert(value).unwrap());
+        table.remove(handles[1]).unwrap();
+        table.remove(handles[3]).unwrap();
+        let (slots, generations) = table.slots();
+        let slots: Vec<_> = slots.map(|(slot, value)| (slot, *value)).collect();
+        let mut restored = HandleTable::restore(slots.clone(), generations.to_vec()).unwrap();
+        assert_eq!(restored.get(handles[0]), Ok(&"a"));
+        assert_eq!(restored.get(handles[2]), Ok(&"c"));
+        for closed in [handles[1], handles[3]] {
+            assert_eq!(restored.get(closed), Err(Errno::EBADF));
+        }
+        for value in ["e", "f", "g"] {
+            let handle = restored.insert(value).unwrap();
+            assert!(!handles.contains(&handle), "a handle was given twice");
+            assert_eq!(restored.get(handle), Ok(&value));
+        }
+        let restored = |slots, generations| HandleTable::restore(slots, generations).is_err();
+        assert!(
+            restored(slots.clone(), vec![1]),
+            "a slot that no generation is of"
+        );
+        assert!(restored(vec![(0, "a"), (0, "b")], vec![1]), "a slot twice");
+        assert!(restored(slots, vec![0; 4]), "generation 0");
     }
 
     #[test]

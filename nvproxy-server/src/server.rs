@@ -8,7 +8,11 @@
 //! ioctl. What has to be opened otherwise, the command descriptors and UVM, is left to [`Pool`]'s threads, and so is
 //! closing, which nobody waits for.
 
+mod succession;
+
+use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -17,7 +21,8 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::status::{self, NV_OK};
 use ringfence_ipc::{
-    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, ServerChannel, Socket, Spin, Submission,
+    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, Region, ServerChannel, Socket, Spin,
+    Submission,
 };
 
 use crate::handles::HandleTable;
@@ -28,12 +33,14 @@ use crate::protocol::{
     ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS,
     OPEN_NONBLOCKING, decode_result, encode_result,
 };
-use crate::reactor::{Reactor, SleepWord};
+use crate::reactor::{Reactor, Ring, SleepWord};
 use crate::request::{
     Action, Buffer, Context, Description, Descriptors, Executed, Files, Prepared, Rejection,
 };
 use crate::roles::{Role, Roles, Sleepers};
 use crate::workers::Pool;
+
+pub use self::succession::{Predecessor, accept_succession, obey};
 
 /// Threads for what a confined thread cannot do, and for closing.
 const MAXIMUM_WORKERS: usize = 64;
@@ -69,6 +76,29 @@ pub struct Server {
     load: Load,
     workers: Pool,
     spin: Spin,
+    region: Region,
+    /// Set while the server is to take no request; then the leader waits for `gate`.
+    pausing: AtomicBool,
+    gate: Mutex<()>,
+    /// Jobs under way elsewhere than in the hands of the leader.
+    away: AtomicUsize,
+}
+
+/// The server, for a job that the leader does not do itself: while any lives, there is a job under way.
+struct Away(Arc<Server>);
+
+impl Deref for Away {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.0
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        self.0.away.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What the leader lets go of the loop for.
@@ -103,18 +133,31 @@ impl Files for Server {
 }
 
 impl Server {
-    /// Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
+    /// Takes the `ring` to sleep in, which was made before the process was confined. Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
     pub fn new(
         host: Arc<dyn Host>,
         abi: &'static Abi,
         books: Arc<Books>,
         channel: ServerChannel,
+        ring: Ring,
+    ) -> Result<Arc<Server>, String> {
+        Self::with_handles(host, abi, books, channel, ring, HandleTable::default())
+    }
+
+    fn with_handles(
+        host: Arc<dyn Host>,
+        abi: &'static Abi,
+        books: Arc<Books>,
+        channel: ServerChannel,
+        ring: Ring,
+        handles: HandleTable<Entry>,
     ) -> Result<Arc<Server>, String> {
         let ServerChannel {
             submissions,
             completions,
             arena,
             socket,
+            region,
         } = channel;
         let workers = Pool::start("worker", MAXIMUM_WORKERS)
             .map_err(|error| format!("starting a thread: {error}"))?;
@@ -123,8 +166,8 @@ impl Server {
             .map_err(|error| format!("the control socket: {error}"))?;
         let (address, expected) = submissions.sleep_word();
         let word = SleepWord { address, expected };
-        let reactor =
-            Reactor::new(socket.as_fd(), word).map_err(|error| format!("io_uring: {error}"))?;
+        let reactor = Reactor::new(ring, socket.as_fd(), word)
+            .map_err(|error| format!("io_uring: {error}"))?;
         host.confine()?;
         Ok(Arc::new(Server {
             host,
@@ -135,7 +178,7 @@ impl Server {
             reactor: Mutex::new(reactor),
             roles: Roles::default(),
             shared: Mutex::new(Shared {
-                handles: HandleTable::default(),
+                handles,
                 completions,
                 spare: Vec::new(),
             }),
@@ -143,6 +186,10 @@ impl Server {
             load: Load::default(),
             workers,
             spin: Spin::automatic(),
+            region,
+            pausing: AtomicBool::new(false),
+            gate: Mutex::default(),
+            away: AtomicUsize::new(0),
         }))
     }
 
@@ -164,12 +211,14 @@ impl Server {
     /// Leads the loop until there is nothing to do, or something slow; does that, too, and returns the role to take on
     /// next.
     fn lead(self: &Arc<Self>, end: fn(End) -> !) -> Result<Role, End> {
-        let mut submissions = self
-            .submissions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut submissions = self.submissions();
         submissions.cancel_sleep();
         loop {
+            if self.pausing.load(Ordering::Relaxed) {
+                drop(submissions);
+                drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+                submissions = self.submissions();
+            }
             let (any, slow) = self.drain(&mut submissions).map_err(End::Failed)?;
             if any {
                 self.publish();
@@ -177,11 +226,13 @@ impl Server {
             if let Some(slow) = slow {
                 // From here on the doorbell rings for the thread that sleeps.
                 let more = !submissions.announce_sleep();
+                let away = self.away();
                 drop(submissions);
                 if self.roles.leave(more) == Sleepers::Wanted {
                     self.add_thread(end);
                 }
                 self.perform(slow);
+                drop(away);
                 return Ok(self.roles.take_back());
             }
             if any || self.spin.until(|| submissions.is_ready()) || !submissions.announce_sleep() {
@@ -231,9 +282,10 @@ impl Server {
         submissions: &mut Consumer<Submission>,
     ) -> Result<(bool, Option<Slow>), String> {
         let mut any = false;
-        while let Some(submission) = submissions
-            .pop()
-            .map_err(|error| format!("submission ring: {error}"))?
+        while !self.pausing.load(Ordering::Relaxed)
+            && let Some(submission) = submissions
+                .pop()
+                .map_err(|error| format!("submission ring: {error}"))?
         {
             any = true;
             if !self.load.begin() {
@@ -311,7 +363,7 @@ impl Server {
                 }));
             }
             Opener::Unconfined => {
-                let server = Arc::clone(self);
+                let server = self.away();
                 self.workers.submit(move || {
                     server.opened(cookie, node, server.host.open(node, flags));
                     server.publish();
@@ -349,10 +401,14 @@ impl Server {
     }
 
     /// Closing what was used can take long (the driver frees every object of a client), and nobody waits for it.
-    fn close(&self, submission: &Submission) -> Result<(), Rejection> {
+    fn close(self: &Arc<Self>, submission: &Submission) -> Result<(), Rejection> {
         let entry = self.shared().handles.remove(submission.target)?;
         if entry.description.file.is_ready() {
-            self.workers.submit(move || drop(entry));
+            let server = self.away();
+            self.workers.submit(move || {
+                drop(entry);
+                drop(server);
+            });
         }
         self.complete(completion(submission.cookie, Ok(0)), None);
         Ok(())
@@ -377,7 +433,7 @@ impl Server {
             return Err(Rejection::Malformed("payloads larger than the arena"));
         }
         if !prepared.is_ready() {
-            let server = Arc::clone(self);
+            let server = self.away();
             self.workers.submit(move || {
                 server.issue(prepared);
                 server.publish();
@@ -490,6 +546,18 @@ impl Server {
         let mut shared = self.shared();
         shared.completions.publish();
         shared.completions.ring();
+    }
+
+    /// Notes that a job is under way until the returned value is dropped.
+    fn away(self: &Arc<Self>) -> Away {
+        self.away.fetch_add(1, Ordering::SeqCst);
+        Away(Arc::clone(self))
+    }
+
+    fn submissions(&self) -> MutexGuard<'_, Consumer<Submission>> {
+        self.submissions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {

@@ -85,10 +85,26 @@ impl Drop for Account {
 impl Books {
     /// The books of a sandbox that has nothing yet.
     pub fn new(limits: Limits) -> Arc<Books> {
+        Books::keeping(Ledger::new(limits))
+    }
+
+    fn keeping(ledger: Ledger) -> Arc<Books> {
         Arc::new(Books {
-            ledger: Mutex::new(Ledger::new(limits)),
+            ledger: Mutex::new(ledger),
             gates: (0..GATES).map(|_| Mutex::default()).collect(),
         })
+    }
+
+    /// What another server needs in order to keep these books on. No request may be under way.
+    pub fn save(&self) -> Result<serde_json::Value, String> {
+        serde_json::to_value(&*self.ledger()).map_err(|error| format!("the ledger: {error}"))
+    }
+
+    /// Books that go on where others were saved.
+    pub fn restore(saved: serde_json::Value) -> Result<Arc<Books>, String> {
+        let ledger =
+            serde_json::from_value(saved).map_err(|error| format!("the ledger: {error}"))?;
+        Ok(Books::keeping(ledger))
     }
 
     /// Waits until nothing that concerns the same clients is under way.

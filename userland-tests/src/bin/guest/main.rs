@@ -5,9 +5,11 @@
 
 mod concurrency;
 mod confinement;
+mod conversation;
 mod descriptors;
 mod gpu;
 mod identifiers;
+mod isolation;
 mod limits;
 mod memory_limit;
 mod ownership;
@@ -40,8 +42,17 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("native-opens", confinement::native_opens),
     ("raced-open", confinement::raced_open),
     ("visible", confinement::visible),
+    ("converse", conversation::converse),
+    ("pin-until-lost", conversation::pin_until_lost),
     ("bad-descriptors", descriptors::bad),
     ("identifiers", identifiers::ask),
+    ("forbidden", isolation::forbidden),
+    ("network", isolation::network),
+    ("permit", isolation::permit),
+    ("read", isolation::read),
+    ("surroundings", isolation::surroundings),
+    ("terminals", isolation::terminals),
+    ("write", isolation::write),
     ("memory-limit", limits::memory),
     ("limit", memory_limit::ways),
     ("limit-shown", memory_limit::shown),
