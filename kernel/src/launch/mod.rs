@@ -92,7 +92,9 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         }
         Forked::Child => {
             drop(launcher_end);
-            door.map(Door::leave);
+            if let Some(door) = door {
+                door.leave();
+            }
             let status = sentry_process(options, &command, &original_mask, sentry_end)
                 .unwrap_or_else(|failure| {
                     eprintln!("ringfence: {failure}");

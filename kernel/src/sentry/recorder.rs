@@ -372,7 +372,7 @@ mod tests {
             flags: libc::O_RDWR | libc::O_CLOEXEC,
         };
         let begun = recorder.open(Pid::this(), open);
-        recorder.opened(begun, Ok((0, granted)));
+        recorder.opened(begun, Ok((nothing_kept, granted)));
     }
 
     #[test]

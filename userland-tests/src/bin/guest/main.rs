@@ -10,6 +10,7 @@ mod descriptors;
 mod gpu;
 mod identifiers;
 mod limits;
+mod load;
 mod pins;
 mod pointers;
 mod refusals;
@@ -43,6 +44,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-until-lost", conversation::pin_until_lost),
     ("bad-descriptors", descriptors::bad),
     ("identifiers", identifiers::ask),
+    ("load", load::load),
     ("memory-limit", limits::memory),
     ("pin-private", pins::private),
     ("pin-shared", pins::shared),
