@@ -119,6 +119,16 @@ fn a_request_that_the_driver_has_fails() {
 }
 
 #[test]
+fn a_pin_that_is_under_way_fails() {
+    for _ in 0..3 {
+        let mut conversation = Conversation::with("pin-until-lost", &[]);
+        conversation.tree().kill(|tree| tree.server);
+        assert_eq!(conversation.hear(), "EIO: I/O error");
+        assert_eq!(conversation.end(), by_itself(FAIL));
+    }
+}
+
+#[test]
 fn servers_that_end_again_and_again_are_given_up() {
     let mut conversation = Conversation::begin(&["--on-server-exit", "restart"]);
     let mut stderr = String::new();

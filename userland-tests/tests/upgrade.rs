@@ -76,6 +76,21 @@ fn an_event_comes_from_whichever_server_there_is() {
 }
 
 #[test]
+fn a_request_that_takes_long_is_waited_for() {
+    let mut conversation = Conversation::begin(&[]);
+    assert_eq!(conversation.ask("keep registering"), "asked");
+    for _ in 0..3 {
+        upgrade(&conversation);
+        assert_eq!(
+            conversation.ask("use"),
+            "ok",
+            "and the other request still waits"
+        );
+    }
+    assert_eq!(conversation.end(), by_itself());
+}
+
+#[test]
 fn a_replaced_server_can_be_lost_like_any() {
     let mut conversation = Conversation::begin(&["--on-server-exit", "restart"]);
     upgrade(&conversation);

@@ -372,7 +372,11 @@ mod tests {
             flags: libc::O_RDWR | libc::O_CLOEXEC,
         };
         let begun = recorder.open(Pid::this(), open);
-        recorder.opened(begun, Ok((nothing_kept, granted)));
+        let handle = Handle {
+            server: 1,
+            number: 0,
+        };
+        recorder.opened(begun, Ok((handle, granted)));
     }
 
     #[test]
