@@ -80,7 +80,7 @@ impl Launcher {
         // What is left of a handover that took too long.
         while is_ready(&old.supervision, Duration::ZERO) && receive(&old.supervision).is_ok() {}
         send(&old.supervision, HAND_OVER, "", Some(to_new.as_fd()))
-            .map_err(|error| format!("the old server: {error}"))?;
+            .map_err(|error| unheard("the old server", error))?;
         match self.wait_for(old, HANDOVER, "the old server")? {
             Message {
                 kind: HANDED_OVER, ..
@@ -117,12 +117,17 @@ impl Launcher {
                     .map_err(|failure| failure.message)?;
             }
             if answered {
-                return receive(&server.supervision).map_err(|error| match error {
-                    SocketError::Closed => format!("{who} ended before it was ready"),
-                    error => format!("{who}: {error}"),
-                });
+                return receive(&server.supervision).map_err(|error| unheard(who, error));
             }
         }
+    }
+}
+
+/// Why nothing could be said to a server, or heard of it.
+fn unheard(who: &str, error: SocketError) -> String {
+    match error {
+        SocketError::Closed => format!("{who} ended before it was ready"),
+        error => format!("{who}: {error}"),
     }
 }
 
