@@ -144,11 +144,9 @@ impl Launcher {
                 "{MAXIMUM_RESTARTS} servers were started within {RESTART_PERIOD:?}"
             )))
         };
-        // A sentry that is gone needs none.
-        if let Err(failure) = started
-            && self.liaison.no_further().is_ok()
-        {
-            tracing::warn!("no other server: {failure}");
+        if let Err(failure) = started {
+            // A sentry that is gone needs none.
+            let _ = self.liaison.no_further(&failure.message);
         }
     }
 }
