@@ -1,8 +1,7 @@
 //! A server that ends before its sandbox: what the program sees, by policy, whatever it was doing.
 
-use nix::sys::signal::{Signal, kill};
-use userland_tests::Ended;
 use userland_tests::conversation::Conversation;
+use userland_tests::{Directory, Ended, eventually};
 
 const FAIL: &str =
     " WARN the server ended unexpectedly: every request to the driver fails with EIO from now on\n";
@@ -71,7 +70,7 @@ fn another_server_serves_what_is_opened_from_then_on() {
 fn unanswered(request: &str, options: &[&str], stderr: &str) {
     let mut conversation = Conversation::begin(options);
     let tree = conversation.tree();
-    kill(tree.server.pid, Signal::SIGSTOP).expect("kill");
+    tree.server.stop();
     for _ in 0..3 {
         assert_eq!(conversation.ask(request), "asked");
     }
@@ -113,18 +112,26 @@ fn a_pin_that_is_under_way_fails() {
 
 #[test]
 fn servers_that_end_again_and_again_are_given_up() {
-    let mut conversation = Conversation::begin(&["--on-server-exit", "restart"]);
-    let mut stderr = String::new();
+    let directory = Directory::new("given-up");
+    let log = directory.path().join("log");
+    let options = ["--log", log.to_str().expect("a path in UTF-8")];
+    let mut conversation =
+        Conversation::begin(&[&["--on-server-exit", "restart"][..], &options[..]].concat());
     for _ in 0..5 {
         conversation.tree().kill(|tree| tree.server);
         assert_eq!(conversation.ask("start over"), "ok");
-        stderr.push_str(RESTART);
     }
     conversation.tree().kill(|tree| tree.server);
-    while conversation.ask("use second") == "ok" {}
-    stderr.push_str(RESTART);
-    stderr.push_str(" WARN no further server is started (5 servers were started within 60s): every request to the driver fails with EIO from now on\n");
-    assert_eq!(conversation.ask("open"), EIO);
-    assert_eq!(conversation.ask("use"), EIO);
-    assert_eq!(conversation.end(), by_itself(&stderr));
+    let logged = |line: &str| {
+        let log = std::fs::read_to_string(&log).expect("the log");
+        log.matches(line).count()
+    };
+    let given_up = "no further server is started (5 servers were started within 60s): every request to the driver \
+                    fails with EIO from now on";
+    eventually("it is given up", || logged(given_up) == 1);
+    assert_eq!(logged(RESTART.trim()), 6);
+    for line in ["use", "use second", "open"] {
+        assert_eq!(conversation.ask(line), EIO, "{line}");
+    }
+    assert_eq!(conversation.end(), by_itself(""));
 }

@@ -2,7 +2,6 @@
 
 use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
 use userland_tests::conversation::Conversation;
 use userland_tests::{Ended, finish, guest_program, ringfence_program, ringfence_run};
 
@@ -137,7 +136,7 @@ fn a_server_that_does_not_answer_is_not_replaced() {
     let mut conversation = Conversation::begin(&[]);
     let before = conversation.tree();
     let sandbox = conversation.launcher().to_string();
-    kill(before.server.pid, Signal::SIGSTOP).expect("kill");
+    before.server.stop();
     let mut upgrade_command = Command::new(ringfence_program());
     upgrade_command.args(["server-upgrade", &sandbox]);
     let waiting = std::thread::spawn(move || finish(&mut upgrade_command));
