@@ -60,11 +60,14 @@ impl LauncherEnd {
         self.0.send_message(&message, None)
     }
 
-    /// Takes a request for another server, if there is one.
-    pub fn is_another_wanted(&self) -> bool {
+    /// Takes a request for another server. Fails if there is none, with [`SocketError::Closed`] if none can come.
+    pub fn wanted(&self) -> Result<(), SocketError> {
         let mut kind = [0];
-        let received = self.0.receive_message(&mut kind, MsgFlags::MSG_DONTWAIT);
-        received.is_ok() && kind == [WANTED]
+        self.0.receive_message(&mut kind, MsgFlags::MSG_DONTWAIT)?;
+        match kind {
+            [WANTED] => Ok(()),
+            _ => Err(SocketError::WrongSize),
+        }
     }
 }
 
