@@ -341,6 +341,7 @@ impl Ring {
 }
 
 /// The shared memory of one ring, as its ends see it.
+#[derive(Clone)]
 pub(crate) struct RingMemory {
     mapping: Arc<Mapping>,
     ring: Ring,

@@ -213,8 +213,9 @@ impl<T: Entry> Producer<T> {
         }
     }
 
-    /// The end that another process had, which stood at `position` and is used no more. `None` if no end can stand
-    /// there. What the region says by now is believed no more than ever.
+    /// The end that another process had, which stood at `position` and is used no more. `None` if
+    /// no end can stand there. What the region says by now is believed no more than ever.
+    #[cfg(not(loom))]
     pub(crate) fn resume(memory: RingMemory, position: Position) -> Option<Self> {
         let Position { own, peer } = position;
         (own.wrapping_sub(peer) <= memory.capacity()).then(|| Self {
@@ -339,6 +340,7 @@ impl<T: Entry> Consumer<T> {
     }
 
     /// As [`Producer::resume`].
+    #[cfg(not(loom))]
     pub(crate) fn resume(memory: RingMemory, position: Position) -> Option<Self> {
         let Position { own, peer } = position;
         (peer.wrapping_sub(own) <= memory.capacity()).then(|| Self {
@@ -405,7 +407,8 @@ impl<T: Entry> Consumer<T> {
         self.memory.sleeping().store(AWAKE, Ordering::Relaxed);
     }
 
-    /// Wakes this consumer's own thread out of its sleep on [`sleep_word`](Self::sleep_word), as the doorbell does.
+    /// Wakes this consumer's own thread out of its sleep on [`sleep_word`](Self::sleep_word), as the
+    /// doorbell does.
     pub fn wake(&self) {
         self.cancel_sleep();
         self.memory.wake_sleeper();

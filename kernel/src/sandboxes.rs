@@ -308,7 +308,7 @@ fn check_peer(socket: &Socket) -> Result<(), String> {
     let mut polled = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
     match poll(&mut polled, PollTimeout::ZERO) {
         Ok(0) if is_outside => Ok(()),
-        Ok(0) => Err(format!("process {} lives in a sandbox", peer.pid())),
+        Ok(0) => Err("it lives in another user namespace, as sandboxed programs do".to_owned()),
         _ => Err("it has ended".to_owned()),
     }
 }

@@ -8,9 +8,9 @@
 //! ioctl. What has to be opened otherwise, the command descriptors and UVM, is left to [`Pool`]'s threads, and so is
 //! closing, which nobody waits for.
 
+mod away;
 mod succession;
 
-use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -82,23 +82,6 @@ pub struct Server {
     gate: Mutex<()>,
     /// Jobs under way elsewhere than in the hands of the leader.
     away: AtomicUsize,
-}
-
-/// The server, for a job that the leader does not do itself: while any lives, there is a job under way.
-struct Away(Arc<Server>);
-
-impl Deref for Away {
-    type Target = Server;
-
-    fn deref(&self) -> &Server {
-        &self.0
-    }
-}
-
-impl Drop for Away {
-    fn drop(&mut self) {
-        self.0.away.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// What the leader lets go of the loop for.
@@ -546,12 +529,6 @@ impl Server {
         let mut shared = self.shared();
         shared.completions.publish();
         shared.completions.ring();
-    }
-
-    /// Notes that a job is under way until the returned value is dropped.
-    fn away(self: &Arc<Self>) -> Away {
-        self.away.fetch_add(1, Ordering::SeqCst);
-        Away(Arc::clone(self))
     }
 
     fn submissions(&self) -> MutexGuard<'_, Consumer<Submission>> {

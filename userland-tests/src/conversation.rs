@@ -16,7 +16,12 @@ pub struct Conversation {
 impl Conversation {
     /// Starts a sandbox, with these options, and waits until its program is ready.
     pub fn begin(options: &[&str]) -> Conversation {
-        let mut command = guest_with(options, &["converse"]);
+        Conversation::with("converse", options)
+    }
+
+    /// The same with another scenario that says when it is ready.
+    pub fn with(scenario: &str, options: &[&str]) -> Conversation {
+        let mut command = guest_with(options, &[scenario]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("ringfence");
         let mut conversation = Conversation {

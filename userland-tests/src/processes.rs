@@ -39,6 +39,20 @@ impl Process {
         Process::find(self.pid).as_ref() == Some(self)
     }
 
+    /// Stops it, and waits until each of its threads stands still.
+    pub fn stop(&self) {
+        kill(self.pid, Signal::SIGSTOP).expect("kill");
+        let has_stopped = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        eventually("every thread has stopped", || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).expect("its threads");
+            tasks.filter_map(Result::ok).all(has_stopped)
+        });
+    }
+
     /// Its children, oldest first.
     pub fn children(&self) -> Vec<Process> {
         let entries = fs::read_dir("/proc").expect("/proc");

@@ -1,9 +1,7 @@
 //! A server that ends before its sandbox: what the program sees, by policy, whatever it was doing.
 
-use nix::sys::signal::{Signal, kill};
 use userland_tests::conversation::Conversation;
-use userland_tests::processes::{Process, Tree};
-use userland_tests::{Ended, eventually};
+use userland_tests::{Directory, Ended, eventually};
 
 const FAIL: &str =
     " WARN the server ended unexpectedly: every request to the driver fails with EIO from now on\n";
@@ -23,22 +21,6 @@ fn by_itself(stderr: &str) -> Ended {
 fn lose_server(conversation: &mut Conversation) {
     conversation.tree().kill(|tree| tree.server);
     while conversation.ask("use") == "ok" {}
-}
-
-/// The server that there is, once there is one.
-fn server_after(conversation: &Conversation, before: &Tree) -> Process {
-    let launcher = before.launcher;
-    let servers = || {
-        let children = launcher.children();
-        let others = children.into_iter();
-        others.filter(|child| *child != before.sentry && *child != before.server)
-    };
-    eventually("another server", || servers().count() == 1);
-    let server = servers().next().expect("another server");
-    eventually("it is executed", || {
-        Tree::of(conversation.launcher()).server == server
-    });
-    server
 }
 
 #[test]
@@ -88,7 +70,7 @@ fn another_server_serves_what_is_opened_from_then_on() {
 fn unanswered(request: &str, options: &[&str], stderr: &str) {
     let mut conversation = Conversation::begin(options);
     let tree = conversation.tree();
-    kill(tree.server.pid, Signal::SIGSTOP).expect("kill");
+    tree.server.stop();
     for _ in 0..3 {
         assert_eq!(conversation.ask(request), "asked");
     }
@@ -119,22 +101,37 @@ fn a_request_that_the_driver_has_fails() {
 }
 
 #[test]
+fn a_pin_that_is_under_way_fails() {
+    for _ in 0..3 {
+        let mut conversation = Conversation::with("pin-until-lost", &[]);
+        conversation.tree().kill(|tree| tree.server);
+        assert_eq!(conversation.hear(), "EIO: I/O error");
+        assert_eq!(conversation.end(), by_itself(FAIL));
+    }
+}
+
+#[test]
 fn servers_that_end_again_and_again_are_given_up() {
-    let mut conversation = Conversation::begin(&["--on-server-exit", "restart"]);
-    let mut stderr = String::new();
+    let directory = Directory::new("given-up");
+    let log = directory.path().join("log");
+    let options = ["--log", log.to_str().expect("a path in UTF-8")];
+    let mut conversation =
+        Conversation::begin(&[&["--on-server-exit", "restart"][..], &options[..]].concat());
     for _ in 0..5 {
-        let before = conversation.tree();
-        before.kill(|tree| tree.server);
-        server_after(&conversation, &before);
+        conversation.tree().kill(|tree| tree.server);
         assert_eq!(conversation.ask("start over"), "ok");
-        stderr.push_str(RESTART);
     }
     conversation.tree().kill(|tree| tree.server);
-    while conversation.ask("use second") == "ok" {}
-    stderr.push_str(RESTART);
-    stderr.push_str(" WARN no other server: 5 servers were started within 60s\n");
-    stderr.push_str(" WARN no further server is started: every request to the driver fails with EIO from now on\n");
-    assert_eq!(conversation.ask("open"), EIO);
-    assert_eq!(conversation.ask("use"), EIO);
-    assert_eq!(conversation.end(), by_itself(&stderr));
+    let logged = |line: &str| {
+        let log = std::fs::read_to_string(&log).expect("the log");
+        log.matches(line).count()
+    };
+    let given_up = "no further server is started (5 servers were started within 60s): every request to the driver \
+                    fails with EIO from now on";
+    eventually("it is given up", || logged(given_up) == 1);
+    assert_eq!(logged(RESTART.trim()), 6);
+    for line in ["use", "use second", "open"] {
+        assert_eq!(conversation.ask(line), EIO, "{line}");
+    }
+    assert_eq!(conversation.end(), by_itself(""));
 }

@@ -45,6 +45,57 @@ fn a_full_ring_refuses_and_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn an_end_goes_on_where_another_stood() {
+    let (mut producer, mut consumer, memory) = ring();
+    for cookie in 0..3 {
+        producer.push(&numbered(cookie)).unwrap();
+    }
+    assert_eq!(consumer.pop(), Ok(Some(numbered(0))));
+    producer.stage(&numbered(3)).unwrap();
+    let position = consumer.position();
+    assert_eq!(position, Position { own: 1, peer: 3 });
+    let mut consumer = Consumer::resume(memory.clone(), position).unwrap();
+    // What was staged counts as published.
+    let position = producer.position();
+    assert_eq!(position, Position { own: 4, peer: 0 });
+    let mut producer = Producer::resume(memory, position).unwrap();
+    assert_eq!(producer.push(&numbered(4)), Ok(()));
+    assert_eq!(producer.push(&numbered(9)), Err(PushError::Full));
+    for cookie in 1..=4 {
+        assert_eq!(consumer.pop(), Ok(Some(numbered(cookie))));
+    }
+    assert_eq!(consumer.pop(), Ok(None));
+}
+
+#[test]
+fn an_end_cannot_stand_further_from_the_peer_than_a_ring_is_long() {
+    let (_, _, memory) = ring();
+    let memory = || memory.clone();
+    for (own, peer, is_possible) in [
+        (0, 0, true),
+        (ENTRIES, 0, true),
+        (1, u32::MAX, true),
+        (ENTRIES + 1, 0, false),
+        (0, 1, false),
+        (u32::MAX, 0, false),
+    ] {
+        let ahead = Position { own, peer };
+        let producer = Producer::<Submission>::resume(memory(), ahead);
+        assert_eq!(producer.is_some(), is_possible, "{ahead:?}");
+        let behind = Position {
+            own: peer,
+            peer: own,
+        };
+        let consumer = Consumer::<Submission>::resume(memory(), behind);
+        assert_eq!(consumer.is_some(), is_possible, "{behind:?}");
+    }
+    // A peer that announces what cannot be, while an end is handed over, makes the ring corrupt as ever.
+    let mut consumer =
+        Consumer::<Submission>::resume(memory(), Position { own: 1, peer: 1 }).unwrap();
+    assert_eq!(consumer.pop(), Err(Corrupt));
+}
+
+#[test]
 fn staged_entries_are_hidden_until_published() {
     let (mut producer, mut consumer, _) = ring();
     for cookie in 0..u64::from(ENTRIES) {

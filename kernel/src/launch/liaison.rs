@@ -2,7 +2,8 @@
 //!
 //! The launcher starts every server, because the sentry, which talks to hostile programs, may execute nothing. The
 //! sentry learns of a server by its pidfd and by its own end of the control socket, and asks for another when it has
-//! lost one. Both sides are trusted; each message is one byte, with a descriptor where it names one.
+//! lost one. Both sides are trusted; a message is one byte, with a descriptor where it names one, and text where it gives
+//! a reason.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -15,14 +16,17 @@ const NO_FURTHER: u8 = 3;
 const SUCCEEDED: u8 = 4;
 const WANTED: u8 = 5;
 
+/// The longest reason, in bytes.
+const MAXIMUM_REASON: usize = 255;
+
 /// What the launcher tells the sentry.
 pub enum News {
     /// A server was started: its pidfd, and the sentry's end of its control socket.
     Started { process: OwnedFd, control: Socket },
     /// The server has handed all that it had to another process, this one, which serves on.
     Succeeded { process: OwnedFd },
-    /// The server that was asked for cannot be had.
-    NoFurther,
+    /// The server that was asked for cannot be had, for this reason.
+    NoFurther(String),
 }
 
 /// The launcher's end.
@@ -49,16 +53,21 @@ impl LauncherEnd {
         self.0.send_message(&[SUCCEEDED], Some(process))
     }
 
-    /// The server that was asked for cannot be had.
-    pub fn no_further(&self) -> Result<(), SocketError> {
-        self.0.send_message(&[NO_FURTHER], None)
+    /// The server that was asked for cannot be had; a long reason is cut.
+    pub fn no_further(&self, reason: &str) -> Result<(), SocketError> {
+        let mut message = vec![NO_FURTHER];
+        message.extend(reason.bytes().take(MAXIMUM_REASON));
+        self.0.send_message(&message, None)
     }
 
-    /// Takes a request for another server, if there is one.
-    pub fn is_another_wanted(&self) -> bool {
+    /// Takes a request for another server. Fails if there is none, with [`SocketError::Closed`] if none can come.
+    pub fn wanted(&self) -> Result<(), SocketError> {
         let mut kind = [0];
-        let received = self.0.receive_message(&mut kind, MsgFlags::MSG_DONTWAIT);
-        received.is_ok() && kind == [WANTED]
+        self.0.receive_message(&mut kind, MsgFlags::MSG_DONTWAIT)?;
+        match kind {
+            [WANTED] => Ok(()),
+            _ => Err(SocketError::WrongSize),
+        }
     }
 }
 
@@ -79,17 +88,21 @@ impl SentryEnd {
     }
 
     fn receive(&self, flags: MsgFlags) -> Result<News, SocketError> {
-        let mut kind = [0];
-        let (_, process) = self.0.receive_message(&mut kind, flags)?;
-        if kind == [NO_FURTHER] {
-            return Ok(News::NoFurther);
+        let mut message = [0; 1 + MAXIMUM_REASON];
+        let (length, process) = self.0.receive_message(&mut message, flags)?;
+        let [kind, reason @ ..] = message.get(..length).unwrap_or_default() else {
+            return Err(SocketError::WrongSize);
+        };
+        if *kind == NO_FURTHER {
+            let reason = String::from_utf8_lossy(reason);
+            return Ok(News::NoFurther(reason.into_owned()));
         }
         let process = process.ok_or(SocketError::NoDescriptor)?;
-        if kind == [SUCCEEDED] {
+        if *kind == SUCCEEDED {
             return Ok(News::Succeeded { process });
         }
         // The launcher sends it right after.
-        let (_, control) = self.0.receive_message(&mut kind, MsgFlags::empty())?;
+        let (_, control) = self.0.receive_message(&mut [0], MsgFlags::empty())?;
         Ok(News::Started {
             process,
             control: control.ok_or(SocketError::NoDescriptor)?.into(),

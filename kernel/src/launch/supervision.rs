@@ -4,7 +4,7 @@
 //! The servers are its children. When the sentry ends, the kernel ends all of the sandbox with it, and keeps the sentry
 //! until the launcher has waited for every server.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use ringfence_ipc::Socket;
+use ringfence_ipc::{Socket, SocketError};
 
 use super::liaison::LauncherEnd;
 use super::servers::{Input, Server, Starter};
@@ -29,6 +29,7 @@ pub struct Launcher<'a> {
     pub(super) sentry: Pid,
     pub(super) starter: Starter<'a>,
     pub(super) liaison: LauncherEnd,
+    is_sentry_ending: bool,
     /// Those that were not waited for yet; the last one serves.
     pub(super) servers: Vec<Server>,
     /// When servers were started in the place of lost ones, the last few times.
@@ -52,6 +53,7 @@ impl<'a> Launcher<'a> {
             sentry,
             starter,
             liaison,
+            is_sentry_ending: false,
             servers: Vec::new(),
             restarts: Vec::new(),
             signals: signals::descriptor()?,
@@ -84,8 +86,11 @@ impl<'a> Launcher<'a> {
     }
 
     fn wait_for_news(&mut self) -> Result<(), Failure> {
+        let signals = self.signals.as_fd();
+        // A sentry that is ending has closed its end, which would end every wait.
+        let liaison = (!self.is_sentry_ending).then(|| self.liaison.as_fd());
         let door = self.door.as_ref().map(AsFd::as_fd);
-        let awaited = [Some(self.signals.as_fd()), Some(self.liaison.as_fd()), door];
+        let awaited = [Some(signals), liaison, door];
         let mut polled: Vec<PollFd<'_>> = awaited
             .into_iter()
             .flatten()
@@ -95,14 +100,22 @@ impl<'a> Launcher<'a> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).attempt("poll"),
         }
-        let ready = |index: usize| polled.get(index).and_then(PollFd::any).unwrap_or(false);
-        let (signalled, asked, knocked) = (ready(0), ready(1), ready(2));
+        let [signalled, asked, knocked] = awaited.map(|descriptor| {
+            let number = descriptor.map(|descriptor| descriptor.as_raw_fd());
+            polled.iter().any(|polled| {
+                polled.any() == Some(true) && Some(polled.as_fd().as_raw_fd()) == number
+            })
+        });
         drop(polled);
         if signalled {
             self.signals.forward(self.sentry)?;
         }
-        if asked && self.liaison.is_another_wanted() {
-            self.restart_server();
+        if asked {
+            match self.liaison.wanted() {
+                Ok(()) => self.restart_server(),
+                Err(SocketError::Closed) => self.is_sentry_ending = true,
+                Err(_) => {}
+            }
         }
         if knocked && let Some(visitor) = self.door.as_ref().and_then(Door::admit) {
             self.attend_to(visitor);
@@ -144,11 +157,9 @@ impl<'a> Launcher<'a> {
                 "{MAXIMUM_RESTARTS} servers were started within {RESTART_PERIOD:?}"
             )))
         };
-        // A sentry that is gone needs none.
-        if let Err(failure) = started
-            && self.liaison.no_further().is_ok()
-        {
-            tracing::warn!("no other server: {failure}");
+        if let Err(failure) = started {
+            // A sentry that is gone needs none.
+            let _ = self.liaison.no_further(&failure.message);
         }
     }
 }

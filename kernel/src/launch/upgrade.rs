@@ -23,6 +23,8 @@ use crate::system_calls::pidfd_kill;
 const PREPARATION: Duration = Duration::from_secs(10);
 /// How long the old server may take to come to a halt and hand over; it gives up sooner by itself.
 const HANDOVER: Duration = Duration::from_secs(40);
+/// How long a server that was replaced may take to end.
+const DEPARTURE: Duration = Duration::from_secs(5);
 
 impl Launcher<'_> {
     /// Replaces the server that serves by one of this executable. Fails with a sentence for the user; then the old one
@@ -50,11 +52,14 @@ impl Launcher<'_> {
         }
         let told = self.liaison.succeeded(new.pidfd.as_fd());
         let told = told.and_then(|()| send(&old.supervision, COMMIT, "", None));
+        // It ends at once; if not, nothing waits for that.
+        is_ready(&old.pidfd, DEPARTURE);
         let upgrade = Upgrade {
             from: old.pid.as_raw(),
             to: new.pid.as_raw(),
             microseconds: started.elapsed().as_micros() as u64,
         };
+        self.servers.retain(|server| !server.has_ended());
         self.servers.push(new);
         told.map(|()| upgrade)
             .map_err(|error| failed("the old server, or the sandbox, has ended", &error))
@@ -73,9 +78,9 @@ impl Launcher<'_> {
             _ => return Err("the new server does not keep to the protocol".to_owned()),
         }
         // What is left of a handover that took too long.
-        while matches!(poll_now(&old.supervision), Ok(1)) && receive(&old.supervision).is_ok() {}
+        while is_ready(&old.supervision, Duration::ZERO) && receive(&old.supervision).is_ok() {}
         send(&old.supervision, HAND_OVER, "", Some(to_new.as_fd()))
-            .map_err(|error| format!("the old server: {error}"))?;
+            .map_err(|error| unheard("the old server", error))?;
         match self.wait_for(old, HANDOVER, "the old server")? {
             Message {
                 kind: HANDED_OVER, ..
@@ -112,16 +117,23 @@ impl Launcher<'_> {
                     .map_err(|failure| failure.message)?;
             }
             if answered {
-                return receive(&server.supervision).map_err(|error| match error {
-                    SocketError::Closed => format!("{who} ended before it was ready"),
-                    error => format!("{who}: {error}"),
-                });
+                return receive(&server.supervision).map_err(|error| unheard(who, error));
             }
         }
     }
 }
 
-fn poll_now(socket: &Socket) -> Result<i32, Errno> {
-    let mut polled = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    poll(&mut polled, PollTimeout::ZERO)
+/// Why nothing could be said to a server, or heard of it.
+fn unheard(who: &str, error: SocketError) -> String {
+    match error {
+        SocketError::Closed => format!("{who} ended before it was ready"),
+        error => format!("{who}: {error}"),
+    }
+}
+
+/// Waits until there is something to read, at most for `limit`; whether there is.
+fn is_ready(descriptor: &impl AsFd, limit: Duration) -> bool {
+    let mut polled = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::ZERO);
+    matches!(poll(&mut polled, timeout), Ok(1))
 }

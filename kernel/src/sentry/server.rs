@@ -152,8 +152,8 @@ impl Sentry {
                 }
             }
             News::Succeeded { process } => self.server.succeed(process),
-            News::NoFurther => tracing::warn!(
-                "no further server is started: every request to the driver fails with EIO from now on"
+            News::NoFurther(reason) => tracing::warn!(
+                "no further server is started ({reason}): every request to the driver fails with EIO from now on"
             ),
         }
     }

@@ -184,13 +184,25 @@ impl Drop for Held<'_> {
 pub fn tasks(init: Pid) -> Result<Vec<Pid>, Errno> {
     let namespace = |process: Pid| std::fs::read_link(format!("/proc/{process}/ns/pid"));
     let own = namespace(Pid::this()).map_err(|_| Errno::EIO)?;
+    let is_task = |process: Pid| match namespace(process) {
+        Ok(other) => other != own,
+        // A server that is being started, or a task that hides.
+        Err(_) => !has_one_number(process),
+    };
     let entries = std::fs::read_dir("/proc").map_err(|_| Errno::EIO)?;
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(numbers
         .map(Pid::from_raw)
         .filter(|process| *process != init)
-        .filter(|process| namespace(*process).map_or(true, |other| other != own))
+        .filter(|process| is_task(*process))
         .collect())
+}
+
+/// Whether `process` has a number in the sentry's process namespace only, as `/proc/PID/status` says to everybody.
+fn has_one_number(process: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1)
 }
 
 fn threads(process: Pid) -> Vec<Pid> {

@@ -7,13 +7,17 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
-use ringfence::guest::{Result, open};
+use nvproxy_abi::number::NV2080_CTRL_CMD_EVENT_SET_TRIGGER;
+use ringfence::guest::{Nothing, Result, open};
 
 use crate::Outcome;
 use crate::concurrency::{address_space, register_gpu};
-use crate::gpu::{Gpu, LIMIT, MEMORY, MIB};
+use crate::gpu::{Gpu, LIMIT, MEMORY, MIB, SUBDEVICE};
 use crate::pins::{Pages, pin};
 use crate::refusals::word;
+use crate::walk::{SOFTWARE_NOTIFICATION, ready};
+
+const EVENT: u32 = MEMORY + 1;
 
 fn say(line: &str) -> std::io::Result<()> {
     let mut output = std::io::stdout();
@@ -42,6 +46,23 @@ fn in_the_background(request: impl FnOnce() -> Result<()> + Send + 'static) -> O
         thread::sleep(Duration::from_millis(1));
     }
     Ok(say("asked")?)
+}
+
+/// Has a thread wait in poll for an event, and says when it has come.
+fn wait_for_an_event(gpu: &'static Gpu) -> Outcome {
+    let events = open(Node::Control)?;
+    gpu.client.register_event_descriptor(&events)?;
+    gpu.client
+        .event(SUBDEVICE, EVENT, SOFTWARE_NOTIFICATION, &events)?;
+    gpu.client
+        .enable_notification(SUBDEVICE, SOFTWARE_NOTIFICATION)?;
+    assert_eq!(ready(&events, 0)?, 0);
+    thread::spawn(move || {
+        let come = ready(&events, LIMIT.as_millis() as u16);
+        // The test waits for what is said here.
+        let _ = say(&format!("events: {come:?}"));
+    });
+    Ok(say("waiting")?)
 }
 
 /// A new client does what clients do, which may take until there is a server again.
@@ -85,6 +106,11 @@ pub fn converse(_: &[String]) -> Outcome {
                 }
             })?,
             "request" => in_the_background(|| gpu.client.probed_gpus().map(drop))?,
+            "wait for an event" => wait_for_an_event(gpu)?,
+            "trigger it" => {
+                let trigger = NV2080_CTRL_CMD_EVENT_SET_TRIGGER;
+                gpu.client.control(SUBDEVICE, trigger, &mut Nothing {})?;
+            }
             "pin" => in_the_background(|| pin(gpu, MEMORY, pages))?,
             other => return Err(format!("no such line: {other}").into()),
         }

@@ -11,6 +11,7 @@ mod gpu;
 mod identifiers;
 mod isolation;
 mod limits;
+mod load;
 mod memory_limit;
 mod ownership;
 mod pins;
@@ -53,6 +54,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("surroundings", isolation::surroundings),
     ("terminals", isolation::terminals),
     ("write", isolation::write),
+    ("load", load::load),
     ("memory-limit", limits::memory),
     ("limit", memory_limit::ways),
     ("limit-shown", memory_limit::shown),

@@ -14,7 +14,7 @@ use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
 const SYSTEM_MEMORY: u32 = MEMORY + 1;
 const EVENT: u32 = MEMORY + 2;
 /// The notification that software triggers (NV2080_NOTIFIERS_SW, cl2080_notification.h).
-const SOFTWARE_NOTIFICATION: u32 = 0;
+pub const SOFTWARE_NOTIFICATION: u32 = 0;
 const LENGTH: usize = 64 << 10;
 
 /// Enumerates, allocates, maps, waits for an event and frees.
@@ -76,7 +76,7 @@ fn wake(gpu: &Gpu) -> Outcome {
 }
 
 /// Waits for an event: 1 if there is one.
-fn ready(events: &File, milliseconds: u16) -> nix::Result<i32> {
+pub fn ready(events: &File, milliseconds: u16) -> nix::Result<i32> {
     let mut polled = [PollFd::new(
         events.as_fd(),
         PollFlags::POLLIN | PollFlags::POLLPRI,

@@ -1,0 +1,209 @@
+//! A server that is replaced while programs run: they notice nothing, and if it cannot be done the old one serves on.
+
+use std::process::Command;
+
+use userland_tests::conversation::Conversation;
+use userland_tests::{Ended, finish, guest_program, ringfence_program, ringfence_run};
+
+/// The end of a program that ends by itself.
+fn by_itself() -> Ended {
+    Ended::printing("")
+}
+
+/// `ringfence server-upgrade SANDBOX OPTIONS…`
+fn server_upgrade(sandbox: &str, options: &[&str]) -> Ended {
+    let mut command = Command::new(ringfence_program());
+    finish(command.args(["server-upgrade", sandbox]).args(options))
+}
+
+/// Replaces the server; it is another process then, and the others are the same.
+fn upgrade(conversation: &Conversation) {
+    let before = conversation.tree();
+    let sandbox = conversation.launcher().to_string();
+    let Ended {
+        status,
+        stdout,
+        stderr,
+    } = server_upgrade(&sandbox, &[]);
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    let after = conversation.tree();
+    let replaced = format!(
+        "{sandbox}: server {} was replaced by {} in ",
+        before.server.pid, after.server.pid
+    );
+    assert!(stdout.starts_with(&replaced), "{stdout}");
+    assert_ne!(before.server, after.server);
+    assert_eq!(
+        [before.launcher, before.sentry, before.init, before.program],
+        [after.launcher, after.sentry, after.init, after.program]
+    );
+}
+
+#[test]
+fn a_busy_program_does_not_notice_a_hundred_upgrades() {
+    let conversation = Conversation::with("load", &[]);
+    for _ in 0..100 {
+        upgrade(&conversation);
+    }
+    let tree = conversation.tree();
+    assert_eq!(
+        conversation.end(),
+        Ended::printing("every answer was right\n")
+    );
+    tree.expect_gone();
+}
+
+#[test]
+fn an_idle_program_goes_on_with_what_it_has() {
+    let mut conversation = Conversation::begin(&[]);
+    for _ in 0..3 {
+        upgrade(&conversation);
+        for line in ["use", "open", "start over", "use second"] {
+            assert_eq!(conversation.ask(line), "ok", "{line}");
+        }
+    }
+    assert_eq!(conversation.end(), by_itself());
+}
+
+#[test]
+fn an_event_comes_from_whichever_server_there_is() {
+    let mut conversation = Conversation::begin(&[]);
+    assert_eq!(conversation.ask("wait for an event"), "waiting");
+    upgrade(&conversation);
+    assert_eq!(conversation.ask("trigger it"), "events: Ok(1)");
+    assert_eq!(conversation.end(), by_itself());
+}
+
+#[test]
+fn a_request_that_takes_long_is_waited_for() {
+    let mut conversation = Conversation::begin(&[]);
+    assert_eq!(conversation.ask("keep registering"), "asked");
+    for _ in 0..3 {
+        upgrade(&conversation);
+        assert_eq!(
+            conversation.ask("use"),
+            "ok",
+            "and the other request still waits"
+        );
+    }
+    assert_eq!(conversation.end(), by_itself());
+}
+
+#[test]
+fn a_replaced_server_can_be_lost_like_any() {
+    let mut conversation = Conversation::begin(&["--on-server-exit", "restart"]);
+    upgrade(&conversation);
+    conversation.tree().kill(|tree| tree.server);
+    while conversation.ask("use") == "ok" {}
+    assert_eq!(conversation.ask("use"), "EIO");
+    assert_eq!(conversation.ask("start over"), "ok");
+    upgrade(&conversation);
+    assert_eq!(conversation.ask("use second"), "ok");
+    let stderr = " WARN the server ended unexpectedly: what is open fails with EIO from now on, and another server is started\n";
+    let expected = Ended {
+        stderr: stderr.to_owned(),
+        ..by_itself()
+    };
+    assert_eq!(conversation.end(), expected);
+}
+
+#[test]
+fn a_new_server_that_does_not_start_changes_nothing() {
+    let mut conversation = Conversation::begin(&[]);
+    let before = conversation.tree();
+    let sandbox = conversation.launcher().to_string();
+    let reasons = [
+        ("/bin/false", "the new server ended before it was ready"),
+        ("/bin/true", "the new server ended before it was ready"),
+    ];
+    for (executable, reason) in reasons {
+        let line = format!("ringfence: {sandbox}: {reason}; the server was not replaced");
+        let ended = server_upgrade(&sandbox, &["--executable", executable]);
+        assert_eq!(ended, Ended::failing(1, &line));
+        assert_eq!(conversation.ask("use"), "ok");
+    }
+    let line = "ringfence: /nowhere: No such file or directory (os error 2)";
+    let ended = server_upgrade(&sandbox, &["--executable", "/nowhere"]);
+    assert_eq!(ended, Ended::failing(125, line));
+    assert_eq!(conversation.tree().server, before.server);
+    upgrade(&conversation);
+    assert_eq!(conversation.ask("use"), "ok");
+    assert_eq!(conversation.end(), by_itself());
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_not_replaced() {
+    let mut conversation = Conversation::begin(&[]);
+    let before = conversation.tree();
+    let sandbox = conversation.launcher().to_string();
+    before.server.stop();
+    let mut upgrade_command = Command::new(ringfence_program());
+    upgrade_command.args(["server-upgrade", &sandbox]);
+    let waiting = std::thread::spawn(move || finish(&mut upgrade_command));
+    // It waits for the old server, which is lost meanwhile.
+    userland_tests::eventually("a second server", || before.launcher.children().len() == 3);
+    before.kill(|tree| tree.server);
+    let line = format!(
+        "ringfence: {sandbox}: the old server ended before it was ready; the server was not replaced"
+    );
+    let ended = waiting.join().expect("the command");
+    assert_eq!(ended, Ended::failing(1, &line));
+    while conversation.ask("use") == "ok" {}
+    let line = format!(
+        "ringfence: {sandbox}: it has no server: the last one ended unexpectedly; the server was not replaced"
+    );
+    assert_eq!(server_upgrade(&sandbox, &[]), Ended::failing(1, &line));
+    let stderr = " WARN the server ended unexpectedly: every request to the driver fails with EIO from now on\n";
+    let expected = Ended {
+        stderr: stderr.to_owned(),
+        ..by_itself()
+    };
+    assert_eq!(conversation.end(), expected);
+}
+
+#[test]
+fn sandboxes_are_known_by_name() {
+    let name = format!("test-{}", std::process::id());
+    let conversation = Conversation::begin(&["--name", &name]);
+    let launcher = conversation.launcher();
+    let listed = || {
+        let mut command = Command::new(ringfence_program());
+        let Ended { status, stdout, .. } = finish(command.arg("ps"));
+        assert_eq!(status, 0);
+        let guest = guest_program();
+        let line = format!(
+            "{name:<16} {launcher:>8}  580.142      {} converse",
+            guest.display()
+        );
+        stdout.lines().any(|listed| listed == line)
+    };
+    assert!(listed());
+    let taken =
+        format!("ringfence: --name {name}: a sandbox of this name is running: choose another name");
+    let second = finish(ringfence_run(&["--name", &name]).arg("true"));
+    assert_eq!(second, Ended::failing(125, &taken));
+    assert_eq!(server_upgrade(&name, &[]).status, 0);
+    conversation.tree().kill(|tree| tree.launcher);
+    assert_eq!(conversation.end().status, 137);
+    assert!(!listed(), "its launcher was killed");
+    let Ended { status, stderr, .. } = server_upgrade(&name, &[]);
+    assert_eq!(status, 125);
+    let absent = format!("ringfence: there is no sandbox {name}: ");
+    assert!(stderr.starts_with(&absent), "{stderr}");
+    let third = finish(ringfence_run(&["--name", &name]).arg("true"));
+    assert_eq!(third, Ended::printing(""), "the name is free again");
+}
+
+#[test]
+fn a_sandboxed_program_cannot_replace_a_server() {
+    let mut conversation = Conversation::begin(&[]);
+    let before = conversation.tree();
+    let sandbox = conversation.launcher().to_string();
+    let mut command = ringfence_run(&[]);
+    command.arg(ringfence_program());
+    let ended = finish(command.args(["server-upgrade", &sandbox]));
+    assert_eq!((ended.status, ended.stdout.as_str()), (125, ""));
+    assert_eq!(conversation.tree().server, before.server);
+    assert_eq!(conversation.ask("use"), "ok");
+    drop(conversation.end());
+}
