@@ -28,6 +28,7 @@ use super::marshalling::{
 };
 use super::memory::{self, Write};
 use super::recorder::Begun;
+use super::server::ServerLink;
 use super::stats::{Times, heading};
 use super::tracee::{Caller, Held, Reaper, Stopped};
 use super::{Reply, Sentry};
@@ -56,8 +57,13 @@ impl Expected {
 }
 
 /// Carries out a request that pins.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are what a request consists of"
+)]
 pub fn run(
     sentry: &Sentry,
+    link: &ServerLink,
     notification: &Notification,
     target: Target,
     marshalled: Marshalled,
@@ -71,13 +77,16 @@ pub fn run(
     times.submitted();
     let pin = Pin {
         sentry,
+        link,
         notification,
         description,
         marshalled,
         begun,
         times,
     };
-    match pin.carry_out(payload) {
+    let outcome = pin.carry_out(payload);
+    let server = pin.description.handle;
+    match outcome {
         Ok(()) => {}
         Err(Failed::BeforeAnswer(errno)) => {
             sentry.record_answer(begun, Err(errno), &[]);
@@ -85,6 +94,8 @@ pub fn run(
         }
         // Killed.
         Err(Failed::AfterAnswer(Errno::ESRCH)) => {}
+        // That the server was lost was told.
+        Err(Failed::AfterAnswer(_)) if sentry.server.link_of(server).is_err() => {}
         Err(Failed::AfterAnswer(errno)) => {
             tracing::warn!("pinning for task {}: {errno}", notification.task)
         }
@@ -99,6 +110,7 @@ enum Failed {
 
 struct Pin<'a> {
     sentry: &'a Sentry,
+    link: &'a ServerLink,
     notification: &'a Notification,
     description: Arc<Description>,
     marshalled: Marshalled,
@@ -122,7 +134,7 @@ impl Pin<'_> {
             .unwrap_or_else(PoisonError::into_inner);
         let listener = &self.sentry.listener;
         let reaper = Reaper::default();
-        let held = Held::all_but(task, &self.sentry.spared, listener, &reaper)
+        let held = Held::all_but(task, self.sentry.init, listener, &reaper)
             .map_err(Failed::BeforeAnswer)?;
         let caller = Caller::seize(task, &reaper).map_err(Failed::BeforeAnswer)?;
         let number = listener.lend(self.notification, lent.as_fd());
@@ -247,7 +259,7 @@ impl Pin<'_> {
         if let Some(issued) = issued {
             submission.arguments[ARGUMENT_RESULT] = encode_result(issued) as u64;
         }
-        let reply = self.sentry.call(submission, payload);
+        let reply = self.sentry.call(self.link, submission, payload);
         payload.truncate(length);
         reply
     }
