@@ -10,10 +10,13 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
+use nvproxy_server::ledger::size::Size;
 use nvproxy_server::process;
 use nvproxy_server::recorded;
 use ringfence::driver::{Choice, Demand, Driver, Selection};
 use ringfence::failure::{Attempt, Failure, SETUP};
+use ringfence::launch::descriptors;
+use ringfence::launch::grants::Grants;
 use ringfence::record::Output;
 use ringfence::replay;
 use ringfence::sandboxes::Name;
@@ -143,6 +146,9 @@ struct Run {
     /// Which GPUs it gets: all, none, or a list of indices and UUIDs
     #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all")]
     gpus: Selection,
+    /// How much of each GPU's memory it gets, as in 4GiB; beyond that the GPU is full for it
+    #[arg(long, value_name = "SIZE")]
+    gpu_memory: Option<Size>,
     /// Write Ringfence's own log to this file instead of warnings to stderr
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -152,6 +158,8 @@ struct Run {
     /// What becomes of the sandbox if its server ends before it
     #[arg(long, value_enum, default_value = "fail")]
     on_server_exit: OnServerExit,
+    #[command(flatten)]
+    grants: Grants,
     /// What to call the sandbox, for `ps` and `server-upgrade`; by default, the number of this process
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
@@ -223,6 +231,8 @@ struct Server {
     #[arg(long, value_delimiter = ',')]
     minors: Vec<u8>,
     #[arg(long)]
+    gpu_memory: Option<Size>,
+    #[arg(long)]
     log: Option<PathBuf>,
     #[arg(long, requires_all = ["progress", "report"])]
     recording: Option<PathBuf>,
@@ -256,7 +266,9 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match cli.command {
-        Command::Run(arguments) => run(arguments, None),
+        Command::Run(arguments) => {
+            inherit(arguments.grants.preserve_fds).and_then(|kept| run(arguments, kept, None))
+        }
         Command::Record(arguments) => record(arguments),
         Command::Replay(arguments) => issue_again(arguments),
         Command::ReplayGuest(arguments) => replay::run_guest(&replay::Paths {
@@ -292,7 +304,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
+/// Takes over the descriptors that the program is to have, and closes what else the caller left open.
+fn inherit(count: u16) -> Result<Vec<OwnedFd>, Failure> {
+    // SAFETY: the command line was read, and nothing was opened yet.
+    unsafe { descriptors::take(count) }
+}
+
+fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Result<u8, Failure> {
     log_to(arguments.log.as_deref())?;
     let driver = Driver::choose(&Demand {
         choice: arguments.driver,
@@ -303,6 +321,7 @@ fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
             .map(drivers::parse)
             .transpose()?,
         capabilities: arguments.driver_capabilities,
+        memory: arguments.gpu_memory,
     })?;
     if let Some(warning) = driver.warning() {
         tracing::warn!("{warning}");
@@ -313,6 +332,8 @@ fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
     launch::run(&launch::Options {
         driver,
         command: arguments.command,
+        grants: arguments.grants,
+        descriptors,
         log: arguments.log,
         stats: arguments.stats,
         on_server_exit: arguments.on_server_exit,
@@ -323,6 +344,7 @@ fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
 }
 
 fn issue_again(arguments: Replay) -> Result<u8, Failure> {
+    inherit(0)?;
     log_to(arguments.log.as_deref())?;
     replay::run(&replay::Options {
         recording: arguments.file,
@@ -334,8 +356,9 @@ fn issue_again(arguments: Replay) -> Result<u8, Failure> {
 }
 
 fn record(arguments: Record) -> Result<u8, Failure> {
+    let kept = inherit(arguments.run.grants.preserve_fds)?;
     let output = Output::create(&arguments.out, arguments.keep_identifiers)?;
-    run(arguments.run, Some(output))
+    run(arguments.run, kept, Some(output))
 }
 
 fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
@@ -344,13 +367,18 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         driver_abi: None,
         driver_capabilities: Capabilities::default(),
         gpus: Selection::All,
+        gpu_memory: None,
         log: None,
         stats: true,
         on_server_exit: OnServerExit::default(),
+        grants: Grants {
+            workdir: Some("/".into()),
+            ..Grants::default()
+        },
         name: None,
         command: vec!["/proc/self/exe".into(), "demo-guest".into()],
     };
-    run(demonstration, None)
+    run(demonstration, inherit(0)?, None)
 }
 
 fn list_sandboxes(json: bool) -> Result<u8, Failure> {
@@ -395,6 +423,7 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
         tables: arguments.tables,
         capabilities: arguments.driver_capabilities,
         gpus: arguments.minors,
+        gpu_memory: arguments.gpu_memory,
         replay: match (arguments.recording, arguments.progress, arguments.report) {
             (Some(recording), Some(progress), Some(report)) => Some(recorded::Replay {
                 recording,

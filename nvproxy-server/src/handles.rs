@@ -10,6 +10,11 @@ use slab::Slab;
 /// How many descriptions one sandbox may hold open at once.
 pub const MAXIMUM_HANDLES: usize = 1 << 16;
 
+/// The handle of what is in `slot` in its `generation`.
+pub fn name(slot: usize, generation: u32) -> u64 {
+    u64::from(generation) << 32 | slot as u64
+}
+
 /// Values of type `T`, each named by a handle.
 pub struct HandleTable<T> {
     slots: Slab<T>,
@@ -27,16 +32,19 @@ impl<T> Default for HandleTable<T> {
 }
 
 impl<T> HandleTable<T> {
-    /// Stores `value` and names it. Fails with `EMFILE` when the table is full.
-    pub fn insert(&mut self, value: T) -> Result<u64, Errno> {
+    /// Stores what `value` makes, given its name. Fails with `EMFILE` when the table is full.
+    pub fn insert(&mut self, value: impl FnOnce(u64) -> T) -> Result<u64, Errno> {
         if self.slots.len() >= MAXIMUM_HANDLES {
             return Err(Errno::EMFILE);
         }
-        let slot = self.slots.insert(value);
+        let vacant = self.slots.vacant_entry();
+        let slot = vacant.key();
         if slot == self.generations.len() {
             self.generations.push(1);
         }
-        Ok(u64::from(self.generations[slot]) << 32 | slot as u64)
+        let handle = name(slot, self.generations[slot]);
+        vacant.insert(value(handle));
+        Ok(handle)
     }
 
     /// The value that `handle` names. Fails with `EBADF` if it names none.
@@ -102,11 +110,11 @@ mod tests {
     #[test]
     fn a_handle_names_what_it_was_given_for_and_nothing_after() {
         let mut table = HandleTable::default();
-        let first = table.insert("first").unwrap();
+        let first = table.insert(|_| "first").unwrap();
         assert_ne!(first, 0);
         assert_eq!(table.get(first), Ok(&"first"));
         assert_eq!(table.remove(first), Ok("first"));
-        let second = table.insert("second").unwrap();
+        let second = table.insert(|_| "second").unwrap();
         assert_eq!(
             first & 0xffff_ffff,
             second & 0xffff_ffff,
@@ -120,7 +128,7 @@ mod tests {
     #[test]
     fn handles_that_were_never_given_name_nothing() {
         let mut table = HandleTable::default();
-        table.insert(()).unwrap();
+        table.insert(|_| ()).unwrap();
         for handle in [0, 1, 1 << 32 | 1, u64::MAX, 2 << 32] {
             assert_eq!(table.get(handle), Err(Errno::EBADF), "{handle:#x}");
         }
@@ -158,8 +166,8 @@ mod tests {
     fn a_full_table_refuses() {
         let mut table = HandleTable::default();
         for _ in 0..MAXIMUM_HANDLES {
-            table.insert(()).unwrap();
+            table.insert(|_| ()).unwrap();
         }
-        assert_eq!(table.insert(()), Err(Errno::EMFILE));
+        assert_eq!(table.insert(|_| ()), Err(Errno::EMFILE));
     }
 }

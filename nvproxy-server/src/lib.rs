@@ -4,10 +4,12 @@
 //! the same tables that the sentry used, its handles are looked up with their generations, and only then does a
 //! [`host::Host`] issue it.
 
+pub mod confinement;
 pub mod driver;
 pub mod handles;
 pub mod handover;
 pub mod host;
+pub mod ledger;
 pub mod process;
 pub mod protocol;
 pub mod reactor;

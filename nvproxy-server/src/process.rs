@@ -13,14 +13,19 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nvproxy_abi::Abi;
+use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
-use ringfence_ipc::{HandshakeError, Socket, handshake};
+use ringfence_ipc::{HandshakeError, Socket, Spin, handshake};
 
+use crate::confinement;
 use crate::driver::Driver;
 use crate::handover::Enclosures;
 use crate::host::Host;
-use crate::reactor;
+use crate::ledger::Books;
+use crate::ledger::accounts::Limits;
+use crate::ledger::size::Size;
+use crate::reactor::Ring;
 use crate::recorded::{Recorded, Replay};
 use crate::server::{End, Server, accept_succession, obey};
 use crate::sim::{Configuration, Simulator};
@@ -48,6 +53,8 @@ pub struct Options {
     pub capabilities: Capabilities,
     /// Minor numbers of the GPUs that the sandbox may use.
     pub gpus: Vec<u8>,
+    /// How much of each GPU's memory it may have.
+    pub gpu_memory: Option<Size>,
     /// What [`Kind::Recorded`] answers from.
     pub replay: Option<Replay>,
 }
@@ -81,17 +88,23 @@ pub fn run(options: &Options, given: Given) -> Result<Infallible, String> {
     server.run(end)
 }
 
-/// The sandbox's first server, or one in the place of one that was lost.
+/// The sandbox's first server, or one in the place of one that was lost. What comes from the sentry is read after the
+/// process is confined.
 fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
-    let prepared = prepare(options).and_then(|abi| Ok((abi, host(options, abi)?)));
+    let prepared = prepare(options).and_then(|(abi, ring)| {
+        let host = host(options, abi)?;
+        confine(options, abi)?;
+        Ok((abi, ring, host))
+    });
     let ready = prepared.as_ref().map(|_| ()).map_err(String::clone);
     let channel = match handshake::accept(Socket::from(control), ready) {
         // The sentry was told, and tells the user.
         Err(HandshakeError::NotReady(_)) => std::process::exit(1),
         accepted => accepted.map_err(|error| error.to_string())?,
     };
-    let (abi, host) = prepared?;
-    Server::new(host, abi, channel)
+    let (abi, ring, host) = prepared?;
+    let books = Books::new(Limits::with_memory(options.gpu_memory.map(Size::bytes)));
+    Server::new(host, abi, books, channel, ring)
 }
 
 /// Takes the place of another server. If that fails the other one serves on, whoever is to know was told, and the
@@ -102,15 +115,17 @@ fn succeed(options: &Options, predecessor: OwnedFd, supervision: &Socket) -> Arc
             // A launcher that is gone needs no reason.
             let _ = send(supervision, REFUSED, reason, None);
         })
-        .and_then(|abi| {
-            let restore = |saved, enclosures: &mut Enclosures| -> Result<Arc<dyn Host>, String> {
-                Ok(match options.kind {
+        .and_then(|(abi, ring)| {
+            let restore = |saved, enclosures: &mut Enclosures| {
+                let host: Arc<dyn Host> = match options.kind {
                     Kind::Recorded => return Err("a replay cannot be handed over".to_owned()),
                     Kind::Host => Arc::new(Driver::restore(saved, enclosures)?),
                     Kind::Simulated => Arc::new(Simulator::restore(saved, abi, enclosures)?),
-                })
+                };
+                confine(options, abi)?;
+                Ok(host)
             };
-            accept_succession(predecessor, supervision, abi, restore)
+            accept_succession(predecessor, supervision, abi, ring, restore)
         })
         .and_then(|(server, predecessor)| predecessor.wait_for_go().map(|()| server));
     succeeded.unwrap_or_else(|_| std::process::exit(1))
@@ -126,11 +141,15 @@ fn end(end: End) -> ! {
     }
 }
 
-fn prepare(options: &Options) -> Result<&'static Abi, String> {
-    reactor::check_support().map_err(|error| {
+/// What every server starts with.
+fn prepare(options: &Options) -> Result<(&'static Abi, Ring), String> {
+    let ring = Ring::new().map_err(|error| {
         format!("io_uring: {error}: allow it (sysctl kernel.io_uring_disabled=0), or use Linux 6.7 or later")
     })?;
-    Abi::of_release(&options.tables, options.capabilities).map_err(|error| error.to_string())
+    Spin::automatic();
+    let abi = Abi::of_release(&options.tables, options.capabilities)
+        .map_err(|error| error.to_string())?;
+    Ok((abi, ring))
 }
 
 fn host(options: &Options, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
@@ -150,6 +169,21 @@ fn host(options: &Options, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
             )
         }
     })
+}
+
+/// Confines the process, which must have one thread, once all is open that is opened in advance.
+fn confine(options: &Options, abi: &Abi) -> Result<(), String> {
+    let nodes = match options.kind {
+        Kind::Host => nodes(&options.gpus),
+        Kind::Simulated | Kind::Recorded => Vec::new(),
+    };
+    confinement::enter(&nodes, abi)
+}
+
+/// The nodes of a sandbox with these GPUs.
+fn nodes(gpus: &[u8]) -> Vec<Node> {
+    let gpus = gpus.iter().map(|gpu| Node::Gpu(*gpu));
+    [Node::Control, Node::Uvm].into_iter().chain(gpus).collect()
 }
 
 /// Allows this process as many descriptors as it may have: it holds some for each that a task holds, whose own limit

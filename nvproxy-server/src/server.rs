@@ -19,20 +19,23 @@ use std::thread;
 use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
-use nvproxy_abi::status::NV_OK;
+use nvproxy_abi::status::{self, NV_OK};
 use ringfence_ipc::{
     Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, Region, ServerChannel, Socket, Spin,
     Submission,
 };
 
 use crate::handles::HandleTable;
-use crate::host::{DeviceFile, Host, OpenFlags, Opened, Opener};
+use crate::host::{Host, OpenFlags, Opened, Opener};
+use crate::ledger::{self, Account, Books, Passage};
 use crate::protocol::{
     ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS,
     OPEN_NONBLOCKING, decode_result, encode_result,
 };
-use crate::reactor::{Reactor, SleepWord};
-use crate::request::{Action, Buffer, Context, Descriptors, Executed, Files, Prepared, Rejection};
+use crate::reactor::{Reactor, Ring, SleepWord};
+use crate::request::{
+    Action, Buffer, Context, Description, Descriptors, Executed, Files, Prepared, Rejection,
+};
 use crate::roles::{Role, Roles, Sleepers};
 use crate::workers::Pool;
 
@@ -45,7 +48,7 @@ const MAXIMUM_SPARE: usize = 64;
 
 /// One description that a task holds.
 struct Entry {
-    file: Arc<dyn DeviceFile>,
+    description: Description,
     event_granted: bool,
 }
 
@@ -68,6 +71,7 @@ pub struct Server {
     reactor: Mutex<Reactor>,
     roles: Roles,
     shared: Mutex<Shared>,
+    books: Arc<Books>,
     workers: Pool,
     spin: Spin,
     region: Region,
@@ -102,28 +106,31 @@ pub enum End {
 }
 
 impl Files for Server {
-    fn file(&self, handle: u64) -> Result<Arc<dyn DeviceFile>, Errno> {
-        self.shared()
-            .handles
-            .get(handle)
-            .map(|entry| Arc::clone(&entry.file))
+    fn file(&self, handle: u64) -> Result<Description, Errno> {
+        let shared = self.shared();
+        let entry = shared.handles.get(handle)?;
+        Ok(entry.description.clone())
     }
 }
 
 impl Server {
-    /// Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
+    /// Takes the `ring` to sleep in, which was made before the process was confined. Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
     pub fn new(
         host: Arc<dyn Host>,
         abi: &'static Abi,
+        books: Arc<Books>,
         channel: ServerChannel,
+        ring: Ring,
     ) -> Result<Arc<Server>, String> {
-        Self::with_handles(host, abi, channel, HandleTable::default())
+        Self::with_handles(host, abi, books, channel, ring, HandleTable::default())
     }
 
     fn with_handles(
         host: Arc<dyn Host>,
         abi: &'static Abi,
+        books: Arc<Books>,
         channel: ServerChannel,
+        ring: Ring,
         handles: HandleTable<Entry>,
     ) -> Result<Arc<Server>, String> {
         let ServerChannel {
@@ -140,8 +147,8 @@ impl Server {
             .map_err(|error| format!("the control socket: {error}"))?;
         let (address, expected) = submissions.sleep_word();
         let word = SleepWord { address, expected };
-        let reactor =
-            Reactor::new(socket.as_fd(), word).map_err(|error| format!("io_uring: {error}"))?;
+        let reactor = Reactor::new(ring, socket.as_fd(), word)
+            .map_err(|error| format!("io_uring: {error}"))?;
         host.confine()?;
         Ok(Arc::new(Server {
             host,
@@ -156,6 +163,7 @@ impl Server {
                 completions,
                 spare: Vec::new(),
             }),
+            books,
             workers,
             spin: Spin::automatic(),
             region,
@@ -225,10 +233,7 @@ impl Server {
 
     fn perform(self: &Arc<Self>, slow: Slow) {
         match slow {
-            Slow::Request(prepared) => {
-                let executed = prepared.execute(&*self.host);
-                self.executed(executed);
-            }
+            Slow::Request(prepared) => self.issue(prepared),
             Slow::Open {
                 cookie,
                 node,
@@ -348,8 +353,11 @@ impl Server {
     fn opened(&self, cookie: u64, node: Node, outcome: Result<Opened, Errno>) {
         let stored = outcome.and_then(|Opened { file, granted }| {
             let handle = match file {
-                Some(file) => self.shared().handles.insert(Entry {
-                    file,
+                Some(file) => self.shared().handles.insert(|handle| Entry {
+                    description: Description {
+                        file,
+                        account: Account::new(&self.books, handle),
+                    },
                     event_granted: false,
                 })?,
                 None => 0,
@@ -372,7 +380,7 @@ impl Server {
     /// Closing what was used can take long (the driver frees every object of a client), and nobody waits for it.
     fn close(self: &Arc<Self>, submission: &Submission) -> Result<(), Rejection> {
         let entry = self.shared().handles.remove(submission.target)?;
-        if entry.file.is_ready() {
+        if entry.description.file.is_ready() {
             let server = self.away();
             self.workers.submit(move || {
                 drop(entry);
@@ -401,18 +409,41 @@ impl Server {
         if !prepared.is_ready() {
             let server = self.away();
             self.workers.submit(move || {
-                let executed = prepared.execute(&*server.host);
-                server.executed(executed);
+                server.issue(prepared);
                 server.publish();
             });
-            Ok(None)
-        } else if prepared.plan.may_block() {
-            Ok(Some(Slow::Request(prepared)))
-        } else {
-            let executed = prepared.execute(&*self.host);
-            self.executed(executed);
-            Ok(None)
+            return Ok(None);
         }
+        if prepared.plan.may_block() {
+            return Ok(Some(Slow::Request(prepared)));
+        }
+        let Some(passage) = self.books.try_pass(&prepared) else {
+            return Ok(Some(Slow::Request(prepared)));
+        };
+        self.issue_admitted(prepared, passage);
+        Ok(None)
+    }
+
+    /// Issues a request once no other is under way that concerns the same objects.
+    fn issue(&self, prepared: Prepared) {
+        let passage = self.books.pass(&prepared);
+        self.issue_admitted(prepared, passage);
+    }
+
+    fn issue_admitted<'a>(&'a self, prepared: Prepared, passage: Passage<'a>) {
+        let executed = match self.books.admit(&prepared, passage) {
+            Ok(admission) => {
+                let mut executed = prepared.execute(&*self.host);
+                self.books.settle(admission, &mut executed);
+                executed
+            }
+            Err(status) => {
+                let (name, status_name) = (prepared.plan.request.name, status::name(status));
+                tracing::debug!("{name}: not issued: {}", status_name.unwrap_or_default());
+                ledger::answer(prepared, status)
+            }
+        };
+        self.executed(executed);
     }
 
     /// Writes back what the driver left and completes the request.
@@ -450,7 +481,7 @@ impl Server {
         if entry.event_granted {
             return None;
         }
-        match entry.file.event_descriptor() {
+        match entry.description.file.event_descriptor() {
             Ok(descriptor) => {
                 entry.event_granted = true;
                 Some(descriptor)

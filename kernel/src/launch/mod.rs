@@ -17,17 +17,25 @@
 //! either. Each process is forked while its parent has a single thread.
 
 mod credentials;
-mod devices;
+pub mod descriptors;
+pub(crate) mod devices;
+mod environment;
 mod exec;
-mod init;
+pub mod grants;
+pub mod init;
+mod kernel_files;
 pub mod liaison;
+pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod network;
+mod root;
 mod servers;
 mod supervision;
 mod upgrade;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -37,6 +45,7 @@ use nvproxy_server::process::raise_descriptor_limit;
 use nvproxy_server::recorded::Replay;
 use ringfence_ipc::Socket;
 
+use self::grants::Grants;
 use self::liaison::SentryEnd;
 use self::namespaces::Forked;
 use self::servers::Starter;
@@ -55,6 +64,9 @@ pub struct Options {
     pub driver: Driver,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    pub grants: Grants,
+    /// What the program inherits besides the standard streams, under the same numbers.
+    pub descriptors: Vec<OwnedFd>,
     pub log: Option<PathBuf>,
     pub stats: bool,
     pub on_server_exit: OnServerExit,
@@ -80,15 +92,20 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             .ok(),
     };
     let (launcher_end, sentry_end) = liaison::pair().attempt("socketpair")?;
-    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    match namespaces::fork_into_user_namespace(own)? {
+    let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
+    match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
         Forked::Parent { child, namespaces } => {
             drop(sentry_end);
             let started = Starter::new(options, namespaces)
                 .and_then(|starter| Launcher::new(child, starter, launcher_end, door, about));
             let status = started.inspect_err(|_| supervision::abandon(child))?.wait();
             tracing::debug!("the sandbox is gone");
-            status
+            let status = status?;
+            if let Some(output) = &options.record {
+                output.publish()?;
+            }
+            Ok(status)
         }
         Forked::Child => {
             drop(launcher_end);
@@ -136,6 +153,7 @@ fn build(
 ) -> Result<Sandbox, Failure> {
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = std::io::pipe().attempt("pipe")?;
+    let working_directory = std::env::current_dir().ok();
     let own_namespace = File::open("/proc/self/ns/pid").attempt("/proc/self/ns/pid")?;
     nix::sched::unshare(CloneFlags::CLONE_NEWPID).attempt("a process namespace")?;
     // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
@@ -146,6 +164,9 @@ fn build(
             let program = exec::Program {
                 command,
                 driver: &options.driver,
+                grants: &options.grants,
+                descriptors: &options.descriptors,
+                working_directory: working_directory.as_ref(),
                 mask,
                 listener: task_listener,
             };

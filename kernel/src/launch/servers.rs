@@ -17,10 +17,12 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, dup2_stdin, fexecve, fork};
+use nvproxy_server::confinement;
+use ringfence_confinement::pass_on;
 use ringfence_ipc::Socket;
 
 use super::namespaces::{Namespaces, fork_with};
-use super::{Options, c_strings};
+use super::{Options, c_strings, descriptors};
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::system_calls::pidfd_open;
 
@@ -41,20 +43,27 @@ pub enum Input<'a> {
 }
 
 /// How the servers of one sandbox are started.
-pub struct Starter {
+pub struct Starter<'a> {
     namespaces: Namespaces,
     executable: OwnedFd,
     arguments: Vec<CString>,
+    /// What a recorded driver reports to: files that it shares with the program.
+    shared: &'a [OwnedFd],
 }
 
-impl Starter {
+impl<'a> Starter<'a> {
     /// With this executable, in these namespaces.
-    pub fn new(options: &Options, namespaces: Namespaces) -> Result<Starter, Failure> {
+    pub fn new(options: &'a Options, namespaces: Namespaces) -> Result<Starter<'a>, Failure> {
         let executable = File::open("/proc/self/exe").attempt("/proc/self/exe")?;
+        let shared = match &options.replay {
+            Some(_) => &options.descriptors[..],
+            None => &[],
+        };
         Ok(Starter {
             namespaces,
             executable: executable.into(),
             arguments: arguments(options)?,
+            shared,
         })
     }
 
@@ -97,11 +106,12 @@ struct Execution<'a> {
     environment: Vec<CString>,
     input: BorrowedFd<'a>,
     supervision: BorrowedFd<'a>,
+    shared: &'a [OwnedFd],
 }
 
 impl<'a> Execution<'a> {
     fn new(
-        starter: &'a Starter,
+        starter: &'a Starter<'_>,
         executable: Option<BorrowedFd<'a>>,
         input: Input<'a>,
         supervision: &'a Socket,
@@ -129,6 +139,7 @@ impl<'a> Execution<'a> {
             environment: c_strings(&environment.collect::<Vec<_>>())?,
             input,
             supervision,
+            shared: starter.shared,
         })
     }
 
@@ -141,7 +152,7 @@ impl<'a> Execution<'a> {
         let line = match started.attempt("starting the server") {
             Ok(ForkResult::Child) => {
                 drop(reporter);
-                let failure = match self.execute() {
+                let failure = match self.execute(namespaces) {
                     Ok(never) => match never {},
                     Err(failure) => failure,
                 };
@@ -156,8 +167,13 @@ impl<'a> Execution<'a> {
         std::process::exit(0)
     }
 
-    fn execute(&self) -> Result<Infallible, Failure> {
+    fn execute(&self, namespaces: &Namespaces) -> Result<Infallible, Failure> {
+        namespaces.assume_identity()?;
+        // Changing the user takes this back.
         prctl::set_pdeathsig(Signal::SIGKILL).attempt("prctl")?;
+        self.shared.iter().try_for_each(descriptors::pass_on)?;
+        // The rights that it needs in order to give them up.
+        pass_on(&confinement::NEEDED).map_err(Failure::setup)?;
         dup2_stdin(self.input).attempt("the server's standard input")?;
         fcntl(self.supervision, FcntlArg::F_SETFD(FdFlag::empty())).attempt("fcntl")?;
         fexecve(self.executable, &self.arguments, &self.environment).attempt("executing the server")

@@ -25,9 +25,9 @@ const MAXIMUM_RESTARTS: usize = 5;
 const RESTART_PERIOD: Duration = Duration::from_secs(60);
 
 /// The launcher of a sandbox whose sentry runs.
-pub struct Launcher {
+pub struct Launcher<'a> {
     pub(super) sentry: Pid,
-    pub(super) starter: Starter,
+    pub(super) starter: Starter<'a>,
     pub(super) liaison: LauncherEnd,
     is_sentry_ending: bool,
     /// Those that were not waited for yet; the last one serves.
@@ -40,15 +40,15 @@ pub struct Launcher {
     about: About,
 }
 
-impl Launcher {
+impl<'a> Launcher<'a> {
     /// Starts the sandbox's first server.
     pub fn new(
         sentry: Pid,
-        starter: Starter,
+        starter: Starter<'a>,
         liaison: LauncherEnd,
         door: Option<Door>,
         about: About,
-    ) -> Result<Launcher, Failure> {
+    ) -> Result<Launcher<'a>, Failure> {
         let mut launcher = Launcher {
             sentry,
             starter,

@@ -26,7 +26,7 @@ const HANDOVER: Duration = Duration::from_secs(40);
 /// How long a server that was replaced may take to end.
 const DEPARTURE: Duration = Duration::from_secs(5);
 
-impl Launcher {
+impl Launcher<'_> {
     /// Replaces the server that serves by one of this executable. Fails with a sentence for the user; then the old one
     /// serves on.
     pub fn upgrade(&mut self, executable: BorrowedFd<'_>) -> Result<Upgrade, String> {

@@ -22,10 +22,12 @@ use ringfence_ipc::{
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Server};
-use crate::handles::HandleTable;
+use crate::handles::{self, HandleTable};
 use crate::handover::Enclosures;
 use crate::host::Host;
-use crate::reactor::Reactor;
+use crate::ledger::{Account, Books};
+use crate::reactor::{Reactor, Ring};
+use crate::request::Description;
 use crate::supervision::{
     COMMIT, GO, HAND_OVER, HANDED_OVER, PREPARED, REFUSED, RESTORED, STATE, receive, receive_until,
     send,
@@ -66,6 +68,7 @@ struct Saved {
     socket: u32,
     generations: Vec<u32>,
     entries: Vec<SavedEntry>,
+    books: serde_json::Value,
     host: serde_json::Value,
 }
 
@@ -139,7 +142,7 @@ impl Halted<'_> {
             Ok(SavedEntry {
                 slot,
                 event_granted: entry.event_granted,
-                file: entry.file.save(enclosures)?,
+                file: entry.description.file.save(enclosures)?,
             })
         });
         let entries = entries.collect::<Result<_, String>>()?;
@@ -154,6 +157,7 @@ impl Halted<'_> {
             socket,
             generations: generations.to_vec(),
             entries,
+            books: server.books.save()?,
             host: server.host.save(enclosures)?,
         })
     }
@@ -248,12 +252,13 @@ pub fn accept_succession(
     predecessor: OwnedFd,
     supervision: &Socket,
     abi: &'static Abi,
+    ring: Ring,
     restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>,
 ) -> Result<(Arc<Server>, Predecessor), String> {
     let predecessor = Socket::from(predecessor);
     send(supervision, PREPARED, "", None).map_err(|error| error.to_string())?;
     let restored = receive_state(&predecessor)
-        .and_then(|(saved, enclosures)| restore_server(saved, enclosures, abi, restore));
+        .and_then(|(saved, enclosures)| restore_server(saved, enclosures, abi, ring, restore));
     match restored {
         Ok(server) => {
             let told = send(&predecessor, RESTORED, "", None);
@@ -315,6 +320,7 @@ fn restore_server(
     saved: Saved,
     mut enclosures: Enclosures,
     abi: &'static Abi,
+    ring: Ring,
     restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>,
 ) -> Result<Arc<Server>, String> {
     let geometry = Geometry {
@@ -333,6 +339,7 @@ fn restore_server(
     );
     let channel = channel.ok_or("the state names positions that no ring can have")?;
     let host = restore(saved.host, &mut enclosures)?;
+    let books = Books::restore(saved.books)?;
     let mut slots = Vec::new();
     for SavedEntry {
         slot,
@@ -341,17 +348,19 @@ fn restore_server(
     } in saved.entries
     {
         let file = host.restore_file(file, &mut enclosures)?;
-        slots.push((
-            slot,
-            Entry {
-                file,
-                event_granted,
-            },
-        ));
+        let generation = saved.generations.get(slot).copied();
+        let handle = generation.map(|generation| handles::name(slot, generation));
+        let handle = handle.ok_or("the state names a handle that cannot have been given")?;
+        let account = Account::new(&books, handle);
+        let entry = Entry {
+            description: Description { file, account },
+            event_granted,
+        };
+        slots.push((slot, entry));
     }
     host.finish_restoring();
     let handles = HandleTable::restore(slots, saved.generations)?;
-    Server::with_handles(host, abi, channel, handles)
+    Server::with_handles(host, abi, books, channel, ring, handles)
 }
 
 #[cfg(test)]
