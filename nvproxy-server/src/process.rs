@@ -51,6 +51,7 @@ pub struct Options {
 /// Serves until the sentry is gone, and ends the process. Returns, with a sentence for the user, only if it could not
 /// start and the sentry was not told so.
 pub fn run(options: &Options, socket: OwnedFd) -> Result<Infallible, String> {
+    ringfence_faults::act_as(ringfence_faults::Role::Server);
     isolate_from_the_terminal()?;
     raise_descriptor_limit()?;
     let prepared = prepare(options);
