@@ -16,8 +16,8 @@
 //! | `delay:MS` | it waits so many milliseconds |
 //! | `block` | it waits for ever |
 //! | `descriptors:N` | it may have no descriptor numbered N or more from now on (`RLIMIT_NOFILE`) |
-//! | `memory:BYTES` | it gets no more than so many bytes of address space in addition to what it has (`RLIMIT_AS`) |
-//! | `errno:N`, `errno:each` | what is about to be done fails with this errno; at the Nth passage with errno N |
+//! | `exhaust-memory` | it gets no memory any more in pieces of 64 KiB or more (`RLIMIT_AS`, and taking what there is) |
+//! | `errno:N`, `errno:each` | what is about to be done fails with this errno; with errno 1 the first time that the rule holds, then with 2, and so on |
 //! | `value:N` | a number takes the place of another |
 //! | `garbage` | the answer is filled with [`GARBAGE`] |
 //! | `drop`, `duplicate`, `replay`, `reorder`, `torn`, `word:I:VALUE`, `skip:N` | wrongs of a ring's producer, see [`Act`] |

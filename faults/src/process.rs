@@ -1,7 +1,7 @@
 //! What a process does to itself because a rule says so.
 //!
 //! Dying and waiting make no system call that the process does not make anyway, so a seccomp filter need not allow more
-//! in a test build. The limits do: `prlimit64`, and reading `/proc/self/statm`.
+//! in a test build. The limits do: `prlimit64`.
 //!
 //! `unsafe` is here for the instruction that kills.
 
@@ -51,11 +51,17 @@ pub fn limit_descriptors(limit: u64) {
     set_limit(Resource::RLIMIT_NOFILE, limit);
 }
 
-/// Allows this process `bytes` more of address space than it has.
-pub fn limit_memory(bytes: u64) {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: Option<u64> = statm.split(' ').next().and_then(|pages| pages.parse().ok());
-    set_limit(Resource::RLIMIT_AS, pages.unwrap_or(0) * 4096 + bytes);
+/// Bytes.
+const PIECE: usize = 64 << 10;
+
+/// Takes all memory that this thread can get in pieces of [`PIECE`], for good. Smaller ones are still to be had.
+pub fn exhaust_memory() {
+    // The address space ends here. What is left is what the allocator has in reserve for this thread.
+    set_limit(Resource::RLIMIT_AS, 1 << 20);
+    let mut piece = Vec::<u8>::new();
+    while piece.try_reserve_exact(PIECE).is_ok() {
+        std::mem::forget(std::mem::take(&mut piece));
+    }
 }
 
 fn set_limit(resource: Resource, limit: u64) {

@@ -19,7 +19,7 @@ enum Action {
     Delay(Duration),
     Block,
     Descriptors(u64),
-    Memory(u64),
+    Exhaust,
     EachErrno,
     Tell(Act),
 }
@@ -53,18 +53,18 @@ pub fn pass(point: Point, task: i32) -> Option<Act> {
         }
         let passage = rule.passed.fetch_add(1, Ordering::Relaxed) + 1;
         if (rule.first..=rule.last).contains(&passage) {
-            due = due.or(Some((rule.action, passage)));
+            due = due.or(Some((rule.action, passage - rule.first + 1)));
         }
     }
-    let (action, passage) = due?;
+    let (action, nth) = due?;
     match action {
         Action::Kill => process::die(),
         Action::KillTask => process::kill_task(task),
         Action::Delay(time) => process::wait(Some(time)),
         Action::Block => process::wait(None),
         Action::Descriptors(limit) => process::limit_descriptors(limit),
-        Action::Memory(bytes) => process::limit_memory(bytes),
-        Action::EachErrno => return Some(Act::Errno(passage as i32)),
+        Action::Exhaust => process::exhaust_memory(),
+        Action::EachErrno => return Some(Act::Errno(nth as i32)),
         Action::Tell(act) => return Some(act),
     }
     None
@@ -117,7 +117,7 @@ fn parse_action(text: &str) -> Option<Action> {
         ["delay", time] => Action::Delay(Duration::from_millis(number(time)?)),
         ["block"] => Action::Block,
         ["descriptors", limit] => Action::Descriptors(number(limit)?),
-        ["memory", bytes] => Action::Memory(number(bytes)?),
+        ["exhaust-memory"] => Action::Exhaust,
         ["errno", "each"] => Action::EachErrno,
         ["errno", errno] => Action::Tell(Act::Errno(errno.parse().ok()?)),
         ["value", value] => Action::Tell(Act::Value(number(value)?)),

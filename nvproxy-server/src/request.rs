@@ -52,10 +52,14 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Makes room for exactly `length` bytes, whose content is whatever was there.
-    fn resize(&mut self, length: usize) {
+    /// Makes room for exactly `length` bytes, whose content is whatever was there. Fails with `ENOMEM`.
+    fn resize(&mut self, length: usize) -> Result<(), Errno> {
+        let words = length.div_ceil(8);
+        let missing = words.saturating_sub(self.words.len());
+        self.words.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
+        self.words.resize(words, 0);
         self.length = length;
-        self.words.resize(length.div_ceil(8), 0);
+        Ok(())
     }
 
     /// The bytes.
@@ -188,7 +192,7 @@ impl<F: Files> Context<'_, F> {
         let Some(request_length) = length.checked_sub(8 * count) else {
             return Err(Rejection::Malformed("a payload shorter than its handles"));
         };
-        buffer.resize(length);
+        buffer.resize(length)?;
         self.arena
             .read(submission.payload_offset, buffer.bytes_mut())
             .map_err(|_| Rejection::Malformed("a payload outside the arena"))?;
@@ -196,7 +200,7 @@ impl<F: Files> Context<'_, F> {
             .chunks_exact(8)
             .map(|bytes| bytes.try_into().map_or(0, u64::from_ne_bytes))
             .collect();
-        buffer.resize(request_length);
+        buffer.resize(request_length)?;
         Ok(handles)
     }
 

@@ -8,6 +8,7 @@
 //! ioctl. What has to be opened otherwise, the command descriptors and UVM, is left to [`Pool`]'s threads, and so is
 //! closing, which nobody waits for.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -18,7 +19,8 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::status::NV_OK;
 use ringfence_faults::{Point, at};
 use ringfence_ipc::{
-    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, ServerChannel, Socket, Spin, Submission,
+    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, ServerChannel, Socket, SocketError,
+    Spin, Submission,
 };
 
 use crate::faults;
@@ -65,6 +67,8 @@ pub struct Server {
     shared: Mutex<Shared>,
     workers: Pool,
     spin: Spin,
+    /// The sentry's wrongs that were reported.
+    reported: Mutex<HashSet<&'static str>>,
 }
 
 /// What the leader lets go of the loop for.
@@ -137,6 +141,7 @@ impl Server {
             }),
             workers,
             spin: Spin::automatic(),
+            reported: Mutex::default(),
         }))
     }
 
@@ -237,8 +242,10 @@ impl Server {
                 at(Point::Next);
             }
             any = true;
-            let carried = self.carried(&submission)?;
-            match self.dispatch(&submission, carried) {
+            let dispatched = self
+                .carried(&submission)?
+                .and_then(|carried| self.dispatch(&submission, carried));
+            match dispatched {
                 Ok(None) => {}
                 Ok(slow) => return Ok((true, slow)),
                 Err(rejection) => self.reject(submission.cookie, rejection),
@@ -248,16 +255,28 @@ impl Server {
     }
 
     /// Takes the descriptors that travel beside a submission. They pair up by order, so they are taken even for a
-    /// request that is then refused.
-    fn carried(&self, submission: &Submission) -> Result<Descriptors, String> {
+    /// request that is then refused. The outer error is a sentry that does not keep to the protocol.
+    fn carried(&self, submission: &Submission) -> Result<Result<Descriptors, Rejection>, String> {
         let count = submission.arguments[ARGUMENT_DESCRIPTORS];
         if count > MAXIMUM_DESCRIPTORS as u64 {
             return Err("a submission with more descriptors than any has".to_owned());
         }
-        (0..count)
-            .map(|_| self.socket.receive().map(|(_, descriptor)| descriptor))
-            .collect::<Result<Descriptors, _>>()
-            .map_err(|error| format!("the control socket: {error}"))
+        let mut carried = Descriptors::new();
+        let mut lost = false;
+        for _ in 0..count {
+            match self.socket.receive_announced() {
+                Ok((tag, descriptor)) if tag == submission.cookie => carried.push(descriptor),
+                Ok(_) => return Err("a descriptor belongs to another submission".to_owned()),
+                // This process has as many as it may have. The request fails, and no other.
+                Err(SocketError::DescriptorLost) => lost = true,
+                Err(error) => return Err(format!("the control socket: {error}")),
+            }
+        }
+        Ok(if lost {
+            Err(Errno::EMFILE.into())
+        } else {
+            Ok(carried)
+        })
     }
 
     fn dispatch(
@@ -282,15 +301,26 @@ impl Server {
         let errno = match rejection {
             Rejection::Errno(errno) => errno,
             Rejection::Refused(refusal) => {
-                tracing::warn!("refused after the sentry let it pass: {}", refusal.what);
+                if self.is_new("refused") {
+                    tracing::warn!("refused after the sentry let it pass: {}", refusal.what);
+                }
                 Errno::EPROTO
             }
             Rejection::Malformed(reason) => {
-                tracing::warn!("malformed message: {reason}");
+                if self.is_new(reason) {
+                    tracing::warn!("malformed message: {reason}");
+                }
                 Errno::EPROTO
             }
         };
         self.complete(completion(cookie, Err(errno)), None);
+    }
+
+    /// Whether this wrong of the sentry's happens for the first time. Each is reported once, so that a sentry that was
+    /// taken over cannot fill the log.
+    fn is_new(&self, wrong: &'static str) -> bool {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.insert(wrong)
     }
 
     fn open(self: &Arc<Self>, submission: &Submission) -> Result<Option<Slow>, Rejection> {
@@ -441,14 +471,18 @@ impl Server {
             match self.socket.send(done.cookie, descriptor.as_fd()) {
                 Ok(()) => done.flags |= u32::from(FLAG_DESCRIPTOR),
                 Err(error) => {
-                    tracing::warn!("a descriptor could not be passed: {error}");
+                    if self.is_new("a descriptor") {
+                        tracing::warn!("a descriptor could not be passed: {error}");
+                    }
                     done.result = encode_result(Err(Errno::EMFILE));
                 }
             }
         }
         // The ring has room for every request in flight: the sentry has no more of them than it has entries. A sentry
         // that breaks this loses completions of its own.
-        if let Err(error) = shared.completions.stage(&done) {
+        if let Err(error) = shared.completions.stage(&done)
+            && self.is_new("a completion")
+        {
             tracing::warn!("a completion is lost: {error}");
         }
     }

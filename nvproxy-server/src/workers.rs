@@ -29,6 +29,8 @@ struct State {
     jobs: VecDeque<Job>,
     idle: usize,
     threads: usize,
+    /// A thread could not be started.
+    is_short: bool,
 }
 
 impl Pool {
@@ -91,7 +93,11 @@ impl Shared {
             .spawn(move || shared.run())
         {
             Ok(_) => state.threads += 1,
-            Err(error) => tracing::warn!("no further {} thread: {error}", self.name),
+            // Reported once: the threads that there are go on, and are not to fill the log.
+            Err(error) if !std::mem::replace(&mut state.is_short, true) => {
+                tracing::warn!("no further {} thread: {error}", self.name);
+            }
+            Err(_) => {}
         }
     }
 

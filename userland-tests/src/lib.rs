@@ -174,14 +174,7 @@ fn build(name: &str, options: &[&str]) -> PathBuf {
         Some(profile) => profile,
     };
     let status = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "ringfence",
-            "--bin",
-            name,
-        ])
+        .args(["build", "--quiet", "--package", "ringfence", "--bin", name])
         .args(options)
         .args([
             "--manifest-path",

@@ -15,7 +15,7 @@ use nvproxy_server::protocol::{ARGUMENT_DESCRIPTORS, decode_result};
 use ringfence_faults::{Point, at, number};
 use ringfence_ipc::{
     Arena, ArenaAllocator, ArenaRange, ClientChannel, Completion, Consumer, DEFAULT_ARENA,
-    FLAG_DESCRIPTOR, Geometry, Producer, SlotClass, Socket, Spin, Submission, Wake,
+    FLAG_DESCRIPTOR, Geometry, Producer, SlotClass, Socket, SocketError, Spin, Submission, Wake,
 };
 use slab::Slab;
 
@@ -109,6 +109,7 @@ impl<T> Link<T> {
         } = channel;
         let allocator = ArenaAllocator::new(geometry().arena_bytes, &slots())
             .ok_or_else(|| Broken("the arena is too small for its slots".to_owned()))?;
+        let largest = allocator.largest() as usize;
         Ok(Link {
             submitter: Mutex::new(Submitter {
                 submissions,
@@ -118,7 +119,8 @@ impl<T> Link<T> {
             }),
             role: Mutex::new(Role {
                 completions,
-                payload: Vec::new(),
+                // As much as any answer needs, so that a shortage of memory cannot lose one.
+                payload: Vec::with_capacity(largest),
             }),
             room: Condvar::new(),
             outstanding: AtomicUsize::new(0),
@@ -251,18 +253,19 @@ impl<T> Link<T> {
         payload: &mut Vec<u8>,
         resumer: &impl Resume<T>,
     ) -> Result<(), Broken> {
-        let descriptor = if completion.flags & u32::from(FLAG_DESCRIPTOR) != 0 {
-            let (tag, descriptor) = self
-                .socket
-                .receive()
-                .map_err(|error| Broken(format!("the control socket: {error}")))?;
-            if tag != completion.cookie {
-                return Err(Broken("a descriptor belongs to another request".to_owned()));
+        let mut outcome = decode_result(completion.result);
+        let mut descriptor = None;
+        if completion.flags & u32::from(FLAG_DESCRIPTOR) != 0 {
+            match self.socket.receive_announced() {
+                Ok((tag, received)) if tag == completion.cookie => descriptor = Some(received),
+                Ok(_) => {
+                    return Err(Broken("a descriptor belongs to another request".to_owned()));
+                }
+                // This process has as many as it may have. The request fails, and no other.
+                Err(SocketError::DescriptorLost) => outcome = Err(Errno::EMFILE),
+                Err(error) => return Err(Broken(format!("the control socket: {error}"))),
             }
-            Some(descriptor)
-        } else {
-            None
-        };
+        }
         let mut submitter = lock(&self.submitter);
         let key = (completion.cookie & u64::from(u32::MAX)) as usize;
         let known = submitter
@@ -290,7 +293,7 @@ impl<T> Link<T> {
         drop(submitter);
         self.room.notify_all();
         let answer = Answer {
-            outcome: decode_result(completion.result),
+            outcome,
             values: completion.values,
             descriptor,
             payload,

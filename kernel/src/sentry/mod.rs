@@ -393,6 +393,10 @@ impl Sentry {
         let opened = answer
             .outcome
             .and_then(|_| answer.descriptor.ok_or(Errno::EIO));
+        if opened.is_err() && answer.values[0] != 0 {
+            // It was opened, and the descriptor did not get here.
+            self.abandon(answer.values[0]);
+        }
         // Once the task goes on it may end the sandbox.
         times.finished();
         self.stats
@@ -409,7 +413,8 @@ impl Sentry {
             // UVM's own description is not kept by the server, and has no handle.
             let is_kept = description.handle != 0;
             if is_kept {
-                self.register(&granted, &description)?;
+                self.register(&granted, &description)
+                    .inspect_err(|_| self.abandon(description.handle))?;
             }
             let number = self.listener.give(notification, granted, close_on_exec)?;
             if let (Some(number), true) = (number, is_kept) {

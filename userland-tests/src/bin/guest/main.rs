@@ -6,6 +6,7 @@
 mod concurrency;
 mod confinement;
 mod descriptors;
+mod faults;
 mod gpu;
 mod identifiers;
 mod limits;
@@ -39,6 +40,14 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("raced-open", confinement::raced_open),
     ("visible", confinement::visible),
     ("bad-descriptors", descriptors::bad),
+    ("batch", faults::batch),
+    ("beside-a-slow-one", faults::beside_a_slow_one),
+    ("doomed", faults::doomed),
+    ("hoard", faults::hoard),
+    ("large", faults::large),
+    ("many", faults::many),
+    ("requests", faults::requests),
+    ("surroundings", faults::surroundings),
     ("identifiers", identifiers::ask),
     ("memory-limit", limits::memory),
     ("pin-private", pins::private),
