@@ -14,6 +14,7 @@ use ringfence::driver::{Choice, Demand, Driver, Selection};
 use ringfence::failure::{Failure, SETUP};
 use ringfence::record::Output;
 use ringfence::replay;
+use ringfence::sentry::server::OnServerExit;
 use ringfence::{drivers, launch};
 
 /// Run GPU programs that you do not trust.
@@ -128,6 +129,9 @@ struct Run {
     /// When the program ends, print to stderr what it asked of the driver and how long that took
     #[arg(long)]
     stats: bool,
+    /// What becomes of the sandbox if its server ends before it
+    #[arg(long, value_enum, default_value = "fail")]
+    on_server_exit: OnServerExit,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -278,6 +282,7 @@ fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
         command: arguments.command,
         log: arguments.log,
         stats: arguments.stats,
+        on_server_exit: arguments.on_server_exit,
         record,
         replay: None,
     })
@@ -307,6 +312,7 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         gpus: Selection::All,
         log: None,
         stats: true,
+        on_server_exit: OnServerExit::default(),
         command: vec!["/proc/self/exe".into(), "demo-guest".into()],
     };
     run(demonstration, None)

@@ -77,6 +77,22 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, descriptor: RawFd) -> Result<OwnedFd, 
     Errno::result(result).map(owned)
 }
 
+/// Sends `SIGKILL` to the process behind `pidfd` (pidfd_send_signal(2)).
+pub fn pidfd_kill(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let information = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: without information about the signal the kernel makes its own, as kill(2) does.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            information,
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 /// Adds `MOUNT_ATTR_NODEV` to the mount at `path`, leaving its other attributes alone (mount_setattr(2)).
 pub fn forbid_devices(path: &CStr) -> Result<(), Errno> {
     // SAFETY: an all-zero mount_attr is a valid one.

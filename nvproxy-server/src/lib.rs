@@ -7,6 +7,7 @@
 pub mod driver;
 mod faults;
 pub mod handles;
+pub mod handover;
 pub mod host;
 pub mod process;
 pub mod protocol;

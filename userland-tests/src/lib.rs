@@ -4,6 +4,7 @@
 //! package, `guest`, in it. A guest checks what only it can see and prints the rest, so that a test compares exit
 //! status, stdout and stderr with what they have to be.
 
+pub mod conversation;
 pub mod processes;
 
 use std::ffi::OsStr;

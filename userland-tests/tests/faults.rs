@@ -79,14 +79,22 @@ fn all(last: usize) -> Ended {
     all_but(last, &[], "")
 }
 
-/// The sandbox ends with its server, after the program printed `stdout` and Ringfence `stderr`.
-fn server_gone(stdout: &str, stderr: &str) -> Ended {
+/// The server dies, and the sandbox with it, after the program printed `stdout`.
+fn sandbox_ends(stdout: &str) -> Ended {
     Ended {
         status: 125,
         stdout: stdout.to_owned(),
-        stderr: format!(
-            "{stderr}ringfence: the server ended unexpectedly, and the sandbox with it\n"
-        ),
+        stderr: "ringfence: the server ended unexpectedly, and the sandbox with it\n".to_owned(),
+    }
+}
+
+/// `requests` to its end; from request `first` on all fail, since the server is gone, after `stderr`.
+fn requests_fail(first: usize, last: usize, stderr: &str) -> Ended {
+    let failing: Vec<(usize, &str)> = (first..=last).map(|request| (request, "EIO")).collect();
+    Ended {
+        status: 0,
+        stdout: up_to(last, &failing) + "open: EIO\n",
+        stderr: format!("{stderr}{SERVER_LOST}"),
     }
 }
 
@@ -99,24 +107,39 @@ fn sentry_gone(stdout: &str) -> Ended {
     }
 }
 
+/// The server is gone before anything was pinned.
+fn no_pin() -> Ended {
+    Ended {
+        status: 1,
+        stdout: "pinned: EIO\nagain: EIO\nfreed: EIO\n".into(),
+        stderr: format!("{SERVER_LOST}guest: pin-private: EIO: I/O error\n"),
+    }
+}
+
 /// What the guest prints whose child was killed.
 fn child_killed() -> Ended {
     Ended::printing("child: SIGKILL\nall is free\npinned\n")
 }
 
-/// A failed answer or message breaks the channel, and the server is ended for it.
-fn broken(stdout: &str, reason: &str) -> Ended {
-    server_gone(stdout, &format!("ERROR the server: {reason}\n"))
+/// A wrong answer breaks the channel after request `last`, and the server is ended for it.
+fn broken(last: usize, reason: &str) -> Ended {
+    requests_fail(last + 1, 5, &format!("ERROR the server: {reason}\n"))
 }
 
-/// The server ends because the sentry does not keep to the protocol.
-fn unserved(stdout: &str, reason: &str) -> Ended {
-    server_gone(
-        stdout,
+/// The server ends after request `last` because the sentry does not keep to the protocol.
+fn unserved(last: usize, reason: &str) -> Ended {
+    requests_fail(
+        last + 1,
+        5,
         &format!("ERROR the server cannot go on: {reason}\n"),
     )
 }
 
+/// What is said where the server is lost and the sandbox goes on.
+const SERVER_LOST: &str =
+    " WARN the server ended unexpectedly: every request to the driver fails with EIO from now on\n";
+/// The sandbox is to end with its server. The default is that it goes on.
+const END: [&str; 2] = ["--on-server-exit", "kill"];
 const CORRUPT: &str =
     "the ring is corrupt: the peer announced an index that it cannot have reached";
 const NO_RULES: &str = "";
@@ -126,24 +149,45 @@ const LARGE_FAILS: &str = "before: ok\nlarge: ENOMEM\nafter: ok\n";
 const HOARDED: &str =
     "more than 8: true, then EMFILE\nagain: EMFILE\nthe last: ok\nafter closing: ok\n";
 
-// The server dies.
+// The server dies, and the sandbox with it.
 matrix! {
     nothing_goes_wrong: NO_RULES, [], ["requests", "5"] => all(5);
-    the_server_dies_before_a_request: "server.take@4=kill", [], ["requests", "5"] => server_gone(&up_to(1, &[]), "");
-    the_server_dies_when_it_has_copied_a_request: "server.prepared@3=kill", [], ["requests", "5"]
-        => server_gone(&up_to(1, &[]), "");
-    the_server_dies_on_its_way_into_the_driver: "server.call@3=kill", [], ["requests", "5"]
-        => server_gone(&up_to(1, &[]), "");
-    the_server_dies_on_its_way_out_of_the_driver: "server.called@3=kill", [], ["requests", "5"]
-        => server_gone(&up_to(1, &[]), "");
-    the_server_dies_before_it_answers: "server.publish@4=kill", [], ["requests", "5"]
-        => server_gone(&up_to(1, &[]), "");
-    the_server_dies_between_the_entries_of_a_batch: "server.call@8=delay:300 server.next@2=kill", [], ["batch"]
-        => server_gone("", "");
-    the_server_dies_when_it_opens: "server.open@2=kill", [], ["requests", "5"] => server_gone(&up_to(5, &[]), "");
-    the_server_dies_when_it_closes: "server.work@1=kill", [], ["close"] => server_gone("", "");
-    the_server_dies_when_a_pin_begins: "server.prepared@8=kill", [], ["pin-private"] => server_gone("", "");
-    the_server_dies_when_a_pin_was_issued: "server.prepared@9=kill", [], ["pin-private"] => server_gone("", "");
+    the_server_dies_before_a_request: "server.take@4=kill", END, ["requests", "5"] => sandbox_ends(&up_to(1, &[]));
+    the_server_dies_when_it_has_copied_a_request: "server.prepared@3=kill", END, ["requests", "5"]
+        => sandbox_ends(&up_to(1, &[]));
+    the_server_dies_on_its_way_into_the_driver: "server.call@3=kill", END, ["requests", "5"]
+        => sandbox_ends(&up_to(1, &[]));
+    the_server_dies_on_its_way_out_of_the_driver: "server.called@3=kill", END, ["requests", "5"]
+        => sandbox_ends(&up_to(1, &[]));
+    the_server_dies_before_it_answers: "server.publish@4=kill", END, ["requests", "5"] => sandbox_ends(&up_to(1, &[]));
+    the_server_dies_between_the_entries_of_a_batch: "server.call@8=delay:300 server.next@2=kill", END, ["batch"]
+        => sandbox_ends("");
+    the_server_dies_when_it_opens: "server.open@2=kill", END, ["requests", "5"] => sandbox_ends(&up_to(5, &[]));
+    the_server_dies_when_it_closes: "server.work@1=kill", END, ["close"] => sandbox_ends("");
+    the_server_dies_when_a_pin_begins: "server.prepared@8=kill", END, ["pin-private"] => sandbox_ends("");
+    the_server_dies_when_a_pin_was_issued: "server.prepared@9=kill", END, ["pin-private"] => sandbox_ends("");
+}
+
+// The server dies, and requests fail.
+matrix! {
+    without_the_server_from_before_a_request: "server.take@4=kill", [], ["requests", "5"] => requests_fail(2, 5, "");
+    without_the_server_from_a_copied_request: "server.prepared@3=kill", [], ["requests", "5"]
+        => requests_fail(2, 5, "");
+    without_the_server_from_the_way_into_the_driver: "server.call@3=kill", [], ["requests", "5"]
+        => requests_fail(2, 5, "");
+    without_the_server_from_the_way_out_of_the_driver: "server.called@3=kill", [], ["requests", "5"]
+        => requests_fail(2, 5, "");
+    without_the_server_from_before_an_answer: "server.publish@4=kill", [], ["requests", "5"]
+        => requests_fail(2, 5, "");
+    without_the_server_from_the_middle_of_a_batch: "server.call@8=delay:300 server.next@2=kill", [], ["batch"]
+        => Ended {
+            status: 0,
+            stdout: "child 1: status 105\nchild 2: status 105\nchild 3: SIGKILL\nchild 4: status 105\nthen: EIO\n".into(),
+            stderr: SERVER_LOST.into(),
+        };
+    without_the_server_from_an_open: "server.open@2=kill", [], ["requests", "5"] => requests_fail(6, 5, "");
+    without_the_server_from_the_beginning_of_a_pin: "server.prepared@8=kill", [], ["pin-private"] => no_pin();
+    without_the_server_from_an_issued_pin: "server.prepared@9=kill", [], ["pin-private"] => no_pin();
 }
 
 // The sentry dies, and everything with it.
@@ -188,9 +232,9 @@ matrix! {
 // What the sentry writes into its ring is wrong.
 matrix! {
     a_submission_comes_twice: "sentry.stage@4=duplicate", [], ["requests", "5"]
-        => broken(&up_to(2, &[]), "an answer to a request that was not made");
+        => broken(2, "an answer to a request that was not made");
     a_submission_is_replayed: "sentry.stage@4=replay", [], ["requests", "5"]
-        => broken(&up_to(1, &[]), "an answer to a request that was not made");
+        => broken(1, "an answer to a request that was not made");
     submissions_change_places: "sentry.stage@40=reorder", [], ["threads"] => Ended::printing("32 threads\n");
     a_submission_is_torn: "sentry.stage@4=torn", [], ["walk"] => Ended {
         status: 1,
@@ -206,34 +250,34 @@ matrix! {
     a_submission_names_a_handle_of_nobodys: "sentry.stage@4=word:1:0x700000007", [], ["requests", "5"]
         => all_but(5, &[(2, "EBADF")], "");
     a_submission_is_garbage: "sentry.stage@4=garbage", [], ["requests", "5"]
-        => unserved(&up_to(1, &[]), "a submission with more descriptors than any has");
+        => unserved(1, "a submission with more descriptors than any has");
     a_descriptor_was_promised_to_the_server: "sentry.stage@4=word:6:1", [], ["requests", "5"]
-        => unserved(&up_to(1, &[]), "the control socket: the channel's socket is not ready");
+        => unserved(1, "the control socket: the channel's socket is not ready");
     submissions_are_announced_that_cannot_be: "sentry.stage@4=skip:1000", [], ["requests", "5"]
-        => unserved(&up_to(1, &[]), &format!("submission ring: {CORRUPT}"));
+        => unserved(1, &format!("submission ring: {CORRUPT}"));
 }
 
 // What the server writes into its ring is wrong.
 matrix! {
     a_completion_comes_twice: "server.stage@4=duplicate", [], ["requests", "5"]
-        => broken(&up_to(2, &[]), "an answer to a request that was not made");
+        => broken(2, "an answer to a request that was not made");
     a_completion_is_replayed: "server.stage@4=replay", [], ["requests", "5"]
-        => broken(&up_to(1, &[]), "an answer to a request that was not made");
+        => broken(1, "an answer to a request that was not made");
     a_completion_is_torn: "server.stage@1=torn", [], ["requests", "5"] => Ended {
         status: 1,
         stdout: "open: ok\nclient: ENOTTY\n".into(),
         stderr: "guest: requests: ENOTTY: Not a typewriter\n".into(),
     };
     a_completion_is_garbage: "server.stage@4=garbage", [], ["requests", "5"]
-        => broken(&up_to(1, &[]), "the control socket: the channel's socket is not ready");
+        => broken(1, "the control socket: the channel's socket is not ready");
     a_completion_is_too_long: "server.stage@4=word:2:0xffffffff00000000", [], ["requests", "5"] => all(5);
     a_completion_is_too_short: "server.stage@4=word:2:0", [], ["requests", "5"] => all_but(5, &[(2, "EIO")], "");
     a_completion_has_no_systems_result: "server.stage@4=word:1:0x8000000000000000", [], ["requests", "5"]
         => all_but(5, &[(2, "EIO")], "");
     a_descriptor_was_promised_to_the_sentry: "server.stage@4=word:2:1", [], ["requests", "5"]
-        => broken(&up_to(1, &[]), "the control socket: the channel's socket is not ready");
+        => broken(1, "the control socket: the channel's socket is not ready");
     completions_are_announced_that_cannot_be: "server.stage@4=skip:1000", [], ["requests", "5"]
-        => broken(&up_to(1, &[]), &format!("the completion ring: {CORRUPT}"));
+        => broken(1, &format!("the completion ring: {CORRUPT}"));
 }
 
 // The driver does as it likes.

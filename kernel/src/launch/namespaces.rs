@@ -1,11 +1,11 @@
 //! Namespaces: a view of the system that a sandbox can change without changing the system.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns};
 use nix::unistd::{ForkResult, Pid, getegid, geteuid};
 
 use crate::failure::{Attempt, Failure, SETUP};
@@ -15,7 +15,7 @@ const NONE: Option<&str> = None;
 /// Forks the calling process, which must have one thread. The child lives in a user namespace of its own, with the same
 /// user and group ids as outside (all of them if the caller may map them, else its own), and in the further namespaces
 /// of `also`; it has all rights in them, and none outside.
-pub fn fork_into_user_namespace(also: CloneFlags) -> Result<ForkResult, Failure> {
+pub fn fork_into_user_namespace(also: CloneFlags) -> Result<Forked, Failure> {
     let maps = IdMaps::of_the_caller()?;
     let (mut mapped, mut map) = std::io::pipe().attempt("pipe")?;
     match fork_with(CloneFlags::CLONE_NEWUSER | also).map_err(with_remedy)? {
@@ -25,14 +25,48 @@ pub fn fork_into_user_namespace(also: CloneFlags) -> Result<ForkResult, Failure>
                 // The parent failed, and says so.
                 std::process::exit(i32::from(SETUP));
             }
-            Ok(ForkResult::Child)
+            Ok(Forked::Child)
         }
         ForkResult::Parent { child } => {
             drop(mapped);
             maps.write(child)?;
+            // Now, because a child that has made itself untraceable keeps them to itself.
+            let namespaces = Namespaces::of(child)?;
             map.write_all(&[0]).attempt("pipe")?;
-            Ok(ForkResult::Parent { child })
+            Ok(Forked::Parent { child, namespaces })
         }
+    }
+}
+
+/// On which side of [`fork_into_user_namespace`] a process is.
+pub enum Forked {
+    Child,
+    Parent { child: Pid, namespaces: Namespaces },
+}
+
+/// The user and the process namespace of a child, for further processes to be started there.
+pub struct Namespaces {
+    user: File,
+    processes: File,
+}
+
+impl Namespaces {
+    fn of(child: Pid) -> Result<Namespaces, Failure> {
+        let open = |name: &str| {
+            let path = format!("/proc/{child}/ns/{name}");
+            File::open(&path).attempt(path)
+        };
+        Ok(Namespaces {
+            user: open("user")?,
+            processes: open("pid")?,
+        })
+    }
+
+    /// Moves the calling process, which must have one thread, into the user namespace, and the children that it starts
+    /// from now on into both. It has all rights in them, and none outside.
+    pub fn enter(&self) -> Result<(), Errno> {
+        setns(&self.user, CloneFlags::CLONE_NEWUSER)?;
+        setns(&self.processes, CloneFlags::CLONE_NEWPID)
     }
 }
 

@@ -27,6 +27,7 @@ use self::outcome::Outcome;
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
 use crate::launch;
+use crate::sentry::server::OnServerExit;
 
 /// `replay --driver`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -93,6 +94,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         command: guest_command(options, &progress_path, &report_path),
         log: options.log.clone(),
         stats: false,
+        on_server_exit: OnServerExit::Kill,
         record: None,
         replay: (kind == Kind::Recorded).then(|| Replay {
             recording: answers.clone(),

@@ -11,7 +11,7 @@
 //! | [`marshalling`] | a request, copied out of task memory and back |
 //! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
 //! | [`tracee`] | threads held still for a pin |
-//! | [`link`] | the channel to the server |
+//! | [`server`], [`link`] | the server that serves now, and the channel to it |
 //! | [`releases`] | what tasks have let go of |
 //! | [`stats`] | what was done and how long it took |
 //! | [`recorder`] | what was asked and answered, for `ringfence record` |
@@ -30,6 +30,7 @@ pub mod pins;
 pub mod recorder;
 pub mod releases;
 pub mod requests;
+pub mod server;
 pub mod stats;
 pub mod tracee;
 
@@ -50,18 +51,20 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_server::process;
 use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING};
-use ringfence_ipc::{Socket, Submission, handshake};
+use ringfence_ipc::{Socket, Submission};
 
-use self::descriptions::{Description, Descriptions};
-use self::link::{Answer, Broken, Link, Resume};
+use self::descriptions::{Description, Descriptions, Handle};
+use self::link::{Answer, Broken, Resume};
 use self::opens::DeviceOpen;
 use self::pins::Expected;
 use self::recorder::{Begun, Recorder};
 use self::releases::Releases;
 use self::requests::Issued;
+use self::server::{OnServerExit, Server, ServerLink};
 use self::stats::{Stats, Times};
 use crate::driver::Driver;
-use crate::failure::{Attempt, Failure, SETUP};
+use crate::failure::{Attempt, Failure};
+use crate::launch::liaison::{News, SentryEnd};
 use crate::record::Output;
 use crate::seccomp::listener::{Listener, Notification};
 use crate::signals;
@@ -72,13 +75,12 @@ const MAXIMUM_RECEIVERS: usize = 64;
 /// The sentry's ends of what it shares with the processes below it.
 pub struct Sandbox {
     pub init: Pid,
-    pub server: Pid,
     /// Brings the listener, once the program's process has installed its filter.
     pub listener: Socket,
     /// Brings a failure's line, or ends when the program was executed.
     pub report: PipeReader,
-    /// The sentry's end of the control socket.
-    pub control: Socket,
+    /// Tells of servers.
+    pub liaison: SentryEnd,
 }
 
 /// The sentry of one sandbox.
@@ -86,14 +88,14 @@ pub struct Sentry {
     abi: &'static Abi,
     driver: Driver,
     listener: Listener,
-    link: Link<Continuation>,
+    server: Server,
+    on_server_exit: OnServerExit,
     descriptions: Descriptions,
     releases: Releases,
     expected_pins: Mutex<Vec<Expected>>,
     /// Held by the thread that carries out a pin.
     pin_turn: Mutex<()>,
-    /// Processes of the sentry's namespace that are no tasks.
-    spared: Vec<Pid>,
+    init: Pid,
     stats: Stats,
     recorder: Option<Recorder>,
     /// Held by the thread that receives.
@@ -165,6 +167,7 @@ pub struct Options<'a> {
     /// The program and its arguments, for the recording.
     pub command: &'a [OsString],
     pub stats: bool,
+    pub on_server_exit: OnServerExit,
     /// Where to write a recording.
     pub record: Option<&'a Output>,
 }
@@ -174,16 +177,15 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     let driver = options.driver;
     let Sandbox {
         init,
-        server,
         listener,
         report,
-        control,
+        liaison,
     } = sandbox;
-    let channel = handshake::offer(control, link::geometry())
-        .map_err(|error| Failure::setup(error.to_string()))?;
+    let Ok(News::Started { process, control }) = liaison.wait() else {
+        return Err(Failure::setup("the launcher started no server"));
+    };
+    let server = Server::new(process, control)?;
     tracing::debug!("the server is ready");
-    let broken = |Broken(reason)| Failure::setup(reason);
-    let link = Link::new(channel).map_err(broken)?;
     let Ok((_, descriptor)) = listener.receive() else {
         return Err(Failure::reported(report)
             .unwrap_or_else(|| Failure::setup("the program's process ended early")));
@@ -193,12 +195,13 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         abi,
         driver: driver.clone(),
         listener: Listener::new(descriptor),
-        link,
+        server,
+        on_server_exit: options.on_server_exit,
         descriptions: Descriptions::new(uvm_number(driver)),
         releases: Releases::new().attempt("inotify")?,
         expected_pins: Mutex::default(),
         pin_turn: Mutex::default(),
-        spared: vec![Pid::this(), server, init],
+        init,
         stats: Stats::new(options.stats),
         recorder: options.record.map(|_| Recorder::new(abi)),
         turn: Mutex::default(),
@@ -212,7 +215,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         .spawn(move || releaser.release_for_ever())
         .attempt("a thread")?;
     tracing::debug!("the program's filter is in place");
-    let status = sentry.supervise(init, server, report);
+    let status = sentry.supervise(report, &liaison);
     tracing::debug!("the program has ended");
     if let Some(table) = sentry.stats.table() {
         eprint!("{table}");
@@ -247,14 +250,12 @@ fn uvm_number(driver: &Driver) -> Option<u64> {
 
 impl Sentry {
     /// The main thread: waits for the program, the server, signals, and a failure to execute the program.
-    fn supervise(&self, init: Pid, server: Pid, report: PipeReader) -> Result<u8, Failure> {
+    fn supervise(&self, report: PipeReader, liaison: &SentryEnd) -> Result<u8, Failure> {
         let signals = signals::descriptor()?;
         let mut report = Some(report);
         loop {
-            let ended = |process| {
-                waitpid(process, Some(WaitPidFlag::WNOHANG)).attempt("waiting for a process")
-            };
-            match ended(init)? {
+            let init = waitpid(self.init, Some(WaitPidFlag::WNOHANG));
+            match init.attempt("waiting for init")? {
                 WaitStatus::Exited(_, status) => {
                     return match report.take().and_then(Failure::reported) {
                         Some(failure) => Err(failure),
@@ -269,37 +270,43 @@ impl Sentry {
                 }
                 _ => {}
             }
-            if !matches!(ended(server)?, WaitStatus::StillAlive) {
-                // Everything that a task could still ask of the driver would wait for ever.
-                let _ = kill(init, Signal::SIGKILL);
-                return Err(Failure {
-                    status: SETUP,
-                    message: "the server ended unexpectedly, and the sandbox with it".into(),
-                });
-            }
-            self.wait_for_news(&signals, init, &mut report)?;
+            self.look_after_the_server(liaison).inspect_err(|_| {
+                let _ = kill(self.init, Signal::SIGKILL);
+            })?;
+            self.wait_for_news(&signals, &mut report, liaison)?;
         }
     }
 
     fn wait_for_news(
         &self,
         signals: &signals::Descriptor,
-        init: Pid,
         report: &mut Option<PipeReader>,
+        liaison: &SentryEnd,
     ) -> Result<(), Failure> {
-        let mut polled = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        if let Some(report) = report.as_ref() {
-            polled.push(PollFd::new(report.as_fd(), PollFlags::POLLIN));
-        }
+        let server = self.server.process();
+        let mut polled = vec![
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(liaison.as_fd(), PollFlags::POLLIN),
+        ];
+        let others = [
+            report.as_ref().map(AsFd::as_fd),
+            server.as_ref().map(|process| process.as_fd()),
+        ];
+        polled.extend(
+            others
+                .into_iter()
+                .flatten()
+                .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)),
+        );
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).attempt("poll"),
         }
         let ready = |index: usize| polled.get(index).and_then(PollFd::any).unwrap_or(false);
-        let (signalled, reported) = (ready(0), ready(1));
+        let (signalled, reported) = (ready(0), report.is_some() && ready(2));
         drop(polled);
         if signalled {
-            signals.forward(init)?;
+            signals.forward(self.init)?;
         }
         if reported && let Some(failure) = report.take().and_then(Failure::reported) {
             return Err(failure);
@@ -368,13 +375,11 @@ impl Sentry {
         let recorder = self.recorder.as_ref();
         let begun = recorder.map(|recorder| recorder.open(notification.task, open));
         times.submitted();
-        if let Err(errno) = self.link.submit(
-            self,
-            submission,
-            &[],
-            &[],
-            Continuation::Open(notification, open, times, begun),
-        ) {
+        let submitted = self.server.link().and_then(|link| {
+            let continuation = Continuation::Open(notification, open, times, begun);
+            link.submit(self, submission, &[], &[], continuation)
+        });
+        if let Err(errno) = submitted {
             self.listener.answer(&notification, Err(errno));
         }
     }
@@ -393,25 +398,29 @@ impl Sentry {
         let opened = answer
             .outcome
             .and_then(|_| answer.descriptor.ok_or(Errno::EIO));
-        if opened.is_err() && answer.values[0] != 0 {
+        let handle = Handle {
+            server: answer.server,
+            number: answer.values[0],
+        };
+        if opened.is_err() && handle.number != 0 {
             // It was opened, and the descriptor did not get here.
-            self.abandon(answer.values[0]);
+            self.abandon(handle);
         }
         // Once the task goes on it may end the sandbox.
         times.finished();
         self.stats
             .record("open", opens::name(open.node), times, opened.is_err());
         if let (Some(recorder), Some(begun)) = (&self.recorder, begun) {
-            let opened = opened.as_ref().map(|granted| (answer.values[0], granted));
+            let opened = opened.as_ref().map(|granted| (handle, granted));
             recorder.opened(begun, opened.map_err(|errno| *errno));
         }
         let given = opened.and_then(|granted| {
             let description = Arc::new(Description {
-                handle: answer.values[0],
+                handle,
                 node: open.node,
             });
             // UVM's own description is not kept by the server, and has no handle.
-            let is_kept = description.handle != 0;
+            let is_kept = handle.number != 0;
             if is_kept {
                 self.register(&granted, &description)
                     .inspect_err(|_| self.abandon(description.handle))?;
@@ -431,23 +440,27 @@ impl Sentry {
     }
 
     /// Asks the server and waits for the answer.
-    fn call(&self, submission: Submission, payload: &[u8]) -> Result<Reply, Errno> {
+    fn call(
+        &self,
+        link: &ServerLink,
+        submission: Submission,
+        payload: &[u8],
+    ) -> Result<Reply, Errno> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.link
-            .submit(self, submission, payload, &[], Continuation::Call(sender))?;
+        link.submit(self, submission, payload, &[], Continuation::Call(sender))?;
         self.consume(|| ());
         receiver.recv().map_err(|_| Errno::EIO)
     }
 
-    /// Resumes what the server answered. A channel that broke cannot be mended: the server is done for, and with it,
-    /// by [`Sentry::supervise`], the sandbox. Calls `slow` if an answer takes longer than most do.
+    /// Resumes what the server answered. A channel that broke cannot be mended: the server is done for. Calls `slow` if
+    /// an answer takes longer than most do.
     fn consume(&self, slow: impl FnMut()) {
-        if let Err(Broken(reason)) = self.link.consume(self, slow) {
+        let Ok(link) = self.server.link() else {
+            return;
+        };
+        if let Err(Broken(reason)) = link.consume(self, slow) {
             tracing::error!("the server: {reason}");
-            let server = self.spared.get(1).copied();
-            if let Some(server) = server {
-                let _ = kill(server, Signal::SIGKILL);
-            }
+            self.server.condemn(&link);
         }
     }
 }

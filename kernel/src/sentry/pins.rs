@@ -29,6 +29,7 @@ use super::marshalling::{
 };
 use super::memory::{self, Write};
 use super::recorder::Begun;
+use super::server::ServerLink;
 use super::stats::{Times, heading};
 use super::tracee::{Caller, Held, Reaper, Stopped};
 use super::{Reply, Sentry};
@@ -57,8 +58,13 @@ impl Expected {
 }
 
 /// Carries out a request that pins.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are what a request consists of"
+)]
 pub fn run(
     sentry: &Sentry,
+    link: &ServerLink,
     notification: &Notification,
     target: Target,
     marshalled: Marshalled,
@@ -72,13 +78,16 @@ pub fn run(
     times.submitted();
     let pin = Pin {
         sentry,
+        link,
         notification,
         description,
         marshalled,
         begun,
         times,
     };
-    match pin.carry_out(payload) {
+    let outcome = pin.carry_out(payload);
+    let server = pin.description.handle;
+    match outcome {
         Ok(()) => {}
         Err(Failed::BeforeAnswer(errno)) => {
             sentry.record_answer(begun, Err(errno), &[]);
@@ -86,6 +95,8 @@ pub fn run(
         }
         // Killed.
         Err(Failed::AfterAnswer(Errno::ESRCH)) => {}
+        // That the server was lost was told.
+        Err(Failed::AfterAnswer(_)) if sentry.server.link_of(server).is_err() => {}
         Err(Failed::AfterAnswer(errno)) => {
             tracing::warn!("pinning for task {}: {errno}", notification.task)
         }
@@ -100,6 +111,7 @@ enum Failed {
 
 struct Pin<'a> {
     sentry: &'a Sentry,
+    link: &'a ServerLink,
     notification: &'a Notification,
     description: Arc<Description>,
     marshalled: Marshalled,
@@ -124,7 +136,7 @@ impl Pin<'_> {
             .unwrap_or_else(PoisonError::into_inner);
         let listener = &self.sentry.listener;
         let reaper = Reaper::default();
-        let held = Held::all_but(task, &self.sentry.spared, listener, &reaper)
+        let held = Held::all_but(task, self.sentry.init, listener, &reaper)
             .map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinHeld, task.as_raw());
         let caller = Caller::seize(task, &reaper).map_err(Failed::BeforeAnswer)?;
@@ -254,7 +266,7 @@ impl Pin<'_> {
         if let Some(issued) = issued {
             submission.arguments[ARGUMENT_RESULT] = encode_result(issued) as u64;
         }
-        let reply = self.sentry.call(submission, payload);
+        let reply = self.sentry.call(self.link, submission, payload);
         payload.truncate(length);
         reply
     }

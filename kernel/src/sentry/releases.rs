@@ -26,7 +26,7 @@ use nix::unistd::Pid;
 use nvproxy_server::protocol::Kind;
 use ringfence_ipc::Submission;
 
-use super::descriptions::{Description, Inode, Registered};
+use super::descriptions::{Description, Handle, Inode, Registered};
 use super::{Continuation, Sentry, tracee};
 
 /// How soon after an open the witnesses are asked.
@@ -46,7 +46,7 @@ pub struct Releases {
     /// Whether the witnesses are about to be asked anyway.
     due_soon: AtomicBool,
     /// Handles of descriptions that no task got.
-    abandoned: Mutex<Vec<u64>>,
+    abandoned: Mutex<Vec<Handle>>,
 }
 
 impl Releases {
@@ -90,7 +90,7 @@ impl Releases {
         closed
     }
 
-    fn take_abandoned(&self) -> Vec<u64> {
+    fn take_abandoned(&self) -> Vec<Handle> {
         let mut abandoned = self
             .abandoned
             .lock()
@@ -158,7 +158,7 @@ impl Sentry {
 
     /// The server made a description that no task will get. It is told so by the thread that waits for releases: the
     /// one that resumes answers must not wait for room in the ring, which it is the one to make.
-    pub fn abandon(&self, handle: u64) {
+    pub fn abandon(&self, handle: Handle) {
         let abandoned = &self.releases.abandoned;
         abandoned
             .lock()
@@ -202,7 +202,7 @@ impl Sentry {
         }
         let is_thread_of =
             |process: &Pid| Path::new(&format!("/proc/{process}/task/{task}")).exists();
-        match tracee::processes(&self.spared) {
+        match tracee::tasks(self.init) {
             Ok(processes) if processes.iter().all(is_thread_of) => {}
             _ => return,
         }
@@ -211,18 +211,21 @@ impl Sentry {
         }
     }
 
-    fn release(&self, handle: u64) {
+    fn release(&self, handle: Handle) {
         if let Some(recorder) = &self.recorder {
             recorder.closed(handle);
         }
+        // A server that was lost has closed all that it had.
+        let Ok(link) = self.server.link_of(handle) else {
+            return;
+        };
         let submission = Submission {
             kind: Kind::Close as u16,
-            target: handle,
+            target: handle.number,
             ..Submission::default()
         };
-        if let Err(errno) = self
-            .link
-            .submit(self, submission, &[], &[], Continuation::Nothing)
+        if let Err(errno) = link.submit(self, submission, &[], &[], Continuation::Nothing)
+            && errno != Errno::EIO
         {
             tracing::warn!("a description could not be closed: {errno}");
         }

@@ -23,6 +23,7 @@ use super::marshalling::{
 };
 use super::memory::{self, Write};
 use super::recorder::Begun;
+use super::server::ServerLink;
 use super::stats::{Times, heading};
 use super::{Continuation, Sentry, Turn, opens, pins};
 use crate::seccomp::listener::Notification;
@@ -70,10 +71,15 @@ impl Sentry {
             }
             Err(errno) => return self.listener.answer(&notification, Err(errno)),
         };
+        let link = match self.link_of(&target) {
+            Ok(link) => link,
+            Err(errno) => return self.listener.answer(&notification, Err(errno)),
+        };
         let marshalled = marshal(
             self.abi,
             &self.descriptions,
             notification.task,
+            link.server,
             &target,
             command,
             notification.arguments[2],
@@ -95,6 +101,7 @@ impl Sentry {
                 turn.pass_on();
                 pins::run(
                     self,
+                    &link,
                     &notification,
                     target,
                     marshalled,
@@ -103,8 +110,24 @@ impl Sentry {
                     payload,
                 )
             }
-            Ok(marshalled) => self.submit(notification, target, marshalled, times, begun, payload),
+            Ok(marshalled) => self.submit(
+                &link,
+                notification,
+                target,
+                marshalled,
+                times,
+                begun,
+                payload,
+            ),
             Err(stopped) => self.stop(&notification, stopped, begun),
+        }
+    }
+
+    /// The link with the server that issues requests on `target`. Fails with `EIO` if it was lost.
+    fn link_of(&self, target: &Target) -> Result<ServerLink, Errno> {
+        match target {
+            Target::Device(description) => self.server.link_of(description.handle),
+            Target::Uvm(_) => self.server.link(),
         }
     }
 
@@ -122,8 +145,13 @@ impl Sentry {
         }
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are what a request consists of"
+    )]
     fn submit(
         &self,
+        link: &ServerLink,
         notification: Notification,
         target: Target,
         marshalled: Marshalled,
@@ -157,7 +185,7 @@ impl Sentry {
             times,
             begun,
         };
-        if let Err(errno) = self.link.submit(
+        if let Err(errno) = link.submit(
             self,
             submission,
             payload,

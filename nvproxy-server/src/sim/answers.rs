@@ -445,7 +445,7 @@ pub(super) fn set_notification(command: &mut Command<'_, '_>) -> Outcome {
 
 pub(super) fn set_trigger(command: &mut Command<'_, '_>) -> Outcome {
     let (instance, _) = command.gpu()?;
-    events::trigger(&mut command.state.clients, instance);
+    events::trigger(command.state, instance);
     Ok(())
 }
 

@@ -423,7 +423,7 @@ fn create_range_group(
     request: &mut Request<'_>,
 ) -> Outcome {
     let space = request.space()?;
-    space.groups_made += 1;
+    space.groups_made = space.groups_made.wrapping_add(1);
     space.groups.insert(space.groups_made);
     parameters.rangeGroupId = space.groups_made;
     Ok(())

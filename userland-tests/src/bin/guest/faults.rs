@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::structs::frontend::NVOS54_PARAMETERS;
-use ringfence::guest::{Client, open};
+use ringfence::guest::{Client, Error, open};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::Outcome;
@@ -167,15 +167,18 @@ pub fn doomed(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Four children make a request each while the driver keeps the first one's. The third is killed; the others get
-/// their answers.
+/// Four children make a request each while the driver keeps the first one's, and end with the number of GPUs, or with 100
+/// and the errno. The third is killed meanwhile.
 pub fn batch(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     let mut children = Vec::new();
     for _ in 0..4 {
         let child = child(|| {
-            let gpus = gpu.client.probed_gpus()?;
-            std::process::exit(gpus.len() as i32)
+            std::process::exit(match gpu.client.probed_gpus() {
+                Ok(gpus) => gpus.len() as i32,
+                Err(Error::Errno(errno)) => 100 + errno as i32,
+                Err(_) => 100,
+            })
         })?;
         wait_until_in_ioctl(child)?;
         children.push(child);

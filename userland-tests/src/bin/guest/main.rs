@@ -5,6 +5,7 @@
 
 mod concurrency;
 mod confinement;
+mod conversation;
 mod descriptors;
 mod faults;
 mod gpu;
@@ -39,6 +40,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("native-opens", confinement::native_opens),
     ("raced-open", confinement::raced_open),
     ("visible", confinement::visible),
+    ("converse", conversation::converse),
+    ("pin-until-lost", conversation::pin_until_lost),
     ("bad-descriptors", descriptors::bad),
     ("batch", faults::batch),
     ("beside-a-slow-one", faults::beside_a_slow_one),

@@ -26,13 +26,14 @@ use crate::signals::under_a_rain_of_signals;
 const LENGTH: usize = 64 << 10;
 
 /// Memory to be pinned.
-struct Pages(*mut u8);
+pub struct Pages(*mut u8);
 
 // SAFETY: it is an address and nothing more.
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    fn new(sharing: libc::c_int) -> Result<Pages> {
+    /// Fresh ones, private or shared.
+    pub fn new(sharing: libc::c_int) -> Result<Pages> {
         let (protection, flags) = (
             libc::PROT_READ | libc::PROT_WRITE,
             sharing | libc::MAP_ANONYMOUS,
@@ -46,7 +47,8 @@ impl Pages {
     }
 }
 
-fn pin(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
+/// Pins the pages as `memory`.
+pub fn pin(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
     gpu.client.pin(&gpu.node, DEVICE, memory, pages.0, LENGTH)
 }
 
