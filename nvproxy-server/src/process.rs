@@ -13,7 +13,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nvproxy_abi::Abi;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
-use ringfence_ipc::{HandshakeError, Socket, handshake};
+use ringfence_ipc::{HandshakeError, Socket, SocketError, handshake};
 
 use crate::driver::Driver;
 use crate::host::Host;
@@ -56,11 +56,15 @@ pub fn run(options: &Options, socket: OwnedFd) -> Result<Infallible, String> {
     raise_descriptor_limit()?;
     let prepared = prepare(options);
     let ready = prepared.as_ref().map(|_| ()).map_err(String::clone);
-    let channel = match handshake::accept(Socket::from(socket), ready) {
+    let channel = handshake::accept(Socket::from(socket), ready).map_err(|error| match error {
+        HandshakeError::PeerClosed
+        | HandshakeError::TimedOut
+        | HandshakeError::Socket(SocketError::WrongKind | SocketError::System(..)) => {
+            error.to_string()
+        }
         // The sentry was told, and tells the user.
-        Err(HandshakeError::NotReady(_)) => std::process::exit(1),
-        accepted => accepted.map_err(|error| error.to_string())?,
-    };
+        _ => std::process::exit(1),
+    })?;
     let (abi, host) = prepared?;
     Server::new(host, abi, channel)?.run(end)
 }

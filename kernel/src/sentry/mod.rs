@@ -184,7 +184,10 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     let Ok(News::Started { process, control }) = liaison.wait() else {
         return Err(Failure::setup("the launcher started no server"));
     };
-    let server = Server::new(process, control)?;
+    let server = Server::new(process, control).inspect_err(|_| {
+        // The program may wait for an answer already. It is not to see this process go away first.
+        let _ = kill(init, Signal::SIGKILL);
+    })?;
     tracing::debug!("the server is ready");
     let Ok((_, descriptor)) = listener.receive() else {
         return Err(Failure::reported(report)
