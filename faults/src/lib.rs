@@ -15,8 +15,8 @@
 //! | `kill-task` | the task that the sentry is working for is killed |
 //! | `delay:MS` | it waits so many milliseconds |
 //! | `block` | it waits for ever |
-//! | `descriptors:N` | it may have no descriptor numbered N or more from now on (`RLIMIT_NOFILE`) |
-//! | `exhaust-memory` | it gets no memory any more in pieces of 64 KiB or more (`RLIMIT_AS`, and taking what there is) |
+//! | `exhaust-descriptors:N` | it takes all descriptors that it may have, but N |
+//! | `exhaust-memory` | it takes all memory that is to be had in pieces of 64 KiB or more |
 //! | `errno:N`, `errno:each` | what is about to be done fails with this errno; with errno 1 the first time that the rule holds, then with 2, and so on |
 //! | `value:N` | a number takes the place of another |
 //! | `garbage` | the answer is filled with [`GARBAGE`] |

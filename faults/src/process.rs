@@ -1,16 +1,15 @@
 //! What a process does to itself because a rule says so.
 //!
-//! Dying and waiting make no system call that the process does not make anyway, so a seccomp filter need not allow more
-//! in a test build. The limits do: `prlimit64`.
+//! All of it works under the seccomp filters of the sentry and the server, which know nothing of it.
 //!
 //! `unsafe` is here for the instruction that kills.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, close};
 
 /// Dies of SIGILL, which process 1 of a namespace is not spared, either.
 pub fn die() -> ! {
@@ -46,27 +45,30 @@ pub fn wait(time: Option<Duration>) {
     }
 }
 
-/// Allows this process no descriptor whose number is `limit` or more.
-pub fn limit_descriptors(limit: u64) {
-    set_limit(Resource::RLIMIT_NOFILE, limit);
+/// Takes all descriptors that this process may have but `left`, for good.
+pub fn exhaust_descriptors(left: usize) {
+    let mut taken = Vec::new();
+    // Of the process's standard error: any open file does.
+    while let Ok(number) = fcntl(std::io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(0)) {
+        taken.push(number);
+    }
+    for number in taken.into_iter().rev().take(left) {
+        // It was open a moment ago, and whoever takes the number next does so lawfully.
+        let _ = close(number);
+    }
+}
+
+/// Takes all memory that this thread can get in pieces of [`PIECE`] bytes or more, for good. Nothing of it is touched.
+pub fn exhaust_memory() {
+    let mut size = 1 << 40;
+    while size >= PIECE {
+        let mut piece = Vec::<u8>::new();
+        match piece.try_reserve_exact(size) {
+            Ok(()) => std::mem::forget(piece),
+            Err(_) => size /= 2,
+        }
+    }
 }
 
 /// Bytes.
 const PIECE: usize = 64 << 10;
-
-/// Takes all memory that this thread can get in pieces of [`PIECE`], for good. Smaller ones are still to be had.
-pub fn exhaust_memory() {
-    // The address space ends here. What is left is what the allocator has in reserve for this thread.
-    set_limit(Resource::RLIMIT_AS, 1 << 20);
-    let mut piece = Vec::<u8>::new();
-    while piece.try_reserve_exact(PIECE).is_ok() {
-        std::mem::forget(std::mem::take(&mut piece));
-    }
-}
-
-fn set_limit(resource: Resource, limit: u64) {
-    let set = getrlimit(resource).and_then(|(_, most)| setrlimit(resource, limit.min(most), most));
-    if let Err(errno) = set {
-        eprintln!("a limit could not be set: {errno}");
-    }
-}

@@ -9,7 +9,7 @@ use crate::{
     arena::Arena,
     message::{Completion, Submission},
     region::Region,
-    ring::{Consumer, Producer},
+    ring::{Consumer, Position, Producer},
     socket::Socket,
 };
 
@@ -35,6 +35,8 @@ pub struct ServerChannel {
     pub arena: Arena,
     /// Where descriptors travel, and where the client's death shows.
     pub socket: Socket,
+    /// What the others share, for a process that takes this end over.
+    pub region: Region,
 }
 
 assert_impl_all!(ClientChannel: Send);
@@ -55,12 +57,30 @@ impl ClientChannel {
 
 impl ServerChannel {
     /// The server's end of a region in which nothing has happened yet.
-    pub fn new(region: &Region, socket: Socket) -> Self {
+    pub fn new(region: Region, socket: Socket) -> Self {
         Self {
             submissions: Consumer::new(region.submissions()),
             completions: Producer::new(region.completions()),
             arena: Arena::new(region.arena()),
             socket,
+            region,
         }
+    }
+
+    /// The server's end that another process had, whose rings' ends stood at these positions and are used no more.
+    /// `None` if none can stand there.
+    pub fn resume(
+        region: Region,
+        socket: Socket,
+        submissions: Position,
+        completions: Position,
+    ) -> Option<Self> {
+        Some(Self {
+            submissions: Consumer::resume(region.submissions(), submissions)?,
+            completions: Producer::resume(region.completions(), completions)?,
+            arena: Arena::new(region.arena()),
+            socket,
+            region,
+        })
     }
 }

@@ -189,7 +189,7 @@ fn accept_until(
     match outcome {
         Ok(region) => {
             socket.send_message(prefix(ACCEPTED).as_bytes(), None)?;
-            Ok(ServerChannel::new(&region, socket))
+            Ok(ServerChannel::new(region, socket))
         }
         Err(error) => {
             let reason = match &error {

@@ -51,7 +51,7 @@ mod socket;
 #[cfg(all(loom, test))]
 mod ring_model;
 
-pub use ring::{Consumer, Corrupt, Entry, Producer, PushError, Spin, WaitError, Wake};
+pub use ring::{Consumer, Corrupt, Entry, Position, Producer, PushError, Spin, WaitError, Wake};
 
 #[cfg(not(loom))]
 pub use {

@@ -24,6 +24,7 @@ use std::{
     error::Error,
     fmt,
     marker::PhantomData,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -143,10 +144,12 @@ impl Spin {
 
     /// A spin that fits this machine: none where the peer cannot run at the same time, longer than
     /// light driver calls take where there are a few processors, and longer than most calls and the
-    /// gaps between them where there are processors to spare. Ask once: counting the processors
-    /// reads the process's cgroup.
+    /// gaps between them where there are processors to spare. The first call of a process counts the
+    /// processors, for which it reads the process's cgroup: who will be confined calls this before.
     pub fn automatic() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        static PROCESSORS: OnceLock<usize> = OnceLock::new();
+        let count = || std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = *PROCESSORS.get_or_init(count);
         Self {
             duration: match processors {
                 1 => Duration::ZERO,
@@ -177,6 +180,15 @@ impl Spin {
     }
 }
 
+/// Where one end of a ring stands, for another process to go on from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The end's own index: what it published, or consumed, last.
+    pub own: u32,
+    /// The last index of the peer's that was possible.
+    pub peer: u32,
+}
+
 /// The writing end of a ring.
 pub struct Producer<T> {
     memory: RingMemory,
@@ -199,6 +211,27 @@ impl<T: Entry> Producer<T> {
             seen_head: 0,
             corrupt: false,
             entries: PhantomData,
+        }
+    }
+
+    /// The end that another process had, which stood at `position` and is used no more. `None` if no end can stand
+    /// there. What the region says by now is believed no more than ever.
+    pub(crate) fn resume(memory: RingMemory, position: Position) -> Option<Self> {
+        let Position { own, peer } = position;
+        (own.wrapping_sub(peer) <= memory.capacity()).then(|| Self {
+            staged: own,
+            published: own,
+            seen_head: peer,
+            ..Self::new(memory)
+        })
+    }
+
+    /// Publishes what is staged, and says where this end then stands.
+    pub fn position(&mut self) -> Position {
+        self.publish();
+        Position {
+            own: self.published,
+            peer: self.seen_head,
         }
     }
 
@@ -330,6 +363,24 @@ impl<T: Entry> Consumer<T> {
         }
     }
 
+    /// As [`Producer::resume`].
+    pub(crate) fn resume(memory: RingMemory, position: Position) -> Option<Self> {
+        let Position { own, peer } = position;
+        (peer.wrapping_sub(own) <= memory.capacity()).then(|| Self {
+            head: own,
+            seen_tail: peer,
+            ..Self::new(memory)
+        })
+    }
+
+    /// Where this end stands.
+    pub fn position(&self) -> Position {
+        Position {
+            own: self.head,
+            peer: self.seen_tail,
+        }
+    }
+
     /// How many entries fit into the ring.
     pub fn capacity(&self) -> u32 {
         self.memory.capacity()
@@ -377,6 +428,12 @@ impl<T: Entry> Consumer<T> {
     /// Takes the announcement back: the consumer is awake for a reason other than the doorbell.
     pub fn cancel_sleep(&self) {
         self.memory.sleeping().store(AWAKE, Ordering::Relaxed);
+    }
+
+    /// Wakes this consumer's own thread out of its sleep on [`sleep_word`](Self::sleep_word), as the doorbell does.
+    pub fn wake(&self) {
+        self.cancel_sleep();
+        self.memory.wake_sleeper();
     }
 
     /// The futex word to sleep on after [`announce_sleep`](Self::announce_sleep) and the value

@@ -13,6 +13,7 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::support::{Basis, list, support};
 use nvproxy_abi::version::DriverVersion;
+use nvproxy_server::ledger::size::Size;
 use nvproxy_server::process;
 
 use crate::failure::{Attempt, Failure};
@@ -81,6 +82,8 @@ pub struct Demand {
     /// The release to take the driver for.
     pub abi: Option<DriverVersion>,
     pub capabilities: Capabilities,
+    /// How much of each GPU's memory.
+    pub memory: Option<Size>,
 }
 
 impl Default for Demand {
@@ -90,6 +93,7 @@ impl Default for Demand {
             gpus: Selection::All,
             abi: None,
             capabilities: Capabilities::default(),
+            memory: None,
         }
     }
 }
@@ -108,6 +112,8 @@ pub struct Driver {
     pub capabilities: Capabilities,
     /// The minor numbers of its GPUs.
     pub minors: Vec<u8>,
+    /// How much of each GPU's memory it may have.
+    pub memory: Option<Size>,
     /// Whether the sandbox has the driver's nodes at all: with `--gpus none` it has not.
     pub visible: bool,
 }
@@ -120,6 +126,7 @@ impl Driver {
             gpus,
             abi,
             capabilities,
+            memory,
         } = demand;
         let host = host_version();
         let (kind, version) = match (choice, host) {
@@ -155,6 +162,7 @@ impl Driver {
             },
             capabilities: *capabilities,
             minors: select(kind, gpus)?,
+            memory: *memory,
             visible: *gpus != Selection::None,
         };
         if kind == process::Kind::Host {
@@ -232,6 +240,9 @@ impl Driver {
         // An empty list would be read as one number that is missing.
         if !minors.is_empty() {
             arguments.push(format!("--minors={}", minors.join(",")));
+        }
+        if let Some(memory) = self.memory {
+            arguments.push(format!("--gpu-memory={memory}"));
         }
         arguments
     }

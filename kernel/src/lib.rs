@@ -12,6 +12,7 @@ pub mod guest;
 pub mod launch;
 pub mod record;
 pub mod replay;
+pub mod sandboxes;
 pub mod seccomp;
 pub mod sentry;
 mod signals;

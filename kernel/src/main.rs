@@ -2,20 +2,26 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
+use nvproxy_server::ledger::size::Size;
 use nvproxy_server::process;
 use nvproxy_server::recorded;
 use ringfence::driver::{Choice, Demand, Driver, Selection};
-use ringfence::failure::{Failure, SETUP};
+use ringfence::failure::{Attempt, Failure, SETUP};
+use ringfence::launch::descriptors;
+use ringfence::launch::grants::Grants;
 use ringfence::record::Output;
 use ringfence::replay;
+use ringfence::sandboxes::Name;
 use ringfence::sentry::server::OnServerExit;
-use ringfence::{drivers, launch};
+use ringfence::{drivers, launch, sandboxes};
 
 /// Run GPU programs that you do not trust.
 ///
@@ -52,6 +58,23 @@ enum Command {
     /// Runs a small program in a sandbox that enumerates GPUs, allocates and maps memory, waits for an event and frees
     /// everything, and prints what each step came to and what it cost.
     Demo(Demo),
+    /// List the sandboxes that are running
+    Ps {
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replace a running sandbox's server by a new process, of this executable, while its programs run
+    ///
+    /// The exit status is 0 if it was replaced, 1 if not, when the old one serves on, and 125 if there is no such
+    /// sandbox.
+    ServerUpgrade {
+        /// The sandbox's name: that of `run --name`, or the number of its `ringfence` process
+        sandbox: Name,
+        /// The executable of the new server, instead of this one
+        #[arg(long, value_name = "FILE")]
+        executable: Option<PathBuf>,
+    },
     /// Check that this machine has what Ringfence needs, and say what to do where it has not
     ///
     /// The exit status is 0 if `ringfence run` can work here, and 1 if not.
@@ -123,6 +146,9 @@ struct Run {
     /// Which GPUs it gets: all, none, or a list of indices and UUIDs
     #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all")]
     gpus: Selection,
+    /// How much of each GPU's memory it gets, as in 4GiB; beyond that the GPU is full for it
+    #[arg(long, value_name = "SIZE")]
+    gpu_memory: Option<Size>,
     /// Write Ringfence's own log to this file instead of warnings to stderr
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -132,6 +158,11 @@ struct Run {
     /// What becomes of the sandbox if its server ends before it
     #[arg(long, value_enum, default_value = "fail")]
     on_server_exit: OnServerExit,
+    #[command(flatten)]
+    grants: Grants,
+    /// What to call the sandbox, for `ps` and `server-upgrade`; by default, the number of this process
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -200,6 +231,8 @@ struct Server {
     #[arg(long, value_delimiter = ',')]
     minors: Vec<u8>,
     #[arg(long)]
+    gpu_memory: Option<Size>,
+    #[arg(long)]
     log: Option<PathBuf>,
     #[arg(long, requires_all = ["progress", "report"])]
     recording: Option<PathBuf>,
@@ -207,6 +240,11 @@ struct Server {
     progress: Option<PathBuf>,
     #[arg(long)]
     report: Option<PathBuf>,
+    /// The number of a descriptor that was left open for it
+    #[arg(long)]
+    supervision: RawFd,
+    #[arg(long)]
+    take_over: bool,
 }
 
 fn kind(text: &str) -> Result<process::Kind, String> {
@@ -228,7 +266,9 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = match cli.command {
-        Command::Run(arguments) => run(arguments, None),
+        Command::Run(arguments) => {
+            inherit(arguments.grants.preserve_fds).and_then(|kept| run(arguments, kept, None))
+        }
         Command::Record(arguments) => record(arguments),
         Command::Replay(arguments) => issue_again(arguments),
         Command::ReplayGuest(arguments) => replay::run_guest(&replay::Paths {
@@ -238,6 +278,11 @@ pub fn main() -> ExitCode {
             translate: arguments.translate,
         }),
         Command::Demo(arguments) => demonstrate(&arguments),
+        Command::Ps { json } => list_sandboxes(json),
+        Command::ServerUpgrade {
+            sandbox,
+            executable,
+        } => upgrade(&sandbox, executable.as_deref()),
         Command::Doctor { json } => Ok(ringfence::doctor::run(json)),
         Command::Drivers(Drivers::List { json }) => drivers::list(json),
         Command::Drivers(Drivers::Show {
@@ -259,7 +304,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
+/// Takes over the descriptors that the program is to have, and closes what else the caller left open.
+fn inherit(count: u16) -> Result<Vec<OwnedFd>, Failure> {
+    // SAFETY: the command line was read, and nothing was opened yet.
+    unsafe { descriptors::take(count) }
+}
+
+fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Result<u8, Failure> {
     log_to(arguments.log.as_deref())?;
     let driver = Driver::choose(&Demand {
         choice: arguments.driver,
@@ -270,6 +321,7 @@ fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
             .map(drivers::parse)
             .transpose()?,
         capabilities: arguments.driver_capabilities,
+        memory: arguments.gpu_memory,
     })?;
     if let Some(warning) = driver.warning() {
         tracing::warn!("{warning}");
@@ -280,15 +332,19 @@ fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
     launch::run(&launch::Options {
         driver,
         command: arguments.command,
+        grants: arguments.grants,
+        descriptors,
         log: arguments.log,
         stats: arguments.stats,
         on_server_exit: arguments.on_server_exit,
+        name: arguments.name,
         record,
         replay: None,
     })
 }
 
 fn issue_again(arguments: Replay) -> Result<u8, Failure> {
+    inherit(0)?;
     log_to(arguments.log.as_deref())?;
     replay::run(&replay::Options {
         recording: arguments.file,
@@ -300,8 +356,9 @@ fn issue_again(arguments: Replay) -> Result<u8, Failure> {
 }
 
 fn record(arguments: Record) -> Result<u8, Failure> {
+    let kept = inherit(arguments.run.grants.preserve_fds)?;
     let output = Output::create(&arguments.out, arguments.keep_identifiers)?;
-    run(arguments.run, Some(output))
+    run(arguments.run, kept, Some(output))
 }
 
 fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
@@ -310,12 +367,52 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         driver_abi: None,
         driver_capabilities: Capabilities::default(),
         gpus: Selection::All,
+        gpu_memory: None,
         log: None,
         stats: true,
         on_server_exit: OnServerExit::default(),
+        grants: Grants {
+            workdir: Some("/".into()),
+            ..Grants::default()
+        },
+        name: None,
         command: vec!["/proc/self/exe".into(), "demo-guest".into()],
     };
-    run(demonstration, None)
+    run(demonstration, inherit(0)?, None)
+}
+
+fn list_sandboxes(json: bool) -> Result<u8, Failure> {
+    let running = sandboxes::list()?;
+    let text = if json {
+        serde_json::to_string_pretty(&running).attempt("JSON")? + "\n"
+    } else {
+        let heading = "NAME              PROCESS  DRIVER       COMMAND\n".to_owned();
+        running.iter().fold(heading, |mut text, about| {
+            let command = about.command.join(" ");
+            let (name, process, driver) = (&about.name, about.process, &about.driver);
+            text.push_str(&format!(
+                "{name:<16} {process:>8}  {driver:<12} {command}\n"
+            ));
+            text
+        })
+    };
+    // Whoever no longer reads it does not need it.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(0)
+}
+
+fn upgrade(sandbox: &Name, executable: Option<&Path>) -> Result<u8, Failure> {
+    let path = executable.unwrap_or(Path::new("/proc/self/exe"));
+    let opened = OpenOptions::new().read(true).open(path);
+    let opened = opened.attempt(path.display())?;
+    let upgrade = sandboxes::upgrade(sandbox, opened.as_fd())?;
+    println!(
+        "{sandbox}: server {} was replaced by {} in {:.1} ms",
+        upgrade.from,
+        upgrade.to,
+        upgrade.microseconds as f64 / 1000.0
+    );
+    Ok(0)
 }
 
 fn serve(arguments: Server) -> Result<u8, Failure> {
@@ -326,6 +423,7 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
         tables: arguments.tables,
         capabilities: arguments.driver_capabilities,
         gpus: arguments.minors,
+        gpu_memory: arguments.gpu_memory,
         replay: match (arguments.recording, arguments.progress, arguments.report) {
             (Some(recording), Some(progress), Some(report)) => Some(recorded::Replay {
                 recording,
@@ -335,10 +433,16 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
             _ => None,
         },
     };
-    let control = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
+    let control = std::io::stdin().as_fd().try_clone_to_owned();
     let control =
         control.map_err(|error| Failure::setup(format!("the control socket: {error}")))?;
-    match process::run(&options, control) {
+    let given = process::Given {
+        input: control,
+        // SAFETY: the launcher left it open for this process, which takes it over here and nowhere else.
+        supervision: unsafe { OwnedFd::from_raw_fd(arguments.supervision) },
+        takes_over: arguments.take_over,
+    };
+    match process::run(&options, given) {
         Ok(never) => match never {},
         Err(reason) => Err(Failure {
             status: SETUP,

@@ -10,6 +10,11 @@ use slab::Slab;
 /// How many descriptions one sandbox may hold open at once.
 pub const MAXIMUM_HANDLES: usize = 1 << 16;
 
+/// The handle of what is in `slot` in its `generation`.
+pub fn name(slot: usize, generation: u32) -> u64 {
+    u64::from(generation) << 32 | slot as u64
+}
+
 /// Values of type `T`, each named by a handle.
 pub struct HandleTable<T> {
     slots: Slab<T>,
@@ -27,16 +32,19 @@ impl<T> Default for HandleTable<T> {
 }
 
 impl<T> HandleTable<T> {
-    /// Stores `value` and names it. Fails with `EMFILE` when the table is full.
-    pub fn insert(&mut self, value: T) -> Result<u64, Errno> {
+    /// Stores what `value` makes, given its name. Fails with `EMFILE` when the table is full.
+    pub fn insert(&mut self, value: impl FnOnce(u64) -> T) -> Result<u64, Errno> {
         if self.slots.len() >= MAXIMUM_HANDLES {
             return Err(Errno::EMFILE);
         }
-        let slot = self.slots.insert(value);
+        let vacant = self.slots.vacant_entry();
+        let slot = vacant.key();
         if slot == self.generations.len() {
             self.generations.push(1);
         }
-        Ok(u64::from(self.generations[slot]) << 32 | slot as u64)
+        let handle = name(slot, self.generations[slot]);
+        vacant.insert(value(handle));
+        Ok(handle)
     }
 
     /// The value that `handle` names. Fails with `EBADF` if it names none.
@@ -60,6 +68,31 @@ impl<T> HandleTable<T> {
         Ok(value)
     }
 
+    /// What is in the table, by slot number, and the slots' generations: what [`HandleTable::restore`] needs.
+    pub fn slots(&self) -> (impl Iterator<Item = (usize, &T)>, &[u32]) {
+        (self.slots.iter(), &self.generations)
+    }
+
+    /// The table that had these slots and generations. Fails, with a sentence for the user, if there is none.
+    pub fn restore(
+        slots: Vec<(usize, T)>,
+        generations: Vec<u32>,
+    ) -> Result<HandleTable<T>, String> {
+        let count = slots.len();
+        let is_known = |slot: &usize| *slot < generations.len();
+        if generations.len() > MAXIMUM_HANDLES
+            || generations.contains(&0)
+            || !slots.iter().all(|(slot, _)| is_known(slot))
+        {
+            return Err("the saved handles cannot have been given".to_owned());
+        }
+        let slots: Slab<T> = slots.into_iter().collect();
+        if slots.len() != count {
+            return Err("two saved descriptions have the same handle".to_owned());
+        }
+        Ok(HandleTable { slots, generations })
+    }
+
     fn slot(&self, handle: u64) -> Result<usize, Errno> {
         let slot = (handle & u64::from(u32::MAX)) as usize;
         let generation = (handle >> 32) as u32;
@@ -77,11 +110,11 @@ mod tests {
     #[test]
     fn a_handle_names_what_it_was_given_for_and_nothing_after() {
         let mut table = HandleTable::default();
-        let first = table.insert("first").unwrap();
+        let first = table.insert(|_| "first").unwrap();
         assert_ne!(first, 0);
         assert_eq!(table.get(first), Ok(&"first"));
         assert_eq!(table.remove(first), Ok("first"));
-        let second = table.insert("second").unwrap();
+        let second = table.insert(|_| "second").unwrap();
         assert_eq!(
             first & 0xffff_ffff,
             second & 0xffff_ffff,
@@ -95,18 +128,46 @@ mod tests {
     #[test]
     fn handles_that_were_never_given_name_nothing() {
         let mut table = HandleTable::default();
-        table.insert(()).unwrap();
+        table.insert(|_| ()).unwrap();
         for handle in [0, 1, 1 << 32 | 1, u64::MAX, 2 << 32] {
             assert_eq!(table.get(handle), Err(Errno::EBADF), "{handle:#x}");
         }
     }
 
     #[test]
+    fn a_restored_table_knows_what_the_other_did() {
+        let mut table = HandleTable::default();
+        let handles = ["a", "b", "c", "d"].map(|value| table.insert(value).unwrap());
+        table.remove(handles[1]).unwrap();
+        table.remove(handles[3]).unwrap();
+        let (slots, generations) = table.slots();
+        let slots: Vec<_> = slots.map(|(slot, value)| (slot, *value)).collect();
+        let mut restored = HandleTable::restore(slots.clone(), generations.to_vec()).unwrap();
+        assert_eq!(restored.get(handles[0]), Ok(&"a"));
+        assert_eq!(restored.get(handles[2]), Ok(&"c"));
+        for closed in [handles[1], handles[3]] {
+            assert_eq!(restored.get(closed), Err(Errno::EBADF));
+        }
+        for value in ["e", "f", "g"] {
+            let handle = restored.insert(value).unwrap();
+            assert!(!handles.contains(&handle), "a handle was given twice");
+            assert_eq!(restored.get(handle), Ok(&value));
+        }
+        let restored = |slots, generations| HandleTable::restore(slots, generations).is_err();
+        assert!(
+            restored(slots.clone(), vec![1]),
+            "a slot that no generation is of"
+        );
+        assert!(restored(vec![(0, "a"), (0, "b")], vec![1]), "a slot twice");
+        assert!(restored(slots, vec![0; 4]), "generation 0");
+    }
+
+    #[test]
     fn a_full_table_refuses() {
         let mut table = HandleTable::default();
         for _ in 0..MAXIMUM_HANDLES {
-            table.insert(()).unwrap();
+            table.insert(|_| ()).unwrap();
         }
-        assert_eq!(table.insert(()), Err(Errno::EMFILE));
+        assert_eq!(table.insert(|_| ()), Err(Errno::EMFILE));
     }
 }

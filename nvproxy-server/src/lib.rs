@@ -4,11 +4,13 @@
 //! the same tables that the sentry used, its handles are looked up with their generations, and only then does a
 //! [`host::Host`] issue it.
 
+pub mod confinement;
 pub mod driver;
 mod faults;
 pub mod handles;
 pub mod handover;
 pub mod host;
+pub mod ledger;
 pub mod process;
 pub mod protocol;
 pub mod reactor;
@@ -17,4 +19,5 @@ pub mod request;
 mod roles;
 pub mod server;
 pub mod sim;
+pub mod supervision;
 pub mod workers;

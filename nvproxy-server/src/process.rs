@@ -1,26 +1,35 @@
 //! The server as a process: what it does to itself before it answers the sentry.
 //!
-//! It is started by the launcher with one descriptor, its end of the control socket, and ends when the other end does.
+//! It is started by the launcher with two descriptors: its end of the control socket, with which it ends, and a socket
+//! to the launcher itself, which may tell it to make room for another.
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nvproxy_abi::Abi;
+use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
-use ringfence_ipc::{HandshakeError, Socket, SocketError, handshake};
+use ringfence_ipc::{HandshakeError, Socket, SocketError, Spin, handshake};
 
+use crate::confinement;
 use crate::driver::Driver;
+use crate::handover::Enclosures;
 use crate::host::Host;
-use crate::reactor;
+use crate::ledger::Books;
+use crate::ledger::accounts::Limits;
+use crate::ledger::size::Size;
+use crate::reactor::Ring;
 use crate::recorded::{Recorded, Replay};
-use crate::server::{End, Server};
+use crate::server::{End, Server, accept_succession, obey};
 use crate::sim::{Configuration, Simulator};
+use crate::supervision::{REFUSED, send};
 
 /// Which driver the server serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,19 +53,52 @@ pub struct Options {
     pub capabilities: Capabilities,
     /// Minor numbers of the GPUs that the sandbox may use.
     pub gpus: Vec<u8>,
+    /// How much of each GPU's memory it may have.
+    pub gpu_memory: Option<Size>,
     /// What [`Kind::Recorded`] answers from.
     pub replay: Option<Replay>,
 }
 
+/// The descriptors that the launcher gives a server.
+pub struct Given {
+    /// The control socket; or, for a server that takes another's place, the socket to that one.
+    pub input: OwnedFd,
+    /// Where the launcher says what to do.
+    pub supervision: OwnedFd,
+    /// Whether it takes another server's place.
+    pub takes_over: bool,
+}
+
 /// Serves until the sentry is gone, and ends the process. Returns, with a sentence for the user, only if it could not
-/// start and the sentry was not told so.
-pub fn run(options: &Options, socket: OwnedFd) -> Result<Infallible, String> {
+/// start and nobody was told so.
+pub fn run(options: &Options, given: Given) -> Result<Infallible, String> {
     ringfence_faults::act_as(ringfence_faults::Role::Server);
     isolate_from_the_terminal()?;
     raise_descriptor_limit()?;
-    let prepared = prepare(options);
+    let supervision = Socket::from(given.supervision);
+    let server = if given.takes_over {
+        succeed(options, given.input, &supervision)
+    } else {
+        begin(options, given.input)?
+    };
+    let obedient = Arc::clone(&server);
+    thread::Builder::new()
+        .name("supervision".to_owned())
+        .spawn(move || obey(&obedient, &supervision))
+        .map_err(|error| format!("starting a thread: {error}"))?;
+    server.run(end)
+}
+
+/// The sandbox's first server, or one in the place of one that was lost. What comes from the sentry is read after the
+/// process is confined.
+fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
+    let prepared = prepare(options).and_then(|(abi, ring)| {
+        let host = host(options, abi)?;
+        confine(options, abi)?;
+        Ok((abi, ring, host))
+    });
     let ready = prepared.as_ref().map(|_| ()).map_err(String::clone);
-    let channel = handshake::accept(Socket::from(socket), ready).map_err(|error| match error {
+    let channel = handshake::accept(Socket::from(control), ready).map_err(|error| match error {
         HandshakeError::PeerClosed
         | HandshakeError::TimedOut
         | HandshakeError::Socket(SocketError::WrongKind | SocketError::System(..)) => {
@@ -65,8 +107,33 @@ pub fn run(options: &Options, socket: OwnedFd) -> Result<Infallible, String> {
         // The sentry was told, and tells the user.
         _ => std::process::exit(1),
     })?;
-    let (abi, host) = prepared?;
-    Server::new(host, abi, channel)?.run(end)
+    let (abi, ring, host) = prepared?;
+    let books = Books::new(Limits::with_memory(options.gpu_memory.map(Size::bytes)));
+    Server::new(host, abi, books, channel, ring)
+}
+
+/// Takes the place of another server. If that fails the other one serves on, whoever is to know was told, and the
+/// process ends.
+fn succeed(options: &Options, predecessor: OwnedFd, supervision: &Socket) -> Arc<Server> {
+    let succeeded = prepare(options)
+        .inspect_err(|reason| {
+            // A launcher that is gone needs no reason.
+            let _ = send(supervision, REFUSED, reason, None);
+        })
+        .and_then(|(abi, ring)| {
+            let restore = |saved, enclosures: &mut Enclosures| {
+                let host: Arc<dyn Host> = match options.kind {
+                    Kind::Recorded => return Err("a replay cannot be handed over".to_owned()),
+                    Kind::Host => Arc::new(Driver::restore(saved, enclosures)?),
+                    Kind::Simulated => Arc::new(Simulator::restore(saved, abi, enclosures)?),
+                };
+                confine(options, abi)?;
+                Ok(host)
+            };
+            accept_succession(predecessor, supervision, abi, ring, restore)
+        })
+        .and_then(|(server, predecessor)| predecessor.wait_for_go().map(|()| server));
+    succeeded.unwrap_or_else(|_| std::process::exit(1))
 }
 
 fn end(end: End) -> ! {
@@ -79,13 +146,19 @@ fn end(end: End) -> ! {
     }
 }
 
-fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
-    reactor::check_support().map_err(|error| {
+/// What every server starts with.
+fn prepare(options: &Options) -> Result<(&'static Abi, Ring), String> {
+    let ring = Ring::new().map_err(|error| {
         format!("io_uring: {error}: allow it (sysctl kernel.io_uring_disabled=0), or use Linux 6.7 or later")
     })?;
+    Spin::automatic();
     let abi = Abi::of_release(&options.tables, options.capabilities)
         .map_err(|error| error.to_string())?;
-    let host: Arc<dyn Host> = match options.kind {
+    Ok((abi, ring))
+}
+
+fn host(options: &Options, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
+    Ok(match options.kind {
         Kind::Recorded => {
             let replay = options
                 .replay
@@ -100,8 +173,22 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
                 Simulator::new(configuration).map_err(|error| format!("the simulator: {error}"))?,
             )
         }
+    })
+}
+
+/// Confines the process, which must have one thread, once all is open that is opened in advance.
+fn confine(options: &Options, abi: &Abi) -> Result<(), String> {
+    let nodes = match options.kind {
+        Kind::Host => nodes(&options.gpus),
+        Kind::Simulated | Kind::Recorded => Vec::new(),
     };
-    Ok((abi, host))
+    confinement::enter(&nodes, abi)
+}
+
+/// The nodes of a sandbox with these GPUs.
+fn nodes(gpus: &[u8]) -> Vec<Node> {
+    let gpus = gpus.iter().map(|gpu| Node::Gpu(*gpu));
+    [Node::Control, Node::Uvm].into_iter().chain(gpus).collect()
 }
 
 /// Allows this process as many descriptors as it may have: it holds some for each that a task holds, whose own limit

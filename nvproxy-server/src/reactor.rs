@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue, types};
 use nix::errno::Errno;
 use ringfence_ipc::{FUTEX_BITSET_ANY, FUTEX_SHARED_U32};
@@ -26,7 +27,31 @@ pub struct SleepWord {
 // SAFETY: the address is a number for the kernel; this process never reads through it.
 unsafe impl Send for SleepWord {}
 
-/// The ring and what is armed in it.
+/// A ring that takes the two operations of a [`Reactor`] and no other, and can be changed no more.
+///
+/// No filter of system calls sees what is done through a ring, so it must not be able to do more.
+pub struct Ring(IoUring);
+
+impl Ring {
+    /// Makes one, if this kernel lets this process have what a reactor needs; an error says what is missing.
+    pub fn new() -> io::Result<Ring> {
+        let ring: IoUring = IoUring::builder().setup_r_disabled().build(4)?;
+        let submitter = ring.submitter();
+        let mut probe = io_uring::Probe::new();
+        submitter.register_probe(&mut probe)?;
+        if !probe.is_supported(opcode::FutexWait::CODE) {
+            let reason = "no futex operations";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+        }
+        let mut operations =
+            [opcode::PollAdd::CODE, opcode::FutexWait::CODE].map(Restriction::sqe_op);
+        submitter.register_restrictions(&mut operations)?;
+        submitter.register_enable_rings()?;
+        Ok(Ring(ring))
+    }
+}
+
+/// A ring and what is armed in it.
 pub struct Reactor {
     ring: IoUring,
     doorbell: SleepWord,
@@ -34,11 +59,11 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Arms the control socket's end. [`check_support`] has succeeded. `doorbell` is the word to sleep on; it must stay mapped for as long as this
+    /// Arms the control socket's end. `doorbell` is the word to sleep on; it must stay mapped for as long as this
     /// reactor lives.
-    pub fn new(socket: BorrowedFd<'_>, doorbell: SleepWord) -> io::Result<Reactor> {
+    pub fn new(ring: Ring, socket: BorrowedFd<'_>, doorbell: SleepWord) -> io::Result<Reactor> {
         let mut reactor = Reactor {
-            ring: IoUring::new(4)?,
+            ring: ring.0,
             doorbell,
             doorbell_armed: false,
         };
@@ -84,15 +109,37 @@ impl Reactor {
     }
 }
 
-/// Whether this kernel lets this process have what a reactor needs; an error says what is missing.
-pub fn check_support() -> io::Result<()> {
-    let ring = IoUring::new(4)?;
-    let mut probe = io_uring::Probe::new();
-    ring.submitter().register_probe(&mut probe)?;
-    if probe.is_supported(opcode::FutexWait::CODE) {
-        Ok(())
-    } else {
-        let reason = "no futex operations";
-        Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel answers to one operation in a [`Ring`].
+    fn outcome(operation: squeue::Entry) -> i32 {
+        let mut ring = Ring::new().unwrap().0;
+        // SAFETY: the operations below carry no address but that of a string that lives as long as the program.
+        unsafe { ring.submission().push(&operation) }.unwrap();
+        ring.submit_and_wait(1).unwrap();
+        ring.completion().next().unwrap().result()
+    }
+
+    #[test]
+    fn a_ring_takes_nothing_that_no_filter_would_let_through() {
+        let refused = -(Errno::EACCES as i32);
+        let path = c"/dev/null".as_ptr();
+        let here = types::Fd(libc::AT_FDCWD);
+        assert_eq!(outcome(opcode::OpenAt::new(here, path).build()), refused);
+        let socket = opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0);
+        assert_eq!(outcome(socket.build()), refused);
+        assert_eq!(outcome(opcode::Nop::new().build()), refused);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(writer);
+        let poll = opcode::PollAdd::new(types::Fd(reader.as_raw_fd()), libc::POLLHUP as u32);
+        assert_eq!(outcome(poll.build()), i32::from(libc::POLLHUP));
+        let ring = Ring::new().unwrap().0;
+        let changed = ring.submitter().register_files(&[0]);
+        assert_eq!(
+            changed.unwrap_err().raw_os_error(),
+            Some(Errno::EACCES as i32)
+        );
     }
 }

@@ -20,6 +20,7 @@ use zerocopy::IntoBytes;
 
 use crate::faults;
 use crate::host::{Call, DeviceFile, Host};
+use crate::ledger::Account;
 use crate::protocol::{
     ARGUMENT_HANDLES, CLOSED_DESCRIPTOR, Kind, MAXIMUM_DESCRIPTORS, UNUSED_NUMBER,
 };
@@ -80,7 +81,7 @@ struct Substitution {
 }
 
 enum Substitute {
-    File(Arc<dyn DeviceFile>),
+    File(Description),
     Carried,
     Unused,
 }
@@ -102,12 +103,16 @@ pub struct Prepared {
     pub handle: u64,
     pub payload_offset: u32,
     pub action: Action,
-    pub file: Arc<dyn DeviceFile>,
+    /// The description that the request's field of role `Command` names.
+    pub named: Option<u64>,
     pub plan: Plan,
     pub buffer: Buffer,
     code: u32,
     substitutions: SmallVec<[Substitution; 2]>,
     carried: Option<OwnedFd>,
+    file: Arc<dyn DeviceFile>,
+    /// Of `file`, unless that came with the request.
+    _account: Option<Arc<Account>>,
 }
 
 /// What came of a request.
@@ -121,9 +126,17 @@ pub struct Executed {
 /// Descriptors that came with a submission.
 pub type Descriptors = SmallVec<[OwnedFd; MAXIMUM_DESCRIPTORS]>;
 
+/// A description that the server holds. The ledger is told once nobody has it any more, and so the fields are dropped
+/// in this order.
+#[derive(Clone)]
+pub struct Description {
+    pub file: Arc<dyn DeviceFile>,
+    pub account: Arc<Account>,
+}
+
 /// Looks up files by handle, and the host: what preparing needs of the server.
 pub trait Files {
-    fn file(&self, handle: u64) -> Result<Arc<dyn DeviceFile>, Errno>;
+    fn file(&self, handle: u64) -> Result<Description, Errno>;
 }
 
 /// Everything about a request that does not come out of shared memory.
@@ -154,27 +167,33 @@ impl<F: Files> Context<'_, F> {
             ));
         }
         let mut carried = carried.into_iter();
-        let file = match submission.target {
+        let (file, account) = match submission.target {
             0 => {
                 let target = carried.next();
-                self.host
-                    .carried(target.ok_or(Rejection::Malformed("a request without a target"))?)?
+                let target = target.ok_or(Rejection::Malformed("a request without a target"))?;
+                (self.host.carried(target)?, None)
             }
-            handle => self.files.file(handle)?,
+            handle => {
+                let Description { file, account } = self.files.file(handle)?;
+                (file, Some(account))
+            }
         };
         let carried = carried.next();
         let substitutions = self.substitutions(&plan, &buffer, &handles, carried.is_some())?;
+        let named = handles.first().copied();
         Ok(Prepared {
             cookie: submission.cookie,
             handle: submission.target,
             payload_offset: submission.payload_offset,
             action,
-            file,
+            named: named.filter(|handle| *handle != CLOSED_DESCRIPTOR),
             plan,
             buffer,
             code: submission.code,
             substitutions,
             carried,
+            file,
+            _account: account,
         })
     }
 
@@ -289,7 +308,7 @@ impl Prepared {
                 .substitutions
                 .iter()
                 .all(|substitution| match &substitution.by {
-                    Substitute::File(file) => file.is_ready(),
+                    Substitute::File(description) => description.file.is_ready(),
                     Substitute::Carried | Substitute::Unused => true,
                 })
     }
@@ -326,7 +345,7 @@ impl Prepared {
         let mut originals: SmallVec<[(usize, [u8; 4]); 2]> = SmallVec::new();
         for Substitution { at, by } in &self.substitutions {
             let number = match (by, &self.carried) {
-                (Substitute::File(file), _) => file.number()?,
+                (Substitute::File(description), _) => description.file.number()?,
                 (Substitute::Carried, Some(carried)) => {
                     host.number_of(carried.as_fd()).unwrap_or(UNUSED_NUMBER)
                 }
@@ -364,6 +383,15 @@ impl Prepared {
         let at = self.plan.status_at()? as usize;
         let bytes = self.buffer.bytes().get(at..at + 4)?;
         bytes.try_into().ok().map(u32::from_ne_bytes)
+    }
+
+    /// Puts an NV_STATUS into the argument; false if this request has no such field.
+    pub fn set_status(&mut self, status: u32) -> bool {
+        let at = self.plan.status_at().map(|at| at as usize);
+        let field = at.and_then(|at| self.buffer.bytes_mut().get_mut(at..at + 4));
+        field
+            .map(|field| field.copy_from_slice(&status.to_ne_bytes()))
+            .is_some()
     }
 }
 

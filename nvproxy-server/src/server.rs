@@ -8,32 +8,41 @@
 //! ioctl. What has to be opened otherwise, the command descriptors and UVM, is left to [`Pool`]'s threads, and so is
 //! closing, which nobody waits for.
 
+mod succession;
+
 use std::collections::HashSet;
+use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
-use nvproxy_abi::status::NV_OK;
+use nvproxy_abi::status::{self, NV_OK};
 use ringfence_faults::{Point, at};
 use ringfence_ipc::{
-    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, ServerChannel, Socket, SocketError,
-    Spin, Submission,
+    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, Region, ServerChannel, Socket,
+    SocketError, Spin, Submission,
 };
 
 use crate::faults;
 use crate::handles::HandleTable;
-use crate::host::{DeviceFile, Host, OpenFlags, Opened, Opener};
+use crate::host::{Host, OpenFlags, Opened, Opener};
+use crate::ledger::{self, Account, Books, Passage};
 use crate::protocol::{
     ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS,
     OPEN_NONBLOCKING, decode_result, encode_result,
 };
-use crate::reactor::{Reactor, SleepWord};
-use crate::request::{Action, Buffer, Context, Descriptors, Executed, Files, Prepared, Rejection};
+use crate::reactor::{Reactor, Ring, SleepWord};
+use crate::request::{
+    Action, Buffer, Context, Description, Descriptors, Executed, Files, Prepared, Rejection,
+};
 use crate::roles::{Role, Roles, Sleepers};
 use crate::workers::Pool;
+
+pub use self::succession::{Predecessor, accept_succession, obey};
 
 /// Threads for what a confined thread cannot do, and for closing.
 const MAXIMUM_WORKERS: usize = 64;
@@ -42,7 +51,7 @@ const MAXIMUM_SPARE: usize = 64;
 
 /// One description that a task holds.
 struct Entry {
-    file: Arc<dyn DeviceFile>,
+    description: Description,
     event_granted: bool,
 }
 
@@ -65,10 +74,34 @@ pub struct Server {
     reactor: Mutex<Reactor>,
     roles: Roles,
     shared: Mutex<Shared>,
+    books: Arc<Books>,
     workers: Pool,
     spin: Spin,
     /// The sentry's wrongs that were reported.
     reported: Mutex<HashSet<&'static str>>,
+    region: Region,
+    /// Set while the server is to take no request; then the leader waits for `gate`.
+    pausing: AtomicBool,
+    gate: Mutex<()>,
+    /// Jobs under way elsewhere than in the hands of the leader.
+    away: AtomicUsize,
+}
+
+/// The server, for a job that the leader does not do itself: while any lives, there is a job under way.
+struct Away(Arc<Server>);
+
+impl Deref for Away {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.0
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        self.0.away.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What the leader lets go of the loop for.
@@ -95,26 +128,39 @@ pub enum End {
 }
 
 impl Files for Server {
-    fn file(&self, handle: u64) -> Result<Arc<dyn DeviceFile>, Errno> {
-        self.shared()
-            .handles
-            .get(handle)
-            .map(|entry| Arc::clone(&entry.file))
+    fn file(&self, handle: u64) -> Result<Description, Errno> {
+        let shared = self.shared();
+        let entry = shared.handles.get(handle)?;
+        Ok(entry.description.clone())
     }
 }
 
 impl Server {
-    /// Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
+    /// Takes the `ring` to sleep in, which was made before the process was confined. Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
     pub fn new(
         host: Arc<dyn Host>,
         abi: &'static Abi,
+        books: Arc<Books>,
         channel: ServerChannel,
+        ring: Ring,
+    ) -> Result<Arc<Server>, String> {
+        Self::with_handles(host, abi, books, channel, ring, HandleTable::default())
+    }
+
+    fn with_handles(
+        host: Arc<dyn Host>,
+        abi: &'static Abi,
+        books: Arc<Books>,
+        channel: ServerChannel,
+        ring: Ring,
+        handles: HandleTable<Entry>,
     ) -> Result<Arc<Server>, String> {
         let ServerChannel {
             submissions,
             completions,
             arena,
             socket,
+            region,
         } = channel;
         let workers = Pool::start("worker", MAXIMUM_WORKERS)
             .map_err(|error| format!("starting a thread: {error}"))?;
@@ -123,8 +169,8 @@ impl Server {
             .map_err(|error| format!("the control socket: {error}"))?;
         let (address, expected) = submissions.sleep_word();
         let word = SleepWord { address, expected };
-        let reactor =
-            Reactor::new(socket.as_fd(), word).map_err(|error| format!("io_uring: {error}"))?;
+        let reactor = Reactor::new(ring, socket.as_fd(), word)
+            .map_err(|error| format!("io_uring: {error}"))?;
         host.confine()?;
         Ok(Arc::new(Server {
             host,
@@ -135,13 +181,18 @@ impl Server {
             reactor: Mutex::new(reactor),
             roles: Roles::default(),
             shared: Mutex::new(Shared {
-                handles: HandleTable::default(),
+                handles,
                 completions,
                 spare: Vec::new(),
             }),
+            books,
             workers,
             spin: Spin::automatic(),
             reported: Mutex::default(),
+            region,
+            pausing: AtomicBool::new(false),
+            gate: Mutex::default(),
+            away: AtomicUsize::new(0),
         }))
     }
 
@@ -163,12 +214,14 @@ impl Server {
     /// Leads the loop until there is nothing to do, or something slow; does that, too, and returns the role to take on
     /// next.
     fn lead(self: &Arc<Self>, end: fn(End) -> !) -> Result<Role, End> {
-        let mut submissions = self
-            .submissions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut submissions = self.submissions();
         submissions.cancel_sleep();
         loop {
+            if self.pausing.load(Ordering::Relaxed) {
+                drop(submissions);
+                drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+                submissions = self.submissions();
+            }
             let (any, slow) = self.drain(&mut submissions).map_err(End::Failed)?;
             if any {
                 self.publish();
@@ -176,11 +229,13 @@ impl Server {
             if let Some(slow) = slow {
                 // From here on the doorbell rings for the thread that sleeps.
                 let more = !submissions.announce_sleep();
+                let away = self.away();
                 drop(submissions);
                 if self.roles.leave(more) == Sleepers::Wanted {
                     self.add_thread(end);
                 }
                 self.perform(slow);
+                drop(away);
                 return Ok(self.roles.take_back());
             }
             if any || self.spin.until(|| submissions.is_ready()) || !submissions.announce_sleep() {
@@ -201,10 +256,7 @@ impl Server {
 
     fn perform(self: &Arc<Self>, slow: Slow) {
         match slow {
-            Slow::Request(prepared) => {
-                let executed = prepared.execute(&*self.host);
-                self.executed(executed);
-            }
+            Slow::Request(prepared) => self.issue(prepared),
             Slow::Open {
                 cookie,
                 node,
@@ -233,9 +285,10 @@ impl Server {
         submissions: &mut Consumer<Submission>,
     ) -> Result<(bool, Option<Slow>), String> {
         let mut any = false;
-        while let Some(submission) = submissions
-            .pop()
-            .map_err(|error| format!("submission ring: {error}"))?
+        while !self.pausing.load(Ordering::Relaxed)
+            && let Some(submission) = submissions
+                .pop()
+                .map_err(|error| format!("submission ring: {error}"))?
         {
             at(Point::Take);
             if any {
@@ -339,7 +392,7 @@ impl Server {
                 }));
             }
             Opener::Unconfined => {
-                let server = Arc::clone(self);
+                let server = self.away();
                 self.workers.submit(move || {
                     server.opened(cookie, node, faults::open(&*server.host, node, flags));
                     server.publish();
@@ -352,8 +405,11 @@ impl Server {
     fn opened(&self, cookie: u64, node: Node, outcome: Result<Opened, Errno>) {
         let stored = outcome.and_then(|Opened { file, granted }| {
             let handle = match file {
-                Some(file) => self.shared().handles.insert(Entry {
-                    file,
+                Some(file) => self.shared().handles.insert(|handle| Entry {
+                    description: Description {
+                        file,
+                        account: Account::new(&self.books, handle),
+                    },
                     event_granted: false,
                 })?,
                 None => 0,
@@ -374,10 +430,14 @@ impl Server {
     }
 
     /// Closing what was used can take long (the driver frees every object of a client), and nobody waits for it.
-    fn close(&self, submission: &Submission) -> Result<(), Rejection> {
+    fn close(self: &Arc<Self>, submission: &Submission) -> Result<(), Rejection> {
         let entry = self.shared().handles.remove(submission.target)?;
-        if entry.file.is_ready() {
-            self.workers.submit(move || drop(entry));
+        if entry.description.file.is_ready() {
+            let server = self.away();
+            self.workers.submit(move || {
+                drop(entry);
+                drop(server);
+            });
         }
         self.complete(completion(submission.cookie, Ok(0)), None);
         Ok(())
@@ -400,20 +460,43 @@ impl Server {
         let prepared = context.prepare(submission, node, action, carried, buffer)?;
         at(Point::Prepared);
         if !prepared.is_ready() {
-            let server = Arc::clone(self);
+            let server = self.away();
             self.workers.submit(move || {
-                let executed = prepared.execute(&*server.host);
-                server.executed(executed);
+                server.issue(prepared);
                 server.publish();
             });
-            Ok(None)
-        } else if prepared.plan.may_block() {
-            Ok(Some(Slow::Request(prepared)))
-        } else {
-            let executed = prepared.execute(&*self.host);
-            self.executed(executed);
-            Ok(None)
+            return Ok(None);
         }
+        if prepared.plan.may_block() {
+            return Ok(Some(Slow::Request(prepared)));
+        }
+        let Some(passage) = self.books.try_pass(&prepared) else {
+            return Ok(Some(Slow::Request(prepared)));
+        };
+        self.issue_admitted(prepared, passage);
+        Ok(None)
+    }
+
+    /// Issues a request once no other is under way that concerns the same objects.
+    fn issue(&self, prepared: Prepared) {
+        let passage = self.books.pass(&prepared);
+        self.issue_admitted(prepared, passage);
+    }
+
+    fn issue_admitted<'a>(&'a self, prepared: Prepared, passage: Passage<'a>) {
+        let executed = match self.books.admit(&prepared, passage) {
+            Ok(admission) => {
+                let mut executed = prepared.execute(&*self.host);
+                self.books.settle(admission, &mut executed);
+                executed
+            }
+            Err(status) => {
+                let (name, status_name) = (prepared.plan.request.name, status::name(status));
+                tracing::debug!("{name}: not issued: {}", status_name.unwrap_or_default());
+                ledger::answer(prepared, status)
+            }
+        };
+        self.executed(executed);
     }
 
     /// Writes back what the driver left and completes the request.
@@ -451,7 +534,7 @@ impl Server {
         if entry.event_granted {
             return None;
         }
-        match entry.file.event_descriptor() {
+        match entry.description.file.event_descriptor() {
             Ok(descriptor) => {
                 entry.event_granted = true;
                 Some(descriptor)
@@ -493,6 +576,18 @@ impl Server {
         let mut shared = self.shared();
         shared.completions.publish();
         shared.completions.ring();
+    }
+
+    /// Notes that a job is under way until the returned value is dropped.
+    fn away(self: &Arc<Self>) -> Away {
+        self.away.fetch_add(1, Ordering::SeqCst);
+        Away(Arc::clone(self))
+    }
+
+    fn submissions(&self) -> MutexGuard<'_, Consumer<Submission>> {
+        self.submissions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {

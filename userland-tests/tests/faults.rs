@@ -17,7 +17,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use userland_tests::{
-    Directory, Ended, finish, guest_program, ringfence_program, ringfence_with_faults, wait_for,
+    Directory, Ended, finish, guest_program, ringfence_program, ringfence_with_faults,
+    showing_the_guest, wait_for,
 };
 
 /// `RINGFENCE_FAULTS=RULES EXECUTABLE run --driver sim OPTIONS… -- guest SCENARIO…`
@@ -25,6 +26,7 @@ fn command(rules: &str, options: &[&str], scenario: &[&str]) -> Command {
     let mut command = Command::new(ringfence_with_faults());
     command
         .args(["run", "--driver", "sim"])
+        .args(showing_the_guest())
         .args(options)
         .arg("--")
         .arg(guest_program())
@@ -304,13 +306,13 @@ matrix! {
 
 // Something runs out.
 matrix! {
-    the_servers_descriptor_table_is_full: "server.take@2=descriptors:60", LOG, ["hoard"] => Ended::printing(HOARDED);
-    the_sentrys_descriptor_table_is_full: "sentry.answered@3=descriptors:3", [], ["requests", "1"] => Ended {
+    the_servers_descriptor_table_is_full: "server.take@2=exhaust-descriptors:40", LOG, ["hoard"] => Ended::printing(HOARDED);
+    the_sentrys_descriptor_table_is_full: "sentry.answered@3=exhaust-descriptors:0", [], ["requests", "1"] => Ended {
         status: 0,
         stdout: up_to(1, &[]) + "open: ok\n",
         stderr: String::new(),
     };
-    the_sentry_has_no_room_for_a_descriptor: "sentry.answered@2=descriptors:3", [], ["requests", "1"] => Ended {
+    the_sentry_has_no_room_for_a_descriptor: "sentry.answered@2=exhaust-descriptors:0", [], ["requests", "1"] => Ended {
         status: 0,
         stdout: up_to(1, &[]) + "open: EMFILE\n",
         stderr: String::new(),

@@ -84,7 +84,7 @@ fn start(place: Place, body: impl FnOnce()) -> Result<Pid, Failure> {
             ForkResult::Parent { child } => Ok(child),
             ForkResult::Child => run(body),
         },
-        Place::Inside(namespaces) => match fork_into_user_namespace(namespaces)? {
+        Place::Inside(namespaces) => match fork_into_user_namespace(namespaces, None)? {
             Forked::Parent { child, .. } => Ok(child),
             Forked::Child => run(body),
         },

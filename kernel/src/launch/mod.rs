@@ -17,16 +17,25 @@
 //! either. Each process is forked while its parent has a single thread.
 
 mod credentials;
-mod devices;
+pub mod descriptors;
+pub(crate) mod devices;
+mod environment;
 mod exec;
-mod init;
+pub mod grants;
+pub mod init;
+mod kernel_files;
 pub mod liaison;
+pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod network;
+mod root;
 mod servers;
 mod supervision;
+mod upgrade;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -36,6 +45,7 @@ use nvproxy_server::process::raise_descriptor_limit;
 use nvproxy_server::recorded::Replay;
 use ringfence_ipc::Socket;
 
+use self::grants::Grants;
 use self::liaison::SentryEnd;
 use self::namespaces::Forked;
 use self::servers::Starter;
@@ -43,6 +53,7 @@ use self::supervision::Launcher;
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
 use crate::record::Output;
+use crate::sandboxes::{About, Door, Name};
 use crate::sentry::server::OnServerExit;
 use crate::sentry::{self, Sandbox};
 use crate::signals;
@@ -53,9 +64,14 @@ pub struct Options {
     pub driver: Driver,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    pub grants: Grants,
+    /// What the program inherits besides the standard streams, under the same numbers.
+    pub descriptors: Vec<OwnedFd>,
     pub log: Option<PathBuf>,
     pub stats: bool,
     pub on_server_exit: OnServerExit,
+    /// What the sandbox is called; `None` for the launcher's process number.
+    pub name: Option<Name>,
     /// Where to write a recording of the run.
     pub record: Option<Output>,
     /// What a recorded driver answers from.
@@ -67,19 +83,33 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     tracing::debug!("starting a sandbox");
     let command = c_strings(&options.command)?;
     let original_mask = signals::block()?;
+    let about = About::new(options);
+    let door = match &options.name {
+        Some(name) => Some(Door::open(name)?),
+        // Without a door the sandbox works as well; it cannot be upgraded.
+        None => Door::open(&about.name)
+            .inspect_err(|failure| tracing::debug!("no door: {failure}"))
+            .ok(),
+    };
     let (launcher_end, sentry_end) = liaison::pair().attempt("socketpair")?;
-    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    match namespaces::fork_into_user_namespace(own)? {
+    let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
+    match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
         Forked::Parent { child, namespaces } => {
             drop(sentry_end);
             let started = Starter::new(options, namespaces)
-                .and_then(|starter| Launcher::new(child, starter, launcher_end));
+                .and_then(|starter| Launcher::new(child, starter, launcher_end, door, about));
             let status = started.inspect_err(|_| supervision::abandon(child))?.wait();
             tracing::debug!("the sandbox is gone");
-            status
+            let status = status?;
+            if let Some(output) = &options.record {
+                output.publish()?;
+            }
+            Ok(status)
         }
         Forked::Child => {
             drop(launcher_end);
+            door.map(Door::leave);
             let status = sentry_process(options, &command, &original_mask, sentry_end)
                 .unwrap_or_else(|failure| {
                     eprintln!("ringfence: {failure}");
@@ -121,6 +151,7 @@ fn build(
 ) -> Result<Sandbox, Failure> {
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = std::io::pipe().attempt("pipe")?;
+    let working_directory = std::env::current_dir().ok();
     let own_namespace = File::open("/proc/self/ns/pid").attempt("/proc/self/ns/pid")?;
     nix::sched::unshare(CloneFlags::CLONE_NEWPID).attempt("a process namespace")?;
     // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
@@ -131,6 +162,9 @@ fn build(
             let program = exec::Program {
                 command,
                 driver: &options.driver,
+                grants: &options.grants,
+                descriptors: &options.descriptors,
+                working_directory: working_directory.as_ref(),
                 mask,
                 listener: task_listener,
             };

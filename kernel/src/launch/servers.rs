@@ -8,17 +8,21 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{PipeWriter, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, dup2_stdin, fexecve, fork};
+use nvproxy_server::confinement;
+use ringfence_confinement::pass_on;
+use ringfence_ipc::Socket;
 
 use super::namespaces::{Namespaces, fork_with};
-use super::{Options, c_strings};
+use super::{Options, c_strings, descriptors};
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::system_calls::pidfd_open;
 
@@ -26,34 +30,57 @@ use crate::system_calls::pidfd_open;
 pub struct Server {
     pub pid: Pid,
     pub pidfd: OwnedFd,
+    /// Where it is told to hand over.
+    pub supervision: Socket,
+}
+
+/// What a server starts with as its standard input.
+pub enum Input<'a> {
+    /// Its end of the control socket.
+    Control(&'a Socket),
+    /// The socket to the server whose place it takes.
+    Predecessor(&'a Socket),
 }
 
 /// How the servers of one sandbox are started.
-pub struct Starter {
+pub struct Starter<'a> {
     namespaces: Namespaces,
     executable: OwnedFd,
     arguments: Vec<CString>,
+    /// What a recorded driver reports to: files that it shares with the program.
+    shared: &'a [OwnedFd],
 }
 
-impl Starter {
+impl<'a> Starter<'a> {
     /// With this executable, in these namespaces.
-    pub fn new(options: &Options, namespaces: Namespaces) -> Result<Starter, Failure> {
+    pub fn new(options: &'a Options, namespaces: Namespaces) -> Result<Starter<'a>, Failure> {
         let executable = File::open("/proc/self/exe").attempt("/proc/self/exe")?;
+        let shared = match &options.replay {
+            Some(_) => &options.descriptors[..],
+            None => &[],
+        };
         Ok(Starter {
             namespaces,
             executable: executable.into(),
             arguments: arguments(options)?,
+            shared,
         })
     }
 
-    /// Starts a server whose standard input is `control`, without waiting until it has started. The calling process
-    /// must have one thread.
-    pub fn start(&self, control: BorrowedFd<'_>) -> Result<Server, Failure> {
+    /// Starts a server, of another executable than usual if there is one, without waiting until it has started. The
+    /// calling process must have one thread.
+    pub fn start(
+        &self,
+        executable: Option<BorrowedFd<'_>>,
+        input: Input<'_>,
+    ) -> Result<Server, Failure> {
+        let (supervision, server_supervision) = Socket::pair().attempt("socketpair")?;
+        let execution = Execution::new(self, executable, input, &server_supervision)?;
         let (mut report, reporter) = std::io::pipe().attempt("pipe")?;
         // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
         let between = match unsafe { fork() }.attempt("starting the server")? {
             ForkResult::Parent { child } => child,
-            ForkResult::Child => self.start_inside(control, reporter),
+            ForkResult::Child => execution.start_inside(&self.namespaces, reporter),
         };
         drop(reporter);
         let mut line = String::new();
@@ -67,19 +94,65 @@ impl Starter {
             pid,
             // It is this process's child, so that the number cannot have come to mean another.
             pidfd: pidfd_open(pid).attempt("the server's pidfd")?,
+            supervision,
+        })
+    }
+}
+
+/// All that it takes to execute a server.
+struct Execution<'a> {
+    executable: BorrowedFd<'a>,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    input: BorrowedFd<'a>,
+    supervision: BorrowedFd<'a>,
+    shared: &'a [OwnedFd],
+}
+
+impl<'a> Execution<'a> {
+    fn new(
+        starter: &'a Starter<'_>,
+        executable: Option<BorrowedFd<'a>>,
+        input: Input<'a>,
+        supervision: &'a Socket,
+    ) -> Result<Execution<'a>, Failure> {
+        let supervision = supervision.as_fd();
+        let mut arguments = starter.arguments.clone();
+        let number = supervision.as_raw_fd();
+        arguments.extend(c_strings(&[format!("--supervision={number}").into()])?);
+        let input = match input {
+            Input::Control(socket) => socket.as_fd(),
+            Input::Predecessor(socket) => {
+                arguments.push(c"--take-over".to_owned());
+                socket.as_fd()
+            }
+        };
+        let environment = std::env::vars_os().map(|(name, value)| {
+            let mut entry = name.into_vec();
+            entry.push(b'=');
+            entry.extend(value.into_vec());
+            OsString::from_vec(entry)
+        });
+        Ok(Execution {
+            executable: executable.unwrap_or(starter.executable.as_fd()),
+            arguments,
+            environment: c_strings(&environment.collect::<Vec<_>>())?,
+            input,
+            supervision,
+            shared: starter.shared,
         })
     }
 
     /// The process between launcher and server: reports the server's number, or why there is none, and ends.
-    fn start_inside(&self, control: BorrowedFd<'_>, mut reporter: PipeWriter) -> ! {
-        let started = self.namespaces.enter().and_then(|()| {
+    fn start_inside(&self, namespaces: &Namespaces, mut reporter: PipeWriter) -> ! {
+        let started = namespaces.enter().and_then(|()| {
             // Its parent is this process's, which is also told of its end.
             fork_with(CloneFlags::CLONE_PARENT)
         });
         let line = match started.attempt("starting the server") {
             Ok(ForkResult::Child) => {
                 drop(reporter);
-                let failure = match self.execute(control) {
+                let failure = match self.execute(namespaces) {
                     Ok(never) => match never {},
                     Err(failure) => failure,
                 };
@@ -94,18 +167,16 @@ impl Starter {
         std::process::exit(0)
     }
 
-    fn execute(&self, control: BorrowedFd<'_>) -> Result<Infallible, Failure> {
+    fn execute(&self, namespaces: &Namespaces) -> Result<Infallible, Failure> {
+        namespaces.assume_identity()?;
+        // Changing the user takes this back.
         prctl::set_pdeathsig(Signal::SIGKILL).attempt("prctl")?;
-        dup2_stdin(control).attempt("the server's standard input")?;
-        let environment = std::env::vars_os().map(|(name, value)| {
-            let mut entry = name.into_vec();
-            entry.push(b'=');
-            entry.extend(value.into_vec());
-            CString::new(entry)
-        });
-        let environment: Vec<CString> = environment.filter_map(Result::ok).collect();
-        fexecve(self.executable.as_fd(), &self.arguments, &environment)
-            .attempt("executing the server")
+        self.shared.iter().try_for_each(descriptors::pass_on)?;
+        // The rights that it needs in order to give them up.
+        pass_on(&confinement::NEEDED).map_err(Failure::setup)?;
+        dup2_stdin(self.input).attempt("the server's standard input")?;
+        fcntl(self.supervision, FcntlArg::F_SETFD(FdFlag::empty())).attempt("fcntl")?;
+        fexecve(self.executable, &self.arguments, &self.environment).attempt("executing the server")
     }
 }
 

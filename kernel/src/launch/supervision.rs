@@ -1,5 +1,5 @@
-//! What the launcher does while a sandbox runs: it passes signals on, starts the servers that the sentry asks for, and
-//! waits.
+//! What the launcher does while a sandbox runs: it passes signals on, starts the servers that the sentry asks for,
+//! answers commands, and waits.
 //!
 //! The servers are its children. When the sentry ends, the kernel ends all of the sandbox with it, and keeps the sentry
 //! until the launcher has waited for every server.
@@ -15,8 +15,9 @@ use nix::unistd::Pid;
 use ringfence_ipc::Socket;
 
 use super::liaison::LauncherEnd;
-use super::servers::{Server, Starter};
+use super::servers::{Input, Server, Starter};
 use crate::failure::{Attempt, Failure, SETUP};
+use crate::sandboxes::{About, Door, Reply, Request, Visitor};
 use crate::signals;
 
 /// A sandbox gets at most this many servers within [`RESTART_PERIOD`] in the place of lost ones.
@@ -24,25 +25,38 @@ const MAXIMUM_RESTARTS: usize = 5;
 const RESTART_PERIOD: Duration = Duration::from_secs(60);
 
 /// The launcher of a sandbox whose sentry runs.
-pub struct Launcher {
-    sentry: Pid,
-    starter: Starter,
-    liaison: LauncherEnd,
+pub struct Launcher<'a> {
+    pub(super) sentry: Pid,
+    pub(super) starter: Starter<'a>,
+    pub(super) liaison: LauncherEnd,
     /// Those that were not waited for yet; the last one serves.
-    servers: Vec<Server>,
+    pub(super) servers: Vec<Server>,
     /// When servers were started in the place of lost ones, the last few times.
     restarts: Vec<Instant>,
+    pub(super) signals: signals::Descriptor,
+    /// Where commands come in, and what they are told of the sandbox.
+    door: Option<Door>,
+    about: About,
 }
 
-impl Launcher {
+impl<'a> Launcher<'a> {
     /// Starts the sandbox's first server.
-    pub fn new(sentry: Pid, starter: Starter, liaison: LauncherEnd) -> Result<Launcher, Failure> {
+    pub fn new(
+        sentry: Pid,
+        starter: Starter<'a>,
+        liaison: LauncherEnd,
+        door: Option<Door>,
+        about: About,
+    ) -> Result<Launcher<'a>, Failure> {
         let mut launcher = Launcher {
             sentry,
             starter,
             liaison,
             servers: Vec::new(),
             restarts: Vec::new(),
+            signals: signals::descriptor()?,
+            door,
+            about,
         };
         launcher.start_server()?;
         Ok(launcher)
@@ -50,7 +64,6 @@ impl Launcher {
 
     /// Waits for the sentry, and returns its exit status.
     pub fn wait(mut self) -> Result<u8, Failure> {
-        let signals = signals::descriptor()?;
         loop {
             self.servers.retain(|server| !server.has_ended());
             let sentry = waitpid(self.sentry, Some(WaitPidFlag::WNOHANG));
@@ -66,25 +79,53 @@ impl Launcher {
                 }
                 _ => {}
             }
-            let mut polled = [signals.as_fd(), self.liaison.as_fd()]
-                .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
-            match poll(&mut polled, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno).attempt("poll"),
-            }
-            let [signalled, asked] = polled.map(|polled| polled.any().unwrap_or(false));
-            if signalled {
-                signals.forward(self.sentry)?;
-            }
-            if asked && self.liaison.is_another_wanted() {
-                self.restart_server();
-            }
+            self.wait_for_news()?;
         }
+    }
+
+    fn wait_for_news(&mut self) -> Result<(), Failure> {
+        let door = self.door.as_ref().map(AsFd::as_fd);
+        let awaited = [Some(self.signals.as_fd()), Some(self.liaison.as_fd()), door];
+        let mut polled: Vec<PollFd<'_>> = awaited
+            .into_iter()
+            .flatten()
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+            .collect();
+        match poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).attempt("poll"),
+        }
+        let ready = |index: usize| polled.get(index).and_then(PollFd::any).unwrap_or(false);
+        let (signalled, asked, knocked) = (ready(0), ready(1), ready(2));
+        drop(polled);
+        if signalled {
+            self.signals.forward(self.sentry)?;
+        }
+        if asked && self.liaison.is_another_wanted() {
+            self.restart_server();
+        }
+        if knocked && let Some(visitor) = self.door.as_ref().and_then(Door::admit) {
+            self.attend_to(visitor);
+        }
+        Ok(())
+    }
+
+    /// Does what a command asks for, and answers.
+    fn attend_to(&mut self, visitor: Visitor) {
+        let Visitor { socket, request } = visitor;
+        let reply = match request {
+            Request::Describe => Reply::Description(self.about.clone()),
+            Request::Upgrade(executable) => match self.upgrade(executable.as_fd()) {
+                Ok(upgrade) => Reply::Upgraded(upgrade),
+                Err(reason) => Reply::Failed(reason),
+            },
+        };
+        reply.send(&socket);
     }
 
     fn start_server(&mut self) -> Result<(), Failure> {
         let (control, server_control) = Socket::pair().attempt("socketpair")?;
-        let server = self.starter.start(server_control.as_fd())?;
+        let server = self.starter.start(None, Input::Control(&server_control))?;
         let told = self.liaison.started(server.pidfd.as_fd(), &control);
         self.servers.push(server);
         told.attempt("telling the sentry of a server")
@@ -114,7 +155,7 @@ impl Launcher {
 
 impl Server {
     /// Whether it has ended; then it was waited for, too.
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         !matches!(
             waitpid(self.pid, Some(WaitPidFlag::WNOHANG)),
             Ok(WaitStatus::StillAlive)

@@ -6,6 +6,7 @@
 //!
 //! | module | subject |
 //! |---|---|
+//! | `confinement` | what the sentry itself may do |
 //! | [`descriptions`] | which of the server's handles a task's descriptor means |
 //! | [`memory`] | task memory |
 //! | [`marshalling`] | a request, copied out of task memory and back |
@@ -21,6 +22,7 @@
 //! promptly, so that a busy task is served by one thread without a hand-over, and passes it on before anything that
 //! takes long, so that no task waits for another's request.
 
+pub mod confinement;
 pub mod descriptions;
 pub mod link;
 pub mod marshalling;
@@ -51,7 +53,7 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_server::process;
 use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING};
-use ringfence_ipc::{Socket, Submission};
+use ringfence_ipc::{Socket, Spin, Submission};
 
 use self::descriptions::{Description, Descriptions, Handle};
 use self::link::{Answer, Broken, Resume};
@@ -172,7 +174,7 @@ pub struct Options<'a> {
     pub record: Option<&'a Output>,
 }
 
-/// Supervises a sandbox until its program ends; the exit status is the program's.
+/// Confines this process, which must have one thread, and supervises a sandbox until its program ends; the exit status is the program's.
 pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     let driver = options.driver;
     let Sandbox {
@@ -181,6 +183,9 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         report,
         liaison,
     } = sandbox;
+    let uvm = uvm_number(driver);
+    Spin::automatic();
+    confinement::enter()?;
     let Ok(News::Started { process, control }) = liaison.wait() else {
         return Err(Failure::setup("the launcher started no server"));
     };
@@ -200,7 +205,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         listener: Listener::new(descriptor),
         server,
         on_server_exit: options.on_server_exit,
-        descriptions: Descriptions::new(uvm_number(driver)),
+        descriptions: Descriptions::new(uvm),
         releases: Releases::new().attempt("inotify")?,
         expected_pins: Mutex::default(),
         pin_turn: Mutex::default(),

@@ -69,7 +69,10 @@ pub struct Plan {
     /// The row of the control command or of the class if it is about one, otherwise the ioctl's.
     pub request: &'static Request,
     pub family: Family,
-    ioctl: &'static Request,
+    /// The ioctl's row.
+    pub ioctl: &'static Request,
+    /// The offset in the payload of the parameters that `request` describes, if there are any.
+    pub request_at: Option<u32>,
     set_bits: Option<(u32, u64)>,
     length: u32,
 }
@@ -83,6 +86,20 @@ impl Plan {
     /// Whether the request has to be issued from the task's own address space.
     pub fn pins(&self) -> bool {
         self.ioctl.traits.pins || self.request.traits.pins
+    }
+
+    /// The rows that describe the request, each with the offset in the payload of the parameters that it describes.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static Request, u32)> {
+        let is_further = !std::ptr::eq(self.ioctl, self.request);
+        let further = self.request_at.filter(|_| is_further);
+        let further = further.map(|at| (self.request, at));
+        std::iter::once((self.ioctl, 0)).chain(further)
+    }
+
+    /// The segment that the pointer field at `at` of the payload points to.
+    pub fn segment_behind(&self, at: u32) -> Option<&Segment> {
+        let mut segments = self.segments.iter();
+        segments.find(|segment| segment.pointer_at == Some(at))
     }
 
     /// Whether the descriptor that the request was issued on delivers events once it succeeded.
@@ -123,6 +140,7 @@ pub struct Planner {
     ioctl: &'static Request,
     /// The control command or class, once it is known; until then the ioctl.
     request: &'static Request,
+    request_at: Option<u32>,
     found: SmallVec<[Found; 4]>,
     descriptors: SmallVec<[DescriptorField; 2]>,
     set_bits: Option<(u32, u64)>,
@@ -155,6 +173,7 @@ impl Planner {
             family,
             ioctl: row,
             request: row,
+            request_at: Some(0),
             found: SmallVec::new(),
             descriptors: SmallVec::new(),
             set_bits: None,
@@ -220,6 +239,7 @@ impl Planner {
             request: self.request,
             family: self.family,
             ioctl: self.ioctl,
+            request_at: self.request_at,
             set_bits: self.set_bits,
             length: self.length,
         }
@@ -232,6 +252,9 @@ impl Planner {
         base: u32,
         parameters: &[u8],
     ) -> Result<(), Refusal> {
+        if std::ptr::eq(row, self.request) {
+            self.request_at = Some(base);
+        }
         if let Some(refused) = row.refused_flags {
             let flags = field(parameters, refused.at)?;
             if flags & refused.bits != 0 {
@@ -378,6 +401,7 @@ impl Planner {
     fn descend(&mut self, family: Family, row: &'static Request) {
         self.family = family;
         self.request = row;
+        self.request_at = None;
     }
 
     /// Refuses what the tables withhold. What they do not have, or not for this sandbox, is answered as by a driver

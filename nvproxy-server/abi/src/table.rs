@@ -39,6 +39,89 @@ pub struct Request {
     pub capabilities: Capabilities,
     /// For whom the driver reserves it: it is never issued then, whatever the capabilities say.
     pub reserved: Option<Reserved>,
+    /// Handles of clients. The first of an ioctl's is the client that makes the request.
+    pub clients: &'static [ClientField],
+    /// What becomes of objects once it has succeeded.
+    pub effect: Option<Effect>,
+    /// It tells how much memory a GPU has.
+    pub memory_list: Option<MemoryList>,
+}
+
+/// Handles of clients in the parameters, 4 bytes each. 0 names no client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClientField {
+    pub at: u16,
+    pub extent: Extent,
+    /// The NV_STATUS with which the driver answers a handle that no client has.
+    pub absent: u32,
+}
+
+/// How many handles a field stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    One,
+    /// As many as the 4-byte field at `count_at` says, one after the other, and never more than `most`.
+    Array {
+        most: u16,
+        count_at: u16,
+    },
+    /// The field is a pointer: as many as fit into the buffer behind it.
+    Behind,
+}
+
+/// What becomes of objects. Offsets are of 4-byte handles, unless they say otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// An ioctl: an object of some class comes to be below `parent`. 0 as `object` means that the driver chooses the
+    /// handle, which it writes there.
+    Allocate { parent: u16, object: u16 },
+    /// An ioctl: an object and all below it are gone; with the client's own, the client.
+    Free { object: u16 },
+    /// An ioctl: `object` comes to be as a copy of the object `source` of the second client.
+    Duplicate {
+        parent: u16,
+        object: u16,
+        source: u16,
+    },
+    /// An ioctl: the description uses the clients of the one in the descriptor field from now on.
+    Register,
+    /// The ioctl by which control commands are issued, to this object.
+    Control { object: u16 },
+    /// A control command: copies of objects come to be in the description in the descriptor field.
+    Export(Objects),
+    /// A control command: copies of what is in the description come to be below `parent`.
+    Import { parent: u16, objects: Objects },
+    /// The object that a control command is issued to, or that is allocated, keeps this memory from now on.
+    Hold(Objects),
+    /// A class: its objects are clients.
+    Client,
+    /// A class: its objects stand for the GPU with the number in the 4-byte field.
+    Device { instance: u16 },
+    /// A class: its objects take as many bytes of a GPU's memory as the 8-byte field says, where the driver also writes
+    /// how many it took.
+    Memory { size: u16 },
+}
+
+/// Handles of objects, 4 bytes each, at every `stride` bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Objects {
+    pub at: u16,
+    pub stride: u16,
+    pub most: u16,
+    /// The 2-byte field that says how many there are; without it there are as many as there can be.
+    pub count_at: Option<u16>,
+    /// The 2-byte field that says which place in the description is that of the first; without it, it is place 0.
+    pub first_at: Option<u16>,
+}
+
+/// A list of pairs of 4 bytes: what is asked for (NV2080_CTRL_FB_INFO_INDEX_*), and the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryList {
+    pub at: u16,
+    /// The field is a pointer to the list, rather than the list.
+    pub behind: bool,
+    /// The 4-byte field that says how many pairs there are.
+    pub count_at: u16,
 }
 
 /// For whom the driver reserves a request.

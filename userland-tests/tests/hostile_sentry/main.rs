@@ -468,7 +468,7 @@ fn a_flood_costs_the_server_nothing() {
 /// Descriptions are as many as the server may have descriptors, and all can be had again.
 #[test]
 fn opening_and_never_closing_ends_in_emfile() {
-    let mut peer = Peer::new("server.take@2=descriptors:100");
+    let mut peer = Peer::new("server.take@2=exhaust-descriptors:80");
     let client = peer.client();
     for _ in 0..3 {
         let mut handles = Vec::new();

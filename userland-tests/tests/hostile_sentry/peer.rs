@@ -57,12 +57,18 @@ pub struct Ended {
 /// Starts a server that obeys `rules` and has not been spoken to.
 pub fn spawn(rules: &str) -> (Child, OwnedFd) {
     let (ours, theirs) = Socket::pair().expect("a socket pair");
-    let child = Command::new(ringfence_with_faults())
+    // Where the launcher would give orders. Nobody does.
+    let (_, supervision) = Socket::pair().expect("a socket pair");
+    // The server confines itself with rights that the launcher's user namespace gives it (unshare(1)).
+    let child = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "--"])
+        .arg(ringfence_with_faults())
         .args(["nvproxy-server", "--driver=sim", "--minors=0,1"])
         .args(["--driver-version=580.142", "--tables=580.142"])
-        .arg("--driver-capabilities=compute,utility")
+        .args(["--driver-capabilities=compute,utility", "--supervision=1"])
         .env("RINGFENCE_FAULTS", rules)
         .stdin(OwnedFd::from(theirs))
+        .stdout(OwnedFd::from(supervision))
         .stderr(Stdio::piped())
         .spawn();
     (child.expect("a server"), ours.into())

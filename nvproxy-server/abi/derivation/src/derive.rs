@@ -11,8 +11,8 @@ use nvproxy_abi_catalogue::{Catalogue, Class, Control, Privilege, Release};
 
 use crate::parameters::Parameters;
 use crate::policy::{Allowed, Capability, List};
-use crate::rows::{ByFamily, ReleaseTables, Reserved, Row, Tables};
-use crate::rules::{Blocking, Rule, Rules};
+use crate::rows::{ByFamily, Effect, ReleaseTables, Reserved, Row, Tables};
+use crate::rules::{Blocking, EffectRule, Rule, Rules};
 
 /// The name of rows for commands that the driver's public source does not name.
 pub const UNLISTED: &str = "(not in the public headers)";
@@ -296,8 +296,12 @@ impl<'a> Derivation<'a> {
             reserved: reserved_class(class),
             ..Row::default()
         };
-        if let Some(structure) = &class.structure {
-            self.fill(&mut row, Parameters { release, structure }, rule, &[]);
+        match &class.structure {
+            Some(structure) => self.fill(&mut row, Parameters { release, structure }, rule, &[]),
+            None if rule.is_some_and(|rule| matches!(rule.effect, Some(EffectRule::Client))) => {
+                row.effect = Some(Effect::Client);
+            }
+            None => {}
         }
         self.mark_used(rule);
         vec![row]

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use nvproxy_abi_catalogue::{Copy, Count};
 
 use crate::derive::Derivation;
+use crate::effects;
 use crate::parameters::Parameters;
 use crate::rows::{Contents, Descriptor, Length, Place, Pointer, RefusedFlags, Row};
 use crate::rules::{PointerRule, Rule};
@@ -39,7 +40,7 @@ impl<'a> Derivation<'a> {
         if row.reserved.is_none() {
             for path in parameters.references() {
                 if !accounted.contains(&path) {
-                    self.error(release, &row.name, &format!("has {path}, which looks like a pointer or a descriptor: no rule says what it is"));
+                    self.error(release, &row.name, &format!("has {path}, which looks like a pointer, a descriptor or a client: no rule says what it is"));
                 }
             }
         }
@@ -89,6 +90,26 @@ impl<'a> Derivation<'a> {
                 bits,
                 status,
             });
+        }
+        for client in &rule.clients {
+            let index = if client.count.is_some() { "[]" } else { "" };
+            accounted.insert(format!("{}{index}", client.field));
+            match effects::client(parameters, client) {
+                Ok(found) => row.clients.extend(found),
+                Err(problem) => self.error(parameters.release, &row.name, &problem),
+            }
+        }
+        if let Some(rule) = &rule.effect {
+            match effects::effect(parameters, rule) {
+                Ok(effect) => row.effect = effect,
+                Err(problem) => self.error(parameters.release, &row.name, &problem),
+            }
+        }
+        if let Some(rule) = &rule.memory_list {
+            match effects::memory_list(parameters, rule) {
+                Ok(list) => row.memory_list = list,
+                Err(problem) => self.error(parameters.release, &row.name, &problem),
+            }
         }
         if let Some(rule) = &rule.variants
             && let Some((place, _)) = parameters.place(&rule.field)

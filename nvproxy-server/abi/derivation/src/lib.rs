@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod derive;
+mod effects;
 mod fields;
 mod parameters;
 pub mod policy;

@@ -42,8 +42,8 @@ impl<'a> Parameters<'a> {
             .map(|(place, _)| place)
     }
 
-    /// Paths of the fields that may refer to something outside the parameters: pointers and descriptor numbers, by their
-    /// types and names. Those in elements of an array have no place of their own; their paths hold `[]`.
+    /// Paths of the fields that may refer to something outside the parameters: pointers, descriptor numbers and handles of
+    /// clients, by their types and names. Those in elements of an array have no place of their own; their paths hold `[]`.
     pub fn references(&self) -> Vec<String> {
         let mut found = Vec::new();
         if let Some(structure) = self.release.structures.get(self.structure) {
@@ -56,7 +56,7 @@ impl<'a> Parameters<'a> {
         for field in &structure.fields {
             let index = if field.elements == 1 { "" } else { "[]" };
             let path = format!("{prefix}{}{index}", field.path);
-            if is_pointer(field) || is_descriptor(field) {
+            if is_pointer(field) || is_descriptor(field) || is_client(field) {
                 found.push(path);
             } else if let Some(inner) = self.release.structures.get(&field.type_name) {
                 self.collect(inner, &format!("{path}."), found);
@@ -67,6 +67,12 @@ impl<'a> Parameters<'a> {
 
 fn is_pointer(field: &Field) -> bool {
     &*field.type_name == "NvP64" || field.type_name.ends_with('*')
+}
+
+fn is_client(field: &Field) -> bool {
+    let name = field.path.rsplit('.').next().unwrap_or_default();
+    let is_handle = matches!(&*field.type_name, "NvHandle" | "NvU32") && name.starts_with('h');
+    is_handle && (name.contains("Client") || name == "hRoot")
 }
 
 fn is_descriptor(field: &Field) -> bool {

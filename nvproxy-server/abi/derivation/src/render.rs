@@ -5,7 +5,10 @@ use std::fmt::Write;
 
 use nvproxy_abi_catalogue::version::DriverVersion;
 
-use crate::rows::{ByFamily, Contents, Descriptor, Length, Pointer, Reserved, Role, Row, Tables};
+use crate::rows::{
+    ByFamily, ClientField, Contents, Descriptor, Effect, Extent, Length, Objects, Pointer,
+    Reserved, Role, Row, Tables,
+};
 
 /// Rust source that defines `ROWS`, `RELEASES` and `NAMES`. It expects the names of `nvproxy_abi::table`,
 /// `Capabilities`, `status`, `Release` and `Names` to be in scope.
@@ -117,6 +120,12 @@ fn request(row: &Row) -> String {
         };
         format!("Reserved::{reserved}")
     }));
+    let clients: Vec<String> = row.clients.iter().map(client).collect();
+    let effect = optional(row.effect.as_ref().map(effect));
+    let memory_list = optional(row.memory_list.as_ref().map(|list| {
+        let (at, behind, count) = (list.place.at, list.behind, list.count.at);
+        format!("MemoryList {{ at: {at}, behind: {behind}, count_at: {count} }}")
+    }));
     let capabilities: u8 = row
         .capabilities
         .iter()
@@ -129,9 +138,10 @@ fn request(row: &Row) -> String {
         "structure: {structure}, size: {size}, pointers: &[{}], descriptors: &[{}], status_at: {status}, \
          traits: Traits {{ may_block: {may_block}, pins: {pins}, makes_event: {makes_event}, set_bits: {set_bits} }}, \
          variants: {variants}, refused_flags: {refused}, capabilities: Capabilities::from_bits({capabilities:#b}), \
-         reserved: {reserved} }}",
+         reserved: {reserved}, clients: &[{}], effect: {effect}, memory_list: {memory_list} }}",
         pointers.join(", "),
         descriptors.join(", "),
+        clients.join(", "),
     );
     text
 }
@@ -173,5 +183,62 @@ fn descriptor(descriptor: &Descriptor) -> String {
     format!(
         "Descriptor {{ at: {}, role: Role::{role} }}",
         descriptor.place.at
+    )
+}
+
+fn client(client: &ClientField) -> String {
+    let extent = match &client.extent {
+        Extent::One => "Extent::One".to_owned(),
+        Extent::Array { most, count } => {
+            format!("Extent::Array {{ most: {most}, count_at: {} }}", count.at)
+        }
+        Extent::Behind => "Extent::Behind".to_owned(),
+    };
+    let (at, absent) = (client.place.at, &client.absent);
+    format!("ClientField {{ at: {at}, extent: {extent}, absent: status::{absent} }}")
+}
+
+fn effect(effect: &Effect) -> String {
+    let text = match effect {
+        Effect::Allocate { parent, object } => {
+            format!(
+                "Allocate {{ parent: {}, object: {} }}",
+                parent.at, object.at
+            )
+        }
+        Effect::Free { object } => format!("Free {{ object: {} }}", object.at),
+        Effect::Duplicate {
+            parent,
+            object,
+            source,
+        } => format!(
+            "Duplicate {{ parent: {}, object: {}, source: {} }}",
+            parent.at, object.at, source.at
+        ),
+        Effect::Register => "Register".to_owned(),
+        Effect::Control { object } => format!("Control {{ object: {} }}", object.at),
+        Effect::Export(listed) => format!("Export({})", objects(listed)),
+        Effect::Import {
+            parent,
+            objects: listed,
+        } => format!(
+            "Import {{ parent: {}, objects: {} }}",
+            parent.at,
+            objects(listed)
+        ),
+        Effect::Hold(listed) => format!("Hold({})", objects(listed)),
+        Effect::Client => "Client".to_owned(),
+        Effect::Device { instance } => format!("Device {{ instance: {} }}", instance.at),
+        Effect::Memory { size } => format!("Memory {{ size: {} }}", size.at),
+    };
+    format!("Effect::{text}")
+}
+
+fn objects(objects: &Objects) -> String {
+    let count = objects.count.as_ref().map(|place| place.at);
+    let first = objects.first.as_ref().map(|place| place.at);
+    format!(
+        "Objects {{ at: {}, stride: {}, most: {}, count_at: {count:?}, first_at: {first:?} }}",
+        objects.place.at, objects.stride, objects.most
     )
 }

@@ -53,6 +53,9 @@ pub struct Row {
     /// Sorted, each once.
     pub capabilities: Vec<Capability>,
     pub reserved: Option<Reserved>,
+    pub clients: Vec<ClientField>,
+    pub effect: Option<Effect>,
+    pub memory_list: Option<MemoryList>,
 }
 
 /// A field of a row's structure.
@@ -105,6 +108,70 @@ pub struct RefusedFlags {
     pub bits: u32,
     /// The name of an NV_STATUS.
     pub status: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientField {
+    pub place: Place,
+    pub extent: Extent,
+    /// The name of an NV_STATUS.
+    pub absent: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Extent {
+    One,
+    Array { most: u16, count: Place },
+    Behind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    Allocate {
+        parent: Place,
+        object: Place,
+    },
+    Free {
+        object: Place,
+    },
+    Duplicate {
+        parent: Place,
+        object: Place,
+        source: Place,
+    },
+    Register,
+    Control {
+        object: Place,
+    },
+    Export(Objects),
+    Import {
+        parent: Place,
+        objects: Objects,
+    },
+    Hold(Objects),
+    Client,
+    Device {
+        instance: Place,
+    },
+    Memory {
+        size: Place,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Objects {
+    pub place: Place,
+    pub stride: u16,
+    pub most: u16,
+    pub count: Option<Place>,
+    pub first: Option<Place>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MemoryList {
+    pub place: Place,
+    pub behind: bool,
+    pub count: Place,
 }
 
 /// For whom the driver reserves a request, by its own tables.

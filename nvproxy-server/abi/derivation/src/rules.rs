@@ -56,6 +56,12 @@ pub struct Rule {
     pub set_bits: Option<BitsRule>,
     pub refused_flags: Option<RefusedFlagsRule>,
     pub variants: Option<VariantsRule>,
+    /// Handles of clients. An ioctl's first is the client that makes the request.
+    pub clients: Vec<ClientRule>,
+    /// What becomes of objects once it has succeeded.
+    pub effect: Option<EffectRule>,
+    /// It tells how much memory a GPU has.
+    pub memory_list: Option<MemoryListRule>,
 }
 
 impl Rule {
@@ -68,7 +74,16 @@ impl Rule {
         let flags = self.refused_flags.iter().map(|flags| &flags.field);
         let variants = self.variants.iter().map(|variants| &variants.field);
         let own = inert.chain(pointers).chain(descriptors);
+        let clients = self.clients.iter().map(|client| &client.field);
+        let counts = self
+            .clients
+            .iter()
+            .filter_map(|client| client.count.as_ref());
+        let effect = self.effect.iter().flat_map(EffectRule::fields);
+        let lists = self.memory_list.iter();
+        let lists = lists.flat_map(|list| [&list.field, &list.count]);
         let own = own.chain(bits).chain(flags).chain(variants);
+        let own = own.chain(clients).chain(counts).chain(effect).chain(lists);
         let own = own.map(|field| (self.name.as_str(), field.as_str()));
         let classes = self.variants.iter().flat_map(|variants| &variants.classes);
         own.chain(classes.flat_map(Rule::fields)).collect()
@@ -125,6 +140,99 @@ pub struct RefusedFlagsRule {
 pub struct VariantsRule {
     pub field: String,
     pub classes: Vec<Rule>,
+}
+
+/// The handle of a client, or several: an array, where `count` names the 4-byte field that says how many; a buffer,
+/// where the field is a pointer.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientRule {
+    pub field: String,
+    pub count: Option<String>,
+    /// The NV_STATUS with which the driver answers a handle that no client has.
+    pub absent: String,
+}
+
+/// What becomes of objects; see `nvproxy_abi::table::Effect`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum EffectRule {
+    Allocate {
+        parent: String,
+        object: String,
+    },
+    Free {
+        object: String,
+    },
+    Duplicate {
+        parent: String,
+        object: String,
+        source: String,
+    },
+    Register,
+    Control {
+        object: String,
+    },
+    Export(ObjectsRule),
+    Import {
+        parent: String,
+        objects: ObjectsRule,
+    },
+    Hold(ObjectsRule),
+    Client,
+    Device {
+        instance: String,
+    },
+    Memory {
+        size: String,
+    },
+}
+
+/// Handles of objects: one, or an array of them or of structures that begin with one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectsRule {
+    pub field: String,
+    /// The 2-byte field that says how many there are.
+    pub count: Option<String>,
+    /// The 2-byte field that says which place is that of the first.
+    pub first: Option<String>,
+}
+
+impl ObjectsRule {
+    fn fields(&self) -> impl Iterator<Item = &String> {
+        let further = self.count.iter().chain(&self.first);
+        std::iter::once(&self.field).chain(further)
+    }
+}
+
+impl EffectRule {
+    pub(crate) fn fields(&self) -> Vec<&String> {
+        match self {
+            EffectRule::Allocate { parent, object } => vec![parent, object],
+            EffectRule::Free { object } | EffectRule::Control { object } => vec![object],
+            EffectRule::Duplicate {
+                parent,
+                object,
+                source,
+            } => vec![parent, object, source],
+            EffectRule::Export(objects) | EffectRule::Hold(objects) => objects.fields().collect(),
+            EffectRule::Import { parent, objects } => {
+                std::iter::once(parent).chain(objects.fields()).collect()
+            }
+            EffectRule::Device { instance } => vec![instance],
+            EffectRule::Memory { size } => vec![size],
+            EffectRule::Register | EffectRule::Client => Vec::new(),
+        }
+    }
+}
+
+/// A list of pairs of 4 bytes, or a pointer to one, and the 4-byte field that says how many there are.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryListRule {
+    pub field: String,
+    pub count: String,
 }
 
 /// Reads the file.

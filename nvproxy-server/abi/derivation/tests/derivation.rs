@@ -233,7 +233,7 @@ fn what_does_not_fit_is_an_error() {
             follows_nothing,
             NO_RULES,
             allowed,
-            "NV2080_CTRL_CMD_LIST: has handles, which looks like a pointer or a descriptor: no rule says what it is \
+            "NV2080_CTRL_CMD_LIST: has handles, which looks like a pointer, a descriptor or a client: no rule says what it is \
              (driver 580.01.01)",
         ),
         (

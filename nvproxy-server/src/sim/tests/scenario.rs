@@ -330,6 +330,9 @@ static GOING_ON: &[Step] = &[
     |world| {
         assert_eq!(system_parameters(world, 1 << 28), Err(Errno::EBUSY));
         assert_eq!(system_parameters(world, 1 << 27), Ok(0));
+        let target = world["gpu"].number();
+        let again = world["control"].map(CLIENT, 0x10, 0x21, (0, 65536), target);
+        assert_eq!(again.0, NV_ERR_STATE_IN_USE);
         for open in world.open.values() {
             let number = world.driver.number_of(open.granted.as_fd());
             assert_eq!(number, Ok(open.number()));

@@ -221,10 +221,13 @@ pub fn hoard(arguments: &[String]) -> Outcome {
     drop(last);
     drop(hoard);
     // What was closed is freed behind the program's back.
-    while open(Node::Control).is_err() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    println!("after closing: {}", word(Gpu::open()));
+    let gpu = loop {
+        match Gpu::open() {
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            opened => break opened,
+        }
+    };
+    println!("after closing: {}", word(gpu));
     Ok(())
 }
 

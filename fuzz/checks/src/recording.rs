@@ -1,0 +1,92 @@
+//! The reader of recordings, and what works on a recording that was read.
+//!
+//! A file's checksum and compression keep a fuzzer from its content, so an input is one of three: a
+//! whole file, what is compressed in one, or a content that is still to be compressed.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+use nvproxy_abi::plan::MAXIMUM_PAYLOAD;
+use ringfence_recording::layout::Layout;
+use ringfence_recording::{Event, FORMAT, Recording, changes};
+
+use crate::input::Input;
+use crate::tables;
+
+/// The forms of an input, in its first byte.
+pub const FILE: u8 = 0;
+pub const COMPRESSED: u8 = 1;
+pub const CONTENT: u8 = 2;
+
+/// Reads a recording, and what was read once more.
+pub fn check(data: &[u8]) {
+    let mut input = Input(data);
+    let form = input.byte() % 3;
+    let file = match form {
+        FILE => input.0.to_vec(),
+        COMPRESSED => frame(input.0),
+        _ => frame(&stored(input.0)),
+    };
+    match Recording::from_bytes(&file) {
+        Ok(recording) => sound(recording),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A file around what is compressed in it.
+fn frame(compressed: &[u8]) -> Vec<u8> {
+    let mut file = b"RNGFREC\0".to_vec();
+    file.extend(FORMAT.to_le_bytes());
+    file.extend((compressed.len() as u64).to_le_bytes());
+    file.extend(compressed);
+    let mut checksum = flate2::Crc::new();
+    checksum.update(&file);
+    file.extend(checksum.sum().to_le_bytes());
+    file
+}
+
+/// Deflate without compression, so that the content stays in sight of the fuzzer.
+fn stored(content: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::none());
+    encoder.write_all(content).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+fn sound(mut recording: Recording) {
+    read_back(&recording);
+    let header = &recording.header;
+    assert!(header.tasks() <= header.threads.len());
+    let nodes = recording.nodes();
+    assert_eq!(nodes.len(), header.descriptions as usize);
+    let abi = tables::by_version(&header.tables);
+    let mut requests = 0;
+    for event in &recording.events {
+        let Event::Request(request) = event else {
+            continue;
+        };
+        requests += 1;
+        assert!(request.before.len() <= MAXIMUM_PAYLOAD);
+        let after = request.after();
+        assert_eq!(after.len(), request.before.len());
+        let mut again = request.clone();
+        again.changes = changes(&request.before, &after);
+        assert_eq!(again.after(), after);
+        if let Some(abi) = abi {
+            let node = nodes[request.description as usize];
+            let layout = Layout::of(abi, node, request.command, &request.before);
+            assert!(!layout.name.is_empty());
+        }
+    }
+    assert_eq!(recording.requests(), requests);
+    if let Some(abi) = abi {
+        recording.scrub(abi);
+        read_back(&recording);
+    }
+}
+
+fn read_back(recording: &Recording) {
+    let bytes = recording.to_bytes().expect("no more than was read");
+    let again = Recording::from_bytes(&bytes).expect("what was written");
+    assert!(again == *recording, "what is read is not what was written");
+}

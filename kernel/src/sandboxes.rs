@@ -1,0 +1,378 @@
+//! Running sandboxes, and how commands reach them: `ringfence ps` and `ringfence server-upgrade`.
+//!
+//! The launcher of a sandbox has a *door*: a socket, called after the sandbox, in a directory of the user's own. A
+//! command connects, makes one request and gets one reply. Only who may do anything with the launcher anyway is let in:
+//! processes of the same user, or root, that do not live in a sandbox. A task has the same user id, and may even see the
+//! socket; it is told from others by its user namespace. The command looks at the launcher likewise.
+//!
+//! `unsafe` is here because accept4(2) gives a bare number.
+
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect,
+    getsockopt, listen, socket, sockopt,
+};
+use nix::unistd::{Pid, geteuid};
+use ringfence_ipc::Socket;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Attempt, Failure};
+use crate::launch::Options;
+
+/// The longest request or reply, in bytes.
+const MAXIMUM_MESSAGE: usize = 64 << 10;
+/// How long a command that connected may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a launcher may take to answer: longer than any upgrade.
+const ANSWER: Duration = Duration::from_secs(90);
+
+/// What a sandbox is called: up to 64 letters, digits, `-`, `_` and `.`, the first of them a letter or a digit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name(String);
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Name, String> {
+        let is_fit =
+            |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+        let starts_well = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+        if starts_well && text.len() <= 64 && text.chars().all(is_fit) {
+            Ok(Name(text.to_owned()))
+        } else {
+            Err("a name has up to 64 letters, digits, '-', '_' and '.', and starts with a letter or a digit".to_owned())
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&self.0)
+    }
+}
+
+/// A sandbox, as it is shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct About {
+    pub name: Name,
+    /// The launcher's number.
+    pub process: i32,
+    pub driver: String,
+    pub command: Vec<String>,
+}
+
+impl About {
+    pub fn new(options: &Options) -> About {
+        let process = std::process::id();
+        let command = options.command.iter();
+        About {
+            name: options.name.clone().unwrap_or(Name(process.to_string())),
+            process: process as i32,
+            driver: options.driver.version.to_string(),
+            command: command
+                .map(|argument| argument.to_string_lossy().into_owned())
+                .collect(),
+        }
+    }
+}
+
+/// A replacement of a server, by the processes' numbers.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Upgrade {
+    pub from: i32,
+    pub to: i32,
+    pub microseconds: u64,
+}
+
+/// What a command asks for.
+pub enum Request {
+    Describe,
+    /// Replaces the server by one of this executable.
+    Upgrade(OwnedFd),
+}
+
+/// A request as it travels; the executable travels beside it.
+#[derive(Serialize, Deserialize)]
+enum Wish {
+    Describe,
+    Upgrade,
+}
+
+/// What a launcher answers.
+#[derive(Serialize, Deserialize)]
+pub enum Reply {
+    Description(About),
+    Upgraded(Upgrade),
+    Failed(String),
+}
+
+impl Reply {
+    /// Sends the reply; a command that is gone needs none.
+    pub fn send(&self, socket: &Socket) {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        let _ = socket.send_message(&text, None);
+    }
+}
+
+/// A command that was let in.
+pub struct Visitor {
+    pub socket: Socket,
+    pub request: Request,
+}
+
+/// A launcher's door. It is taken away when this is dropped.
+pub struct Door {
+    listener: OwnedFd,
+    place: Place,
+}
+
+/// A file that is removed when this is dropped.
+struct Place(PathBuf);
+
+impl Door {
+    /// Makes the door of a sandbox. Fails if another of that name is running.
+    pub fn open(name: &Name) -> Result<Door, Failure> {
+        let path = path_of(&directory()?, name);
+        let address = UnixAddr::new(&path).attempt(path.display())?;
+        let listener = seqpacket().attempt("socket")?;
+        let mut bound = bind(listener.as_raw_fd(), &address);
+        if bound == Err(Errno::EADDRINUSE) {
+            if call(&path).is_ok() {
+                let Name(name) = name;
+                return Err(Failure::setup(format!(
+                    "--name {name}: a sandbox of this name is running: choose another name"
+                )));
+            }
+            // Its launcher was killed.
+            let _ = fs::remove_file(&path);
+            bound = bind(listener.as_raw_fd(), &address);
+        }
+        bound.attempt(path.display())?;
+        let place = Place(path);
+        let door = Door { listener, place };
+        listen(&door.listener, Backlog::MAXALLOWABLE).attempt("listen")?;
+        Ok(door)
+    }
+
+    /// Lets go of the door without taking it away, in a process that it is not.
+    pub fn leave(self) {
+        std::mem::forget(self.place);
+    }
+
+    /// Lets in who knocks, if it may come in and says what it wants.
+    pub fn admit(&self) -> Option<Visitor> {
+        let accepted = accept4(self.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).ok()?;
+        // SAFETY: the kernel just made this descriptor for the caller, so nothing else owns it.
+        let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(accepted) });
+        if let Err(reason) = check_peer(&socket) {
+            tracing::warn!("a command was turned away: {reason}");
+            return None;
+        }
+        let (wish, descriptor) = receive(&socket, PATIENCE).ok()?;
+        let request = match (wish, descriptor) {
+            (Wish::Describe, _) => Request::Describe,
+            (Wish::Upgrade, Some(executable)) => Request::Upgrade(executable),
+            (Wish::Upgrade, None) => return None,
+        };
+        Some(Visitor { socket, request })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Nothing is lost if somebody else was faster.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// Every sandbox of this user that is running, by name.
+pub fn list() -> Result<Vec<About>, Failure> {
+    let directory = directory()?;
+    let entries = fs::read_dir(&directory).attempt(directory.display())?;
+    let mut found: Vec<About> = entries
+        .filter_map(|entry| describe(&entry.ok()?.path()))
+        .collect();
+    found.sort_by(|one, other| one.name.0.cmp(&other.name.0));
+    Ok(found)
+}
+
+fn describe(path: &Path) -> Option<About> {
+    let socket = match call(path) {
+        Ok(socket) => socket,
+        Err(Errno::ECONNREFUSED) => {
+            // Its launcher was killed.
+            let _ = fs::remove_file(path);
+            return None;
+        }
+        Err(_) => return None,
+    };
+    match ask(&socket, &Wish::Describe, None, PATIENCE) {
+        Ok(Reply::Description(about)) => Some(about),
+        _ => None,
+    }
+}
+
+/// Has the server of the sandbox `name` replaced by one of this executable.
+pub fn upgrade(name: &Name, executable: BorrowedFd<'_>) -> Result<Upgrade, Failure> {
+    let socket = match call(&path_of(&directory()?, name)) {
+        Ok(socket) => socket,
+        Err(Errno::ENOENT | Errno::ECONNREFUSED) => {
+            let names: Vec<String> = list()?.into_iter().map(|about| about.name.0).collect();
+            let running = match names.is_empty() {
+                true => "none is running".to_owned(),
+                false => format!("running are {}", names.join(", ")),
+            };
+            let Name(name) = name;
+            return Err(Failure::setup(format!(
+                "there is no sandbox {name}: {running}"
+            )));
+        }
+        Err(errno) => return Err(errno).attempt(&name.0),
+    };
+    check_peer(&socket).attempt(&name.0)?;
+    match ask(&socket, &Wish::Upgrade, Some(executable), ANSWER).attempt(&name.0)? {
+        Reply::Upgraded(upgrade) => Ok(upgrade),
+        Reply::Failed(reason) => Err(Failure {
+            status: 1,
+            message: format!("{}: {reason}; the server was not replaced", name.0),
+        }),
+        Reply::Description(_) => Err(Failure::setup("the launcher answered something else")),
+    }
+}
+
+fn ask(
+    socket: &Socket,
+    wish: &Wish,
+    executable: Option<BorrowedFd<'_>>,
+    patience: Duration,
+) -> Result<Reply, String> {
+    let text = serde_json::to_vec(wish).map_err(|error| error.to_string())?;
+    let sent = socket.send_message(&text, executable);
+    sent.map_err(|error| error.to_string())?;
+    receive(socket, patience).map(|(reply, _)| reply)
+}
+
+fn receive<T: for<'de> Deserialize<'de>>(
+    socket: &Socket,
+    patience: Duration,
+) -> Result<(T, Option<OwnedFd>), String> {
+    let deadline = Instant::now() + patience;
+    if socket.wait_readable(deadline) != Ok(true) {
+        return Err("it does not answer".to_owned());
+    }
+    let mut text = vec![0; MAXIMUM_MESSAGE];
+    let (length, descriptor) = socket
+        .receive_message(&mut text, MsgFlags::empty())
+        .map_err(|error| error.to_string())?;
+    text.truncate(length);
+    let message = serde_json::from_slice(&text);
+    message
+        .map(|message| (message, descriptor))
+        .map_err(|error| format!("it does not keep to the protocol: {error}"))
+}
+
+/// Fails, with the reason, unless the other side is a process of this user or root, outside of any sandbox.
+fn check_peer(socket: &Socket) -> Result<(), String> {
+    let peer = getsockopt(socket, sockopt::PeerCredentials).map_err(|errno| errno.to_string())?;
+    let own = geteuid().as_raw();
+    // Root is nobody whom a sandbox of an ordinary user could be taken for: there it has no such id.
+    if peer.uid() == 0 && own != 0 {
+        return Ok(());
+    }
+    if peer.uid() != own {
+        return Err(format!("it is of user {}", peer.uid()));
+    }
+    let process = getsockopt(socket, sockopt::PeerPidfd).map_err(|errno| errno.to_string())?;
+    let namespace = |process: Pid| fs::read_link(format!("/proc/{process}/ns/user"));
+    let is_outside = match (namespace(Pid::from_raw(peer.pid())), namespace(Pid::this())) {
+        (Ok(peer), Ok(own)) => peer == own,
+        _ => false,
+    };
+    // If it lives still its number is its own, and it was its namespace.
+    let mut polled = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut polled, PollTimeout::ZERO) {
+        Ok(0) if is_outside => Ok(()),
+        Ok(0) => Err(format!("process {} lives in a sandbox", peer.pid())),
+        _ => Err("it has ended".to_owned()),
+    }
+}
+
+fn seqpacket() -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
+}
+
+fn call(path: &Path) -> Result<Socket, Errno> {
+    let socket = seqpacket()?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(Socket::from(socket))
+}
+
+fn path_of(directory: &Path, name: &Name) -> PathBuf {
+    directory.join(format!("{}.sock", name.0))
+}
+
+/// The directory of the doors of this user's sandboxes, which is made if there is none.
+fn directory() -> Result<PathBuf, Failure> {
+    let user = geteuid();
+    let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let fallback = [
+        PathBuf::from(format!("/run/user/{user}")),
+        PathBuf::from("/run"),
+    ];
+    let parents = session.into_iter().chain(fallback);
+    let own = |parent: &PathBuf| {
+        let status = fs::metadata(parent);
+        status.is_ok_and(|status| status.is_dir() && status.uid() == user.as_raw())
+    };
+    let path = match parents.filter(|parent| parent.is_absolute()).find(own) {
+        Some(parent) => parent.join("ringfence"),
+        None => PathBuf::from(format!("/tmp/ringfence-{user}")),
+    };
+    match DirBuilder::new().mode(0o700).create(&path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(error).attempt(path.display());
+        }
+        _ => {}
+    }
+    // In /tmp somebody else may have been there first.
+    let status = fs::symlink_metadata(&path).attempt(path.display())?;
+    if status.is_dir() && status.uid() == user.as_raw() && status.mode() & 0o077 == 0 {
+        Ok(path)
+    } else {
+        Err(Failure::setup(format!(
+            "{}: it is not a directory of yours that only you may use: remove it",
+            path.display()
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_fit_for_a_file() {
+        let is_name = |text: &str| text.parse::<Name>().is_ok();
+        assert!(is_name("a") && is_name("Train-7_b.2") && is_name(&"x".repeat(64)));
+        for wrong in ["", ".", "..", "a/b", "-x", "a b", "ä", &"x".repeat(65)] {
+            assert!(!is_name(wrong), "{wrong}");
+        }
+    }
+}

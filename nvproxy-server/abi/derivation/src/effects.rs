@@ -1,0 +1,154 @@
+//! What the rules say of clients and objects: where their handles lie in each release's parameters.
+//!
+//! Where a release's structure lacks a field that a rule names, the request does not do there what the rule says. A field
+//! of another size than a rule takes it to have is an error.
+
+use crate::parameters::Parameters;
+use crate::rows::{ClientField, Effect, Extent, MemoryList, Objects, Place};
+use crate::rules::{ClientRule, EffectRule, MemoryListRule, ObjectsRule};
+
+/// Bytes of a handle.
+const HANDLE: u32 = 4;
+
+/// The handles of clients that `rule` speaks of.
+pub(crate) fn client(
+    parameters: Parameters<'_>,
+    rule: &ClientRule,
+) -> Result<Option<ClientField>, String> {
+    let Some((place, size)) = parameters.place(&rule.field) else {
+        return Ok(None);
+    };
+    let extent = match (&rule.count, size) {
+        (None, HANDLE) => Extent::One,
+        (None, 8) => Extent::Behind,
+        (Some(count), size) if size % HANDLE == 0 => Extent::Array {
+            most: short(size / HANDLE)?,
+            count: sized(parameters, count, 4)?,
+        },
+        _ => {
+            let path = &rule.field;
+            return Err(format!(
+                "has {path}, of {size} bytes, which a rule calls a client"
+            ));
+        }
+    };
+    let absent = rule.absent.clone();
+    Ok(Some(ClientField {
+        place,
+        extent,
+        absent,
+    }))
+}
+
+/// What `rule` says becomes of objects; nothing, if this release's parameters lack a field of it.
+pub(crate) fn effect(
+    parameters: Parameters<'_>,
+    rule: &EffectRule,
+) -> Result<Option<Effect>, String> {
+    let handle = |path: &str| sized(parameters, path, HANDLE);
+    if rule
+        .fields()
+        .iter()
+        .any(|path| parameters.place(path).is_none())
+    {
+        return Ok(None);
+    }
+    Ok(Some(match rule {
+        EffectRule::Allocate { parent, object } => Effect::Allocate {
+            parent: handle(parent)?,
+            object: handle(object)?,
+        },
+        EffectRule::Free { object } => Effect::Free {
+            object: handle(object)?,
+        },
+        EffectRule::Duplicate {
+            parent,
+            object,
+            source,
+        } => Effect::Duplicate {
+            parent: handle(parent)?,
+            object: handle(object)?,
+            source: handle(source)?,
+        },
+        EffectRule::Register => Effect::Register,
+        EffectRule::Control { object } => Effect::Control {
+            object: handle(object)?,
+        },
+        EffectRule::Export(rule) => Effect::Export(objects(parameters, rule)?),
+        EffectRule::Import {
+            parent,
+            objects: rule,
+        } => Effect::Import {
+            parent: handle(parent)?,
+            objects: objects(parameters, rule)?,
+        },
+        EffectRule::Hold(rule) => Effect::Hold(objects(parameters, rule)?),
+        EffectRule::Client => Effect::Client,
+        EffectRule::Device { instance } => Effect::Device {
+            instance: sized(parameters, instance, 4)?,
+        },
+        EffectRule::Memory { size } => Effect::Memory {
+            size: sized(parameters, size, 8)?,
+        },
+    }))
+}
+
+/// The list that `rule` speaks of.
+pub(crate) fn memory_list(
+    parameters: Parameters<'_>,
+    rule: &MemoryListRule,
+) -> Result<Option<MemoryList>, String> {
+    let Some((place, _)) = parameters.place(&rule.field) else {
+        return Ok(None);
+    };
+    Ok(Some(MemoryList {
+        behind: parameters.references().contains(&place.path),
+        place,
+        count: sized(parameters, &rule.count, 4)?,
+    }))
+}
+
+fn objects(parameters: Parameters<'_>, rule: &ObjectsRule) -> Result<Objects, String> {
+    let path = &rule.field;
+    let located = parameters.release.locate(parameters.structure, path);
+    let element = located.map(|field| {
+        let structure = parameters.release.structures.get(&field.type_name);
+        let stride = structure.map_or(HANDLE, |structure| structure.size);
+        (field.size, stride)
+    });
+    let (place, element) = parameters
+        .place(path)
+        .map(|(place, _)| place)
+        .zip(element)
+        .ok_or_else(|| format!("lacks {path}"))?;
+    let (size, stride) = element;
+    if stride < HANDLE || size % stride != 0 {
+        return Err(format!(
+            "has {path}, of {size} bytes, which a rule calls objects"
+        ));
+    }
+    let optional = |path: &Option<String>| {
+        let place = path.as_ref().map(|path| sized(parameters, path, 2));
+        place.transpose()
+    };
+    Ok(Objects {
+        place,
+        stride: short(stride)?,
+        most: short(size / stride)?,
+        count: optional(&rule.count)?,
+        first: optional(&rule.first)?,
+    })
+}
+
+/// The field at `path`, which has as many bytes.
+fn sized(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<Place, String> {
+    match parameters.place(path) {
+        Some((place, size)) if size == bytes => Ok(place),
+        Some((_, size)) => Err(format!("has {path}, of {size} bytes instead of {bytes}")),
+        None => Err(format!("lacks {path}")),
+    }
+}
+
+fn short(number: u32) -> Result<u16, String> {
+    u16::try_from(number).map_err(|_| format!("has an array of {number}"))
+}

@@ -1,0 +1,397 @@
+//! The ledger itself: which clients and objects there are, and what each has charged to a GPU.
+//!
+//! It is plain data, kept from what the driver was asked and answered, so that it can be handed to another process. It
+//! knows nothing of requests. Memory is an [`Allocation`] that counts who refers to it: objects, copies of objects, and
+//! copies that lie in a description for another process. It is charged once, and given back when the last of these is
+//! gone, by whichever way.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use slab::Slab;
+
+/// Most clients of a sandbox. A CUDA process has two or three.
+pub const MAXIMUM_CLIENTS: usize = 1 << 12;
+
+/// Most objects of a sandbox. PyTorch has some two hundred, and one more for each 2 MiB to 20 MiB of GPU memory at most:
+/// a machine with eight GPUs of 192 GiB, each filled in pieces of 2 MiB, has 786,432.
+pub const MAXIMUM_OBJECTS: usize = 1 << 20;
+
+/// What stands for the GPU of memory under an object that belongs to none. The driver refuses such allocations.
+pub const NO_GPU: u32 = u32::MAX;
+
+/// A handle of a client or of an object, as programs and the driver choose them.
+pub type Handle = u32;
+
+/// Names an allocation in the ledger.
+pub type Key = usize;
+
+/// How much a sandbox may have.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of memory of each GPU.
+    pub memory: Option<u64>,
+    pub clients: usize,
+    pub objects: usize,
+}
+
+impl Limits {
+    /// The limits of a sandbox that may have this many bytes of each GPU's memory.
+    pub fn with_memory(memory: Option<u64>) -> Limits {
+        Limits {
+            memory,
+            clients: MAXIMUM_CLIENTS,
+            objects: MAXIMUM_OBJECTS,
+        }
+    }
+}
+
+/// There is no room under a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Memory of a GPU.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Allocation {
+    gpu: u32,
+    bytes: u64,
+    references: u32,
+}
+
+/// What an object has besides its place in the tree, and what goes over to a copy of it. Whoever has one owns a
+/// reference to each of its allocations and gives it either to the ledger or back ([`Ledger::release`]).
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[must_use = "its references have to be given back"]
+pub struct Content {
+    /// The number of the GPU that it belongs to (NV0080_ALLOC_PARAMETERS.deviceId).
+    pub gpu: Option<u32>,
+    pub memory: Vec<Key>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Object {
+    parent: Handle,
+    content: Content,
+    children: HashSet<Handle>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Client {
+    /// The description that it was made through, with which it ends.
+    description: u64,
+    objects: HashMap<Handle, Object>,
+    /// Directly below the client.
+    children: HashSet<Handle>,
+}
+
+/// A description of a device node, as far as it concerns objects.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Description {
+    clients: HashSet<Handle>,
+    /// Copies of objects on their way to another process, by their place.
+    exported: BTreeMap<u32, Content>,
+    /// The description whose clients it uses, and keeps open.
+    registered: Option<u64>,
+    /// How many descriptions are registered with it.
+    registrants: u32,
+    closed: bool,
+}
+
+/// Who owns what in one sandbox. Descriptions are named by the server's handles.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ledger {
+    limits: Limits,
+    clients: HashMap<Handle, Client>,
+    descriptions: HashMap<u64, Description>,
+    allocations: Slab<Allocation>,
+    /// Bytes, by GPU.
+    charged: BTreeMap<u32, u64>,
+    /// Objects and exported copies, and those that requests under way may add.
+    objects: usize,
+    /// Clients that requests under way may add.
+    pending_clients: usize,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(limits: Limits) -> Ledger {
+        Ledger {
+            limits,
+            clients: HashMap::new(),
+            descriptions: HashMap::new(),
+            allocations: Slab::new(),
+            charged: BTreeMap::new(),
+            objects: 0,
+            pending_clients: 0,
+        }
+    }
+
+    /// Whether `client` is the sandbox's own.
+    pub fn has_client(&self, client: Handle) -> bool {
+        self.clients.contains_key(&client)
+    }
+
+    /// The GPU that an object belongs to.
+    pub fn gpu_of(&self, client: Handle, object: Handle) -> Option<u32> {
+        self.object(client, object)?.content.gpu
+    }
+
+    /// Bytes that each GPU's memory is limited to, if they are.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.limits.memory
+    }
+
+    /// Bytes of a GPU's memory that the sandbox has.
+    pub fn charged(&self, gpu: u32) -> u64 {
+        self.charged.get(&gpu).copied().unwrap_or(0)
+    }
+
+    /// Makes room for as many further objects, or copies of objects.
+    pub fn expect_objects(&mut self, count: usize) -> Result<(), Full> {
+        if count > self.limits.objects.saturating_sub(self.objects) {
+            return Err(Full);
+        }
+        self.objects += count;
+        Ok(())
+    }
+
+    /// Takes back room that [`Ledger::expect_objects`] made. What was added meanwhile has its own.
+    pub fn expected_objects(&mut self, count: usize) {
+        self.objects = self.objects.saturating_sub(count);
+    }
+
+    /// Makes room for a further client.
+    pub fn expect_client(&mut self) -> Result<(), Full> {
+        if self.clients.len() + self.pending_clients >= self.limits.clients {
+            return Err(Full);
+        }
+        self.pending_clients += 1;
+        Ok(())
+    }
+
+    /// Takes back the room that [`Ledger::expect_client`] made.
+    pub fn expected_client(&mut self) {
+        self.pending_clients = self.pending_clients.saturating_sub(1);
+    }
+
+    /// Charges `bytes` to a GPU and returns the one reference to them.
+    pub fn charge(&mut self, gpu: u32, bytes: u64) -> Result<Key, Full> {
+        let charged = self.charged.entry(gpu).or_default();
+        let total = charged.checked_add(bytes).ok_or(Full)?;
+        if self.limits.memory.is_some_and(|limit| total > limit) {
+            return Err(Full);
+        }
+        *charged = total;
+        Ok(self.allocations.insert(Allocation {
+            gpu,
+            bytes,
+            references: 1,
+        }))
+    }
+
+    /// Corrects a charge to what the driver has really taken, whether or not there is room for it.
+    pub fn correct(&mut self, key: Key, bytes: u64) {
+        if let Some(allocation) = self.allocations.get_mut(key) {
+            let charged = self.charged.entry(allocation.gpu).or_default();
+            *charged = charged
+                .saturating_sub(allocation.bytes)
+                .saturating_add(bytes);
+            allocation.bytes = bytes;
+        }
+    }
+
+    /// What a copy of an object has, with references of its own.
+    pub fn copy_of(&mut self, client: Handle, object: Handle) -> Option<Content> {
+        let content = &self.clients.get(&client)?.objects.get(&object)?.content;
+        let copy = Content {
+            gpu: content.gpu,
+            memory: content.memory.clone(),
+        };
+        Some(self.referred(copy))
+    }
+
+    /// What a copy of an object has that lies in a description, with references of its own.
+    pub fn copy_of_exported(&mut self, description: u64, place: u32) -> Option<Content> {
+        let content = self.descriptions.get(&description)?.exported.get(&place)?;
+        let copy = Content {
+            gpu: content.gpu,
+            memory: content.memory.clone(),
+        };
+        Some(self.referred(copy))
+    }
+
+    fn referred(&mut self, content: Content) -> Content {
+        for key in &content.memory {
+            if let Some(allocation) = self.allocations.get_mut(*key) {
+                allocation.references = allocation.references.saturating_add(1);
+            }
+        }
+        content
+    }
+
+    /// Gives references back. Memory that nothing refers to any more is no longer charged.
+    pub fn release(&mut self, content: Content) {
+        for key in content.memory {
+            let Some(allocation) = self.allocations.get_mut(key) else {
+                continue;
+            };
+            allocation.references = allocation.references.saturating_sub(1);
+            if allocation.references == 0 {
+                let Allocation { gpu, bytes, .. } = self.allocations.remove(key);
+                let charged = self.charged.entry(gpu).or_default();
+                *charged = charged.saturating_sub(bytes);
+            }
+        }
+    }
+
+    /// Adds a client that was made through `description`.
+    pub fn add_client(&mut self, client: Handle, description: u64) {
+        self.free_client(client);
+        let made = Client {
+            description,
+            objects: HashMap::new(),
+            children: HashSet::new(),
+        };
+        self.clients.insert(client, made);
+        let description = self.descriptions.entry(description).or_default();
+        description.clients.insert(client);
+    }
+
+    /// Adds an object. One that had its handle is gone, since the driver has given the handle out again.
+    pub fn add_object(&mut self, client: Handle, object: Handle, parent: Handle, content: Content) {
+        // No driver gives an object the client's own handle, but the sentry could say so of one that it pinned.
+        if object == client {
+            return self.release(content);
+        }
+        self.free(client, object);
+        let Some(owner) = self.clients.get_mut(&client) else {
+            return self.release(content);
+        };
+        match owner.objects.get_mut(&parent) {
+            Some(parent) => parent.children.insert(object),
+            None => owner.children.insert(object),
+        };
+        let added = Object {
+            parent,
+            content,
+            children: HashSet::new(),
+        };
+        owner.objects.insert(object, added);
+        self.objects += 1;
+    }
+
+    /// Adds what an object keeps from now on.
+    pub fn hold(&mut self, client: Handle, object: Handle, content: Content) {
+        let owner = self.clients.get_mut(&client);
+        match owner.and_then(|owner| owner.objects.get_mut(&object)) {
+            Some(holder) => holder.content.memory.extend(content.memory),
+            None => self.release(content),
+        }
+    }
+
+    /// Whether an object has this handle.
+    pub fn has_object(&self, client: Handle, object: Handle) -> bool {
+        self.object(client, object).is_some()
+    }
+
+    fn object(&self, client: Handle, object: Handle) -> Option<&Object> {
+        self.clients.get(&client)?.objects.get(&object)
+    }
+
+    /// Removes an object and all below it; the client, if `object` is its own handle.
+    pub fn free(&mut self, client: Handle, object: Handle) {
+        if object == client {
+            return self.free_client(client);
+        }
+        let mut freed = Vec::new();
+        if let Some(owner) = self.clients.get_mut(&client) {
+            owner.take(object, &mut freed);
+        }
+        self.objects = self.objects.saturating_sub(freed.len());
+        for content in freed {
+            self.release(content);
+        }
+    }
+
+    fn free_client(&mut self, client: Handle) {
+        let Some(freed) = self.clients.remove(&client) else {
+            return;
+        };
+        if let Some(description) = self.descriptions.get_mut(&freed.description) {
+            description.clients.remove(&client);
+        }
+        self.objects = self.objects.saturating_sub(freed.objects.len());
+        for object in freed.objects.into_values() {
+            self.release(object.content);
+        }
+    }
+
+    /// Puts a copy of an object into a description, in the place of what was there.
+    pub fn add_exported(&mut self, description: u64, place: u32, content: Content) {
+        let exported = &mut self.descriptions.entry(description).or_default().exported;
+        match exported.insert(place, content) {
+            Some(replaced) => self.release(replaced),
+            None => self.objects += 1,
+        }
+    }
+
+    /// `description` uses the clients of `of` from now on, and keeps it open.
+    pub fn register(&mut self, description: u64, of: u64) {
+        let registrant = self.descriptions.entry(description).or_default();
+        if registrant.registered.replace(of).is_none() {
+            self.descriptions.entry(of).or_default().registrants += 1;
+        }
+    }
+
+    /// A description was closed: its clients and what lies in it are gone, once none is open that keeps it.
+    pub fn close(&mut self, description: u64) {
+        let mut next = Some(description);
+        while let Some(closed) = next.take() {
+            let Some(known) = self.descriptions.get_mut(&closed) else {
+                return;
+            };
+            known.closed |= closed == description;
+            if known.registrants > 0 || !known.closed {
+                return;
+            }
+            let Some(known) = self.descriptions.remove(&closed) else {
+                return;
+            };
+            for client in known.clients {
+                self.free_client(client);
+            }
+            self.objects = self.objects.saturating_sub(known.exported.len());
+            for content in known.exported.into_values() {
+                self.release(content);
+            }
+            if let Some(of) = known.registered {
+                if let Some(kept) = self.descriptions.get_mut(&of) {
+                    kept.registrants = kept.registrants.saturating_sub(1);
+                }
+                next = Some(of);
+            }
+        }
+    }
+}
+
+impl Client {
+    /// Takes out an object and all below it, and puts what they had into `taken`.
+    fn take(&mut self, object: Handle, taken: &mut Vec<Content>) {
+        let mut found = vec![object];
+        if let Some(parent) = self.objects.get(&object).map(|object| object.parent) {
+            match self.objects.get_mut(&parent) {
+                Some(parent) => parent.children.remove(&object),
+                None => self.children.remove(&object),
+            };
+        }
+        while let Some(handle) = found.pop() {
+            if let Some(object) = self.objects.remove(&handle) {
+                found.extend(object.children);
+                taken.push(object.content);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

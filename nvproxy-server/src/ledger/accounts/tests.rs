@@ -1,0 +1,347 @@
+//! The ledger against a model that is too simple to be wrong: it finds everything out by looking at all there is.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn ledger(memory: u64) -> Ledger {
+    Ledger::new(Limits::with_memory(Some(memory)))
+}
+
+/// An object of the first GPU with memory of its own.
+fn charged(ledger: &mut Ledger, bytes: u64) -> Content {
+    Content {
+        gpu: Some(0),
+        memory: vec![ledger.charge(0, bytes).expect("room")],
+    }
+}
+
+fn device(gpu: u32) -> Content {
+    Content {
+        gpu: Some(gpu),
+        memory: Vec::new(),
+    }
+}
+
+/// The client 1, made through the description 10, with a device 2 and memory 3 below it.
+fn with_memory(bytes: u64) -> Ledger {
+    let mut ledger = ledger(100 * MIB);
+    ledger.add_client(1, 10);
+    ledger.add_object(1, 2, 1, device(0));
+    let memory = charged(&mut ledger, bytes);
+    ledger.add_object(1, 3, 2, memory);
+    ledger
+}
+
+#[test]
+fn memory_is_given_back_by_whichever_way_it_is_freed() {
+    type Way = (&'static str, fn(&mut Ledger));
+    let ways: [Way; 5] = [
+        ("itself", |ledger| ledger.free(1, 3)),
+        ("its parent", |ledger| ledger.free(1, 2)),
+        ("its client", |ledger| ledger.free(1, 1)),
+        ("the description", |ledger| ledger.close(10)),
+        ("its handle given out again", |ledger| {
+            ledger.add_object(1, 3, 2, Content::default());
+        }),
+    ];
+    for (way, free) in ways {
+        let mut ledger = with_memory(MIB);
+        assert_eq!(ledger.charged(0), MIB);
+        free(&mut ledger);
+        assert_eq!(ledger.charged(0), 0, "{way}");
+        assert!(ledger.allocations.is_empty(), "{way}");
+    }
+}
+
+#[test]
+fn a_description_lives_as_long_as_one_that_is_registered_with_it() {
+    let mut ledger = with_memory(MIB);
+    ledger.register(11, 10);
+    ledger.register(12, 10);
+    ledger.close(10);
+    ledger.close(12);
+    assert!(ledger.has_client(1));
+    ledger.close(11);
+    assert!(!ledger.has_client(1));
+    assert_eq!((ledger.charged(0), ledger.objects), (0, 0));
+    assert!(ledger.descriptions.is_empty());
+}
+
+#[test]
+fn a_description_is_not_closed_by_those_that_are_registered_with_it() {
+    let mut ledger = with_memory(MIB);
+    ledger.register(11, 10);
+    ledger.close(11);
+    assert!(ledger.has_client(1));
+    ledger.close(10);
+    assert!(!ledger.has_client(1));
+}
+
+#[test]
+fn copies_are_charged_once_and_keep_the_memory() {
+    for first in [1, 5] {
+        let mut ledger = with_memory(MIB);
+        ledger.add_client(5, 50);
+        let copy = ledger.copy_of(1, 3).expect("an object");
+        ledger.add_object(5, 3, 5, copy);
+        let parcel = ledger.copy_of(5, 3).expect("an object");
+        ledger.add_exported(90, 7, parcel);
+        assert_eq!(ledger.charged(0), MIB);
+        ledger.free(first, 3);
+        assert_eq!(ledger.charged(0), MIB);
+        ledger.free(6 - first, 3);
+        assert_eq!(ledger.charged(0), MIB, "what lies in a description");
+        assert!(ledger.copy_of_exported(90, 6).is_none());
+        let unpacked = ledger.copy_of_exported(90, 7).expect("the parcel");
+        assert_eq!(unpacked.gpu, Some(0));
+        ledger.close(90);
+        assert_eq!(ledger.charged(0), MIB, "what a request under way has");
+        ledger.release(unpacked);
+        assert_eq!(ledger.charged(0), 0);
+    }
+}
+
+#[test]
+fn each_gpu_has_the_limit() {
+    let mut ledger = ledger(10);
+    let first = ledger.charge(0, 10).expect("room");
+    assert_eq!(ledger.charge(0, 1), Err(Full));
+    assert!(ledger.charge(1, 10).is_ok());
+    assert_eq!(ledger.charge(1, u64::MAX), Err(Full));
+    ledger.correct(first, 12);
+    assert_eq!(ledger.charged(0), 12);
+    ledger.correct(first, 3);
+    assert!(ledger.charge(0, 7).is_ok());
+    assert_eq!(ledger.charge(0, 1), Err(Full));
+}
+
+#[test]
+fn clients_and_objects_are_limited_and_requests_under_way_count() {
+    let mut ledger = Ledger::new(Limits {
+        memory: None,
+        clients: 2,
+        objects: 3,
+    });
+    assert_eq!(ledger.expect_client(), Ok(()));
+    ledger.expected_client();
+    ledger.add_client(1, 10);
+    assert_eq!(ledger.expect_client(), Ok(()));
+    assert_eq!(ledger.expect_client(), Err(Full));
+    assert_eq!(ledger.expect_objects(4), Err(Full));
+    assert_eq!(ledger.expect_objects(2), Ok(()));
+    ledger.add_object(1, 2, 1, Content::default());
+    assert_eq!(ledger.expect_objects(1), Err(Full));
+    ledger.expected_objects(2);
+    assert_eq!(ledger.expect_objects(2), Ok(()));
+}
+
+#[test]
+fn it_is_the_same_after_a_handover() {
+    let mut ledger = with_memory(MIB);
+    let parcel = ledger.copy_of(1, 3).expect("an object");
+    ledger.add_exported(90, 7, parcel);
+    ledger.register(11, 10);
+    let text = serde_json::to_string(&ledger).expect("text");
+    let mut other: Ledger = serde_json::from_str(&text).expect("a ledger");
+    for description in [10, 11] {
+        assert_eq!(other.charged(0), MIB);
+        other.close(description);
+    }
+    assert!(!other.has_client(1));
+    assert_eq!(other.charged(0), MIB);
+    other.close(90);
+    assert_eq!((other.charged(0), other.objects), (0, 0));
+    assert!(other.allocations.is_empty());
+}
+
+/// A number below `below`, of a sequence that looks random and is the same each time (xorshift64).
+fn random(state: &mut u64, below: u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state % below
+}
+
+/// The naive model: every object in one list, with the number of the allocation that it refers to.
+#[derive(Default)]
+struct Model {
+    clients: Vec<(Handle, u64)>,
+    /// Client, handle, parent, allocation.
+    objects: Vec<(Handle, Handle, Handle, Option<usize>)>,
+    /// Description, place, allocation.
+    exported: Vec<(u64, u32, Option<usize>)>,
+    sizes: Vec<u64>,
+}
+
+impl Model {
+    fn charged(&self) -> u64 {
+        let objects = self.objects.iter().filter_map(|object| object.3);
+        let exported = self.exported.iter().filter_map(|parcel| parcel.2);
+        let alive: BTreeSet<usize> = objects.chain(exported).collect();
+        alive.iter().map(|allocation| self.sizes[*allocation]).sum()
+    }
+
+    fn find(&self, client: Handle, handle: Handle) -> Option<Option<usize>> {
+        let mut objects = self.objects.iter();
+        let found = objects.find(|object| (object.0, object.1) == (client, handle))?;
+        Some(found.3)
+    }
+
+    fn free(&mut self, client: Handle, handle: Handle) {
+        if client == handle {
+            self.clients.retain(|known| known.0 != client);
+            self.objects.retain(|object| object.0 != client);
+            return;
+        }
+        let mut freed = BTreeSet::from([handle]);
+        loop {
+            let before = freed.len();
+            for object in &self.objects {
+                if object.0 == client && freed.contains(&object.2) {
+                    freed.insert(object.1);
+                }
+            }
+            if freed.len() == before {
+                break;
+            }
+        }
+        self.objects
+            .retain(|object| object.0 != client || !freed.contains(&object.1));
+    }
+
+    fn close(&mut self, description: u64) {
+        let theirs = self.clients.iter();
+        let theirs: Vec<Handle> = theirs
+            .filter(|client| client.1 == description)
+            .map(|client| client.0)
+            .collect();
+        for client in theirs {
+            self.free(client, client);
+        }
+        self.exported.retain(|parcel| parcel.0 != description);
+    }
+}
+
+/// What both are told, again and again; few handles, so that they meet.
+fn step(ledger: &mut Ledger, model: &mut Model, state: &mut u64) {
+    let client = 1 + random(state, 3) as Handle;
+    let object = 10 + random(state, 8) as Handle;
+    let description = 100 + random(state, 3);
+    match random(state, 12) {
+        0 => {
+            model.free(client, client);
+            model.clients.push((client, description));
+            ledger.add_client(client, description);
+        }
+        1..=4 => {
+            let parents: Vec<Handle> = model
+                .objects
+                .iter()
+                .filter(|known| known.0 == client && known.1 != object)
+                .map(|known| known.1)
+                .chain([client])
+                .collect();
+            let parent = parents[random(state, parents.len() as u64) as usize];
+            if !ledger.has_client(client) || below(model, client, object, parent) {
+                return;
+            }
+            let bytes = random(state, 2) * (1 + random(state, 30));
+            let (content, allocation) = match ledger.charge(0, bytes) {
+                Ok(key) => {
+                    model.sizes.push(bytes);
+                    let memory = vec![key];
+                    (
+                        Content {
+                            gpu: Some(0),
+                            memory,
+                        },
+                        model.sizes.len() - 1,
+                    )
+                }
+                Err(Full) => {
+                    assert!(model.charged() + bytes > LIMIT);
+                    return;
+                }
+            };
+            model.free(client, object);
+            model
+                .objects
+                .push((client, object, parent, Some(allocation)));
+            ledger.add_object(client, object, parent, content);
+        }
+        5..=7 => {
+            model.free(client, object);
+            ledger.free(client, object);
+        }
+        8 => {
+            model.free(client, client);
+            ledger.free(client, client);
+        }
+        9 => {
+            let of = 1 + random(state, 3) as Handle;
+            let source = 10 + random(state, 8) as Handle;
+            let copy = ledger.copy_of(of, source);
+            let found = model.find(of, source);
+            assert_eq!(copy.is_some(), found.is_some());
+            if let (Some(copy), Some(allocation)) = (copy, found) {
+                ledger.add_object(client, object, client, copy);
+                if model.clients.iter().any(|known| known.0 == client) {
+                    model.free(client, object);
+                    model.objects.push((client, object, client, allocation));
+                }
+            }
+        }
+        10 => {
+            let place = random(state, 3) as u32;
+            if let Some(copy) = ledger.copy_of(client, object) {
+                let allocation = model.find(client, object).flatten();
+                let known = |parcel: &(u64, u32, _)| (parcel.0, parcel.1) != (description, place);
+                model.exported.retain(known);
+                model.exported.push((description, place, allocation));
+                ledger.add_exported(description, place, copy);
+            }
+        }
+        _ => {
+            model.close(description);
+            ledger.close(description);
+        }
+    }
+}
+
+/// Whether `parent` is `object` or below it: no driver would put an object there.
+fn below(model: &Model, client: Handle, object: Handle, mut parent: Handle) -> bool {
+    while parent != object {
+        let mut objects = model.objects.iter();
+        match objects.find(|known| (known.0, known.1) == (client, parent)) {
+            Some(known) => parent = known.2,
+            None => return false,
+        }
+    }
+    true
+}
+
+const LIMIT: u64 = 100;
+
+#[test]
+fn long_random_sequences_come_to_what_the_model_says() {
+    for seed in 1..=200 {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed);
+        let (mut ledger, mut model) = (ledger(LIMIT), Model::default());
+        for number in 0..500 {
+            step(&mut ledger, &mut model, &mut state);
+            let charged = ledger.charged(0);
+            assert_eq!(charged, model.charged(), "seed {seed}, step {number}");
+            assert!(charged <= LIMIT, "seed {seed}, step {number}");
+            let objects = model.objects.len() + model.exported.len();
+            assert_eq!(ledger.objects, objects, "seed {seed}, step {number}");
+        }
+        for description in 100..103 {
+            ledger.close(description);
+        }
+        assert_eq!((ledger.charged(0), ledger.objects), (0, 0));
+        assert!(ledger.allocations.is_empty());
+    }
+}

@@ -1,0 +1,265 @@
+//! What a request does to clients and objects, read from its bytes by the offsets in its rows.
+//!
+//! The bytes are those that the driver is given, or has answered; every field is bounds-checked, and one that lies
+//! outside them reads as 0.
+
+use nvproxy_abi::plan::Plan;
+use nvproxy_abi::table::{ClientField, Effect, Extent, Objects};
+use smallvec::SmallVec;
+
+use super::accounts::Handle;
+
+/// Handles of objects in a request.
+pub(super) type Handles = SmallVec<[Handle; 4]>;
+
+/// What a request is about to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// Nothing that concerns the ledger.
+    Nothing,
+    /// It makes a client, whose handle the driver writes at `answer`.
+    Client { answer: u32 },
+    /// It makes an object, whose handle the driver writes at `answer`.
+    Object {
+        client: Handle,
+        parent: Handle,
+        answer: u32,
+        what: What,
+    },
+    /// It frees an object.
+    Free { client: Handle, object: Handle },
+    /// It makes a copy of another client's object, whose handle the driver writes at `answer`.
+    Copy {
+        client: Handle,
+        parent: Handle,
+        answer: u32,
+        source: (Handle, Handle),
+    },
+    /// It registers the description with another.
+    Register { with: u64 },
+    /// It puts copies of objects into a description, from a place on; 0 leaves a place as it is.
+    Export {
+        client: Handle,
+        to: u64,
+        first: u32,
+        objects: Handles,
+    },
+    /// It makes objects of the copies in a description, whose handles the driver writes where `objects` says.
+    Import {
+        client: Handle,
+        parent: Handle,
+        from: u64,
+        first: u32,
+        base: u32,
+        objects: Objects,
+        count: u32,
+    },
+    /// It makes an object keep memory.
+    Hold {
+        client: Handle,
+        object: Handle,
+        memory: Handles,
+    },
+}
+
+/// What a new object is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// A GPU, with this number.
+    Device(u32),
+    /// As many bytes of a GPU's memory; the driver writes how many it has taken at `answer`.
+    Memory {
+        bytes: u64,
+        answer: u32,
+    },
+    /// It keeps these objects' memory.
+    Holder(Handles),
+    Other,
+}
+
+impl Deed {
+    /// Reads a request. `named` is the description in its descriptor field.
+    pub fn of(plan: &Plan, payload: &[u8], named: Option<u64>) -> Deed {
+        let bytes = Bytes(payload);
+        let Some(effect) = plan.ioctl.effect else {
+            return Deed::Nothing;
+        };
+        let client = plan.ioctl.clients.first();
+        let client = client.map_or(0, |field| bytes.handle(0, field.at));
+        match effect {
+            Effect::Allocate { object, .. } if plan.request.effect == Some(Effect::Client) => {
+                Deed::Client {
+                    answer: object.into(),
+                }
+            }
+            Effect::Allocate { parent, object } => Deed::Object {
+                client,
+                parent: bytes.handle(0, parent),
+                answer: object.into(),
+                what: What::of(plan, bytes),
+            },
+            Effect::Free { object } => Deed::Free {
+                client,
+                object: bytes.handle(0, object),
+            },
+            Effect::Duplicate {
+                parent,
+                object,
+                source,
+            } => {
+                let of = plan.ioctl.clients.get(1);
+                let of = of.map_or(0, |field| bytes.handle(0, field.at));
+                Deed::Copy {
+                    client,
+                    parent: bytes.handle(0, parent),
+                    answer: object.into(),
+                    source: (of, bytes.handle(0, source)),
+                }
+            }
+            Effect::Register => named.map_or(Deed::Nothing, |with| Deed::Register { with }),
+            Effect::Control { object } => Deed::of_command(plan, bytes, named, (client, object)),
+            _ => Deed::Nothing,
+        }
+    }
+
+    fn of_command(
+        plan: &Plan,
+        bytes: Bytes<'_>,
+        named: Option<u64>,
+        (client, object): (Handle, u16),
+    ) -> Deed {
+        let (Some(base), Some(effect)) = (plan.request_at, plan.request.effect) else {
+            return Deed::Nothing;
+        };
+        match (effect, named) {
+            (Effect::Export(objects), Some(to)) => Deed::Export {
+                client,
+                to,
+                first: bytes.first(base, &objects),
+                objects: bytes.objects(base, &objects),
+            },
+            (Effect::Import { parent, objects }, Some(from)) => Deed::Import {
+                client,
+                parent: bytes.handle(base, parent),
+                from,
+                first: bytes.first(base, &objects),
+                base,
+                objects,
+                count: bytes.count(base, &objects),
+            },
+            (Effect::Hold(memory), _) => Deed::Hold {
+                client,
+                object: bytes.handle(0, object),
+                memory: bytes.objects(base, &memory),
+            },
+            _ => Deed::Nothing,
+        }
+    }
+
+    /// The clients that it concerns: no two requests that concern the same are under way at once.
+    pub fn concerns(&self) -> SmallVec<[Handle; 2]> {
+        match *self {
+            Deed::Nothing | Deed::Client { .. } | Deed::Register { .. } => SmallVec::new(),
+            Deed::Object { client, .. }
+            | Deed::Free { client, .. }
+            | Deed::Export { client, .. }
+            | Deed::Import { client, .. }
+            | Deed::Hold { client, .. } => SmallVec::from_slice(&[client]),
+            Deed::Copy {
+                client,
+                source: (of, _),
+                ..
+            } => SmallVec::from_slice(&[client, of]),
+        }
+    }
+}
+
+impl What {
+    fn of(plan: &Plan, bytes: Bytes<'_>) -> What {
+        let Some(base) = plan.request_at else {
+            return What::Other;
+        };
+        match plan.request.effect {
+            Some(Effect::Device { instance }) => What::Device(bytes.handle(base, instance)),
+            Some(Effect::Memory { size }) => What::Memory {
+                bytes: bytes.long(base, size),
+                answer: base + u32::from(size),
+            },
+            Some(Effect::Hold(memory)) => What::Holder(bytes.objects(base, &memory)),
+            _ => What::Other,
+        }
+    }
+}
+
+/// The bytes of a payload.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes<'a>(pub &'a [u8]);
+
+impl Bytes<'_> {
+    fn read<const N: usize>(self, at: u32) -> [u8; N] {
+        let rest = self.0.get(at as usize..);
+        rest.and_then(|rest| rest.first_chunk())
+            .copied()
+            .unwrap_or([0; N])
+    }
+
+    /// The 4 bytes at `at`.
+    pub fn word(self, at: u32) -> u32 {
+        u32::from_ne_bytes(self.read(at))
+    }
+
+    /// The 8 bytes at `at`.
+    pub fn long_at(self, at: u32) -> u64 {
+        u64::from_ne_bytes(self.read(at))
+    }
+
+    fn handle(self, base: u32, at: u16) -> u32 {
+        self.word(base + u32::from(at))
+    }
+
+    fn long(self, base: u32, at: u16) -> u64 {
+        self.long_at(base + u32::from(at))
+    }
+
+    fn short(self, base: u32, at: u16) -> u16 {
+        u16::from_ne_bytes(self.read(base + u32::from(at)))
+    }
+
+    /// How many of `objects` there are.
+    fn count(self, base: u32, objects: &Objects) -> u32 {
+        let most = u32::from(objects.most);
+        let said = objects.count_at.map(|at| self.short(base, at).into());
+        said.unwrap_or(most).min(most)
+    }
+
+    fn first(self, base: u32, objects: &Objects) -> u32 {
+        objects.first_at.map_or(0, |at| self.short(base, at).into())
+    }
+
+    fn objects(self, base: u32, objects: &Objects) -> Handles {
+        let count = self.count(base, objects);
+        (0..count)
+            .map(|index| self.element(base, objects, index))
+            .collect()
+    }
+
+    /// The handle of number `index` in `objects`.
+    pub fn element(self, base: u32, objects: &Objects, index: u32) -> Handle {
+        self.word(base + u32::from(objects.at) + index * u32::from(objects.stride))
+    }
+
+    /// The clients that a field names.
+    pub fn clients(self, plan: &Plan, base: u32, field: &ClientField) -> Handles {
+        let at = base + u32::from(field.at);
+        let (from, count) = match field.extent {
+            Extent::One => (at, 1),
+            Extent::Array { most, count_at } => (at, self.handle(base, count_at).min(most.into())),
+            Extent::Behind => plan
+                .segment_behind(at)
+                .map_or((0, 0), |segment| (segment.offset, segment.length / 4)),
+        };
+        (0..count)
+            .map(|index| self.word(from + 4 * index))
+            .collect()
+    }
+}

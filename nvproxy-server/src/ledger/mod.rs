@@ -1,0 +1,443 @@
+//! Who owns what in a sandbox, and how much it may have.
+//!
+//! The idea: the driver is the authority on what exists, and [`accounts::Ledger`] follows it, from what it was asked and
+//! what it answered. A request is *admitted* before it is issued, and *settled* after. To admit it is to check that the
+//! clients that it names are the sandbox's own, to make room for the objects and the memory that it asks for, and so to
+//! answer it in the driver's place if there is none. To settle it is to enter what came of it.
+//!
+//! The order in which requests are entered has to be the order in which the driver carried them out: if an object's
+//! handle were freed and given out again by two requests at once, entering them the other way round would leave memory
+//! uncharged. So no two requests that change the objects of one client are under way at the same time: each holds the
+//! client's gate, from before it is admitted until it is settled.
+//!
+//! Requests may come from a hostile sentry, but they were planned by the tables, and their outcome is the driver's. Only
+//! of a pinned request the outcome is the sentry's word (docs/ARCHITECTURE.md, Pins); what is entered of one displaces
+//! nothing.
+//!
+//! What the ledger does not see is memory that the driver takes for itself: for channels, contexts and page tables, and
+//! for managed memory.
+
+pub mod accounts;
+mod deed;
+pub mod size;
+mod visible;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use nix::errno::Errno;
+use nvproxy_abi::plan::Plan;
+use nvproxy_abi::status::{NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_NO_MEMORY, NV_OK};
+use nvproxy_abi::table::{Effect, MemoryList};
+use smallvec::SmallVec;
+
+use self::accounts::{Content, Full, Ledger, Limits, NO_GPU};
+use self::deed::{Bytes, Deed, What};
+use crate::request::{Action, Executed, Prepared};
+
+/// As many gates as there can be requests in flight.
+const GATES: usize = 256;
+
+/// The ledger of one sandbox, for all threads of its server.
+pub struct Books {
+    ledger: Mutex<Ledger>,
+    /// By the handle of the client, modulo their number.
+    gates: Vec<Mutex<()>>,
+}
+
+/// A request that holds the gates that it needs.
+pub struct Passage<'a> {
+    deed: Deed,
+    _gates: SmallVec<[MutexGuard<'a, ()>; 2]>,
+}
+
+/// A request that may be issued, and what was set aside for it.
+#[must_use = "what was set aside has to be entered or given back"]
+pub struct Admission<'a> {
+    passage: Passage<'a>,
+    /// For each object that it may add, what the object will have.
+    contents: SmallVec<[Option<Content>; 1]>,
+    client: bool,
+}
+
+/// One open description, as far as the ledger is concerned: when the last who can issue a request on it is gone, what
+/// it owned is gone, too. It has to be dropped after the description itself.
+pub struct Account {
+    books: Arc<Books>,
+    description: u64,
+}
+
+impl Account {
+    /// The account of the description that the server calls `description`.
+    pub fn new(books: &Arc<Books>, description: u64) -> Arc<Account> {
+        Arc::new(Account {
+            books: Arc::clone(books),
+            description,
+        })
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.books.ledger().close(self.description);
+    }
+}
+
+impl Books {
+    /// The books of a sandbox that has nothing yet.
+    pub fn new(limits: Limits) -> Arc<Books> {
+        Books::keeping(Ledger::new(limits))
+    }
+
+    fn keeping(ledger: Ledger) -> Arc<Books> {
+        Arc::new(Books {
+            ledger: Mutex::new(ledger),
+            gates: (0..GATES).map(|_| Mutex::default()).collect(),
+        })
+    }
+
+    /// What another server needs in order to keep these books on. No request may be under way.
+    pub fn save(&self) -> Result<serde_json::Value, String> {
+        serde_json::to_value(&*self.ledger()).map_err(|error| format!("the ledger: {error}"))
+    }
+
+    /// Books that go on where others were saved.
+    pub fn restore(saved: serde_json::Value) -> Result<Arc<Books>, String> {
+        let ledger =
+            serde_json::from_value(saved).map_err(|error| format!("the ledger: {error}"))?;
+        Ok(Books::keeping(ledger))
+    }
+
+    /// Waits until nothing that concerns the same clients is under way.
+    pub fn pass(&self, prepared: &Prepared) -> Passage<'_> {
+        let deed = deed_of(prepared);
+        let gates = self.gates_of(&deed);
+        let gates = gates.map(|gate| gate.lock().unwrap_or_else(PoisonError::into_inner));
+        Passage {
+            _gates: gates.collect(),
+            deed,
+        }
+    }
+
+    /// The same, if it takes no waiting.
+    pub fn try_pass(&self, prepared: &Prepared) -> Option<Passage<'_>> {
+        let deed = deed_of(prepared);
+        let gates = self.gates_of(&deed).map(|gate| match gate.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        Some(Passage {
+            _gates: gates.collect::<Option<_>>()?,
+            deed,
+        })
+    }
+
+    /// In the order in which all requests lock them, each once.
+    fn gates_of(&self, deed: &Deed) -> impl Iterator<Item = &Mutex<()>> {
+        let clients = deed.concerns();
+        let mut gates: SmallVec<[usize; 2]> = clients
+            .iter()
+            .map(|client| *client as usize % GATES)
+            .collect();
+        gates.sort_unstable();
+        gates.dedup();
+        gates.into_iter().filter_map(|gate| self.gates.get(gate))
+    }
+
+    /// Admits a request, or answers it: with the NV_STATUS that the driver would have for it.
+    pub fn admit<'a>(
+        &'a self,
+        prepared: &Prepared,
+        passage: Passage<'a>,
+    ) -> Result<Admission<'a>, u32> {
+        let mut admission = Admission {
+            passage,
+            contents: SmallVec::new(),
+            client: false,
+        };
+        let (plan, payload) = (&prepared.plan, prepared.buffer.bytes());
+        // One that is pinned has been issued already, by the task, on a description that the driver ties to its clients.
+        if prepared.action != Action::Issue
+            || (admission.passage.deed == Deed::Nothing && !names_clients(plan))
+        {
+            return Ok(admission);
+        }
+        let mut ledger = self.ledger();
+        check_clients(&ledger, plan, payload)?;
+        set_aside(&mut ledger, &mut admission).map_err(|NoRoom(status)| status)?;
+        Ok(admission)
+    }
+
+    /// Enters what came of a request, and makes what it tells of memory agree with the limit.
+    pub fn settle(&self, admission: Admission<'_>, executed: &mut Executed) {
+        let list = executed.prepared.plan.request.memory_list;
+        if admission.passage.deed == Deed::Nothing && list.is_none() {
+            return;
+        }
+        let succeeded = executed.outcome.is_ok()
+            && executed.prepared.action != Action::Lend
+            && executed
+                .prepared
+                .status()
+                .is_none_or(|status| status == NV_OK);
+        let mut ledger = self.ledger();
+        if let Some(list) = list.filter(|_| succeeded) {
+            show(&ledger, &mut executed.prepared, &list);
+        }
+        enter(&mut ledger, admission, &executed.prepared, succeeded);
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn deed_of(prepared: &Prepared) -> Deed {
+    Deed::of(&prepared.plan, prepared.buffer.bytes(), prepared.named)
+}
+
+fn names_clients(plan: &Plan) -> bool {
+    plan.rows().any(|(row, _)| !row.clients.is_empty())
+}
+
+/// Whether every client that a request names is the sandbox's own. 0 is nobody's, and left to the driver to answer.
+fn check_clients(ledger: &Ledger, plan: &Plan, payload: &[u8]) -> Result<(), u32> {
+    let makes_client = plan.request.effect == Some(Effect::Client);
+    for (row, base) in plan.rows() {
+        // The handle with which a client is made is what the program would like to have.
+        if makes_client && row.effect != Some(Effect::Client) {
+            continue;
+        }
+        for field in row.clients {
+            let mut named = Bytes(payload).clients(plan, base, field).into_iter();
+            if !named.all(|client| client == 0 || ledger.has_client(client)) {
+                return Err(field.absent);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The status for a request for which there is no room.
+struct NoRoom(u32);
+
+impl NoRoom {
+    const OBJECTS: NoRoom = NoRoom(NV_ERR_INSUFFICIENT_RESOURCES);
+    const MEMORY: NoRoom = NoRoom(NV_ERR_NO_MEMORY);
+}
+
+/// Sets aside what a request may need, so that requests under way cannot together take more than there is.
+fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), NoRoom> {
+    let no_objects = |_: Full| NoRoom::OBJECTS;
+    match &admission.passage.deed {
+        Deed::Client { .. } => {
+            ledger.expect_client().map_err(no_objects)?;
+            admission.client = true;
+        }
+        Deed::Object {
+            client,
+            parent,
+            what,
+            ..
+        } => {
+            ledger.expect_objects(1).map_err(no_objects)?;
+            match new_content(ledger, *client, *parent, what) {
+                Ok(content) => admission.contents.push(Some(content)),
+                Err(Full) => {
+                    ledger.expected_objects(1);
+                    return Err(NoRoom::MEMORY);
+                }
+            }
+        }
+        Deed::Copy { source, .. } => {
+            ledger.expect_objects(1).map_err(no_objects)?;
+            let copy = ledger.copy_of(source.0, source.1);
+            admission.contents.push(copy);
+        }
+        Deed::Export {
+            client, objects, ..
+        } => {
+            ledger.expect_objects(objects.len()).map_err(no_objects)?;
+            let copies = objects
+                .iter()
+                .map(|object| ledger.copy_of(*client, *object));
+            admission.contents.extend(copies);
+        }
+        Deed::Import {
+            from, first, count, ..
+        } => {
+            ledger.expect_objects(*count as usize).map_err(no_objects)?;
+            let places = (0..*count).map(|index| first.saturating_add(index));
+            let copies = places.map(|place| ledger.copy_of_exported(*from, place));
+            admission.contents.extend(copies);
+        }
+        Deed::Hold { client, memory, .. } => {
+            let held = memory.iter().map(|memory| ledger.copy_of(*client, *memory));
+            admission.contents.extend(held);
+        }
+        Deed::Nothing | Deed::Free { .. } | Deed::Register { .. } => {}
+    }
+    Ok(())
+}
+
+/// What a new object will have.
+fn new_content(
+    ledger: &mut Ledger,
+    client: u32,
+    parent: u32,
+    what: &What,
+) -> Result<Content, Full> {
+    let gpu = ledger.gpu_of(client, parent);
+    Ok(match what {
+        What::Device(instance) => Content {
+            gpu: Some(*instance),
+            memory: Vec::new(),
+        },
+        What::Memory { bytes, .. } => Content {
+            gpu,
+            memory: vec![ledger.charge(gpu.unwrap_or(NO_GPU), *bytes)?],
+        },
+        What::Holder(memory) => {
+            let held = memory
+                .iter()
+                .filter_map(|memory| ledger.copy_of(client, *memory));
+            Content {
+                gpu,
+                memory: held.flat_map(|content| content.memory).collect(),
+            }
+        }
+        What::Other => Content {
+            gpu,
+            memory: Vec::new(),
+        },
+    })
+}
+
+/// Enters what came of a request, or gives back what was set aside for it.
+fn enter(ledger: &mut Ledger, admission: Admission<'_>, prepared: &Prepared, succeeded: bool) {
+    let Admission {
+        passage: Passage { deed, _gates },
+        contents,
+        client,
+    } = admission;
+    if client {
+        ledger.expected_client();
+    }
+    if !matches!(deed, Deed::Hold { .. }) {
+        ledger.expected_objects(contents.len());
+    }
+    let mut contents = contents.into_iter();
+    if succeeded {
+        let answer = Bytes(prepared.buffer.bytes());
+        enter_success(ledger, &deed, &mut contents, prepared, answer);
+    }
+    for content in contents.flatten() {
+        ledger.release(content);
+    }
+}
+
+fn enter_success(
+    ledger: &mut Ledger,
+    deed: &Deed,
+    contents: &mut impl Iterator<Item = Option<Content>>,
+    prepared: &Prepared,
+    answer: Bytes<'_>,
+) {
+    let mut next = || contents.next().flatten().unwrap_or_default();
+    match deed {
+        Deed::Nothing => {}
+        Deed::Client { answer: at } => ledger.add_client(answer.word(*at), prepared.handle),
+        Deed::Object {
+            client,
+            parent,
+            answer: at,
+            what,
+        } => {
+            let (content, object) = (next(), answer.word(*at));
+            if let (What::Memory { answer: at, .. }, Some(key)) = (what, content.memory.first()) {
+                ledger.correct(*key, answer.long_at(*at));
+            }
+            let displaces = prepared.action == Action::Issue;
+            if displaces || !ledger.has_object(*client, object) {
+                ledger.add_object(*client, object, *parent, content);
+            }
+        }
+        Deed::Free { client, object } => ledger.free(*client, *object),
+        Deed::Copy {
+            client,
+            parent,
+            answer: at,
+            ..
+        } => ledger.add_object(*client, answer.word(*at), *parent, next()),
+        Deed::Register { with } => ledger.register(prepared.handle, *with),
+        Deed::Export {
+            to, first, objects, ..
+        } => {
+            for (index, object) in (0..).zip(objects) {
+                let content = next();
+                if *object == 0 {
+                    ledger.release(content);
+                } else {
+                    ledger.add_exported(*to, first.saturating_add(index), content);
+                }
+            }
+        }
+        Deed::Import {
+            client,
+            parent,
+            base,
+            objects,
+            count,
+            ..
+        } => {
+            for index in 0..*count {
+                let (object, content) = (answer.element(*base, objects, index), next());
+                if object == 0 {
+                    ledger.release(content);
+                } else {
+                    ledger.add_object(*client, object, *parent, content);
+                }
+            }
+        }
+        Deed::Hold {
+            client,
+            object,
+            memory,
+        } => {
+            for _ in memory {
+                ledger.hold(*client, *object, next());
+            }
+        }
+    }
+}
+
+/// Rewrites what a control command tells of the memory of the GPU that it was issued for.
+fn show(ledger: &Ledger, prepared: &mut Prepared, list: &MemoryList) {
+    let (Some(limit), Some(Effect::Control { object })) =
+        (ledger.memory_limit(), prepared.plan.ioctl.effect)
+    else {
+        return;
+    };
+    let bytes = Bytes(prepared.buffer.bytes());
+    let client = prepared.plan.ioctl.clients.first();
+    let client = client.map_or(0, |field| bytes.word(field.at.into()));
+    let gpu = ledger.gpu_of(client, bytes.word(object.into()));
+    let charged = ledger.charged(gpu.unwrap_or(NO_GPU));
+    let payload = prepared.buffer.bytes_mut();
+    visible::limit(&prepared.plan, list, payload, limit, charged);
+}
+
+/// Answers a request in the driver's place: nothing of it changes but the status, or it fails with the errno that the
+/// driver has for everything that has no status.
+pub fn answer(mut prepared: Prepared, status: u32) -> Executed {
+    let outcome = match prepared.set_status(status) {
+        true => Ok(0),
+        false => Err(Errno::EINVAL),
+    };
+    Executed {
+        prepared,
+        outcome,
+        lent: None,
+        nanoseconds: 0,
+    }
+}

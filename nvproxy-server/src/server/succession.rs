@@ -1,0 +1,380 @@
+//! One server takes the place of another: what is handed over, and how ([`crate::supervision`] has the whole course).
+//!
+//! The old server stops between two requests, waits until those under way are done and their answers published, and
+//! sends what it has: the shared region and where it stands in the rings, the control socket, the handles, and the
+//! host's state. Nothing of it is changed by that, so it can go on if the new one cannot. The sentry notices nothing:
+//! its rings, its socket and its handles stay what they were.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeVal;
+use nvproxy_abi::Abi;
+use ringfence_ipc::{
+    Consumer, Geometry, PROTOCOL_VERSION, Position, Region, ServerChannel, Socket, Submission,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, Server};
+use crate::handles::{self, HandleTable};
+use crate::handover::Enclosures;
+use crate::host::Host;
+use crate::ledger::{Account, Books};
+use crate::reactor::{Reactor, Ring};
+use crate::request::Description;
+use crate::supervision::{
+    COMMIT, GO, HAND_OVER, HANDED_OVER, PREPARED, REFUSED, RESTORED, STATE, receive, receive_until,
+    send,
+};
+
+/// The format of [`Saved`]. Grows with every change that an older or newer server would misread.
+const FORMAT: u32 = 1;
+/// How long requests under way may take until a handover is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the other server may take to send or restore a state.
+const TRANSFER: Duration = Duration::from_secs(10);
+/// How long a new server waits for the old one to come to the end of its requests, and more.
+const TURN: Duration = Duration::from_secs(60);
+/// The longest state that is read, in bytes.
+const MAXIMUM_STATE: u64 = 1 << 30;
+
+/// What every version of a saved state has.
+#[derive(Deserialize)]
+struct Header {
+    format: u32,
+    protocol: u32,
+}
+
+/// All that a server has.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    format: u32,
+    /// The version of the channel's protocol.
+    protocol: u32,
+    ring_entries: u32,
+    arena_bytes: u32,
+    /// The index of the end's own, and of the peer's.
+    submissions: (u32, u32),
+    completions: (u32, u32),
+    /// The numbers of the descriptors that come along.
+    region: u32,
+    socket: u32,
+    generations: Vec<u32>,
+    entries: Vec<SavedEntry>,
+    books: serde_json::Value,
+    host: serde_json::Value,
+}
+
+/// One description that a task holds.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedEntry {
+    slot: usize,
+    event_granted: bool,
+    file: serde_json::Value,
+}
+
+/// A server that has come to a halt: no request is under way, and none is taken while this lives.
+struct Halted<'a> {
+    server: &'a Server,
+    submissions: MutexGuard<'a, Consumer<Submission>>,
+    /// Held so that no thread sleeps at the doorbell, which from now on may ring for another process.
+    _reactor: MutexGuard<'a, Reactor>,
+    _gate: MutexGuard<'a, ()>,
+}
+
+impl Drop for Halted<'_> {
+    fn drop(&mut self) {
+        self.server.pausing.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Server {
+    /// Waits until no request is under way. Fails, and goes on, if that takes too long.
+    fn halt(&self) -> Result<Halted<'_>, String> {
+        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pausing.store(true, Ordering::SeqCst);
+        let submissions = self.submissions();
+        // Whoever slept now wants to lead, and waits for the submissions.
+        submissions.wake();
+        let reactor = self.reactor.lock().unwrap_or_else(PoisonError::into_inner);
+        let halted = Halted {
+            server: self,
+            submissions,
+            _reactor: reactor,
+            _gate: gate,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while self.away.load(Ordering::SeqCst) > 0 {
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "a request is under way that the driver has not answered for {PATIENCE:?}: try again later"
+                ));
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        Ok(halted)
+    }
+}
+
+impl Halted<'_> {
+    fn save(&self, enclosures: &mut Enclosures) -> Result<Saved, String> {
+        let server = self.server;
+        let mut duplicate = |descriptor: &dyn AsFd| {
+            let copy = descriptor.as_fd().try_clone_to_owned();
+            copy.map(|copy| enclosures.put(copy))
+                .map_err(|error| format!("duplicating a descriptor: {error}"))
+        };
+        let (region, socket) = (duplicate(&server.region)?, duplicate(&server.socket)?);
+        let geometry = server.region.geometry();
+        let mut shared = server.shared();
+        let pair = |position: Position| (position.own, position.peer);
+        let completions = pair(shared.completions.position());
+        let (slots, generations) = shared.handles.slots();
+        let entries = slots.map(|(slot, entry)| {
+            Ok(SavedEntry {
+                slot,
+                event_granted: entry.event_granted,
+                file: entry.description.file.save(enclosures)?,
+            })
+        });
+        let entries = entries.collect::<Result<_, String>>()?;
+        Ok(Saved {
+            format: FORMAT,
+            protocol: PROTOCOL_VERSION,
+            ring_entries: geometry.ring_entries,
+            arena_bytes: geometry.arena_bytes,
+            submissions: pair(self.submissions.position()),
+            completions,
+            region,
+            socket,
+            generations: generations.to_vec(),
+            entries,
+            books: server.books.save()?,
+            host: server.host.save(enclosures)?,
+        })
+    }
+
+    /// Hands all to the server at the other end of `successor`, until that has restored it.
+    fn hand_over(&self, successor: &Socket) -> Result<(), String> {
+        let mut enclosures = Enclosures::default();
+        let saved = self.save(&mut enclosures)?;
+        let state = serde_json::to_vec(&saved).map_err(|error| format!("the state: {error}"))?;
+        let transferred = transfer(successor, &state, &Vec::from(enclosures));
+        transferred.map_err(|error| format!("sending the state: {error}"))?;
+        let answer = receive_until(successor, Instant::now() + TRANSFER)
+            .map_err(|error| format!("the new server did not take the state over: {error}"))?;
+        match answer.kind {
+            RESTORED => Ok(()),
+            _ => Err(format!("the new server refused the state: {}", answer.text)),
+        }
+    }
+}
+
+fn transfer(successor: &Socket, state: &[u8], descriptors: &[OwnedFd]) -> std::io::Result<()> {
+    setsockopt(
+        successor,
+        sockopt::SendTimeout,
+        &TimeVal::new(TRANSFER.as_secs() as i64, 0),
+    )?;
+    let mut file = File::from(memfd_create(c"ringfence-state", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(state)?;
+    let count = descriptors.len().to_string();
+    send(successor, STATE, &count, Some(file.as_fd())).map_err(std::io::Error::other)?;
+    for (number, descriptor) in descriptors.iter().enumerate() {
+        let sent = successor.send(number as u64, descriptor.as_fd());
+        sent.map_err(std::io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Does what the launcher says, until the launcher is gone.
+pub fn obey(server: &Server, supervision: &Socket) {
+    while let Ok(message) = receive(supervision) {
+        // Anything else is what is left of a handover that came to nothing.
+        if message.kind == HAND_OVER
+            && let Some(successor) = message.descriptor
+        {
+            hand_over(server, &Socket::from(successor), supervision);
+        }
+    }
+}
+
+/// Hands over to `successor` and ends the process; or returns, and the server goes on.
+fn hand_over(server: &Server, successor: &Socket, supervision: &Socket) {
+    let halted = server
+        .halt()
+        .and_then(|halted| halted.hand_over(successor).map(|()| halted));
+    let halted = match halted {
+        Ok(halted) => halted,
+        Err(reason) => {
+            // A launcher that is gone needs no answer.
+            let _ = send(supervision, REFUSED, &reason, None);
+            return;
+        }
+    };
+    let committed = send(supervision, HANDED_OVER, "", None)
+        .and_then(|()| receive(supervision))
+        .is_ok_and(|message| message.kind == COMMIT);
+    if committed {
+        // From here on the other one serves. If it does not, it was lost, as a server can be at any time.
+        let _ = send(successor, GO, "", None);
+        std::process::exit(0);
+    }
+    drop(halted);
+}
+
+/// The server whose place is taken.
+pub struct Predecessor(Socket);
+
+impl Predecessor {
+    /// Waits until it is told to serve.
+    pub fn wait_for_go(&self) -> Result<(), String> {
+        match receive_until(&self.0, Instant::now() + TURN) {
+            Ok(message) if message.kind == GO => Ok(()),
+            _ => Err("the old server serves on".to_owned()),
+        }
+    }
+}
+
+/// Takes over all that the server at the other end of `predecessor` has, when it comes to a halt. `restore` makes the
+/// host out of what the other one's saved.
+///
+/// Fails with a sentence for the user, which the old server was told.
+pub fn accept_succession(
+    predecessor: OwnedFd,
+    supervision: &Socket,
+    abi: &'static Abi,
+    ring: Ring,
+    restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>,
+) -> Result<(Arc<Server>, Predecessor), String> {
+    let predecessor = Socket::from(predecessor);
+    send(supervision, PREPARED, "", None).map_err(|error| error.to_string())?;
+    let restored = receive_state(&predecessor)
+        .and_then(|(saved, enclosures)| restore_server(saved, enclosures, abi, ring, restore));
+    match restored {
+        Ok(server) => {
+            let told = send(&predecessor, RESTORED, "", None);
+            told.map_err(|error| error.to_string())?;
+            Ok((server, Predecessor(predecessor)))
+        }
+        Err(reason) => {
+            // If it is gone, too, nobody is left to tell.
+            let _ = send(&predecessor, REFUSED, &reason, None);
+            Err(reason)
+        }
+    }
+}
+
+fn receive_state(predecessor: &Socket) -> Result<(Saved, Enclosures), String> {
+    let message = receive_until(predecessor, Instant::now() + TURN)
+        .map_err(|error| format!("waiting for the state: {error}"))?;
+    let (STATE, Some(file), Ok(count)) = (message.kind, message.descriptor, message.text.parse())
+    else {
+        return Err("there came something else than a state".to_owned());
+    };
+    let count: usize = count;
+    let mut descriptors = Vec::new();
+    let deadline = Instant::now() + TRANSFER;
+    for expected in 0..count {
+        let received = match predecessor.wait_readable(deadline) {
+            Ok(true) => predecessor.receive(),
+            Ok(false) => Err(ringfence_ipc::SocketError::WouldBlock),
+            Err(error) => Err(error),
+        };
+        match received {
+            Ok((tag, descriptor)) if tag == expected as u64 => descriptors.push(descriptor),
+            Ok(_) => return Err("a descriptor of the state is missing".to_owned()),
+            Err(error) => return Err(format!("receiving a descriptor of the state: {error}")),
+        }
+    }
+    let mut state = Vec::new();
+    let mut file = File::from(file);
+    file.seek(SeekFrom::Start(0))
+        .and_then(|_| file.take(MAXIMUM_STATE).read_to_end(&mut state))
+        .map_err(|error| format!("reading the state: {error}"))?;
+    parse(&state).map(|saved| (saved, Enclosures::from(descriptors)))
+}
+
+fn parse(state: &[u8]) -> Result<Saved, String> {
+    let malformed = |error: serde_json::Error| format!("the state is damaged: {error}");
+    let header: Header = serde_json::from_slice(state).map_err(malformed)?;
+    if (header.format, header.protocol) != (FORMAT, PROTOCOL_VERSION) {
+        return Err(format!(
+            "the running server hands over in format {}.{}, and this one takes {FORMAT}.{PROTOCOL_VERSION}: use a \
+             release with the same",
+            header.format, header.protocol
+        ));
+    }
+    serde_json::from_slice(state).map_err(malformed)
+}
+
+fn restore_server(
+    saved: Saved,
+    mut enclosures: Enclosures,
+    abi: &'static Abi,
+    ring: Ring,
+    restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>,
+) -> Result<Arc<Server>, String> {
+    let geometry = Geometry {
+        ring_entries: saved.ring_entries,
+        arena_bytes: saved.arena_bytes,
+    };
+    let region = Region::attach(enclosures.take(saved.region)?, geometry)
+        .map_err(|error| error.to_string())?;
+    let socket = Socket::from(enclosures.take(saved.socket)?);
+    let position = |(own, peer)| Position { own, peer };
+    let channel = ServerChannel::resume(
+        region,
+        socket,
+        position(saved.submissions),
+        position(saved.completions),
+    );
+    let channel = channel.ok_or("the state names positions that no ring can have")?;
+    let host = restore(saved.host, &mut enclosures)?;
+    let books = Books::restore(saved.books)?;
+    let mut slots = Vec::new();
+    for SavedEntry {
+        slot,
+        event_granted,
+        file,
+    } in saved.entries
+    {
+        let file = host.restore_file(file, &mut enclosures)?;
+        let generation = saved.generations.get(slot).copied();
+        let handle = generation.map(|generation| handles::name(slot, generation));
+        let handle = handle.ok_or("the state names a handle that cannot have been given")?;
+        let account = Account::new(&books, handle);
+        let entry = Entry {
+            description: Description { file, account },
+            event_granted,
+        };
+        slots.push((slot, entry));
+    }
+    host.finish_restoring();
+    let handles = HandleTable::restore(slots, saved.generations)?;
+    Server::with_handles(host, abi, books, channel, ring, handles)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_another_format_is_refused_by_its_number() {
+        let refusal = |state: &str| parse(state.as_bytes()).map(drop).unwrap_err();
+        assert_eq!(
+            refusal(r#"{"format": 7, "protocol": 1, "anything": []}"#),
+            "the running server hands over in format 7.1, and this one takes 1.1: use a release with the same"
+        );
+        assert!(refusal(r#"{"format": 1, "protocol": 1}"#).starts_with("the state is damaged: "));
+        assert!(refusal("").starts_with("the state is damaged: "));
+    }
+}

@@ -1,0 +1,191 @@
+//! Confines itself as a process of Ringfence does, then attempts one thing and prints what came of it: `ok`, or the
+//! name of the error. A filter that does not let the attempt through kills it instead.
+//!
+//! Usage: `captive server|sentry|init ATTEMPT`
+
+use std::ffi::CString;
+use std::fs;
+use std::process::ExitCode;
+use std::ptr::null;
+use std::sync::OnceLock;
+
+use libc::c_long;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid};
+use nvproxy_abi::Abi;
+use nvproxy_abi::policy::Capabilities;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, role, attempt] = &arguments[..] else {
+        eprintln!("usage: captive server|sentry|init ATTEMPT");
+        return ExitCode::FAILURE;
+    };
+    let Some(attempt) = find(attempt) else {
+        eprintln!("no such attempt");
+        return ExitCode::FAILURE;
+    };
+    own();
+    if let Err(reason) = confine(role) {
+        eprintln!("{reason}");
+        return ExitCode::FAILURE;
+    }
+    match Errno::result(attempt()) {
+        Ok(_) => println!("ok"),
+        Err(errno) => println!("{errno:?}"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// In a user namespace of its own, where it has the rights that the process of that role starts with.
+fn confine(role: &str) -> Result<(), String> {
+    let (user, group) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+        .map_err(|errno| errno.to_string())?;
+    for (file, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("{user} {user} 1")),
+        ("gid_map", format!("{group} {group} 1")),
+    ] {
+        fs::write(format!("/proc/self/{file}"), text)
+            .map_err(|error| format!("{file}: {error}"))?;
+    }
+    match role {
+        "server" => {
+            let version = "580.142".parse().map_err(|_| "a version".to_owned())?;
+            let abi = Abi::of_release(&version, Capabilities::default());
+            nvproxy_server::confinement::enter(&[], abi.map_err(|error| error.to_string())?)
+        }
+        "sentry" => ringfence::sentry::confinement::enter().map_err(|failure| failure.to_string()),
+        "init" => ringfence::launch::init::confine().map_err(|failure| failure.to_string()),
+        _ => Err("no such role".to_owned()),
+    }
+}
+
+/// What to attempt, by name. The attempts are bare system calls, so that nothing else is called on the way.
+fn find(name: &str) -> Option<fn() -> c_long> {
+    Some(match name {
+        "open a file of the host" => || open("/etc/passwd", libc::O_RDONLY),
+        "open a file of another process" => || open("/proc/1/environ", libc::O_RDONLY),
+        "open /proc" => || open("/proc", libc::O_RDONLY),
+        "create a file" => || open("/file", libc::O_WRONLY | libc::O_CREAT),
+        "make a directory" => || {
+            let path = c("/directory");
+            call(libc::SYS_mkdir, [path.as_ptr() as c_long, 0o755, 0, 0, 0])
+        },
+        "socket" => || {
+            call(
+                libc::SYS_socket,
+                [
+                    libc::AF_INET as c_long,
+                    libc::SOCK_STREAM as c_long,
+                    0,
+                    0,
+                    0,
+                ],
+            )
+        },
+        "socketpair" => || call(libc::SYS_socketpair, [0; 5]),
+        "execve" => || {
+            let path = c("/proc/self/exe");
+            call(libc::SYS_execve, [path.as_ptr() as c_long, 0, 0, 0, 0])
+        },
+        "fork" => || call(libc::SYS_clone, [libc::SIGCHLD as c_long, 0, 0, 0, 0]),
+        "clone3" => || call(libc::SYS_clone3, [0; 5]),
+        "map executable memory" => || map(4096, libc::PROT_READ | libc::PROT_EXEC),
+        "map more than the limit" => || map(64 << 30, libc::PROT_NONE),
+        "make memory executable" => || {
+            let page = map(4096, libc::PROT_READ | libc::PROT_WRITE);
+            let executable = (libc::PROT_READ | libc::PROT_EXEC) as c_long;
+            call(libc::SYS_mprotect, [page, 4096, executable, 0, 0])
+        },
+        "ioctl of a terminal" => || ioctl(libc::TCGETS as c_long),
+        "NV_ESC_RM_CONTROL" => || ioctl(0xc020_462a),
+        "an escape that no table has" => || ioctl(0xc020_46ff),
+        "UVM_INITIALIZE" => || ioctl(0x3000_0001),
+        "a request of UVM that no table has" => || ioctl(0xff),
+        "SECCOMP_IOCTL_NOTIF_RECV" => || ioctl(libc::SECCOMP_IOCTL_NOTIF_RECV as c_long),
+        "kill" => || call(libc::SYS_kill, [own(), 0, 0, 0, 0]),
+        "signal a thread of its own" => || call(libc::SYS_tgkill, [own(), own(), 0, 0, 0]),
+        "signal a thread of another" => || call(libc::SYS_tgkill, [1, 1, 0, 0, 0]),
+        "ptrace another" => || {
+            call(
+                libc::SYS_ptrace,
+                [libc::PTRACE_SEIZE as c_long, 1 << 29, 0, 0, 0],
+            )
+        },
+        "be traced" => || {
+            call(
+                libc::SYS_ptrace,
+                [libc::PTRACE_TRACEME as c_long, 0, 0, 0, 0],
+            )
+        },
+        "read the memory of another" => || {
+            let mut byte = 0u8;
+            let vector = libc::iovec {
+                iov_base: (&raw mut byte).cast(),
+                iov_len: 1,
+            };
+            let vector = &raw const vector as c_long;
+            call(libc::SYS_process_vm_readv, [1 << 29, vector, 1, vector, 1])
+        },
+        "mount" => || call(libc::SYS_mount, [0; 5]),
+        "unshare" => || {
+            call(
+                libc::SYS_unshare,
+                [libc::CLONE_NEWUSER as c_long, 0, 0, 0, 0],
+            )
+        },
+        "setuid" => || call(libc::SYS_setuid, [0; 5]),
+        "capset" => || call(libc::SYS_capset, [0; 5]),
+        "become traceable" => || {
+            call(
+                libc::SYS_prctl,
+                [libc::PR_SET_DUMPABLE as c_long, 1, 0, 0, 0],
+            )
+        },
+        "raise a limit" => || call(libc::SYS_prlimit64, [0; 5]),
+        "io_uring_setup" => || call(libc::SYS_io_uring_setup, [0; 5]),
+        "bpf" => || call(libc::SYS_bpf, [0; 5]),
+        "a call of x32" => || call(0x4000_0000 | libc::SYS_getpid, [0; 5]),
+        _ => return None,
+    })
+}
+
+fn c(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
+}
+
+/// This process's number, which is first asked for before it is confined.
+fn own() -> c_long {
+    static NUMBER: OnceLock<u32> = OnceLock::new();
+    (*NUMBER.get_or_init(std::process::id)).into()
+}
+
+fn open(path: &str, flags: i32) -> c_long {
+    let path = c(path);
+    let directory = c_long::from(libc::AT_FDCWD);
+    call(
+        libc::SYS_openat,
+        [directory, path.as_ptr() as c_long, flags.into(), 0o644, 0],
+    )
+}
+
+/// A request on stdin, which is no device.
+fn ioctl(request: c_long) -> c_long {
+    call(libc::SYS_ioctl, [0, request, null::<u8>() as c_long, 0, 0])
+}
+
+fn map(length: c_long, protection: i32) -> c_long {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: the kernel chooses where the new memory lies, and nobody uses it.
+    unsafe { libc::syscall(libc::SYS_mmap, 0, length, protection, flags, -1, 0) }
+}
+
+fn call(number: c_long, arguments: [c_long; 5]) -> c_long {
+    let [a, b, c, d, e] = arguments;
+    // SAFETY: pointers among the arguments are null or lead to what outlives the call; memory that is protected
+    // otherwise is used by nobody.
+    unsafe { libc::syscall(number, a, b, c, d, e, 0 as c_long) }
+}

@@ -1,0 +1,39 @@
+//! A sandbox reaches only clients of its own, and has no more of them than it may.
+
+use userland_tests::prints;
+
+#[test]
+fn another_s_client_is_answered_like_one_that_does_not_exist() {
+    let expected = "\
+control: NV_ERR_INVALID_CLIENT
+allocate: NV_ERR_INVALID_OBJECT_HANDLE
+free: NV_ERR_INVALID_OBJECT_HANDLE
+free the client: NV_ERR_INVALID_OBJECT_HANDLE
+map: NV_ERR_INVALID_OBJECT_HANDLE
+unmap: NV_ERR_INVALID_OBJECT_HANDLE
+share: NV_ERR_INVALID_OBJECT_HANDLE
+copy from: NV_ERR_INVALID_OBJECT_HANDLE
+copy to: NV_ERR_INVALID_OBJECT_HANDLE
+copy within: ok
+register for events: NV_ERR_INVALID_CLIENT
+share an address space: NV_ERR_INVALID_CLIENT
+hear its events: NV_ERR_INVALID_OBJECT_HANDLE
+disable one's own channel: ok
+disable its channel: NV_ERR_INVALID_CLIENT
+register with UVM: NV_ERR_INVALID_CLIENT
+tie its address space: NV_ERR_INVALID_CLIENT
+after all that: ok
+";
+    prints(&["foreign-clients"], expected);
+}
+
+#[test]
+fn clients_are_limited() {
+    let expected = "\
+4096 clients, then NV_ERR_INSUFFICIENT_RESOURCES
+freed: ok
+another: ok
+and another: NV_ERR_INSUFFICIENT_RESOURCES
+";
+    prints(&["many-clients"], expected);
+}
