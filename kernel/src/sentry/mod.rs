@@ -189,7 +189,10 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     let Ok(News::Started { process, control }) = liaison.wait() else {
         return Err(Failure::setup("the launcher started no server"));
     };
-    let server = Server::new(process, control)?;
+    let server = Server::new(process, control).inspect_err(|_| {
+        // The program may wait for an answer already. It is not to see this process go away first.
+        let _ = kill(init, Signal::SIGKILL);
+    })?;
     tracing::debug!("the server is ready");
     let Ok((_, descriptor)) = listener.receive() else {
         return Err(Failure::reported(report)
@@ -407,6 +410,10 @@ impl Sentry {
             server: answer.server,
             number: answer.values[0],
         };
+        if opened.is_err() && handle.number != 0 {
+            // It was opened, and the descriptor did not get here.
+            self.abandon(handle);
+        }
         // Once the task goes on it may end the sandbox.
         times.finished();
         self.stats
@@ -423,7 +430,8 @@ impl Sentry {
             // UVM's own description is not kept by the server, and has no handle.
             let is_kept = handle.number != 0;
             if is_kept {
-                self.register(&granted, &description)?;
+                self.register(&granted, &description)
+                    .inspect_err(|_| self.abandon(description.handle))?;
             }
             let number = self.listener.give(notification, granted, close_on_exec)?;
             if let (Some(number), true) = (number, is_kept) {

@@ -21,6 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use nvproxy_abi::plan::Plan;
 use nvproxy_server::protocol::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
+use ringfence_faults::{Point, at_task};
 
 use super::descriptions::Description;
 use super::marshalling::{
@@ -126,6 +127,7 @@ impl Pin<'_> {
             reply.descriptor.ok_or(Errno::EIO)
         });
         let lent = lent.map_err(Failed::BeforeAnswer)?;
+        at_task(Point::PinLent, task.as_raw());
         // One pin at a time, until its caller goes on: a thread cannot be held by two.
         let _turn = self
             .sentry
@@ -136,11 +138,13 @@ impl Pin<'_> {
         let reaper = Reaper::default();
         let held = Held::all_but(task, self.sentry.init, listener, &reaper)
             .map_err(Failed::BeforeAnswer)?;
+        at_task(Point::PinHeld, task.as_raw());
         let caller = Caller::seize(task, &reaper).map_err(Failed::BeforeAnswer)?;
         let number = listener.lend(self.notification, lent.as_fd());
         drop(lent);
         listener.answer(self.notification, number.map(i64::from));
         let mut stopped = caller.stopped().map_err(Failed::AfterAnswer)?;
+        at_task(Point::PinStopped, task.as_raw());
         let issued = number.and_then(|number| {
             let issued = self.issue(&mut stopped, number, payload);
             match stopped.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0]) {
@@ -154,6 +158,7 @@ impl Pin<'_> {
                 }
             }
         });
+        at_task(Point::PinClosed, task.as_raw());
         drop(held);
         let finished = issued.and_then(|issued| {
             let reply = self.ask(Kind::PinFinish, payload, Some(issued))?;
@@ -232,11 +237,13 @@ impl Pin<'_> {
             bytes: payload.to_vec(),
         };
         self.sentry.expect_pin(expected);
+        at_task(Point::PinPrepared, task.as_raw());
         let result = stopped.call(
             libc::SYS_ioctl,
             [number as u64, u64::from(command), page, 0, 0, 0],
         );
         self.sentry.end_pin(task);
+        at_task(Point::PinIssued, task.as_raw());
         let result = result?;
         memory::read(task, page, payload)?;
         for (at, address) in originals {

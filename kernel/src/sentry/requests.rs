@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use nvproxy_abi::plan::{Fetch, Plan};
 use nvproxy_abi::refusal;
 use nvproxy_server::protocol::{Kind, MAXIMUM_DESCRIPTORS};
+use ringfence_faults::{Point, at_task};
 use ringfence_recording::Reached;
 use smallvec::SmallVec;
 
@@ -47,6 +48,7 @@ impl Sentry {
         turn: &mut Turn<'_>,
         payload: &mut Vec<u8>,
     ) {
+        at_task(Point::Received, notification.task.as_raw());
         let descriptor = notification.arguments[0] as i32;
         let command = notification.arguments[1] as u32;
         let identified =
@@ -196,6 +198,7 @@ impl Sentry {
 
     /// Finishes a request that the server answered.
     pub fn finish_request(&self, mut issued: Issued, answer: Answer<'_>) {
+        at_task(Point::Answered, issued.notification.task.as_raw());
         issued.times.answered(answer.driver_nanoseconds);
         let Issued {
             notification,

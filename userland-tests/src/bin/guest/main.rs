@@ -7,6 +7,7 @@ mod concurrency;
 mod confinement;
 mod conversation;
 mod descriptors;
+mod faults;
 mod gpu;
 mod identifiers;
 mod isolation;
@@ -46,6 +47,14 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("converse", conversation::converse),
     ("pin-until-lost", conversation::pin_until_lost),
     ("bad-descriptors", descriptors::bad),
+    ("batch", faults::batch),
+    ("beside-a-slow-one", faults::beside_a_slow_one),
+    ("doomed", faults::doomed),
+    ("hoard", faults::hoard),
+    ("large", faults::large),
+    ("many", faults::many),
+    ("requests", faults::requests),
+    ("surroundings", faults::surroundings),
     ("identifiers", identifiers::ask),
     ("forbidden", isolation::forbidden),
     ("network", isolation::network),
