@@ -27,8 +27,8 @@ use super::marshalling::{
     Marshalled, Stopped as StoppedRequest, Target, is_refusal, submission, write_back,
 };
 use super::memory::{self, Write};
-use super::recorder::Begun;
-use super::stats::{Times, heading};
+use super::requests::Progress;
+use super::stats::heading;
 use super::tracee::{Caller, Held, Reaper, Stopped};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
@@ -55,27 +55,26 @@ impl Expected {
     }
 }
 
-/// Carries out a request that pins.
+/// Carries out a request that pins. The share in its `progress` makes it the only one until its caller goes on.
 pub fn run(
     sentry: &Sentry,
     notification: &Notification,
     target: Target,
     marshalled: Marshalled,
-    mut times: Times,
-    begun: Option<Begun>,
+    mut progress: Progress,
     payload: &mut Vec<u8>,
 ) {
     let Target::Device(description) = target else {
         return sentry.stop(notification, StoppedRequest::Errno(Errno::ENOTTY), None);
     };
-    times.submitted();
+    progress.times.submitted();
+    let begun = progress.begun;
     let pin = Pin {
         sentry,
         notification,
         description,
         marshalled,
-        begun,
-        times,
+        progress,
     };
     match pin.carry_out(payload) {
         Ok(()) => {}
@@ -102,8 +101,7 @@ struct Pin<'a> {
     notification: &'a Notification,
     description: Arc<Description>,
     marshalled: Marshalled,
-    begun: Option<Begun>,
-    times: Times,
+    progress: Progress,
 }
 
 impl Pin<'_> {
@@ -114,12 +112,6 @@ impl Pin<'_> {
             reply.descriptor.ok_or(Errno::EIO)
         });
         let lent = lent.map_err(Failed::BeforeAnswer)?;
-        // One pin at a time, until its caller goes on: a thread cannot be held by two.
-        let _turn = self
-            .sentry
-            .pin_turn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         let listener = &self.sentry.listener;
         let reaper = Reaper::default();
         let held = Held::all_but(task, &self.sentry.spared, listener, &reaper)
@@ -153,7 +145,9 @@ impl Pin<'_> {
         // Once the caller goes on it may end the sandbox.
         match &finished {
             Ok(reply) => self.note(reply),
-            Err(errno) => self.sentry.record_answer(self.begun, Err(*errno), &[]),
+            Err(errno) => self
+                .sentry
+                .record_answer(self.progress.begun, Err(*errno), &[]),
         }
         stopped.result = encode_result(
             finished
@@ -167,8 +161,8 @@ impl Pin<'_> {
     /// Puts the answer into the recording and the statistics.
     fn note(&self, reply: &Reply) {
         self.sentry
-            .record_answer(self.begun, reply.outcome, &reply.payload);
-        let mut times = self.times;
+            .record_answer(self.progress.begun, reply.outcome, &reply.payload);
+        let mut times = self.progress.times;
         times.answered(reply.driver_nanoseconds);
         times.finished();
         let plan = &self.marshalled.plan;

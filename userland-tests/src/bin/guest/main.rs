@@ -7,6 +7,7 @@ mod concurrency;
 mod confinement;
 mod descriptors;
 mod gpu;
+mod greed;
 mod identifiers;
 mod limits;
 mod pins;
@@ -39,6 +40,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("raced-open", confinement::raced_open),
     ("visible", confinement::visible),
     ("bad-descriptors", descriptors::bad),
+    ("greed", greed::greed),
     ("identifiers", identifiers::ask),
     ("memory-limit", limits::memory),
     ("pin-private", pins::private),
