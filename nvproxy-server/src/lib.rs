@@ -5,6 +5,7 @@
 //! [`host::Host`] issue it.
 
 pub mod driver;
+mod faults;
 pub mod handles;
 pub mod host;
 pub mod process;

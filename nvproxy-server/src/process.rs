@@ -4,7 +4,6 @@
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::prctl;
@@ -51,6 +50,7 @@ pub struct Options {
 /// Serves until the sentry is gone, and ends the process. Returns, with a sentence for the user, only if it could not
 /// start and the sentry was not told so.
 pub fn run(options: &Options, socket: OwnedFd) -> Result<Infallible, String> {
+    ringfence_faults::act_as(ringfence_faults::Role::Server);
     isolate_from_the_terminal()?;
     raise_descriptor_limit()?;
     let prepared = prepare(options);
@@ -88,7 +88,10 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
                 .ok_or("no recording to answer from")?;
             Arc::new(Recorded::new(replay, abi)?)
         }
-        Kind::Host => Arc::new(Driver::new(Path::new("/dev"), &options.gpus)),
+        Kind::Host => Arc::new(Driver::new(
+            &ringfence_faults::device_directory(),
+            &options.gpus,
+        )),
         Kind::Simulated => {
             let configuration = Configuration::new(options.version, abi, options.gpus.clone());
             Arc::new(

@@ -18,6 +18,7 @@ use ringfence_ipc::{Arena, Submission};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
+use crate::faults;
 use crate::host::{Call, DeviceFile, Host};
 use crate::protocol::{
     ARGUMENT_HANDLES, CLOSED_DESCRIPTOR, Kind, MAXIMUM_DESCRIPTORS, UNUSED_NUMBER,
@@ -295,7 +296,7 @@ impl Prepared {
         let started = Instant::now();
         let mut lent = None;
         let outcome = match self.action {
-            Action::Issue => self.substituted(host, |file, call| file.ioctl(call)),
+            Action::Issue => self.substituted(host, faults::ioctl),
             Action::Lend => self.file.lend().map(|descriptor| {
                 lent = Some(descriptor);
                 0

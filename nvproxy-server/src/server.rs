@@ -16,10 +16,12 @@ use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::status::NV_OK;
+use ringfence_faults::{Point, at};
 use ringfence_ipc::{
     Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, ServerChannel, Socket, Spin, Submission,
 };
 
+use crate::faults;
 use crate::handles::HandleTable;
 use crate::host::{DeviceFile, Host, OpenFlags, Opened, Opener};
 use crate::protocol::{
@@ -202,7 +204,7 @@ impl Server {
                 cookie,
                 node,
                 flags,
-            } => self.opened(cookie, node, self.host.open(node, flags)),
+            } => self.opened(cookie, node, faults::open(&*self.host, node, flags)),
         }
         self.publish();
     }
@@ -230,6 +232,10 @@ impl Server {
             .pop()
             .map_err(|error| format!("submission ring: {error}"))?
         {
+            at(Point::Take);
+            if any {
+                at(Point::Next);
+            }
             any = true;
             let carried = self.carried(&submission)?;
             match self.dispatch(&submission, carried) {
@@ -294,7 +300,7 @@ impl Server {
         };
         let cookie = submission.cookie;
         match self.host.opener(node) {
-            Opener::Prompt => self.opened(cookie, node, self.host.open(node, flags)),
+            Opener::Prompt => self.opened(cookie, node, faults::open(&*self.host, node, flags)),
             Opener::Patient => {
                 return Ok(Some(Slow::Open {
                     cookie,
@@ -305,7 +311,7 @@ impl Server {
             Opener::Unconfined => {
                 let server = Arc::clone(self);
                 self.workers.submit(move || {
-                    server.opened(cookie, node, server.host.open(node, flags));
+                    server.opened(cookie, node, faults::open(&*server.host, node, flags));
                     server.publish();
                 });
             }
@@ -362,6 +368,7 @@ impl Server {
             arena: &self.arena,
         };
         let prepared = context.prepare(submission, node, action, carried, buffer)?;
+        at(Point::Prepared);
         if !prepared.is_ready() {
             let server = Arc::clone(self);
             self.workers.submit(move || {
@@ -448,6 +455,7 @@ impl Server {
 
     /// Shows the sentry what was completed, and wakes it if it sleeps.
     fn publish(&self) {
+        at(Point::Publish);
         let mut shared = self.shared();
         shared.completions.publish();
         shared.completions.ring();

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use ringfence_faults::{Point, at};
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A handle to the pool; the threads end with the process.
@@ -57,6 +59,7 @@ impl Shared {
     fn run(self: Arc<Self>) {
         loop {
             let job = self.next_job();
+            at(Point::Work);
             job();
         }
     }

@@ -11,6 +11,7 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
+use ringfence_faults::device_directory;
 
 use crate::failure::{Attempt, Failure};
 use crate::system_calls::forbid_devices;
@@ -44,12 +45,12 @@ pub fn build(driver_nodes: &[String]) -> Result<(), Failure> {
     let host: Vec<(&str, Option<File>)> = HARMLESS
         .iter()
         .chain(&DIRECTORIES)
-        .map(|name| (*name, held(&format!("/dev/{name}"))))
+        .map(|name| (*name, held(format!("/dev/{name}"))))
         .collect();
     let driver: Vec<(&str, Option<File>)> = driver_nodes
         .iter()
         .map(|name| {
-            let node = held(&format!("/dev/{name}"));
+            let node = held(device_directory().join(name));
             (name.as_str(), node.or_else(|| held(STAND_IN)))
         })
         .collect();
@@ -91,7 +92,7 @@ pub fn build(driver_nodes: &[String]) -> Result<(), Failure> {
 }
 
 /// The file or directory at `path`, held so that it can be found once `/dev` is covered.
-fn held(path: &str) -> Option<File> {
+fn held(path: impl AsRef<Path>) -> Option<File> {
     OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH)

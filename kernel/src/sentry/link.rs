@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nvproxy_server::protocol::{ARGUMENT_DESCRIPTORS, decode_result};
+use ringfence_faults::{Point, at, number};
 use ringfence_ipc::{
     Arena, ArenaAllocator, ArenaRange, ClientChannel, Completion, Consumer, DEFAULT_ARENA,
-    FLAG_DESCRIPTOR, Geometry, Producer, Socket, Spin, Submission,
+    FLAG_DESCRIPTOR, Geometry, Producer, SlotClass, Socket, Spin, Submission, Wake,
 };
 use slab::Slab;
 
@@ -25,16 +26,24 @@ const PROMPT: Spin = Spin {
 /// Entries of each ring, and so requests in flight.
 const RING_ENTRIES: u32 = 256;
 
+/// How long an answer may take before the doorbell is rung again, should it have been lost.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The geometry of the channel.
 pub fn geometry() -> Geometry {
-    let arena_bytes = DEFAULT_ARENA
-        .iter()
-        .map(|class| class.bytes * class.count)
-        .sum();
+    let arena_bytes = slots().iter().map(|class| class.bytes * class.count).sum();
     Geometry {
-        ring_entries: RING_ENTRIES,
+        ring_entries: number(Point::Entries, RING_ENTRIES),
         arena_bytes,
     }
+}
+
+/// What the arena is divided into.
+fn slots() -> [SlotClass; 2] {
+    DEFAULT_ARENA.map(|class| SlotClass {
+        count: number(Point::Slots, class.count),
+        ..class
+    })
 }
 
 /// What the server answered.
@@ -98,7 +107,7 @@ impl<T> Link<T> {
             arena,
             socket,
         } = channel;
-        let allocator = ArenaAllocator::new(geometry().arena_bytes, &DEFAULT_ARENA)
+        let allocator = ArenaAllocator::new(geometry().arena_bytes, &slots())
             .ok_or_else(|| Broken("the arena is too small for its slots".to_owned()))?;
         Ok(Link {
             submitter: Mutex::new(Submitter {
@@ -131,7 +140,7 @@ impl<T> Link<T> {
     ) -> Result<(), Errno> {
         let mut submitter = lock(&self.submitter);
         let range = loop {
-            if submitter.outstanding.len() < RING_ENTRIES as usize {
+            if submitter.outstanding.len() < submitter.submissions.capacity() as usize {
                 if payload.is_empty() {
                     break None;
                 }
@@ -173,6 +182,7 @@ impl<T> Link<T> {
                 return Err(Errno::EIO);
             }
         }
+        at(Point::Submit);
         self.outstanding.fetch_add(1, Ordering::SeqCst);
         if let Err(error) = submitter.submissions.push(&submission) {
             tracing::warn!("the submission ring: {error}");
@@ -218,8 +228,10 @@ impl<T> Link<T> {
                     self.resume(&completion, &mut role.payload, resumer)?;
                 } else if !PROMPT.until(|| role.completions.is_ready()) {
                     slow();
-                    let waited = role.completions.wait(self.spin, None);
-                    waited.map_err(|error| broken(&error))?;
+                    let waited = role.completions.wait(self.spin, Some(PATIENCE));
+                    if waited.map_err(|error| broken(&error))? == Wake::TimedOut {
+                        lock(&self.submitter).submissions.ring_again();
+                    }
                 }
             }
         }

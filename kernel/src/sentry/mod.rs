@@ -39,7 +39,6 @@ pub mod tracee;
 use std::ffi::OsString;
 use std::io::PipeReader;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::{self, Thread};
@@ -239,7 +238,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
 }
 
 fn uvm_number(driver: &Driver) -> Option<u64> {
-    let path = Path::new("/dev").join(Node::Uvm.file_name());
+    let path = ringfence_faults::device_directory().join(Node::Uvm.file_name());
     let is_host = driver.kind == process::Kind::Host;
     is_host
         .then(|| {

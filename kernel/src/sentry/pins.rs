@@ -21,6 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use nvproxy_abi::plan::Plan;
 use nvproxy_server::protocol::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
+use ringfence_faults::{Act, Point, at_task};
 
 use super::descriptions::Description;
 use super::marshalling::{
@@ -112,15 +113,22 @@ impl Pin<'_> {
             reply.descriptor.ok_or(Errno::EIO)
         });
         let lent = lent.map_err(Failed::BeforeAnswer)?;
+        at_task(Point::PinLent, task.as_raw());
         let listener = &self.sentry.listener;
         let reaper = Reaper::default();
-        let held = Held::all_but(task, &self.sentry.spared, listener, &reaper)
+        // A test leaves this out, to show that it would notice.
+        let is_to_hold = at_task(Point::Hold, task.as_raw()) != Some(Act::Drop);
+        let held = is_to_hold
+            .then(|| Held::all_but(task, &self.sentry.spared, listener, &reaper))
+            .transpose()
             .map_err(Failed::BeforeAnswer)?;
+        at_task(Point::PinHeld, task.as_raw());
         let caller = Caller::seize(task, &reaper).map_err(Failed::BeforeAnswer)?;
         let number = listener.lend(self.notification, lent.as_fd());
         drop(lent);
         listener.answer(self.notification, number.map(i64::from));
         let mut stopped = caller.stopped().map_err(Failed::AfterAnswer)?;
+        at_task(Point::PinStopped, task.as_raw());
         let issued = number.and_then(|number| {
             let issued = self.issue(&mut stopped, number, payload);
             match stopped.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0]) {
@@ -134,6 +142,7 @@ impl Pin<'_> {
                 }
             }
         });
+        at_task(Point::PinClosed, task.as_raw());
         drop(held);
         let finished = issued.and_then(|issued| {
             let reply = self.ask(Kind::PinFinish, payload, Some(issued))?;
@@ -214,11 +223,13 @@ impl Pin<'_> {
             bytes: payload.to_vec(),
         };
         self.sentry.expect_pin(expected);
+        at_task(Point::PinPrepared, task.as_raw());
         let result = stopped.call(
             libc::SYS_ioctl,
             [number as u64, u64::from(command), page, 0, 0, 0],
         );
         self.sentry.end_pin(task);
+        at_task(Point::PinIssued, task.as_raw());
         let result = result?;
         memory::read(task, page, payload)?;
         for (at, address) in originals {
@@ -296,6 +307,7 @@ impl Sentry {
             return false;
         };
         if expected.is_met_by(notification) {
+            at_task(Point::PinChecked, expected.task.as_raw());
             self.listener.let_run(notification);
         } else {
             self.listener.answer(notification, Err(Errno::EPERM));

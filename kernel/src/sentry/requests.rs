@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use nvproxy_abi::plan::{Fetch, Plan};
 use nvproxy_abi::refusal;
 use nvproxy_server::protocol::{Kind, MAXIMUM_DESCRIPTORS};
+use ringfence_faults::{Point, at_task};
 use ringfence_recording::Reached;
 use smallvec::SmallVec;
 
@@ -54,6 +55,7 @@ impl Sentry {
         turn: &mut Turn<'_>,
         payload: &mut Vec<u8>,
     ) {
+        at_task(Point::Received, notification.task.as_raw());
         let descriptor = notification.arguments[0] as i32;
         let command = notification.arguments[1] as u32;
         let identified =
@@ -177,6 +179,7 @@ impl Sentry {
 
     /// Finishes a request that the server answered.
     pub fn finish_request(&self, issued: Issued, answer: Answer<'_>) {
+        at_task(Point::Answered, issued.notification.task.as_raw());
         let Issued {
             notification,
             plan,
