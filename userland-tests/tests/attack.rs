@@ -1,6 +1,14 @@
 //! What hostile programs try, and do not get.
 
-use userland_tests::prints;
+use std::fs::OpenOptions;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nvproxy_abi::number::{NV_ESC_RM_ALLOC_MEMORY, ioctl_word};
+use userland_tests::{Directory, Ended, finish, guest_program, prints, ringfence_with_faults};
 
 #[test]
 fn a_process_with_many_threads_gets_no_more_than_its_part() {
@@ -10,4 +18,71 @@ fn a_process_with_many_threads_gets_no_more_than_its_part() {
 #[test]
 fn many_processes_with_many_threads_get_no_more_than_their_part() {
     prints(&["greed", "8", "60"], "had its part\n");
+}
+
+/// Character devices that stand in for the driver's nodes, and what the first answers to the request that a pin is.
+fn stand_ins() -> (Directory, Errno) {
+    // Whoever may open them; none of these is a device that tasks may use as they like.
+    let candidates = ["/dev/net/tun", "/dev/ptmx", "/dev/fuse", "/dev/kvm"].map(PathBuf::from);
+    let mut opened = candidates.into_iter().filter_map(|path| {
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        Some((path, file.ok()?))
+    });
+    let (Some((rm, file)), Some((uvm, _))) = (opened.next(), opened.next()) else {
+        panic!(
+            "two of /dev/net/tun, /dev/ptmx, /dev/fuse and /dev/kvm have to be there for this user"
+        );
+    };
+    let mut argument = [0u64; 7];
+    let request = ioctl_word(NV_ESC_RM_ALLOC_MEMORY, size_of_val(&argument));
+    // SAFETY: the argument is as large as the request says.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), request.into(), argument.as_mut_ptr()) };
+    let errno = Errno::result(answer).expect_err("no device knows the request");
+    let directory = Directory::new("nodes");
+    for (name, device) in [("nvidiactl", &rm), ("nvidia0", &rm), ("nvidia-uvm", &uvm)] {
+        symlink(device, directory.path().join(name)).expect("a link");
+    }
+    (directory, errno)
+}
+
+/// Runs a program and, beside it, the same without a filter.
+fn unfiltered(further_rules: &str) -> (Ended, Errno) {
+    let (nodes, errno) = stand_ins();
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "host", "--"])
+        .arg(guest_program())
+        .arg("unfiltered")
+        .env("RINGFENCE_DEVICES", nodes.path())
+        .env(
+            "RINGFENCE_FAULTS",
+            format!("sentry.filter=duplicate {further_rules}"),
+        );
+    (finish(&mut command), errno)
+}
+
+#[test]
+fn without_a_filter_no_request_reaches_the_resource_manager() {
+    let (ended, errno) = unfiltered("sentry.pin-prepared=delay:1");
+    let expected = format!(
+        "\
+before: withheld
+before, UVM: reached
+50 pins: {{\"Err(Errno({errno:?}))\"}}
+during: withheld
+during, UVM: reached
+after: withheld
+after, UVM: reached
+"
+    );
+    assert_eq!(ended, Ended::printing(&expected));
+}
+
+/// The test above can fail: what a pin lends is found and used if the other tasks are not held.
+#[test]
+fn without_a_filter_and_not_held_a_task_gets_at_what_a_pin_lends() {
+    let (ended, errno) = unfiltered("sentry.hold=drop sentry.pin-prepared=delay:10");
+    let request = ioctl_word(NV_ESC_RM_ALLOC_MEMORY, 56);
+    let reached = format!("during: reached: {{\"{request:#x}: Err({errno:?})\"}}\n");
+    assert!(ended.stdout.contains(&reached), "{ended:?}");
 }

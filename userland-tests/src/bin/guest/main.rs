@@ -17,6 +17,7 @@ mod releases;
 mod sharing;
 mod signals;
 mod tasks;
+mod unfiltered;
 mod unified_memory;
 mod walk;
 
@@ -73,6 +74,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("exec-inherited", tasks::exec_inherited),
     ("fork", tasks::fork),
     ("spawn", tasks::spawn),
+    ("unfiltered", unfiltered::scenario),
     ("uvm", unified_memory::walk),
     ("walk", walk::walk),
 ];
