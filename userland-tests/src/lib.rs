@@ -5,6 +5,7 @@
 //! status, stdout and stderr with what they have to be.
 
 pub mod processes;
+pub mod stand_in;
 
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;

@@ -4,11 +4,14 @@ use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
-use nvproxy_abi::number::{NV_ESC_RM_ALLOC_MEMORY, ioctl_word};
-use userland_tests::{Directory, Ended, finish, guest_program, prints, ringfence_with_faults};
+use nvproxy_abi::number::{NV_ESC_RM_ALLOC_MEMORY, NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, ioctl_word};
+use userland_tests::stand_in::{self, Seen};
+use userland_tests::{
+    Directory, Ended, finish, guest_program, prints, ringfence_with_faults, wait_for,
+};
 
 #[test]
 fn a_process_with_many_threads_gets_no_more_than_its_part() {
@@ -85,4 +88,57 @@ fn without_a_filter_and_not_held_a_task_gets_at_what_a_pin_lends() {
     let request = ioctl_word(NV_ESC_RM_ALLOC_MEMORY, 56);
     let reached = format!("during: reached: {{\"{request:#x}: Err({errno:?})\"}}\n");
     assert!(ended.stdout.contains(&reached), "{ended:?}");
+}
+
+/// What is in every field that no pin may be made with (guest/contest.rs).
+const HOSTILE: [u8; 4] = 0xbadc_0de5u32.to_ne_bytes();
+
+/// Whether what the kernel read of a task's request is something other than a pin that was validated.
+fn is_altered(seen: &Seen) -> bool {
+    let class = seen.argument.get(12..16);
+    let is_hostile = seen.argument.chunks(4).any(|word| word == HOSTILE);
+    class != Some(&NV01_MEMORY_SYSTEM_OS_DESCRIPTOR.to_ne_bytes()) || is_hostile
+}
+
+/// Pins while 63 threads and two processes fight for what the driver reads; returns what it read from tasks.
+fn contest(pins: &str, rules: &str) -> (Ended, Vec<Seen>) {
+    let nodes = Directory::new("contest");
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "host", "--"])
+        .arg(guest_program())
+        .args(["contest", pins])
+        .env("RINGFENCE_DEVICES", nodes.path())
+        .env("RINGFENCE_FAULTS", rules)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let serve = stand_in::mount_for(&mut command, nodes.path());
+    let child = command.spawn().expect("ringfence");
+    // The command holds the other end of what comes from the namespace.
+    drop(command);
+    let serving = serve();
+    let ended = wait_for(child);
+    let mut seen = serving.join().expect("the files");
+    seen.retain(|seen| !seen.by_server);
+    (ended, seen)
+}
+
+#[test]
+fn what_is_pinned_is_what_was_validated() {
+    let (ended, seen) = contest("100", "sentry.pin-checked=delay:1");
+    assert_eq!((ended.status, ended.stdout.as_str()), (0, "contested\n"));
+    // A page that was just put in the argument's place is empty.
+    let empty = " WARN nvproxy: unknown class 0x0 (NV01_ROOT)\n";
+    assert!(["", empty].contains(&ended.stderr.as_str()), "{ended:?}");
+    assert!(!seen.is_empty(), "nothing was pinned");
+    let altered: Vec<&Seen> = seen.iter().filter(|seen| is_altered(seen)).collect();
+    assert!(altered.is_empty(), "{altered:x?}");
+}
+
+/// The test above can fail: what the driver reads is altered if the other tasks are not held.
+#[test]
+fn what_is_pinned_is_altered_if_no_task_is_held() {
+    let (ended, seen) = contest("300", "sentry.hold=drop sentry.pin-checked=delay:20");
+    assert!(seen.iter().any(is_altered), "{ended:?}");
 }

@@ -83,8 +83,8 @@ pub fn run(
             sentry.record_answer(begun, Err(errno), &[]);
             sentry.stop(notification, StoppedRequest::Errno(errno), None)
         }
-        // Killed.
-        Err(Failed::AfterAnswer(Errno::ESRCH)) => {}
+        // Killed, or it took away the memory that the answer was to be written to.
+        Err(Failed::AfterAnswer(Errno::ESRCH | Errno::EFAULT)) => {}
         Err(Failed::AfterAnswer(errno)) => {
             tracing::warn!("pinning for task {}: {errno}", notification.task)
         }

@@ -5,6 +5,7 @@
 
 mod concurrency;
 mod confinement;
+mod contest;
 mod descriptors;
 mod gpu;
 mod greed;
@@ -35,6 +36,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("processes", concurrency::processes),
     ("shared-client", concurrency::shared_client),
     ("threads", concurrency::threads),
+    ("contest", contest::contest),
     ("ways-around", confinement::ways_around),
     ("held", confinement::held),
     ("native-opens", confinement::native_opens),
