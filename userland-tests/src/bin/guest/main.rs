@@ -17,6 +17,7 @@ mod refusals;
 mod releases;
 mod sharing;
 mod signals;
+mod soak;
 mod tasks;
 mod unfiltered;
 mod unified_memory;
@@ -43,6 +44,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("raced-open", confinement::raced_open),
     ("visible", confinement::visible),
     ("bad-descriptors", descriptors::bad),
+    ("generations-on-demand", soak::generations_on_demand),
     ("greed", greed::greed),
     ("identifiers", identifiers::ask),
     ("memory-limit", limits::memory),
