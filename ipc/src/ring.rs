@@ -24,6 +24,7 @@ use std::{
     error::Error,
     fmt,
     marker::PhantomData,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -143,10 +144,12 @@ impl Spin {
 
     /// A spin that fits this machine: none where the peer cannot run at the same time, longer than
     /// light driver calls take where there are a few processors, and longer than most calls and the
-    /// gaps between them where there are processors to spare. Ask once: counting the processors
-    /// reads the process's cgroup.
+    /// gaps between them where there are processors to spare. The first call of a process counts the
+    /// processors, for which it reads the process's cgroup: who will be confined calls this before.
     pub fn automatic() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        static PROCESSORS: OnceLock<usize> = OnceLock::new();
+        let count = || std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = *PROCESSORS.get_or_init(count);
         Self {
             duration: match processors {
                 1 => Duration::ZERO,

@@ -138,8 +138,9 @@ impl Socket {
             .map_err(|errno| SocketError::System("fcntl(F_SETFD)", errno))
     }
 
-    /// Sends one message. `EPIPE` must not become a signal.
-    pub(crate) fn send_message(
+    /// Sends one message of any kind: for protocols of their own, such as the handshake. A peer that is gone is an
+    /// error and no signal.
+    pub fn send_message(
         &self,
         bytes: &[u8],
         descriptor: Option<BorrowedFd<'_>>,
@@ -168,8 +169,8 @@ impl Socket {
     }
 
     /// Receives one message of at most the buffer's size, with at most one descriptor: its length
-    /// and the descriptor.
-    pub(crate) fn receive_message(
+    /// and the descriptor. `flags` are those of recvmsg(2).
+    pub fn receive_message(
         &self,
         buffer: &mut [u8],
         flags: MsgFlags,
@@ -211,7 +212,7 @@ impl Socket {
 
     /// Waits until there is something to receive, the end of the connection included. False when
     /// the deadline passed first.
-    pub(crate) fn wait_readable(&self, deadline: Instant) -> Result<bool, SocketError> {
+    pub fn wait_readable(&self, deadline: Instant) -> Result<bool, SocketError> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             // Rounded up, or the last millisecond would be spent polling without a pause.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,8 +13,11 @@ use nvproxy_server::process;
 use nvproxy_server::recorded;
 use ringfence::driver::{Choice, Demand, Driver, Selection};
 use ringfence::failure::{Failure, SETUP};
+use ringfence::launch::descriptors;
+use ringfence::launch::grants::Grants;
 use ringfence::record::Output;
 use ringfence::replay;
+use ringfence::sentry::server::OnServerExit;
 use ringfence::{drivers, launch};
 
 /// Run GPU programs that you do not trust.
@@ -128,6 +132,11 @@ struct Run {
     /// When the program ends, print to stderr what it asked of the driver and how long that took
     #[arg(long)]
     stats: bool,
+    /// What becomes of the sandbox if its server ends before it
+    #[arg(long, value_enum, default_value = "fail")]
+    on_server_exit: OnServerExit,
+    #[command(flatten)]
+    grants: Grants,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -224,7 +233,9 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = match cli.command {
-        Command::Run(arguments) => run(arguments, None),
+        Command::Run(arguments) => {
+            inherit(arguments.grants.preserve_fds).and_then(|kept| run(arguments, kept, None))
+        }
         Command::Record(arguments) => record(arguments),
         Command::Replay(arguments) => issue_again(arguments),
         Command::ReplayGuest(arguments) => replay::run_guest(&replay::Paths {
@@ -255,7 +266,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
+/// Takes over the descriptors that the program is to have, and closes what else the caller left open.
+fn inherit(count: u16) -> Result<Vec<OwnedFd>, Failure> {
+    // SAFETY: the command line was read, and nothing was opened yet.
+    unsafe { descriptors::take(count) }
+}
+
+fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Result<u8, Failure> {
     log_to(arguments.log.as_deref())?;
     let driver = Driver::choose(&Demand {
         choice: arguments.driver,
@@ -276,14 +293,18 @@ fn run(arguments: Run, record: Option<Output>) -> Result<u8, Failure> {
     launch::run(&launch::Options {
         driver,
         command: arguments.command,
+        grants: arguments.grants,
+        descriptors,
         log: arguments.log,
         stats: arguments.stats,
+        on_server_exit: arguments.on_server_exit,
         record,
         replay: None,
     })
 }
 
 fn issue_again(arguments: Replay) -> Result<u8, Failure> {
+    inherit(0)?;
     log_to(arguments.log.as_deref())?;
     replay::run(&replay::Options {
         recording: arguments.file,
@@ -295,8 +316,9 @@ fn issue_again(arguments: Replay) -> Result<u8, Failure> {
 }
 
 fn record(arguments: Record) -> Result<u8, Failure> {
+    let kept = inherit(arguments.run.grants.preserve_fds)?;
     let output = Output::create(&arguments.out, arguments.keep_identifiers)?;
-    run(arguments.run, Some(output))
+    run(arguments.run, kept, Some(output))
 }
 
 fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
@@ -307,9 +329,14 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         gpus: Selection::All,
         log: None,
         stats: true,
+        on_server_exit: OnServerExit::default(),
+        grants: Grants {
+            workdir: Some("/".into()),
+            ..Grants::default()
+        },
         command: vec!["/proc/self/exe".into(), "demo-guest".into()],
     };
-    run(demonstration, None)
+    run(demonstration, inherit(0)?, None)
 }
 
 fn serve(arguments: Server) -> Result<u8, Failure> {

@@ -1,7 +1,8 @@
 //! `ringfence record`: the file that a recording is written to.
 //!
 //! It is made before the program starts, under a name of its own, so that a file that cannot be written is known at
-//! once; and it gets its right name when it is whole, so that nobody finds half a recording under that.
+//! once; and it gets its right name when it is whole, so that nobody finds half a recording under that. The sentry,
+//! which cannot reach the file system, writes it; the launcher gives it its name.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,7 +14,7 @@ use ringfence_recording::Recording;
 
 use crate::failure::Failure;
 
-/// Where a recording goes.
+/// Where a recording goes. The launcher and the sentry each have a copy, of the same open file.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
@@ -50,18 +51,33 @@ impl Output {
         })
     }
 
-    /// Writes the recording and gives the file its name. Fails with the reason.
+    /// Writes the recording: all of it, or nothing. Fails with the reason.
     pub fn write(&self, recording: Recording) -> Result<(), String> {
         let bytes = recording.to_bytes().map_err(|error| error.to_string())?;
         let written = (&self.file)
             .write_all(&bytes)
-            .and_then(|()| self.file.sync_all())
-            .and_then(|()| fs::rename(&self.part, &self.path));
-        written.map_err(|error| error.to_string())
+            .and_then(|()| self.file.sync_all());
+        written.map_err(|error| {
+            // A file that cannot be emptied either is on a disk that fails, and the run fails anyway.
+            let _ = self.file.set_len(0);
+            error.to_string()
+        })
+    }
+
+    /// In the launcher, when the sentry has ended by itself: gives the file its name, if there is a recording in it.
+    pub fn publish(&self) -> Result<(), Failure> {
+        let published = self.file.metadata().and_then(|status| {
+            if status.len() == 0 {
+                // The sentry has said why.
+                return Ok(());
+            }
+            fs::rename(&self.part, &self.path)
+        });
+        published.map_err(|error| self.failure(&error))
     }
 
     /// There is no recording, because of `reason`.
-    pub fn failure(&self, reason: &str) -> Failure {
+    pub fn failure(&self, reason: &dyn std::fmt::Display) -> Failure {
         Failure::setup(format!(
             "--out {}: the run was not recorded: {reason}",
             self.path.display()

@@ -1,6 +1,5 @@
 //! System calls that no library in use wraps. Each function is its manual page's, with Rust's types.
 
-use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -88,19 +87,36 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, descriptor: RawFd) -> Result<OwnedFd, 
     Errno::result(result).map(owned)
 }
 
-/// Adds `MOUNT_ATTR_NODEV` to the mount at `path`, leaving its other attributes alone (mount_setattr(2)).
-pub fn forbid_devices(path: &CStr) -> Result<(), Errno> {
+/// Sends `SIGKILL` to the process behind `pidfd` (pidfd_send_signal(2)).
+pub fn pidfd_kill(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let information = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: without information about the signal the kernel makes its own, as kill(2) does.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            information,
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Adds `attributes` (`MOUNT_ATTR_*`) to the mount whose root `mount` is, and to all below it, leaving their other
+/// attributes alone (mount_setattr(2)).
+pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> Result<(), Errno> {
     // SAFETY: an all-zero mount_attr is a valid one.
-    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
-    attributes.attr_set = libc::MOUNT_ATTR_NODEV;
-    // SAFETY: the path and the attributes outlive the call, which reads them.
+    let mut change: libc::mount_attr = unsafe { std::mem::zeroed() };
+    change.attr_set = attributes;
+    // SAFETY: the path and the change outlive the call, which reads them.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            0,
-            &raw const attributes,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const change,
             size_of::<libc::mount_attr>(),
         )
     };

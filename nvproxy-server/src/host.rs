@@ -12,6 +12,8 @@ use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::Segment;
 
+use crate::handover::Enclosures;
+
 /// One validated request.
 pub struct Call<'a> {
     /// The ioctl command word.
@@ -74,6 +76,24 @@ pub trait Host: Send + Sync {
     /// The number by which a descriptor that came with a request (the target of a mapping, a capability) is named in
     /// the request's parameters. Fails with `EBADF` if it is not one of this driver's.
     fn number_of(&self, descriptor: BorrowedFd<'_>) -> Result<i32, Errno>;
+
+    /// What a host of the same kind in another process needs to take this one's place, but for the files, each of
+    /// which is saved by itself ([`DeviceFile::save`]). No request is being issued meanwhile. This host goes on as
+    /// before; it and its files can be dropped without a trace in the one that was restored.
+    ///
+    /// Fails with a sentence for the user, as what follows does.
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String>;
+
+    /// A file of the host that this one was restored from. A restored host is first given all files back, and is then
+    /// told so ([`Host::finish_restoring`]).
+    fn restore_file(
+        &self,
+        saved: serde_json::Value,
+        enclosures: &mut Enclosures,
+    ) -> Result<Arc<dyn DeviceFile>, String>;
+
+    /// Told that every file has been restored: what was kept for others that might follow is closed.
+    fn finish_restoring(&self) {}
 }
 
 /// One open file description of a device node. Dropped when the last reference that any task had to it is gone.
@@ -99,4 +119,7 @@ pub trait DeviceFile: Send + Sync {
     /// Told what the task's own ioctl on the lent descriptor returned. What is left in the payload is written back to
     /// the task, and what this returns is what the program sees.
     fn pinned(&self, issued: Result<i32, Errno>, call: Call<'_>) -> Result<i32, Errno>;
+
+    /// What [`Host::restore_file`] needs to give this file back. Fails with a sentence for the user.
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String>;
 }

@@ -4,9 +4,11 @@
 //! the same tables that the sentry used, its handles are looked up with their generations, and only then does a
 //! [`host::Host`] issue it.
 
+pub mod confinement;
 pub mod driver;
 mod faults;
 pub mod handles;
+pub mod handover;
 pub mod host;
 pub mod process;
 pub mod protocol;

@@ -10,13 +10,15 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nvproxy_abi::Abi;
+use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
-use ringfence_ipc::{HandshakeError, Socket, handshake};
+use ringfence_ipc::{HandshakeError, Socket, Spin, handshake};
 
+use crate::confinement;
 use crate::driver::Driver;
 use crate::host::Host;
-use crate::reactor;
+use crate::reactor::Ring;
 use crate::recorded::{Recorded, Replay};
 use crate::server::{End, Server};
 use crate::sim::{Configuration, Simulator};
@@ -60,8 +62,8 @@ pub fn run(options: &Options, socket: OwnedFd) -> Result<Infallible, String> {
         Err(HandshakeError::NotReady(_)) => std::process::exit(1),
         accepted => accepted.map_err(|error| error.to_string())?,
     };
-    let (abi, host) = prepared?;
-    Server::new(host, abi, channel)?.run(end)
+    let Prepared { abi, host, ring } = prepared?;
+    Server::new(host, abi, channel, ring)?.run(end)
 }
 
 fn end(end: End) -> ! {
@@ -74,10 +76,19 @@ fn end(end: End) -> ! {
     }
 }
 
-fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
-    reactor::check_support().map_err(|error| {
+/// What a server serves with.
+struct Prepared {
+    abi: &'static Abi,
+    host: Arc<dyn Host>,
+    ring: Ring,
+}
+
+/// Opens all that is opened in advance, and confines the process: what comes from the sentry is read after that.
+fn prepare(options: &Options) -> Result<Prepared, String> {
+    let ring = Ring::new().map_err(|error| {
         format!("io_uring: {error}: allow it (sysctl kernel.io_uring_disabled=0), or use Linux 6.7 or later")
     })?;
+    Spin::automatic();
     let abi = Abi::of_release(&options.tables, options.capabilities)
         .map_err(|error| error.to_string())?;
     let host: Arc<dyn Host> = match options.kind {
@@ -99,7 +110,18 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Arc<dyn Host>), String> {
             )
         }
     };
-    Ok((abi, host))
+    let nodes = match options.kind {
+        Kind::Host => nodes(&options.gpus),
+        Kind::Simulated | Kind::Recorded => Vec::new(),
+    };
+    confinement::enter(&nodes, abi)?;
+    Ok(Prepared { abi, host, ring })
+}
+
+/// The nodes of a sandbox with these GPUs.
+fn nodes(gpus: &[u8]) -> Vec<Node> {
+    let gpus = gpus.iter().map(|gpu| Node::Gpu(*gpu));
+    [Node::Control, Node::Uvm].into_iter().chain(gpus).collect()
 }
 
 /// Allows this process as many descriptors as it may have: it holds some for each that a task holds, whose own limit

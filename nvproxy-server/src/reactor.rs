@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue, types};
 use nix::errno::Errno;
 use ringfence_ipc::{FUTEX_BITSET_ANY, FUTEX_SHARED_U32};
@@ -26,7 +27,31 @@ pub struct SleepWord {
 // SAFETY: the address is a number for the kernel; this process never reads through it.
 unsafe impl Send for SleepWord {}
 
-/// The ring and what is armed in it.
+/// A ring that takes the two operations of a [`Reactor`] and no other, and can be changed no more.
+///
+/// No filter of system calls sees what is done through a ring, so it must not be able to do more.
+pub struct Ring(IoUring);
+
+impl Ring {
+    /// Makes one, if this kernel lets this process have what a reactor needs; an error says what is missing.
+    pub fn new() -> io::Result<Ring> {
+        let ring: IoUring = IoUring::builder().setup_r_disabled().build(4)?;
+        let submitter = ring.submitter();
+        let mut probe = io_uring::Probe::new();
+        submitter.register_probe(&mut probe)?;
+        if !probe.is_supported(opcode::FutexWait::CODE) {
+            let reason = "no futex operations";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+        }
+        let mut operations =
+            [opcode::PollAdd::CODE, opcode::FutexWait::CODE].map(Restriction::sqe_op);
+        submitter.register_restrictions(&mut operations)?;
+        submitter.register_enable_rings()?;
+        Ok(Ring(ring))
+    }
+}
+
+/// A ring and what is armed in it.
 pub struct Reactor {
     ring: IoUring,
     doorbell: SleepWord,
@@ -34,11 +59,11 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Arms the control socket's end. [`check_support`] has succeeded. `doorbell` is the word to sleep on; it must stay mapped for as long as this
+    /// Arms the control socket's end. `doorbell` is the word to sleep on; it must stay mapped for as long as this
     /// reactor lives.
-    pub fn new(socket: BorrowedFd<'_>, doorbell: SleepWord) -> io::Result<Reactor> {
+    pub fn new(ring: Ring, socket: BorrowedFd<'_>, doorbell: SleepWord) -> io::Result<Reactor> {
         let mut reactor = Reactor {
-            ring: IoUring::new(4)?,
+            ring: ring.0,
             doorbell,
             doorbell_armed: false,
         };
@@ -81,18 +106,5 @@ impl Reactor {
         // for as long as this ring can use it.
         unsafe { self.ring.submission().push(&operation) }
             .map_err(|_| io::Error::other("the submission queue is full"))
-    }
-}
-
-/// Whether this kernel lets this process have what a reactor needs; an error says what is missing.
-pub fn check_support() -> io::Result<()> {
-    let ring = IoUring::new(4)?;
-    let mut probe = io_uring::Probe::new();
-    ring.submitter().register_probe(&mut probe)?;
-    if probe.is_supported(opcode::FutexWait::CODE) {
-        Ok(())
-    } else {
-        let reason = "no futex operations";
-        Err(io::Error::new(io::ErrorKind::Unsupported, reason))
     }
 }

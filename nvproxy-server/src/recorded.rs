@@ -19,9 +19,13 @@ use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::report::{Difference, Line, Progress, Report, Side, What, compare};
 use ringfence_recording::{Event, Reached, Recording, Request};
 
+use crate::handover::Enclosures;
 use crate::host::{Call, DeviceFile, Host, OpenFlags, Opened};
 use crate::protocol::decode_result;
 use crate::sim::backing::{Backing, Inode, OwnDescriptors, memory_file};
+
+/// Why none of this can be saved: a replay is over before there is a reason to.
+const NO_HANDOVER: &str = "a replay cannot be handed over";
 
 /// The files of a replay.
 #[derive(Clone, Debug)]
@@ -162,6 +166,18 @@ impl Host for Recorded {
         let description = self.description(descriptor)?;
         description.ok_or(Errno::EBADF)?.number()
     }
+
+    fn save(&self, _: &mut Enclosures) -> Result<serde_json::Value, String> {
+        Err(NO_HANDOVER.to_owned())
+    }
+
+    fn restore_file(
+        &self,
+        _: serde_json::Value,
+        _: &mut Enclosures,
+    ) -> Result<Arc<dyn DeviceFile>, String> {
+        Err(NO_HANDOVER.to_owned())
+    }
 }
 
 /// A description of the recording's.
@@ -267,6 +283,10 @@ impl DeviceFile for Description {
             Err(Errno::ENOTTY) => self.answer(call),
             other => other,
         }
+    }
+
+    fn save(&self, _: &mut Enclosures) -> Result<serde_json::Value, String> {
+        Err(NO_HANDOVER.to_owned())
     }
 }
 

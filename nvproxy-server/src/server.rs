@@ -28,7 +28,7 @@ use crate::protocol::{
     ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS,
     OPEN_NONBLOCKING, decode_result, encode_result,
 };
-use crate::reactor::{Reactor, SleepWord};
+use crate::reactor::{Reactor, Ring, SleepWord};
 use crate::request::{Action, Buffer, Context, Descriptors, Executed, Files, Prepared, Rejection};
 use crate::roles::{Role, Roles, Sleepers};
 use crate::workers::Pool;
@@ -100,11 +100,12 @@ impl Files for Server {
 }
 
 impl Server {
-    /// Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
+    /// Takes the `ring` to sleep in, which was made before the process was confined. Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
     pub fn new(
         host: Arc<dyn Host>,
         abi: &'static Abi,
         channel: ServerChannel,
+        ring: Ring,
     ) -> Result<Arc<Server>, String> {
         let ServerChannel {
             submissions,
@@ -119,8 +120,8 @@ impl Server {
             .map_err(|error| format!("the control socket: {error}"))?;
         let (address, expected) = submissions.sleep_word();
         let word = SleepWord { address, expected };
-        let reactor =
-            Reactor::new(socket.as_fd(), word).map_err(|error| format!("io_uring: {error}"))?;
+        let reactor = Reactor::new(ring, socket.as_fd(), word)
+            .map_err(|error| format!("io_uring: {error}"))?;
         host.confine()?;
         Ok(Arc::new(Server {
             host,

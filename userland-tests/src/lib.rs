@@ -4,12 +4,15 @@
 //! package, `guest`, in it. A guest checks what only it can see and prints the rest, so that a test compares exit
 //! status, stdout and stderr with what they have to be.
 
+pub mod conversation;
 pub mod processes;
 pub mod soak;
 pub mod stand_in;
 
-use std::ffi::OsStr;
-use std::os::unix::process::ExitStatusExt;
+use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -64,12 +67,20 @@ pub fn guest_with<S: AsRef<OsStr>>(options: &[&str], scenario: &[S]) -> Command 
     command
 }
 
-/// `ringfence run --driver sim OPTIONS… --`
+/// `ringfence run --driver sim OPTIONS… --`, and what [`showing_the_guest`] says.
 pub fn ringfence_run(options: &[&str]) -> Command {
     let mut command = Command::new(ringfence_program());
-    command.args(["run", "--driver", "sim"]).args(options);
+    command.args(["run", "--driver", "sim"]);
+    command.args(showing_the_guest()).args(options);
     command.arg("--").stdin(Stdio::null());
     command
+}
+
+/// Options with which a sandbox has the guest's executable, wherever it was built, and starts where every sandbox can.
+pub fn showing_the_guest() -> Vec<OsString> {
+    let mut bind = executables().into_os_string();
+    bind.push("::ro");
+    vec!["--bind".into(), bind, "--workdir".into(), "/".into()]
 }
 
 /// Runs a command to its end. One that hangs is killed, and the test fails.
@@ -127,10 +138,15 @@ pub struct Directory(PathBuf);
 impl Directory {
     /// A directory for the test `name`; several may bear the same name.
     pub fn new(name: &str) -> Directory {
+        Directory::in_place(&std::env::temp_dir(), name)
+    }
+
+    /// The same, below `place`.
+    pub fn in_place(place: &Path, name: &str) -> Directory {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("ringfence-test-{}-{number}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = place.join(name);
         std::fs::create_dir(&path).expect("a directory");
         Directory(path)
     }
@@ -145,6 +161,52 @@ impl Drop for Directory {
     fn drop(&mut self) {
         // What a failed test leaves behind must not hide why it failed.
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Copies of the executables in a place that every user can reach, which is not so of where cargo puts them.
+pub struct Reachable {
+    directory: Directory,
+    pub ringfence: PathBuf,
+    pub guest: PathBuf,
+}
+
+impl Reachable {
+    /// Copies them.
+    pub fn new() -> Reachable {
+        let directory = Directory::new("reachable");
+        let everyone = Permissions::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), everyone.clone()).expect("permissions");
+        let copy = |from: PathBuf, name: &str| {
+            let to = directory.path().join(name);
+            std::fs::copy(from, &to).expect("a copy");
+            std::fs::set_permissions(&to, everyone.clone()).expect("permissions");
+            to
+        };
+        Reachable {
+            ringfence: copy(ringfence_program(), "ringfence"),
+            guest: copy(guest_program(), "guest"),
+            directory,
+        }
+    }
+
+    /// `ringfence run --driver sim OPTIONS… -- ARGUMENTS…` in a sandbox that has the copies, as user and group `user`.
+    pub fn run_as(&self, user: u32, options: &[&str], arguments: &[&str]) -> Ended {
+        let mut command = Command::new(&self.ringfence);
+        command
+            .args(["run", "--driver", "sim", "--bind"])
+            .arg(self.directory.path())
+            .args(options)
+            .arg("--")
+            .args(arguments);
+        command.current_dir("/").stdin(Stdio::null());
+        finish(command.uid(user).gid(user))
+    }
+}
+
+impl Default for Reachable {
+    fn default() -> Reachable {
+        Reachable::new()
     }
 }
 

@@ -90,18 +90,18 @@ impl Tree {
     /// The tree below a launcher whose program is running.
     pub fn of(launcher: u32) -> Tree {
         let launcher = Process::find(Pid::from_raw(launcher as i32)).expect("the launcher");
-        let sentry = launcher.only_child();
-        let children = sentry.children();
-        let [server, init] = children[..] else {
-            panic!("the sentry's children are {children:?}");
+        let children = launcher.children();
+        let [server, sentry] = children[..] else {
+            panic!("the launcher's children are {children:?}");
         };
         let is_server = |process: &Process| process.name_given() == "ringfence-nvproxy-server";
-        let (server, init) = if is_server(&server) {
-            (server, init)
+        let (server, sentry) = if is_server(&server) {
+            (server, sentry)
         } else {
-            (init, server)
+            (sentry, server)
         };
-        assert!(is_server(&server) && !is_server(&init));
+        assert!(is_server(&server) && !is_server(&sentry));
+        let init = sentry.only_child();
         Tree {
             launcher,
             sentry,

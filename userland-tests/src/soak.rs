@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 
 use crate::processes::{Process, Tree};
-use crate::{Directory, eventually, guest_program, ringfence_program};
+use crate::{Directory, eventually, guest_program, ringfence_program, showing_the_guest};
 
 /// What the programs of short-lived sandboxes do.
 const SCENARIOS: [&str; 12] = [
@@ -158,13 +158,15 @@ fn short_lived(
         }
     }
     let output = launcher.stdout.take().map(BufReader::new);
-    let deadline = Instant::now() + crate::LIMIT;
+    let killed = Instant::now();
+    let deadline = killed + crate::LIMIT;
     let status = loop {
         if let Some(status) = launcher.try_wait().expect("the launcher") {
             break status;
         }
-        // A task of several may have been the one: then the program goes on.
-        if Instant::now() > deadline || endless && tree.iter().all(Process::is_alive) {
+        // Programs outlive their server, and a task of several: some then go on for ever.
+        let is_enough = endless && killed.elapsed() > Duration::from_millis(500);
+        if is_enough || Instant::now() > deadline {
             let _ = launcher.kill();
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -185,7 +187,9 @@ fn short_lived(
 fn start(driver: &str, program: &[String], directory: &Directory, input: Stdio) -> Child {
     let mut command = Command::new(ringfence_program());
     command
-        .args(["run", "--driver", driver, "--"])
+        .args(["run", "--driver", driver])
+        .args(showing_the_guest())
+        .arg("--")
         .args(program);
     command
         .env("TMPDIR", directory.path())

@@ -3,14 +3,15 @@
 use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nvproxy_abi::number::{NV_ESC_RM_ALLOC_MEMORY, NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, ioctl_word};
 use userland_tests::stand_in::{self, Seen};
 use userland_tests::{
-    Directory, Ended, finish, guest_program, prints, ringfence_with_faults, wait_for,
+    Directory, Ended, finish, guest_program, prints, ringfence_with_faults, showing_the_guest,
+    wait_for,
 };
 
 #[test]
@@ -23,25 +24,28 @@ fn many_processes_with_many_threads_get_no_more_than_their_part() {
     prints(&["greed", "8", "60"], "had its part\n");
 }
 
+/// A directory for nodes. Not one below `/tmp`, where a server has the root that it makes for itself.
+fn nodes(name: &str) -> Directory {
+    Directory::in_place(Path::new("/var/tmp"), name)
+}
+
 /// Character devices that stand in for the driver's nodes, and what the first answers to the request that a pin is.
 fn stand_ins() -> (Directory, Errno) {
     // Whoever may open them; none of these is a device that tasks may use as they like.
-    let candidates = ["/dev/net/tun", "/dev/ptmx", "/dev/fuse", "/dev/kvm"].map(PathBuf::from);
+    let candidates = ["/dev/net/tun", "/dev/fuse", "/dev/kvm"].map(PathBuf::from);
     let mut opened = candidates.into_iter().filter_map(|path| {
         let file = OpenOptions::new().read(true).write(true).open(&path);
         Some((path, file.ok()?))
     });
     let (Some((rm, file)), Some((uvm, _))) = (opened.next(), opened.next()) else {
-        panic!(
-            "two of /dev/net/tun, /dev/ptmx, /dev/fuse and /dev/kvm have to be there for this user"
-        );
+        panic!("two of /dev/net/tun, /dev/fuse and /dev/kvm have to be there for this user");
     };
     let mut argument = [0u64; 7];
     let request = ioctl_word(NV_ESC_RM_ALLOC_MEMORY, size_of_val(&argument));
     // SAFETY: the argument is as large as the request says.
     let answer = unsafe { libc::ioctl(file.as_raw_fd(), request.into(), argument.as_mut_ptr()) };
     let errno = Errno::result(answer).expect_err("no device knows the request");
-    let directory = Directory::new("nodes");
+    let directory = nodes("stand-ins");
     for (name, device) in [("nvidiactl", &rm), ("nvidia0", &rm), ("nvidia-uvm", &uvm)] {
         symlink(device, directory.path().join(name)).expect("a link");
     }
@@ -53,7 +57,9 @@ fn unfiltered(further_rules: &str) -> (Ended, Errno) {
     let (nodes, errno) = stand_ins();
     let mut command = Command::new(ringfence_with_faults());
     command
-        .args(["run", "--driver", "host", "--"])
+        .args(["run", "--driver", "host"])
+        .args(showing_the_guest())
+        .arg("--")
         .arg(guest_program())
         .arg("unfiltered")
         .env("RINGFENCE_DEVICES", nodes.path())
@@ -102,10 +108,12 @@ fn is_altered(seen: &Seen) -> bool {
 
 /// Pins while 63 threads and two processes fight for what the driver reads; returns what it read from tasks.
 fn contest(pins: &str, rules: &str) -> (Ended, Vec<Seen>) {
-    let nodes = Directory::new("contest");
+    let nodes = nodes("contest");
     let mut command = Command::new(ringfence_with_faults());
     command
-        .args(["run", "--driver", "host", "--"])
+        .args(["run", "--driver", "host"])
+        .args(showing_the_guest())
+        .arg("--")
         .arg(guest_program())
         .args(["contest", pins])
         .env("RINGFENCE_DEVICES", nodes.path())
@@ -141,4 +149,24 @@ fn what_is_pinned_is_what_was_validated() {
 fn what_is_pinned_is_altered_if_no_task_is_held() {
     let (ended, seen) = contest("300", "sentry.hold=drop sentry.pin-checked=delay:20");
     assert!(seen.iter().any(is_altered), "{ended:?}");
+}
+
+/// A server that cannot find a node says so to the program, which does not wait for ever.
+#[test]
+fn a_node_that_the_server_does_not_find_is_missing() {
+    let (nodes, _) = stand_ins();
+    // A terminal's master looks for the file system of terminals beside it, which a server does not have.
+    let uvm = nodes.path().join("nvidia-uvm");
+    std::fs::remove_file(&uvm).expect("the link");
+    symlink("/dev/ptmx", uvm).expect("a link");
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "host", "--workdir", "/", "--"])
+        .args([
+            "sh",
+            "-c",
+            "(: <>/dev/nvidia-uvm) 2>/dev/null || echo missing",
+        ])
+        .env("RINGFENCE_DEVICES", nodes.path());
+    assert_eq!(finish(&mut command), Ended::printing("missing\n"));
 }

@@ -58,8 +58,8 @@ fn no_signal_is_lost_to_a_pin() {
 }
 
 #[test]
-fn what_a_pin_lends_cannot_be_copied_by_another_process() {
-    prints(&["pin-watched"], "copied lent ones: 0, any others: true\n");
+fn what_a_pin_lends_cannot_be_seen_by_another_process() {
+    prints(&["pin-watched"], "saw lent ones: 0, any others: true\n");
 }
 
 #[test]

@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ringfence_recording::{Event, Reached, Recording, Request};
-use userland_tests::{Directory, Ended, finish, guest_program, ringfence_program};
+use userland_tests::{
+    Directory, Ended, finish, guest_program, ringfence_program, showing_the_guest,
+};
 
 /// `ringfence record --driver sim --out FILE OPTIONS… -- PROGRAM ARGUMENTS…`
 fn record(file: &Path, options: &[&str], program: &Path, arguments: &[&str]) -> Ended {
     let mut command = Command::new(ringfence_program());
     command
         .args(["record", "--driver", "sim", "--out"])
-        .arg(file);
+        .arg(file)
+        .args(showing_the_guest());
     command.args(options).arg("--").arg(program).args(arguments);
     finish(command.stdin(Stdio::null()))
 }

@@ -5,15 +5,15 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use userland_tests::processes::{Process, Tree};
-use userland_tests::{Directory, Ended, guest, wait_for};
+use userland_tests::{Directory, Ended, guest_with, wait_for};
 
 /// Kills a process of a sandbox whose program idles, and of one whose program makes requests, and checks how the
 /// launcher ends.
-fn killing(role: fn(&Tree) -> Process, status: i32, stderr: &str) {
+fn killing(options: &[&str], role: fn(&Tree) -> Process, status: i32, stderr: &str) {
     for scenario in ["idle", "busy"] {
         let directory = Directory::new(scenario);
         let mounts = mounts();
-        let mut command = guest(&[scenario]);
+        let mut command = guest_with(options, &[scenario]);
         command
             .current_dir(directory.path())
             .env("TMPDIR", directory.path());
@@ -53,24 +53,25 @@ fn mounts() -> String {
 
 #[test]
 fn the_launcher_takes_all_with_it() {
-    killing(|tree| tree.launcher, 137, "");
+    killing(&[], |tree| tree.launcher, 137, "");
 }
 
 #[test]
 fn the_sentry_takes_all_with_it() {
     let line = "ringfence: the sentry was ended by SIGKILL, and the sandbox with it\n";
-    killing(|tree| tree.sentry, 125, line);
+    killing(&[], |tree| tree.sentry, 125, line);
 }
 
 #[test]
 fn the_server_takes_all_with_it() {
     let line = "ringfence: the server ended unexpectedly, and the sandbox with it\n";
-    killing(|tree| tree.server, 125, line);
+    killing(&["--on-server-exit", "kill"], |tree| tree.server, 125, line);
 }
 
 #[test]
 fn init_takes_all_with_it() {
     killing(
+        &[],
         |tree| tree.init,
         137,
         "ringfence: init was ended by SIGKILL\n",
@@ -79,5 +80,5 @@ fn init_takes_all_with_it() {
 
 #[test]
 fn the_program_takes_all_with_it() {
-    killing(|tree| tree.program, 137, "");
+    killing(&[], |tree| tree.program, 137, "");
 }

@@ -39,7 +39,7 @@ impl Check {
 }
 
 /// Every need of the kernel, each before those that build on it.
-pub const ALL: [Check; 16] = [
+pub const ALL: [Check; 18] = [
     Check {
         name: "architecture",
         probe: probes::architecture,
@@ -66,6 +66,20 @@ pub const ALL: [Check; 16] = [
         probe: probes::mounts,
         without: Without::Unusable,
         remedy: "use Linux 5.12 or later; in a container, a seccomp and an AppArmor profile that permit mount",
+    },
+    Check {
+        name: "a file system of its own",
+        probe: probes::file_system,
+        without: Without::Unusable,
+        remedy: "use Linux 5.12 or later; in a container, a seccomp and an AppArmor profile that permit mount",
+    },
+    Check {
+        name: "network namespaces",
+        probe: probes::network,
+        without: Without::Loses(
+            "ringfence run works with --net only, and programs have the network",
+        ),
+        remedy: "raise user.max_net_namespaces; use a kernel with CONFIG_NET_NS",
     },
     Check {
         name: "seccomp notification",

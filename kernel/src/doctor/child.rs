@@ -20,7 +20,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pause, setpgid};
 
 use crate::failure::{Attempt, Failure};
-use crate::launch::namespaces::fork_into_user_namespace;
+use crate::launch::namespaces::{Forked, fork_into_user_namespace};
 
 /// How long a probe may take. All take milliseconds on an idle machine.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -78,14 +78,16 @@ fn start(place: Place, body: impl FnOnce()) -> Result<Pid, Failure> {
     if threads.count() != 1 {
         return Err(Failure::setup("a process with threads cannot try this"));
     }
-    let forked = match place {
+    match place {
         // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
-        Place::Here => unsafe { fork() }.attempt("fork")?,
-        Place::Inside(namespaces) => fork_into_user_namespace(namespaces)?,
-    };
-    match forked {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => run(body),
+        Place::Here => match unsafe { fork() }.attempt("fork")? {
+            ForkResult::Parent { child } => Ok(child),
+            ForkResult::Child => run(body),
+        },
+        Place::Inside(namespaces) => match fork_into_user_namespace(namespaces, None)? {
+            Forked::Parent { child, .. } => Ok(child),
+            Forked::Child => run(body),
+        },
     }
 }
 

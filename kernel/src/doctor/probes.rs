@@ -13,11 +13,12 @@ use std::sync::mpsc;
 
 use caps::{CapSet, Capability};
 use landlock::{AccessFs, LandlockStatus, Ruleset, RulesetAttr, RulesetStatus};
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::ptrace;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::gettid;
 use nvproxy_server::reactor;
@@ -26,19 +27,18 @@ use ringfence_ipc::region::Region;
 
 use super::child::{self, Place};
 use crate::failure::{Attempt, Failure};
+use crate::launch::devices::mount_terminals;
+use crate::launch::mounts::{RESTRICTED, Tree, cover_with_memory, forbid_writing};
 use crate::launch::namespaces::{isolate_mounts, mount_proc};
+use crate::launch::network::bring_up_loopback;
 use crate::seccomp::listener::{self, Listener};
 use crate::sentry::link;
 use crate::sentry::memory::{self, Write as MemoryWrite};
 use crate::sentry::releases::Releases;
-use crate::system_calls::{
-    compare_with_registered, forbid_devices, pidfd_getfd, pidfd_open, signal_mask,
-};
+use crate::system_calls::{compare_with_registered, pidfd_getfd, pidfd_open, signal_mask};
 
 /// What a probe found, or why it found nothing.
 type Found = Result<String, Failure>;
-
-const NONE: Option<&str> = None;
 
 pub fn architecture() -> Found {
     match std::env::consts::ARCH {
@@ -73,27 +73,48 @@ pub fn process_namespace() -> Found {
     })
 }
 
-/// Covers `/dev` and forbids devices on a mount there, as the launcher does.
+/// Takes the null device and forbids devices on that mount, as the launcher does.
 pub fn mounts() -> Found {
     child::attempt(Place::Inside(CloneFlags::CLONE_NEWNS), || {
         isolate_mounts()?;
-        let null = "/dev/null";
-        mount(Some(null), null, NONE, MsFlags::MS_BIND, NONE).attempt("binding /dev/null")?;
-        forbid_devices(c"/dev/null").attempt("mount_setattr")?;
+        let null = Path::new("/dev/null");
+        let tree = Tree::copy(null).attempt("open_tree")?;
+        let tree = tree.with_attributes(RESTRICTED).attempt("mount_setattr")?;
+        tree.attach(null).attempt("move_mount")?;
         match File::open(null).map_err(|error| error.kind()) {
             Err(ErrorKind::PermissionDenied) => {}
             _ => return Err(Failure::setup("a mount without devices lets one be opened")),
         }
-        mount(Some("tmpfs"), "/dev", Some("tmpfs"), MsFlags::empty(), NONE)
-            .attempt("mounting a tmpfs")?;
         Ok("devices can be bound and made useless".to_owned())
+    })
+}
+
+/// Makes all mounts read-only, and covers two directories.
+pub fn file_system() -> Found {
+    child::attempt(Place::Inside(CloneFlags::CLONE_NEWNS), || {
+        isolate_mounts()?;
+        forbid_writing()?;
+        let flags = statvfs("/tmp").attempt("statvfs")?.flags();
+        if !flags.contains(FsFlags::ST_RDONLY) {
+            return Err(Failure::setup("what was made read-only is not"));
+        }
+        cover_with_memory(Path::new("/tmp"), MsFlags::empty(), "mode=1777")?;
+        mount_terminals(Path::new("/tmp")).attempt("mounting a devpts")?;
+        Ok("all can be made read-only, and parts private".to_owned())
+    })
+}
+
+pub fn network() -> Found {
+    child::attempt(Place::Inside(CloneFlags::CLONE_NEWNET), || {
+        bring_up_loopback()?;
+        Ok("can be created".to_owned())
     })
 }
 
 pub fn notification() -> Found {
     child::attempt(Place::Here, || {
         set_no_new_privs().attempt("no_new_privs")?;
-        listener::install().attempt("a filter with a listener and killable waits")?;
+        listener::install()?;
         Ok("a filter with a listener and killable waits".to_owned())
     })
 }
@@ -226,7 +247,7 @@ pub fn ptrace() -> Found {
 
 pub fn io_uring() -> Found {
     child::attempt(sentry_s_place(), || {
-        reactor::check_support().attempt("io_uring")?;
+        reactor::Ring::new().attempt("io_uring")?;
         Ok("a ring with futex operations was set up".to_owned())
     })
 }
@@ -270,7 +291,14 @@ pub fn landlock() -> Found {
 pub fn sandbox() -> Found {
     child::attempt(Place::Here, || {
         let executable = "/proc/self/exe";
-        let arguments = ["run", "--driver=sim", "--", executable, "--version"];
+        let arguments = [
+            "run",
+            "--driver=sim",
+            "--workdir=/",
+            "--",
+            executable,
+            "--version",
+        ];
         let output = Command::new(executable)
             .args(arguments)
             .stdin(Stdio::null())

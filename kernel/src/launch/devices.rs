@@ -4,24 +4,23 @@
 //! an open that the sentry did not answer fails in the kernel with `EACCES`. A simulated driver has no nodes on the
 //! host; the null device stands in their place, in the same way.
 
-use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use ringfence_faults::device_directory;
 
+use super::mounts::{DEVICE, READ_ONLY, Tree, cover_with_memory};
 use crate::failure::{Attempt, Failure};
-use crate::system_calls::forbid_devices;
 
 /// Devices that a task may use as it likes.
 const HARMLESS: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// What stands in the place of a simulated driver's nodes.
 const STAND_IN: &str = "/dev/null";
-/// Directories of the host's that a task sees: its terminals have to keep their names.
-const DIRECTORIES: [&str; 1] = ["pts"];
+/// The directory of the terminals that programs make.
+const TERMINALS: &str = "pts";
 /// Links that programs expect (hier(7) and the kernel's devices.rst).
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "fd"),
@@ -35,94 +34,79 @@ const LINKS: [(&str, &str); 5] = [
 pub fn harmless_paths() -> Vec<String> {
     HARMLESS
         .iter()
-        .chain(&DIRECTORIES)
+        .chain([&TERMINALS])
         .map(|name| format!("/dev/{name}"))
         .collect()
 }
 
-/// Covers `/dev` of the calling process's mount namespace. `/proc` must be that of its process namespace.
-pub fn build(driver_nodes: &[String]) -> Result<(), Failure> {
-    let host: Vec<(&str, Option<File>)> = HARMLESS
-        .iter()
-        .chain(&DIRECTORIES)
-        .map(|name| (*name, held(format!("/dev/{name}"))))
-        .collect();
-    let driver: Vec<(&str, Option<File>)> = driver_nodes
-        .iter()
-        .map(|name| {
-            let node = held(device_directory().join(name));
-            (name.as_str(), node.or_else(|| held(STAND_IN)))
-        })
-        .collect();
+/// The host's devices that a sandbox has, taken before its `/dev` is covered.
+#[derive(Debug)]
+pub struct Devices(Vec<(String, Tree)>);
 
-    let options = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(
-        Some("tmpfs"),
-        "/dev",
-        Some("tmpfs"),
-        options,
-        Some("mode=755,size=64k"),
-    )
-    .attempt("mounting /dev")?;
-    for (name, source) in host {
-        if let Some(source) = source {
-            bind(&source, name)?;
+impl Devices {
+    /// Takes the harmless ones, and `driver_nodes` so that they cannot be opened.
+    pub fn take(driver_nodes: &[String]) -> Result<Devices, Failure> {
+        let mut devices = Vec::new();
+        for name in HARMLESS {
+            if let Some(device) = take(&Path::new("/dev").join(name), DEVICE)? {
+                devices.push((name.to_owned(), device));
+            }
         }
-    }
-    for (name, source) in driver {
-        if let Some(source) = source {
-            bind(&source, name)?;
-            let path = CString::new(format!("/dev/{name}")).attempt(name)?;
-            forbid_devices(&path).attempt(format_args!("forbidding devices on /dev/{name}"))?;
+        for name in driver_nodes {
+            let node = match take(&device_directory().join(name), READ_ONLY)? {
+                None => take(Path::new(STAND_IN), READ_ONLY)?,
+                node => node,
+            };
+            if let Some(node) = node {
+                devices.push((name.clone(), node));
+            }
         }
+        Ok(Devices(devices))
     }
-    for (target, name) in LINKS {
-        symlink(target, Path::new("/dev").join(name)).attempt(name)?;
+
+    /// Covers `/dev` of the calling process's mount namespace. `/proc` must be that of its process namespace.
+    pub fn place(&self) -> Result<(), Failure> {
+        let (dev, shm, terminals) = ("/dev", "/dev/shm", "/dev/pts");
+        cover_with_memory(Path::new(dev), MsFlags::MS_NOEXEC, "mode=755,size=64k")?;
+        for (name, device) in &self.0 {
+            let target = Path::new(dev).join(name);
+            create(&target)?;
+            device
+                .attach(&target)
+                .attempt(format_args!("binding {}", target.display()))?;
+        }
+        for (target, name) in LINKS {
+            symlink(target, Path::new(dev).join(name)).attempt(name)?;
+        }
+        fs::create_dir(shm).attempt(shm)?;
+        cover_with_memory(Path::new(shm), MsFlags::MS_NOEXEC, "mode=1777")?;
+        fs::create_dir(terminals).attempt(terminals)?;
+        mount_terminals(Path::new(terminals)).attempt("mounting /dev/pts")
     }
-    fs::create_dir("/dev/shm").attempt("/dev/shm")?;
-    let options = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(
-        Some("tmpfs"),
-        "/dev/shm",
-        Some("tmpfs"),
-        options,
-        Some("mode=1777"),
-    )
-    .attempt("mounting /dev/shm")
 }
 
-/// The file or directory at `path`, held so that it can be found once `/dev` is covered.
-fn held(path: impl AsRef<Path>) -> Option<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH)
-        .open(path)
-        .ok()
-}
-
-fn bind(source: &File, name: &str) -> Result<(), Failure> {
-    let target = Path::new("/dev").join(name);
-    if source.metadata().attempt(name)?.is_dir() {
-        fs::create_dir(&target).attempt(name)?;
-    } else {
-        create(name)?;
+/// What is at `path`, with these attributes of its mount; `None` if there is nothing.
+fn take(path: &Path, attributes: u64) -> Result<Option<Tree>, Failure> {
+    match Tree::copy(path).and_then(|tree| tree.with_attributes(attributes)) {
+        Ok(tree) => Ok(Some(tree)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno).attempt(path.display()),
     }
-    let source = format!("/proc/self/fd/{}", source.as_raw_fd());
-    mount(
-        Some(source.as_str()),
-        &target,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .attempt(format_args!("binding /dev/{name}"))
 }
 
-fn create(name: &str) -> Result<File, Failure> {
+/// Mounts the sandbox's own terminals: those that its programs make. It does not see the host's, among them the
+/// caller's others, which the caller may open. The one that a program was started from it has without a name.
+pub fn mount_terminals(directory: &Path) -> Result<(), Errno> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let options = Some("newinstance,ptmxmode=666,mode=620");
+    mount(Some("devpts"), directory, Some("devpts"), flags, options)
+}
+
+fn create(path: &Path) -> Result<File, Failure> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o666)
-        .open(Path::new("/dev").join(name))
-        .attempt(name)
+        .open(path)
+        .attempt(path.display())
 }

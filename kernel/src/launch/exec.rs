@@ -3,14 +3,16 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::execvp;
 use ringfence_ipc::Socket;
 
-use super::{credentials, devices};
+use super::grants::Grants;
+use super::{credentials, descriptors, devices, environment, root};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
 use crate::seccomp::listener;
@@ -20,6 +22,11 @@ use crate::signals::{self, Mask};
 pub struct Program<'a> {
     pub command: &'a [CString],
     pub driver: &'a Driver,
+    pub grants: &'a Grants,
+    /// What it inherits besides the standard streams.
+    pub descriptors: &'a [OwnedFd],
+    /// Where the caller is; `None` if that is nowhere any more.
+    pub working_directory: Option<&'a PathBuf>,
     /// The signal mask to start the program with.
     pub mask: &'a Mask,
     /// Takes the listener of the program's filter to the sentry.
@@ -32,6 +39,14 @@ pub fn run(program: &Program<'_>) -> Result<Infallible, Failure> {
     let harmless: Vec<&str> = harmless.iter().map(String::as_str).collect();
     credentials::drop_capabilities()?;
     credentials::withhold_device_ioctls(&harmless)?;
+    let grants = program.grants;
+    root::enter_working_directory(grants.workdir.as_deref(), program.working_directory)?;
+    // SAFETY: this process has one thread.
+    unsafe { environment::apply(grants.clear_env, &grants.variables) }?;
+    program
+        .descriptors
+        .iter()
+        .try_for_each(descriptors::pass_on)?;
     // Rust's runtime ignores SIGPIPE, which a program would inherit.
     // SAFETY: the default action installs no handler.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.attempt("SIGPIPE")?;
@@ -45,25 +60,29 @@ pub fn run(program: &Program<'_>) -> Result<Infallible, Failure> {
     };
     let Err(errno) = execvp(name, program.command);
     let name = name.to_string_lossy();
-    let status = if errno == Errno::ENOENT {
-        NOT_FOUND
-    } else {
-        NOT_EXECUTABLE
+    let (status, remedy) = match errno {
+        Errno::ENOENT if is_hidden(&name, program.working_directory) => (
+            NOT_FOUND,
+            " in the sandbox: use --bind to show it what the host has there",
+        ),
+        Errno::ENOENT => (NOT_FOUND, ""),
+        _ => (NOT_EXECUTABLE, ""),
     };
     Err(Failure {
         status,
-        message: format!("{name}: {}", errno.desc()),
+        message: format!("{name}: {}{remedy}", errno.desc()),
     })
 }
 
 /// Installs the filter, and hands the listener to the sentry.
 fn enter_filter(listener: &Socket) -> Result<(), Failure> {
-    let filter = listener::install().map_err(|errno| {
-        Failure::setup(format!(
-            "the seccomp filter: {errno}; user notification with killable waits takes Linux 5.19"
-        ))
-    })?;
     listener
-        .send(0, filter.as_fd())
+        .send(0, listener::install()?.as_fd())
         .attempt("handing over the listener")
+}
+
+/// Whether the caller, who is at `from`, means by `name` a place where the sandbox has files of its own.
+fn is_hidden(name: &str, from: Option<&PathBuf>) -> bool {
+    let from = from.map_or(Path::new("/"), PathBuf::as_path);
+    name.contains('/') && root::is_own(&from.join(name))
 }

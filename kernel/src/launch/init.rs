@@ -4,15 +4,17 @@
 use std::convert::Infallible;
 use std::io::{PipeWriter, Write};
 
+use caps::Capability;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
+use ringfence_confinement::{Confinement, policies};
 
 use super::exec::{self, Program};
-use super::{devices, namespaces};
+use super::{namespaces, network, root};
 use crate::failure::{Attempt, Failure};
 use crate::signals;
 
@@ -20,10 +22,10 @@ use crate::signals;
 pub fn run(program: Program<'_>, report: PipeWriter) -> ! {
     let signals = signals::descriptor();
     let status = signals.map_err(drop).and_then(|signals| {
-        start(program, &report).map(|task| {
-            drop(report);
-            reap(task, &signals)
-        })
+        let task = start(program, &report)?;
+        confine().map_err(|failure| tell(&failure, &report))?;
+        drop(report);
+        Ok(reap(task, &signals))
     });
     // A failure was reported; the sentry knows its status.
     std::process::exit(status.unwrap_or(i32::from(crate::failure::SETUP)))
@@ -37,10 +39,30 @@ fn start(program: Program<'_>, report: &PipeWriter) -> Result<Pid, ()> {
             ForkResult::Child => exec::run(&program).map(|never: Infallible| match never {}),
         }
     });
-    started.map_err(|failure| {
-        // If nobody reads it any more, nobody is left to tell.
-        let _ = writeln!(&mut &*report, "{}", failure.to_line());
-    })
+    started.map_err(|failure| tell(&failure, report))
+}
+
+fn tell(failure: &Failure, mut report: &PipeWriter) {
+    // If nobody reads it any more, nobody is left to tell.
+    let _ = writeln!(report, "{}", failure.to_line());
+}
+
+/// Leaves this process what it needs until the program has ended: the calls of `confinement/policies/init.policy`, and
+/// the right to signal a program of another user.
+fn confine() -> Result<(), Failure> {
+    const ADDRESS_SPACE: u64 = 1 << 30;
+    const DESCRIPTORS: u64 = 64;
+    let program = policies::INIT.compile(&[]).attempt("init's filter")?;
+    Confinement {
+        kept: None,
+        landlock: false,
+        capabilities: &[Capability::CAP_KILL],
+        address_space: ADDRESS_SPACE,
+        descriptors: DESCRIPTORS,
+        program: &program,
+    }
+    .enter()
+    .attempt("init's confinement")
 }
 
 fn set_up(program: &Program<'_>) -> Result<(), Failure> {
@@ -49,8 +71,10 @@ fn set_up(program: &Program<'_>) -> Result<(), Failure> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)
         .attempt("namespaces")?;
     namespaces::isolate_mounts()?;
-    namespaces::mount_proc()?;
-    devices::build(&program.driver.node_names())
+    if !program.grants.network {
+        network::bring_up_loopback()?;
+    }
+    root::build(program.grants, &program.driver.node_names())
 }
 
 /// Waits for every child until `task` has ended; the status as a shell would give it.

@@ -3,11 +3,11 @@
 //! A sandbox is a tree of processes, and the tree is what guarantees that nothing outlives it:
 //!
 //! ```text
-//! launcher            the caller's process: waits, passes signals on
-//! └─ sentry           process 1 of a process namespace of its own: when it ends, the kernel ends all below
-//!    ├─ server
-//!    └─ init          process 1 of the tasks' namespace
-//!       └─ program    ... and its children: the tasks
+//! launcher            the caller's process: waits, passes signals on, starts servers
+//! ├─ sentry           process 1 of a process namespace of its own: when it ends, the kernel ends all there
+//! │  └─ init          process 1 of the tasks' namespace
+//! │     └─ program    ... and its children: the tasks
+//! └─ server           in the sentry's namespace
 //! ```
 //!
 //! The sentry's own namespace has a second purpose. It reads and writes the memory of tasks that it names by number,
@@ -17,10 +17,20 @@
 //! either. Each process is forked while its parent has a single thread.
 
 mod credentials;
-mod devices;
+pub mod descriptors;
+pub(crate) mod devices;
+mod environment;
 mod exec;
+pub mod grants;
 mod init;
+mod kernel_files;
+pub mod liaison;
+pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod network;
+mod root;
+mod servers;
+mod supervision;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -28,17 +38,21 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use nix::errno::Errno;
 use nix::sched::CloneFlags;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, execv, fork};
+use nix::unistd::{ForkResult, fork};
 use nvproxy_server::process::raise_descriptor_limit;
 use nvproxy_server::recorded::Replay;
 use ringfence_ipc::Socket;
 
+use self::grants::Grants;
+use self::liaison::SentryEnd;
+use self::namespaces::Forked;
+use self::servers::Starter;
+use self::supervision::Launcher;
 use crate::driver::Driver;
-use crate::failure::{Attempt, Failure, SETUP};
+use crate::failure::{Attempt, Failure};
 use crate::record::Output;
+use crate::sentry::server::OnServerExit;
 use crate::sentry::{self, Sandbox};
 use crate::signals;
 
@@ -48,8 +62,12 @@ pub struct Options {
     pub driver: Driver,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    pub grants: Grants,
+    /// What the program inherits besides the standard streams, under the same numbers.
+    pub descriptors: Vec<OwnedFd>,
     pub log: Option<PathBuf>,
     pub stats: bool,
+    pub on_server_exit: OnServerExit,
     /// Where to write a recording of the run.
     pub record: Option<Output>,
     /// What a recorded driver answers from.
@@ -61,16 +79,26 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     tracing::debug!("starting a sandbox");
     let command = c_strings(&options.command)?;
     let original_mask = signals::block()?;
-    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    match namespaces::fork_into_user_namespace(own)? {
-        ForkResult::Parent { child } => {
-            let status = wait(child);
+    let (launcher_end, sentry_end) = liaison::pair().attempt("socketpair")?;
+    let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
+    match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
+        Forked::Parent { child, namespaces } => {
+            drop(sentry_end);
+            let started = Starter::new(options, namespaces)
+                .and_then(|starter| Launcher::new(child, starter, launcher_end));
+            let status = started.inspect_err(|_| supervision::abandon(child))?.wait();
             tracing::debug!("the sandbox is gone");
-            status
+            let status = status?;
+            if let Some(output) = &options.record {
+                output.publish()?;
+            }
+            Ok(status)
         }
-        ForkResult::Child => {
-            let status =
-                sentry_process(options, &command, &original_mask).unwrap_or_else(|failure| {
+        Forked::Child => {
+            drop(launcher_end);
+            let status = sentry_process(options, &command, &original_mask, sentry_end)
+                .unwrap_or_else(|failure| {
                     eprintln!("ringfence: {failure}");
                     failure.status
                 });
@@ -83,38 +111,47 @@ fn sentry_process(
     options: &Options,
     command: &[CString],
     mask: &signals::Mask,
+    liaison: SentryEnd,
 ) -> Result<u8, Failure> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).attempt("prctl")?;
     nix::sys::prctl::set_dumpable(false).attempt("prctl")?;
     namespaces::isolate_mounts()?;
     namespaces::mount_proc()?;
-    let sandbox = build(options, command, mask)?;
+    let sandbox = build(options, command, mask, liaison)?;
     raise_descriptor_limit().map_err(Failure::setup)?;
     let supervision = sentry::Options {
         driver: &options.driver,
         command: &options.command,
         stats: options.stats,
+        on_server_exit: options.on_server_exit,
         record: options.record.as_ref(),
     };
     sentry::run(&supervision, sandbox)
 }
 
-/// Starts the server and the tasks' first processes.
-fn build(options: &Options, command: &[CString], mask: &signals::Mask) -> Result<Sandbox, Failure> {
-    let (control, server_control) = Socket::pair().attempt("socketpair")?;
-    let server = start_server(options, server_control.into())?;
+/// Starts the tasks' first processes.
+fn build(
+    options: &Options,
+    command: &[CString],
+    mask: &signals::Mask,
+    liaison: SentryEnd,
+) -> Result<Sandbox, Failure> {
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = std::io::pipe().attempt("pipe")?;
+    let working_directory = std::env::current_dir().ok();
     let own_namespace = File::open("/proc/self/ns/pid").attempt("/proc/self/ns/pid")?;
     nix::sched::unshare(CloneFlags::CLONE_NEWPID).attempt("a process namespace")?;
     // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
     let init = match unsafe { fork() }.attempt("starting init")? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
-            drop((control, listener, report, own_namespace));
+            drop((liaison, listener, report, own_namespace));
             let program = exec::Program {
                 command,
                 driver: &options.driver,
+                grants: &options.grants,
+                descriptors: &options.descriptors,
+                working_directory: working_directory.as_ref(),
                 mask,
                 listener: task_listener,
             };
@@ -126,72 +163,10 @@ fn build(options: &Options, command: &[CString], mask: &signals::Mask) -> Result
         .attempt("the sentry's process namespace")?;
     Ok(Sandbox {
         init,
-        server,
         listener,
         report,
-        control,
+        liaison,
     })
-}
-
-/// Starts this executable again, as the server, without waiting until it has started.
-fn start_server(options: &Options, control: OwnedFd) -> Result<Pid, Failure> {
-    let mut arguments = vec![
-        OsString::from("ringfence-nvproxy-server"),
-        OsString::from("nvproxy-server"),
-    ];
-    arguments.extend(
-        options
-            .driver
-            .to_arguments()
-            .into_iter()
-            .map(OsString::from),
-    );
-    if let Some(log) = &options.log {
-        arguments.extend([OsString::from("--log"), log.into()]);
-    }
-    if let Some(replay) = &options.replay {
-        arguments.extend([
-            OsString::from("--recording"),
-            replay.recording.clone().into(),
-            OsString::from("--progress"),
-            replay.progress.clone().into(),
-            OsString::from("--report"),
-            replay.report.clone().into(),
-        ]);
-    }
-    let arguments = c_strings(&arguments)?;
-    // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
-    match unsafe { fork() }.attempt("starting the server")? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            // The control socket is the server's standard input: the one descriptor that it is given. If this fails
-            // the socket closes, which the sentry reports.
-            let executed = nix::unistd::dup2_stdin(&control)
-                .and_then(|()| execv(c"/proc/self/exe", &arguments));
-            eprintln!(
-                "ringfence: starting the server: {}",
-                executed.err().unwrap_or(Errno::ENOEXEC)
-            );
-            std::process::exit(i32::from(SETUP))
-        }
-    }
-}
-
-/// Waits for the sentry, passing on the signals that are meant for the program, and returns its exit status.
-fn wait(sentry: Pid) -> Result<u8, Failure> {
-    let signals = signals::descriptor()?;
-    loop {
-        match waitpid(sentry, Some(WaitPidFlag::WNOHANG)).attempt("waiting for the sentry")? {
-            WaitStatus::Exited(_, status) => return Ok(status as u8),
-            WaitStatus::Signaled(_, signal, _) => {
-                return Err(Failure {
-                    status: SETUP,
-                    message: format!("the sentry was ended by {signal}, and the sandbox with it"),
-                });
-            }
-            _ => signals.forward(sentry)?,
-        }
-    }
 }
 
 fn c_strings(command: &[OsString]) -> Result<Vec<CString>, Failure> {

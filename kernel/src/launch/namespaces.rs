@@ -1,22 +1,27 @@
 //! Namespaces: a view of the system that a sandbox can change without changing the system.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sched::CloneFlags;
-use nix::unistd::{ForkResult, Pid, getegid, geteuid};
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{ForkResult, Pid, getegid, geteuid, setgroups, setresgid, setresuid};
 
+use super::grants::Identity;
 use crate::failure::{Attempt, Failure, SETUP};
 
 const NONE: Option<&str> = None;
 
-/// Forks the calling process, which must have one thread. The child lives in a user namespace of its own, with the same
-/// user and group ids as outside (all of them if the caller may map them, else its own), and in the further namespaces
-/// of `also`; it has all rights in them, and none outside.
-pub fn fork_into_user_namespace(also: CloneFlags) -> Result<ForkResult, Failure> {
-    let maps = IdMaps::of_the_caller()?;
+/// Forks the calling process, which must have one thread. The child lives in a user namespace of its own, and in the
+/// further namespaces of `also`; it has all rights in them, and none outside. It is who the caller is, with the same
+/// user and group ids as outside (all of them if the caller may map them, else its own), unless it is to have another
+/// `identity`: see [`IdMaps`].
+pub fn fork_into_user_namespace(
+    also: CloneFlags,
+    identity: Option<Identity>,
+) -> Result<Forked, Failure> {
+    let maps = IdMaps::new(identity)?;
     let (mut mapped, mut map) = std::io::pipe().attempt("pipe")?;
     match fork_with(CloneFlags::CLONE_NEWUSER | also).map_err(with_remedy)? {
         ForkResult::Child => {
@@ -25,14 +30,49 @@ pub fn fork_into_user_namespace(also: CloneFlags) -> Result<ForkResult, Failure>
                 // The parent failed, and says so.
                 std::process::exit(i32::from(SETUP));
             }
-            Ok(ForkResult::Child)
+            maps.assume.map_or(Ok(()), assume)?;
+            Ok(Forked::Child)
         }
         ForkResult::Parent { child } => {
             drop(mapped);
             maps.write(child)?;
+            // Now, because a child that has made itself untraceable keeps them to itself.
+            let namespaces = Namespaces::of(child)?;
             map.write_all(&[0]).attempt("pipe")?;
-            Ok(ForkResult::Parent { child })
+            Ok(Forked::Parent { child, namespaces })
         }
+    }
+}
+
+/// On which side of [`fork_into_user_namespace`] a process is.
+pub enum Forked {
+    Child,
+    Parent { child: Pid, namespaces: Namespaces },
+}
+
+/// The user and the process namespace of a child, for further processes to be started there.
+pub struct Namespaces {
+    user: File,
+    processes: File,
+}
+
+impl Namespaces {
+    fn of(child: Pid) -> Result<Namespaces, Failure> {
+        let open = |name: &str| {
+            let path = format!("/proc/{child}/ns/{name}");
+            File::open(&path).attempt(path)
+        };
+        Ok(Namespaces {
+            user: open("user")?,
+            processes: open("pid")?,
+        })
+    }
+
+    /// Moves the calling process, which must have one thread, into the user namespace, and the children that it starts
+    /// from now on into both. It has all rights in them, and none outside.
+    pub fn enter(&self) -> Result<(), Errno> {
+        setns(&self.user, CloneFlags::CLONE_NEWUSER)?;
+        setns(&self.processes, CloneFlags::CLONE_NEWPID)
     }
 }
 
@@ -52,30 +92,45 @@ pub(crate) fn fork_with(flags: CloneFlags) -> Result<ForkResult, Errno> {
 }
 
 /// What to write to a process's uid_map and gid_map (user_namespaces(7)).
+///
+/// Every process of a sandbox is the same user to the kernel, whatever its id is called inside: NVIDIA's driver lets
+/// only the user who made a client pin memory for it (`osValidateClientSecurityToken`,
+/// src/nvidia/arch/nvalloc/unix/src/os.c, 580.142), and the server makes the clients while tasks pin. So root becomes
+/// another user before anything else is started, and an ordinary user stays who that is under another name.
 struct IdMaps {
     users: String,
     groups: String,
     /// Without the right to map groups a process has to give up setgroups first.
     deny_setgroups: bool,
+    /// Who the process has to become.
+    assume: Option<Identity>,
 }
 
 impl IdMaps {
-    fn of_the_caller() -> Result<IdMaps, Failure> {
+    fn new(wanted: Option<Identity>) -> Result<IdMaps, Failure> {
         let (user, group) = (geteuid(), getegid());
-        if user.is_root() {
-            let users = identity_map("/proc/self/uid_map")?;
-            let groups = identity_map("/proc/self/gid_map")?;
+        let own = Identity { user, group };
+        let inside = wanted.unwrap_or(own);
+        if !user.is_root() {
             return Ok(IdMaps {
-                users,
-                groups,
-                deny_setgroups: false,
+                users: format!("{} {user} 1", inside.user),
+                groups: format!("{} {group} 1", inside.group),
+                deny_setgroups: true,
+                assume: None,
             });
         }
-        let users = format!("{user} {user} 1");
+        let (users, groups) = if inside.user.is_root() {
+            let users = identity_map("/proc/self/uid_map")?;
+            (users, identity_map("/proc/self/gid_map")?)
+        } else {
+            let Identity { user, group } = inside;
+            (format!("{user} {user} 1"), format!("{group} {group} 1"))
+        };
         Ok(IdMaps {
             users,
-            groups: format!("{group} {group} 1"),
-            deny_setgroups: true,
+            groups,
+            deny_setgroups: false,
+            assume: wanted,
         })
     }
 
@@ -90,6 +145,15 @@ impl IdMaps {
         write("uid_map", &self.users)?;
         write("gid_map", &self.groups)
     }
+}
+
+/// Becomes another user, for good.
+fn assume(identity: Identity) -> Result<(), Failure> {
+    let Identity { user, group } = identity;
+    setgroups(&[group])
+        .and_then(|()| setresgid(group, group, group))
+        .and_then(|()| setresuid(user, user, user))
+        .attempt(format_args!("--uid {user}:{group}"))
 }
 
 /// The caller's ids, each mapped to itself, in the form of /proc/PID/uid_map (user_namespaces(7)).

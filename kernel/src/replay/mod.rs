@@ -11,7 +11,7 @@ mod translation;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -27,6 +27,8 @@ use self::outcome::Outcome;
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
 use crate::launch;
+use crate::launch::grants::Grants;
+use crate::sentry::server::OnServerExit;
 
 /// `replay --driver`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -74,8 +76,12 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     if options.answers.is_some() {
         read(answers)?;
     }
-    let (progress, progress_path) = shared_file("progress")?;
-    let (mut report, report_path) = shared_file("report")?;
+    let recorded = File::open(&options.recording)
+        .attempt(options.recording.display())?
+        .into();
+    let progress = shared_file("progress")?;
+    let report = shared_file("report")?;
+    let mut reported = File::from(report.try_clone().attempt("the replay's report")?);
     let kind = match options.driver {
         Choice::Recorded => Kind::Recorded,
         Choice::Sim => Kind::Simulated,
@@ -90,19 +96,24 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             minors: recording.header.gpus.clone(),
             visible: true,
         },
-        command: guest_command(options, &progress_path, &report_path),
+        command: guest_command(options.driver, &progress, &report, &recorded),
+        grants: Grants {
+            workdir: Some("/".into()),
+            ..Grants::default()
+        },
         log: options.log.clone(),
         stats: false,
+        on_server_exit: OnServerExit::Kill,
         record: None,
         replay: (kind == Kind::Recorded).then(|| Replay {
             recording: answers.clone(),
-            progress: progress_path,
-            report: report_path,
+            progress: path_of(&progress),
+            report: path_of(&report),
         }),
+        descriptors: vec![progress, report, recorded],
     })?;
-    drop(progress);
     let mut text = String::new();
-    report
+    reported
         .read_to_string(&mut text)
         .attempt("the replay's report")?;
     let lines = lines(&text).attempt("the replay's report")?;
@@ -122,25 +133,33 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     Ok(u8::from(outcome.any()))
 }
 
-fn guest_command(options: &Options, progress: &Path, report: &Path) -> Vec<OsString> {
+fn guest_command(
+    driver: Choice,
+    progress: &OwnedFd,
+    report: &OwnedFd,
+    recording: &OwnedFd,
+) -> Vec<OsString> {
     let mut command: Vec<OsString> = vec!["/proc/self/exe".into(), "replay-guest".into()];
-    if options.driver == Choice::Sim {
+    if driver == Choice::Sim {
         command.push("--translate".into());
     }
     command.extend([
         "--progress".into(),
-        progress.into(),
+        path_of(progress).into(),
         "--report".into(),
-        report.into(),
+        path_of(report).into(),
         "--".into(),
-        (&options.recording).into(),
+        path_of(recording).into(),
     ]);
     command
 }
 
-/// A file without a name, which the processes below inherit, and the path by which they open it anew.
-fn shared_file(name: &str) -> Result<(File, PathBuf), Failure> {
-    let file = memfd_create(name, MFdFlags::empty()).attempt("memfd_create")?;
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok((file.into(), path.into()))
+/// A file without a name, which program and server inherit.
+fn shared_file(name: &str) -> Result<OwnedFd, Failure> {
+    memfd_create(name, MFdFlags::MFD_CLOEXEC).attempt("memfd_create")
+}
+
+/// The path by which a process that inherits `file` opens it anew, wherever the file is, if it is anywhere.
+fn path_of(file: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

@@ -6,12 +6,15 @@
 //!
 //! `unsafe` is here because these are ioctls with pointers.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp, sock_fprog};
+use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
 use nix::errno::Errno;
 use nix::unistd::Pid;
+use ringfence_confinement::{install_with_listener, policies};
+
+use crate::failure::{Attempt, Failure};
 
 /// `SECCOMP_IOCTL_NOTIF_SET_FLAGS` of linux/seccomp.h, and the flag that wakes the other side on this processor.
 const SET_FLAGS: u64 = nix::request_code_write!(b'!', 4, size_of::<u64>()) as u64;
@@ -38,27 +41,15 @@ pub struct Notification {
     pub arguments: [u64; 6],
 }
 
-/// Installs the filter on the calling thread, which must not be able to gain privileges any more, and returns the
+/// Installs the tasks' filter on the calling thread, which must not be able to gain privileges any more, and returns the
 /// listener. Programs executed later inherit the filter.
-pub fn install() -> Result<OwnedFd, Errno> {
-    let mut program = super::filter::program();
-    let filter = sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_mut_ptr(),
-    };
-    let flags =
-        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-    // SAFETY: the program outlives the call, which copies it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            flags,
-            &raw const filter,
-        )
-    };
-    // SAFETY: the kernel just made this descriptor for the caller, so nothing else owns it.
-    Errno::result(result).map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
+pub fn install() -> Result<OwnedFd, Failure> {
+    let program = policies::TASK.compile(&[]).attempt("the seccomp filter")?;
+    install_with_listener(&program).map_err(|errno| {
+        Failure::setup(format!(
+            "the seccomp filter: {errno}; user notification with killable waits takes Linux 5.19"
+        ))
+    })
 }
 
 /// The sentry's end.

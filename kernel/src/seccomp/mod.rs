@@ -1,4 +1,4 @@
-//! Interception: the filter that a task lives under, and the descriptor through which its notifications arrive.
+//! Interception: the descriptor through which the calls arrive that a task's filter stops. What it stops is said in
+//! `confinement/policies/task.policy`.
 
-pub mod filter;
 pub mod listener;

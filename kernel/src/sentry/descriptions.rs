@@ -26,11 +26,19 @@ use nvproxy_abi::node::Node;
 
 use crate::system_calls::{compare_with_registered, pidfd_getfd, pidfd_open};
 
-/// An open file description that the server made for a task.
+/// What a server calls a description that it keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Handle {
+    /// Which of the sandbox's servers gave it: what one server calls something means nothing to the next.
+    pub server: u32,
+    /// The server's name for it, or 0 if it keeps nothing.
+    pub number: u64,
+}
+
+/// An open file description that a server made for a task.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Description {
-    /// The server's name for it.
-    pub handle: u64,
+    pub handle: Handle,
     pub node: Node,
 }
 
@@ -382,14 +390,17 @@ mod tests {
 
     fn description(handle: u64) -> Arc<Description> {
         Arc::new(Description {
-            handle,
+            handle: Handle {
+                server: 1,
+                number: handle,
+            },
             node: Node::Control,
         })
     }
 
     fn handle_of(identified: Identified) -> Option<u64> {
         match identified {
-            Identified::Device(description) => Some(description.handle),
+            Identified::Device(description) => Some(description.handle.number),
             _ => None,
         }
     }

@@ -4,6 +4,9 @@
 //! already, takes on the *consumer's role*: it resumes whatever request is answered next, whoever submitted it, until
 //! nothing is outstanding. So one busy task costs one thread and no hand-over, a request that the driver keeps for long
 //! blocks no thread that others need, and both rings keep a single producer and a single consumer.
+//!
+//! A link is with one server. When that is lost, [`Link::fail`] ends every request with `EIO`, and no further one is
+//! taken.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +18,7 @@ use nvproxy_server::protocol::{ARGUMENT_DESCRIPTORS, decode_result};
 use ringfence_faults::{Point, at, number};
 use ringfence_ipc::{
     Arena, ArenaAllocator, ArenaRange, ClientChannel, Completion, Consumer, DEFAULT_ARENA,
-    FLAG_DESCRIPTOR, Geometry, Producer, SlotClass, Socket, Spin, Submission, Wake,
+    FLAG_DESCRIPTOR, Geometry, Producer, SlotClass, Socket, SocketError, Spin, Submission, Wake,
 };
 use slab::Slab;
 
@@ -23,11 +26,11 @@ use slab::Slab;
 const PROMPT: Spin = Spin {
     duration: Duration::from_micros(20),
 };
+/// How long the thread that waits for answers sleeps before it looks whether the server was lost, and rings the doorbell
+/// again, should a wake have been lost.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Entries of each ring, and so requests in flight.
 const RING_ENTRIES: u32 = 256;
-
-/// How long an answer may take before the doorbell is rung again, should it have been lost.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The geometry of the channel.
 pub fn geometry() -> Geometry {
@@ -48,6 +51,8 @@ fn slots() -> [SlotClass; 2] {
 
 /// What the server answered.
 pub struct Answer<'a> {
+    /// Which of the sandbox's servers.
+    pub server: u32,
     pub outcome: Result<i32, Errno>,
     pub values: [u64; 4],
     pub descriptor: Option<OwnedFd>,
@@ -78,6 +83,8 @@ struct Submitter<T> {
     allocator: ArenaAllocator,
     outstanding: Slab<Outstanding<T>>,
     serial: u32,
+    /// The server was lost.
+    is_lost: bool,
 }
 
 /// What the consumer's role is.
@@ -88,6 +95,8 @@ struct Role {
 
 /// The channel, shared by all threads of the sentry.
 pub struct Link<T> {
+    /// Which of the sandbox's servers it is with.
+    pub server: u32,
     submitter: Mutex<Submitter<T>>,
     role: Mutex<Role>,
     /// Signalled when an answer made room.
@@ -99,8 +108,8 @@ pub struct Link<T> {
 }
 
 impl<T> Link<T> {
-    /// Takes over a channel of [`geometry`].
-    pub fn new(channel: ClientChannel) -> Result<Link<T>, Broken> {
+    /// Takes over a channel of [`geometry`], with the sandbox's server of this number.
+    pub fn new(server: u32, channel: ClientChannel) -> Result<Link<T>, Broken> {
         let ClientChannel {
             submissions,
             completions,
@@ -110,11 +119,13 @@ impl<T> Link<T> {
         let allocator = ArenaAllocator::new(geometry().arena_bytes, &slots())
             .ok_or_else(|| Broken("the arena is too small for its slots".to_owned()))?;
         Ok(Link {
+            server,
             submitter: Mutex::new(Submitter {
                 submissions,
                 allocator,
                 outstanding: Slab::new(),
                 serial: 0,
+                is_lost: false,
             }),
             role: Mutex::new(Role {
                 completions,
@@ -129,7 +140,7 @@ impl<T> Link<T> {
     }
 
     /// Submits a request with its payload, and the descriptors that go with it. Waits while the channel is full.
-    /// `submission` needs neither cookie nor payload range.
+    /// `submission` needs neither cookie nor payload range. Fails with `EIO` if the server is lost.
     pub fn submit(
         &self,
         resumer: &impl Resume<T>,
@@ -140,6 +151,9 @@ impl<T> Link<T> {
     ) -> Result<(), Errno> {
         let mut submitter = lock(&self.submitter);
         let range = loop {
+            if submitter.is_lost {
+                return Err(Errno::EIO);
+            }
             if submitter.outstanding.len() < submitter.submissions.capacity() as usize {
                 if payload.is_empty() {
                     break None;
@@ -177,7 +191,10 @@ impl<T> Link<T> {
         submission.arguments[ARGUMENT_DESCRIPTORS] = descriptors.len() as u64;
         for descriptor in descriptors {
             if let Err(error) = self.socket.send(submission.cookie, descriptor.as_fd()) {
-                tracing::warn!("a descriptor could not be passed to the server: {error}");
+                // A server that is gone is somebody else's news.
+                if error != SocketError::Closed {
+                    tracing::warn!("a descriptor could not be passed to the server: {error}");
+                }
                 self.withdraw(&mut submitter, key);
                 return Err(Errno::EIO);
             }
@@ -254,6 +271,27 @@ impl<T> Link<T> {
         }
     }
 
+    /// Ends every request with `EIO`, and takes no further one: the server is lost.
+    pub fn fail(&self, resumer: &impl Resume<T>) {
+        let mut submitter = lock(&self.submitter);
+        submitter.is_lost = true;
+        let abandoned = std::mem::take(&mut submitter.outstanding);
+        drop(submitter);
+        self.room.notify_all();
+        for (_, request) in abandoned {
+            let answer = Answer {
+                server: self.server,
+                outcome: Err(Errno::EIO),
+                values: [0; 4],
+                descriptor: None,
+                payload: &[],
+                driver_nanoseconds: 0,
+            };
+            resumer.resume(request.continuation, answer);
+            self.outstanding.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
     fn resume(
         &self,
         completion: &Completion,
@@ -278,6 +316,10 @@ impl<T> Link<T> {
             .outstanding
             .get(key)
             .is_some_and(|request| u64::from(request.serial) == completion.cookie >> 32);
+        if submitter.is_lost {
+            // It was ended already.
+            return Ok(());
+        }
         if !known {
             return Err(Broken(
                 "an answer to a request that was not made".to_owned(),
@@ -299,6 +341,7 @@ impl<T> Link<T> {
         drop(submitter);
         self.room.notify_all();
         let answer = Answer {
+            server: self.server,
             outcome: decode_result(completion.result),
             values: completion.values,
             descriptor,

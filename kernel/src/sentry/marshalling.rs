@@ -61,11 +61,16 @@ impl From<Errno> for Stopped {
     }
 }
 
-/// Copies the request and everything that it refers to into `payload`.
+/// Copies the request and everything that it refers to into `payload`, for the sandbox's server of this number.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are what a request consists of"
+)]
 pub fn marshal(
     abi: &'static Abi,
     descriptions: &Descriptions,
     task: Pid,
+    server: u32,
     target: &Target,
     command: u32,
     argument: u64,
@@ -89,7 +94,7 @@ pub fn marshal(
         }
     }
     let plan = planner.finish();
-    let (handles, carried) = descriptor_fields(descriptions, task, &plan, payload)?;
+    let (handles, carried) = descriptor_fields(descriptions, task, server, &plan, payload)?;
     Ok(Marshalled {
         plan,
         parts,
@@ -99,10 +104,12 @@ pub fn marshal(
 }
 
 /// What the descriptor numbers in a request mean. One that names nothing of the driver's goes to the driver as a
-/// number that names nothing, so that the driver's own error comes back.
+/// number that names nothing, so that the driver's own error comes back. Fails with `EIO` if one means something that a
+/// server had that was lost.
 fn descriptor_fields(
     descriptions: &Descriptions,
     task: Pid,
+    server: u32,
     plan: &Plan,
     payload: &[u8],
 ) -> Result<(SmallVec<[u64; 2]>, Option<OwnedFd>), Errno> {
@@ -116,7 +123,10 @@ fn descriptor_fields(
         match field.role {
             _ if number < 0 => {}
             Role::Command => handles.push(match descriptions.identify(task, number, false)? {
-                Identified::Device(description) => description.handle,
+                Identified::Device(description) if description.handle.server != server => {
+                    return Err(Errno::EIO);
+                }
+                Identified::Device(description) => description.handle.number,
                 Identified::Uvm(_) | Identified::Foreign | Identified::Closed => CLOSED_DESCRIPTOR,
             }),
             Role::Mapping | Role::Capability => carried = descriptions.duplicate(task, number).ok(),
@@ -142,7 +152,7 @@ pub fn submission(
         ..Submission::default()
     };
     if let Target::Device(description) = target {
-        submission.target = description.handle;
+        submission.target = description.handle.number;
     }
     submission.arguments[ARGUMENT_NODE] = target.node().to_wire();
     submission.arguments[ARGUMENT_HANDLES] = handles.len() as u64;

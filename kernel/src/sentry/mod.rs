@@ -6,12 +6,13 @@
 //!
 //! | module | subject |
 //! |---|---|
+//! | `confinement` | what the sentry itself may do |
 //! | [`descriptions`] | which of the server's handles a task's descriptor means |
 //! | [`memory`] | task memory |
 //! | [`marshalling`] | a request, copied out of task memory and back |
 //! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
 //! | [`tracee`] | threads held still for a pin |
-//! | [`link`] | the channel to the server |
+//! | [`server`], [`link`] | the server that serves now, and the channel to it |
 //! | [`shares`] | what there is little of, divided among processes |
 //! | [`releases`] | what tasks have let go of |
 //! | [`stats`] | what was done and how long it took |
@@ -23,6 +24,7 @@
 //! promptly, so that a busy task is served by one thread without a hand-over, and passes it on before anything that
 //! takes long, so that no task waits for another's request.
 
+mod confinement;
 pub mod descriptions;
 pub mod link;
 pub mod marshalling;
@@ -32,6 +34,7 @@ pub mod pins;
 pub mod recorder;
 pub mod releases;
 pub mod requests;
+pub mod server;
 pub mod shares;
 pub mod stats;
 pub mod tracee;
@@ -52,19 +55,21 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_server::process;
 use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING};
-use ringfence_ipc::{Socket, Submission, handshake};
+use ringfence_ipc::{Socket, Spin, Submission};
 
-use self::descriptions::{Description, Descriptions};
-use self::link::{Answer, Broken, Link, Resume};
+use self::descriptions::{Description, Descriptions, Handle};
+use self::link::{Answer, Broken, Resume};
 use self::opens::DeviceOpen;
 use self::pins::Expected;
 use self::recorder::{Begun, Recorder};
 use self::releases::Releases;
 use self::requests::Issued;
+use self::server::{OnServerExit, Server, ServerLink};
 use self::shares::{Needs, Ready, Share, Shares};
 use self::stats::{Stats, Times};
 use crate::driver::Driver;
-use crate::failure::{Attempt, Failure, SETUP};
+use crate::failure::{Attempt, Failure};
+use crate::launch::liaison::{News, SentryEnd};
 use crate::record::Output;
 use crate::seccomp::listener::{Listener, Notification};
 use crate::signals;
@@ -75,13 +80,12 @@ const MAXIMUM_RECEIVERS: usize = 64;
 /// The sentry's ends of what it shares with the processes below it.
 pub struct Sandbox {
     pub init: Pid,
-    pub server: Pid,
     /// Brings the listener, once the program's process has installed its filter.
     pub listener: Socket,
     /// Brings a failure's line, or ends when the program was executed.
     pub report: PipeReader,
-    /// The sentry's end of the control socket.
-    pub control: Socket,
+    /// Tells of servers.
+    pub liaison: SentryEnd,
 }
 
 /// The sentry of one sandbox.
@@ -89,13 +93,13 @@ pub struct Sentry {
     abi: &'static Abi,
     driver: Driver,
     listener: Listener,
-    link: Link<Continuation>,
+    server: Server,
+    on_server_exit: OnServerExit,
     descriptions: Descriptions,
     releases: Releases,
     expected_pins: Mutex<Vec<Expected>>,
     shares: Arc<Shares>,
-    /// Processes of the sentry's namespace that are no tasks.
-    spared: Vec<Pid>,
+    init: Pid,
     stats: Stats,
     recorder: Option<Recorder>,
     /// Held by the thread that receives.
@@ -169,25 +173,28 @@ pub struct Options<'a> {
     /// The program and its arguments, for the recording.
     pub command: &'a [OsString],
     pub stats: bool,
+    pub on_server_exit: OnServerExit,
     /// Where to write a recording.
     pub record: Option<&'a Output>,
 }
 
-/// Supervises a sandbox until its program ends; the exit status is the program's.
+/// Confines this process, which must have one thread, and supervises a sandbox until its program ends; the exit status is the program's.
 pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     let driver = options.driver;
     let Sandbox {
         init,
-        server,
         listener,
         report,
-        control,
+        liaison,
     } = sandbox;
-    let channel = handshake::offer(control, link::geometry())
-        .map_err(|error| Failure::setup(error.to_string()))?;
+    let uvm = uvm_number(driver);
+    Spin::automatic();
+    confinement::enter()?;
+    let Ok(News::Started { process, control }) = liaison.wait() else {
+        return Err(Failure::setup("the launcher started no server"));
+    };
+    let server = Server::new(process, control)?;
     tracing::debug!("the server is ready");
-    let broken = |Broken(reason)| Failure::setup(reason);
-    let link = Link::new(channel).map_err(broken)?;
     let Ok((_, descriptor)) = listener.receive() else {
         return Err(Failure::reported(report)
             .unwrap_or_else(|| Failure::setup("the program's process ended early")));
@@ -197,12 +204,13 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         abi,
         driver: driver.clone(),
         listener: Listener::new(descriptor),
-        link,
-        descriptions: Descriptions::new(uvm_number(driver)),
+        server,
+        on_server_exit: options.on_server_exit,
+        descriptions: Descriptions::new(uvm),
         releases: Releases::new().attempt("inotify")?,
         expected_pins: Mutex::default(),
         shares: Arc::default(),
-        spared: vec![Pid::this(), server, init],
+        init,
         stats: Stats::new(options.stats),
         recorder: options.record.map(|_| Recorder::new(abi)),
         turn: Mutex::default(),
@@ -216,7 +224,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     sentry.start("releases", |sentry| sentry.release_for_ever())?;
     sentry.start("shares", |sentry| sentry.take_on())?;
     tracing::debug!("the program's filter is in place");
-    let status = sentry.supervise(init, server, report);
+    let status = sentry.supervise(report, &liaison);
     tracing::debug!("the program has ended");
     if let Some(table) = sentry.stats.table() {
         eprint!("{table}");
@@ -251,14 +259,12 @@ fn uvm_number(driver: &Driver) -> Option<u64> {
 
 impl Sentry {
     /// The main thread: waits for the program, the server, signals, and a failure to execute the program.
-    fn supervise(&self, init: Pid, server: Pid, report: PipeReader) -> Result<u8, Failure> {
+    fn supervise(&self, report: PipeReader, liaison: &SentryEnd) -> Result<u8, Failure> {
         let signals = signals::descriptor()?;
         let mut report = Some(report);
         loop {
-            let ended = |process| {
-                waitpid(process, Some(WaitPidFlag::WNOHANG)).attempt("waiting for a process")
-            };
-            match ended(init)? {
+            let init = waitpid(self.init, Some(WaitPidFlag::WNOHANG));
+            match init.attempt("waiting for init")? {
                 WaitStatus::Exited(_, status) => {
                     return match report.take().and_then(Failure::reported) {
                         Some(failure) => Err(failure),
@@ -273,37 +279,43 @@ impl Sentry {
                 }
                 _ => {}
             }
-            if !matches!(ended(server)?, WaitStatus::StillAlive) {
-                // Everything that a task could still ask of the driver would wait for ever.
-                let _ = kill(init, Signal::SIGKILL);
-                return Err(Failure {
-                    status: SETUP,
-                    message: "the server ended unexpectedly, and the sandbox with it".into(),
-                });
-            }
-            self.wait_for_news(&signals, init, &mut report)?;
+            self.look_after_the_server(liaison).inspect_err(|_| {
+                let _ = kill(self.init, Signal::SIGKILL);
+            })?;
+            self.wait_for_news(&signals, &mut report, liaison)?;
         }
     }
 
     fn wait_for_news(
         &self,
         signals: &signals::Descriptor,
-        init: Pid,
         report: &mut Option<PipeReader>,
+        liaison: &SentryEnd,
     ) -> Result<(), Failure> {
-        let mut polled = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        if let Some(report) = report.as_ref() {
-            polled.push(PollFd::new(report.as_fd(), PollFlags::POLLIN));
-        }
+        let server = self.server.process();
+        let mut polled = vec![
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(liaison.as_fd(), PollFlags::POLLIN),
+        ];
+        let others = [
+            report.as_ref().map(AsFd::as_fd),
+            server.as_ref().map(|process| process.as_fd()),
+        ];
+        polled.extend(
+            others
+                .into_iter()
+                .flatten()
+                .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)),
+        );
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).attempt("poll"),
         }
         let ready = |index: usize| polled.get(index).and_then(PollFd::any).unwrap_or(false);
-        let (signalled, reported) = (ready(0), ready(1));
+        let (signalled, reported) = (ready(0), report.is_some() && ready(2));
         drop(polled);
         if signalled {
-            signals.forward(init)?;
+            signals.forward(self.init)?;
         }
         if reported && let Some(failure) = report.take().and_then(Failure::reported) {
             return Err(failure);
@@ -416,13 +428,11 @@ impl Sentry {
         let recorder = self.recorder.as_ref();
         let begun = recorder.map(|recorder| recorder.open(notification.task, open));
         times.submitted();
-        if let Err(errno) = self.link.submit(
-            self,
-            submission,
-            &[],
-            &[],
-            Continuation::Open(notification, open, times, begun, share),
-        ) {
+        let submitted = self.server.link().and_then(|link| {
+            let continuation = Continuation::Open(notification, open, times, begun, share);
+            link.submit(self, submission, &[], &[], continuation)
+        });
+        if let Err(errno) = submitted {
             self.listener.answer(&notification, Err(errno));
         }
     }
@@ -441,21 +451,29 @@ impl Sentry {
         let opened = answer
             .outcome
             .and_then(|_| answer.descriptor.ok_or(Errno::EIO));
+        let handle = Handle {
+            server: answer.server,
+            number: answer.values[0],
+        };
         // Once the task goes on it may end the sandbox.
         times.finished();
         self.stats
             .record("open", opens::name(open.node), times, opened.is_err());
         if let (Some(recorder), Some(begun)) = (&self.recorder, begun) {
-            let opened = opened.as_ref().map(|granted| (answer.values[0], granted));
+            let opened = opened.as_ref().map(|granted| (handle, granted));
             recorder.opened(begun, opened.map_err(|errno| *errno));
         }
-        let given = opened.and_then(|granted| {
-            let description = Arc::new(Description {
-                handle: answer.values[0],
-                node: open.node,
-            });
+        let granted = match opened {
+            Ok(granted) => granted,
+            Err(errno) => return self.listener.answer(notification, Err(errno)),
+        };
+        let description = Arc::new(Description {
+            handle,
+            node: open.node,
+        });
+        let give = || {
             // UVM's own description is not kept by the server, and has no handle.
-            let is_kept = description.handle != 0;
+            let is_kept = handle.number != 0;
             if is_kept {
                 self.register(&granted, &description)?;
             }
@@ -464,9 +482,9 @@ impl Sentry {
                 self.descriptions.expect(number, &description);
             }
             Ok(())
-        });
+        };
         // A task that was killed meanwhile has no use for an answer; its description closes here, unheld.
-        if let Err(errno) = given
+        if let Err(errno) = give()
             && errno != Errno::ENOENT
         {
             self.listener.answer(notification, Err(errno));
@@ -474,10 +492,14 @@ impl Sentry {
     }
 
     /// Asks the server and waits for the answer.
-    fn call(&self, submission: Submission, payload: &[u8]) -> Result<Reply, Errno> {
+    fn call(
+        &self,
+        link: &ServerLink,
+        submission: Submission,
+        payload: &[u8],
+    ) -> Result<Reply, Errno> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.link
-            .submit(self, submission, payload, &[], Continuation::Call(sender))?;
+        link.submit(self, submission, payload, &[], Continuation::Call(sender))?;
         let mut reply = None;
         self.consume(
             || (),
@@ -493,18 +515,17 @@ impl Sentry {
     }
 
     /// Resumes what the server answered, until `enough` says so. A channel that broke cannot be mended: the server is
-    /// done for, and with it, by [`Sentry::supervise`], the sandbox. Calls `slow` if an answer takes longer than most
-    /// do.
+    /// done for. Calls `slow` if an answer takes longer than most do.
     fn consume(&self, slow: impl FnMut(), enough: impl FnMut() -> bool) {
-        match self.link.consume(self, slow, enough) {
+        let Ok(link) = self.server.link() else {
+            return;
+        };
+        match link.consume(self, slow, enough) {
             Ok(false) => {}
             Ok(true) => self.have_consumed(),
             Err(Broken(reason)) => {
                 tracing::error!("the server: {reason}");
-                let server = self.spared.get(1).copied();
-                if let Some(server) = server {
-                    let _ = kill(server, Signal::SIGKILL);
-                }
+                self.server.condemn(&link);
             }
         }
     }

@@ -29,6 +29,7 @@ use super::marshalling::{
 };
 use super::memory::{self, Write};
 use super::requests::Progress;
+use super::server::ServerLink;
 use super::stats::heading;
 use super::tracee::{Caller, Held, Reaper, Stopped};
 use super::{Reply, Sentry};
@@ -59,6 +60,7 @@ impl Expected {
 /// Carries out a request that pins. The share in its `progress` makes it the only one until its caller goes on.
 pub fn run(
     sentry: &Sentry,
+    link: &ServerLink,
     notification: &Notification,
     target: Target,
     marshalled: Marshalled,
@@ -72,12 +74,15 @@ pub fn run(
     let begun = progress.begun;
     let pin = Pin {
         sentry,
+        link,
         notification,
         description,
         marshalled,
         progress,
     };
-    match pin.carry_out(payload) {
+    let outcome = pin.carry_out(payload);
+    let server = pin.description.handle;
+    match outcome {
         Ok(()) => {}
         Err(Failed::BeforeAnswer(errno)) => {
             sentry.record_answer(begun, Err(errno), &[]);
@@ -85,6 +90,8 @@ pub fn run(
         }
         // Killed, or it took away the memory that the answer was to be written to.
         Err(Failed::AfterAnswer(Errno::ESRCH | Errno::EFAULT)) => {}
+        // That the server was lost was told.
+        Err(Failed::AfterAnswer(_)) if sentry.server.link_of(server).is_err() => {}
         Err(Failed::AfterAnswer(errno)) => {
             tracing::warn!("pinning for task {}: {errno}", notification.task)
         }
@@ -99,6 +106,7 @@ enum Failed {
 
 struct Pin<'a> {
     sentry: &'a Sentry,
+    link: &'a ServerLink,
     notification: &'a Notification,
     description: Arc<Description>,
     marshalled: Marshalled,
@@ -119,7 +127,7 @@ impl Pin<'_> {
         // A test leaves this out, to show that it would notice.
         let is_to_hold = at_task(Point::Hold, task.as_raw()) != Some(Act::Drop);
         let held = is_to_hold
-            .then(|| Held::all_but(task, &self.sentry.spared, listener, &reaper))
+            .then(|| Held::all_but(task, self.sentry.init, listener, &reaper))
             .transpose()
             .map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinHeld, task.as_raw());
@@ -252,7 +260,7 @@ impl Pin<'_> {
         if let Some(issued) = issued {
             submission.arguments[ARGUMENT_RESULT] = encode_result(issued) as u64;
         }
-        let reply = self.sentry.call(submission, payload);
+        let reply = self.sentry.call(self.link, submission, payload);
         payload.truncate(length);
         reply
     }

@@ -28,7 +28,7 @@ use ringfence_recording::{
     Change, Event, Header, NOTHING, Open, Reached, Recording, Request, TooLarge, changes,
 };
 
-use super::descriptions::{Descriptions, Identified};
+use super::descriptions::{Descriptions, Handle, Identified};
 use super::marshalling::Target;
 use super::opens::DeviceOpen;
 use crate::driver::Driver;
@@ -61,7 +61,7 @@ struct Taken {
     task_of: Vec<u32>,
     descriptions: u32,
     /// By the server's handle.
-    by_handle: HashMap<u64, u32>,
+    by_handle: HashMap<Handle, u32>,
     /// By mark, less one.
     by_mark: Vec<u32>,
     bytes: usize,
@@ -109,7 +109,7 @@ impl Recorder {
     }
 
     /// The server opened it, as `handle`, or kept nothing, in which case `granted` is marked; or it failed.
-    pub fn opened(&self, begun: Begun, opened: Result<(u64, &OwnedFd), Errno>) {
+    pub fn opened(&self, begun: Begun, opened: Result<(Handle, &OwnedFd), Errno>) {
         let mut taken = self.taken();
         let Some(Entry {
             event: Event::Open(open),
@@ -122,7 +122,7 @@ impl Recorder {
         *ended = true;
         let description = open.description;
         match opened {
-            Ok((0, granted)) => taken.mark(granted, description),
+            Ok((Handle { number: 0, .. }, granted)) => taken.mark(granted, description),
             Ok((handle, _)) => drop(taken.by_handle.insert(handle, description)),
             Err(errno) => open.result = -(errno as i32),
         }
@@ -228,7 +228,7 @@ impl Recorder {
     }
 
     /// Tasks let go of the description that the server calls `handle`.
-    pub fn closed(&self, handle: u64) {
+    pub fn closed(&self, handle: Handle) {
         let mut taken = self.taken();
         if let Some(description) = taken.by_handle.remove(&handle) {
             let begun = taken.begin(Event::Close { description }, Vec::new());
@@ -372,7 +372,11 @@ mod tests {
             flags: libc::O_RDWR | libc::O_CLOEXEC,
         };
         let begun = recorder.open(Pid::this(), open);
-        recorder.opened(begun, Ok((0, granted)));
+        let handle = Handle {
+            server: 0,
+            number: 0,
+        };
+        recorder.opened(begun, Ok((handle, granted)));
     }
 
     #[test]

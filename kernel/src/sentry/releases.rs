@@ -174,7 +174,7 @@ impl Sentry {
         }
         let is_thread_of =
             |process: &Pid| Path::new(&format!("/proc/{process}/task/{task}")).exists();
-        match tracee::processes(&self.spared) {
+        match tracee::tasks(self.init) {
             Ok(processes) if processes.iter().all(is_thread_of) => {}
             _ => return,
         }
@@ -187,14 +187,17 @@ impl Sentry {
         if let Some(recorder) = &self.recorder {
             recorder.closed(description.handle);
         }
+        // A server that was lost has closed all that it had.
+        let Ok(link) = self.server.link_of(description.handle) else {
+            return;
+        };
         let submission = Submission {
             kind: Kind::Close as u16,
-            target: description.handle,
+            target: description.handle.number,
             ..Submission::default()
         };
-        if let Err(errno) = self
-            .link
-            .submit(self, submission, &[], &[], Continuation::Nothing)
+        if let Err(errno) = link.submit(self, submission, &[], &[], Continuation::Nothing)
+            && errno != Errno::EIO
         {
             tracing::warn!("a description could not be closed: {errno}");
         }

@@ -23,6 +23,7 @@ use super::marshalling::{
 };
 use super::memory::{self, Write};
 use super::recorder::Begun;
+use super::server::ServerLink;
 use super::shares::{Needs, Share};
 use super::stats::{Times, heading};
 use super::{Continuation, Sentry, Turn, opens, pins};
@@ -78,10 +79,15 @@ impl Sentry {
             }
             Err(errno) => return self.listener.answer(&notification, Err(errno)),
         };
+        let link = match self.link_of(&target) {
+            Ok(link) => link,
+            Err(errno) => return self.listener.answer(&notification, Err(errno)),
+        };
         let marshalled = marshal(
             self.abi,
             &self.descriptions,
             notification.task,
+            link.server,
             &target,
             command,
             notification.arguments[2],
@@ -112,10 +118,28 @@ impl Sentry {
             Ok(marshalled) if marshalled.plan.pins() => {
                 // It takes long, and it needs another thread to receive what the task does meanwhile.
                 turn.pass_on();
-                pins::run(self, &notification, target, marshalled, progress, payload)
+                pins::run(
+                    self,
+                    &link,
+                    &notification,
+                    target,
+                    marshalled,
+                    progress,
+                    payload,
+                )
             }
-            Ok(marshalled) => self.submit(notification, target, marshalled, progress, payload),
+            Ok(marshalled) => {
+                self.submit(&link, notification, target, marshalled, progress, payload)
+            }
             Err(stopped) => self.stop(&notification, stopped, progress.begun),
+        }
+    }
+
+    /// The link with the server that issues requests on `target`. Fails with `EIO` if it was lost.
+    fn link_of(&self, target: &Target) -> Result<ServerLink, Errno> {
+        match target {
+            Target::Device(description) => self.server.link_of(description.handle),
+            Target::Uvm(_) => self.server.link(),
         }
     }
 
@@ -135,6 +159,7 @@ impl Sentry {
 
     fn submit(
         &self,
+        link: &ServerLink,
         notification: Notification,
         target: Target,
         marshalled: Marshalled,
@@ -166,7 +191,7 @@ impl Sentry {
             target,
             progress,
         };
-        if let Err(errno) = self.link.submit(
+        if let Err(errno) = link.submit(
             self,
             submission,
             payload,

@@ -87,11 +87,11 @@ pub struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    /// Holds every thread but `caller`, which itself waits in the kernel. `spared` are processes of the sentry's
-    /// namespace that are no tasks. Fails with `EAGAIN` if a thread cannot be stopped in good time.
+    /// Holds every thread but `caller`, which itself waits in the kernel. Fails with `EAGAIN` if a thread cannot be
+    /// stopped in good time.
     pub fn all_but(
         caller: Pid,
-        spared: &[Pid],
+        init: Pid,
         listener: &'a Listener,
         reaper: &'a Reaper,
     ) -> Result<Held<'a>, Errno> {
@@ -107,7 +107,7 @@ impl<'a> Held<'a> {
         // A thread that starts another before it stops is why this looks again until nothing new is found; threads
         // that are held start none.
         loop {
-            let new: Vec<Pid> = processes(spared)?
+            let new: Vec<Pid> = tasks(init)?
                 .into_iter()
                 .flat_map(threads)
                 .filter(|thread| known.insert(*thread))
@@ -179,13 +179,17 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The sandbox's processes, but for those in `spared`, by what `/proc` shows.
-pub fn processes(spared: &[Pid]) -> Result<Vec<Pid>, Errno> {
+/// The sandbox's tasks, by what `/proc` shows: the processes of another process namespace than the sentry's own, in
+/// which servers come and go, but for `init`, which is process 1 of theirs.
+pub fn tasks(init: Pid) -> Result<Vec<Pid>, Errno> {
+    let namespace = |process: Pid| std::fs::read_link(format!("/proc/{process}/ns/pid"));
+    let own = namespace(Pid::this()).map_err(|_| Errno::EIO)?;
     let entries = std::fs::read_dir("/proc").map_err(|_| Errno::EIO)?;
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(numbers
         .map(Pid::from_raw)
-        .filter(|process| !spared.contains(process))
+        .filter(|process| *process != init)
+        .filter(|process| namespace(*process).map_or(true, |other| other != own))
         .collect())
 }
 

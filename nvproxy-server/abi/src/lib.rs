@@ -116,6 +116,12 @@ impl Abi {
         self.indices(family).iter().filter_map(row)
     }
 
+    /// The rows of a family that this sandbox may use, in order of id.
+    pub fn granted(&self, family: Family) -> impl Iterator<Item = &'static Request> {
+        self.rows(family)
+            .filter(move |row| self.permitted(family, row).is_ok())
+    }
+
     /// What the driver's headers call a request, whether or not there is a row for it.
     pub fn name(&self, family: Family, id: u32) -> Option<&'static str> {
         let in_rows = with_id(self.indices(family), id).next().map(|row| row.name);

@@ -12,6 +12,10 @@
 //! a description of every GPU in use is kept here: its [`Presence`].
 
 mod issue;
+mod saved;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -25,6 +29,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nvproxy_abi::node::Node;
 
+use crate::handover::Enclosures;
 use crate::host::{Call, DeviceFile, Host, OpenFlags, Opened, Opener};
 
 /// The major number of `nvidiactl`, the GPUs' nodes (Documentation/admin-guide/devices.txt in Linux).
@@ -39,10 +44,12 @@ pub struct Driver {
     /// The major number of the capability nodes, assigned likewise.
     capabilities: Option<u64>,
     presences: Mutex<HashMap<u8, Weak<Presence>>>,
+    /// Presences that were handed over, until the files that hold them have been.
+    handed_over: Mutex<Vec<Arc<Presence>>>,
 }
 
 /// A description of a GPU's node, held so that the driver finds one in this process's table.
-struct Presence(#[expect(dead_code, reason = "held for the driver to find, never used")] OwnedFd);
+struct Presence(OwnedFd);
 
 impl Driver {
     /// The driver whose nodes lie in `devices` (`/dev`), restricted to the GPUs with the minor numbers `gpus`.
@@ -58,7 +65,16 @@ impl Driver {
             uvm: number("nvidia-uvm"),
             capabilities: number("nvidia-caps/nvidia-cap1").map(major),
             presences: Mutex::default(),
+            handed_over: Mutex::default(),
         }
+    }
+
+    /// The driver that another process had saved.
+    pub fn restore(
+        saved: serde_json::Value,
+        enclosures: &mut Enclosures,
+    ) -> Result<Driver, String> {
+        saved::restore(saved, enclosures)
     }
 
     fn presence(&self, gpu: u8) -> Option<Arc<Presence>> {
@@ -139,6 +155,7 @@ impl Host for Driver {
         };
         let granted = self.open_node(node, nonblocking)?;
         let file = CommandFile {
+            node,
             path: self.path(node),
             command: OnceLock::new(),
             _presence: presence,
@@ -169,6 +186,26 @@ impl Host for Driver {
             _ => Err(Errno::EBADF),
         }
     }
+
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
+        saved::save(self, enclosures)
+    }
+
+    fn restore_file(
+        &self,
+        saved: serde_json::Value,
+        enclosures: &mut Enclosures,
+    ) -> Result<Arc<dyn DeviceFile>, String> {
+        let file = saved::restore_file(self, saved, enclosures)?;
+        Ok(Arc::new(file))
+    }
+
+    fn finish_restoring(&self) {
+        self.handed_over
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
 }
 
 /// Whether a Landlock domain holds all that it was asked to.
@@ -186,6 +223,7 @@ fn character_device(descriptor: &impl std::os::fd::AsFd) -> Result<Option<u64>, 
 
 /// A description of `nvidiactl` or of a GPU's node.
 struct CommandFile {
+    node: Node,
     path: PathBuf,
     /// Opened on first use, on a thread that is not confined. Always without `O_NONBLOCK`, whatever the task asked
     /// for: `nvidia_poll` would not register a waiter (kernel-open/nvidia/nv.c), and event descriptors rely on it.
@@ -234,6 +272,10 @@ impl DeviceFile for CommandFile {
         // The kernel wrote the parameters to the task's memory itself.
         issued
     }
+
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
+        saved::save_file(self, enclosures)
+    }
 }
 
 /// A description of `nvidia-uvm`, the task's own.
@@ -258,5 +300,9 @@ impl DeviceFile for UvmFile {
 
     fn pinned(&self, _issued: Result<i32, Errno>, _call: Call<'_>) -> Result<i32, Errno> {
         Err(Errno::ENOTTY)
+    }
+
+    fn save(&self, _enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
+        Err("a description of nvidia-uvm is the task's and comes with each request".to_owned())
     }
 }

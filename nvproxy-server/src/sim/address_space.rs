@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nvproxy_abi::status::*;
+use serde::{Deserialize, Serialize};
 
 use super::memory::Memory;
 use super::objects::{Handle, Outcome};
+use super::saved::shared;
 
 /// What UVM_INITIALIZE makes of a description (uvm_va_space_t).
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct AddressSpace {
     pub flags: u64,
     /// UVM_MM_INITIALIZE has been asked for it.
@@ -24,7 +27,8 @@ pub(super) struct AddressSpace {
     pub peers: BTreeSet<(usize, usize)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RegisteredGpu {
     /// The GPU's address space that this one is tied to.
     pub has_address_space: bool,
@@ -33,13 +37,14 @@ pub(super) struct RegisteredGpu {
 }
 
 /// A range of addresses made by ioctl.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Range {
     pub length: u64,
     pub kind: RangeKind,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum RangeKind {
     /// Allocations mapped by GPUs, which they keep alive.
     External(Vec<External>),
@@ -49,12 +54,14 @@ pub(super) enum RangeKind {
     Channels(BTreeSet<(Handle, Handle)>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct External {
     pub base: u64,
     pub length: u64,
     pub gpu: usize,
     /// Only kept: the allocation lives for as long as it is mapped.
+    #[serde(with = "shared")]
     pub _memory: Arc<Memory>,
 }
 
@@ -65,6 +72,31 @@ impl External {
 }
 
 impl AddressSpace {
+    /// Whether what was restored lies in an address space and is of GPUs that there are, of which there are `gpus`.
+    /// Says what is not.
+    pub fn check(&self, gpus: usize) -> Result<(), String> {
+        let mut end = 0;
+        for (base, range) in &self.ranges {
+            let external: &[External] = match &range.kind {
+                RangeKind::External(mapped) => mapped,
+                _ => &[],
+            };
+            let last = base.checked_add(range.length);
+            let inside = external.iter().all(|external| {
+                let end = external.base.checked_add(external.length);
+                external.base >= *base && end.is_some() && end <= last && external.gpu < gpus
+            });
+            if *base < end || last.is_none() || !inside {
+                return Err(format!("its range at {base:#x} cannot be"));
+            }
+            end = last.unwrap_or(end);
+        }
+        match self.gpus.keys().find(|gpu| **gpu >= gpus) {
+            Some(gpu) => Err(format!("there is no GPU {gpu}")),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a range made by ioctl has an address in `base..base + length`.
     pub fn collides(&self, base: u64, length: u64) -> bool {
         let before = self.ranges.range(..base.saturating_add(length)).next_back();

@@ -1,18 +1,18 @@
-//! What control commands answer that a program can check against other requests.
+//! What control commands answer that a program can check against other requests: what there is and what it is like.
+//! Answers about objects that the program has made are in [`objects`].
 //!
 //! Each function here is the model of one command; [`super::control`] has found client and object, and knows that the
 //! parameters have the command's size.
+
+pub(super) mod objects;
 
 use nvproxy_abi::status::*;
 use nvproxy_abi::structs::control::*;
 
 use super::classes::{self, Kind};
 use super::control::Command;
-use super::events;
-use super::export;
 use super::gpu::{self, Gpu};
-use super::memory::Place;
-use super::objects::{Detail, Outcome};
+use super::objects::Outcome;
 use super::parameters::*;
 use super::state::State;
 
@@ -24,8 +24,6 @@ const NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS: u32 = 0xffff;
 const SLI_STATUS: u32 = 0x41;
 /// NV0000_CTRL_NO_NUMA_NODE.
 const NV0000_CTRL_NO_NUMA_NODE: i32 = -1;
-/// NV0080_CTRL_FIFO_GET_CHANNELLIST_INVALID_CHANNEL.
-const INVALID_CHANNEL: u32 = u32::MAX;
 /// NV2080_GPU_CMD_GPU_GET_GID_FLAGS_FORMAT and its value for 16 bytes rather than text.
 const GID_FORMAT: u32 = 0x3;
 const GID_FORMAT_BINARY: u32 = 0x2;
@@ -221,85 +219,6 @@ pub(super) fn active_device_ids(command: &mut Command<'_, '_>) -> Outcome {
     )
 }
 
-/// NV0000_CTRL_CMD_CLIENT_GET_ADDR_SPACE_TYPE_*.
-fn address_space(place: &Place) -> u32 {
-    match place {
-        Place::System | Place::Pinned => 1,
-        Place::Video(_)
-        | Place::Registers {
-            through_memory: true,
-        } => 2,
-        Place::Registers {
-            through_memory: false,
-        } => 3,
-    }
-}
-
-pub(super) fn address_space_type(command: &mut Command<'_, '_>) -> Outcome {
-    command.with(
-        |parameters: &mut NV0000_CTRL_CLIENT_GET_ADDR_SPACE_TYPE_PARAMS, command| {
-            let client = command
-                .state
-                .clients
-                .get(command.client)
-                .ok_or(NV_ERR_INVALID_CLIENT)?;
-            let object = client.object(parameters.hObject)?;
-            parameters.addrSpaceType = match &object.detail {
-                Detail::Memory(memory) => address_space(memory.place()),
-                Detail::Virtual(_) => return Err(NV_ERR_INVALID_ARGUMENT),
-                _ => return Err(NV_ERR_INVALID_OBJECT),
-            };
-            Ok(())
-        },
-    )
-}
-
-pub(super) fn export_one(command: &mut Command<'_, '_>) -> Outcome {
-    let party = command.party();
-    command.with(|parameters, command| export::export_one(command.state, party, parameters))
-}
-
-pub(super) fn import_one(command: &mut Command<'_, '_>) -> Outcome {
-    let party = command.party();
-    command.with(|parameters, command| export::import_one(command.state, party, parameters))
-}
-
-pub(super) fn export_info(command: &mut Command<'_, '_>) -> Outcome {
-    command.with(|parameters, command| export::info(command.state, parameters))
-}
-
-pub(super) fn export_many(command: &mut Command<'_, '_>) -> Outcome {
-    let party = command.party();
-    command.with(|parameters, command| export::export_many(command.state, party, parameters))
-}
-
-pub(super) fn import_many(command: &mut Command<'_, '_>) -> Outcome {
-    let party = command.party();
-    command.with(|parameters, command| export::import_many(command.state, party, parameters))
-}
-
-/// NV0041_CTRL_SURFACE_INFO_INDEX_*: the size in two halves, and where the memory is.
-pub(super) fn surface_info(command: &mut Command<'_, '_>) -> Outcome {
-    let client = command
-        .state
-        .clients
-        .get(command.client)
-        .ok_or(NV_ERR_INVALID_CLIENT)?;
-    let memory = client
-        .object(command.object)?
-        .memory()
-        .ok_or(NV_ERR_NOT_SUPPORTED)?;
-    let (length, space) = (memory.length(), address_space(memory.place()));
-    let field = std::mem::offset_of!(NV0041_CTRL_GET_SURFACE_INFO_PARAMS, surfaceInfoList);
-    command.answer_list(field, |index| match index {
-        0x2 => length as u32,
-        0x3 => (length >> 32) as u32,
-        0x9 => space,
-        _ => 0,
-    });
-    Ok(())
-}
-
 pub(super) fn class_list(command: &mut Command<'_, '_>) -> Outcome {
     command.with(
         |parameters: &mut NV0080_CTRL_GPU_GET_CLASSLIST_V2_PARAMS, _| {
@@ -312,45 +231,6 @@ pub(super) fn class_list(command: &mut Command<'_, '_>) -> Outcome {
             Ok(())
         },
     )
-}
-
-/// deviceCtrlCmdFifoGetChannelList_IMPL: the channel behind each handle.
-pub(super) fn channel_list(command: &mut Command<'_, '_>) -> Outcome {
-    type Parameters = NV0080_CTRL_FIFO_GET_CHANNELLIST_PARAMS;
-    let handles = command.buffers.pointed_to(
-        command.parameters,
-        std::mem::offset_of!(Parameters, pChannelHandleList),
-    );
-    let channels = command.buffers.pointed_to(
-        command.parameters,
-        std::mem::offset_of!(Parameters, pChannelList),
-    );
-    let (Some(handles), Some(channels)) = (handles, channels) else {
-        return Err(NV_ERR_INVALID_ARGUMENT);
-    };
-    if handles.length() == 0 {
-        return Err(NV_ERR_INVALID_ARGUMENT);
-    }
-    let client = command
-        .state
-        .clients
-        .get(command.client)
-        .ok_or(NV_ERR_INVALID_CLIENT)?;
-    for at in (0..handles.length()).step_by(4) {
-        let (Some(handle), Some(channel)) = (handles.field(at, 4), channels.field(at, 4)) else {
-            break;
-        };
-        let handle: Option<u32> = command.buffers.get(handle);
-        let id = match handle
-            .and_then(|handle| client.object(handle).ok())
-            .map(|object| &object.detail)
-        {
-            Some(Detail::Channel { id }) => *id,
-            _ => INVALID_CHANNEL,
-        };
-        command.buffers.put(channel, &id);
-    }
-    Ok(())
 }
 
 pub(super) fn name(command: &mut Command<'_, '_>) -> Outcome {
@@ -436,19 +316,6 @@ pub(super) fn gid_info(command: &mut Command<'_, '_>) -> Outcome {
     })
 }
 
-pub(super) fn set_notification(command: &mut Command<'_, '_>) -> Outcome {
-    let (client, object) = (command.client, command.object);
-    command.with(|parameters, command| {
-        events::set_notification(&mut command.state.clients, client, object, parameters)
-    })
-}
-
-pub(super) fn set_trigger(command: &mut Command<'_, '_>) -> Outcome {
-    let (instance, _) = command.gpu()?;
-    events::trigger(&mut command.state.clients, instance);
-    Ok(())
-}
-
 pub(super) fn gr_info(command: &mut Command<'_, '_>) -> Outcome {
     let parameters: Option<NV2080_CTRL_GR_GET_INFO_PARAMS> =
         command.buffers.get(command.parameters);
@@ -504,24 +371,5 @@ pub(super) fn bus_pci_info(command: &mut Command<'_, '_>) -> Outcome {
         pciExtDeviceId: u32::from(gpu::DEVICE),
     };
     command.buffers.put(command.parameters, &answer);
-    Ok(())
-}
-
-/// What a program writes to the doorbell to name the channel.
-pub(super) fn work_submit_token(command: &mut Command<'_, '_>) -> Outcome {
-    let client = command
-        .state
-        .clients
-        .get(command.client)
-        .ok_or(NV_ERR_INVALID_CLIENT)?;
-    let Detail::Channel { id } = client.object(command.object)?.detail else {
-        return Err(NV_ERR_NOT_SUPPORTED);
-    };
-    command.buffers.put(
-        command.parameters,
-        &NVC36F_CTRL_CMD_GPFIFO_GET_WORK_SUBMIT_TOKEN_PARAMS {
-            workSubmitToken: id,
-        },
-    );
     Ok(())
 }

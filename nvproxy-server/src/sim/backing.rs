@@ -14,12 +14,16 @@ use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{Whence, lseek};
+use serde::{Deserialize, Serialize};
+
+use super::saved::descriptor;
 
 /// How many bytes are copied at a time.
 const COPY_BYTES: usize = 64 << 10;
 
 /// Which file a descriptor is of.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Inode {
     device: u64,
     number: u64,
@@ -63,8 +67,10 @@ pub(crate) fn memory_file(name: &str) -> Result<OwnedFd, Errno> {
 }
 
 /// The memory file of one description.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Backing {
+    #[serde(with = "descriptor")]
     file: File,
     inode: Inode,
 }
@@ -82,6 +88,11 @@ impl Backing {
             },
             granted,
         ))
+    }
+
+    /// Whether the descriptor is of the file that it is said to be of, which a restored one may not be.
+    pub fn is_itself(&self) -> bool {
+        Inode::of(self.file.as_fd()) == Ok(self.inode)
     }
 
     pub fn inode(&self) -> Inode {

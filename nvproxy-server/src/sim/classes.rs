@@ -3,9 +3,10 @@
 //! From src/nvidia/src/kernel/rmapi/resource_list.h. The size of a class's parameters is in the request tables.
 
 use nvproxy_abi::number::*;
+use serde::{Deserialize, Serialize};
 
 /// What of an object is modelled, which is also how classes name the parents that they allow.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum Kind {
     Client,
     Device,

@@ -11,7 +11,7 @@ use nvproxy_abi::structs::control::NVXXXX_CTRL_XXX_INFO;
 use nvproxy_abi::structs::frontend::NVOS54_PARAMETERS;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::answers;
+use super::answers::{self, objects};
 use super::buffers::{Buffers, Part};
 use super::export::Party;
 use super::gpu::Gpu;
@@ -91,31 +91,31 @@ static HANDLERS: &[(u32, Handler)] = &[
     ),
     (
         NV0000_CTRL_CMD_CLIENT_GET_ADDR_SPACE_TYPE,
-        answers::address_space_type,
+        objects::address_space_type,
     ),
     (
         NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECT_TO_FD,
-        answers::export_one,
+        objects::export_one,
     ),
     (
         NV0000_CTRL_CMD_OS_UNIX_IMPORT_OBJECT_FROM_FD,
-        answers::import_one,
+        objects::import_one,
     ),
     (
         NV0000_CTRL_CMD_OS_UNIX_GET_EXPORT_OBJECT_INFO,
-        answers::export_info,
+        objects::export_info,
     ),
     (
         NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECTS_TO_FD,
-        answers::export_many,
+        objects::export_many,
     ),
     (
         NV0000_CTRL_CMD_OS_UNIX_IMPORT_OBJECTS_FROM_FD,
-        answers::import_many,
+        objects::import_many,
     ),
-    (NV0041_CTRL_CMD_GET_SURFACE_INFO, answers::surface_info),
+    (NV0041_CTRL_CMD_GET_SURFACE_INFO, objects::surface_info),
     (NV0080_CTRL_CMD_GPU_GET_CLASSLIST_V2, answers::class_list),
-    (NV0080_CTRL_CMD_FIFO_GET_CHANNELLIST, answers::channel_list),
+    (NV0080_CTRL_CMD_FIFO_GET_CHANNELLIST, objects::channel_list),
     (NV2080_CTRL_CMD_GPU_GET_NAME_STRING, answers::name),
     (
         NV2080_CTRL_CMD_GPU_GET_SHORT_NAME_STRING,
@@ -130,15 +130,15 @@ static HANDLERS: &[(u32, Handler)] = &[
     (NV2080_CTRL_CMD_GPU_GET_GID_INFO, answers::gid_info),
     (
         NV2080_CTRL_CMD_EVENT_SET_NOTIFICATION,
-        answers::set_notification,
+        objects::set_notification,
     ),
-    (NV2080_CTRL_CMD_EVENT_SET_TRIGGER, answers::set_trigger),
+    (NV2080_CTRL_CMD_EVENT_SET_TRIGGER, objects::set_trigger),
     (NV2080_CTRL_CMD_GR_GET_INFO, answers::gr_info),
     (NV2080_CTRL_CMD_FB_GET_INFO_V2, answers::fb_info),
     (NV2080_CTRL_CMD_BUS_GET_PCI_INFO, answers::bus_pci_info),
     (
         NVC36F_CTRL_CMD_GPFIFO_GET_WORK_SUBMIT_TOKEN,
-        answers::work_submit_token,
+        objects::work_submit_token,
     ),
 ];
 

@@ -12,6 +12,7 @@ use super::events::Pending;
 use super::frontend::{self, Issuer};
 use super::state::{FileNumber, FileState, Shared};
 use super::uvm;
+use crate::handover::Enclosures;
 use crate::host::{Call, DeviceFile};
 
 /// One open file description, from its open until the server drops it.
@@ -19,22 +20,16 @@ pub(super) struct Description {
     shared: Arc<Shared>,
     number: FileNumber,
     node: Node,
-    pending: Arc<Pending>,
 }
 
 impl Description {
     /// Opens `node`. The second of the pair is the descriptor for the task.
     pub fn open(shared: &Arc<Shared>, node: Node) -> Result<(Arc<Description>, OwnedFd), Errno> {
         let (backing, granted) = Backing::create(&node.file_name(), &shared.own_descriptors)?;
-        let pending = Arc::new(Pending::new()?);
+        let pending = Pending::new()?;
         let mut state = shared.state();
         let number = state.new_number()?;
-        let description = Arc::new(Description {
-            shared: Arc::clone(shared),
-            number,
-            node,
-            pending: Arc::clone(&pending),
-        });
+        let description = Description::of(shared, number, node);
         let file = FileState {
             node,
             backing: Arc::new(backing),
@@ -47,6 +42,15 @@ impl Description {
         };
         state.files.insert(number, file);
         Ok((description, granted))
+    }
+
+    /// What the server is to hold of a description that the state knows.
+    pub fn of(shared: &Arc<Shared>, number: FileNumber, node: Node) -> Arc<Description> {
+        Arc::new(Description {
+            shared: Arc::clone(shared),
+            number,
+            node,
+        })
     }
 
     pub fn file_number(&self) -> FileNumber {
@@ -80,7 +84,9 @@ impl DeviceFile for Description {
     }
 
     fn event_descriptor(&self) -> Result<OwnedFd, Errno> {
-        self.pending.descriptor()
+        let state = self.shared.state();
+        let file = state.files.get(&self.number).ok_or(Errno::EBADF)?;
+        file.pending.descriptor()
     }
 
     /// A file on which every ioctl of the driver answers ENOTTY.
@@ -94,6 +100,11 @@ impl DeviceFile for Description {
             Err(Errno::ENOTTY) => self.issue(call, true),
             other => other,
         }
+    }
+
+    /// The number; the state of the driver has the rest.
+    fn save(&self, _enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
+        Ok(self.number.0.into())
     }
 }
 

@@ -10,9 +10,8 @@
 //! the event descriptor is an edge-triggered epoll instance: an `epoll_wait` on it takes what is pending, and `poll`
 //! reports it until then. So no event is lost, but a program that only polls goes on seeing one that is over.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -20,10 +19,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nvproxy_abi::status::*;
 use nvproxy_abi::structs::class::NV0005_ALLOC_PARAMETERS;
 use nvproxy_abi::structs::control::NV2080_CTRL_EVENT_SET_NOTIFICATION_PARAMS;
+use serde::{Deserialize, Serialize};
 
 use super::classes::Kind;
 use super::objects::{Clients, Detail, Handle, Outcome};
-use super::state::FileNumber;
+use super::saved::descriptor;
+use super::state::{FileNumber, State};
 
 /// A flag in NV0005_ALLOC_PARAMETERS.notifyIndex (nvos.h); the index itself is the lower half.
 const NV01_EVENT_NONSTALL_INTR: u32 = 0x0800_0000;
@@ -39,111 +40,98 @@ const ACTION_DISABLE: u32 = 0;
 const ACTION_SINGLE: u32 = 1;
 const ACTION_REPEAT: u32 = 2;
 
-/// Whether an event is pending on one description.
-#[derive(Debug)]
-pub(super) struct Pending(EventFd);
+/// Whether an event is pending on one description: an eventfd.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Pending(#[serde(with = "descriptor")] OwnedFd);
 
 impl Pending {
     pub fn new() -> Result<Pending, Errno> {
         EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map(Pending)
+            .map(|eventfd| Pending(eventfd.into()))
     }
 
     /// A pollable descriptor that is readable while an event is pending.
     pub fn descriptor(&self) -> Result<OwnedFd, Errno> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        epoll.add(self.0.as_fd(), EpollEvent::new(interest, 0))?;
+        epoll.add(&self.0, EpollEvent::new(interest, 0))?;
         Ok(epoll.0)
     }
 
     fn post(&self) {
         // The only error is that the counter is full after 2^64 - 2 events. It is readable then, which is all that is
         // wanted.
-        let _ = self.0.write(1);
+        let _ = nix::unistd::write(&self.0, &1u64.to_ne_bytes());
     }
 }
 
-/// A registration by NV_ESC_ALLOC_OS_EVENT. Event objects refer to it and may outlive it; they are silent then.
-#[derive(Debug)]
-pub(super) struct OsEvent {
+/// A registration by NV_ESC_ALLOC_OS_EVENT.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OsEvent {
     client: Handle,
     /// A number that the program chose. The driver compares it and nothing more.
     key: u32,
     file: FileNumber,
-    pending: Arc<Pending>,
-    active: AtomicBool,
 }
 
+/// Which registration is meant. Event objects refer to one and may outlive it; they are silent then.
+type RegistrationId = u64;
+
 /// All registrations.
-#[derive(Debug, Default)]
-pub(super) struct OsEvents(Vec<Arc<OsEvent>>);
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OsEvents {
+    by_id: BTreeMap<RegistrationId, OsEvent>,
+    /// How many have been made; ids are not used again.
+    made: u64,
+}
 
 impl OsEvents {
     /// Registers `key` for a description (allocate_os_event, src/nvidia/arch/nvalloc/unix/src/osapi.c).
-    pub fn allocate(
-        &mut self,
-        client: Handle,
-        key: u32,
-        file: FileNumber,
-        pending: &Arc<Pending>,
-    ) -> Outcome {
+    pub fn allocate(&mut self, client: Handle, key: u32, file: FileNumber) -> Outcome {
         if self.find(client, key).is_some() {
             return Err(NV_ERR_INSUFFICIENT_RESOURCES);
         }
-        let pending = Arc::clone(pending);
-        self.0.push(Arc::new(OsEvent {
-            client,
-            key,
-            file,
-            pending,
-            active: AtomicBool::new(true),
-        }));
+        self.made = self.made.wrapping_add(1);
+        self.by_id.insert(self.made, OsEvent { client, key, file });
         Ok(())
     }
 
     pub fn free(&mut self, client: Handle, key: u32) -> Outcome {
-        let found = self
-            .0
-            .iter()
-            .any(|event| event.client == client && event.key == key);
-        self.free_if(|event| event.client == client && event.key == key);
-        if found {
-            Ok(())
-        } else {
-            Err(NV_ERR_INVALID_EVENT)
-        }
+        let id = self.find(client, key).ok_or(NV_ERR_INVALID_EVENT)?;
+        self.by_id.remove(&id);
+        Ok(())
     }
 
     /// Frees the registrations of a client that was freed.
     pub fn free_of_client(&mut self, client: Handle) {
-        self.free_if(|event| event.client == client);
+        self.by_id.retain(|_, event| event.client != client);
     }
 
     /// Frees the registrations for a description that was closed.
     pub fn free_of_file(&mut self, file: FileNumber) {
-        self.free_if(|event| event.file == file);
+        self.by_id.retain(|_, event| event.file != file);
     }
 
-    fn find(&self, client: Handle, key: u32) -> Option<&Arc<OsEvent>> {
-        self.0
+    /// The descriptions for which there are registrations.
+    pub fn files(&self) -> impl Iterator<Item = FileNumber> {
+        self.by_id.values().map(|event| event.file)
+    }
+
+    fn find(&self, client: Handle, key: u32) -> Option<RegistrationId> {
+        self.by_id
             .iter()
-            .find(|event| event.client == client && event.key == key)
-    }
-
-    fn free_if(&mut self, freed: impl Fn(&OsEvent) -> bool) {
-        self.0.retain(|event| {
-            let kept = !freed(event);
-            event.active.store(kept, Ordering::Relaxed);
-            kept
-        });
+            .find(|(_, event)| event.client == client && event.key == key)
+            .map(|(id, _)| *id)
     }
 }
 
 /// An object of class NV01_EVENT_OS_EVENT.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Event {
-    registration: Arc<OsEvent>,
+    registration: RegistrationId,
     /// The client and the object whose notifications it hears.
     notifier: (Handle, Handle),
     index: u32,
@@ -181,16 +169,10 @@ impl Event {
             return Err(NV_ERR_INVALID_ARGUMENT);
         }
         Ok(Event {
-            registration: Arc::clone(registration),
+            registration,
             notifier: (of, parent),
             index: parameters.notifyIndex & NOTIFY_INDEX,
         })
-    }
-
-    fn fire(&self) {
-        if self.registration.active.load(Ordering::Relaxed) {
-            self.registration.pending.post();
-        }
     }
 }
 
@@ -242,9 +224,9 @@ pub(super) fn set_notification(
 
 /// NV2080_CTRL_CMD_EVENT_SET_TRIGGER on a subdevice of the GPU with instance `gpu`: fires NV2080_NOTIFIERS_SW on every
 /// subdevice of that GPU on which it is switched on (gpuNotifySubDeviceEvent_IMPL).
-pub(super) fn trigger(clients: &mut Clients, gpu: usize) {
+pub(super) fn trigger(state: &mut State, gpu: usize) {
     let mut fired = Vec::new();
-    for client in clients.all_mut() {
+    for client in state.clients.all_mut() {
         let client_handle = client.handle;
         for (handle, object) in client
             .objects
@@ -261,9 +243,11 @@ pub(super) fn trigger(clients: &mut Clients, gpu: usize) {
             }
         }
     }
-    for event in events(clients) {
-        if event.index == NV2080_NOTIFIERS_SW && fired.contains(&event.notifier) {
-            event.fire();
-        }
+    let heard = events(&state.clients)
+        .filter(|event| event.index == NV2080_NOTIFIERS_SW && fired.contains(&event.notifier));
+    for event in heard {
+        let registered = state.os_events.by_id.get(&event.registration);
+        let file = registered.and_then(|registered| state.files.get(&registered.file));
+        file.inspect(|file| file.pending.post());
     }
 }

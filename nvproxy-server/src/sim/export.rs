@@ -7,10 +7,12 @@
 use nvproxy_abi::node::Node;
 use nvproxy_abi::status::*;
 use nvproxy_abi::structs::control::*;
+use serde::{Deserialize, Serialize};
 
 use super::allocate::{adopt, copy};
 use super::classes::Kind;
 use super::objects::{Handle, Object, Outcome};
+use super::saved::array;
 use super::state::{FileNumber, FileState, State};
 
 /// What NV0000_CTRL_OS_UNIX_EXPORT_OBJECT.type has to be (NV0000_CTRL_OS_UNIX_EXPORT_OBJECT_TYPE_RM).
@@ -26,10 +28,19 @@ const TYPE_VIDMEM: u8 = 1;
 const TYPE_SYSMEM: u8 = 2;
 
 /// What a description has been filled with.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Exports {
     slots: Vec<Option<Object>>,
     device: u32,
+    #[serde(with = "array")]
     metadata: [u8; 64],
+}
+
+impl Exports {
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.slots.iter().flatten()
+    }
 }
 
 /// Who exports or imports: the description that issued the request, and its client.

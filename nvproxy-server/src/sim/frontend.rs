@@ -3,8 +3,6 @@
 //! An ioctl that the driver does not accept on a node fails with EINVAL (`nvidia_ioctl`, kernel-open/nvidia/nv.c);
 //! whatever else is wrong is told in the NV_STATUS of its argument.
 
-use std::sync::Arc;
-
 use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
@@ -348,12 +346,10 @@ fn alloc_os_event(
     issuer: Issuer,
     buffers: &mut Buffers<'_>,
 ) -> Result<(), Errno> {
-    let file = state.files.get(&issuer.file).ok_or(Errno::EINVAL)?;
-    let pending = Arc::clone(&file.pending);
     with_status(buffers, |argument: &mut nv_ioctl_alloc_os_event_t, _| {
         state
             .os_events
-            .allocate(argument.hClient, argument.fd, issuer.file, &pending)
+            .allocate(argument.hClient, argument.fd, issuer.file)
     })
 }
 

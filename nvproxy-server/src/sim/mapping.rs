@@ -12,6 +12,7 @@ use nvproxy_abi::status::*;
 use nvproxy_abi::structs::frontend::{
     NVOS33_PARAMETERS, NVOS34_PARAMETERS, NVOS46_PARAMETERS, NVOS47_PARAMETERS, NVOS56_PARAMETERS,
 };
+use serde::{Deserialize, Serialize};
 
 use super::classes::Kind;
 use super::memory::{Memory, PAGE, Place};
@@ -36,20 +37,23 @@ const DMA_OFFSET_FIXED: u32 = 1 << 15;
 
 /// A mapping into a task, known by its address. The driver's is a physical one until the program tells where it has
 /// mapped the memory (NV_ESC_RM_UPDATE_DEVICE_MAPPING_INFO).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct CpuMapping {
     pub address: u64,
 }
 
 /// A range of a GPU's virtual addresses (NV50_MEMORY_VIRTUAL) and what is mapped there.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct VirtualMemory {
     base: u64,
     length: u64,
     mappings: Vec<DmaMapping>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct DmaMapping {
     memory: Handle,
     address: u64,
@@ -63,6 +67,23 @@ impl VirtualMemory {
             length,
             mappings: Vec::new(),
         }
+    }
+
+    /// Whether a restored range and what is mapped there lie in an address space. Says what does not.
+    pub fn check(&self) -> Result<(), String> {
+        let end = |address: u64, length: u64| address.checked_add(length);
+        let last = end(self.base, self.length);
+        let inside = |mapping: &DmaMapping| {
+            let end = end(mapping.address, mapping.length);
+            mapping.address >= self.base && end.is_some() && end <= last
+        };
+        if last.is_none() || !self.mappings.iter().all(inside) {
+            return Err(format!(
+                "its range at {:#x} does not hold its mappings",
+                self.base
+            ));
+        }
+        Ok(())
     }
 
     /// The same range with nothing mapped.

@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::backing::Backing;
+use super::saved::shared;
 
 /// The granularity of system memory and of mappings.
 pub(super) const PAGE: u64 = 4 << 10;
@@ -58,20 +60,22 @@ impl VideoMemory {
 }
 
 /// Where an allocation lies, which decides what it can be mapped through.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) enum Place {
     /// Memory of the host: mapped through a description of `nvidiactl`.
     System,
     /// Memory of the task that was pinned: the driver maps it nowhere else (memMap_IMPL).
     Pinned,
     /// Memory of a GPU: mapped through a description of that GPU.
-    Video(Arc<VideoMemory>),
+    Video(#[serde(with = "shared")] Arc<VideoMemory>),
     /// Registers of a GPU: likewise. They can be reached through the aperture of its memory instead of their own.
     Registers { through_memory: bool },
 }
 
 /// One allocation. Its GPU memory is given back when the last object that refers to it is gone.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Memory {
     place: Place,
     length: u64,
@@ -81,10 +85,12 @@ pub(super) struct Memory {
 }
 
 /// Bytes of an allocation that lie at the start of a description's file.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Mapped {
     offset: u64,
     length: u64,
+    #[serde(with = "shared")]
     backing: Arc<Backing>,
 }
 
@@ -110,6 +116,29 @@ impl Memory {
             address,
             mappings: Mutex::default(),
         }))
+    }
+
+    /// Takes memory that was restored from its GPU, which every other allocation has taken from it before, and looks
+    /// whether it can be what it is said to be. Memory that fails this must not be used.
+    pub fn settle(&self) -> Result<(), String> {
+        let length = self.length;
+        if let Place::Video(video) = &self.place
+            && !video.take(length)
+        {
+            return Err(format!("the GPU has no room for memory of {length} bytes"));
+        }
+        let mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        let outside = mappings.iter().find(|mapped| {
+            let end = mapped.offset.checked_add(mapped.length);
+            end.is_none_or(|end| end > length)
+        });
+        match outside {
+            Some(mapped) => Err(format!(
+                "memory of {length} bytes is mapped at {:#x}",
+                mapped.offset
+            )),
+            None => Ok(()),
+        }
     }
 
     pub fn place(&self) -> &Place {

@@ -13,6 +13,8 @@
 //! - The GPUs are attached from the start, as they are in persistence mode.
 //! - Access rights and share policies are not modelled: a client can duplicate whatever it can name.
 //!
+//! A driver can be saved and be restored in another process ([`saved`]).
+//!
 //! Callers issue only requests that the planner has accepted, and those of one description from any thread.
 
 mod address_space;
@@ -32,15 +34,17 @@ mod memory;
 mod objects;
 mod pages;
 mod parameters;
+mod saved;
 mod state;
 mod uvm;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -50,7 +54,8 @@ use nvproxy_abi::version::DriverVersion;
 
 use self::backing::Inode;
 use self::description::Description;
-use self::state::Shared;
+use self::state::{FileNumber, Shared};
+use crate::handover::Enclosures;
 use crate::host::{DeviceFile, Host, OpenFlags, Opened};
 
 /// The branch whose structures it reads and writes.
@@ -92,6 +97,8 @@ pub fn gpu_uuid(minor: u8) -> String {
 /// The simulated driver.
 pub struct Simulator {
     shared: Arc<Shared>,
+    /// Descriptions that were handed over and have not been asked for yet.
+    unclaimed: Mutex<BTreeMap<FileNumber, Arc<Description>>>,
 }
 
 impl Simulator {
@@ -106,7 +113,26 @@ impl Simulator {
             return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
         }
         let shared = Arc::new(Shared::new(configuration)?);
-        Ok(Simulator { shared })
+        Ok(Simulator {
+            shared,
+            unclaimed: Mutex::default(),
+        })
+    }
+
+    /// The driver that another process had saved ([`Host::save`]). `abi` are the tables that it went by. Fails with a
+    /// sentence for the user.
+    pub fn restore(
+        saved: serde_json::Value,
+        abi: &'static Abi,
+        enclosures: &mut Enclosures,
+    ) -> Result<Simulator, String> {
+        saved::restore(saved, abi, enclosures)
+    }
+
+    fn unclaimed(&self) -> MutexGuard<'_, BTreeMap<FileNumber, Arc<Description>>> {
+        self.unclaimed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,5 +162,27 @@ impl Host for Simulator {
         description
             .map(|description| description.file_number().0)
             .ok_or(Errno::EBADF)
+    }
+
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
+        saved::save(&self.shared, enclosures)
+    }
+
+    fn restore_file(
+        &self,
+        saved: serde_json::Value,
+        _enclosures: &mut Enclosures,
+    ) -> Result<Arc<dyn DeviceFile>, String> {
+        let number: FileNumber =
+            serde_json::from_value(saved).map_err(|error| format!("a description: {error}"))?;
+        let description = self.unclaimed().remove(&number);
+        description
+            .map(|description| description as Arc<dyn DeviceFile>)
+            .ok_or_else(|| format!("there is no description {} to restore", number.0))
+    }
+
+    fn finish_restoring(&self) {
+        let closed = std::mem::take(&mut *self.unclaimed());
+        drop(closed);
     }
 }

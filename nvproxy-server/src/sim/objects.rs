@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nvproxy_abi::status::*;
+use serde::{Deserialize, Serialize};
 
 use super::classes::Kind;
 use super::events::Event;
 use super::mapping::{CpuMapping, VirtualMemory};
 use super::memory::Memory;
+use super::saved::shared;
 use super::state::FileNumber;
 
 /// A handle of a client or of an object.
@@ -30,27 +32,30 @@ const GENERATED_HANDLES_COUNT: u32 = 0x8_0000;
 const FIRMWARE_HANDLES: Handle = 0xc9f0_0000;
 
 /// One object.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Object {
     pub class: u32,
     pub kind: Kind,
     /// The object that holds it; a client's own object holds itself.
     pub parent: Handle,
     /// The instance of the GPU that it belongs to.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub gpu: Option<usize>,
     pub detail: Detail,
     pub mappings: Vec<CpuMapping>,
 }
 
 /// What is kept of an object besides its place in the tree.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) enum Detail {
     Nothing,
     AddressSpace {
         /// The UVM driver may manage it (NV_VASPACE_ALLOCATION_FLAGS_IS_EXTERNALLY_OWNED).
         externally_owned: bool,
     },
-    Memory(Arc<Memory>),
+    Memory(#[serde(with = "shared")] Arc<Memory>),
     Virtual(VirtualMemory),
     Channel {
         id: u32,
@@ -106,7 +111,8 @@ impl Object {
 }
 
 /// One client.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Client {
     pub handle: Handle,
     pub owner: FileNumber,
@@ -182,7 +188,8 @@ impl Client {
 }
 
 /// All clients.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Clients {
     by_handle: BTreeMap<Handle, Client>,
     made: u32,
@@ -232,6 +239,13 @@ impl Clients {
     /// A client, whoever it belongs to.
     pub fn get(&self, handle: Handle) -> Option<&Client> {
         self.by_handle.get(&handle)
+    }
+
+    /// All clients, by handle.
+    pub fn by_handle(&self) -> impl Iterator<Item = (Handle, &Client)> {
+        self.by_handle
+            .iter()
+            .map(|(handle, client)| (*handle, client))
     }
 
     /// A client that the description `caller` may use. The driver has several answers to a handle that no client has;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
+use serde::{Deserialize, Serialize};
 
 use super::Configuration;
 use super::address_space::AddressSpace;
@@ -15,34 +16,49 @@ use super::events::{OsEvents, Pending};
 use super::export::Exports;
 use super::gpu::Gpu;
 use super::objects::Clients;
+use super::saved::{shared, tables};
+use crate::handover::node_name;
 
 /// The first address of an allocation; none is at 0.
 const FIRST_ADDRESS: u64 = 1 << 32;
 
 /// The number by which requests name a description. It is not a descriptor of this process.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(super) struct FileNumber(pub i32);
 
 /// What is kept of an open description.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct FileState {
+    #[serde(with = "node_name")]
     pub node: Node,
+    #[serde(with = "shared")]
     pub backing: Arc<Backing>,
-    pub pending: Arc<Pending>,
+    pub pending: Pending,
+    #[serde(skip)]
     pub description: Weak<Description>,
     /// The description of `nvidiactl` whose clients this one may use (NV_ESC_REGISTER_FD). It stays open until this one
     /// is closed.
+    #[serde(skip)]
     pub registered: Option<Arc<Description>>,
     /// NV_ESC_RM_MAP_MEMORY has named it, which can happen once.
     pub mapped: bool,
+    #[serde(deserialize_with = "Option::deserialize")]
     pub exports: Option<Exports>,
     /// What UVM_INITIALIZE has made of it.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub address_space: Option<AddressSpace>,
 }
 
 /// The state of the driver.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct State {
+    #[serde(with = "tables")]
     pub abi: &'static Abi,
+    #[serde(skip)]
     pub version: String,
+    #[serde(skip)]
     pub gpus: Vec<Gpu>,
     pub files: BTreeMap<FileNumber, FileState>,
     pub clients: Clients,
@@ -78,6 +94,11 @@ impl State {
         let number = self.next_file;
         self.next_file = number.checked_add(1).ok_or(Errno::ENFILE)?;
         Ok(FileNumber(number))
+    }
+
+    /// Whether [`State::new_number`] has returned this number.
+    pub fn has_given_out(&self, number: FileNumber) -> bool {
+        (1..self.next_file).contains(&number.0)
     }
 
     /// A range of addresses for an allocation.

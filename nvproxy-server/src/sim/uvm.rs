@@ -10,7 +10,7 @@
 //! ioctl passes; where it refuses to create a range over a mapped one, here it succeeds. Pages do not move: requests
 //! about where they should be are accepted without effect.
 
-use std::sync::Arc;
+mod ranges;
 
 use nix::errno::Errno;
 use nvproxy_abi::number::*;
@@ -18,9 +18,9 @@ use nvproxy_abi::status::*;
 use nvproxy_abi::structs::uvm::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::address_space::{AddressSpace, External, RangeKind, RegisteredGpu};
+use super::address_space::{AddressSpace, RegisteredGpu};
 use super::buffers::Buffers;
-use super::memory::{Memory, PAGE};
+use super::memory::PAGE;
 use super::objects::{Detail, Handle, Outcome};
 use super::parameters::*;
 use super::state::{FileNumber, Shared, State};
@@ -105,16 +105,16 @@ answered! {
     UVM_REGISTER_CHANNEL_PARAMS: register_channel;
     UVM_UNREGISTER_CHANNEL_PARAMS: unregister_channel;
     UVM_ENABLE_PEER_ACCESS_PARAMS: enable_peer_access;
-    UVM_CREATE_RANGE_GROUP_PARAMS: create_range_group;
-    UVM_DESTROY_RANGE_GROUP_PARAMS: destroy_range_group;
-    UVM_SET_RANGE_GROUP_PARAMS: set_range_group;
-    UVM_CREATE_EXTERNAL_RANGE_PARAMS: create_external_range;
-    UVM_MAP_EXTERNAL_ALLOCATION_PARAMS: map_external_allocation;
-    UVM_UNMAP_EXTERNAL_PARAMS: unmap_external;
-    UVM_MAP_DYNAMIC_PARALLELISM_REGION_PARAMS: map_dynamic_parallelism_region;
-    UVM_ALLOC_SEMAPHORE_POOL_PARAMS: alloc_semaphore_pool;
-    UVM_FREE_PARAMS: free;
-    UVM_VALIDATE_VA_RANGE_PARAMS: validate_va_range;
+    UVM_CREATE_RANGE_GROUP_PARAMS: ranges::create_range_group;
+    UVM_DESTROY_RANGE_GROUP_PARAMS: ranges::destroy_range_group;
+    UVM_SET_RANGE_GROUP_PARAMS: ranges::set_range_group;
+    UVM_CREATE_EXTERNAL_RANGE_PARAMS: ranges::create_external_range;
+    UVM_MAP_EXTERNAL_ALLOCATION_PARAMS: ranges::map_external_allocation;
+    UVM_UNMAP_EXTERNAL_PARAMS: ranges::unmap_external;
+    UVM_MAP_DYNAMIC_PARALLELISM_REGION_PARAMS: ranges::map_dynamic_parallelism_region;
+    UVM_ALLOC_SEMAPHORE_POOL_PARAMS: ranges::alloc_semaphore_pool;
+    UVM_FREE_PARAMS: ranges::free;
+    UVM_VALIDATE_VA_RANGE_PARAMS: ranges::validate_va_range;
 }
 
 type Handler = fn(&mut Request<'_>, &mut Buffers<'_>) -> Result<(), Errno>;
@@ -416,200 +416,4 @@ fn enable_peer_access(
         return Err(NV_ERR_INVALID_DEVICE);
     }
     Ok(())
-}
-
-fn create_range_group(
-    parameters: &mut UVM_CREATE_RANGE_GROUP_PARAMS,
-    request: &mut Request<'_>,
-) -> Outcome {
-    let space = request.space()?;
-    space.groups_made += 1;
-    space.groups.insert(space.groups_made);
-    parameters.rangeGroupId = space.groups_made;
-    Ok(())
-}
-
-fn destroy_range_group(
-    parameters: &mut UVM_DESTROY_RANGE_GROUP_PARAMS,
-    request: &mut Request<'_>,
-) -> Outcome {
-    let existed = request.space()?.groups.remove(&parameters.rangeGroupId);
-    if existed {
-        Ok(())
-    } else {
-        Err(NV_ERR_OBJECT_NOT_FOUND)
-    }
-}
-
-/// uvm_api_set_range_group; 0 stands for no group.
-fn set_range_group(
-    parameters: &mut UVM_SET_RANGE_GROUP_PARAMS,
-    request: &mut Request<'_>,
-) -> Outcome {
-    let space = request.space()?;
-    check_range(parameters.requestedBase, parameters.length)?;
-    if parameters.rangeGroupId != 0 && !space.groups.contains(&parameters.rangeGroupId) {
-        return Err(NV_ERR_OBJECT_NOT_FOUND);
-    }
-    if space.collides(parameters.requestedBase, parameters.length) {
-        return Err(NV_ERR_INVALID_ADDRESS);
-    }
-    Ok(())
-}
-
-fn create_external_range(
-    parameters: &mut UVM_CREATE_EXTERNAL_RANGE_PARAMS,
-    request: &mut Request<'_>,
-) -> Outcome {
-    let space = request.space()?;
-    check_range(parameters.base, parameters.length)?;
-    space.add(
-        parameters.base,
-        parameters.length,
-        RangeKind::External(Vec::new()),
-    )
-}
-
-/// uvm_map_external_allocation: for each GPU that is named, in place of what it had mapped there. If one fails, what
-/// the others have just mapped goes.
-fn map_external_allocation(
-    parameters: &mut UVM_MAP_EXTERNAL_ALLOCATION_PARAMS,
-    request: &mut Request<'_>,
-) -> Outcome {
-    let (base, length) = (parameters.base, parameters.length);
-    request.space()?;
-    check_range(base, length)?;
-    if parameters.gpuAttributesCount == 0 || parameters.gpuAttributesCount > MAXIMUM_GPUS {
-        return Err(NV_ERR_INVALID_ARGUMENT);
-    }
-    request.space()?.external(base, length)?;
-    let mut mapped = Vec::new();
-    let outcome = parameters
-        .perGpuAttributes
-        .iter()
-        .take(parameters.gpuAttributesCount as usize)
-        .try_for_each(|attributes| {
-            let gpu = request.gpu(attributes.gpuUuid);
-            request.space()?.tied(gpu)?;
-            let gpu = gpu.ok_or(NV_ERR_INVALID_DEVICE)?;
-            request
-                .space()?
-                .external(base, length)?
-                .retain(|external| !external.overlaps(gpu, base, length));
-            let memory = external_memory(request, parameters)?;
-            request.space()?.external(base, length)?.push(External {
-                base,
-                length,
-                gpu,
-                _memory: memory,
-            });
-            mapped.push(gpu);
-            Ok(())
-        });
-    if outcome.is_err() {
-        let external = request.space()?.external(base, length)?;
-        external.retain(|external| {
-            !mapped
-                .iter()
-                .any(|gpu| external.overlaps(*gpu, base, length))
-        });
-    }
-    outcome
-}
-
-/// The allocation that is to be mapped, of which the range is (uvm_va_range_map_rm_allocation, dupMemory).
-fn external_memory(
-    request: &Request<'_>,
-    parameters: &UVM_MAP_EXTERNAL_ALLOCATION_PARAMS,
-) -> Outcome<Arc<Memory>> {
-    let (detail, _) = request.detail(parameters.hClient, parameters.hMemory)?;
-    let Detail::Memory(memory) = detail else {
-        return Err(NV_ERR_INVALID_OBJECT);
-    };
-    let end = parameters.offset.checked_add(parameters.length);
-    if end.is_none_or(|end| end > memory.length()) {
-        return Err(NV_ERR_INVALID_OFFSET);
-    }
-    Ok(Arc::clone(memory))
-}
-
-fn unmap_external(
-    parameters: &mut UVM_UNMAP_EXTERNAL_PARAMS,
-    request: &mut Request<'_>,
-) -> Outcome {
-    let (base, length) = (parameters.base, parameters.length);
-    let gpu = request.gpu(parameters.gpuUuid);
-    let space = request.space()?;
-    check_range(base, length)?;
-    space.external(base, length)?;
-    let gpu = gpu
-        .filter(|gpu| space.gpus.contains_key(gpu))
-        .ok_or(NV_ERR_INVALID_DEVICE)?;
-    space
-        .external(base, length)?
-        .retain(|external| !external.overlaps(gpu, base, length));
-    Ok(())
-}
-
-/// uvm_map_sked_reflected_range.
-fn map_dynamic_parallelism_region(
-    parameters: &mut UVM_MAP_DYNAMIC_PARALLELISM_REGION_PARAMS,
-    request: &mut Request<'_>,
-) -> Outcome {
-    let (base, length) = (parameters.base, parameters.length);
-    let gpu = request.gpu(parameters.gpuUuid);
-    let space = request.space()?;
-    check_range(base, length)?;
-    space.tied(gpu)?;
-    if !length.is_power_of_two() || !base.is_multiple_of(length) {
-        return Err(NV_ERR_INVALID_ADDRESS);
-    }
-    space.add(base, length, RangeKind::DynamicParallelism)
-}
-
-fn alloc_semaphore_pool(
-    parameters: &mut UVM_ALLOC_SEMAPHORE_POOL_PARAMS,
-    request: &mut Request<'_>,
-) -> Outcome {
-    let space = request.space()?;
-    check_range(parameters.base, parameters.length)?;
-    if parameters.gpuAttributesCount > MAXIMUM_GPUS {
-        return Err(NV_ERR_INVALID_ARGUMENT);
-    }
-    space.add(parameters.base, parameters.length, RangeKind::SemaphorePool)
-}
-
-/// uvm_free: a whole range, and not one that belongs to a channel.
-fn free(parameters: &mut UVM_FREE_PARAMS, request: &mut Request<'_>) -> Outcome {
-    let space = request.space()?;
-    check_range(parameters.base, parameters.length)?;
-    let range = space
-        .ranges
-        .get(&parameters.base)
-        .filter(|range| range.length == parameters.length);
-    match range.ok_or(NV_ERR_INVALID_ADDRESS)?.kind {
-        RangeKind::Channels(_) => return Err(NV_ERR_INVALID_ADDRESS),
-        RangeKind::External(_) | RangeKind::SemaphorePool | RangeKind::DynamicParallelism => {}
-    }
-    space.ranges.remove(&parameters.base);
-    Ok(())
-}
-
-/// uvm_api_validate_va_range: a whole range, be it made by ioctl or, as must be assumed here, by mapping.
-fn validate_va_range(
-    parameters: &mut UVM_VALIDATE_VA_RANGE_PARAMS,
-    request: &mut Request<'_>,
-) -> Outcome {
-    let UVM_VALIDATE_VA_RANGE_PARAMS { base, length, .. } = *parameters;
-    let space = request.space()?;
-    let is_range = space
-        .ranges
-        .get(&base)
-        .is_some_and(|range| range.length == length);
-    let may_be_mapped = !space.collides(base, length) && check_range(base, length).is_ok();
-    if is_range || may_be_mapped {
-        Ok(())
-    } else {
-        Err(NV_ERR_INVALID_ADDRESS)
-    }
 }

@@ -7,19 +7,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollEvent};
 use nvproxy_abi::structs::control::NV2080_CTRL_EVENT_SET_NOTIFICATION_PARAMS;
 
-const NOTIFIER_SW: u32 = 0;
-const SINGLE: u32 = 1;
-const REPEAT: u32 = 2;
+pub(super) const NOTIFIER_SW: u32 = 0;
+pub(super) const SINGLE: u32 = 1;
+pub(super) const REPEAT: u32 = 2;
 /// The number that the program chose for its event descriptor; it names nothing to the driver.
-const KEY: u32 = 41;
+pub(super) const KEY: u32 = 41;
 
-fn is_readable(descriptor: &OwnedFd) -> bool {
+pub(super) fn is_readable(descriptor: &OwnedFd) -> bool {
     let mut polled = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
     poll(&mut polled, PollTimeout::ZERO).expect("polled") == 1
 }
 
 /// Takes what is pending.
-fn take(descriptor: &OwnedFd) {
+pub(super) fn take(descriptor: &OwnedFd) {
     let epoll = Epoll(descriptor.try_clone().expect("a copy"));
     let taken = epoll.wait(
         &mut [EpollEvent::empty()],
@@ -28,7 +28,7 @@ fn take(descriptor: &OwnedFd) {
     assert_eq!(taken, Ok(1));
 }
 
-fn register(file: &Open, client: u32, key: u32) -> u32 {
+pub(super) fn register(file: &Open, client: u32, key: u32) -> u32 {
     let mut argument = nv_ioctl_alloc_os_event_t {
         hClient: client,
         hDevice: 0,
@@ -39,7 +39,7 @@ fn register(file: &Open, client: u32, key: u32) -> u32 {
     argument.Status
 }
 
-fn unregister(file: &Open, client: u32, key: u32) -> u32 {
+pub(super) fn unregister(file: &Open, client: u32, key: u32) -> u32 {
     let mut argument = nv_ioctl_free_os_event_t {
         hClient: client,
         hDevice: 0,
@@ -51,7 +51,14 @@ fn unregister(file: &Open, client: u32, key: u32) -> u32 {
 }
 
 /// An event object on `source` for notification `index`: the status.
-fn event(control: &Open, client: u32, object: u32, source: u32, index: u32, key: u32) -> u32 {
+pub(super) fn event(
+    control: &Open,
+    client: u32,
+    object: u32,
+    source: u32,
+    index: u32,
+    key: u32,
+) -> u32 {
     let mut parameters = NV0005_ALLOC_PARAMETERS {
         hParentClient: client,
         hSrcResource: source,
@@ -62,7 +69,7 @@ fn event(control: &Open, client: u32, object: u32, source: u32, index: u32, key:
     control.allocate(client, source, object, NV01_EVENT_OS_EVENT, &mut parameters)
 }
 
-fn switch(control: &Open, client: u32, event: u32, action: u32) -> u32 {
+pub(super) fn switch(control: &Open, client: u32, event: u32, action: u32) -> u32 {
     let mut parameters = NV2080_CTRL_EVENT_SET_NOTIFICATION_PARAMS::new_zeroed();
     (parameters.event, parameters.action) = (event, action);
     control.control(
@@ -73,7 +80,7 @@ fn switch(control: &Open, client: u32, event: u32, action: u32) -> u32 {
     )
 }
 
-fn trigger(control: &Open, client: u32) {
+pub(super) fn trigger(control: &Open, client: u32) {
     assert_eq!(
         control.control(client, 0x11, NV2080_CTRL_CMD_EVENT_SET_TRIGGER, &mut ()),
         NV_OK

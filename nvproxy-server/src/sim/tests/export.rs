@@ -17,7 +17,7 @@ fn parties(driver: &Simulator) -> ((Open, u32), (Open, u32), Open, Open) {
     )
 }
 
-fn export_one(from: &(Open, u32), object: u32, fd: i32) -> u32 {
+pub(super) fn export_one(from: &(Open, u32), object: u32, fd: i32) -> u32 {
     let object = NV0000_CTRL_OS_UNIX_EXPORT_OBJECT {
         r#type: 1,
         data: [0x10, 0x10, object],
@@ -35,7 +35,7 @@ fn export_one(from: &(Open, u32), object: u32, fd: i32) -> u32 {
     )
 }
 
-fn import_one(to: &(Open, u32), parent: u32, object: u32, fd: i32) -> (u32, u32) {
+pub(super) fn import_one(to: &(Open, u32), parent: u32, object: u32, fd: i32) -> (u32, u32) {
     let object = NV0000_CTRL_OS_UNIX_EXPORT_OBJECT {
         r#type: 1,
         data: [0x10, parent, object],

@@ -4,7 +4,7 @@ use super::*;
 use nvproxy_abi::table::{Family, Request};
 
 /// xorshift64*, so that a failure can be repeated.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -84,6 +84,23 @@ fn size(row: &Request, random: &mut Random) -> usize {
     }
 }
 
+/// Every ioctl once, with random arguments.
+pub(super) fn issue_ioctls(uvm: &Open, others: [&Open; 2], random: &mut Random, likely: &[u32]) {
+    for row in abi().rows(Family::Uvm) {
+        let length = size(row, random);
+        let argument = random.bytes(length, likely);
+        issue(uvm, random, likely, row.id, &argument, &[]);
+    }
+    for row in abi().rows(Family::Frontend) {
+        let length = size(row, random);
+        let argument = random.bytes(length, likely);
+        for file in others {
+            let request = ioctl_word(row.id, length);
+            issue(file, random, likely, request, &argument, &[]);
+        }
+    }
+}
+
 #[test]
 fn random_requests_are_answered() {
     let driver = driver();
@@ -115,25 +132,7 @@ fn random_requests_are_answered() {
             uvm.number() as u32,
             0x2000,
         ];
-        for row in abi().rows(Family::Uvm) {
-            let length = size(row, &mut random);
-            let argument = random.bytes(length, &likely);
-            issue(&uvm, &mut random, &likely, row.id, &argument, &[]);
-        }
-        for row in abi().rows(Family::Frontend) {
-            let length = size(row, &mut random);
-            let argument = random.bytes(length, &likely);
-            for file in [&spare, &gpu] {
-                issue(
-                    file,
-                    &mut random,
-                    &likely,
-                    ioctl_word(row.id, length),
-                    &argument,
-                    &[],
-                );
-            }
-        }
+        issue_ioctls(&uvm, [&spare, &gpu], &mut random, &likely);
         for row in abi().rows(Family::Alloc) {
             for parent in [client, 0x10, 0x11, 0x20] {
                 let length = size(row, &mut random);

@@ -1,12 +1,15 @@
 //! The simulated driver through the host interface, as the server uses it: every request is planned first.
 
 mod controls;
+mod damaged;
 mod events;
 mod export;
 mod hostile;
 mod mapping;
 mod objects;
 mod pinning;
+mod saved;
+mod scenario;
 mod uvm;
 
 use std::collections::BTreeMap;

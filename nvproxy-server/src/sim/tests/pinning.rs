@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 
 const NO_MAP: u32 = 1 << 30;
 
-fn pin(
+pub(super) fn pin(
     gpu: &Open,
     client: u32,
     object: u32,

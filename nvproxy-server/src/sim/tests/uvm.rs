@@ -5,15 +5,15 @@ use crate::sim::parameters::*;
 use nvproxy_abi::structs::uvm::*;
 use std::os::fd::AsRawFd;
 
-const SHARED: u64 = 2;
-const FIRST: NvProcessorUuid = NvProcessorUuid {
+pub(super) const SHARED: u64 = 2;
+pub(super) const FIRST: NvProcessorUuid = NvProcessorUuid {
     uuid: *b"simulated GPU \0\0",
 };
-const SECOND: NvProcessorUuid = NvProcessorUuid {
+pub(super) const SECOND: NvProcessorUuid = NvProcessorUuid {
     uuid: *b"simulated GPU \0\x03",
 };
-const EXTERNALLY_OWNED: u32 = 1 << 3;
-const BASE: u64 = 0x10_0000_0000;
+pub(super) const EXTERNALLY_OWNED: u32 = 1 << 3;
+pub(super) const BASE: u64 = 0x10_0000_0000;
 
 /// Issues a UVM ioctl and returns the parameters.
 macro_rules! uvm {
@@ -25,8 +25,9 @@ macro_rules! uvm {
         parameters
     }};
 }
+pub(super) use uvm;
 
-fn initialized(driver: &Simulator) -> Open {
+pub(super) fn initialized(driver: &Simulator) -> Open {
     let file = open(driver, Node::Uvm);
     assert_eq!(
         uvm!(
@@ -40,7 +41,7 @@ fn initialized(driver: &Simulator) -> Open {
     file
 }
 
-fn address_space(control: &Open, client: u32, object: u32, flags: u32) {
+pub(super) fn address_space(control: &Open, client: u32, object: u32, flags: u32) {
     let mut parameters = NV_VASPACE_ALLOCATION_PARAMETERS::new_zeroed();
     parameters.flags = flags;
     assert_eq!(

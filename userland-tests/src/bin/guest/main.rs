@@ -6,10 +6,12 @@
 mod concurrency;
 mod confinement;
 mod contest;
+mod conversation;
 mod descriptors;
 mod gpu;
 mod greed;
 mod identifiers;
+mod isolation;
 mod limits;
 mod pins;
 mod pointers;
@@ -43,10 +45,19 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("native-opens", confinement::native_opens),
     ("raced-open", confinement::raced_open),
     ("visible", confinement::visible),
+    ("converse", conversation::converse),
+    ("pin-until-lost", conversation::pin_until_lost),
     ("bad-descriptors", descriptors::bad),
     ("generations-on-demand", soak::generations_on_demand),
     ("greed", greed::greed),
     ("identifiers", identifiers::ask),
+    ("forbidden", isolation::forbidden),
+    ("network", isolation::network),
+    ("permit", isolation::permit),
+    ("read", isolation::read),
+    ("surroundings", isolation::surroundings),
+    ("terminals", isolation::terminals),
+    ("write", isolation::write),
     ("memory-limit", limits::memory),
     ("pin-private", pins::private),
     ("pin-shared", pins::shared),

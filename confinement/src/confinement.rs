@@ -1,0 +1,67 @@
+//! The steps by which a process locks itself in, in the only order in which they work: each takes away what an earlier
+//! one needed.
+
+use std::path::PathBuf;
+
+use caps::Capability;
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules,
+};
+use libc::sock_filter;
+
+use crate::{install, rights, root};
+
+/// What is left to a process.
+#[derive(Debug)]
+pub struct Confinement<'a> {
+    /// The files and directories that it can still reach, as absolute paths. Those that do not exist are left out.
+    /// `None` changes nothing: for who may not open anything anyway.
+    pub kept: Option<&'a [PathBuf]>,
+    /// Whether Landlock forbids every other file, and TCP, once more. It also forbids to trace processes that are not
+    /// in the same domain (landlock(7)), so it is not for who has to. Where the kernel has no Landlock, nothing is
+    /// forbidden by it.
+    pub landlock: bool,
+    /// Capabilities in its user namespace that it keeps.
+    pub capabilities: &'a [Capability],
+    /// Bytes of address space. Reserved addresses count as well as used ones.
+    pub address_space: u64,
+    /// Descriptors.
+    pub descriptors: u64,
+    /// The filter of its system calls, from [`crate::Policy::compile`].
+    pub program: &'a [sock_filter],
+}
+
+impl Confinement<'_> {
+    /// Confines the calling process for good. It must have one thread, `CAP_SETPCAP` in its user namespace, and
+    /// `CAP_SYS_ADMIN` if its file system changes. Fails with a sentence, and then the process is to end: it may be confined in part.
+    ///
+    /// Afterwards it cannot be traced but by who has `CAP_SYS_PTRACE`, and leaves no core file.
+    pub fn enter(&self) -> Result<(), String> {
+        if let Some(kept) = self.kept {
+            root::replace(kept)?;
+        }
+        rights::limit(self.address_space, self.descriptors)?;
+        rights::refuse_executable_memory()?;
+        rights::keep(self.capabilities)?;
+        // After capabilities have changed, which may undo it.
+        nix::sys::prctl::set_dumpable(false)
+            .map_err(|errno| format!("PR_SET_DUMPABLE: {errno}"))?;
+        if self.landlock {
+            self.forbid_files()
+                .map_err(|error| format!("Landlock: {error}"))?;
+        }
+        install(self.program).map_err(|errno| format!("the seccomp filter: {errno}"))
+    }
+
+    fn forbid_files(&self) -> Result<(), landlock::RulesetError> {
+        let known = ABI::V5;
+        let kept = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+        Ruleset::default()
+            .handle_access(AccessFs::from_all(known))?
+            .handle_access(AccessNet::from_all(known))?
+            .create()?
+            .add_rules(path_beneath_rules(self.kept.unwrap_or_default(), kept))?
+            .restrict_self()
+            .map(drop)
+    }
+}

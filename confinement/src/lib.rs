@@ -1,0 +1,46 @@
+//! What the processes of a sandbox may ask of the kernel: one readable file per role, and the seccomp filter that is
+//! made of it. And the steps around it by which sentry and server lock themselves in: [`Confinement`].
+//!
+//! The files are `confinement/policies/ROLE.policy`; [`policies`] has each as a constant. The format is explained at the
+//! top of each file and, in full, in `confinement/src/text.rs`. To confine a process:
+//!
+//! ```no_run
+//! use ringfence_confinement::{Table, install, policies};
+//!
+//! let numbers = [0x2a, 0x2b];
+//! let tables = [Table { name: "escapes", numbers: &numbers }];
+//! let program = policies::TASK.compile(&tables)?;
+//! install(&program)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A policy without a `table` statement is compiled with `&[]`; tables that it does not name are ignored. A filter that
+//! notifies is installed by [`install_with_listener`]. What a filter says to a call can be asked in a test without
+//! installing it: [`interpreter::run`].
+//!
+//! This crate knows nothing of NVIDIA and nothing of what a role is for: that stands in the files. It is for x86-64.
+
+mod confinement;
+mod install;
+pub mod interpreter;
+pub mod policy;
+mod rights;
+mod root;
+#[cfg(test)]
+mod text;
+
+pub use confinement::Confinement;
+pub use install::{install, install_with_listener};
+pub use policy::{Policy, Problem, Table, Verdict};
+pub use rights::pass_on;
+
+/// The policies, by role.
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "libc's constants are of several types, and arguments are compared as one"
+)]
+pub mod policies {
+    use crate::policy::{Case, Condition, Policy, Rule, Test, Verdict};
+
+    include!(concat!(env!("OUT_DIR"), "/policies.rs"));
+}

@@ -1,0 +1,71 @@
+//! What a process may do beyond its own: capabilities, and limits.
+//!
+//! `unsafe` is here because no library in use wraps one of these calls.
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Lets a process that this one is about to execute hold `capabilities`, which an ordinary user loses on that occasion
+/// (capabilities(7)).
+pub fn pass_on(capabilities: &[Capability]) -> Result<(), String> {
+    let wanted: CapsHashSet = capabilities.iter().copied().collect();
+    let pass_on = || {
+        let mut inheritable = caps::read(None, CapSet::Inheritable)?;
+        inheritable.extend(&wanted);
+        caps::set(None, CapSet::Inheritable, &inheritable)?;
+        for capability in &wanted {
+            caps::raise(None, CapSet::Ambient, *capability)?;
+        }
+        Ok::<(), caps::errors::CapsError>(())
+    };
+    pass_on().map_err(|error| format!("passing capabilities on: {error}"))
+}
+
+/// Gives up every capability but `kept`, and the means to get any back: `CAP_SETPCAP` is needed for that.
+pub(crate) fn keep(kept: &[Capability]) -> Result<(), String> {
+    let kept: CapsHashSet = kept.iter().copied().collect();
+    // The bounding set first: changing it takes a capability.
+    let keep = || {
+        for set in [CapSet::Bounding, CapSet::Ambient, CapSet::Inheritable] {
+            caps::clear(None, set)?;
+        }
+        caps::set(None, CapSet::Effective, &kept)?;
+        caps::set(None, CapSet::Permitted, &kept)
+    };
+    keep().map_err(|error: caps::errors::CapsError| format!("dropping capabilities: {error}"))?;
+    nix::sys::prctl::set_no_new_privs().map_err(|errno| format!("no_new_privs: {errno}"))
+}
+
+/// Limits the address space to `bytes` and descriptors to numbers below `descriptors`, unless they are limited further
+/// already; and forbids core files.
+pub(crate) fn limit(bytes: u64, descriptors: u64) -> Result<(), String> {
+    for (resource, most) in [
+        (Resource::RLIMIT_AS, bytes),
+        (Resource::RLIMIT_NOFILE, descriptors),
+        (Resource::RLIMIT_CORE, 0),
+    ] {
+        getrlimit(resource)
+            .map(|(_, hard)| hard.min(most))
+            .and_then(|limit| setrlimit(resource, limit, limit))
+            .map_err(|errno| format!("{resource:?}: {errno}"))?;
+    }
+    Ok(())
+}
+
+/// From now on no memory of this process becomes executable (PR_SET_MDWE(2const), Linux 6.3).
+pub(crate) fn refuse_executable_memory() -> Result<(), String> {
+    // SAFETY: the arguments are numbers.
+    let result = unsafe {
+        libc::prctl(
+            libc::PR_SET_MDWE,
+            libc::c_ulong::from(libc::PR_MDWE_REFUSE_EXEC_GAIN),
+            0 as libc::c_ulong,
+            0 as libc::c_ulong,
+            0 as libc::c_ulong,
+        )
+    };
+    Errno::result(result)
+        .map(drop)
+        .map_err(|errno| format!("PR_SET_MDWE: {errno}: use Linux 6.3 or later"))
+}

@@ -1,0 +1,377 @@
+//! The format of a policy file, and its translation to Rust.
+//!
+//! A file is a list of statements, one a line; an indented line continues the one above, and `#` starts a comment.
+//!
+//! ```text
+//! default VERDICT              what is answered to a call that no statement decides
+//! foreign VERDICT              ... and to the calls of other architectures, whose numbers differ
+//! let NAME = VALUE             a number that the crate libc does not name
+//! table NAME                   a list of numbers that the program fills in when it starts
+//! CALL...: VERDICT             what is answered to these system calls
+//! CALL...: VERDICT if CONDITION [and CONDITION]...
+//! ```
+//!
+//! VERDICT is `allow`, `errno NAME`, `notify` or `kill-process`. Of several statements about one call the first whose
+//! conditions hold decides. CONDITION is about the lower 32 bits of an argument:
+//!
+//! ```text
+//! argN [& VALUE] == VALUE      also != and <
+//! argN [& VALUE] in {VALUE, VALUE}
+//! argN [& VALUE] in TABLE
+//! ```
+//!
+//! The upper halves are not looked at, because the kernel ignores them too: conditions are for arguments that are `int`
+//! or `unsigned int` in the kernel, or for bits of the lower half of a longer one. VALUE is a number, a name, or
+//! several of them joined by `|`. There are no spaces within a VALUE.
+
+use std::collections::BTreeMap;
+
+/// A file that was read, with its names and values as Rust expressions.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct File {
+    default: Option<String>,
+    foreign: Option<String>,
+    definitions: BTreeMap<String, String>,
+    tables: Vec<String>,
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Rule {
+    call: String,
+    cases: Vec<Case>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Case {
+    verdict: String,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Condition {
+    argument: u8,
+    mask: String,
+    test: String,
+}
+
+/// Reads a file. Fails with a sentence that names the line.
+pub fn parse(text: &str) -> Result<File, String> {
+    let mut file = File::default();
+    for (line, statement) in statements(text) {
+        file.add(&statement)
+            .map_err(|reason| format!("line {line}: {reason}: {statement}"))?;
+    }
+    match file {
+        File { default: None, .. } => Err("there is no `default` statement".to_owned()),
+        File { foreign: None, .. } => Err("there is no `foreign` statement".to_owned()),
+        file => Ok(file),
+    }
+}
+
+/// The statements, each on one line, with the number of the line that it starts on.
+fn statements(text: &str) -> Vec<(usize, String)> {
+    let mut statements: Vec<(usize, String)> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default();
+        let continues = line.starts_with(char::is_whitespace);
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match statements.last_mut() {
+            _ if words.is_empty() => {}
+            Some((_, statement)) if continues => {
+                statement.push(' ');
+                statement.push_str(&words.join(" "));
+            }
+            _ => statements.push((index + 1, words.join(" "))),
+        }
+    }
+    statements
+}
+
+impl File {
+    fn add(&mut self, statement: &str) -> Result<(), String> {
+        let words: Vec<&str> = statement.split(' ').collect();
+        match words[..] {
+            ["default", ref verdict @ ..] => once(&mut self.default, self::verdict(verdict)?),
+            ["foreign", ref verdict @ ..] => once(&mut self.foreign, self::verdict(verdict)?),
+            ["let", name, "=", value] => {
+                let value = self.value(value)?;
+                match self.definitions.insert(name.to_owned(), value) {
+                    None => Ok(()),
+                    Some(_) => Err("the name has a meaning already".to_owned()),
+                }
+            }
+            ["table", name] => {
+                self.tables.push(name.to_owned());
+                Ok(())
+            }
+            _ => self.add_rules(statement),
+        }
+    }
+
+    fn add_rules(&mut self, statement: &str) -> Result<(), String> {
+        let (calls, decision) = statement
+            .split_once(": ")
+            .ok_or("neither a statement that is known nor `CALL: VERDICT`")?;
+        let (verdict, conditions) = match decision.split_once(" if ") {
+            Some((verdict, conditions)) => (verdict, conditions.split(" and ").collect()),
+            None => (decision, Vec::new()),
+        };
+        let case = Case {
+            verdict: self::verdict(&verdict.split(' ').collect::<Vec<_>>())?,
+            conditions: conditions
+                .into_iter()
+                .map(|condition| self.condition(condition))
+                .collect::<Result<_, _>>()?,
+        };
+        for call in calls.split(' ') {
+            self.add_case(call, case.clone())?;
+        }
+        Ok(())
+    }
+
+    fn add_case(&mut self, call: &str, case: Case) -> Result<(), String> {
+        let call = format!("libc::SYS_{}", name(call)?);
+        let Some(rule) = self.rules.iter_mut().find(|rule| rule.call == call) else {
+            let cases = vec![case];
+            self.rules.push(Rule { call, cases });
+            return Ok(());
+        };
+        if rule.cases.iter().any(|case| case.conditions.is_empty()) {
+            return Err(format!("{call} was decided above, whatever its arguments"));
+        }
+        rule.cases.push(case);
+        Ok(())
+    }
+
+    fn condition(&self, text: &str) -> Result<Condition, String> {
+        let (argument, rest) = text.split_once(' ').ok_or("a condition without a test")?;
+        let argument = argument
+            .strip_prefix("arg")
+            .and_then(|number| number.parse().ok())
+            .filter(|number| *number < 6)
+            .ok_or("a condition starts with an argument, arg0 to arg5")?;
+        let (mask, test) = match rest.strip_prefix("& ") {
+            Some(rest) => {
+                let (mask, test) = rest.split_once(' ').ok_or("a mask without a test")?;
+                (self.value(mask)?, test)
+            }
+            None => ("u32::MAX".to_owned(), rest),
+        };
+        let (operator, operand) = test.split_once(' ').ok_or("a test without a value")?;
+        let test = match operator {
+            "==" => format!("Test::Equal({})", self.value(operand)?),
+            "!=" => format!("Test::Differs({})", self.value(operand)?),
+            "<" => format!("Test::Below({})", self.value(operand)?),
+            "in" => self.set(operand)?,
+            _ => return Err("a test is one of ==, !=, < and in".to_owned()),
+        };
+        Ok(Condition {
+            argument,
+            mask,
+            test,
+        })
+    }
+
+    /// What stands behind `in`.
+    fn set(&self, text: &str) -> Result<String, String> {
+        let Some(list) = text.strip_prefix('{') else {
+            let index = self.tables.iter().position(|table| table == text);
+            let index = index.ok_or("neither a list nor the name of a table")?;
+            return Ok(format!("Test::InTable({index})"));
+        };
+        let list = list.strip_suffix('}').ok_or("a list without its end")?;
+        let values: Vec<String> = list
+            .split(',')
+            .map(|value| self.value(value.trim()))
+            .collect::<Result<_, _>>()?;
+        Ok(format!("Test::OneOf(&[{}])", values.join(", ")))
+    }
+
+    /// A value as an expression of type u32.
+    fn value(&self, text: &str) -> Result<String, String> {
+        let parts: Vec<String> = text
+            .split('|')
+            .map(|part| self.part(part))
+            .collect::<Result<_, _>>()?;
+        Ok(parts.join(" | "))
+    }
+
+    fn part(&self, text: &str) -> Result<String, String> {
+        if text.starts_with(|first: char| first.is_ascii_digit()) {
+            let number = match text.strip_prefix("0x") {
+                Some(digits) => u32::from_str_radix(digits, 16),
+                None => text.parse(),
+            };
+            let number = number.map_err(|_| "a number is at most 0xffffffff")?;
+            return Ok(format!("{number:#x}"));
+        }
+        if let Some(value) = self.definitions.get(text) {
+            return Ok(value.clone());
+        }
+        Ok(format!("libc::{} as u32", name(text)?))
+    }
+
+    /// The file as an expression of type `Policy`.
+    pub fn to_rust(&self) -> String {
+        let verdict = |verdict: &Option<String>| verdict.clone().unwrap_or_default();
+        let rules: Vec<String> = self.rules.iter().map(Rule::to_rust).collect();
+        format!(
+            "Policy {{ default: {}, foreign: {}, tables: &{:?}, rules: &[\n{}\n] }}",
+            verdict(&self.default),
+            verdict(&self.foreign),
+            self.tables,
+            rules.join(",\n")
+        )
+    }
+}
+
+impl Rule {
+    fn to_rust(&self) -> String {
+        let cases: Vec<String> = self.cases.iter().map(Case::to_rust).collect();
+        format!(
+            "Rule {{ number: {} as u32, cases: &[{}] }}",
+            self.call,
+            cases.join(", ")
+        )
+    }
+}
+
+impl Case {
+    fn to_rust(&self) -> String {
+        let conditions: Vec<String> = self
+            .conditions
+            .iter()
+            .map(|condition| {
+                let Condition {
+                    argument,
+                    mask,
+                    test,
+                } = condition;
+                format!("Condition {{ argument: {argument}, mask: {mask}, test: {test} }}")
+            })
+            .collect();
+        format!(
+            "Case {{ verdict: {}, conditions: &[{}] }}",
+            self.verdict,
+            conditions.join(", ")
+        )
+    }
+}
+
+fn once(place: &mut Option<String>, verdict: String) -> Result<(), String> {
+    match place.replace(verdict) {
+        None => Ok(()),
+        Some(_) => Err("it is said twice".to_owned()),
+    }
+}
+
+fn verdict(words: &[&str]) -> Result<String, String> {
+    match words {
+        ["allow"] => Ok("Verdict::Allow".to_owned()),
+        ["notify"] => Ok("Verdict::Notify".to_owned()),
+        ["kill-process"] => Ok("Verdict::KillProcess".to_owned()),
+        ["errno", errno] => Ok(format!("Verdict::Errno(libc::{} as u16)", name(errno)?)),
+        _ => Err("a verdict is one of allow, errno NAME, notify and kill-process".to_owned()),
+    }
+}
+
+/// `text`, if it can be part of a name in Rust.
+fn name(text: &str) -> Result<&str, String> {
+    let is_name = |text: &str| {
+        text.chars()
+            .all(|character| character.is_ascii_alphanumeric() || character == '_')
+    };
+    if !text.is_empty() && is_name(text) {
+        Ok(text)
+    } else {
+        Err(format!("`{text}` is no name"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "default errno EPERM\nforeign kill-process\n";
+
+    fn parsed(statements: &str) -> Result<String, String> {
+        parse(&format!("{HEAD}{statements}")).map(|file| file.to_rust())
+    }
+
+    fn with_rules(rules: &str) -> String {
+        format!(
+            "Policy {{ default: Verdict::Errno(libc::EPERM as u16), foreign: Verdict::KillProcess, tables: &[], \
+             rules: &[\n{rules}\n] }}"
+        )
+    }
+
+    #[test]
+    fn a_statement_may_go_on_and_name_several_calls() {
+        let text = "# a comment\nread # another\n    write:\n    allow\n";
+        let rule = |call: &str| {
+            format!(
+                "Rule {{ number: libc::SYS_{call} as u32, cases: &[Case {{ verdict: Verdict::Allow, conditions: &[] }}] }}"
+            )
+        };
+        let rules = [rule("read"), rule("write")].join(",\n");
+        assert_eq!(parsed(text), Ok(with_rules(&rules)));
+    }
+
+    #[test]
+    fn conditions_are_kept_in_order() {
+        let text = "let BIG = 0x10|O_RDWR\nopen: notify if arg1 & BIG|3 == O_RDWR and arg0 in {1, BIG}\nopen: allow";
+        let rule = "Rule { number: libc::SYS_open as u32, cases: &[\
+            Case { verdict: Verdict::Notify, conditions: &[\
+            Condition { argument: 1, mask: 0x10 | libc::O_RDWR as u32 | 0x3, test: Test::Equal(libc::O_RDWR as u32) }, \
+            Condition { argument: 0, mask: u32::MAX, test: Test::OneOf(&[0x1, 0x10 | libc::O_RDWR as u32]) }] }, \
+            Case { verdict: Verdict::Allow, conditions: &[] }] }";
+        assert_eq!(parsed(text), Ok(with_rules(rule)));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        let mistakes = [
+            (
+                "reed write",
+                "neither a statement that is known nor `CALL: VERDICT`",
+            ),
+            (
+                "read: perhaps",
+                "a verdict is one of allow, errno NAME, notify and kill-process",
+            ),
+            ("re-ad: allow", "`re-ad` is no name"),
+            (
+                "read: allow if arg6 == 1",
+                "a condition starts with an argument, arg0 to arg5",
+            ),
+            (
+                "read: allow if arg1 > 1",
+                "a test is one of ==, !=, < and in",
+            ),
+            (
+                "read: allow if arg1 in requests",
+                "neither a list nor the name of a table",
+            ),
+            ("read: allow if arg1 in {1, 2", "a list without its end"),
+            ("read: allow if arg1 & 1", "a mask without a test"),
+            ("default allow", "it is said twice"),
+            ("let A = 0x123456789", "a number is at most 0xffffffff"),
+        ];
+        for (statement, reason) in mistakes {
+            let expected = format!("line 3: {reason}: {statement}");
+            assert_eq!(parsed(statement), Err(expected));
+        }
+        assert_eq!(
+            parsed("read: allow\nread: notify"),
+            Err(
+                "line 4: libc::SYS_read was decided above, whatever its arguments: read: notify"
+                    .to_owned()
+            )
+        );
+        assert_eq!(
+            parse("default allow"),
+            Err("there is no `foreign` statement".to_owned())
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! What a task's filter says to the calls that matter.
+
+use libc::c_long;
+use ringfence_confinement::interpreter::{Call, run};
+use ringfence_confinement::{Verdict, policies};
+
+fn on(call: Call) -> Verdict {
+    let program = policies::TASK.compile(&[]).expect("a program");
+    run(&program, &call).expect("a verdict")
+}
+
+fn native(number: c_long, arguments: [u64; 6]) -> Verdict {
+    on(Call::native(number, arguments))
+}
+
+const MISSING: Verdict = Verdict::Errno(libc::ENOSYS as u16);
+
+#[test]
+fn driver_ioctls_notify_and_others_run() {
+    let ioctl = |request: u64| native(libc::SYS_ioctl, [3, request, 0x1000, 0, 0, 0]);
+    // RM_CONTROL; the upper half of the register is not part of an ioctl's number.
+    assert_eq!(ioctl(0xc020_462a), Verdict::Notify);
+    assert_eq!(ioctl(0xffff_ffff_c020_462a), Verdict::Notify);
+    assert_eq!(ioctl(0x3000_0001), Verdict::Notify);
+    assert_eq!(ioctl(0x25), Verdict::Notify);
+    assert_eq!(ioctl(libc::TCGETS), Verdict::Allow);
+    assert_eq!(ioctl(libc::FIONREAD), Verdict::Allow);
+}
+
+#[test]
+fn opens_for_reading_and_writing_notify() {
+    let openat = |flags: i32| native(libc::SYS_openat, [0, 0, flags as u64, 0, 0, 0]);
+    let open = |flags: i32| native(libc::SYS_open, [0, flags as u64, 0, 0, 0, 0]);
+    assert_eq!(openat(libc::O_RDWR | libc::O_CLOEXEC), Verdict::Notify);
+    assert_eq!(openat(libc::O_RDONLY), Verdict::Allow);
+    assert_eq!(openat(libc::O_WRONLY | libc::O_CREAT), Verdict::Allow);
+    assert_eq!(open(libc::O_RDWR), Verdict::Notify);
+    assert_eq!(open(libc::O_RDONLY), Verdict::Allow);
+    assert_eq!(native(libc::SYS_openat2, [0; 6]), Verdict::Notify);
+    assert_eq!(native(libc::SYS_exit_group, [0; 6]), Verdict::Notify);
+    assert_eq!(native(libc::SYS_exit, [0; 6]), Verdict::Allow);
+}
+
+#[test]
+fn ways_around_are_missing() {
+    assert_eq!(native(libc::SYS_io_uring_setup, [0; 6]), MISSING);
+    assert_eq!(native(libc::SYS_io_uring_enter, [0; 6]), MISSING);
+    assert_eq!(native(libc::SYS_getpid, [0; 6]), Verdict::Allow);
+    let i386 = Call {
+        machine: 0x4000_0003,
+        number: 54,
+        arguments: [0; 6],
+    };
+    assert_eq!(on(i386), MISSING, "i386 ioctl");
+    assert_eq!(native(0x4000_0000 | 514, [0; 6]), MISSING, "x32 ioctl");
+}
+
+const REFUSED: Verdict = Verdict::Errno(libc::EPERM as u16);
+
+/// A call whose verdict does not depend on its arguments.
+fn constant(number: c_long) -> Verdict {
+    let verdict = native(number, [0; 6]);
+    assert_eq!(native(number, [u64::MAX; 6]), verdict, "{number}");
+    verdict
+}
+
+#[test]
+fn what_programs_need_runs_whatever_its_arguments() {
+    for call in [
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_close,
+        libc::SYS_mmap,
+        libc::SYS_poll,
+        libc::SYS_futex,
+        libc::SYS_execve,
+        libc::SYS_newfstatat,
+        libc::SYS_prctl,
+        libc::SYS_ptrace,
+        libc::SYS_rseq,
+        libc::SYS_process_vm_readv,
+        libc::SYS_faccessat2,
+        libc::SYS_mseal,
+    ] {
+        assert_eq!(constant(call), Verdict::Allow, "{call}");
+    }
+}
+
+#[test]
+fn what_administers_the_machine_is_refused() {
+    for call in [
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_bpf,
+        libc::SYS_keyctl,
+        libc::SYS_perf_event_open,
+        libc::SYS_userfaultfd,
+        libc::SYS_kexec_load,
+        libc::SYS_init_module,
+        libc::SYS_open_by_handle_at,
+        libc::SYS_pidfd_getfd,
+    ] {
+        assert_eq!(constant(call), REFUSED, "{call}");
+    }
+}
+
+#[test]
+fn what_is_newer_than_the_list_is_missing() {
+    assert_eq!(constant(libc::SYS_clone3), MISSING);
+    // The numbers of obsolete calls, of those past the last that the list knows, and of none.
+    for number in [libc::SYS__sysctl, 470, 511, 0x3fff_ffff] {
+        assert_eq!(constant(number), MISSING, "{number}");
+    }
+}
+
+#[test]
+fn clones_make_no_namespaces() {
+    let clone = |flags: libc::c_int| native(libc::SYS_clone, [flags as u32 as u64, 0, 0, 0, 0, 0]);
+    let thread = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_THREAD;
+    assert_eq!(clone(thread | libc::CLONE_SIGHAND), Verdict::Allow);
+    assert_eq!(clone(libc::SIGCHLD), Verdict::Allow);
+    for namespace in [
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNET,
+    ] {
+        assert_eq!(clone(libc::SIGCHLD | namespace), REFUSED, "{namespace:#x}");
+    }
+}
+
+#[test]
+fn sockets_are_of_families_that_programs_use() {
+    let socket = |family: libc::c_int| native(libc::SYS_socket, [family as u64, 1, 0, 0, 0, 0]);
+    for family in [
+        libc::AF_UNIX,
+        libc::AF_INET,
+        libc::AF_INET6,
+        libc::AF_NETLINK,
+    ] {
+        assert_eq!(socket(family), Verdict::Allow, "{family}");
+    }
+    let unsupported = Verdict::Errno(libc::EAFNOSUPPORT as u16);
+    for family in [libc::AF_PACKET, libc::AF_ALG, libc::AF_VSOCK, libc::AF_TIPC] {
+        assert_eq!(socket(family), unsupported, "{family}");
+    }
+}
+
+#[test]
+fn personalities_weaken_nothing() {
+    let personality = |value: u64| native(libc::SYS_personality, [value, 0, 0, 0, 0, 0]);
+    for value in [0, 0x8, 0x20000, 0x20008, 0xffff_ffff] {
+        assert_eq!(personality(value), Verdict::Allow, "{value:#x}");
+    }
+    for value in [
+        libc::ADDR_NO_RANDOMIZE,
+        libc::MMAP_PAGE_ZERO,
+        libc::READ_IMPLIES_EXEC,
+    ] {
+        assert_eq!(personality(value as u64), REFUSED, "{value:#x}");
+    }
+}
+
+#[test]
+fn nothing_is_typed_into_a_terminal() {
+    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+        assert_eq!(native(libc::SYS_ioctl, [0, request, 0, 0, 0, 0]), REFUSED);
+        let wide = request | 0xffff_ffff_0000_0000;
+        assert_eq!(native(libc::SYS_ioctl, [0, wide, 0, 0, 0, 0]), REFUSED);
+    }
+}

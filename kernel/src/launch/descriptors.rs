@@ -1,0 +1,50 @@
+//! Descriptors that the caller left open.
+//!
+//! Whoever starts Ringfence may hold anything: sockets, directories of the host, files opened for writing. Whatever
+//! is inherited without having been asked for is closed before Ringfence opens anything of its own, so that no process
+//! of the sandbox has it.
+//!
+//! `unsafe` is here because descriptors are inherited as bare numbers.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use crate::failure::{Attempt, Failure};
+
+/// The first number behind the standard streams.
+const FIRST: RawFd = 3;
+
+/// Takes over the `count` descriptors from 3 on, which the program is to have, and closes all behind them. None of
+/// them is inherited further until [`pass_on`] is called with it.
+///
+/// # Safety
+///
+/// Nothing in this process owns a descriptor but the standard streams.
+pub unsafe fn take(count: u16) -> Result<Vec<OwnedFd>, Failure> {
+    let end = FIRST + RawFd::from(count);
+    // SAFETY: nobody owns what is closed, as the caller promises.
+    let closed = unsafe { libc::close_range(end as libc::c_uint, libc::c_uint::MAX, 0) };
+    Errno::result(closed).attempt("closing inherited descriptors")?;
+    (FIRST..end)
+        .map(|number| {
+            // SAFETY: it is only looked whether there is such a descriptor.
+            let lent = unsafe { BorrowedFd::borrow_raw(number) };
+            fcntl(lent, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|errno| {
+                Failure::setup(format!(
+                    "--preserve-fds {count}: descriptor {number}: {errno}: open it, as with {number}<FILE in a shell"
+                ))
+            })?;
+            // SAFETY: it exists, and nobody owns it, as the caller promises.
+            Ok(unsafe { OwnedFd::from_raw_fd(number) })
+        })
+        .collect()
+}
+
+/// Lets the program that the calling process is about to execute inherit `descriptor`.
+pub fn pass_on(descriptor: &OwnedFd) -> Result<(), Failure> {
+    fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))
+        .map(drop)
+        .attempt(format_args!("descriptor {}", descriptor.as_raw_fd()))
+}

@@ -1,0 +1,169 @@
+//! What of the host a program is given: the options by which a caller widens the sandbox or dresses it up.
+//!
+//! The default of each is the narrowest.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf, absolute};
+use std::str::FromStr;
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use nix::unistd::{Gid, Uid};
+
+use super::environment::Variable;
+
+/// The options.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Grants {
+    /// Show the file or directory SRC of the host as DST, by default under the same path; with :ro, to be read only
+    ///
+    /// May be repeated. All else is read-only, and /tmp, /var/tmp and /run are the sandbox's own.
+    #[arg(long = "bind", value_name = "SRC[:DST[:ro]]", value_parser = OsStringValueParser::new().try_map(Bind::parse))]
+    pub binds: Vec<Bind>,
+    /// Start without the caller's environment
+    #[arg(long)]
+    pub clear_env: bool,
+    /// Set a variable of the environment, or pass on the caller's; may be repeated
+    #[arg(long = "env", value_name = "NAME[=VALUE]", value_parser = OsStringValueParser::new().try_map(Variable::parse))]
+    pub variables: Vec<Variable>,
+    /// Give the program the caller's network
+    #[arg(long = "net")]
+    pub network: bool,
+    /// Let the program inherit N descriptors besides the standard streams: 3, 4, and so on
+    #[arg(long, value_name = "N", default_value_t)]
+    pub preserve_fds: u16,
+    /// Use this directory as the root of the file system
+    #[arg(long, value_name = "DIR")]
+    pub rootfs: Option<PathBuf>,
+    /// Run as this user and group; GID is by default the same number as UID
+    ///
+    /// An ordinary user gets these numbers inside and stays the same outside.
+    #[arg(long = "uid", value_name = "UID[:GID]")]
+    pub identity: Option<Identity>,
+    /// Start in this directory of the sandbox instead of the caller's, or of / if the sandbox does not have that
+    #[arg(long, value_name = "DIR", value_parser = OsStringValueParser::new().try_map(absolute_path))]
+    pub workdir: Option<PathBuf>,
+}
+
+/// A file or directory of the host that is to be seen in the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// Where it is on the host.
+    pub source: PathBuf,
+    /// Where it is seen in the sandbox.
+    pub target: PathBuf,
+    pub read_only: bool,
+}
+
+impl Bind {
+    /// Reads the argument of an option.
+    pub fn parse(argument: OsString) -> Result<Bind, String> {
+        let mut parts = argument
+            .as_bytes()
+            .split(|byte| *byte == b':')
+            .map(OsStr::from_bytes);
+        let source = parts.next().unwrap_or_default();
+        let source = absolute(source).map_err(|error| format!("{}: {error}", source.display()))?;
+        let target = match parts.next() {
+            None => source.clone(),
+            Some(target) if target.is_empty() => source.clone(),
+            Some(target) => absolute_path(target.to_owned())?,
+        };
+        if target == Path::new("/") {
+            return Err("the root is chosen with --rootfs".to_owned());
+        }
+        let read_only = match (parts.next(), parts.next()) {
+            (None, _) => false,
+            (Some(option), None) if option == "ro" => true,
+            _ => return Err("only :ro may follow, as in SRC:DST:ro or SRC::ro".to_owned()),
+        };
+        Ok(Bind {
+            source,
+            target,
+            read_only,
+        })
+    }
+}
+
+fn absolute_path(argument: OsString) -> Result<PathBuf, String> {
+    let path = PathBuf::from(argument);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!("{} is not an absolute path", path.display()))
+    }
+}
+
+/// Who a program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub user: Uid,
+    pub group: Gid,
+}
+
+impl FromStr for Identity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Identity, String> {
+        let (user, group) = text.split_once(':').unwrap_or((text, text));
+        // The last number means "no one" to the kernel (credentials(7)).
+        let number = |text: &str| match text.parse() {
+            Ok(u32::MAX) | Err(_) => Err(format!("'{text}' is no number of a user or group")),
+            Ok(number) => Ok(number),
+        };
+        Ok(Identity {
+            user: Uid::from_raw(number(user)?),
+            group: Gid::from_raw(number(group)?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(argument: &str) -> Result<Bind, String> {
+        Bind::parse(argument.into())
+    }
+
+    #[test]
+    fn binds_are_read() {
+        let expected = |source: &str, target: &str, read_only| {
+            Ok(Bind {
+                source: source.into(),
+                target: target.into(),
+                read_only,
+            })
+        };
+        assert_eq!(bind("/a"), expected("/a", "/a", false));
+        assert_eq!(bind("/a:/b"), expected("/a", "/b", false));
+        assert_eq!(bind("/a:/b:ro"), expected("/a", "/b", true));
+        assert_eq!(bind("/a::ro"), expected("/a", "/a", true));
+        let here = std::env::current_dir().unwrap();
+        let here = here.to_str().unwrap();
+        assert_eq!(bind("."), expected(here, here, false));
+    }
+
+    #[test]
+    fn binds_that_make_no_sense_are_refused() {
+        for argument in ["", "/a:b", "/a:/b:rw", "/a:/b:ro:", "/a:ro", "/a:/", "/"] {
+            assert!(bind(argument).is_err(), "{argument}");
+        }
+    }
+
+    #[test]
+    fn identities_are_read() {
+        let identity = |user, group| {
+            Ok(Identity {
+                user: Uid::from_raw(user),
+                group: Gid::from_raw(group),
+            })
+        };
+        assert_eq!("7".parse(), identity(7, 7));
+        assert_eq!("7:8".parse(), identity(7, 8));
+        for text in ["", "7:", "root", "-1", "4294967295", "7:8:9"] {
+            assert!(text.parse::<Identity>().is_err(), "{text}");
+        }
+    }
+}

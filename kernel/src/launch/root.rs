@@ -1,0 +1,211 @@
+//! The file system of a sandbox: the host's, or another root directory, to be read only; in it `/proc`, `/dev`, `/tmp`
+//! and the like of the sandbox's own; and what the caller binds.
+//!
+//! `/run` is among the sandbox's own because sockets lie there: whoever may write to a socket can connect to it, on a
+//! read-only mount too, and behind some of them a service of the host does whatever it is asked.
+//!
+//! What comes from the host is taken first, while it is in sight. Then the root is entered and made read-only. Then the
+//! rest is put over it, in the order in which it has to lie.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::unistd::{chdir, fchdir, pivot_root};
+
+use super::devices::Devices;
+use super::grants::{Bind, Grants};
+use super::mounts::{READ_ONLY, RESTRICTED, Tree, cover_with_memory, forbid_writing};
+use super::{kernel_files, namespaces};
+use crate::failure::{Attempt, Failure};
+
+/// Directories of the sandbox's own, empty at first, with their permissions. Where the last is a link it leads to the
+/// one before.
+const OWN: [(&str, &str); 4] = [
+    ("/tmp", "mode=1777"),
+    ("/var/tmp", "mode=1777"),
+    ("/run", "mode=755"),
+    ("/var/run", "mode=755"),
+];
+/// What a root directory must have, so that something can be mounted there.
+const NEEDED: [&str; 3] = ["proc", "dev", "tmp"];
+const SYS: &str = "/sys";
+/// Who answers for names on the network, often a link to a file below `/run`.
+const RESOLVER: &str = "/etc/resolv.conf";
+
+/// Whether `path` lies in a directory of the sandbox's own, where nothing of the host's is.
+pub fn is_own(path: &Path) -> bool {
+    OWN.iter().any(|(own, _)| path.starts_with(own))
+}
+
+/// Makes the file system of the calling process's mount namespace that of a sandbox. The caller is process 1 of the
+/// tasks' process namespace, and its mounts are cut off from the host's.
+pub fn build(grants: &Grants, driver_nodes: &[String]) -> Result<(), Failure> {
+    let binds = take(grants)?;
+    let devices = Devices::take(driver_nodes)?;
+    let host = grants.rootfs.as_deref().map(Host::leave_for).transpose()?;
+    forbid_writing()?;
+    namespaces::mount_proc()?;
+    devices.place()?;
+    if let Some(host) = &host {
+        host.show_sys()?;
+    }
+    kernel_files::restrict()?;
+    for (path, options) in OWN {
+        if fs::symlink_metadata(path).is_ok_and(|there| there.is_dir()) {
+            cover_with_memory(Path::new(path), MsFlags::empty(), options)?;
+        }
+    }
+    place(&binds)?;
+    host.map_or(Ok(()), Host::detach)
+}
+
+/// The binds and what is to be bound.
+fn take(grants: &Grants) -> Result<Vec<(Bind, Tree)>, Failure> {
+    let resolver = (grants.network && grants.rootfs.is_none())
+        .then(resolver)
+        .flatten();
+    let binds = resolver.into_iter().chain(grants.binds.iter().cloned());
+    binds
+        .map(|bind| {
+            let attributes = if bind.read_only {
+                READ_ONLY
+            } else {
+                RESTRICTED
+            };
+            let tree = Tree::copy(&bind.source).and_then(|tree| tree.with_attributes(attributes));
+            let tree = tree.attempt(format_args!(
+                "--bind {}: name a file or directory that is there",
+                bind.source.display()
+            ))?;
+            Ok((bind, tree))
+        })
+        .collect()
+}
+
+/// A program that has the network finds names, even where the file that says how is hidden.
+fn resolver() -> Option<Bind> {
+    let file = fs::canonicalize(RESOLVER).ok()?;
+    is_own(&file).then(|| Bind {
+        source: file.clone(),
+        target: file,
+        read_only: true,
+    })
+}
+
+/// The host's root, once another directory is the root. It is out of the way and stays mounted for a while, since the
+/// kernel lets a process mount a `/proc` only where it has one.
+struct Host {
+    root: File,
+    sys: Tree,
+}
+
+impl Host {
+    /// Makes `directory` the root.
+    fn leave_for(directory: &Path) -> Result<Host, Failure> {
+        let named = |what: &str| format!("--rootfs {}{what}", directory.display());
+        if let Some(missing) = NEEDED.iter().find(|name| !directory.join(name).is_dir()) {
+            return Err(Failure::setup(named(&format!(
+                ": it has no directory '{missing}': create one, empty, to mount the sandbox's own there"
+            ))));
+        }
+        let root = File::open("/").attempt("/")?;
+        let sys = Tree::copy(Path::new(SYS)).and_then(|sys| sys.with_attributes(READ_ONLY));
+        let sys = sys.attempt(SYS)?;
+        let tree = Tree::copy(directory).attempt(named(""))?;
+        tree.attach(directory)
+            .and_then(|()| fchdir(&tree))
+            .and_then(|()| pivot_root(".", "."))
+            .and_then(|()| chdir("/"))
+            .attempt(named(": entering it"))?;
+        Ok(Host { root, sys })
+    }
+
+    /// Shows the kernel's account of the machine, which CUDA reads, where the other root has a place for it.
+    fn show_sys(&self) -> Result<(), Failure> {
+        if !Path::new(SYS).is_dir() {
+            return Ok(());
+        }
+        self.sys.attach(Path::new(SYS)).attempt("binding /sys")
+    }
+
+    fn detach(self) -> Result<(), Failure> {
+        fchdir(&self.root)
+            .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+            .and_then(|()| chdir("/"))
+            .attempt("leaving the host's root")
+    }
+}
+
+/// Places what was taken, in its order. What it is to cover is created where it can be: only in the directories of the
+/// sandbox's own, because nothing else can be written yet.
+fn place(binds: &[(Bind, Tree)]) -> Result<(), Failure> {
+    for (bind, tree) in binds {
+        let directory = tree.is_directory().attempt("fstat")?;
+        create(&bind.target, directory).map_err(|error| {
+            refused(
+                bind,
+                format_args!("{error}: create it, or choose a place in /tmp"),
+            )
+        })?;
+        if bind.target.is_dir() != directory {
+            let what = "a directory can cover only a directory, and a file only a file";
+            return Err(refused(bind, what));
+        }
+    }
+    for (bind, tree) in binds {
+        tree.attach(&bind.target)
+            .map_err(|errno| refused(bind, errno.desc()))?;
+    }
+    Ok(())
+}
+
+fn create(target: &Path, directory: bool) -> io::Result<()> {
+    if target.exists() {
+        return Ok(());
+    }
+    if directory {
+        return fs::create_dir_all(target);
+    }
+    target.parent().map_or(Ok(()), fs::create_dir_all)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).open(target).map(drop)
+}
+
+fn refused(bind: &Bind, reason: impl fmt::Display) -> Failure {
+    let Bind { source, target, .. } = bind;
+    Failure::setup(format!(
+        "--bind {}:{}: in the sandbox, {reason}",
+        source.display(),
+        target.display()
+    ))
+}
+
+/// Enters the directory in which the program is to start: `wanted`, or else where the caller is, or else the root.
+pub fn enter_working_directory(
+    wanted: Option<&Path>,
+    of_the_caller: Option<&PathBuf>,
+) -> Result<(), Failure> {
+    if let Some(wanted) = wanted {
+        return chdir(wanted).map_err(|errno| {
+            Failure::setup(format!(
+                "--workdir {}: {}: name a directory that the sandbox has",
+                wanted.display(),
+                errno.desc()
+            ))
+        });
+    }
+    if let Some(directory) = of_the_caller {
+        match chdir(directory) {
+            Ok(()) => return Ok(()),
+            Err(errno) => tracing::warn!(
+                "the program starts in /, because the sandbox has no {}: {}: use --bind . to show it",
+                directory.display(),
+                errno.desc()
+            ),
+        }
+    }
+    chdir("/").attempt("/")
+}

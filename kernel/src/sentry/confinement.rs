@@ -1,0 +1,47 @@
+//! What the sentry is left with: `/proc` of its process namespace, the calls of `confinement/policies/sentry.policy`,
+//! and the capabilities that it needs over tasks.
+//!
+//! There is no Landlock here: a process in a Landlock domain can trace only processes of the same domain (landlock(7)),
+//! and tasks, which were started before, have one of their own.
+
+use std::path::PathBuf;
+
+use caps::Capability;
+use ringfence_confinement::{Confinement, Table, policies};
+
+use crate::failure::{Attempt, Failure};
+
+/// Over tasks that have made themselves untraceable or have another user: to read and write their memory and compare
+/// their descriptors; to read what `/proc` says of them; and to end them.
+const CAPABILITIES: [Capability; 3] = [
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_KILL,
+];
+/// Enough for what the C library's allocator may reserve for each of the threads (128 MiB while it looks for an aligned
+/// half), of which there are 66 at most, and for a recording, which is kept in memory until the end.
+const ADDRESS_SPACE: u64 = 32 << 30;
+/// A witness for each description that tasks hold, of which the server has 65536 at most, and a second one for events.
+const DESCRIPTORS: u64 = 1 << 18;
+
+/// Confines this process, which must have one thread.
+pub fn enter() -> Result<(), Failure> {
+    let own = [std::process::id()];
+    let table = Table {
+        name: "self",
+        numbers: &own,
+    };
+    let program = policies::SENTRY
+        .compile(&[table])
+        .attempt("the sentry's filter")?;
+    Confinement {
+        kept: Some(&[PathBuf::from("/proc")]),
+        landlock: false,
+        capabilities: &CAPABILITIES,
+        address_space: ADDRESS_SPACE,
+        descriptors: DESCRIPTORS,
+        program: &program,
+    }
+    .enter()
+    .attempt("the sentry's confinement")
+}

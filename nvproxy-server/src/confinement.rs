@@ -1,0 +1,58 @@
+//! What the server is left with: the sandbox's device nodes, the calls of `confinement/policies/server.policy`, and no
+//! capability.
+//!
+//! A server that a hostile sentry has taken over can issue what the tables allow, as it could before. It cannot read a
+//! file, reach the network or another process, or run anything else.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use caps::Capability;
+use nvproxy_abi::Abi;
+use nvproxy_abi::node::Node;
+use nvproxy_abi::table::Family;
+use ringfence_confinement::{Confinement, Table, policies};
+
+use crate::handles::MAXIMUM_HANDLES;
+
+/// The capabilities that a server needs in order to give up all that it has. Its parent passes them on.
+pub const NEEDED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP];
+
+/// Enough for the stacks of 128 threads (2 MiB each), and for what the C library's allocator may reserve for each of
+/// them (128 MiB while it looks for an aligned half).
+const ADDRESS_SPACE: u64 = 20 << 30;
+/// Each handle is a description with a command descriptor; some have an event descriptor, or travel. The
+/// simulated driver's have a file and a counter.
+const DESCRIPTORS: u64 = 4 * MAXIMUM_HANDLES as u64;
+
+/// Confines this process, which must have one thread. `nodes` are what it may open, `abi` what it may ask.
+pub fn enter(nodes: &[Node], abi: &Abi) -> Result<(), String> {
+    let kept: Vec<PathBuf> = nodes
+        .iter()
+        .map(|node| ringfence_faults::device_directory().join(node.file_name()))
+        .collect();
+    let numbers = |family| -> Vec<u32> {
+        let rows = abi.granted(family).map(|row| row.id);
+        rows.collect::<BTreeSet<u32>>().into_iter().collect()
+    };
+    let (escapes, uvm_requests) = (numbers(Family::Frontend), numbers(Family::Uvm));
+    let tables = [
+        ("escapes", &escapes[..]),
+        ("uvm_requests", &uvm_requests),
+        ("self", &[std::process::id()]),
+    ];
+    let tables = tables.map(|(name, numbers)| Table { name, numbers });
+    let program = policies::SERVER
+        .compile(&tables)
+        .map_err(|problem| format!("the seccomp filter: {problem}"))?;
+    Confinement {
+        kept: Some(&kept),
+        landlock: true,
+        capabilities: &[],
+        address_space: ADDRESS_SPACE,
+        descriptors: DESCRIPTORS,
+        program: &program,
+    }
+    .enter()
+    .map_err(|reason| format!("the confinement: {reason}"))
+}

@@ -1,0 +1,114 @@
+//! Handing the real driver over, with ordinary files for its nodes.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+
+use super::*;
+
+/// A driver with `nvidiactl` and the GPU with minor number 0.
+fn driver() -> (tempfile::TempDir, Driver) {
+    let devices = tempfile::tempdir().expect("a directory");
+    for node in [Node::Control, Node::Gpu(0)] {
+        File::create(devices.path().join(node.file_name())).expect("a file");
+    }
+    let driver = Driver::new(devices.path(), &[0]);
+    (devices, driver)
+}
+
+fn open_file(driver: &Driver, node: Node) -> Arc<dyn DeviceFile> {
+    let opened = driver.open(node, OpenFlags::default()).expect("opened");
+    opened.file.expect("a file")
+}
+
+/// Descriptors on their way to another process.
+fn sent(enclosures: Enclosures) -> Enclosures {
+    Enclosures::from(Vec::from(enclosures))
+}
+
+fn lent(file: &Arc<dyn DeviceFile>) -> File {
+    file.lend().expect("a descriptor").into()
+}
+
+#[test]
+fn files_keep_their_descriptions_across_a_handover() {
+    let (_devices, driver) = driver();
+    let files = [Node::Control, Node::Gpu(0)].map(|node| open_file(&driver, node));
+    // The position belongs to the open file description, by which one is recognized here.
+    for (position, file) in (100..).zip(&files) {
+        lent(file).seek(SeekFrom::Start(position)).expect("a seek");
+    }
+    let unused = open_file(&driver, Node::Control);
+    let mut enclosures = Enclosures::default();
+    let saved = driver.save(&mut enclosures).expect("saved");
+    let save = |file: &Arc<dyn DeviceFile>, enclosures: &mut Enclosures| {
+        file.save(enclosures).expect("saved")
+    };
+    let saved_files = files.each_ref().map(|file| save(file, &mut enclosures));
+    let saved_unused = save(&unused, &mut enclosures);
+    assert!(!unused.is_ready(), "saving opens nothing");
+
+    let mut enclosures = sent(enclosures);
+    let restored = Driver::restore(saved, &mut enclosures).expect("restored");
+    drop((driver, files, unused));
+    let mut restore = |saved| {
+        let restored = restored.restore_file(saved, &mut enclosures);
+        restored.expect("restored")
+    };
+    let files = saved_files.map(&mut restore);
+    let unused = restore(saved_unused);
+    restored.finish_restoring();
+    for (position, file) in (100..).zip(&files) {
+        assert!(file.is_ready());
+        assert_eq!(lent(file).stream_position().expect("a position"), position);
+    }
+    assert!(!unused.is_ready());
+    assert_eq!(lent(&unused).stream_position().expect("a position"), 0);
+    // The GPU's file keeps the presence; it goes with the last.
+    assert_eq!(restored.opener(Node::Gpu(0)), Opener::Prompt);
+    drop(files);
+    assert_eq!(restored.opener(Node::Gpu(0)), Opener::Patient);
+}
+
+#[test]
+fn a_damaged_state_is_refused() {
+    let (_devices, driver) = driver();
+    let file = open_file(&driver, Node::Gpu(0));
+    file.number().expect("a command descriptor");
+    let mut enclosures = Enclosures::default();
+    let saved = driver.save(&mut enclosures).expect("saved");
+    let saved_file = file.save(&mut enclosures).expect("saved");
+    let mut none = Enclosures::default();
+    for field in ["devices", "gpus", "presences"] {
+        let mut damaged = saved.clone();
+        damaged.as_object_mut().expect("an object").remove(field);
+        let refused = Driver::restore(damaged, &mut none).err();
+        let expected = format!("what was saved of the driver: missing field `{field}`");
+        assert_eq!(refused, Some(expected));
+    }
+    assert_eq!(
+        Driver::restore(saved.clone(), &mut none).err(),
+        Some("the saved state names descriptor 0 of 0 that came with it".to_owned())
+    );
+    let empty = Driver::new(Path::new("/nonexistent"), &[]);
+    assert_eq!(
+        empty.restore_file(saved_file.clone(), &mut none).err(),
+        Some("no descriptor of nvidia0 was handed over".to_owned())
+    );
+    let restored = Driver::restore(saved, &mut sent(enclosures)).expect("restored");
+    for (field, value, expected) in [
+        ("command", 7.into(), "descriptor 7 of 0"),
+        (
+            "node",
+            "nvidia-uvm".into(),
+            "keeps no description of nvidia-uvm",
+        ),
+        ("node", "nvidia-modeset".into(), "no node 'nvidia-modeset'"),
+        ("more", true.into(), "unknown field `more`"),
+    ] {
+        let mut damaged = saved_file.clone();
+        damaged[field] = value;
+        let refused = restored.restore_file(damaged, &mut none).err();
+        let refused = refused.expect("a refusal");
+        assert!(refused.contains(expected), "{refused}");
+    }
+}

@@ -1,0 +1,165 @@
+//! The simulated driver handed over to another process. The real one's state is the kernel's; this one's is in the
+//! server's memory and moves with it.
+//!
+//! The types of the state derive how they are written, so that what is added to them is saved too; [`context`] has the
+//! rest. Memory files and eventfds move as descriptors, so that what tasks hold and map stays what it is. A saved state
+//! is checked ([`check`]) before anything acts on it.
+
+mod check;
+mod context;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nvproxy_abi::Abi;
+use serde::{Deserialize, Serialize};
+use serde_json::{Error, Value, from_value, to_value};
+
+use self::context::{Context, entries, fill};
+pub(super) use self::context::{array, descriptor, shared, tables};
+use super::backing::Backing;
+use super::description::Description;
+use super::memory::Memory;
+use super::state::{FileNumber, Shared, State};
+use super::{Configuration, Simulator};
+use crate::handover::Enclosures;
+
+/// A [`Simulator`].
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    version: String,
+    gpus: Vec<u8>,
+    /// Bytes of memory of each GPU.
+    memory: u64,
+    register_gpu: Duration,
+    /// A [`State`].
+    state: Value,
+    /// Which description of `nvidiactl` another has been registered with.
+    registered: BTreeMap<FileNumber, FileNumber>,
+    /// A [`Memory`] each, to which the state refers by index.
+    memories: Vec<Value>,
+    /// A [`Backing`] each, to which the state and the memories refer by index.
+    backings: Vec<Value>,
+}
+
+fn damaged(error: impl std::fmt::Display) -> String {
+    format!("what was saved of the simulated driver: {error}")
+}
+
+/// Saves everything but which files the server holds.
+pub(super) fn save(shared: &Shared, enclosures: &mut Enclosures) -> Result<Value, String> {
+    let state = shared.state();
+    let mut context = Context {
+        enclosures: std::mem::take(enclosures),
+        gpus: state
+            .gpus
+            .iter()
+            .map(|gpu| Arc::clone(&gpu.memory))
+            .collect(),
+        ..Context::default()
+    };
+    let saved = context.enter(|| to_saved(&shared.configuration, &state));
+    *enclosures = context.enclosures;
+    saved.and_then(to_value).map_err(damaged)
+}
+
+/// Writes the state, then the memory that this has turned out to refer to, then the files that both refer to.
+fn to_saved(configuration: &Configuration, state: &State) -> Result<Saved, Error> {
+    let registered = state.files.iter().filter_map(|(number, file)| {
+        let control = file.registered.as_ref()?;
+        Some((*number, control.file_number()))
+    });
+    Ok(Saved {
+        version: configuration.version.to_string(),
+        gpus: configuration.gpus.clone(),
+        memory: configuration.memory,
+        register_gpu: configuration.register_gpu,
+        registered: registered.collect(),
+        state: to_value(state)?,
+        memories: entries::<Memory>()
+            .iter()
+            .map(|memory| to_value(&**memory))
+            .collect::<Result<_, _>>()?,
+        backings: entries::<Backing>()
+            .iter()
+            .map(|backing| to_value(&**backing))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// The simulated driver that was saved, and all its descriptions.
+pub(super) fn restore(
+    saved: Value,
+    abi: &'static Abi,
+    enclosures: &mut Enclosures,
+) -> Result<Simulator, String> {
+    let saved: Saved = from_value(saved).map_err(damaged)?;
+    let configuration = Configuration {
+        version: saved.version.parse().map_err(damaged)?,
+        abi,
+        gpus: saved.gpus.clone(),
+        memory: saved.memory,
+        register_gpu: saved.register_gpu,
+    };
+    check::configuration(&configuration).map_err(damaged)?;
+    let registered = saved.registered.clone();
+    let simulator = Simulator::new(configuration).map_err(damaged)?;
+    let mut context = Context {
+        abi: Some(abi),
+        enclosures: std::mem::take(enclosures),
+        ..Context::default()
+    };
+    let state = context.enter(|| from_saved(saved, &simulator.shared));
+    *enclosures = context.enclosures;
+    let state = state?;
+    check::state(&state, &registered).map_err(damaged)?;
+    Ok(install(simulator, state, &registered))
+}
+
+/// Reads in the opposite order, so that every index is of something that is there already.
+fn from_saved(saved: Saved, shared: &Shared) -> Result<State, String> {
+    let gpus = std::mem::take(&mut shared.state().gpus);
+    fill(gpus.iter().map(|gpu| Arc::clone(&gpu.memory)));
+    let mut backings = Vec::new();
+    for backing in saved.backings {
+        let backing: Backing = from_value(backing).map_err(damaged)?;
+        check::backing(&backing).map_err(damaged)?;
+        backings.push(Arc::new(backing));
+    }
+    fill(backings);
+    let mut memories = Vec::new();
+    for memory in saved.memories {
+        let memory: Memory = from_value(memory).map_err(damaged)?;
+        memory.settle().map_err(damaged)?;
+        memories.push(Arc::new(memory));
+    }
+    fill(memories);
+    let mut state: State = from_value(saved.state).map_err(damaged)?;
+    state.version = saved.version;
+    state.gpus = gpus;
+    Ok(state)
+}
+
+/// Makes the state, which has been checked, the driver's.
+fn install(
+    simulator: Simulator,
+    mut state: State,
+    registered: &BTreeMap<FileNumber, FileNumber>,
+) -> Simulator {
+    let mut descriptions = BTreeMap::new();
+    for (number, file) in &mut state.files {
+        let description = Description::of(&simulator.shared, *number, file.node);
+        file.description = Arc::downgrade(&description);
+        descriptions.insert(*number, description);
+    }
+    for (number, control) in registered {
+        if let Some(file) = state.files.get_mut(number) {
+            file.registered = descriptions.get(control).cloned();
+        }
+    }
+    *simulator.shared.state() = state;
+    *simulator.unclaimed() = descriptions;
+    simulator
+}

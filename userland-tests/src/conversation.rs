@@ -1,0 +1,66 @@
+//! Talking to a guest that follows the test's lines (its scenario `converse`).
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use crate::processes::Tree;
+use crate::{Ended, guest_with, wait_for};
+
+/// A sandbox whose program waits for a line.
+pub struct Conversation {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Conversation {
+    /// Starts a sandbox, with these options, and waits until its program is ready.
+    pub fn begin(options: &[&str]) -> Conversation {
+        let mut command = guest_with(options, &["converse"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("ringfence");
+        let mut conversation = Conversation {
+            input: child.stdin.take().expect("a pipe"),
+            output: BufReader::new(child.stdout.take().expect("a pipe")),
+            child,
+        };
+        assert_eq!(conversation.hear(), "ready");
+        conversation
+    }
+
+    /// Says a line.
+    pub fn say(&mut self, line: &str) {
+        writeln!(self.input, "{line}").expect("the program reads");
+    }
+
+    /// The program's next line.
+    pub fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a line");
+        line.trim_end().to_owned()
+    }
+
+    /// Says a line and returns the answer.
+    pub fn ask(&mut self, line: &str) -> String {
+        self.say(line);
+        self.hear()
+    }
+
+    /// The launcher's number.
+    pub fn launcher(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The sandbox's processes as they are now.
+    pub fn tree(&self) -> Tree {
+        Tree::of(self.launcher())
+    }
+
+    /// Has nothing more to say; waits for the end.
+    pub fn end(self) -> Ended {
+        drop(self.input);
+        let mut child = self.child;
+        child.stdout = Some(self.output.into_inner());
+        wait_for(child)
+    }
+}
