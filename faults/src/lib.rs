@@ -25,6 +25,8 @@
 //! Callers assume nothing: passing a point costs a test build a look at a list and has no effect unless a rule says so.
 //! A rule that cannot be read ends the process with status 125.
 
+use std::path::PathBuf;
+
 #[cfg(feature = "inject")]
 mod clock;
 #[cfg(feature = "inject")]
@@ -73,16 +75,22 @@ pub enum Point {
     Answered,
     /// Of a pin: the server has lent the command descriptor.
     PinLent,
+    /// Of a pin: all other tasks are about to be held.
+    Hold,
     /// Of a pin: all other tasks are held.
     PinHeld,
     /// Of a pin: the caller has the descriptor, and has stopped.
     PinStopped,
     /// Of a pin: the validated parameters lie in the caller's page.
     PinPrepared,
+    /// Of a pin: the parameters were found to be the validated ones, and the driver is about to read them.
+    PinChecked,
     /// Of a pin: the caller has issued the request.
     PinIssued,
     /// Of a pin: the caller has closed the descriptor.
     PinClosed,
+    /// The program's process is about to install its filter, see [`is_unfiltered`].
+    Filter,
     /// A ring's producer is about to write an entry.
     Stage,
     /// A ring's producer is about to wake the consumer, which sleeps.
@@ -113,11 +121,14 @@ impl Point {
             Point::Submit => "submit",
             Point::Answered => "answered",
             Point::PinLent => "pin-lent",
+            Point::Hold => "hold",
             Point::PinHeld => "pin-held",
             Point::PinStopped => "pin-stopped",
             Point::PinPrepared => "pin-prepared",
+            Point::PinChecked => "pin-checked",
             Point::PinIssued => "pin-issued",
             Point::PinClosed => "pin-closed",
+            Point::Filter => "filter",
             Point::Stage => "stage",
             Point::Doorbell => "doorbell",
             Point::Version => "version",
@@ -128,7 +139,7 @@ impl Point {
     }
 
     /// All of them.
-    pub const ALL: [Point; 23] = [
+    pub const ALL: [Point; 26] = [
         Point::Take,
         Point::Next,
         Point::Prepared,
@@ -141,11 +152,14 @@ impl Point {
         Point::Submit,
         Point::Answered,
         Point::PinLent,
+        Point::Hold,
         Point::PinHeld,
         Point::PinStopped,
         Point::PinPrepared,
+        Point::PinChecked,
         Point::PinIssued,
         Point::PinClosed,
+        Point::Filter,
         Point::Stage,
         Point::Doorbell,
         Point::Version,
@@ -215,4 +229,25 @@ pub fn act_as(role: Role) {
     rules::act_as(role);
     #[cfg(not(feature = "inject"))]
     let _ = role;
+}
+
+/// Whether this process, which is about to become the program under its filter, is to become it without. If a rule says
+/// `duplicate`, it starts another, for which that is so: it has everything else that the program has, and
+/// `RINGFENCE_UNFILTERED` in its environment. The calling process must have one thread.
+#[inline(always)]
+pub fn is_unfiltered() -> bool {
+    #[cfg(feature = "inject")]
+    return at(Point::Filter) == Some(Act::Duplicate) && process::start_unfiltered();
+    #[cfg(not(feature = "inject"))]
+    false
+}
+
+/// The directory that the driver's nodes lie in: `/dev`, unless a test puts other nodes in their place by naming another
+/// in `RINGFENCE_DEVICES`.
+pub fn device_directory() -> PathBuf {
+    let ordinary = PathBuf::from("/dev");
+    #[cfg(feature = "inject")]
+    return std::env::var_os("RINGFENCE_DEVICES").map_or(ordinary, PathBuf::from);
+    #[cfg(not(feature = "inject"))]
+    ordinary
 }

@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -166,7 +165,10 @@ fn host(options: &Options, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
                 .ok_or("no recording to answer from")?;
             Arc::new(Recorded::new(replay, abi)?)
         }
-        Kind::Host => Arc::new(Driver::new(Path::new("/dev"), &options.gpus)),
+        Kind::Host => Arc::new(Driver::new(
+            &ringfence_faults::device_directory(),
+            &options.gpus,
+        )),
         Kind::Simulated => {
             let configuration = Configuration::new(options.version, abi, options.gpus.clone());
             Arc::new(

@@ -6,6 +6,8 @@
 
 pub mod conversation;
 pub mod processes;
+pub mod soak;
+pub mod stand_in;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::Permissions;
@@ -259,7 +261,9 @@ fn build(name: &str, options: &[&str]) -> PathBuf {
 
 /// Where cargo puts executables: the tests' own are one directory further down, in `deps`.
 fn executables() -> PathBuf {
-    let test = std::env::current_exe().expect("the test's own path");
-    let directory = test.parent().and_then(|deps| deps.parent());
-    directory.expect("a directory for executables").to_owned()
+    let own = std::env::current_exe().expect("the executable's own path");
+    let directory = own.parent().expect("a directory");
+    let is_deps = directory.file_name() == Some(OsStr::new("deps"));
+    let above = directory.parent().filter(|_| is_deps);
+    above.unwrap_or(directory).to_owned()
 }

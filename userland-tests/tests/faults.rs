@@ -295,7 +295,7 @@ matrix! {
         all_but(133, &failing, "")
     };
     the_driver_returns_a_number: "server.call@3=value:7", [], ["requests", "5"] => all(5);
-    the_driver_answers_with_garbage: "server.call@8=garbage", [], ["surroundings"] => Ended::printing(
+    the_driver_answers_with_garbage: "server.call@8=garbage", [], ["questions"] => Ended::printing(
         "returned: Ok(0)\naround the argument: true\naround the buffer: true\nin the buffer: [a5, a5, a5, a5]\nthen: ok\n"
     );
     the_driver_never_answers_a_slow_request: "server.call@9=block", [], ["beside-a-slow-one"]

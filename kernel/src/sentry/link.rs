@@ -219,18 +219,27 @@ impl<T> Link<T> {
         }
     }
 
-    /// Resumes answered requests until none is outstanding, unless another thread does already. Calls `slow` if an
-    /// answer takes longer than most do.
-    pub fn consume(&self, resumer: &impl Resume<T>, mut slow: impl FnMut()) -> Result<(), Broken> {
+    /// Resumes answered requests until none is outstanding or `enough` says so, unless another thread does already.
+    /// Calls `slow` if an answer takes longer than most do. Returns whether requests may be outstanding that nobody
+    /// resumes: then the caller has to find another thread to do it.
+    pub fn consume(
+        &self,
+        resumer: &impl Resume<T>,
+        mut slow: impl FnMut(),
+        mut enough: impl FnMut() -> bool,
+    ) -> Result<bool, Broken> {
         // A request that is submitted after the role's holder last looked, and whose thread found the role taken, is
         // seen by looking again after letting go.
         while self.outstanding.load(Ordering::SeqCst) > 0 {
             let mut role = match self.role.try_lock() {
                 Ok(role) => role,
-                Err(TryLockError::WouldBlock) => return Ok(()),
+                Err(TryLockError::WouldBlock) => return Ok(false),
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             };
             while self.outstanding.load(Ordering::SeqCst) > 0 {
+                if enough() {
+                    return Ok(true);
+                }
                 let broken =
                     |error: &dyn std::fmt::Display| Broken(format!("the completion ring: {error}"));
                 let answered = role.completions.pop().map_err(|error| broken(&error))?;
@@ -245,7 +254,7 @@ impl<T> Link<T> {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Resumes what is answered already, unless another thread does. A channel that broke is noticed by the next

@@ -191,7 +191,8 @@ impl Sentry {
                 }
                 schedule.advance(self.descriptions.any_witnessed());
             }
-            self.consume(|| ());
+            // Not this thread: there may be something to consume for ever, and what is let go of would stay.
+            self.have_consumed();
         }
     }
 

@@ -64,7 +64,7 @@ pub fn large(_: &[String]) -> Outcome {
 }
 
 /// A request whose parameters lie between bytes that the driver was not given.
-pub fn surroundings(_: &[String]) -> Outcome {
+pub fn questions(_: &[String]) -> Outcome {
     const AROUND: usize = 256;
     const LENGTH: usize = size_of::<NVOS54_PARAMETERS>();
     let gpu = Gpu::open()?;

@@ -5,10 +5,12 @@
 
 mod concurrency;
 mod confinement;
+mod contest;
 mod conversation;
 mod descriptors;
 mod faults;
 mod gpu;
+mod greed;
 mod identifiers;
 mod isolation;
 mod limits;
@@ -21,7 +23,9 @@ mod refusals;
 mod releases;
 mod sharing;
 mod signals;
+mod soak;
 mod tasks;
+mod unfiltered;
 mod unified_memory;
 mod walk;
 
@@ -39,6 +43,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("processes", concurrency::processes),
     ("shared-client", concurrency::shared_client),
     ("threads", concurrency::threads),
+    ("contest", contest::contest),
     ("ways-around", confinement::ways_around),
     ("held", confinement::held),
     ("native-opens", confinement::native_opens),
@@ -54,7 +59,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("large", faults::large),
     ("many", faults::many),
     ("requests", faults::requests),
-    ("surroundings", faults::surroundings),
+    ("questions", faults::questions),
+    ("generations-on-demand", soak::generations_on_demand),
+    ("greed", greed::greed),
     ("identifiers", identifiers::ask),
     ("forbidden", isolation::forbidden),
     ("network", isolation::network),
@@ -104,6 +111,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("exec-inherited", tasks::exec_inherited),
     ("fork", tasks::fork),
     ("spawn", tasks::spawn),
+    ("unfiltered", unfiltered::scenario),
     ("uvm", unified_memory::walk),
     ("walk", walk::walk),
 ];
