@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_restored_table_knows_what_the_other_did() {
         let mut table = HandleTable::default();
-        let handles = ["a", "b", "c", "d"].map(|value| table.insert(value).unwrap());
+        let handles = ["a", "b", "c", "d"].map(|value| table.insert(|_| value).unwrap());
         table.remove(handles[1]).unwrap();
         table.remove(handles[3]).unwrap();
         let (slots, generations) = table.slots();
@@ -149,7 +149,7 @@ mod tests {
             assert_eq!(restored.get(closed), Err(Errno::EBADF));
         }
         for value in ["e", "f", "g"] {
-            let handle = restored.insert(value).unwrap();
+            let handle = restored.insert(|_| value).unwrap();
             assert!(!handles.contains(&handle), "a handle was given twice");
             assert_eq!(restored.get(handle), Ok(&value));
         }

@@ -100,6 +100,8 @@ fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
     let channel = match handshake::accept(Socket::from(control), ready) {
         // The sentry was told, and tells the user.
         Err(HandshakeError::NotReady(_)) => std::process::exit(1),
+        // The sandbox ended before its server had started, and whoever ended it says why.
+        Err(HandshakeError::PeerClosed) => std::process::exit(1),
         accepted => accepted.map_err(|error| error.to_string())?,
     };
     let (abi, ring, host) = prepared?;

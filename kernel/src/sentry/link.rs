@@ -26,7 +26,7 @@ const PROMPT: Spin = Spin {
     duration: Duration::from_micros(20),
 };
 /// How long the thread that waits for answers sleeps before it looks whether the server was lost, or a wake was.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Entries of each ring, and so requests in flight.
 const RING_ENTRIES: u32 = 256;
 
