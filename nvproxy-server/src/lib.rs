@@ -10,6 +10,7 @@ pub mod handles;
 pub mod handover;
 pub mod host;
 pub mod ledger;
+mod load;
 pub mod process;
 pub mod protocol;
 pub mod reactor;

@@ -28,6 +28,7 @@ use ringfence_ipc::{
 use crate::handles::HandleTable;
 use crate::host::{Host, OpenFlags, Opened, Opener};
 use crate::ledger::{self, Account, Books, Passage};
+use crate::load::Load;
 use crate::protocol::{
     ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS,
     OPEN_NONBLOCKING, decode_result, encode_result,
@@ -72,6 +73,7 @@ pub struct Server {
     roles: Roles,
     shared: Mutex<Shared>,
     books: Arc<Books>,
+    load: Load,
     workers: Pool,
     spin: Spin,
     region: Region,
@@ -164,6 +166,7 @@ impl Server {
                 spare: Vec::new(),
             }),
             books,
+            load: Load::default(),
             workers,
             spin: Spin::automatic(),
             region,
@@ -268,6 +271,9 @@ impl Server {
                 .map_err(|error| format!("submission ring: {error}"))?
         {
             any = true;
+            if !self.load.begin() {
+                return Err("more submissions under way than a ring has entries".to_owned());
+            }
             let carried = self.carried(&submission)?;
             match self.dispatch(&submission, carried) {
                 Ok(None) => {}
@@ -406,6 +412,9 @@ impl Server {
             arena: &self.arena,
         };
         let prepared = context.prepare(submission, node, action, carried, buffer)?;
+        if !self.load.copied(prepared.buffer.bytes().len()) {
+            return Err(Rejection::Malformed("payloads larger than the arena"));
+        }
         if !prepared.is_ready() {
             let server = self.away();
             self.workers.submit(move || {
@@ -467,6 +476,7 @@ impl Server {
                 descriptor = self.grant_event(prepared.handle);
             }
         }
+        self.load.dropped(prepared.buffer.bytes().len());
         self.complete(done, descriptor);
         let mut shared = self.shared();
         if shared.spare.len() < MAXIMUM_SPARE {
@@ -495,6 +505,7 @@ impl Server {
 
     /// Stages a completion, with the descriptor that travels beside it.
     fn complete(&self, mut done: Completion, descriptor: Option<OwnedFd>) {
+        self.load.end();
         // Under the lock, since descriptors pair up with completions by order.
         let mut shared = self.shared();
         if let Some(descriptor) = descriptor {

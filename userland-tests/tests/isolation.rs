@@ -1,7 +1,7 @@
 //! What a sandbox has of the host: nothing that it was not given. And what it is given.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,9 +9,10 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use userland_tests::processes::Tree;
 use userland_tests::{
     Directory, Ended, Reachable, finish, guest_program, guest_with, ringfence_program,
-    ringfence_run,
+    ringfence_run, wait_for,
 };
 
 /// Nobody.
@@ -115,6 +116,10 @@ fn the_hosts_files_cannot_be_written() {
 
 #[test]
 fn root_cannot_change_the_kernels_settings_or_the_hosts_devices() {
+    if !is_root() {
+        eprintln!("skipped: only root could");
+        return;
+    }
     let settings = [
         "/proc/sys/kernel/core_pattern",
         "/proc/sys/kernel/hostname",
@@ -181,18 +186,13 @@ fn what_the_kernel_tells_root_alone_is_hidden() {
 
 #[test]
 fn temporary_directories_are_the_sandboxs_own() {
-    let mark = Directory::new("temporary");
-    let seen = |path: &str| format!("{path}/seen");
-    let own = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
-    let files: Vec<String> = own.into_iter().map(seen).collect();
+    let seen = |path: &str| format!("{path}/ringfence-test");
+    let files = ["/tmp", "/var/tmp", "/run", "/dev/shm"].map(seen);
     let expected: String = files.iter().map(|path| format!("{path}: ok\n")).collect();
-    let scenario: Vec<&str> = ["write"]
-        .into_iter()
-        .chain(files.iter().map(String::as_str))
-        .collect();
+    let mut scenario = vec!["write"];
+    scenario.extend(files.iter().map(String::as_str));
     as_root_and_user(&[], &scenario, &Ended::printing(&expected));
     assert!(files.iter().all(|path| !Path::new(path).exists()));
-    assert!(mark.path().exists());
     // Nothing is left for the next one, or is there of the host's.
     let expected = "/var/tmp: []\n/run: []\n/dev/shm: []\n/dev/pts: [\"ptmx\"]\n";
     let scenario = ["read", "/var/tmp", "/run", "/dev/shm", "/dev/pts"];
@@ -200,15 +200,49 @@ fn temporary_directories_are_the_sandboxs_own() {
         finish(&mut guest_with(&[], &scenario)),
         Ended::printing(expected)
     );
-    let program = ["sh", "-c", "ls -A /tmp"];
+    let _of_the_host = Directory::in_place(Path::new("/tmp"), "of-the-host");
+    let listed = run_in(Path::new("/"), &[], &["ls", "-A", "/tmp"]);
+    assert_eq!(listed, Ended::printing(""));
+}
+
+#[test]
+fn files_are_linked_and_moved_from_one_directory_to_another() {
+    let directory = Directory::new("moved");
+    let bound = text(directory.path());
+    let script = "cd \"$0\" && mkdir a b && echo x > a/x && ln a/x b/y && mv a/x b/z && ls b";
+    for place in ["/tmp", bound] {
+        let mut command = ringfence_run(&["--bind", bound]);
+        let ended = finish(command.args(["sh", "-c", script, place]));
+        assert_eq!(ended, Ended::printing("y\nz\n"), "{place}");
+    }
+}
+
+#[test]
+fn a_file_that_was_given_to_be_read_cannot_be_written() {
+    let directory = Directory::new("given");
+    let file = directory.path().join("file");
+    fs::write(&file, "of the host\n").expect("a file");
+    let given = File::open(&file).expect("the file");
+    let mut command = guest_with(&[], &["write", "/proc/self/fd/0", "/dev/stdin"]);
+    command.stdin(given);
+    let expected = "/proc/self/fd/0: EACCES\n/dev/stdin: EACCES\n";
+    assert_eq!(finish(&mut command), Ended::printing(expected));
     assert_eq!(
-        finish(
-            Command::new(ringfence_program())
-                .args(["run", "--driver=sim", "--workdir=/", "--"])
-                .args(program)
-                .stdin(Stdio::null())
-        ),
-        Ended::printing("")
+        fs::read_to_string(&file).ok().as_deref(),
+        Some("of the host\n")
+    );
+    // What was given to be written can be opened anew, as shell scripts do.
+    let given = File::options().append(true).open(&file).expect("the file");
+    let mut command = guest_with(&[], &["write", "/dev/stderr"]);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(given)
+        .spawn()
+        .expect("ringfence");
+    assert_eq!(wait_for(child), Ended::printing("/dev/stderr: ok\n"));
+    assert_eq!(
+        fs::read_to_string(&file).ok().as_deref(),
+        Some("of the host\nwritten\n")
     );
 }
 
@@ -488,6 +522,31 @@ fn root_can_run_a_program_as_another_user() {
         run(&["pin-private"]).stdout.lines().next(),
         Some("pinned: ok")
     );
+}
+
+/// NVIDIA's driver, unlike the simulated one, lets only the user who made a client pin memory for it.
+#[test]
+fn all_that_serves_a_program_is_the_same_user() {
+    if !is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    let executables = Reachable::new();
+    let mut command = Command::new(&executables.ringfence);
+    command
+        .args(["run", "--driver=sim", "--workdir=/", "--uid=1234"])
+        .args(["--", "sh", "-c", "echo ready; exec sleep 1000"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("ringfence");
+    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+    output.read_line(&mut String::new()).expect("a line");
+    let tree = Tree::of(child.id());
+    for process in [tree.sentry, tree.server, tree.init, tree.program] {
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).expect("a status");
+        let users = status.lines().find(|line| line.starts_with("Uid:"));
+        assert_eq!(users, Some("Uid:\t1234\t1234\t1234\t1234"), "{process:?}");
+    }
+    tree.kill(|tree| tree.program);
+    assert_eq!(wait_for(child).status, 137);
 }
 
 #[test]

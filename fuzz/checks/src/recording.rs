@@ -9,7 +9,7 @@ use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use nvproxy_abi::plan::MAXIMUM_PAYLOAD;
 use ringfence_recording::layout::Layout;
-use ringfence_recording::{Event, FORMAT, Recording, changes};
+use ringfence_recording::{Change, Event, FORMAT, Recording, changes};
 
 use crate::input::Input;
 use crate::tables;
@@ -67,6 +67,9 @@ fn sound(mut recording: Recording) {
         };
         requests += 1;
         assert!(request.before.len() <= MAXIMUM_PAYLOAD);
+        let inside =
+            |change: &Change| change.at as usize + change.bytes.len() <= request.before.len();
+        assert!(request.changes.iter().all(inside));
         let after = request.after();
         assert_eq!(after.len(), request.before.len());
         let mut again = request.clone();

@@ -1,5 +1,5 @@
 //! A session with a compromised sentry: submissions of which every byte is its choice, validated as the
-//! server validates them, and what passes answered by the simulated driver.
+//! server validates them, and what passes entered in the ledger and answered by the simulated driver.
 //!
 //! An input is a list of operations. Most are shaped like a submission that a sentry makes, since of
 //! purely random ones none would get far; one kind is 64 bytes as they are. Handles and descriptors are
@@ -15,14 +15,19 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::handles::HandleTable;
-use nvproxy_server::host::{DeviceFile, Host, OpenFlags};
+use nvproxy_server::host::{Host, OpenFlags};
+use nvproxy_server::ledger::accounts::Limits;
+use nvproxy_server::ledger::{self, Account, Books};
 use nvproxy_server::protocol::{
     ARGUMENT_DESCRIPTORS, ARGUMENT_HANDLES, ARGUMENT_NODE, ARGUMENT_RESULT, CLOSED_DESCRIPTOR,
     Kind, MAXIMUM_DESCRIPTORS, decode_result, encode_result,
 };
-use nvproxy_server::request::{Action, Buffer, Context, Descriptors, Executed, Files, Rejection};
+use nvproxy_server::request::{
+    Action, Buffer, Context, Description, Descriptors, Executed, Files, Rejection,
+};
 use nvproxy_server::sim::{Configuration, Simulator};
 use ringfence_ipc::{Arena, Geometry, Region, ServerChannel, Socket, Submission};
+use serde_json::Value;
 use zerocopy::FromBytes;
 
 use crate::descriptors::none_left_behind;
@@ -35,6 +40,13 @@ const MAXIMUM_OPERATIONS: usize = 100;
 const ARENA_BYTES: u32 = 2 << 20;
 /// The release that is simulated.
 const VERSION: DriverVersion = DriverVersion::new(580, 142, None);
+
+/// What the sandbox may have: little, so that a session gets to the end of it.
+const LIMITS: Limits = Limits {
+    memory: Some(8 << 20),
+    clients: 4,
+    objects: 32,
+};
 
 /// The operations, by an input's byte.
 pub const OPEN: u8 = 0;
@@ -61,22 +73,24 @@ pub fn check(data: &[u8]) {
                 _ => session.raw(&mut input),
             }
         }
+        session.end();
     });
 }
 
 struct Session {
     abi: &'static Abi,
     host: Simulator,
+    books: Arc<Books>,
     files: Handles,
     /// Handles and the tasks' descriptors in the order in which they were given out, closed ones included.
     given: Vec<(u64, OwnedFd)>,
     arena: Arena,
 }
 
-struct Handles(HandleTable<Arc<dyn DeviceFile>>);
+struct Handles(HandleTable<Description>);
 
 impl Files for Handles {
-    fn file(&self, handle: u64) -> Result<Arc<dyn DeviceFile>, Errno> {
+    fn file(&self, handle: u64) -> Result<Description, Errno> {
         self.0.get(handle).cloned()
     }
 }
@@ -95,10 +109,33 @@ impl Session {
         Session {
             abi,
             host: Simulator::new(configuration).expect("a simulator"),
+            books: Books::new(LIMITS),
             files: Handles(HandleTable::default()),
             given: Vec::new(),
-            arena: ServerChannel::new(&region, socket).arena,
+            arena: ServerChannel::new(region, socket).arena,
         }
+    }
+
+    /// Closes everything, with which the ledger has to be empty.
+    fn end(self) {
+        drop((self.files, self.given));
+        let saved = self.books.save().expect("a ledger that can be saved");
+        for kept in ["clients", "descriptions", "allocations"] {
+            let empty = match &saved[kept] {
+                Value::Object(entries) => entries.is_empty(),
+                Value::Array(entries) => entries.is_empty(),
+                _ => false,
+            };
+            assert!(empty, "{kept} are left in {saved}");
+        }
+        assert!(
+            saved["objects"] == 0 && saved["pending_clients"] == 0,
+            "{saved}"
+        );
+        let charged = saved["charged"]
+            .as_object()
+            .expect("what each GPU is charged");
+        assert!(charged.values().all(|bytes| *bytes == 0), "{saved}");
     }
 
     fn open(&mut self, node: u64) {
@@ -107,7 +144,11 @@ impl Session {
         };
         if let Ok(opened) = self.host.open(node, OpenFlags::default()) {
             let file = opened.file.expect("the simulated driver keeps every file");
-            let handle = self.files.0.insert(file).expect("a handle");
+            let handle = self.files.0.insert(|handle| Description {
+                file,
+                account: Account::new(&self.books, handle),
+            });
+            let handle = handle.expect("a handle");
             self.given.push((handle, opened.granted));
         }
     }
@@ -196,7 +237,15 @@ impl Session {
             Ok(prepared) => {
                 let before = prepared.buffer.bytes().to_vec();
                 assert_eq!(before.len(), prepared.plan.total_length());
-                let executed = prepared.execute(&self.host);
+                let passage = self.books.pass(&prepared);
+                let executed = match self.books.admit(&prepared, passage) {
+                    Ok(admission) => {
+                        let mut executed = prepared.execute(&self.host);
+                        self.books.settle(admission, &mut executed);
+                        executed
+                    }
+                    Err(status) => ledger::answer(prepared, status),
+                };
                 self.answer(&executed, &before);
             }
             Err(Rejection::Refused(refusal)) => assert!(!refusal.what.to_string().is_empty()),

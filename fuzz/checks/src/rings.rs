@@ -58,12 +58,12 @@ fn check<T: Entry + FromBytes>(
         arena_bytes: 0,
     };
     let region = Region::create(geometry).expect("a region");
+    let file = File::from(region.as_fd().try_clone_to_owned().expect("a descriptor"));
     let (one, other) = Socket::pair().expect("a pair of sockets");
     let (producer, consumer) = ends(
         ClientChannel::new(&region, one),
-        ServerChannel::new(&region, other),
+        ServerChannel::new(region, other),
     );
-    let file = File::from(region.as_fd().try_clone_to_owned().expect("a descriptor"));
     let bytes = file.metadata().expect("a size").len() as usize;
     let mut memory = Memory {
         bytes: vec![0; bytes],

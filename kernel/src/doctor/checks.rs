@@ -149,7 +149,8 @@ pub const ALL: [Check; 19] = [
         name: "Landlock IOCTL_DEV",
         probe: probes::landlock,
         without: Without::Loses(
-            "a program's descriptors of GPU nodes could issue ioctls, which the seccomp filter alone then stops",
+            "a program's descriptors of GPU nodes could issue ioctls, which the seccomp filter alone then stops; without \
+             Landlock, a program could also write files that it was given to read",
         ),
         remedy: "use Linux 6.10 or later, started with landlock among its security modules (lsm=landlock,...)",
     },

@@ -1,8 +1,15 @@
-//! What a task may do to the rest of the system: nothing that takes a privilege, and no ioctl on a device but the
-//! harmless ones.
+//! What a task may do to the rest of the system: nothing that takes a privilege, no ioctl on a device but the harmless
+//! ones, and no writing but where the sandbox can be written.
+
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use caps::CapSet;
-use landlock::{AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules};
+use landlock::{
+    ABI, AccessFs, AddRuleError, AddRulesError, BitFlags, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, path_beneath_rules,
+};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::failure::{Attempt, Failure};
 
@@ -21,17 +28,55 @@ pub fn drop_capabilities() -> Result<(), Failure> {
     nix::sys::prctl::set_no_new_privs().attempt("no_new_privs")
 }
 
-/// Enters a Landlock domain in which devices opened from now on accept ioctl only below `harmless`. A description of
-/// one of the driver's nodes that a task opens past the sentry, through /proc/self/fd say, is of no use to it.
+/// Enters a Landlock domain, which has two purposes.
+///
+/// Devices opened from now on accept ioctl only below `harmless`. A description of one of the driver's nodes that a
+/// task opens past the sentry, through /proc/self/fd say, is of no use to it.
+///
+/// Only what lies below `writable` can be written. The sandbox's mounts see to that by themselves, but the descriptors
+/// that a program inherits are of the host's mounts: without this, a program that was given a file to read could open
+/// it anew through /proc/self/fd, to write. Those of `inherited` that were opened to be written stay so.
 ///
 /// Kernels before Linux 6.10 cannot withhold ioctl, and those without Landlock nothing at all; the sandbox is then held
 /// by its other walls, which `ringfence doctor` says.
-pub fn withhold_device_ioctls(harmless: &[&str]) -> Result<(), Failure> {
-    Ruleset::default()
-        .handle_access(AccessFs::IoctlDev)
+pub fn enter_domain(
+    harmless: &[String],
+    writable: &[PathBuf],
+    inherited: &[BorrowedFd<'_>],
+) -> Result<(), Failure> {
+    let writing: BitFlags<AccessFs> = AccessFs::from_write(ABI::V5) & !AccessFs::IoctlDev;
+    let to_files = writing & AccessFs::from_file(ABI::V5);
+    let mut ruleset = Ruleset::default()
+        .handle_access(writing | AccessFs::IoctlDev)
         .and_then(|ruleset| ruleset.create())
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(harmless, AccessFs::IoctlDev)))
-        .and_then(|ruleset| ruleset.restrict_self())
-        .map(drop)
-        .attempt("Landlock")
+        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(writable, writing)))
+        .attempt("Landlock")?;
+    for descriptor in inherited
+        .iter()
+        .filter(|descriptor| is_written(**descriptor))
+    {
+        let added = (&mut ruleset).add_rule(PathBeneath::new(descriptor, to_files));
+        match added.map(drop) {
+            Err(error) if has_no_path(&error) => {}
+            added => added.attempt("Landlock")?,
+        }
+    }
+    ruleset.restrict_self().map(drop).attempt("Landlock")
+}
+
+/// Whether it was opened to be written.
+fn is_written(descriptor: BorrowedFd<'_>) -> bool {
+    let flags = fcntl(descriptor, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+    flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE != OFlag::O_RDONLY)
+}
+
+/// Whether a rule was refused because it is about a pipe, a socket or a file in memory. Domains do not concern these:
+/// a program can open them anew as it likes.
+fn has_no_path(error: &RulesetError) -> bool {
+    let RulesetError::AddRules(AddRulesError::Fs(AddRuleError::AddRuleCall { source, .. })) = error
+    else {
+        return false;
+    };
+    source.raw_os_error() == Some(libc::EBADFD)
 }

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -33,13 +33,25 @@ pub struct Program<'a> {
     pub listener: Socket,
 }
 
+impl Program<'_> {
+    /// What it inherits.
+    fn inherited(&self) -> Vec<BorrowedFd<'_>> {
+        // SAFETY: nothing in this process closes the standard streams.
+        let standard = [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+        let others = self.descriptors.iter().map(OwnedFd::as_fd);
+        standard.into_iter().chain(others).collect()
+    }
+}
+
 /// Becomes the program. Returns only if that failed.
 pub fn run(program: &Program<'_>) -> Result<Infallible, Failure> {
-    let harmless = devices::harmless_paths();
-    let harmless: Vec<&str> = harmless.iter().map(String::as_str).collect();
-    credentials::drop_capabilities()?;
-    credentials::withhold_device_ioctls(&harmless)?;
     let grants = program.grants;
+    credentials::drop_capabilities()?;
+    credentials::enter_domain(
+        &devices::harmless_paths(),
+        &root::writable_places(grants),
+        &program.inherited(),
+    )?;
     root::enter_working_directory(grants.workdir.as_deref(), program.working_directory)?;
     // SAFETY: this process has one thread.
     unsafe { environment::apply(grants.clear_env, &grants.variables) }?;

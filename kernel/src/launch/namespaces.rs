@@ -37,7 +37,7 @@ pub fn fork_into_user_namespace(
             drop(mapped);
             maps.write(child)?;
             // Now, because a child that has made itself untraceable keeps them to itself.
-            let namespaces = Namespaces::of(child, maps.assume)?;
+            let namespaces = Namespaces::of(child, also, maps.assume)?;
             map.write_all(&[0]).attempt("pipe")?;
             Ok(Forked::Parent { child, namespaces })
         }
@@ -54,11 +54,13 @@ pub enum Forked {
 pub struct Namespaces {
     user: File,
     processes: File,
+    /// `None` if the child has the caller's.
+    network: Option<File>,
     assume: Option<Identity>,
 }
 
 impl Namespaces {
-    fn of(child: Pid, assume: Option<Identity>) -> Result<Namespaces, Failure> {
+    fn of(child: Pid, made: CloneFlags, assume: Option<Identity>) -> Result<Namespaces, Failure> {
         let open = |name: &str| {
             let path = format!("/proc/{child}/ns/{name}");
             File::open(&path).attempt(path)
@@ -66,14 +68,21 @@ impl Namespaces {
         Ok(Namespaces {
             user: open("user")?,
             processes: open("pid")?,
+            network: made
+                .contains(CloneFlags::CLONE_NEWNET)
+                .then(|| open("net"))
+                .transpose()?,
             assume,
         })
     }
 
-    /// Moves the calling process, which must have one thread, into the user namespace, and the children that it starts
-    /// from now on into both. It has all rights in them, and none outside.
+    /// Moves the calling process, which must have one thread, into the user and the network namespace, and the children
+    /// that it starts from now on into all three. It has all rights in them, and none outside.
     pub fn enter(&self) -> Result<(), Errno> {
         setns(&self.user, CloneFlags::CLONE_NEWUSER)?;
+        if let Some(network) = &self.network {
+            setns(network, CloneFlags::CLONE_NEWNET)?;
+        }
         setns(&self.processes, CloneFlags::CLONE_NEWPID)
     }
 

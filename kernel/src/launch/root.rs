@@ -40,6 +40,16 @@ pub fn is_own(path: &Path) -> bool {
     OWN.iter().any(|(own, _)| path.starts_with(own))
 }
 
+/// What can be written in the sandbox.
+pub fn writable_places(grants: &Grants) -> Vec<PathBuf> {
+    let own = OWN.iter().map(|(path, _)| PathBuf::from(path));
+    let kernel = ["/dev", "/proc"].map(PathBuf::from);
+    let binds = grants.binds.iter().filter(|bind| !bind.read_only);
+    own.chain(kernel)
+        .chain(binds.map(|bind| bind.target.clone()))
+        .collect()
+}
+
 /// Makes the file system of the calling process's mount namespace that of a sandbox. The caller is process 1 of the
 /// tasks' process namespace, and its mounts are cut off from the host's.
 pub fn build(grants: &Grants, driver_nodes: &[String]) -> Result<(), Failure> {

@@ -373,7 +373,7 @@ mod tests {
         };
         let begun = recorder.open(Pid::this(), open);
         let handle = Handle {
-            server: 1,
+            server: 0,
             number: 0,
         };
         recorder.opened(begun, Ok((handle, granted)));

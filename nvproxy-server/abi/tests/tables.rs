@@ -8,7 +8,7 @@ use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV_ESC_RM_CONTROL, ioctl_word};
 use nvproxy_abi::plan::{MAXIMUM_PAYLOAD, Plan, Planner, Step};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::refusal::What;
-use nvproxy_abi::table::{Contents, Family, Length, Request};
+use nvproxy_abi::table::{Contents, Effect, Extent, Family, Length, Objects, Request};
 use nvproxy_abi::{Abi, NoTables};
 
 const FAMILIES: [Family; 4] = [
@@ -196,6 +196,98 @@ fn fields_lie_within_the_parameters() {
                 pointer.contents
             {
                 assert!(fits(at, 4), "{name}");
+            }
+        }
+        for (at, length) in owned_fields(row) {
+            assert!(fits(at, length), "{name}: {at}");
+        }
+    }
+}
+
+/// Where a row's handles lie, and what says how many there are, with their lengths in bytes.
+fn owned_fields(row: &Request) -> Vec<(u16, u32)> {
+    let mut fields = Vec::new();
+    for client in row.clients {
+        match client.extent {
+            Extent::One => fields.push((client.at, 4)),
+            Extent::Array { most, count_at } => {
+                fields.extend([(client.at, 4 * u32::from(most)), (count_at, 4)]);
+            }
+            Extent::Behind => fields.push((client.at, 8)),
+        }
+    }
+    let mut list = |objects: Objects| {
+        let bytes = u32::from(objects.stride) * u32::from(objects.most);
+        fields.push((objects.at, bytes));
+        let counts = objects.count_at.into_iter().chain(objects.first_at);
+        fields.extend(counts.map(|at| (at, 2)));
+    };
+    match row.effect {
+        Some(Effect::Export(objects) | Effect::Hold(objects)) => list(objects),
+        Some(Effect::Import { parent, objects }) => {
+            list(objects);
+            fields.push((parent, 4));
+        }
+        Some(Effect::Allocate { parent, object }) => fields.extend([(parent, 4), (object, 4)]),
+        Some(Effect::Duplicate {
+            parent,
+            object,
+            source,
+        }) => fields.extend([(parent, 4), (object, 4), (source, 4)]),
+        Some(Effect::Free { object: at } | Effect::Control { object: at }) => fields.push((at, 4)),
+        Some(Effect::Device { instance }) => fields.push((instance, 4)),
+        Some(Effect::Memory { size }) => fields.push((size, 8)),
+        Some(Effect::Register | Effect::Client) | None => {}
+    }
+    fields
+}
+
+/// Where a release's structure lacks a field, a rule says nothing; that must not come to pass for what ownership and the
+/// limit of GPU memory rest on.
+#[test]
+fn what_the_ledger_rests_on_is_known_of_every_release() {
+    let named = |row: &Request, names: &[&str]| names.contains(&row.name);
+    for abi in RELEASES.iter() {
+        let rows = || FAMILIES.into_iter().flat_map(|family| abi.rows(family));
+        for row in rows() {
+            let (name, version) = (row.name, abi.version());
+            let has_effect = [
+                "NV_ESC_RM_ALLOC",
+                "NV_ESC_RM_ALLOC_MEMORY",
+                "NV_ESC_RM_ALLOC_CONTEXT_DMA2",
+                "NV_ESC_RM_FREE",
+                "NV_ESC_RM_DUP_OBJECT",
+                "NV_ESC_RM_CONTROL",
+                "NV_ESC_REGISTER_FD",
+                "NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECT_TO_FD",
+                "NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECTS_TO_FD",
+                "NV0000_CTRL_CMD_OS_UNIX_IMPORT_OBJECT_FROM_FD",
+                "NV0000_CTRL_CMD_OS_UNIX_IMPORT_OBJECTS_FROM_FD",
+                "NV00F8_CTRL_CMD_ATTACH_MEM",
+                "NV00FD_CTRL_CMD_ATTACH_MEM",
+                "NV01_ROOT",
+                "NV01_ROOT_NON_PRIV",
+                "NV01_ROOT_CLIENT",
+                "NV01_DEVICE_0",
+                "NV01_MEMORY_LOCAL_USER",
+                "NV_MEMORY_FABRIC",
+            ];
+            if named(row, &has_effect) {
+                assert!(row.effect.is_some(), "{name} in {version}");
+            }
+            let shows = [
+                "NV2080_CTRL_CMD_FB_GET_INFO",
+                "NV2080_CTRL_CMD_FB_GET_INFO_V2",
+            ];
+            let behind = row.memory_list.map(|list| list.behind);
+            let is_old = name == "NV2080_CTRL_CMD_FB_GET_INFO";
+            assert_eq!(
+                behind,
+                named(row, &shows).then_some(is_old),
+                "{name} in {version}"
+            );
+            if row.name.starts_with("NV_ESC_RM_") {
+                assert!(!row.clients.is_empty(), "{name} in {version}");
             }
         }
     }

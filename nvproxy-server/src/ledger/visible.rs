@@ -64,3 +64,78 @@ pub(super) fn limit(plan: &Plan, list: &MemoryList, payload: &mut [u8], limit: u
         *answer = u32::from_ne_bytes(*answer).min(most).to_ne_bytes();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nvproxy_abi::Abi;
+    use nvproxy_abi::node::Node;
+    use nvproxy_abi::number::{NV_ESC_RM_CONTROL, ioctl_word};
+    use nvproxy_abi::plan::{Planner, Step};
+    use nvproxy_abi::policy::Capabilities;
+    use nvproxy_abi::structs::frontend::NVOS54_PARAMETERS;
+    use zerocopy::{FromZeros, IntoBytes};
+
+    use super::*;
+
+    /// A control command with `parameters`, and its payload, in which `behind` is what a pointer in them points to.
+    fn planned(cmd: u32, parameters: &[u8], behind: &[u8]) -> (Plan, Vec<u8>) {
+        let version = "580.142".parse().expect("a version");
+        let abi = Abi::of_release(&version, Capabilities::ALL).expect("tables");
+        let mut argument = NVOS54_PARAMETERS::new_zeroed();
+        argument.cmd = cmd;
+        argument.params = 1;
+        argument.paramsSize = parameters.len() as u32;
+        let command = ioctl_word(NV_ESC_RM_CONTROL, size_of::<NVOS54_PARAMETERS>());
+        let planner = Planner::new(abi, Node::Control, command, 1);
+        let mut planner = planner.unwrap_or_else(|refusal| panic!("{}", refusal.what));
+        let mut payload = Vec::new();
+        let mut parts = [argument.as_bytes(), parameters, behind].into_iter();
+        while let Ok(Step::Fetch(fetch)) = planner.step(&payload) {
+            let part = parts.next().expect("a part");
+            assert_eq!(part.len(), fetch.length as usize);
+            payload.extend_from_slice(part);
+            payload.resize(payload.len().next_multiple_of(8), 0);
+        }
+        (planner.finish(), payload)
+    }
+
+    /// RAM_SIZE, BUS_WIDTH and HEAP_FREE of a GPU of 80 GiB, of which 70 are free.
+    const ANSWERS: [u32; 6] = [0x07, 80 << 20, 0x0b, 5120, 0x16, 70 << 20];
+    const LIMITED: [u32; 6] = [0x07, 4 << 20, 0x0b, 5120, 0x16, 3 << 20];
+
+    fn limited(plan: &Plan, mut payload: Vec<u8>) -> Vec<u8> {
+        let list = plan.request.memory_list.expect("a list");
+        limit(plan, &list, &mut payload, 4 << 30, 1 << 30);
+        payload
+    }
+
+    #[test]
+    fn a_list_in_the_parameters_is_rewritten_as_far_as_it_goes() {
+        // The second list says that it is longer than the parameters: the driver refuses it, and nothing is written
+        // beyond.
+        for count in [2u32, u32::MAX] {
+            let mut parameters = vec![0; 1028];
+            parameters[..4].copy_from_slice(&count.to_ne_bytes());
+            parameters[4..28].copy_from_slice(ANSWERS.as_bytes());
+            let (plan, payload) = planned(0x2080_1303, &parameters, &[]);
+            let payload = limited(&plan, payload);
+            let at = size_of::<NVOS54_PARAMETERS>() + 4;
+            let mut expected = LIMITED;
+            if count == 2 {
+                expected[5] = ANSWERS[5];
+            }
+            assert_eq!(&payload[at..at + 24], expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_list_behind_a_pointer_is_rewritten() {
+        let mut parameters = [0; 16];
+        parameters[..4].copy_from_slice(&3u32.to_ne_bytes());
+        parameters[8..].copy_from_slice(&1u64.to_ne_bytes());
+        let (plan, payload) = planned(0x2080_1301, &parameters, ANSWERS.as_bytes());
+        let payload = limited(&plan, payload);
+        let at = size_of::<NVOS54_PARAMETERS>() + 16;
+        assert_eq!(&payload[at..at + 24], LIMITED.as_bytes());
+    }
+}

@@ -5,12 +5,12 @@
 //!
 //! It sees no coverage, so that alone it would find little. But the corpus is what libFuzzer kept for
 //! its coverage, and from there it finds what a change broke. One run tries what the other did, as far
-//! as it gets. An input that fails is written to the current directory.
+//! as it gets. An input that fails is written to the folder `artifacts` beside the corpus.
 
 use std::error::Error;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -48,11 +48,15 @@ fn run() -> Result<(), Box<dyn Error>> {
     {
         return Err(format!("there is no target {name}").into());
     }
-    let current = Current::default();
+    let corpus = Path::new(&corpus);
+    let current = Current {
+        artifacts: corpus.with_file_name("artifacts"),
+        trial: Arc::default(),
+    };
     current.watch();
     for target in TARGETS {
         if names.is_empty() || names.iter().any(|name| name == target.name) {
-            let inputs = read(&Path::new(&corpus).join(target.name))?;
+            let inputs = read(&corpus.join(target.name))?;
             let executions = fuzz(target, &inputs, time, &current)?;
             let inputs = inputs.len();
             println!(
@@ -101,8 +105,12 @@ fn fuzz(
 }
 
 /// The input that is being tried, for the thread that looks for one that never ends.
-#[derive(Clone, Default)]
-struct Current(Arc<Mutex<Option<Trial>>>);
+#[derive(Clone)]
+struct Current {
+    /// Where inputs that failed are kept.
+    artifacts: PathBuf,
+    trial: Arc<Mutex<Option<Trial>>>,
+}
 
 struct Trial {
     target: &'static Target,
@@ -119,11 +127,11 @@ impl Current {
         }));
         let outcome = catch_unwind(AssertUnwindSafe(|| (target.check)(input)));
         self.set(None);
-        outcome.map_err(|_| failed(target, input, "panics").into())
+        outcome.map_err(|_| self.failed(target, input, "panics").into())
     }
 
     fn set(&self, trial: Option<Trial>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trial;
+        *self.trial.lock().unwrap_or_else(PoisonError::into_inner) = trial;
     }
 
     fn watch(&self) {
@@ -131,25 +139,27 @@ impl Current {
         thread::spawn(move || {
             loop {
                 thread::sleep(Duration::from_secs(1));
-                let trial = watched.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let trial = watched.trial.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(trial) = &*trial
                     && trial.since.elapsed() > HANGS
                 {
                     let what = format!("takes more than {HANGS:?}");
-                    eprintln!("{}", failed(trial.target, &trial.input, &what));
+                    eprintln!("{}", watched.failed(trial.target, &trial.input, &what));
                     exit(1);
                 }
             }
         });
     }
-}
 
-/// Keeps an input that failed, and says so.
-fn failed(target: &Target, input: &[u8], what: &str) -> String {
-    let name = format!("failed-{}", target.name);
-    match fs::write(&name, input) {
-        Ok(()) => format!("{}: an input {what}: it is in the file {name}", target.name),
-        Err(error) => format!("{}: an input {what}: {name}: {error}", target.name),
+    /// Keeps an input that failed, and says so.
+    fn failed(&self, target: &Target, input: &[u8], what: &str) -> String {
+        let path = self.artifacts.join(format!("failed-{}", target.name));
+        let kept = fs::create_dir_all(&self.artifacts).and_then(|()| fs::write(&path, input));
+        let place = match kept {
+            Ok(()) => format!("it is in {}", path.display()),
+            Err(error) => format!("{}: {error}", path.display()),
+        };
+        format!("{}: an input {what}: {place}", target.name)
     }
 }
 

@@ -220,9 +220,11 @@ fn named(layout: &Layout, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
     (handles, carried)
 }
 
-/// Inputs of `recording`: the first events of one, as a file and as a file's content, and some that
-/// come later.
-fn forms(recorded: &Recording) -> Result<Vec<(&'static str, Vec<u8>)>, Box<dyn Error>> {
+/// An input and what to call it.
+type Named = (&'static str, Vec<u8>);
+
+/// Inputs of `recording`: the first events of one, in each form.
+fn forms(recorded: &Recording) -> Result<[Named; 3], Box<dyn Error>> {
     let mut short = recorded.clone();
     short.events.retain(|event| match event {
         Event::Request(request) => request.before.len() <= MAXIMUM_PART,
@@ -240,8 +242,7 @@ fn forms(recorded: &Recording) -> Result<Vec<(&'static str, Vec<u8>)>, Box<dyn E
         ("compressed", recording::COMPRESSED, compressed),
         ("content", recording::CONTENT, &content),
     ]
-    .map(|(name, form, bytes)| (name, [&[form], bytes].concat()))
-    .to_vec())
+    .map(|(name, form, bytes)| (name, [&[form], bytes].concat())))
 }
 
 /// Inputs of `handshake`, after whom the message is for and what goes with it.
@@ -252,7 +253,7 @@ fn handshakes(corpus: &Path) -> Result<(), Box<dyn Error>> {
     };
     let geometry = [2u32.to_ne_bytes(), 4096u32.to_ne_bytes()].concat();
     let hello = [&prefix(1)[..], &geometry].concat();
-    let reason = [&prefix(3)[..], "nicht zu öffnen".as_bytes()].concat();
+    let reason = [&prefix(3)[..], "not here\u{1b}[2J\u{9b}, ä".as_bytes()].concat();
     let (to_server, to_client, parcel) = (0, 1, 2);
     let inputs: [(&str, [u8; 4], &[u8]); 6] = [
         ("offer", [to_server, 1, 1, 1], &[&[0], &hello[..]].concat()),

@@ -7,7 +7,7 @@ use nvproxy_abi_catalogue::version::DriverVersion;
 use nvproxy_abi_catalogue::{Catalogue, Control, Copy, Count, Field, Ioctl, Release, Structure};
 use nvproxy_abi_derivation::derive;
 use nvproxy_abi_derivation::policy::{self, Capability, List};
-use nvproxy_abi_derivation::rows::{Contents, Length, Reserved, Row, Tables};
+use nvproxy_abi_derivation::rows::{Contents, Effect, Extent, Length, Reserved, Row, Tables};
 use nvproxy_abi_derivation::rules;
 
 const NO_RULES: &str = "frontend = []\ncontrol = []\nclass = []\nuvm = []\n[blocking]\n";
@@ -191,6 +191,40 @@ fn a_uvm_request_takes_the_structure_of_its_name() {
         Some((0, 2))
     );
     assert!(row.may_block);
+}
+
+#[test]
+fn clients_have_to_be_accounted_for() {
+    let mut release = release(1, control(&["NON_PRIVILEGED"]));
+    let parameters = Structure {
+        size: 24,
+        fields: vec![
+            field("count", 0, 4, "NvU32"),
+            field("hClientTarget", 4, 4, "NvHandle"),
+            field("handles", 8, 8, "NvP64"),
+        ],
+    };
+    let name = Rc::from("NV2080_CTRL_LIST_PARAMS");
+    release.structures.insert(name, Rc::new(parameters));
+    let catalogue = catalogue(vec![release]);
+    let policy = [compute("control = ['NV2080_CTRL_CMD_LIST']")];
+    let errors = derived(&catalogue, NO_RULES, &policy).expect_err("an error");
+    let expected = "NV2080_CTRL_CMD_LIST: has hClientTarget, which looks like a pointer, a descriptor or a client: no \
+                    rule says what it is (driver 580.01.01)";
+    assert_eq!(errors, [expected]);
+    let rules = "frontend = []\nclass = []\nuvm = []\n[blocking]\n[[control]]\nname = 'NV2080_CTRL_CMD_LIST'\n\
+                 clients = [{ field = 'hClientTarget', absent = 'NV_ERR_INVALID_CLIENT' }]\n\
+                 effect = { hold = { field = 'hClientTarget' } }\n";
+    let tables = derived(&catalogue, rules, &policy).expect("tables");
+    let row = only_row(&tables);
+    let [client] = row.clients.as_slice() else {
+        panic!("{row:?}");
+    };
+    assert_eq!((client.place.at, &client.extent), (4, &Extent::One));
+    let Some(Effect::Hold(held)) = &row.effect else {
+        panic!("{row:?}");
+    };
+    assert_eq!((held.place.at, held.stride, held.most), (4, 4, 1));
 }
 
 #[test]
