@@ -98,12 +98,12 @@ fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
     });
     let ready = prepared.as_ref().map(|_| ()).map_err(String::clone);
     let channel = handshake::accept(Socket::from(control), ready).map_err(|error| match error {
-        HandshakeError::PeerClosed
-        | HandshakeError::TimedOut
+        HandshakeError::TimedOut
         | HandshakeError::Socket(SocketError::WrongKind | SocketError::System(..)) => {
             error.to_string()
         }
-        // The sentry was told, and tells the user.
+        // The sentry was told, and tells the user; or the sandbox ended before its server had started, and whoever
+        // ended it says why.
         _ => std::process::exit(1),
     })?;
     let (abi, ring, host) = prepared?;

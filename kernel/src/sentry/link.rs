@@ -28,7 +28,7 @@ const PROMPT: Spin = Spin {
 };
 /// How long the thread that waits for answers sleeps before it looks whether the server was lost, and rings the doorbell
 /// again, should a wake have been lost.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Entries of each ring, and so requests in flight.
 const RING_ENTRIES: u32 = 256;
 

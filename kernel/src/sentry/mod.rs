@@ -202,6 +202,8 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         return Err(Failure::reported(report)
             .unwrap_or_else(|| Failure::setup("the program's process ended early")));
     };
+    let held = liaison.hold(descriptor.as_fd());
+    held.attempt("handing over the listener")?;
     let abi = Abi::of_release(&driver.tables, driver.capabilities).attempt("the tables")?;
     let sentry = Arc::new(Sentry {
         abi,
