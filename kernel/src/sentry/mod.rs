@@ -194,8 +194,9 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         return Err(Failure::setup("the launcher started no server"));
     };
     let server = Server::new(process, control).inspect_err(|_| {
-        // The program may wait for an answer already. It is not to see this process go away first.
-        let _ = kill(init, Signal::SIGKILL);
+        // The program may wait for an answer already. It is not to see this process go away first. Init ends after
+        // every task.
+        let _ = kill(init, Signal::SIGKILL).and_then(|()| waitpid(init, None));
     })?;
     tracing::debug!("the server is ready");
     let Ok((_, descriptor)) = listener.receive() else {
