@@ -1,38 +1,35 @@
-//! `soak --minutes N [--seed N] [--driver sim|host] [PROGRAM…]`: runs sandboxes and kills processes of theirs for so
-//! long. Exit status 1, and a line that says what was left over, if anything was.
+//! Runs sandboxes and kills processes of theirs for so long. Exit status 1, and a line that says what was left over, if
+//! anything was.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use userland_tests::soak::{Options, run};
 
-fn options() -> Result<Options, Box<dyn std::error::Error>> {
-    let mut options = Options {
-        time: Duration::from_secs(60),
-        seed: std::process::id().into(),
-        driver: "sim".to_owned(),
-        programs: Vec::new(),
-    };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().ok_or(format!("{argument} takes a value"));
-        match argument.as_str() {
-            "--minutes" => options.time = Duration::from_secs_f64(value()?.parse::<f64>()? * 60.0),
-            "--seed" => options.seed = value()?.parse()?,
-            "--driver" => options.driver = value()?,
-            _ => options.programs.push(argument),
-        }
-    }
-    Ok(options)
+/// Run sandboxes, kill processes of theirs at random, and see that nothing is left over
+#[derive(Parser)]
+struct Arguments {
+    /// For how long
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// What decides who is killed when; by default, the number of this process
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The driver of the sandboxes: sim or host
+    #[arg(long, default_value = "sim")]
+    driver: String,
+    /// What to run in them instead of the tests' own program
+    programs: Vec<String>,
 }
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("soak: {error}");
-            return ExitCode::from(2);
-        }
+    let arguments = Arguments::parse();
+    let options = Options {
+        time: Duration::from_secs_f64(arguments.minutes.max(0.0) * 60.0),
+        seed: arguments.seed.unwrap_or(std::process::id().into()),
+        driver: arguments.driver,
+        programs: arguments.programs,
     };
     println!("{} s, seed {}", options.time.as_secs(), options.seed);
     let mut told = Instant::now();
