@@ -194,3 +194,69 @@ impl Line {
 fn broken<E>(_: E) -> Errno {
     Errno::EIO
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The two ends of a line.
+    fn line() -> (Line, Line) {
+        let (control, other) = Socket::pair().expect("a pair");
+        let one = Line::connect(&control).expect("a line");
+        (one, Line::accept(&other).expect("its other end"))
+    }
+
+    fn order() -> Order {
+        Order::Issue {
+            target: Named::Sent,
+            request: 7,
+            segments: vec![(0, 64, None), (64, 8, Some(16))],
+            descriptors: vec![(4, Named::Sent), (8, Named::Kept(3))],
+        }
+    }
+
+    #[test]
+    fn the_largest_payload_arrives_and_comes_back() {
+        let (mut here, mut there) = line();
+        let obeying = std::thread::spawn(move || {
+            let received = there.receive().expect("an order");
+            assert_eq!(received.order, order());
+            assert_eq!(received.sent.len(), 2);
+            let changed = received.payload.bytes().iter().map(|byte| !byte);
+            let changed: Vec<u8> = changed.collect();
+            there.answer(Err(Errno::ENOSPC), &changed).expect("sent");
+            there.receive().map(|received| received.order)
+        });
+        let mut payload: Vec<u8> = (0..MAXIMUM_PAYLOAD).map(|at| at as u8).collect();
+        let descriptor = File::open("/dev/null").expect("/dev/null");
+        let sent = [descriptor.as_fd(); 2];
+        let outcome = here.ask(&order(), &sent, &mut payload);
+        assert_eq!(outcome, Ok(Err(Errno::ENOSPC)));
+        let changed = |(at, byte): (usize, &u8)| *byte == !(at as u8);
+        assert!(payload.iter().enumerate().all(changed));
+        drop(here);
+        assert_eq!(obeying.join().expect("its end"), Err(Errno::EIO));
+    }
+
+    #[test]
+    fn what_is_no_order_is_refused() {
+        for lengths in [
+            vec![],
+            vec![0, 0],
+            vec![0, 0, 0],
+            vec![0, 8, 8],
+            vec![0, 0, u64::MAX],
+            vec![0, MAXIMUM_PAYLOAD as u64 + 1, 0],
+            vec![MAXIMUM_SENT + 1, 0, 0],
+        ] {
+            let (here, mut there) = line();
+            let message: Vec<u8> = lengths
+                .iter()
+                .flat_map(|length: &u64| length.to_ne_bytes())
+                .collect();
+            here.socket.send_message(&message, None).expect("sent");
+            let refused = there.receive().map(|received| received.order);
+            assert_eq!(refused, Err(Errno::EIO), "{lengths:?}");
+        }
+    }
+}
