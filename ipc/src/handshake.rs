@@ -17,6 +17,7 @@ use std::{
 };
 
 use nix::sys::socket::MsgFlags;
+use ringfence_faults::Point;
 use static_assertions::const_assert_eq;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -268,7 +269,7 @@ fn receive<'buffer>(
 fn prefix(kind: u32) -> Prefix {
     Prefix {
         magic: MAGIC,
-        version: PROTOCOL_VERSION,
+        version: ringfence_faults::number(Point::Version, PROTOCOL_VERSION),
         kind,
     }
 }

@@ -18,6 +18,7 @@
 //! | `ring` | producers, consumers, the sleep protocol |
 //! | `futex` | the system call behind a doorbell (`unsafe` lives here) |
 //! | `arena` | payload copies and the allocator of payload ranges |
+//! | `faults` | wrongs of a producer that tests ask for; nothing in ordinary builds |
 //! | `socket` | descriptors in parcels, over SOCK_SEQPACKET |
 //! | `ancillary` | the one `recvmsg(2)` that takes in a descriptor (`unsafe` lives here) |
 //! | [`handshake`] | how two processes come to share a region, or learn why not |
@@ -26,6 +27,7 @@
 
 #![deny(unsafe_code)]
 
+mod faults;
 mod ring;
 mod sync;
 

@@ -29,6 +29,7 @@ use std::{
 };
 
 use nix::errno::Errno;
+use ringfence_faults::{Act, Point, at};
 
 #[cfg(not(loom))]
 use crate::region::RingMemory;
@@ -251,6 +252,14 @@ impl<T: Entry> Producer<T> {
     /// by entry and becomes visible at once with [`publish`](Self::publish). After
     /// [`PushError::Full`] what was staged stays staged.
     pub fn stage(&mut self, entry: &T) -> Result<(), PushError> {
+        if ringfence_faults::ENABLED {
+            return self.write_with(entry.to_words(), at(Point::Stage));
+        }
+        self.write(entry.to_words())
+    }
+
+    /// Writes one entry's words into the next slot.
+    pub(crate) fn write(&mut self, words: [u64; ENTRY_WORDS]) -> Result<(), PushError> {
         if self.corrupt {
             return Err(PushError::Corrupt);
         }
@@ -261,7 +270,7 @@ impl<T: Entry> Producer<T> {
             }
         }
         let slot = self.memory.slot(self.staged);
-        for (shared, word) in slot.iter().zip(entry.to_words()) {
+        for (shared, word) in slot.iter().zip(words) {
             shared.store(word, Ordering::Relaxed);
         }
         self.staged = self.staged.wrapping_add(1);
@@ -280,8 +289,24 @@ impl<T: Entry> Producer<T> {
     /// and none while the consumer is busy. Call it after publishing.
     pub fn ring(&self) {
         if self.needs_ring() {
+            match at(Point::Doorbell) {
+                Some(Act::Drop) => return,
+                Some(Act::Duplicate) => self.memory.wake_sleeper(),
+                _ => {}
+            }
             self.memory.wake_sleeper();
         }
+    }
+
+    /// Wakes the consumer whatever it announced. For a producer that has waited for an answer
+    /// longer than it should have to, lest a wake that was lost is waited for in vain.
+    pub fn ring_again(&self) {
+        self.memory.wake_sleeper();
+    }
+
+    /// Passes over `entries` slots as if they had been written.
+    pub(crate) fn skip(&mut self, entries: u32) {
+        self.staged = self.staged.wrapping_add(entries);
     }
 
     /// Whether the consumer has to be woken. True at most once per announced sleep, because the

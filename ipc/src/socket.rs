@@ -108,8 +108,19 @@ impl Socket {
     /// Receives a parcel. After an error other than [`SocketError::WouldBlock`] the order of
     /// parcels is lost, and the peer is hostile, broken or gone.
     pub fn receive(&self) -> Result<(u64, OwnedFd), SocketError> {
+        self.receive_parcel(MsgFlags::empty())
+    }
+
+    /// Receives a parcel that an entry of a ring announced. It was sent before the entry was
+    /// published, so a peer that makes this wait is hostile or broken: [`SocketError::WouldBlock`].
+    /// After [`SocketError::DescriptorLost`] the order of parcels still holds.
+    pub fn receive_announced(&self) -> Result<(u64, OwnedFd), SocketError> {
+        self.receive_parcel(MsgFlags::MSG_DONTWAIT)
+    }
+
+    fn receive_parcel(&self, flags: MsgFlags) -> Result<(u64, OwnedFd), SocketError> {
         let mut tag = [0; size_of::<u64>()];
-        let (length, descriptor) = self.receive_message(&mut tag, MsgFlags::empty())?;
+        let (length, descriptor) = self.receive_message(&mut tag, flags)?;
         let descriptor = descriptor.ok_or(SocketError::NoDescriptor)?;
         if length != tag.len() {
             return Err(SocketError::WrongSize);

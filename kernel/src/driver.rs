@@ -15,6 +15,7 @@ use nvproxy_abi::support::{Basis, list, support};
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::ledger::size::Size;
 use nvproxy_server::process;
+use ringfence_faults::device_directory;
 
 use crate::failure::{Attempt, Failure};
 
@@ -249,7 +250,7 @@ impl Driver {
 
     fn check_permissions(&self) -> Result<(), Failure> {
         for name in self.node_names() {
-            let path = Path::new("/dev").join(&name);
+            let path = device_directory().join(&name);
             let remedy = match access(&path, AccessFlags::R_OK | AccessFlags::W_OK) {
                 Ok(()) => continue,
                 Err(Errno::EACCES) => "run as a user who may read and write it",
@@ -271,6 +272,9 @@ impl Driver {
 
 /// The version of NVIDIA's driver on this machine, if it is loaded.
 pub fn host_version() -> Option<String> {
+    if device_directory() != Path::new("/dev") {
+        return Some(SIMULATED_VERSION.to_string());
+    }
     fs::read_to_string("/sys/module/nvidia/version")
         .ok()
         .map(|version| version.trim().to_owned())
@@ -333,9 +337,10 @@ fn select(kind: process::Kind, selection: &Selection) -> Result<Vec<u8>, Failure
     }
 }
 
-/// The minor numbers of the GPUs whose nodes lie in `/dev`.
+/// The minor numbers of the GPUs whose nodes there are.
 fn host_minors() -> Result<Vec<u8>, Failure> {
-    let entries = fs::read_dir("/dev").attempt("/dev")?;
+    let directory = device_directory();
+    let entries = fs::read_dir(&directory).attempt(directory.display())?;
     let mut minors: Vec<u8> = entries
         .filter_map(
             |entry| match Node::from_file_name(entry.ok()?.file_name().to_str()?)? {

@@ -256,7 +256,7 @@ fn kind(text: &str) -> Result<process::Kind, String> {
     }
 }
 
-fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -7,6 +7,8 @@ use nix::unistd::Pid;
 
 /// `KCMP_EPOLL_TFD` of linux/kcmp.h.
 const KCMP_EPOLL_TFD: libc::c_int = 7;
+/// `KCMP_VM` of linux/kcmp.h.
+const KCMP_VM: libc::c_int = 1;
 /// `PIDFD_THREAD` of linux/pidfd.h: the thread itself rather than its group (Linux 6.9).
 const PIDFD_THREAD: libc::c_uint = libc::O_EXCL as libc::c_uint;
 
@@ -50,6 +52,15 @@ pub fn compare_with_registered(
         1 => Ok(std::cmp::Ordering::Less),
         _ => Ok(std::cmp::Ordering::Greater),
     }
+}
+
+/// Whether two threads share their memory (kcmp(2), `KCMP_VM`), as those of one process do. One that has ended shares
+/// it with none.
+pub fn share_memory(one: Pid, other: Pid) -> bool {
+    // SAFETY: this kind of comparison takes no pointer.
+    let compare =
+        || unsafe { libc::syscall(libc::SYS_kcmp, one.as_raw(), other.as_raw(), KCMP_VM, 0, 0) };
+    one == other || compare() == 0
 }
 
 /// A descriptor for the thread `task` itself where the kernel can (Linux 6.9), else for its group, of which it must be

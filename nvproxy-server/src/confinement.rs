@@ -29,7 +29,7 @@ const DESCRIPTORS: u64 = 4 * MAXIMUM_HANDLES as u64;
 pub fn enter(nodes: &[Node], abi: &Abi) -> Result<(), String> {
     let kept: Vec<PathBuf> = nodes
         .iter()
-        .map(|node| PathBuf::from("/dev").join(node.file_name()))
+        .map(|node| ringfence_faults::device_directory().join(node.file_name()))
         .collect();
     let numbers = |family| -> Vec<u32> {
         let rows = abi.granted(family).map(|row| row.id);

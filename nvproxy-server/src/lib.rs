@@ -6,6 +6,7 @@
 
 pub mod confinement;
 pub mod driver;
+mod faults;
 pub mod handles;
 pub mod handover;
 pub mod host;

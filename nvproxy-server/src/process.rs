@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -16,7 +15,7 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
-use ringfence_ipc::{HandshakeError, Socket, Spin, handshake};
+use ringfence_ipc::{HandshakeError, Socket, SocketError, Spin, handshake};
 
 use crate::confinement;
 use crate::driver::Driver;
@@ -72,6 +71,7 @@ pub struct Given {
 /// Serves until the sentry is gone, and ends the process. Returns, with a sentence for the user, only if it could not
 /// start and nobody was told so.
 pub fn run(options: &Options, given: Given) -> Result<Infallible, String> {
+    ringfence_faults::act_as(ringfence_faults::Role::Server);
     isolate_from_the_terminal()?;
     raise_descriptor_limit()?;
     let supervision = Socket::from(given.supervision);
@@ -97,11 +97,15 @@ fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
         Ok((abi, ring, host))
     });
     let ready = prepared.as_ref().map(|_| ()).map_err(String::clone);
-    let channel = match handshake::accept(Socket::from(control), ready) {
-        // The sentry was told, and tells the user.
-        Err(HandshakeError::NotReady(_)) => std::process::exit(1),
-        accepted => accepted.map_err(|error| error.to_string())?,
-    };
+    let channel = handshake::accept(Socket::from(control), ready).map_err(|error| match error {
+        HandshakeError::TimedOut
+        | HandshakeError::Socket(SocketError::WrongKind | SocketError::System(..)) => {
+            error.to_string()
+        }
+        // The sentry was told, and tells the user; or the sandbox ended before its server had started, and whoever
+        // ended it says why.
+        _ => std::process::exit(1),
+    })?;
     let (abi, ring, host) = prepared?;
     let books = Books::new(Limits::with_memory(options.gpu_memory.map(Size::bytes)));
     Server::new(host, abi, books, channel, ring)
@@ -161,7 +165,10 @@ fn host(options: &Options, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
                 .ok_or("no recording to answer from")?;
             Arc::new(Recorded::new(replay, abi)?)
         }
-        Kind::Host => Arc::new(Driver::new(Path::new("/dev"), &options.gpus)),
+        Kind::Host => Arc::new(Driver::new(
+            &ringfence_faults::device_directory(),
+            &options.gpus,
+        )),
         Kind::Simulated => {
             let configuration = Configuration::new(options.version, abi, options.gpus.clone());
             Arc::new(

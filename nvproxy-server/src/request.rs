@@ -18,6 +18,7 @@ use ringfence_ipc::{Arena, Submission};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
+use crate::faults;
 use crate::host::{Call, DeviceFile, Host};
 use crate::ledger::Account;
 use crate::protocol::{
@@ -52,10 +53,14 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Makes room for exactly `length` bytes, whose content is whatever was there.
-    pub fn resize(&mut self, length: usize) {
+    /// Makes room for exactly `length` bytes, whose content is whatever was there. Fails with `ENOMEM`.
+    pub fn resize(&mut self, length: usize) -> Result<(), Errno> {
+        let words = length.div_ceil(8);
+        let missing = words.saturating_sub(self.words.len());
+        self.words.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
+        self.words.resize(words, 0);
         self.length = length;
-        self.words.resize(length.div_ceil(8), 0);
+        Ok(())
     }
 
     /// The bytes.
@@ -206,7 +211,7 @@ impl<F: Files> Context<'_, F> {
         let Some(request_length) = length.checked_sub(8 * count) else {
             return Err(Rejection::Malformed("a payload shorter than its handles"));
         };
-        buffer.resize(length);
+        buffer.resize(length)?;
         self.arena
             .read(submission.payload_offset, buffer.bytes_mut())
             .map_err(|_| Rejection::Malformed("a payload outside the arena"))?;
@@ -214,7 +219,7 @@ impl<F: Files> Context<'_, F> {
             .chunks_exact(8)
             .map(|bytes| bytes.try_into().map_or(0, u64::from_ne_bytes))
             .collect();
-        buffer.resize(request_length);
+        buffer.resize(request_length)?;
         Ok(handles)
     }
 
@@ -314,7 +319,7 @@ impl Prepared {
         let started = Instant::now();
         let mut lent = None;
         let outcome = match self.action {
-            Action::Issue => self.substituted(host, |file, call| file.ioctl(call)),
+            Action::Issue => self.substituted(host, faults::ioctl),
             Action::Lend => self.file.lend().map(|descriptor| {
                 lent = Some(descriptor);
                 0

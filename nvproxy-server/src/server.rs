@@ -11,6 +11,7 @@
 mod away;
 mod succession;
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,11 +21,13 @@ use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::status::{self, NV_OK};
+use ringfence_faults::{Point, at};
 use ringfence_ipc::{
-    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, Region, ServerChannel, Socket, Spin,
-    Submission,
+    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, Region, ServerChannel, Socket,
+    SocketError, Spin, Submission,
 };
 
+use crate::faults;
 use crate::handles::HandleTable;
 use crate::host::{Host, OpenFlags, Opened, Opener};
 use crate::ledger::{self, Account, Books, Passage};
@@ -76,6 +79,8 @@ pub struct Server {
     load: Load,
     workers: Pool,
     spin: Spin,
+    /// The sentry's wrongs that were reported.
+    reported: Mutex<HashSet<&'static str>>,
     region: Region,
     /// Set while the server is to take no request; then the leader waits for `gate`.
     pausing: AtomicBool,
@@ -169,6 +174,7 @@ impl Server {
             load: Load::default(),
             workers,
             spin: Spin::automatic(),
+            reported: Mutex::default(),
             region,
             pausing: AtomicBool::new(false),
             gate: Mutex::default(),
@@ -241,7 +247,7 @@ impl Server {
                 cookie,
                 node,
                 flags,
-            } => self.opened(cookie, node, self.host.open(node, flags)),
+            } => self.opened(cookie, node, faults::open(&*self.host, node, flags)),
         }
         self.publish();
     }
@@ -270,12 +276,18 @@ impl Server {
                 .pop()
                 .map_err(|error| format!("submission ring: {error}"))?
         {
+            at(Point::Take);
+            if any {
+                at(Point::Next);
+            }
             any = true;
             if !self.load.begin() {
                 return Err("more submissions under way than a ring has entries".to_owned());
             }
-            let carried = self.carried(&submission)?;
-            match self.dispatch(&submission, carried) {
+            let dispatched = self
+                .carried(&submission)?
+                .and_then(|carried| self.dispatch(&submission, carried));
+            match dispatched {
                 Ok(None) => {}
                 Ok(slow) => return Ok((true, slow)),
                 Err(rejection) => self.reject(submission.cookie, rejection),
@@ -285,16 +297,28 @@ impl Server {
     }
 
     /// Takes the descriptors that travel beside a submission. They pair up by order, so they are taken even for a
-    /// request that is then refused.
-    fn carried(&self, submission: &Submission) -> Result<Descriptors, String> {
+    /// request that is then refused. The outer error is a sentry that does not keep to the protocol.
+    fn carried(&self, submission: &Submission) -> Result<Result<Descriptors, Rejection>, String> {
         let count = submission.arguments[ARGUMENT_DESCRIPTORS];
         if count > MAXIMUM_DESCRIPTORS as u64 {
             return Err("a submission with more descriptors than any has".to_owned());
         }
-        (0..count)
-            .map(|_| self.socket.receive().map(|(_, descriptor)| descriptor))
-            .collect::<Result<Descriptors, _>>()
-            .map_err(|error| format!("the control socket: {error}"))
+        let mut carried = Descriptors::new();
+        let mut lost = false;
+        for _ in 0..count {
+            match self.socket.receive_announced() {
+                Ok((tag, descriptor)) if tag == submission.cookie => carried.push(descriptor),
+                Ok(_) => return Err("a descriptor belongs to another submission".to_owned()),
+                // This process has as many as it may have. The request fails, and no other.
+                Err(SocketError::DescriptorLost) => lost = true,
+                Err(error) => return Err(format!("the control socket: {error}")),
+            }
+        }
+        Ok(if lost {
+            Err(Errno::EMFILE.into())
+        } else {
+            Ok(carried)
+        })
     }
 
     fn dispatch(
@@ -319,15 +343,26 @@ impl Server {
         let errno = match rejection {
             Rejection::Errno(errno) => errno,
             Rejection::Refused(refusal) => {
-                tracing::warn!("refused after the sentry let it pass: {}", refusal.what);
+                if self.is_new("refused") {
+                    tracing::warn!("refused after the sentry let it pass: {}", refusal.what);
+                }
                 Errno::EPROTO
             }
             Rejection::Malformed(reason) => {
-                tracing::warn!("malformed message: {reason}");
+                if self.is_new(reason) {
+                    tracing::warn!("malformed message: {reason}");
+                }
                 Errno::EPROTO
             }
         };
         self.complete(completion(cookie, Err(errno)), None);
+    }
+
+    /// Whether this wrong of the sentry's happens for the first time. Each is reported once, so that a sentry that was
+    /// taken over cannot fill the log.
+    fn is_new(&self, wrong: &'static str) -> bool {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.insert(wrong)
     }
 
     fn open(self: &Arc<Self>, submission: &Submission) -> Result<Option<Slow>, Rejection> {
@@ -337,7 +372,7 @@ impl Server {
         };
         let cookie = submission.cookie;
         match self.host.opener(node) {
-            Opener::Prompt => self.opened(cookie, node, self.host.open(node, flags)),
+            Opener::Prompt => self.opened(cookie, node, faults::open(&*self.host, node, flags)),
             Opener::Patient => {
                 return Ok(Some(Slow::Open {
                     cookie,
@@ -348,7 +383,7 @@ impl Server {
             Opener::Unconfined => {
                 let server = self.away();
                 self.workers.submit(move || {
-                    server.opened(cookie, node, server.host.open(node, flags));
+                    server.opened(cookie, node, faults::open(&*server.host, node, flags));
                     server.publish();
                 });
             }
@@ -415,6 +450,7 @@ impl Server {
         if !self.load.copied(prepared.buffer.bytes().len()) {
             return Err(Rejection::Malformed("payloads larger than the arena"));
         }
+        at(Point::Prepared);
         if !prepared.is_ready() {
             let server = self.away();
             self.workers.submit(move || {
@@ -512,20 +548,25 @@ impl Server {
             match self.socket.send(done.cookie, descriptor.as_fd()) {
                 Ok(()) => done.flags |= u32::from(FLAG_DESCRIPTOR),
                 Err(error) => {
-                    tracing::warn!("a descriptor could not be passed: {error}");
+                    if self.is_new("a descriptor") {
+                        tracing::warn!("a descriptor could not be passed: {error}");
+                    }
                     done.result = encode_result(Err(Errno::EMFILE));
                 }
             }
         }
         // The ring has room for every request in flight: the sentry has no more of them than it has entries. A sentry
         // that breaks this loses completions of its own.
-        if let Err(error) = shared.completions.stage(&done) {
+        if let Err(error) = shared.completions.stage(&done)
+            && self.is_new("a completion")
+        {
             tracing::warn!("a completion is lost: {error}");
         }
     }
 
     /// Shows the sentry what was completed, and wakes it if it sleeps.
     fn publish(&self) {
+        at(Point::Publish);
         let mut shared = self.shared();
         shared.completions.publish();
         shared.completions.ring();

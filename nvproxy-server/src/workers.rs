@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use ringfence_faults::{Point, at};
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A handle to the pool; the threads end with the process.
@@ -27,6 +29,8 @@ struct State {
     jobs: VecDeque<Job>,
     idle: usize,
     threads: usize,
+    /// A thread could not be started.
+    is_short: bool,
 }
 
 impl Pool {
@@ -57,6 +61,7 @@ impl Shared {
     fn run(self: Arc<Self>) {
         loop {
             let job = self.next_job();
+            at(Point::Work);
             job();
         }
     }
@@ -88,7 +93,11 @@ impl Shared {
             .spawn(move || shared.run())
         {
             Ok(_) => state.threads += 1,
-            Err(error) => tracing::warn!("no further {} thread: {error}", self.name),
+            // Reported once: the threads that there are go on, and are not to fill the log.
+            Err(error) if !std::mem::replace(&mut state.is_short, true) => {
+                tracing::warn!("no further {} thread: {error}", self.name);
+            }
+            Err(_) => {}
         }
     }
 

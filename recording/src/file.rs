@@ -9,8 +9,8 @@
 //! ```
 //!
 //! All numbers of the frame are little-endian. The body is made of [`codec`](crate::codec)'s numbers and strings: first
-//! the header's fields, then the number of events and each event, begun by its kind. A reader believes none of it: memory
-//! is bounded by [`MAXIMUM_BODY`], and every index is checked.
+//! the header's fields, then the number of events and each event, begun by its kind. A reader believes none of it: what it
+//! takes in memory is bounded by [`MAXIMUM_BODY`] and [`MAXIMUM_FOOTPRINT`], and every index is checked.
 
 use std::fmt;
 use std::io::Read;
@@ -26,8 +26,13 @@ use crate::{Change, Event, Header, Open, Reached, Recording, Request};
 
 /// The version of the format that is written and read.
 pub const FORMAT: u32 = 1;
-/// The most bytes of a body before it is compressed, and so about what a recording takes in memory.
+/// The most bytes of a body before it is compressed.
 pub const MAXIMUM_BODY: usize = 512 << 20;
+/// The most bytes that the events take in memory, as [`Event::footprint`] counts them. They can take many times what they
+/// have in a body.
+pub const MAXIMUM_FOOTPRINT: usize = 512 << 20;
+/// The most words of a command line. Linux allows 6 MiB for all of them, of which each takes 9 bytes at least (execve(2)).
+const MAXIMUM_WORDS: usize = 1 << 20;
 /// The most threads and descriptions of a recording: what a replay makes at most.
 const MAXIMUM_THREADS: usize = 1 << 14;
 const MAXIMUM_DESCRIPTIONS: u32 = 1 << 20;
@@ -86,10 +91,11 @@ pub struct TooLarge;
 
 impl fmt::Display for TooLarge {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let megabytes = MAXIMUM_BODY >> 20;
+        let megabytes = MAXIMUM_FOOTPRINT >> 20;
         write!(
             formatter,
-            "more than the {megabytes} MiB of requests that a recording holds: record a shorter run"
+            "more than a recording holds, which is {megabytes} MiB of requests, {MAXIMUM_DESCRIPTIONS} opens and \
+             {MAXIMUM_THREADS} threads: record a shorter run"
         )
     }
 }
@@ -99,6 +105,20 @@ impl std::error::Error for TooLarge {}
 impl Recording {
     /// The recording as the bytes of a file.
     pub fn to_bytes(&self) -> Result<Vec<u8>, TooLarge> {
+        let Header {
+            command,
+            threads,
+            descriptions,
+            ..
+        } = &self.header;
+        let footprint: usize = self.events.iter().map(Event::footprint).sum();
+        if footprint > MAXIMUM_FOOTPRINT
+            || command.len() > MAXIMUM_WORDS
+            || threads.len() > MAXIMUM_THREADS
+            || *descriptions > MAXIMUM_DESCRIPTIONS
+        {
+            return Err(TooLarge);
+        }
         let body = self.body();
         if body.len() > MAXIMUM_BODY {
             return Err(TooLarge);
@@ -122,7 +142,7 @@ impl Recording {
         let body = decompress(unframe(bytes)?, MAXIMUM_BODY)?;
         let mut decoder = Decoder(&body);
         let header = decode_header(&mut decoder)?;
-        let events = decode_events(&mut decoder, &header)?;
+        let events = decode_events(&mut decoder, &header, MAXIMUM_FOOTPRINT)?;
         if !decoder.0.is_empty() {
             return Err(ReadError::Malformed("bytes after the last event"));
         }
@@ -218,7 +238,8 @@ fn decode_header(decoder: &mut Decoder<'_>) -> Result<Header, ReadError> {
     let capabilities = capabilities.ok_or(ReadError::Malformed("the capabilities"))?;
     let driver = driver.ok_or(ReadError::Malformed("the driver's version"))?;
     let tables = tables.ok_or(ReadError::Malformed("the version of the tables"))?;
-    let count = decoder.count().ok_or(CUT)?;
+    let count = decoder.count().filter(|count| *count <= MAXIMUM_WORDS);
+    let count = count.ok_or(ReadError::Malformed("the number of words"))?;
     let command: Option<Vec<Vec<u8>>> = (0..count)
         .map(|_| decoder.bytes().map(<[u8]>::to_vec))
         .collect();
@@ -296,14 +317,24 @@ fn encode_event(event: &Event, encoder: &mut Encoder) {
     }
 }
 
-fn decode_events(decoder: &mut Decoder<'_>, header: &Header) -> Result<Vec<Event>, ReadError> {
+/// The events, if their footprint is no more than `limit`.
+fn decode_events(
+    decoder: &mut Decoder<'_>,
+    header: &Header,
+    limit: usize,
+) -> Result<Vec<Event>, ReadError> {
     let count = decoder
         .count()
         .ok_or(ReadError::Malformed("the number of events"))?;
     let mut events = Vec::new();
+    let mut footprint = 0;
     let mut opened = vec![false; header.descriptions as usize];
     for _ in 0..count {
         let event = decode_event(decoder, header).ok_or(ReadError::Malformed("an event"))?;
+        footprint += event.footprint();
+        if footprint > limit {
+            return Err(ReadError::Malformed("larger than any"));
+        }
         let is_open = |description: u32| opened.get(description as usize) == Some(&true);
         match &event {
             Event::Open(open) => {
@@ -362,11 +393,14 @@ fn decode_request(decoder: &mut Decoder<'_>, by: u32) -> Option<Request> {
         .to_vec();
     let count = decoder.count()?;
     let mut changes = Vec::new();
+    let mut end = 0;
     for _ in 0..count {
         let (at, bytes) = (decoder.word()?, decoder.bytes()?);
-        if at as usize + bytes.len() > before.len() {
+        // In order, apart and not empty, so that there are no more of them than bytes.
+        if bytes.is_empty() || (at as usize) < end || at as usize + bytes.len() > before.len() {
             return None;
         }
+        end = at as usize + bytes.len();
         changes.push(Change {
             at,
             bytes: bytes.to_vec(),
@@ -515,5 +549,74 @@ mod tests {
         let larger = Err(ReadError::Malformed("larger than any"));
         assert_eq!(decompress(compressed, (1 << 16) - 1), larger);
         assert_eq!(decompress(compressed, 1 << 16), Ok(vec![0; 1 << 16]));
+    }
+
+    /// Two bytes of a body can be an event, which takes many times as much in memory.
+    #[test]
+    fn events_that_take_too_much_memory_are_refused() {
+        let recording = small();
+        let body = recording.body();
+        let footprint: usize = recording.events.iter().map(Event::footprint).sum();
+        let read = |limit| {
+            let mut decoder = Decoder(&body);
+            let header = decode_header(&mut decoder)?;
+            decode_events(&mut decoder, &header, limit)
+        };
+        assert_eq!(read(footprint), Ok(recording.events));
+        let larger = Err(ReadError::Malformed("larger than any"));
+        assert_eq!(read(footprint - 1), larger);
+    }
+
+    #[test]
+    fn a_command_line_of_more_words_than_any_is_refused() {
+        let mut recording = small();
+        recording.header.command = vec![Vec::new(); MAXIMUM_WORDS];
+        let bytes = recording.to_bytes().unwrap();
+        assert_eq!(Recording::from_bytes(&bytes), Ok(recording.clone()));
+        recording.header.command.push(Vec::new());
+        assert_eq!(recording.to_bytes(), Err(TooLarge));
+        assert_eq!(
+            Recording::from_bytes(&frame(&recording.body())),
+            Err(ReadError::Malformed("the number of words"))
+        );
+    }
+
+    #[test]
+    fn what_no_reader_takes_is_not_written() {
+        let mut recording = small();
+        recording.header.descriptions = MAXIMUM_DESCRIPTIONS + 1;
+        assert_eq!(recording.to_bytes(), Err(TooLarge));
+        let mut recording = small();
+        recording.header.threads = vec![0; MAXIMUM_THREADS + 1];
+        assert_eq!(recording.to_bytes(), Err(TooLarge));
+    }
+
+    /// Otherwise there could be more changes than bytes.
+    #[test]
+    fn changes_that_are_empty_or_overlap_are_refused() {
+        let change = |at, length| Change {
+            at,
+            bytes: vec![0xaa; length],
+        };
+        for (changes, accepted) in [
+            (vec![change(0, 4), change(4, 1), change(31, 1)], true),
+            (vec![change(0, 0)], false),
+            (vec![change(4, 4), change(7, 1)], false),
+            (vec![change(4, 4), change(0, 4)], false),
+            (vec![change(31, 2)], false),
+        ] {
+            let mut recording = small();
+            let request = recording.events.iter_mut().find_map(|event| match event {
+                Event::Request(request) => Some(request),
+                _ => None,
+            });
+            request.expect("a request").changes = changes;
+            let read = Recording::from_bytes(&recording.to_bytes().unwrap());
+            let expected = match accepted {
+                true => Ok(recording),
+                false => Err(ReadError::Malformed("an event")),
+            };
+            assert_eq!(read, expected);
+        }
     }
 }

@@ -25,7 +25,7 @@ use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_abi::{Abi, NoTables};
 
-pub use file::{FORMAT, ReadError, TooLarge};
+pub use file::{FORMAT, MAXIMUM_FOOTPRINT, ReadError, TooLarge};
 
 /// In a descriptor field: a number that names no description of the driver's. No process has a descriptor of that
 /// number, so it means nothing in a replay either.
@@ -148,6 +148,18 @@ impl Request {
             }
         }
         after
+    }
+}
+
+impl Event {
+    /// About how many bytes it takes in memory.
+    pub fn footprint(&self) -> usize {
+        let Event::Request(request) = self else {
+            return size_of::<Event>();
+        };
+        let changes = request.changes.iter();
+        let changed = changes.map(|change| size_of::<Change>() + change.bytes.len());
+        size_of::<Event>() + request.before.len() + changed.sum::<usize>()
     }
 }
 

@@ -6,6 +6,8 @@
 
 pub mod conversation;
 pub mod processes;
+pub mod soak;
+pub mod stand_in;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::Permissions;
@@ -221,24 +223,28 @@ pub fn captive_program() -> PathBuf {
 /// The `ringfence` executable. Cargo does not build it for the tests of another package, so this does, once.
 pub fn ringfence_program() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(build_ringfence).clone()
+    BUILT.get_or_init(|| build("ringfence", &[])).clone()
 }
 
-fn build_ringfence() -> PathBuf {
+/// The executable that obeys `RINGFENCE_FAULTS`, which this builds, once.
+pub fn ringfence_with_faults() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let features = ["--features", "fault-injection"];
+    BUILT
+        .get_or_init(|| build("ringfence-with-faults", &features))
+        .clone()
+}
+
+/// Builds an executable of the package `ringfence`.
+fn build(name: &str, options: &[&str]) -> PathBuf {
     let directory = executables();
     let profile = match directory.file_name().and_then(OsStr::to_str) {
         Some("debug") | None => "dev",
         Some(profile) => profile,
     };
     let status = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "ringfence",
-            "--bin",
-            "ringfence",
-        ])
+        .args(["build", "--quiet", "--package", "ringfence", "--bin", name])
+        .args(options)
         .args([
             "--manifest-path",
             concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
@@ -248,14 +254,16 @@ fn build_ringfence() -> PathBuf {
         .status();
     assert!(
         status.as_ref().is_ok_and(|status| status.success()),
-        "building ringfence: {status:?}"
+        "building {name}: {status:?}"
     );
-    directory.join("ringfence")
+    directory.join(name)
 }
 
 /// Where cargo puts executables: the tests' own are one directory further down, in `deps`.
 fn executables() -> PathBuf {
-    let test = std::env::current_exe().expect("the test's own path");
-    let directory = test.parent().and_then(|deps| deps.parent());
-    directory.expect("a directory for executables").to_owned()
+    let own = std::env::current_exe().expect("the executable's own path");
+    let directory = own.parent().expect("a directory");
+    let is_deps = directory.file_name() == Some(OsStr::new("deps"));
+    let above = directory.parent().filter(|_| is_deps);
+    above.unwrap_or(directory).to_owned()
 }

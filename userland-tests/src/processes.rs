@@ -65,6 +65,17 @@ impl Process {
         children
     }
 
+    /// Itself and all below it, as far as they are there while this looks.
+    pub fn descendants(&self) -> Vec<Process> {
+        let mut found = vec![*self];
+        let mut next = 0;
+        while let Some(process) = found.get(next) {
+            found.extend(process.children());
+            next += 1;
+        }
+        found
+    }
+
     fn only_child(&self) -> Process {
         match self.children()[..] {
             [child] => child,

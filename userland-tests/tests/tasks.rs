@@ -24,7 +24,7 @@ fn a_request_that_takes_long_delays_no_other() {
 
 #[test]
 fn more_long_requests_than_there_are_workers_are_answered() {
-    prints(&["crowd"], "300 registered\n");
+    prints(&["crowd"], "100 registered\n");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use ringfence_faults::device_directory;
 
 use super::mounts::{DEVICE, READ_ONLY, Tree, cover_with_memory};
 use crate::failure::{Attempt, Failure};
@@ -47,13 +48,13 @@ impl Devices {
     pub fn take(driver_nodes: &[String]) -> Result<Devices, Failure> {
         let mut devices = Vec::new();
         for name in HARMLESS {
-            if let Some(device) = take(&format!("/dev/{name}"), DEVICE)? {
+            if let Some(device) = take(&Path::new("/dev").join(name), DEVICE)? {
                 devices.push((name.to_owned(), device));
             }
         }
         for name in driver_nodes {
-            let node = match take(&format!("/dev/{name}"), READ_ONLY)? {
-                None => take(STAND_IN, READ_ONLY)?,
+            let node = match take(&device_directory().join(name), READ_ONLY)? {
+                None => take(Path::new(STAND_IN), READ_ONLY)?,
                 node => node,
             };
             if let Some(node) = node {
@@ -85,11 +86,11 @@ impl Devices {
 }
 
 /// What is at `path`, with these attributes of its mount; `None` if there is nothing.
-fn take(path: &str, attributes: u64) -> Result<Option<Tree>, Failure> {
-    match Tree::copy(Path::new(path)).and_then(|tree| tree.with_attributes(attributes)) {
+fn take(path: &Path, attributes: u64) -> Result<Option<Tree>, Failure> {
+    match Tree::copy(path).and_then(|tree| tree.with_attributes(attributes)) {
         Ok(tree) => Ok(Some(tree)),
         Err(Errno::ENOENT) => Ok(None),
-        Err(errno) => Err(errno).attempt(path),
+        Err(errno) => Err(errno).attempt(path.display()),
     }
 }
 

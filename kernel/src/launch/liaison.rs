@@ -15,6 +15,7 @@ const CONTROL: u8 = 2;
 const NO_FURTHER: u8 = 3;
 const SUCCEEDED: u8 = 4;
 const WANTED: u8 = 5;
+const HOLD: u8 = 6;
 
 /// The longest reason, in bytes.
 const MAXIMUM_REASON: usize = 255;
@@ -27,6 +28,15 @@ pub enum News {
     Succeeded { process: OwnedFd },
     /// The server that was asked for cannot be had, for this reason.
     NoFurther(String),
+}
+
+/// What the sentry asks of the launcher.
+pub enum Plea {
+    /// Another server, in the place of one that was lost.
+    AnotherServer,
+    /// To hold the listener too. While it is open a task whose call the sentry has received waits; so if the sentry
+    /// dies, none runs on with `ENOSYS` until the kernel has ended it.
+    HoldListener(OwnedFd),
 }
 
 /// The launcher's end.
@@ -60,12 +70,12 @@ impl LauncherEnd {
         self.0.send_message(&message, None)
     }
 
-    /// Takes a request for another server. Fails if there is none, with [`SocketError::Closed`] if none can come.
-    pub fn wanted(&self) -> Result<(), SocketError> {
+    /// Takes what the sentry asks. Fails if it asks nothing, with [`SocketError::Closed`] if nothing can come.
+    pub fn next(&self) -> Result<Plea, SocketError> {
         let mut kind = [0];
-        self.0.receive_message(&mut kind, MsgFlags::MSG_DONTWAIT)?;
-        match kind {
-            [WANTED] => Ok(()),
+        match self.0.receive_message(&mut kind, MsgFlags::MSG_DONTWAIT)? {
+            (1, None) if kind == [WANTED] => Ok(Plea::AnotherServer),
+            (1, Some(listener)) if kind == [HOLD] => Ok(Plea::HoldListener(listener)),
             _ => Err(SocketError::WrongSize),
         }
     }
@@ -75,6 +85,11 @@ impl SentryEnd {
     /// Asks for another server.
     pub fn want_another(&self) -> Result<(), SocketError> {
         self.0.send_message(&[WANTED], None)
+    }
+
+    /// Asks to hold the listener of the tasks' filter.
+    pub fn hold(&self, listener: BorrowedFd<'_>) -> Result<(), SocketError> {
+        self.0.send_message(&[HOLD], Some(listener))
     }
 
     /// Waits for news.

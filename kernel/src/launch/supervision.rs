@@ -4,7 +4,7 @@
 //! The servers are its children. When the sentry ends, the kernel ends all of the sandbox with it, and keeps the sentry
 //! until the launcher has waited for every server.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,7 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use ringfence_ipc::{Socket, SocketError};
 
-use super::liaison::LauncherEnd;
+use super::liaison::{LauncherEnd, Plea};
 use super::servers::{Input, Server, Starter};
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::sandboxes::{About, Door, Reply, Request, Visitor};
@@ -29,6 +29,8 @@ pub struct Launcher<'a> {
     pub(super) sentry: Pid,
     pub(super) starter: Starter<'a>,
     pub(super) liaison: LauncherEnd,
+    /// See [`Plea::HoldListener`].
+    listener: Option<OwnedFd>,
     is_sentry_ending: bool,
     /// Those that were not waited for yet; the last one serves.
     pub(super) servers: Vec<Server>,
@@ -55,6 +57,7 @@ impl<'a> Launcher<'a> {
             sentry,
             starter,
             liaison,
+            listener: None,
             is_sentry_ending: false,
             servers: Vec::new(),
             replaced: Vec::new(),
@@ -121,8 +124,9 @@ impl<'a> Launcher<'a> {
             self.signals.forward(self.sentry)?;
         }
         if asked {
-            match self.liaison.wanted() {
-                Ok(()) => self.restart_server(),
+            match self.liaison.next() {
+                Ok(Plea::AnotherServer) => self.restart_server(),
+                Ok(Plea::HoldListener(listener)) => self.listener = Some(listener),
                 Err(SocketError::Closed) => self.is_sentry_ending = true,
                 Err(_) => {}
             }

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nvproxy_server::protocol::{ARGUMENT_DESCRIPTORS, decode_result};
+use ringfence_faults::{Point, at, number};
 use ringfence_ipc::{
     Arena, ArenaAllocator, ArenaRange, ClientChannel, Completion, Consumer, DEFAULT_ARENA,
-    FLAG_DESCRIPTOR, Geometry, Producer, Socket, SocketError, Spin, Submission,
+    FLAG_DESCRIPTOR, Geometry, Producer, SlotClass, Socket, SocketError, Spin, Submission, Wake,
 };
 use slab::Slab;
 
@@ -25,21 +26,27 @@ use slab::Slab;
 const PROMPT: Spin = Spin {
     duration: Duration::from_micros(20),
 };
-/// How long the thread that waits for answers sleeps before it looks whether the server was lost, or a wake was.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the thread that waits for answers sleeps before it looks whether the server was lost, and rings the doorbell
+/// again, should a wake have been lost.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Entries of each ring, and so requests in flight.
 const RING_ENTRIES: u32 = 256;
 
 /// The geometry of the channel.
 pub fn geometry() -> Geometry {
-    let arena_bytes = DEFAULT_ARENA
-        .iter()
-        .map(|class| class.bytes * class.count)
-        .sum();
+    let arena_bytes = slots().iter().map(|class| class.bytes * class.count).sum();
     Geometry {
-        ring_entries: RING_ENTRIES,
+        ring_entries: number(Point::Entries, RING_ENTRIES),
         arena_bytes,
     }
+}
+
+/// What the arena is divided into.
+fn slots() -> [SlotClass; 2] {
+    DEFAULT_ARENA.map(|class| SlotClass {
+        count: number(Point::Slots, class.count),
+        ..class
+    })
 }
 
 /// What the server answered.
@@ -109,8 +116,9 @@ impl<T> Link<T> {
             arena,
             socket,
         } = channel;
-        let allocator = ArenaAllocator::new(geometry().arena_bytes, &DEFAULT_ARENA)
+        let allocator = ArenaAllocator::new(geometry().arena_bytes, &slots())
             .ok_or_else(|| Broken("the arena is too small for its slots".to_owned()))?;
+        let largest = allocator.largest() as usize;
         Ok(Link {
             server,
             submitter: Mutex::new(Submitter {
@@ -122,7 +130,8 @@ impl<T> Link<T> {
             }),
             role: Mutex::new(Role {
                 completions,
-                payload: Vec::new(),
+                // As much as any answer needs, so that a shortage of memory cannot lose one.
+                payload: Vec::with_capacity(largest),
             }),
             room: Condvar::new(),
             outstanding: AtomicUsize::new(0),
@@ -147,7 +156,7 @@ impl<T> Link<T> {
             if submitter.is_lost {
                 return Err(Errno::EIO);
             }
-            if submitter.outstanding.len() < RING_ENTRIES as usize {
+            if submitter.outstanding.len() < submitter.submissions.capacity() as usize {
                 if payload.is_empty() {
                     break None;
                 }
@@ -192,6 +201,7 @@ impl<T> Link<T> {
                 return Err(Errno::EIO);
             }
         }
+        at(Point::Submit);
         self.outstanding.fetch_add(1, Ordering::SeqCst);
         if let Err(error) = submitter.submissions.push(&submission) {
             tracing::warn!("the submission ring: {error}");
@@ -209,18 +219,27 @@ impl<T> Link<T> {
         }
     }
 
-    /// Resumes answered requests until none is outstanding, unless another thread does already. Calls `slow` if an
-    /// answer takes longer than most do.
-    pub fn consume(&self, resumer: &impl Resume<T>, mut slow: impl FnMut()) -> Result<(), Broken> {
+    /// Resumes answered requests until none is outstanding or `enough` says so, unless another thread does already.
+    /// Calls `slow` if an answer takes longer than most do. Returns whether requests may be outstanding that nobody
+    /// resumes: then the caller has to find another thread to do it.
+    pub fn consume(
+        &self,
+        resumer: &impl Resume<T>,
+        mut slow: impl FnMut(),
+        mut enough: impl FnMut() -> bool,
+    ) -> Result<bool, Broken> {
         // A request that is submitted after the role's holder last looked, and whose thread found the role taken, is
         // seen by looking again after letting go.
         while self.outstanding.load(Ordering::SeqCst) > 0 {
             let mut role = match self.role.try_lock() {
                 Ok(role) => role,
-                Err(TryLockError::WouldBlock) => return Ok(()),
+                Err(TryLockError::WouldBlock) => return Ok(false),
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             };
             while self.outstanding.load(Ordering::SeqCst) > 0 {
+                if enough() {
+                    return Ok(true);
+                }
                 let broken =
                     |error: &dyn std::fmt::Display| Broken(format!("the completion ring: {error}"));
                 let answered = role.completions.pop().map_err(|error| broken(&error))?;
@@ -229,11 +248,13 @@ impl<T> Link<T> {
                 } else if !PROMPT.until(|| role.completions.is_ready()) {
                     slow();
                     let waited = role.completions.wait(self.spin, Some(PATIENCE));
-                    waited.map_err(|error| broken(&error))?;
+                    if waited.map_err(|error| broken(&error))? == Wake::TimedOut {
+                        lock(&self.submitter).submissions.ring_again();
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Resumes what is answered already, unless another thread does. A channel that broke is noticed by the next
@@ -279,18 +300,19 @@ impl<T> Link<T> {
         payload: &mut Vec<u8>,
         resumer: &impl Resume<T>,
     ) -> Result<(), Broken> {
-        let descriptor = if completion.flags & u32::from(FLAG_DESCRIPTOR) != 0 {
-            let (tag, descriptor) = self
-                .socket
-                .receive()
-                .map_err(|error| Broken(format!("the control socket: {error}")))?;
-            if tag != completion.cookie {
-                return Err(Broken("a descriptor belongs to another request".to_owned()));
+        let mut outcome = decode_result(completion.result);
+        let mut descriptor = None;
+        if completion.flags & u32::from(FLAG_DESCRIPTOR) != 0 {
+            match self.socket.receive_announced() {
+                Ok((tag, received)) if tag == completion.cookie => descriptor = Some(received),
+                Ok(_) => {
+                    return Err(Broken("a descriptor belongs to another request".to_owned()));
+                }
+                // This process has as many as it may have. The request fails, and no other.
+                Err(SocketError::DescriptorLost) => outcome = Err(Errno::EMFILE),
+                Err(error) => return Err(Broken(format!("the control socket: {error}"))),
             }
-            Some(descriptor)
-        } else {
-            None
-        };
+        }
         let mut submitter = lock(&self.submitter);
         let key = (completion.cookie & u64::from(u32::MAX)) as usize;
         let known = submitter
@@ -323,7 +345,7 @@ impl<T> Link<T> {
         self.room.notify_all();
         let answer = Answer {
             server: self.server,
-            outcome: decode_result(completion.result),
+            outcome,
             values: completion.values,
             descriptor,
             payload,

@@ -85,7 +85,10 @@ pub fn marshal(
             Step::Complete => break,
             Step::Fetch(fetch) => {
                 let (start, length) = (fetch.offset as usize, fetch.length as usize);
-                payload.resize((start + length).next_multiple_of(8), 0);
+                let end = (start + length).next_multiple_of(8);
+                let missing = end.saturating_sub(payload.len());
+                payload.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
+                payload.resize(end, 0);
                 if memory::read(task, fetch.address, &mut payload[start..start + length]).is_err() {
                     return Err(Stopped::Unreadable(planner.unreadable()));
                 }

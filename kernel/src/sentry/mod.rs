@@ -13,11 +13,13 @@
 //! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
 //! | [`tracee`] | threads held still for a pin |
 //! | [`server`], [`link`] | the server that serves now, and the channel to it |
+//! | [`shares`] | what there is little of, divided among processes |
 //! | [`releases`] | what tasks have let go of |
 //! | [`stats`] | what was done and how long it took |
 //! | [`recorder`] | what was asked and answered, for `ringfence record` |
 //!
-//! Threads: the main one waits for signals and for processes to end; one waits for releases; the others receive
+//! Threads: the main one waits for signals and for processes to end; one waits for releases; one takes on calls that
+//! waited for their share; one consumes answers when no other thread is there to do it; the others receive
 //! notifications. One of these at a time has the [`Turn`] to receive. It keeps its turn while what it received is done
 //! promptly, so that a busy task is served by one thread without a hand-over, and passes it on before anything that
 //! takes long, so that no task waits for another's request.
@@ -33,16 +35,16 @@ pub mod recorder;
 pub mod releases;
 pub mod requests;
 pub mod server;
+pub mod shares;
 pub mod stats;
 pub mod tracee;
 
 use std::ffi::OsString;
 use std::io::PipeReader;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::thread::{self, Thread};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -63,6 +65,7 @@ use self::recorder::{Begun, Recorder};
 use self::releases::Releases;
 use self::requests::Issued;
 use self::server::{OnServerExit, Server, ServerLink};
+use self::shares::{Needs, Ready, Share, Shares};
 use self::stats::{Stats, Times};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
@@ -95,8 +98,7 @@ pub struct Sentry {
     descriptions: Descriptions,
     releases: Releases,
     expected_pins: Mutex<Vec<Expected>>,
-    /// Held by the thread that carries out a pin.
-    pin_turn: Mutex<()>,
+    shares: Arc<Shares>,
     init: Pid,
     stats: Stats,
     recorder: Option<Recorder>,
@@ -105,6 +107,8 @@ pub struct Sentry {
     /// Threads that wait for their turn.
     waiting: AtomicUsize,
     receivers: AtomicUsize,
+    /// The thread that consumes when no other is there to do it.
+    deputy: OnceLock<Thread>,
 }
 
 /// The turn to receive notifications.
@@ -147,7 +151,7 @@ impl<'a> Turn<'a> {
 )]
 pub enum Continuation {
     /// Give the task its new descriptor.
-    Open(Notification, DeviceOpen, Times, Option<Begun>),
+    Open(Notification, DeviceOpen, Times, Option<Begun>, Share),
     /// Write back and return.
     Request(Issued),
     /// Hand the answer to the thread that waits for it.
@@ -189,12 +193,18 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     let Ok(News::Started { process, control }) = liaison.wait() else {
         return Err(Failure::setup("the launcher started no server"));
     };
-    let server = Server::new(process, control)?;
+    let server = Server::new(process, control).inspect_err(|_| {
+        // The program may wait for an answer already. It is not to see this process go away first. Init ends after
+        // every task.
+        let _ = kill(init, Signal::SIGKILL).and_then(|()| waitpid(init, None));
+    })?;
     tracing::debug!("the server is ready");
     let Ok((_, descriptor)) = listener.receive() else {
         return Err(Failure::reported(report)
             .unwrap_or_else(|| Failure::setup("the program's process ended early")));
     };
+    let held = liaison.hold(descriptor.as_fd());
+    held.attempt("handing over the listener")?;
     let abi = Abi::of_release(&driver.tables, driver.capabilities).attempt("the tables")?;
     let sentry = Arc::new(Sentry {
         abi,
@@ -205,20 +215,20 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         descriptions: Descriptions::new(uvm),
         releases: Releases::new().attempt("inotify")?,
         expected_pins: Mutex::default(),
-        pin_turn: Mutex::default(),
+        shares: Arc::default(),
         init,
         stats: Stats::new(options.stats),
         recorder: options.record.map(|_| Recorder::new(abi)),
         turn: Mutex::default(),
         waiting: AtomicUsize::new(0),
         receivers: AtomicUsize::new(0),
+        deputy: OnceLock::new(),
     });
+    let deputy = sentry.start("deputy", |sentry| sentry.deputize())?;
+    sentry.deputy.get_or_init(|| deputy);
     sentry.add_receiver();
-    let releaser = Arc::clone(&sentry);
-    thread::Builder::new()
-        .name("releases".to_owned())
-        .spawn(move || releaser.release_for_ever())
-        .attempt("a thread")?;
+    sentry.start("releases", |sentry| sentry.release_for_ever())?;
+    sentry.start("shares", |sentry| sentry.take_on())?;
     tracing::debug!("the program's filter is in place");
     let status = sentry.supervise(report, &liaison);
     tracing::debug!("the program has ended");
@@ -242,7 +252,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
 }
 
 fn uvm_number(driver: &Driver) -> Option<u64> {
-    let path = Path::new("/dev").join(Node::Uvm.file_name());
+    let path = ringfence_faults::device_directory().join(Node::Uvm.file_name());
     let is_host = driver.kind == process::Kind::Host;
     is_host
         .then(|| {
@@ -319,6 +329,15 @@ impl Sentry {
         Ok(())
     }
 
+    /// Starts a thread that does one thing as long as the process lives.
+    fn start(self: &Arc<Self>, name: &str, task: fn(&Arc<Sentry>)) -> Result<Thread, Failure> {
+        let sentry = Arc::clone(self);
+        let started = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || task(&sentry));
+        Ok(started.attempt("a thread")?.thread().clone())
+    }
+
     /// Starts a thread that receives notifications, if there are not too many.
     fn add_receiver(self: &Arc<Self>) {
         if self.receivers.fetch_add(1, Ordering::Relaxed) >= MAXIMUM_RECEIVERS {
@@ -348,27 +367,62 @@ impl Sentry {
                     return;
                 }
             }
-            self.consume(|| turn.pass_on());
+            self.consume(|| turn.pass_on(), || false);
+        }
+    }
+
+    /// Takes on calls whose turn to get their share has come.
+    fn take_on(self: &Arc<Self>) {
+        let mut payload = Vec::new();
+        let mut turn = Turn::none(self);
+        loop {
+            let Ready {
+                notification,
+                times,
+                share,
+            } = self.shares.next();
+            self.go_on(notification, times, share, &mut turn, &mut payload);
+            self.have_consumed();
         }
     }
 
     fn handle(&self, notification: Notification, turn: &mut Turn<'_>, payload: &mut Vec<u8>) {
-        let times = self.stats.start();
         match notification.call {
             libc::SYS_ioctl if self.is_pin(&notification) => {}
-            libc::SYS_ioctl => self.ioctl(notification, times, turn, payload),
             libc::SYS_exit_group => {
                 self.release_last(notification.task);
                 self.listener.let_run(&notification);
             }
-            _ => match opens::recognize(&notification) {
-                Some(open) if self.driver.has(open.node) => self.open(notification, open, times),
-                _ => self.listener.let_run(&notification),
-            },
+            _ => {
+                let times = self.stats.start();
+                self.go_on(notification, times, Share::default(), turn, payload);
+            }
         }
     }
 
-    fn open(&self, notification: Notification, open: DeviceOpen, mut times: Times) {
+    /// Handles an ioctl or an open, which has waited for its `share` or starts with none.
+    fn go_on(
+        &self,
+        notification: Notification,
+        times: Times,
+        share: Share,
+        turn: &mut Turn<'_>,
+        payload: &mut Vec<u8>,
+    ) {
+        if notification.call == libc::SYS_ioctl {
+            return self.ioctl(notification, times, share, turn, payload);
+        }
+        match opens::recognize(&notification) {
+            Some(open) if self.driver.has(open.node) => self.open(notification, open, times, share),
+            _ => self.listener.let_run(&notification),
+        }
+    }
+
+    fn open(&self, notification: Notification, open: DeviceOpen, mut times: Times, share: Share) {
+        // The first open of a GPU can take the driver seconds.
+        let Some(share) = self.shares.take(&notification, Needs::THREAD, times, share) else {
+            return;
+        };
         let mut submission = Submission {
             kind: Kind::Open as u16,
             ..Submission::default()
@@ -381,7 +435,7 @@ impl Sentry {
         let begun = recorder.map(|recorder| recorder.open(notification.task, open));
         times.submitted();
         let submitted = self.server.link().and_then(|link| {
-            let continuation = Continuation::Open(notification, open, times, begun);
+            let continuation = Continuation::Open(notification, open, times, begun, share);
             link.submit(self, submission, &[], &[], continuation)
         });
         if let Err(errno) = submitted {
@@ -407,6 +461,10 @@ impl Sentry {
             server: answer.server,
             number: answer.values[0],
         };
+        if opened.is_err() && handle.number != 0 {
+            // It was opened, and the descriptor did not get here.
+            self.abandon(handle);
+        }
         // Once the task goes on it may end the sandbox.
         times.finished();
         self.stats
@@ -415,24 +473,29 @@ impl Sentry {
             let opened = opened.as_ref().map(|granted| (handle, granted));
             recorder.opened(begun, opened.map_err(|errno| *errno));
         }
-        let given = opened.and_then(|granted| {
-            let description = Arc::new(Description {
-                handle,
-                node: open.node,
-            });
+        let granted = match opened {
+            Ok(granted) => granted,
+            Err(errno) => return self.listener.answer(notification, Err(errno)),
+        };
+        let description = Arc::new(Description {
+            handle,
+            node: open.node,
+        });
+        let give = || {
             // UVM's own description is not kept by the server, and has no handle.
             let is_kept = handle.number != 0;
             if is_kept {
-                self.register(&granted, &description)?;
+                self.register(&granted, &description)
+                    .inspect_err(|_| self.abandon(description.handle))?;
             }
             let number = self.listener.give(notification, granted, close_on_exec)?;
             if let (Some(number), true) = (number, is_kept) {
                 self.descriptions.expect(number, &description);
             }
             Ok(())
-        });
+        };
         // A task that was killed meanwhile has no use for an answer; its description closes here, unheld.
-        if let Err(errno) = given
+        if let Err(errno) = give()
             && errno != Errno::ENOENT
         {
             self.listener.answer(notification, Err(errno));
@@ -448,19 +511,49 @@ impl Sentry {
     ) -> Result<Reply, Errno> {
         let (sender, receiver) = mpsc::sync_channel(1);
         link.submit(self, submission, payload, &[], Continuation::Call(sender))?;
-        self.consume(|| ());
-        receiver.recv().map_err(|_| Errno::EIO)
+        let mut reply = None;
+        self.consume(
+            || (),
+            || {
+                reply = reply.take().or_else(|| receiver.try_recv().ok());
+                reply.is_some()
+            },
+        );
+        match reply {
+            Some(reply) => Ok(reply),
+            None => receiver.recv().map_err(|_| Errno::EIO),
+        }
     }
 
-    /// Resumes what the server answered. A channel that broke cannot be mended: the server is done for. Calls `slow` if
-    /// an answer takes longer than most do.
-    fn consume(&self, slow: impl FnMut()) {
+    /// Resumes what the server answered, until `enough` says so. A channel that broke cannot be mended: the server is
+    /// done for. Calls `slow` if an answer takes longer than most do.
+    fn consume(&self, slow: impl FnMut(), enough: impl FnMut() -> bool) {
         let Ok(link) = self.server.link() else {
             return;
         };
-        if let Err(Broken(reason)) = link.consume(self, slow) {
-            tracing::error!("the server: {reason}");
-            self.server.condemn(&link);
+        match link.consume(self, slow, enough) {
+            Ok(false) => {}
+            Ok(true) => self.have_consumed(),
+            Err(Broken(reason)) => {
+                tracing::error!("the server: {reason}");
+                self.server.condemn(&link);
+            }
+        }
+    }
+
+    /// Sees to it that some thread consumes what is outstanding. For threads that cannot, since tasks decide how long
+    /// that is: as long as they like.
+    fn have_consumed(&self) {
+        if let Some(deputy) = self.deputy.get() {
+            deputy.unpark();
+        }
+    }
+
+    /// Consumes whenever nobody else is there to do it.
+    fn deputize(&self) {
+        loop {
+            thread::park();
+            self.consume(|| (), || false);
         }
     }
 }
@@ -468,7 +561,8 @@ impl Sentry {
 impl Resume<Continuation> for Sentry {
     fn resume(&self, continuation: Continuation, answer: Answer<'_>) {
         match continuation {
-            Continuation::Open(notification, open, times, begun) => {
+            Continuation::Open(notification, open, times, begun, share) => {
+                drop(share);
                 self.finish_open(&notification, open, times, begun, answer)
             }
             Continuation::Request(issued) => self.finish_request(issued, answer),

@@ -21,15 +21,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use nvproxy_abi::plan::Plan;
 use nvproxy_server::protocol::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
+use ringfence_faults::{Act, Point, at_task};
 
 use super::descriptions::Description;
 use super::marshalling::{
     Marshalled, Stopped as StoppedRequest, Target, is_refusal, submission, write_back,
 };
 use super::memory::{self, Write};
-use super::recorder::Begun;
+use super::requests::Progress;
 use super::server::ServerLink;
-use super::stats::{Times, heading};
+use super::stats::heading;
 use super::tracee::{Caller, Held, Reaper, Stopped};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
@@ -56,33 +57,28 @@ impl Expected {
     }
 }
 
-/// Carries out a request that pins.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "they are what a request consists of"
-)]
+/// Carries out a request that pins. The share in its `progress` makes it the only one until its caller goes on.
 pub fn run(
     sentry: &Sentry,
     link: &ServerLink,
     notification: &Notification,
     target: Target,
     marshalled: Marshalled,
-    mut times: Times,
-    begun: Option<Begun>,
+    mut progress: Progress,
     payload: &mut Vec<u8>,
 ) {
     let Target::Device(description) = target else {
         return sentry.stop(notification, StoppedRequest::Errno(Errno::ENOTTY), None);
     };
-    times.submitted();
+    progress.times.submitted();
+    let begun = progress.begun;
     let pin = Pin {
         sentry,
         link,
         notification,
         description,
         marshalled,
-        begun,
-        times,
+        progress,
     };
     let outcome = pin.carry_out(payload);
     let server = pin.description.handle;
@@ -92,8 +88,8 @@ pub fn run(
             sentry.record_answer(begun, Err(errno), &[]);
             sentry.stop(notification, StoppedRequest::Errno(errno), None)
         }
-        // Killed.
-        Err(Failed::AfterAnswer(Errno::ESRCH)) => {}
+        // Killed, or it took away the memory that the answer was to be written to.
+        Err(Failed::AfterAnswer(Errno::ESRCH | Errno::EFAULT)) => {}
         // That the server was lost was told.
         Err(Failed::AfterAnswer(_)) if sentry.server.link_of(server).is_err() => {}
         Err(Failed::AfterAnswer(errno)) => {
@@ -114,8 +110,7 @@ struct Pin<'a> {
     notification: &'a Notification,
     description: Arc<Description>,
     marshalled: Marshalled,
-    begun: Option<Begun>,
-    times: Times,
+    progress: Progress,
 }
 
 impl Pin<'_> {
@@ -126,21 +121,22 @@ impl Pin<'_> {
             reply.descriptor.ok_or(Errno::EIO)
         });
         let lent = lent.map_err(Failed::BeforeAnswer)?;
-        // One pin at a time, until its caller goes on: a thread cannot be held by two.
-        let _turn = self
-            .sentry
-            .pin_turn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        at_task(Point::PinLent, task.as_raw());
         let listener = &self.sentry.listener;
         let reaper = Reaper::default();
-        let held = Held::all_but(task, self.sentry.init, listener, &reaper)
+        // A test leaves this out, to show that it would notice.
+        let is_to_hold = at_task(Point::Hold, task.as_raw()) != Some(Act::Drop);
+        let held = is_to_hold
+            .then(|| Held::all_but(task, self.sentry.init, listener, &reaper))
+            .transpose()
             .map_err(Failed::BeforeAnswer)?;
+        at_task(Point::PinHeld, task.as_raw());
         let caller = Caller::seize(task, &reaper).map_err(Failed::BeforeAnswer)?;
         let number = listener.lend(self.notification, lent.as_fd());
         drop(lent);
         listener.answer(self.notification, number.map(i64::from));
         let mut stopped = caller.stopped().map_err(Failed::AfterAnswer)?;
+        at_task(Point::PinStopped, task.as_raw());
         let issued = number.and_then(|number| {
             let issued = self.issue(&mut stopped, number, payload);
             match stopped.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0]) {
@@ -154,6 +150,7 @@ impl Pin<'_> {
                 }
             }
         });
+        at_task(Point::PinClosed, task.as_raw());
         drop(held);
         let finished = issued.and_then(|issued| {
             let reply = self.ask(Kind::PinFinish, payload, Some(issued))?;
@@ -165,7 +162,9 @@ impl Pin<'_> {
         // Once the caller goes on it may end the sandbox.
         match &finished {
             Ok(reply) => self.note(reply),
-            Err(errno) => self.sentry.record_answer(self.begun, Err(*errno), &[]),
+            Err(errno) => self
+                .sentry
+                .record_answer(self.progress.begun, Err(*errno), &[]),
         }
         stopped.result = encode_result(
             finished
@@ -179,8 +178,8 @@ impl Pin<'_> {
     /// Puts the answer into the recording and the statistics.
     fn note(&self, reply: &Reply) {
         self.sentry
-            .record_answer(self.begun, reply.outcome, &reply.payload);
-        let mut times = self.times;
+            .record_answer(self.progress.begun, reply.outcome, &reply.payload);
+        let mut times = self.progress.times;
         times.answered(reply.driver_nanoseconds);
         times.finished();
         let plan = &self.marshalled.plan;
@@ -232,11 +231,13 @@ impl Pin<'_> {
             bytes: payload.to_vec(),
         };
         self.sentry.expect_pin(expected);
+        at_task(Point::PinPrepared, task.as_raw());
         let result = stopped.call(
             libc::SYS_ioctl,
             [number as u64, u64::from(command), page, 0, 0, 0],
         );
         self.sentry.end_pin(task);
+        at_task(Point::PinIssued, task.as_raw());
         let result = result?;
         memory::read(task, page, payload)?;
         for (at, address) in originals {
@@ -314,6 +315,7 @@ impl Sentry {
             return false;
         };
         if expected.is_met_by(notification) {
+            at_task(Point::PinChecked, expected.task.as_raw());
             self.listener.let_run(notification);
         } else {
             self.listener.answer(notification, Err(Errno::EPERM));

@@ -25,7 +25,8 @@ use nvproxy_abi::Abi;
 use nvproxy_server::protocol::encode_result;
 use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::{
-    Change, Event, Header, NOTHING, Open, Reached, Recording, Request, TooLarge, changes,
+    Change, Event, Header, MAXIMUM_FOOTPRINT, NOTHING, Open, Reached, Recording, Request, TooLarge,
+    changes,
 };
 
 use super::descriptions::{Descriptions, Handle, Identified};
@@ -38,8 +39,6 @@ const SET_SIGNAL: libc::c_int = 10;
 const GET_SIGNAL: libc::c_int = 11;
 /// The highest signal's number, and so how many of UVM's descriptions can be told apart.
 const MAXIMUM_MARK: usize = 64;
-/// The most bytes of payloads that are kept: more than a recording can hold in any case.
-const MAXIMUM_BYTES: usize = 512 << 20;
 
 /// An event that was begun: what is needed to end it.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +63,9 @@ struct Taken {
     by_handle: HashMap<Handle, u32>,
     /// By mark, less one.
     by_mark: Vec<u32>,
-    bytes: usize,
+    /// Of all events, as [`Event::footprint`] counts it: a recording holds no more than [`MAXIMUM_FOOTPRINT`], and more
+    /// is not kept.
+    footprint: usize,
     spoiled: Option<&'static str>,
 }
 
@@ -244,7 +245,7 @@ impl Recorder {
         if let Some(reason) = taken.spoiled {
             return Err(reason.to_owned());
         }
-        if taken.bytes > MAXIMUM_BYTES {
+        if taken.footprint > MAXIMUM_FOOTPRINT {
             return Err(TooLarge.to_string());
         }
         let header = Header {
@@ -282,11 +283,9 @@ impl Recorder {
 
 impl Taken {
     fn begin(&mut self, event: Event, substitutions: Vec<Substitution>) -> Begun {
-        if let Event::Request(request) = &event {
-            self.bytes += request.before.len();
-        }
+        self.footprint += event.footprint();
         let begun = Begun(self.entries.len());
-        if self.bytes <= MAXIMUM_BYTES {
+        if self.footprint <= MAXIMUM_FOOTPRINT {
             self.entries.push(Entry {
                 event,
                 substitutions,
@@ -300,13 +299,13 @@ impl Taken {
         let Some(entry) = self.entries.get_mut(begun.0) else {
             return;
         };
+        let before = entry.event.footprint();
         if let Event::Request(request) = &mut entry.event {
             let substitutions = std::mem::take(&mut entry.substitutions);
             end(request, &substitutions);
             entry.ended = true;
-            let changed = request.changes.iter().map(|change| change.bytes.len());
-            self.bytes += changed.sum::<usize>();
         }
+        self.footprint += entry.event.footprint().saturating_sub(before);
     }
 
     /// The index of a thread, by the number under which it made a call.

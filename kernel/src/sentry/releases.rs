@@ -26,7 +26,7 @@ use nix::unistd::Pid;
 use nvproxy_server::protocol::Kind;
 use ringfence_ipc::Submission;
 
-use super::descriptions::{Description, Inode, Registered};
+use super::descriptions::{Description, Handle, Inode, Registered};
 use super::{Continuation, Sentry, tracee};
 
 /// How soon after an open the witnesses are asked.
@@ -45,6 +45,8 @@ pub struct Releases {
     witnessed: EventFd,
     /// Whether the witnesses are about to be asked anyway.
     due_soon: AtomicBool,
+    /// Handles of descriptions that no task got.
+    abandoned: Mutex<Vec<Handle>>,
 }
 
 impl Releases {
@@ -54,6 +56,7 @@ impl Releases {
             inodes: Mutex::default(),
             witnessed: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             due_soon: AtomicBool::new(false),
+            abandoned: Mutex::default(),
         })
     }
 
@@ -85,6 +88,14 @@ impl Releases {
             }
         }
         closed
+    }
+
+    fn take_abandoned(&self) -> Vec<Handle> {
+        let mut abandoned = self
+            .abandoned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *abandoned)
     }
 
     /// Waits until something was closed, something was opened, or the `deadline` has come.
@@ -135,11 +146,26 @@ impl Sentry {
     /// Makes a description that a task is about to get known, so that it is recognized and its end is noticed.
     pub fn register(&self, granted: &OwnedFd, description: &Arc<Description>) -> Result<(), Errno> {
         match self.descriptions.register(granted, description)? {
-            Registered::ByInode(inode) => self.releases.watch_inode(granted, inode),
+            Registered::ByInode(inode) => self
+                .releases
+                .watch_inode(granted, inode)
+                .inspect_err(|_| drop(self.descriptions.forget(inode))),
             Registered::Witnessed if self.releases.due_soon.swap(true, Ordering::SeqCst) => Ok(()),
             // The counter is far from full: it is reset whenever it is seen.
             Registered::Witnessed => self.releases.witnessed.write(1).map(drop),
         }
+    }
+
+    /// The server made a description that no task will get. It is told so by the thread that waits for releases: the
+    /// one that resumes answers must not wait for room in the ring, which it is the one to make.
+    pub fn abandon(&self, handle: Handle) {
+        let abandoned = &self.releases.abandoned;
+        abandoned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(handle);
+        // The counter is far from full: it is reset whenever it is seen.
+        let _ = self.releases.witnessed.write(1);
     }
 
     /// Tells the server of every description that the tasks have let go of, until the process ends.
@@ -150,19 +176,23 @@ impl Sentry {
             if self.releases.witnessed.read().is_ok() {
                 schedule.hasten();
             }
+            for handle in self.releases.take_abandoned() {
+                self.release(handle);
+            }
             for inode in self.releases.closed() {
                 if let Some(description) = self.descriptions.forget(inode) {
-                    self.release(&description);
+                    self.release(description.handle);
                 }
             }
             if schedule.is_due() {
                 self.releases.due_soon.store(false, Ordering::SeqCst);
                 for description in self.descriptions.sweep() {
-                    self.release(&description);
+                    self.release(description.handle);
                 }
                 schedule.advance(self.descriptions.any_witnessed());
             }
-            self.consume(|| ());
+            // Not this thread: there may be something to consume for ever, and what is let go of would stay.
+            self.have_consumed();
         }
     }
 
@@ -178,21 +208,21 @@ impl Sentry {
             _ => return,
         }
         for description in self.descriptions.take_all() {
-            self.release(&description);
+            self.release(description.handle);
         }
     }
 
-    fn release(&self, description: &Description) {
+    fn release(&self, handle: Handle) {
         if let Some(recorder) = &self.recorder {
-            recorder.closed(description.handle);
+            recorder.closed(handle);
         }
         // A server that was lost has closed all that it had.
-        let Ok(link) = self.server.link_of(description.handle) else {
+        let Ok(link) = self.server.link_of(handle) else {
             return;
         };
         let submission = Submission {
             kind: Kind::Close as u16,
-            target: description.handle.number,
+            target: handle.number,
             ..Submission::default()
         };
         if let Err(errno) = link.submit(self, submission, &[], &[], Continuation::Nothing)

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use nvproxy_abi::plan::{Fetch, Plan};
 use nvproxy_abi::refusal;
 use nvproxy_server::protocol::{Kind, MAXIMUM_DESCRIPTORS};
+use ringfence_faults::{Point, at_task};
 use ringfence_recording::Reached;
 use smallvec::SmallVec;
 
@@ -23,6 +24,7 @@ use super::marshalling::{
 use super::memory::{self, Write};
 use super::recorder::Begun;
 use super::server::ServerLink;
+use super::shares::{Needs, Share};
 use super::stats::{Times, heading};
 use super::{Continuation, Sentry, Turn, opens, pins};
 use crate::seccomp::listener::Notification;
@@ -34,19 +36,27 @@ pub struct Issued {
     pub parts: SmallVec<[Fetch; 4]>,
     /// What it was made on, if the server keeps it.
     pub target: Option<Arc<Description>>,
+    pub progress: Progress,
+}
+
+/// How far a request is, and what it keeps until it is finished.
+pub struct Progress {
     pub times: Times,
     pub begun: Option<Begun>,
+    pub share: Share,
 }
 
 impl Sentry {
-    /// Handles an ioctl that the filter stopped.
+    /// Handles an ioctl that the filter stopped. `share` is what it has waited for, if it has.
     pub fn ioctl(
         &self,
         notification: Notification,
         times: Times,
+        share: Share,
         turn: &mut Turn<'_>,
         payload: &mut Vec<u8>,
     ) {
+        at_task(Point::Received, notification.task.as_raw());
         let descriptor = notification.arguments[0] as i32;
         let command = notification.arguments[1] as u32;
         let identified =
@@ -83,6 +93,12 @@ impl Sentry {
             notification.arguments[2],
             payload,
         );
+        let needs = marshalled.as_ref().map_or(Needs::default(), |marshalled| {
+            Needs::of(&marshalled.plan, payload.len())
+        });
+        let Some(share) = self.shares.take(&notification, needs, times, share) else {
+            return;
+        };
         let recorder = self.recorder.as_ref();
         let begun = recorder.and_then(|recorder| {
             recorder.request(
@@ -93,6 +109,11 @@ impl Sentry {
                 payload,
             )
         });
+        let progress = Progress {
+            times,
+            begun,
+            share,
+        };
         match marshalled {
             Ok(marshalled) if marshalled.plan.pins() => {
                 // It takes long, and it needs another thread to receive what the task does meanwhile.
@@ -103,21 +124,14 @@ impl Sentry {
                     &notification,
                     target,
                     marshalled,
-                    times,
-                    begun,
+                    progress,
                     payload,
                 )
             }
-            Ok(marshalled) => self.submit(
-                &link,
-                notification,
-                target,
-                marshalled,
-                times,
-                begun,
-                payload,
-            ),
-            Err(stopped) => self.stop(&notification, stopped, begun),
+            Ok(marshalled) => {
+                self.submit(&link, notification, target, marshalled, progress, payload)
+            }
+            Err(stopped) => self.stop(&notification, stopped, progress.begun),
         }
     }
 
@@ -143,18 +157,13 @@ impl Sentry {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "they are what a request consists of"
-    )]
     fn submit(
         &self,
         link: &ServerLink,
         notification: Notification,
         target: Target,
         marshalled: Marshalled,
-        mut times: Times,
-        begun: Option<Begun>,
+        mut progress: Progress,
         payload: &mut Vec<u8>,
     ) {
         let command = notification.arguments[1] as u32;
@@ -174,14 +183,13 @@ impl Sentry {
             }
         };
         descriptors.extend(carried);
-        times.submitted();
+        progress.times.submitted();
         let issued = Issued {
             notification,
             plan,
             parts,
             target,
-            times,
-            begun,
+            progress,
         };
         if let Err(errno) = link.submit(
             self,
@@ -195,16 +203,21 @@ impl Sentry {
     }
 
     /// Finishes a request that the server answered.
-    pub fn finish_request(&self, mut issued: Issued, answer: Answer<'_>) {
-        issued.times.answered(answer.driver_nanoseconds);
+    pub fn finish_request(&self, issued: Issued, answer: Answer<'_>) {
+        at_task(Point::Answered, issued.notification.task.as_raw());
         let Issued {
             notification,
             plan,
             parts,
             target,
+            progress,
+        } = issued;
+        let Progress {
             mut times,
             begun,
-        } = issued;
+            share,
+        } = progress;
+        times.answered(answer.driver_nanoseconds);
         self.record_answer(begun, answer.outcome, answer.payload);
         let outcome = answer.outcome.and_then(|value| {
             write_back(notification.task, &parts, answer.payload)?;
@@ -221,6 +234,7 @@ impl Sentry {
             times,
             is_refusal(&plan, outcome, answer.payload),
         );
+        drop(share);
         self.listener.answer(&notification, outcome);
     }
 

@@ -56,7 +56,10 @@ struct Seized<'a> {
 
 impl<'a> Seized<'a> {
     fn new(thread: Pid, reaper: &'a Reaper) -> Result<Seized<'a>, Errno> {
-        ptrace::seize(thread, ptrace::Options::PTRACE_O_TRACESYSGOOD)?;
+        // Should the sentry die, the thread is not to run for the moment until the kernel ends the sandbox: it may
+        // hold a command descriptor.
+        let options = ptrace::Options::PTRACE_O_TRACESYSGOOD | ptrace::Options::PTRACE_O_EXITKILL;
+        ptrace::seize(thread, options)?;
         let seized = Seized { thread, reaper };
         ptrace::interrupt(thread)?;
         Ok(seized)

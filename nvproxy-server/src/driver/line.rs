@@ -162,7 +162,7 @@ impl Line {
         let parcels = (0..count).map(|_| self.socket.receive().map(|(_, descriptor)| descriptor));
         let sent = parcels.collect::<Result<_, _>>().map_err(broken)?;
         let mut payload = Buffer::default();
-        payload.resize(payload_length);
+        payload.resize(payload_length)?;
         let read = self.memory.read_exact_at(payload.bytes_mut(), 0);
         read.map_err(broken)?;
         self.text.resize(text_length, 0);

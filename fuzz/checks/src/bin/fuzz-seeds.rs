@@ -69,8 +69,10 @@ fn make(recordings: &Path, corpus: &Path) -> Result<(), Box<dyn Error>> {
             save(corpus, "plan", &format!("{name}-{number}"), input)?;
         }
         save(corpus, "requests", &name, &session(&recorded, abi))?;
-        for (form, input) in forms(&recorded)? {
-            save(corpus, "recording", &format!("{name}-{form}"), &input)?;
+        for (cut, short) in [("first", first(&recorded)), ("one", one(&recorded))] {
+            for (form, input) in forms(&short)? {
+                save(corpus, "recording", &format!("{name}-{cut}-{form}"), &input)?;
+            }
         }
     }
     let releases: Vec<DriverVersion> = nvproxy_abi::releases().collect();
@@ -223,14 +225,36 @@ fn named(layout: &Layout, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
 /// An input and what to call it.
 type Named = (&'static str, Vec<u8>);
 
-/// Inputs of `recording`: the first events of one, in each form.
-fn forms(recorded: &Recording) -> Result<[Named; 3], Box<dyn Error>> {
+/// The first events of a recording.
+fn first(recorded: &Recording) -> Recording {
     let mut short = recorded.clone();
     short.events.retain(|event| match event {
         Event::Request(request) => request.before.len() <= MAXIMUM_PART,
         Event::Open(_) | Event::Close { .. } => true,
     });
     short.events.truncate(EVENTS);
+    short
+}
+
+/// One request of a recording, the shortest that was answered, and the open before it: where a few
+/// changed bytes matter most.
+fn one(recorded: &Recording) -> Recording {
+    let mut short = recorded.clone();
+    short.header.command.clear();
+    let answered = all(recorded).filter(|(request, _)| !request.changes.is_empty());
+    let shortest = answered
+        .map(|(request, _)| request)
+        .min_by_key(|request| request.before.len());
+    short.events.retain(|event| match (event, shortest) {
+        (Event::Open(open), Some(shortest)) => open.description == shortest.description,
+        (Event::Request(request), Some(shortest)) => request == shortest,
+        _ => false,
+    });
+    short
+}
+
+/// Inputs of `recording`: one in each form.
+fn forms(short: &Recording) -> Result<[Named; 3], Box<dyn Error>> {
     let file = short.to_bytes()?;
     // A frame of 20 bytes before and of 4 behind.
     let compressed = file.get(20..file.len() - 4).unwrap_or_default();

@@ -14,7 +14,7 @@ use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB};
 use crate::tasks::{child, expect_success};
 
 /// What each task does: memory of its own, written and read back.
-fn work(gpu: &Gpu, memory: u32, mark: u8) -> Result<()> {
+pub fn work(gpu: &Gpu, memory: u32, mark: u8) -> Result<()> {
     gpu.allocate_system(memory, MIB)?;
     let mut mapping = gpu.client.map(DEVICE, memory, 4096, Node::Control)?;
     mapping.write(0, &[mark; 64]);
@@ -149,9 +149,9 @@ pub fn blocking(_: &[String]) -> Outcome {
     Ok(())
 }
 
-/// More long requests at once than the server has threads for.
+/// More long requests at once than the server has threads for, and many more than are one process's part.
 pub fn crowd(_: &[String]) -> Outcome {
-    const THREADS: usize = 300;
+    const THREADS: usize = 100;
     let registered = AtomicU32::new(0);
     std::thread::scope(|scope| {
         for _ in 0..THREADS {

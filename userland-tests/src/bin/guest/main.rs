@@ -5,9 +5,12 @@
 
 mod concurrency;
 mod confinement;
+mod contest;
 mod conversation;
 mod descriptors;
+mod faults;
 mod gpu;
+mod greed;
 mod identifiers;
 mod isolation;
 mod limits;
@@ -20,7 +23,9 @@ mod refusals;
 mod releases;
 mod sharing;
 mod signals;
+mod soak;
 mod tasks;
+mod unfiltered;
 mod unified_memory;
 mod walk;
 
@@ -38,6 +43,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("processes", concurrency::processes),
     ("shared-client", concurrency::shared_client),
     ("threads", concurrency::threads),
+    ("contest", contest::contest),
     ("ways-around", confinement::ways_around),
     ("held", confinement::held),
     ("native-opens", confinement::native_opens),
@@ -46,6 +52,16 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("converse", conversation::converse),
     ("pin-until-lost", conversation::pin_until_lost),
     ("bad-descriptors", descriptors::bad),
+    ("batch", faults::batch),
+    ("beside-a-slow-one", faults::beside_a_slow_one),
+    ("doomed", faults::doomed),
+    ("hoard", faults::hoard),
+    ("large", faults::large),
+    ("many", faults::many),
+    ("requests", faults::requests),
+    ("questions", faults::questions),
+    ("generations-on-demand", soak::generations_on_demand),
+    ("greed", greed::greed),
     ("identifiers", identifiers::ask),
     ("forbidden", isolation::forbidden),
     ("network", isolation::network),
@@ -95,6 +111,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("exec-inherited", tasks::exec_inherited),
     ("fork", tasks::fork),
     ("spawn", tasks::spawn),
+    ("unfiltered", unfiltered::scenario),
     ("uvm", unified_memory::walk),
     ("walk", walk::walk),
 ];

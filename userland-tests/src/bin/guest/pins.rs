@@ -62,6 +62,11 @@ fn pin_and_free(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
     }
 }
 
+/// Pins memory of this process, and frees it.
+pub fn pin_once(gpu: &Gpu, memory: u32) -> Result<()> {
+    pin_and_free(gpu, memory, &Pages::new(libc::MAP_PRIVATE)?)
+}
+
 fn pins_once(sharing: libc::c_int) -> Outcome {
     let gpu = Gpu::open()?;
     let pages = Pages::new(sharing)?;

@@ -28,7 +28,7 @@ fn sockets() -> nix::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Sends a descriptor and a number.
-fn send(socket: &OwnedFd, file: &File, number: u32) -> nix::Result<()> {
+pub fn send(socket: &OwnedFd, file: &File, number: u32) -> nix::Result<()> {
     let descriptors = [file.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&descriptors)];
     let bytes = number.to_ne_bytes();
@@ -42,7 +42,7 @@ fn send(socket: &OwnedFd, file: &File, number: u32) -> nix::Result<()> {
     sent.map(drop)
 }
 
-fn receive(socket: &OwnedFd) -> Result<(File, u32), Box<dyn std::error::Error>> {
+pub fn receive(socket: &OwnedFd) -> Result<(File, u32), Box<dyn std::error::Error>> {
     let mut bytes = [0; 4];
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let mut parts = [IoSliceMut::new(&mut bytes)];

@@ -1,0 +1,253 @@
+//! Faults that a test asks for: a process kills itself, a driver call fails, a doorbell is lost.
+//!
+//! The code under test names [`Point`]s that it passes. In a test build (the feature `inject`) the environment variable
+//! `RINGFENCE_FAULTS` holds rules that say what happens there; [`at`] does it, or says what the caller is to do wrong.
+//! In every other build [`at`] is `None` for the compiler, too, and neither the variable's name nor what follows from
+//! it is in the executable: `userland-tests/tests/faults.rs` looks.
+//!
+//! Rules are separated by spaces, and each is `ROLE.POINT=ACTION`, `ROLE.POINT@N=ACTION` or `ROLE.POINT@N+=ACTION`: each
+//! time that a process of this role passes the point, only the Nth time (from 1), or from the Nth time on. The roles
+//! are `sentry` and `server`, and [`Point::name`] says what the points are called.
+//!
+//! | action | what happens |
+//! |---|---|
+//! | `kill` | the process dies at once, by an illegal instruction: as suddenly as by SIGKILL, but process 1 of a namespace can do it to itself, under any seccomp filter |
+//! | `kill-task` | the task that the sentry is working for is killed |
+//! | `delay:MS` | it waits so many milliseconds |
+//! | `block` | it waits for ever |
+//! | `exhaust-descriptors:N` | it takes all descriptors that it may have, but N |
+//! | `exhaust-memory` | it takes all memory that is to be had in pieces of 64 KiB or more |
+//! | `errno:N`, `errno:each` | what is about to be done fails with this errno; with errno 1 the first time that the rule holds, then with 2, and so on |
+//! | `value:N` | a number takes the place of another |
+//! | `garbage` | the answer is filled with [`GARBAGE`] |
+//! | `drop`, `duplicate`, `replay`, `reorder`, `torn`, `word:I:VALUE`, `skip:N` | wrongs of a ring's producer, see [`Act`] |
+//!
+//! Callers assume nothing: passing a point costs a test build a look at a list and has no effect unless a rule says so.
+//! A rule that cannot be read ends the process with status 125.
+
+use std::path::PathBuf;
+
+#[cfg(feature = "inject")]
+mod clock;
+#[cfg(feature = "inject")]
+mod process;
+#[cfg(feature = "inject")]
+mod rules;
+
+/// Whether this is a test build.
+pub const ENABLED: bool = cfg!(feature = "inject");
+
+/// What fills the answer of a driver call that is to answer with garbage.
+pub const GARBAGE: u8 = 0xa5;
+
+/// Whose rules a process obeys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The default.
+    Sentry,
+    Server,
+}
+
+/// A place in the code where something can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// The server has taken a submission from the ring, and looked at nothing of it.
+    Take,
+    /// The same, of a submission that is not the first of its wake.
+    Next,
+    /// The server has copied a request and validated it.
+    Prepared,
+    /// The server is about to issue a request.
+    Call,
+    /// The driver has answered a request.
+    Called,
+    /// The server is about to show the sentry what it completed.
+    Publish,
+    /// The server is about to open a node.
+    Open,
+    /// A worker of the server is about to do its job.
+    Work,
+    /// The sentry has received a task's ioctl.
+    Received,
+    /// The sentry is about to put a submission into the ring.
+    Submit,
+    /// The sentry has a request's answer and has not written it back.
+    Answered,
+    /// Of a pin: the server has lent the command descriptor.
+    PinLent,
+    /// Of a pin: all other tasks are about to be held.
+    Hold,
+    /// Of a pin: all other tasks are held.
+    PinHeld,
+    /// Of a pin: the caller has the descriptor, and has stopped.
+    PinStopped,
+    /// Of a pin: the validated parameters lie in the caller's page.
+    PinPrepared,
+    /// Of a pin: the parameters were found to be the validated ones, and the driver is about to read them.
+    PinChecked,
+    /// Of a pin: the caller has issued the request.
+    PinIssued,
+    /// Of a pin: the caller has closed the descriptor.
+    PinClosed,
+    /// The program's process is about to install its filter, see [`is_unfiltered`].
+    Filter,
+    /// A ring's producer is about to write an entry.
+    Stage,
+    /// A ring's producer is about to wake the consumer, which sleeps.
+    Doorbell,
+    /// The version of the protocol that is about to be named in the handshake.
+    Version,
+    /// How many entries the sentry's rings are to have.
+    Entries,
+    /// How many slots of each size the sentry's arena is to have.
+    Slots,
+    /// The process reads the time of day; a value is the seconds by which each reading jumps, to and fro.
+    Clock,
+}
+
+impl Point {
+    /// What rules call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Point::Take => "take",
+            Point::Next => "next",
+            Point::Prepared => "prepared",
+            Point::Call => "call",
+            Point::Called => "called",
+            Point::Publish => "publish",
+            Point::Open => "open",
+            Point::Work => "work",
+            Point::Received => "received",
+            Point::Submit => "submit",
+            Point::Answered => "answered",
+            Point::PinLent => "pin-lent",
+            Point::Hold => "hold",
+            Point::PinHeld => "pin-held",
+            Point::PinStopped => "pin-stopped",
+            Point::PinPrepared => "pin-prepared",
+            Point::PinChecked => "pin-checked",
+            Point::PinIssued => "pin-issued",
+            Point::PinClosed => "pin-closed",
+            Point::Filter => "filter",
+            Point::Stage => "stage",
+            Point::Doorbell => "doorbell",
+            Point::Version => "version",
+            Point::Entries => "entries",
+            Point::Slots => "slots",
+            Point::Clock => "clock",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Point; 26] = [
+        Point::Take,
+        Point::Next,
+        Point::Prepared,
+        Point::Call,
+        Point::Called,
+        Point::Publish,
+        Point::Open,
+        Point::Work,
+        Point::Received,
+        Point::Submit,
+        Point::Answered,
+        Point::PinLent,
+        Point::Hold,
+        Point::PinHeld,
+        Point::PinStopped,
+        Point::PinPrepared,
+        Point::PinChecked,
+        Point::PinIssued,
+        Point::PinClosed,
+        Point::Filter,
+        Point::Stage,
+        Point::Doorbell,
+        Point::Version,
+        Point::Entries,
+        Point::Slots,
+        Point::Clock,
+    ];
+}
+
+/// What the caller of [`at`] is to do wrong. A caller for whom an act makes no sense ignores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Fail with this errno instead.
+    Errno(i32),
+    /// Use this number instead.
+    Value(u64),
+    /// Answer with [`GARBAGE`].
+    Garbage,
+    /// Leave it out.
+    Drop,
+    /// Do it twice.
+    Duplicate,
+    /// Write the entry before this one once more, then this one.
+    Replay,
+    /// Keep the entry back, and write it after the next one.
+    Reorder,
+    /// Write the first half of this entry and the second half of the one before.
+    Torn,
+    /// Write the entry with another word in this place.
+    Word(usize, u64),
+    /// Pass over so many slots as if they had been written.
+    Skip(u32),
+}
+
+/// Passes a point: does what a rule says, and returns what the caller is to do.
+#[inline(always)]
+pub fn at(point: Point) -> Option<Act> {
+    at_task(point, 0)
+}
+
+/// Passes a point of the work for the task whose number is `task`, which a rule may have killed.
+#[cfg(feature = "inject")]
+pub fn at_task(point: Point, task: i32) -> Option<Act> {
+    rules::pass(point, task)
+}
+
+/// Passes a point of the work for the task whose number is `task`, which a rule may have killed.
+#[cfg(not(feature = "inject"))]
+#[inline(always)]
+pub fn at_task(_point: Point, _task: i32) -> Option<Act> {
+    None
+}
+
+/// The number to use at a point: `ordinary`, unless a rule names another.
+#[inline(always)]
+pub fn number(point: Point, ordinary: u32) -> u32 {
+    match at(point) {
+        Some(Act::Value(value)) => value as u32,
+        _ => ordinary,
+    }
+}
+
+/// From now on this process obeys the rules of this role.
+#[inline(always)]
+pub fn act_as(role: Role) {
+    #[cfg(feature = "inject")]
+    rules::act_as(role);
+    #[cfg(not(feature = "inject"))]
+    let _ = role;
+}
+
+/// Whether this process, which is about to become the program under its filter, is to become it without. If a rule says
+/// `duplicate`, it starts another, for which that is so: it has everything else that the program has, and
+/// `RINGFENCE_UNFILTERED` in its environment. The calling process must have one thread.
+#[inline(always)]
+pub fn is_unfiltered() -> bool {
+    #[cfg(feature = "inject")]
+    return at(Point::Filter) == Some(Act::Duplicate) && process::start_unfiltered();
+    #[cfg(not(feature = "inject"))]
+    false
+}
+
+/// The directory that the driver's nodes lie in: `/dev`, unless a test puts other nodes in their place by naming another
+/// in `RINGFENCE_DEVICES`.
+pub fn device_directory() -> PathBuf {
+    let ordinary = PathBuf::from("/dev");
+    #[cfg(feature = "inject")]
+    return std::env::var_os("RINGFENCE_DEVICES").map_or(ordinary, PathBuf::from);
+    #[cfg(not(feature = "inject"))]
+    ordinary
+}

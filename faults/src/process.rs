@@ -1,0 +1,91 @@
+//! What a process does to itself because a rule says so.
+//!
+//! All of it works under the seccomp filters of the sentry and the server, which know nothing of it.
+//!
+//! `unsafe` is here for the instruction that kills, and for fork.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{ForkResult, Pid, close, fork};
+
+/// Dies of SIGILL, which process 1 of a namespace is not spared, either.
+pub fn die() -> ! {
+    // SAFETY: the instruction is defined to be undefined; nothing runs after it.
+    unsafe { std::arch::asm!("ud2", options(noreturn, nomem, nostack)) }
+}
+
+/// Kills a task, and waits until it is dead or dying, so that what follows meets a dead one.
+pub fn kill_task(task: i32) {
+    // One that is gone already is as dead as it can be.
+    let _ = kill(Pid::from_raw(task), Signal::SIGKILL);
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while is_running(task) && Instant::now() < deadline {
+        thread::yield_now();
+    }
+}
+
+/// Whether a task has neither ended nor become a zombie (proc_pid_stat(5)). One that waits for a tracer never does.
+fn is_running(task: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{task}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X' | 't'))
+}
+
+/// Waits for this long, or for ever.
+pub fn wait(time: Option<Duration>) {
+    let started = Instant::now();
+    while time.is_none_or(|time| started.elapsed() < time) {
+        let left = time.map_or(Duration::MAX, |time| time.saturating_sub(started.elapsed()));
+        thread::park_timeout(left.min(Duration::from_secs(3600)));
+    }
+}
+
+/// Takes all descriptors that this process may have but `left`, for good.
+pub fn exhaust_descriptors(left: usize) {
+    let mut taken = Vec::new();
+    // Of the process's standard error: any open file does.
+    while let Ok(number) = fcntl(std::io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(0)) {
+        taken.push(number);
+    }
+    for number in taken.into_iter().rev().take(left) {
+        // It was open a moment ago, and whoever takes the number next does so lawfully.
+        let _ = close(number);
+    }
+}
+
+/// Takes all memory that this thread can get in pieces of [`PIECE`] bytes or more, for good. Nothing of it is touched.
+pub fn exhaust_memory() {
+    let mut size = 1 << 40;
+    while size >= PIECE {
+        let mut piece = Vec::<u8>::new();
+        match piece.try_reserve_exact(size) {
+            Ok(()) => std::mem::forget(piece),
+            Err(_) => size /= 2,
+        }
+    }
+}
+
+/// Bytes.
+const PIECE: usize = 64 << 10;
+
+/// Forks; true in the child, which is marked by an environment variable.
+pub fn start_unfiltered() -> bool {
+    // SAFETY: the calling process has one thread, so the child may go on as if nothing had happened.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => {
+            // SAFETY: the child has one thread.
+            unsafe { std::env::set_var("RINGFENCE_UNFILTERED", "1") };
+            true
+        }
+        Ok(ForkResult::Parent { .. }) => false,
+        Err(errno) => {
+            eprintln!("the program could not be started twice: {errno}");
+            std::process::exit(125)
+        }
+    }
+}

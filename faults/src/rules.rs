@@ -1,0 +1,190 @@
+//! The rules of `RINGFENCE_FAULTS`: read once by each process, and counted by each.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::{Act, Point, Role, process};
+
+/// The environment variable.
+const VARIABLE: &str = "RINGFENCE_FAULTS";
+
+static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
+static IS_SERVER: AtomicBool = AtomicBool::new(false);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Kill,
+    KillTask,
+    Delay(Duration),
+    Block,
+    Descriptors(usize),
+    Exhaust,
+    EachErrno,
+    Tell(Act),
+}
+
+#[derive(Debug)]
+struct Rule {
+    role: Role,
+    point: Point,
+    /// The first and the last passage that it is about, from 1.
+    first: u32,
+    last: u32,
+    action: Action,
+    passed: AtomicU32,
+}
+
+/// From now on this process obeys the rules of `role`.
+pub fn act_as(role: Role) {
+    IS_SERVER.store(role == Role::Server, Ordering::Relaxed);
+}
+
+/// Counts the passage for every rule about this point, and does what the first says that is about this passage.
+pub fn pass(point: Point, task: i32) -> Option<Act> {
+    let role = match IS_SERVER.load(Ordering::Relaxed) {
+        true => Role::Server,
+        false => Role::Sentry,
+    };
+    let mut due = None;
+    for rule in RULES.get_or_init(read) {
+        if (rule.role, rule.point) != (role, point) {
+            continue;
+        }
+        let passage = rule.passed.fetch_add(1, Ordering::Relaxed) + 1;
+        if (rule.first..=rule.last).contains(&passage) {
+            due = due.or(Some((rule.action, passage - rule.first + 1)));
+        }
+    }
+    let (action, nth) = due?;
+    match action {
+        Action::Kill => process::die(),
+        Action::KillTask => process::kill_task(task),
+        Action::Delay(time) => process::wait(Some(time)),
+        Action::Block => process::wait(None),
+        Action::Descriptors(left) => process::exhaust_descriptors(left),
+        Action::Exhaust => process::exhaust_memory(),
+        Action::EachErrno => return Some(Act::Errno(nth as i32)),
+        Action::Tell(act) => return Some(act),
+    }
+    None
+}
+
+fn read() -> Vec<Rule> {
+    let text = std::env::var(VARIABLE).unwrap_or_default();
+    let rules = text.split_whitespace().map(|rule| {
+        parse(rule).unwrap_or_else(|| {
+            eprintln!("{VARIABLE}: '{rule}' is no rule");
+            std::process::exit(125)
+        })
+    });
+    rules.collect()
+}
+
+fn parse(text: &str) -> Option<Rule> {
+    let (place, action) = text.split_once('=')?;
+    let (place, passages) = match place.split_once('@') {
+        Some((place, passages)) => (place, Some(passages)),
+        None => (place, None),
+    };
+    let (role, point) = place.split_once('.')?;
+    let (first, last) = match passages {
+        None => (1, u32::MAX),
+        Some(passages) => match passages.strip_suffix('+') {
+            Some(first) => (first.parse().ok()?, u32::MAX),
+            None => (passages.parse().ok()?, passages.parse().ok()?),
+        },
+    };
+    Some(Rule {
+        role: match role {
+            "sentry" => Role::Sentry,
+            "server" => Role::Server,
+            _ => return None,
+        },
+        point: Point::ALL.into_iter().find(|known| known.name() == point)?,
+        first,
+        last,
+        action: parse_action(action)?,
+        passed: AtomicU32::new(0),
+    })
+}
+
+fn parse_action(text: &str) -> Option<Action> {
+    let words: Vec<&str> = text.split(':').collect();
+    Some(match words[..] {
+        ["kill"] => Action::Kill,
+        ["kill-task"] => Action::KillTask,
+        ["delay", time] => Action::Delay(Duration::from_millis(number(time)?)),
+        ["block"] => Action::Block,
+        ["exhaust-descriptors", left] => Action::Descriptors(left.parse().ok()?),
+        ["exhaust-memory"] => Action::Exhaust,
+        ["errno", "each"] => Action::EachErrno,
+        ["errno", errno] => Action::Tell(Act::Errno(errno.parse().ok()?)),
+        ["value", value] => Action::Tell(Act::Value(number(value)?)),
+        ["garbage"] => Action::Tell(Act::Garbage),
+        ["drop"] => Action::Tell(Act::Drop),
+        ["duplicate"] => Action::Tell(Act::Duplicate),
+        ["replay"] => Action::Tell(Act::Replay),
+        ["reorder"] => Action::Tell(Act::Reorder),
+        ["torn"] => Action::Tell(Act::Torn),
+        ["word", index, value] => Action::Tell(Act::Word(index.parse().ok()?, number(value)?)),
+        ["skip", entries] => Action::Tell(Act::Skip(entries.parse().ok()?)),
+        _ => return None,
+    })
+}
+
+/// A number, in hexadecimal if it starts with `0x`.
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_read() {
+        let rule = parse("server.call@3+=word:3:0xffffffff00000000").unwrap();
+        assert_eq!((rule.role, rule.point), (Role::Server, Point::Call));
+        assert_eq!((rule.first, rule.last), (3, u32::MAX));
+        let word = Act::Word(3, 0xffff_ffff_0000_0000);
+        assert_eq!(rule.action, Action::Tell(word));
+        let rule = parse("sentry.pin-held@2=kill-task").unwrap();
+        assert_eq!((rule.first, rule.last), (2, 2));
+        assert_eq!(rule.action, Action::KillTask);
+        let rule = parse("sentry.submit=errno:each").unwrap();
+        assert_eq!((rule.first, rule.last), (1, u32::MAX));
+    }
+
+    #[test]
+    fn what_is_no_rule_is_not_read() {
+        for wrong in [
+            "",
+            "kill",
+            "call=kill",
+            "task.call=kill",
+            "server.nowhere=kill",
+            "server.call@=kill",
+            "server.call@x=kill",
+            "server.call=",
+            "server.call=delay",
+            "server.call=delay:soon",
+            "server.call=kill:2",
+        ] {
+            assert!(parse(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_point_has_a_name_of_its_own() {
+        for point in Point::ALL {
+            let named = Point::ALL
+                .iter()
+                .filter(|other| other.name() == point.name());
+            assert_eq!(named.count(), 1, "{}", point.name());
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What a driver does wrong because a test asks for it; in ordinary builds, the driver itself.
+
+use nix::errno::Errno;
+use nvproxy_abi::node::Node;
+use ringfence_faults::{Act, GARBAGE, Point, at};
+
+use crate::host::{Call, DeviceFile, Host, OpenFlags, Opened};
+
+/// Issues a request.
+pub fn ioctl(file: &dyn DeviceFile, call: Call<'_>) -> Result<i32, Errno> {
+    let outcome = match at(Point::Call) {
+        Some(Act::Errno(errno)) => Err(Errno::from_raw(errno)),
+        Some(Act::Value(value)) => Ok(value as i32),
+        Some(Act::Garbage) => {
+            call.payload.fill(GARBAGE);
+            Ok(0)
+        }
+        _ => file.ioctl(call),
+    };
+    at(Point::Called);
+    outcome
+}
+
+/// Opens a node.
+pub fn open(host: &dyn Host, node: Node, flags: OpenFlags) -> Result<Opened, Errno> {
+    match at(Point::Open) {
+        Some(Act::Errno(errno)) => Err(Errno::from_raw(errno)),
+        _ => host.open(node, flags),
+    }
+}

@@ -1,0 +1,172 @@
+//! What hostile programs try, and do not get.
+
+use std::fs::OpenOptions;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nvproxy_abi::number::{NV_ESC_RM_ALLOC_MEMORY, NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, ioctl_word};
+use userland_tests::stand_in::{self, Seen};
+use userland_tests::{
+    Directory, Ended, finish, guest_program, prints, ringfence_with_faults, showing_the_guest,
+    wait_for,
+};
+
+#[test]
+fn a_process_with_many_threads_gets_no_more_than_its_part() {
+    prints(&["greed", "1", "200"], "had its part\n");
+}
+
+#[test]
+fn many_processes_with_many_threads_get_no_more_than_their_part() {
+    prints(&["greed", "8", "60"], "had its part\n");
+}
+
+/// A directory for nodes. Not one below `/tmp`, where a server has the root that it makes for itself.
+fn nodes(name: &str) -> Directory {
+    Directory::in_place(Path::new("/var/tmp"), name)
+}
+
+/// Character devices that stand in for the driver's nodes, and what the first answers to the request that a pin is.
+fn stand_ins() -> (Directory, Errno) {
+    // Whoever may open them; none of these is a device that tasks may use as they like.
+    let candidates = ["/dev/net/tun", "/dev/fuse", "/dev/kvm"].map(PathBuf::from);
+    let mut opened = candidates.into_iter().filter_map(|path| {
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        Some((path, file.ok()?))
+    });
+    let (Some((rm, file)), Some((uvm, _))) = (opened.next(), opened.next()) else {
+        panic!("two of /dev/net/tun, /dev/fuse and /dev/kvm have to be there for this user");
+    };
+    let mut argument = [0u64; 7];
+    let request = ioctl_word(NV_ESC_RM_ALLOC_MEMORY, size_of_val(&argument));
+    // SAFETY: the argument is as large as the request says.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), request.into(), argument.as_mut_ptr()) };
+    let errno = Errno::result(answer).expect_err("no device knows the request");
+    let directory = nodes("stand-ins");
+    for (name, device) in [("nvidiactl", &rm), ("nvidia0", &rm), ("nvidia-uvm", &uvm)] {
+        symlink(device, directory.path().join(name)).expect("a link");
+    }
+    (directory, errno)
+}
+
+/// Runs a program and, beside it, the same without a filter.
+fn unfiltered(further_rules: &str) -> (Ended, Errno) {
+    let (nodes, errno) = stand_ins();
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "host"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .arg("unfiltered")
+        .env("RINGFENCE_DEVICES", nodes.path())
+        .env(
+            "RINGFENCE_FAULTS",
+            format!("sentry.filter=duplicate {further_rules}"),
+        );
+    (finish(&mut command), errno)
+}
+
+#[test]
+fn without_a_filter_no_request_reaches_the_resource_manager() {
+    let (ended, errno) = unfiltered("sentry.pin-prepared=delay:1");
+    let expected = format!(
+        "\
+before: withheld
+before, UVM: reached
+50 pins: {{\"Err(Errno({errno:?}))\"}}
+during: withheld
+during, UVM: reached
+after: withheld
+after, UVM: reached
+"
+    );
+    assert_eq!(ended, Ended::printing(&expected));
+}
+
+/// The test above can fail: what a pin lends is found and used if the other tasks are not held.
+#[test]
+fn without_a_filter_and_not_held_a_task_gets_at_what_a_pin_lends() {
+    let (ended, errno) = unfiltered("sentry.hold=drop sentry.pin-prepared=delay:10");
+    let request = ioctl_word(NV_ESC_RM_ALLOC_MEMORY, 56);
+    let reached = format!("during: reached: {{\"{request:#x}: Err({errno:?})\"}}\n");
+    assert!(ended.stdout.contains(&reached), "{ended:?}");
+}
+
+/// What is in every field that no pin may be made with (guest/contest.rs).
+const HOSTILE: [u8; 4] = 0xbadc_0de5u32.to_ne_bytes();
+
+/// Whether what the kernel read of a task's request is something other than a pin that was validated.
+fn is_altered(seen: &Seen) -> bool {
+    let class = seen.argument.get(12..16);
+    let is_hostile = seen.argument.chunks(4).any(|word| word == HOSTILE);
+    class != Some(&NV01_MEMORY_SYSTEM_OS_DESCRIPTOR.to_ne_bytes()) || is_hostile
+}
+
+/// Pins while 63 threads and two processes fight for what the driver reads; returns what it read from tasks.
+fn contest(pins: &str, rules: &str) -> (Ended, Vec<Seen>) {
+    let nodes = nodes("contest");
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "host"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .args(["contest", pins])
+        .env("RINGFENCE_DEVICES", nodes.path())
+        .env("RINGFENCE_FAULTS", rules)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let serve = stand_in::mount_for(&mut command, nodes.path());
+    let child = command.spawn().expect("ringfence");
+    // The command holds the other end of what comes from the namespace.
+    drop(command);
+    let serving = serve();
+    let ended = wait_for(child);
+    let mut seen = serving.join().expect("the files");
+    seen.retain(|seen| !seen.by_server);
+    (ended, seen)
+}
+
+#[test]
+fn what_is_pinned_is_what_was_validated() {
+    let (ended, seen) = contest("100", "sentry.pin-checked=delay:1");
+    assert_eq!((ended.status, ended.stdout.as_str()), (0, "contested\n"));
+    // A page that was just put in the argument's place is empty.
+    let empty = " WARN nvproxy: unknown class 0x0 (NV01_ROOT)\n";
+    assert!(["", empty].contains(&ended.stderr.as_str()), "{ended:?}");
+    assert!(!seen.is_empty(), "nothing was pinned");
+    let altered: Vec<&Seen> = seen.iter().filter(|seen| is_altered(seen)).collect();
+    assert!(altered.is_empty(), "{altered:x?}");
+}
+
+/// The test above can fail: what the driver reads is altered if the other tasks are not held.
+#[test]
+fn what_is_pinned_is_altered_if_no_task_is_held() {
+    let (ended, seen) = contest("300", "sentry.hold=drop sentry.pin-checked=delay:20");
+    assert!(seen.iter().any(is_altered), "{ended:?}");
+}
+
+/// A server that cannot find a node says so to the program, which does not wait for ever.
+#[test]
+fn a_node_that_the_server_does_not_find_is_missing() {
+    let (nodes, _) = stand_ins();
+    // A terminal's master looks for the file system of terminals beside it, which a server does not have.
+    let uvm = nodes.path().join("nvidia-uvm");
+    std::fs::remove_file(&uvm).expect("the link");
+    symlink("/dev/ptmx", uvm).expect("a link");
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "host", "--workdir", "/", "--"])
+        .args([
+            "sh",
+            "-c",
+            "(: <>/dev/nvidia-uvm) 2>/dev/null || echo missing",
+        ])
+        .env("RINGFENCE_DEVICES", nodes.path());
+    assert_eq!(finish(&mut command), Ended::printing("missing\n"));
+}
