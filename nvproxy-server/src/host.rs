@@ -23,6 +23,9 @@ pub struct Call<'a> {
     pub payload: &'a mut [u8],
     /// Where each buffer lies in `payload`, and which field points to it.
     pub segments: &'a [Segment],
+    /// The offset in `payload` of each descriptor number that names something, and what it names
+    /// ([`DeviceFile::descriptor`]): for a host that has the request issued where the numbers are others.
+    pub descriptors: &'a [(usize, BorrowedFd<'a>)],
 }
 
 /// How a task opened a device node.
@@ -94,12 +97,28 @@ pub trait Host: Send + Sync {
 
     /// Told that every file has been restored: what was kept for others that might follow is closed.
     fn finish_restoring(&self) {}
+
+    /// Told of a restored host that the process serves from now on, in the place of the other one. A host that is dropped
+    /// before leaves no trace in that one.
+    fn begin_to_serve(&self) {}
+
+    /// Told after the last [`Host::save`], when the host that was made of it is about to serve in another process. Returns
+    /// what this process has to go on doing for that one, if anything; the server then drops all files, calls it, and
+    /// ends when it returns.
+    fn keep(&self) -> Option<Box<dyn FnOnce()>> {
+        None
+    }
 }
 
 /// One open file description of a device node. Dropped when the last reference that any task had to it is gone.
 pub trait DeviceFile: Send + Sync {
     /// The number that names this description in the parameters of a request.
     fn number(&self) -> Result<i32, Errno>;
+
+    /// The descriptor with that number, where the number is one of this process's.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Whether the next request can be issued on any thread: false while the host first has to open something that a
     /// confined thread cannot open.

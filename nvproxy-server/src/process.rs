@@ -131,7 +131,7 @@ fn succeed(options: &Options, predecessor: OwnedFd, supervision: &Socket) -> Arc
             };
             accept_succession(predecessor, supervision, abi, ring, restore)
         })
-        .and_then(|(server, predecessor)| predecessor.wait_for_go().map(|()| server));
+        .and_then(|(server, predecessor)| predecessor.wait_for_go(&server).map(|()| server));
     succeeded.unwrap_or_else(|_| std::process::exit(1))
 }
 

@@ -4,7 +4,7 @@
 //! driver's tables, and its handles are looked up. A prepared request is self-contained, so it can be *executed* on the
 //! loop or on a worker.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,7 +54,7 @@ pub struct Buffer {
 
 impl Buffer {
     /// Makes room for exactly `length` bytes, whose content is whatever was there. Fails with `ENOMEM`.
-    fn resize(&mut self, length: usize) -> Result<(), Errno> {
+    pub fn resize(&mut self, length: usize) -> Result<(), Errno> {
         let words = length.div_ceil(8);
         let missing = words.saturating_sub(self.words.len());
         self.words.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
@@ -343,14 +343,19 @@ impl Prepared {
         issue: impl FnOnce(&dyn DeviceFile, Call<'_>) -> Result<i32, Errno>,
     ) -> Result<i32, Errno> {
         let mut originals: SmallVec<[(usize, [u8; 4]); 2]> = SmallVec::new();
+        let mut descriptors: SmallVec<[(usize, BorrowedFd<'_>); 2]> = SmallVec::new();
         for Substitution { at, by } in &self.substitutions {
-            let number = match (by, &self.carried) {
-                (Substitute::File(description), _) => description.file.number()?,
-                (Substitute::Carried, Some(carried)) => {
-                    host.number_of(carried.as_fd()).unwrap_or(UNUSED_NUMBER)
+            let (number, descriptor) = match (by, &self.carried) {
+                (Substitute::File(Description { file, .. }), _) => {
+                    (file.number()?, file.descriptor())
                 }
-                (Substitute::Carried, None) | (Substitute::Unused, _) => UNUSED_NUMBER,
+                (Substitute::Carried, Some(carried)) => match host.number_of(carried.as_fd()) {
+                    Ok(number) => (number, Some(carried.as_fd())),
+                    Err(_) => (UNUSED_NUMBER, None),
+                },
+                (Substitute::Carried, None) | (Substitute::Unused, _) => (UNUSED_NUMBER, None),
             };
+            descriptors.extend(descriptor.map(|descriptor| (*at, descriptor)));
             originals.push((
                 *at,
                 replace(self.buffer.bytes_mut(), *at, number.to_ne_bytes()),
@@ -366,6 +371,7 @@ impl Prepared {
             request: self.code,
             payload: self.buffer.bytes_mut(),
             segments: &self.plan.segments,
+            descriptors: &descriptors,
         };
         let outcome = issue(&*self.file, call);
         if let Some((at, bits)) = hidden {
@@ -397,7 +403,7 @@ impl Prepared {
 
 /// Puts `by` at `at` and returns what was there. Offsets come from a plan that was made for these bytes; one outside
 /// them would be a mistake in the tables, and changes nothing.
-fn replace<const N: usize>(bytes: &mut [u8], at: usize, by: [u8; N]) -> [u8; N] {
+pub fn replace<const N: usize>(bytes: &mut [u8], at: usize, by: [u8; N]) -> [u8; N] {
     match bytes
         .get_mut(at..at + N)
         .and_then(|field| <&mut [u8; N]>::try_from(field).ok())

@@ -12,10 +12,12 @@
 //! | launcher | sentry | the new server's pidfd | |
 //! | launcher | old server | [`COMMIT`], or [`ABORT`] | |
 //! | old server | new server | [`GO`]: it serves from now on | |
+//! | old server | launcher | [`KEEPING`], if it does not end at once | |
 //!
-//! The old server takes no request from the moment when it begins to save, and ends when it has said [`GO`]. If anything
-//! fails before, it goes on as if nothing had happened, and the new one, which is never told to go, ends. So at any
-//! moment at most one of them serves.
+//! The old server takes no request from the moment when it begins to save. When it has said [`GO`] it ends, unless the driver
+//! wants the process that made a client for some requests: then it stays to issue these for the new one, and nothing else
+//! ([`crate::host::Host::keep`]). If anything fails before, it goes on as if nothing had happened, and the new one, which
+//! is never told to go, ends. So at any moment at most one of them serves.
 //!
 //! A message is one byte, which says its kind, and text. All of these processes are of the same trust; a server that
 //! does not keep to this is a failed replacement, or a lost server.
@@ -35,6 +37,7 @@ pub const HANDED_OVER: u8 = 6;
 pub const COMMIT: u8 = 7;
 pub const ABORT: u8 = 8;
 pub const GO: u8 = 9;
+pub const KEEPING: u8 = 10;
 
 /// The longest text of a message, in bytes.
 const MAXIMUM_TEXT: usize = 1024;

@@ -34,6 +34,8 @@ pub struct Launcher<'a> {
     is_sentry_ending: bool,
     /// Those that were not waited for yet; the last one serves.
     pub(super) servers: Vec<Server>,
+    /// Those that were replaced and not waited for yet. They may stay for their successors' sake.
+    pub(super) replaced: Vec<Server>,
     /// When servers were started in the place of lost ones, the last few times.
     restarts: Vec<Instant>,
     pub(super) signals: signals::Descriptor,
@@ -58,6 +60,7 @@ impl<'a> Launcher<'a> {
             listener: None,
             is_sentry_ending: false,
             servers: Vec::new(),
+            replaced: Vec::new(),
             restarts: Vec::new(),
             signals: signals::descriptor()?,
             door,
@@ -70,7 +73,7 @@ impl<'a> Launcher<'a> {
     /// Waits for the sentry, and returns its exit status.
     pub fn wait(mut self) -> Result<u8, Failure> {
         loop {
-            self.servers.retain(|server| !server.has_ended());
+            self.reap_servers();
             let sentry = waitpid(self.sentry, Some(WaitPidFlag::WNOHANG));
             match sentry.attempt("waiting for the sentry")? {
                 WaitStatus::Exited(_, status) => return Ok(status as u8),
@@ -85,6 +88,13 @@ impl<'a> Launcher<'a> {
                 _ => {}
             }
             self.wait_for_news()?;
+        }
+    }
+
+    /// Waits for every server that has ended.
+    pub(super) fn reap_servers(&mut self) {
+        for servers in [&mut self.servers, &mut self.replaced] {
+            servers.retain(|server| !server.has_ended());
         }
     }
 

@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::waitpid;
 use nvproxy_server::supervision::{
-    ABORT, COMMIT, HAND_OVER, HANDED_OVER, Message, PREPARED, REFUSED, receive, send,
+    ABORT, COMMIT, HAND_OVER, HANDED_OVER, KEEPING, Message, PREPARED, REFUSED, receive,
+    receive_until, send,
 };
 use ringfence_ipc::{Socket, SocketError};
 
@@ -31,7 +32,7 @@ impl Launcher<'_> {
     /// serves on.
     pub fn upgrade(&mut self, executable: BorrowedFd<'_>) -> Result<Upgrade, String> {
         let started = Instant::now();
-        self.servers.retain(|server| !server.has_ended());
+        self.reap_servers();
         let Some(old) = self.servers.last() else {
             return Err("it has no server: the last one ended unexpectedly".to_owned());
         };
@@ -52,14 +53,19 @@ impl Launcher<'_> {
         }
         let told = self.liaison.succeeded(new.pidfd.as_fd());
         let told = told.and_then(|()| send(&old.supervision, COMMIT, "", None));
-        // It ends at once; if not, nothing waits for that.
-        is_ready(&old.pidfd, DEPARTURE);
+        // It ends at once, or says that it stays for the new one's sake; if neither, nothing waits for that.
+        let stays = receive_until(&old.supervision, Instant::now() + DEPARTURE)
+            .is_ok_and(|message| message.kind == KEEPING);
+        if !stays {
+            is_ready(&old.pidfd, DEPARTURE);
+        }
         let upgrade = Upgrade {
             from: old.pid.as_raw(),
             to: new.pid.as_raw(),
             microseconds: started.elapsed().as_micros() as u64,
         };
-        self.servers.retain(|server| !server.has_ended());
+        self.replaced.append(&mut self.servers);
+        self.reap_servers();
         self.servers.push(new);
         told.map(|()| upgrade)
             .map_err(|error| failed("the old server, or the sandbox, has ended", &error))

@@ -11,6 +11,9 @@ use smallvec::SmallVec;
 
 use crate::host::Call;
 
+/// How requests reach the kernel: [`ioctl`], or what stands for it in a test.
+pub type Issue = fn(&OwnedFd, Call<'_>) -> Result<i32, Errno>;
+
 /// Issues `call` on `descriptor`.
 ///
 /// Every segment, and every pointer field, must lie inside the payload: the plan's validation has seen to that, and
@@ -20,6 +23,7 @@ pub fn ioctl(descriptor: &OwnedFd, call: Call<'_>) -> Result<i32, Errno> {
         request,
         payload,
         segments,
+        descriptors: _,
     } = call;
     let inside = |at: u32, length: u32| {
         (at as usize)

@@ -10,17 +10,23 @@
 //! The driver looks for an open GPU node in the descriptor table of the process that allocates a device
 //! (`nv_is_gpu_accessible`, kernel-open/nvidia/nv.c, 580.142). Tasks' descriptions are not in this process's table, so
 //! a description of every GPU in use is kept here: its [`Presence`].
+//!
+//! The driver also looks which process made a client, so a server that was replaced stays as the [`keeper`] of the command
+//! descriptions that it opened, and issues the requests on them for its successor, to which they are [`kept`].
 
 mod issue;
+mod keeper;
+mod kept;
+mod line;
 mod saved;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use landlock::{AccessFs, RestrictionStatus, Ruleset, RulesetAttr, RulesetStatus};
 use nix::errno::Errno;
@@ -28,7 +34,11 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nvproxy_abi::node::Node;
+use ringfence_ipc::Socket;
 
+use self::issue::Issue;
+use self::keeper::Keeper;
+use self::kept::{Keeping, Register};
 use crate::handover::Enclosures;
 use crate::host::{Call, DeviceFile, Host, OpenFlags, Opened, Opener};
 
@@ -44,8 +54,51 @@ pub struct Driver {
     /// The major number of the capability nodes, assigned likewise.
     capabilities: Option<u64>,
     presences: Mutex<HashMap<u8, Weak<Presence>>>,
-    /// Presences that were handed over, until the files that hold them have been.
-    handed_over: Mutex<Vec<Arc<Presence>>>,
+    issue: Issue,
+    commands: Arc<Commands>,
+    /// Ways to the keepers of what predecessors opened, by the number of the predecessor.
+    keepers: Mutex<BTreeMap<u64, Weak<Keeping>>>,
+    register: Arc<Register>,
+    /// Where this process is to be told what to do as a keeper, if there was something to keep when it was last saved.
+    control: Mutex<Option<Socket>>,
+    /// What was handed over, until the files that hold it have been.
+    handed_over: Mutex<HandedOver>,
+}
+
+/// Command descriptions that this process opens itself, by the number that it gives to each.
+#[derive(Default)]
+struct Commands {
+    /// How many servers there were before this one.
+    server: u64,
+    numbered: Mutex<Numbered>,
+}
+
+#[derive(Default)]
+struct Numbered {
+    next: u64,
+    commands: BTreeMap<u64, Weak<OnceLock<OwnedFd>>>,
+}
+
+impl Commands {
+    fn lock(&self) -> MutexGuard<'_, Numbered> {
+        self.numbered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that have been opened.
+    fn opened(&self) -> BTreeMap<u64, Arc<OnceLock<OwnedFd>>> {
+        let numbered = self.lock();
+        let commands = numbered.commands.iter();
+        commands
+            .filter_map(|(file, command)| Some((*file, command.upgrade()?)))
+            .filter(|(_, command)| command.get().is_some())
+            .collect()
+    }
+}
+
+#[derive(Default)]
+struct HandedOver {
+    presences: Vec<Arc<Presence>>,
+    keepers: Vec<Arc<Keeping>>,
 }
 
 /// A description of a GPU's node, held so that the driver finds one in this process's table.
@@ -65,6 +118,11 @@ impl Driver {
             uvm: number("nvidia-uvm"),
             capabilities: number("nvidia-caps/nvidia-cap1").map(major),
             presences: Mutex::default(),
+            issue: issue::ioctl,
+            commands: Arc::default(),
+            keepers: Mutex::default(),
+            register: Arc::default(),
+            control: Mutex::default(),
             handed_over: Mutex::default(),
         }
     }
@@ -91,12 +149,20 @@ impl Driver {
             return Ok(presence);
         }
         let opened = Arc::new(Presence(self.open_node(Node::Gpu(gpu), OFlag::empty())?));
+        for keeper in self.keepers().values().filter_map(Weak::upgrade) {
+            // One that is gone fails the requests that would need it.
+            let _ = keeper.hold_presence(gpu, opened.0.as_fd());
+        }
         let mut presences = self
             .presences
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         presences.insert(gpu, Arc::downgrade(&opened));
         Ok(opened)
+    }
+
+    fn keepers(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Keeping>>> {
+        self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, node: Node) -> PathBuf {
@@ -154,12 +220,7 @@ impl Host for Driver {
             OFlag::empty()
         };
         let granted = self.open_node(node, nonblocking)?;
-        let file = CommandFile {
-            node,
-            path: self.path(node),
-            command: OnceLock::new(),
-            _presence: presence,
-        };
+        let file = CommandFile::new(self, node, presence);
         Ok(Opened {
             file: Some(Arc::new(file)),
             granted,
@@ -168,7 +229,11 @@ impl Host for Driver {
 
     fn carried(&self, descriptor: OwnedFd) -> Result<Arc<dyn DeviceFile>, Errno> {
         match character_device(&descriptor)? {
-            Some(number) if Some(number) == self.uvm => Ok(Arc::new(UvmFile(descriptor))),
+            Some(number) if Some(number) == self.uvm => Ok(Arc::new(UvmFile {
+                descriptor,
+                issue: self.issue,
+                register: Arc::clone(&self.register),
+            })),
             _ => Err(Errno::ENOTTY),
         }
     }
@@ -196,15 +261,43 @@ impl Host for Driver {
         saved: serde_json::Value,
         enclosures: &mut Enclosures,
     ) -> Result<Arc<dyn DeviceFile>, String> {
-        let file = saved::restore_file(self, saved, enclosures)?;
-        Ok(Arc::new(file))
+        saved::restore_file(self, saved, enclosures)
     }
 
     fn finish_restoring(&self) {
-        self.handed_over
+        let mut handed_over = self
+            .handed_over
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+            .unwrap_or_else(PoisonError::into_inner);
+        *handed_over = HandedOver::default();
+    }
+
+    fn begin_to_serve(&self) {
+        for keeper in self.keepers().values().filter_map(Weak::upgrade) {
+            keeper.set_serves(true);
+        }
+    }
+
+    fn keep(&self) -> Option<Box<dyn FnOnce()>> {
+        for keeper in self.keepers().values().filter_map(Weak::upgrade) {
+            keeper.set_serves(false);
+        }
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let control = control.take()?;
+        let presences = self
+            .presences
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let held = presences
+            .iter()
+            .filter_map(|(gpu, presence)| Some((*gpu, presence.upgrade()?)));
+        let keeper = Keeper {
+            control,
+            commands: self.commands.opened(),
+            presences: held.collect(),
+            issue: self.issue,
+        };
+        Some(Box::new(|| keeper.run()))
     }
 }
 
@@ -225,13 +318,35 @@ fn character_device(descriptor: &impl std::os::fd::AsFd) -> Result<Option<u64>, 
 struct CommandFile {
     node: Node,
     path: PathBuf,
+    /// Its number among those that this process opens.
+    file: u64,
     /// Opened on first use, on a thread that is not confined. Always without `O_NONBLOCK`, whatever the task asked
     /// for: `nvidia_poll` would not register a waiter (kernel-open/nvidia/nv.c), and event descriptors rely on it.
-    command: OnceLock<OwnedFd>,
+    command: Arc<OnceLock<OwnedFd>>,
+    issue: Issue,
+    commands: Arc<Commands>,
     _presence: Option<Arc<Presence>>,
 }
 
 impl CommandFile {
+    fn new(driver: &Driver, node: Node, presence: Option<Arc<Presence>>) -> CommandFile {
+        let command = Arc::default();
+        let mut numbered = driver.commands.lock();
+        let file = numbered.next;
+        numbered.next += 1;
+        numbered.commands.insert(file, Arc::downgrade(&command));
+        drop(numbered);
+        CommandFile {
+            node,
+            path: driver.path(node),
+            file,
+            command,
+            issue: driver.issue,
+            commands: Arc::clone(&driver.commands),
+            _presence: presence,
+        }
+    }
+
     fn command(&self) -> Result<&OwnedFd, Errno> {
         if let Some(command) = self.command.get() {
             return Ok(command);
@@ -239,6 +354,12 @@ impl CommandFile {
         let opened = open(&self.path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
         // If another thread was faster its descriptor stays and this one is closed.
         Ok(self.command.get_or_init(|| opened))
+    }
+}
+
+impl Drop for CommandFile {
+    fn drop(&mut self) {
+        self.commands.lock().commands.remove(&self.file);
     }
 }
 
@@ -251,21 +372,20 @@ impl DeviceFile for CommandFile {
         Ok(self.command()?.as_raw_fd())
     }
 
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.command.get().map(AsFd::as_fd)
+    }
+
     fn ioctl(&self, call: Call<'_>) -> Result<i32, Errno> {
-        issue::ioctl(self.command()?, call)
+        (self.issue)(self.command()?, call)
     }
 
     fn event_descriptor(&self) -> Result<OwnedFd, Errno> {
-        let watcher = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let events = EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI | EpollFlags::EPOLLRDNORM;
-        watcher.add(self.command()?, EpollEvent::new(events, 0))?;
-        Ok(watcher.0)
+        event_descriptor(self.command()?)
     }
 
     fn lend(&self) -> Result<OwnedFd, Errno> {
-        self.command()?
-            .try_clone()
-            .map_err(|error| error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
+        duplicate(self.command()?.as_fd())
     }
 
     fn pinned(&self, issued: Result<i32, Errno>, _call: Call<'_>) -> Result<i32, Errno> {
@@ -278,16 +398,37 @@ impl DeviceFile for CommandFile {
     }
 }
 
+/// A descriptor that is readable while an event is pending on `command`.
+fn event_descriptor(command: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let watcher = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let events = EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI | EpollFlags::EPOLLRDNORM;
+    watcher.add(command, EpollEvent::new(events, 0))?;
+    Ok(watcher.0)
+}
+
+fn duplicate(descriptor: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    descriptor
+        .try_clone_to_owned()
+        .map_err(|error| error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
+}
+
 /// A description of `nvidia-uvm`, the task's own.
-struct UvmFile(OwnedFd);
+struct UvmFile {
+    descriptor: OwnedFd,
+    issue: Issue,
+    register: Arc<Register>,
+}
 
 impl DeviceFile for UvmFile {
     fn number(&self) -> Result<i32, Errno> {
-        Ok(self.0.as_raw_fd())
+        Ok(self.descriptor.as_raw_fd())
     }
 
     fn ioctl(&self, call: Call<'_>) -> Result<i32, Errno> {
-        issue::ioctl(&self.0, call)
+        match self.register.keeper_named(&call) {
+            Some(keeper) => self.register.issue(&keeper, self.descriptor.as_fd(), call),
+            None => (self.issue)(&self.descriptor, call),
+        }
     }
 
     fn event_descriptor(&self) -> Result<OwnedFd, Errno> {

@@ -1,19 +1,23 @@
 //! The real driver handed over to another process: only descriptors move, since the state is the driver's own.
 //!
-//! The driver knows a client by the open file description through which it was made and by the user, not by the process,
-//! so a command descriptor goes on working in another one. Presences move too, because the driver looks for a GPU's node among the
-//! descriptors of the process that issues a request.
+//! The driver knows a client by the open file description through which it was made, but also the process that made it. So
+//! a duplicate of each command descriptor moves, and the process stays as its [`super::keeper`]. Presences move too, because
+//! the driver looks for a GPU's node among the descriptors of the process that issues a request.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use nvproxy_abi::node::Node;
+use ringfence_ipc::Socket;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CommandFile, Driver, Presence};
+use super::kept::{Keeping, KeptFile};
+use super::{CommandFile, Commands, Driver, Presence};
 use crate::handover::{Enclosures, node_name};
+use crate::host::DeviceFile;
 
 /// A [`Driver`].
 #[derive(Serialize, Deserialize)]
@@ -23,28 +27,40 @@ struct SavedDriver {
     gpus: Vec<u8>,
     /// Numbers of enclosed descriptors, by the minor number of the GPU.
     presences: BTreeMap<u8, u32>,
+    /// How many servers there were before the saved one.
+    server: u64,
+    /// Numbers of the enclosed sockets to the keepers, by the number of the server that becomes or has become one.
+    keepers: BTreeMap<u64, u32>,
 }
 
-/// A [`CommandFile`].
+/// A [`CommandFile`] or a [`KeptFile`].
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedFile {
     #[serde(with = "node_name")]
     node: Node,
-    /// The number of the enclosed command descriptor, if it was opened.
+    /// What became of the command descriptor, if it was opened.
     #[serde(deserialize_with = "Option::deserialize")]
-    command: Option<u32>,
+    command: Option<SavedCommand>,
+}
+
+/// A command description.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedCommand {
+    /// The number of the enclosed descriptor.
+    descriptor: u32,
+    /// The server that opened and keeps it.
+    opened_by: u64,
+    /// Its number there.
+    file: u64,
 }
 
 fn damaged(error: serde_json::Error) -> String {
     format!("what was saved of the driver: {error}")
 }
 
-fn enclose(
-    descriptor: &std::os::fd::OwnedFd,
-    node: Node,
-    enclosures: &mut Enclosures,
-) -> Result<u32, String> {
+fn enclose(descriptor: &OwnedFd, node: Node, enclosures: &mut Enclosures) -> Result<u32, String> {
     let copy = descriptor
         .try_clone()
         .map_err(|error| format!("a duplicate of {}: {error}", node.file_name()))?;
@@ -68,8 +84,38 @@ pub(super) fn save(driver: &Driver, enclosures: &mut Enclosures) -> Result<Value
         devices: driver.devices.clone(),
         gpus: driver.gpus.clone(),
         presences,
+        server: driver.commands.server,
+        keepers: save_keepers(driver, enclosures)?,
     };
     serde_json::to_value(saved).map_err(damaged)
+}
+
+/// The ways to the keepers that there are, and to this process, which becomes one if it has opened anything.
+fn save_keepers(
+    driver: &Driver,
+    enclosures: &mut Enclosures,
+) -> Result<BTreeMap<u64, u32>, String> {
+    let mut keepers = BTreeMap::new();
+    for (server, keeper) in driver.keepers().iter() {
+        if let Some(keeper) = keeper.upgrade() {
+            let control = keeper.duplicate();
+            let control = control.map_err(|errno| format!("a keeper's socket: {errno}"))?;
+            keepers.insert(*server, enclosures.put(control));
+        }
+    }
+    let control = if driver.commands.opened().is_empty() {
+        None
+    } else {
+        let pair = Socket::pair().map_err(|error| format!("a keeper's socket: {error}"))?;
+        keepers.insert(driver.commands.server, enclosures.put(pair.1.into()));
+        Some(pair.0)
+    };
+    // One that is left of a handover that came to nothing is closed.
+    *driver
+        .control
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = control;
+    Ok(keepers)
 }
 
 pub(super) fn restore(saved: Value, enclosures: &mut Enclosures) -> Result<Driver, String> {
@@ -77,8 +123,14 @@ pub(super) fn restore(saved: Value, enclosures: &mut Enclosures) -> Result<Drive
         devices,
         gpus,
         presences,
+        server,
+        keepers,
     } = serde_json::from_value(saved).map_err(damaged)?;
     let mut driver = Driver::new(&devices, &gpus);
+    driver.commands = Arc::new(Commands {
+        server: server.saturating_add(1),
+        ..Commands::default()
+    });
     let known = driver
         .presences
         .get_mut()
@@ -90,29 +142,53 @@ pub(super) fn restore(saved: Value, enclosures: &mut Enclosures) -> Result<Drive
     for (gpu, number) in presences {
         let presence = Arc::new(Presence(enclosures.take(number)?));
         known.insert(gpu, Arc::downgrade(&presence));
-        held.push(presence);
+        held.presences.push(presence);
+    }
+    let known = driver
+        .keepers
+        .get_mut()
+        .unwrap_or_else(PoisonError::into_inner);
+    for (server, number) in keepers {
+        let control = Socket::from(enclosures.take(number)?);
+        let keeper = Arc::new(Keeping::new(control));
+        known.insert(server, Arc::downgrade(&keeper));
+        held.keepers.push(keeper);
     }
     Ok(driver)
 }
 
 pub(super) fn save_file(file: &CommandFile, enclosures: &mut Enclosures) -> Result<Value, String> {
-    let command = file
-        .command
-        .get()
-        .map(|command| enclose(command, file.node, enclosures))
+    let origin = (file.commands.server, file.file);
+    save_command(file.node, file.command.get(), origin, enclosures)
+}
+
+pub(super) fn save_kept(file: &KeptFile, enclosures: &mut Enclosures) -> Result<Value, String> {
+    let origin = (file.opened_by, file.file);
+    save_command(file.node, Some(&file.command), origin, enclosures)
+}
+
+fn save_command(
+    node: Node,
+    command: Option<&OwnedFd>,
+    (opened_by, file): (u64, u64),
+    enclosures: &mut Enclosures,
+) -> Result<Value, String> {
+    let descriptor = command
+        .map(|command| enclose(command, node, enclosures))
         .transpose()?;
-    let saved = SavedFile {
-        node: file.node,
-        command,
-    };
-    serde_json::to_value(saved).map_err(damaged)
+    let command = descriptor.map(|descriptor| SavedCommand {
+        descriptor,
+        opened_by,
+        file,
+    });
+    serde_json::to_value(SavedFile { node, command }).map_err(damaged)
 }
 
 pub(super) fn restore_file(
     driver: &Driver,
     saved: Value,
     enclosures: &mut Enclosures,
-) -> Result<CommandFile, String> {
+) -> Result<Arc<dyn DeviceFile>, String> {
     let SavedFile { node, command } = serde_json::from_value(saved).map_err(damaged)?;
     let presence = match node {
         Node::Control => None,
@@ -122,14 +198,26 @@ pub(super) fn restore_file(
         }
         Node::Uvm => return Err("a server keeps no description of nvidia-uvm".to_owned()),
     };
-    let command = match command {
-        Some(number) => OnceLock::from(enclosures.take(number)?),
-        None => OnceLock::new(),
+    let Some(SavedCommand {
+        descriptor,
+        opened_by,
+        file,
+    }) = command
+    else {
+        return Ok(Arc::new(CommandFile::new(driver, node, presence)));
     };
-    Ok(CommandFile {
-        node,
-        path: driver.path(node),
-        command,
-        _presence: presence,
-    })
+    let keeper = driver.keepers().get(&opened_by).and_then(Weak::upgrade);
+    let keeper = keeper.ok_or_else(|| {
+        format!(
+            "nobody keeps what server {opened_by} opened of {}",
+            node.file_name()
+        )
+    })?;
+    Ok(Arc::new(KeptFile::new(
+        (node, presence),
+        (opened_by, file),
+        enclosures.take(descriptor)?,
+        keeper,
+        &driver.register,
+    )))
 }

@@ -5,6 +5,8 @@ use std::io::{Seek, SeekFrom};
 
 use super::*;
 
+mod keeping;
+
 /// A driver with `nvidiactl` and the GPU with minor number 0.
 fn driver() -> (tempfile::TempDir, Driver) {
     let devices = tempfile::tempdir().expect("a directory");
@@ -78,7 +80,7 @@ fn a_damaged_state_is_refused() {
     let saved = driver.save(&mut enclosures).expect("saved");
     let saved_file = file.save(&mut enclosures).expect("saved");
     let mut none = Enclosures::default();
-    for field in ["devices", "gpus", "presences"] {
+    for field in ["devices", "gpus", "presences", "server", "keepers"] {
         let mut damaged = saved.clone();
         damaged.as_object_mut().expect("an object").remove(field);
         let refused = Driver::restore(damaged, &mut none).err();
@@ -96,7 +98,16 @@ fn a_damaged_state_is_refused() {
     );
     let restored = Driver::restore(saved, &mut sent(enclosures)).expect("restored");
     for (field, value, expected) in [
-        ("command", 7.into(), "descriptor 7 of 0"),
+        (
+            "command",
+            serde_json::json!({"descriptor": 7, "opened_by": 0, "file": 0}),
+            "descriptor 7 of 0",
+        ),
+        (
+            "command",
+            serde_json::json!({"descriptor": 0, "opened_by": 1, "file": 0}),
+            "nobody keeps what server 1 opened of nvidia0",
+        ),
         (
             "node",
             "nvidia-uvm".into(),

@@ -29,12 +29,12 @@ use crate::ledger::{Account, Books};
 use crate::reactor::{Reactor, Ring};
 use crate::request::Description;
 use crate::supervision::{
-    COMMIT, GO, HAND_OVER, HANDED_OVER, PREPARED, REFUSED, RESTORED, STATE, receive, receive_until,
-    send,
+    COMMIT, GO, HAND_OVER, HANDED_OVER, KEEPING, PREPARED, REFUSED, RESTORED, STATE, receive,
+    receive_until, send,
 };
 
 /// The format of [`Saved`]. Grows with every change that an older or newer server would misread.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// How long requests under way may take until a handover is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the other server may take to send or restore a state.
@@ -162,6 +162,13 @@ impl Halted<'_> {
         })
     }
 
+    /// Drops all files.
+    fn release(&self) {
+        let handles = std::mem::take(&mut self.server.shared().handles);
+        // Not under the lock, for closing can take long.
+        drop(handles);
+    }
+
     /// Hands all to the server at the other end of `successor`, until that has restored it.
     fn hand_over(&self, successor: &Socket) -> Result<(), String> {
         let mut enclosures = Enclosures::default();
@@ -207,7 +214,8 @@ pub fn obey(server: &Server, supervision: &Socket) {
     }
 }
 
-/// Hands over to `successor` and ends the process; or returns, and the server goes on.
+/// Hands over to `successor` and ends the process, at once or when the host has nothing left to do for the other one; or
+/// returns, and the server goes on.
 fn hand_over(server: &Server, successor: &Socket, supervision: &Socket) {
     let halted = server
         .halt()
@@ -224,8 +232,15 @@ fn hand_over(server: &Server, successor: &Socket, supervision: &Socket) {
         .and_then(|()| receive(supervision))
         .is_ok_and(|message| message.kind == COMMIT);
     if committed {
+        let keep = server.host.keep();
         // From here on the other one serves. If it does not, it was lost, as a server can be at any time.
         let _ = send(successor, GO, "", None);
+        if let Some(keep) = keep {
+            // The launcher is not to wait for the end. One that is gone does not.
+            let _ = send(supervision, KEEPING, "", None);
+            halted.release();
+            keep();
+        }
         std::process::exit(0);
     }
     drop(halted);
@@ -235,10 +250,13 @@ fn hand_over(server: &Server, successor: &Socket, supervision: &Socket) {
 pub struct Predecessor(Socket);
 
 impl Predecessor {
-    /// Waits until it is told to serve.
-    pub fn wait_for_go(&self) -> Result<(), String> {
+    /// Waits until it is told that `server` is to serve.
+    pub fn wait_for_go(&self, server: &Server) -> Result<(), String> {
         match receive_until(&self.0, Instant::now() + TURN) {
-            Ok(message) if message.kind == GO => Ok(()),
+            Ok(message) if message.kind == GO => {
+                server.host.begin_to_serve();
+                Ok(())
+            }
             _ => Err("the old server serves on".to_owned()),
         }
     }
@@ -372,9 +390,9 @@ mod tests {
         let refusal = |state: &str| parse(state.as_bytes()).map(drop).unwrap_err();
         assert_eq!(
             refusal(r#"{"format": 7, "protocol": 1, "anything": []}"#),
-            "the running server hands over in format 7.1, and this one takes 1.1: use a release with the same"
+            "the running server hands over in format 7.1, and this one takes 2.1: use a release with the same"
         );
-        assert!(refusal(r#"{"format": 1, "protocol": 1}"#).starts_with("the state is damaged: "));
+        assert!(refusal(r#"{"format": 2, "protocol": 1}"#).starts_with("the state is damaged: "));
         assert!(refusal("").starts_with("the state is damaged: "));
     }
 }

@@ -86,7 +86,18 @@ fn find(name: &str) -> Option<fn() -> c_long> {
                 ],
             )
         },
-        "socketpair" => || call(libc::SYS_socketpair, [0; 5]),
+        "socketpair" => || {
+            let mut ends = [0; 2];
+            let ends = ends.as_mut_ptr() as c_long;
+            let (family, kind) = (libc::AF_UNIX as c_long, libc::SOCK_SEQPACKET as c_long);
+            call(libc::SYS_socketpair, [family, kind, 0, ends, 0])
+        },
+        "socketpair of another family" => || {
+            let mut ends = [0; 2];
+            let ends = ends.as_mut_ptr() as c_long;
+            let (family, kind) = (libc::AF_TIPC as c_long, libc::SOCK_SEQPACKET as c_long);
+            call(libc::SYS_socketpair, [family, kind, 0, ends, 0])
+        },
         "execve" => || {
             let path = c("/proc/self/exe");
             call(libc::SYS_execve, [path.as_ptr() as c_long, 0, 0, 0, 0])

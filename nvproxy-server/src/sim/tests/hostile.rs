@@ -67,6 +67,7 @@ fn issue(
             request,
             payload: &mut payload.clone(),
             segments: &plan.segments,
+            descriptors: &[],
         };
         // Whatever the answer is.
         let _ = match way {

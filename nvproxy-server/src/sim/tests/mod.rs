@@ -117,6 +117,7 @@ impl Open {
             request,
             payload: &mut payload,
             segments: &plan.segments,
+            descriptors: &[],
         };
         let result = match way {
             Way::Server => self.file.ioctl(call),

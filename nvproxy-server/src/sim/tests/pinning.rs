@@ -130,6 +130,7 @@ fn what_the_tasks_ioctl_returned_is_passed_on() {
         request: 0,
         payload: &mut [],
         segments: &[],
+        descriptors: &[],
     };
     assert_eq!(
         gpu.file.pinned(Err(Errno::EINTR), call()),

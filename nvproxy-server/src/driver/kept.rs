@@ -1,0 +1,210 @@
+//! Command descriptions that a predecessor of this server opened, and keeps ([`super::keeper`]).
+//!
+//! This process has a duplicate of each: for event descriptors, to lend, and to name it in a request of its own. A request
+//! *on* one is the keeper's to issue, and so is one on a UVM description that names one, since UVM then looks into the client
+//! as the process that calls it (`RS_SHARE_TYPE_PID` with a kernel client, src/nvidia/src/kernel/rmapi/client_resource.c,
+//! 580.142).
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nvproxy_abi::node::Node;
+use ringfence_ipc::Socket;
+use smallvec::SmallVec;
+
+use super::line::{Line, Named, Order};
+use super::{Presence, duplicate, event_descriptor, saved};
+use crate::handover::Enclosures;
+use crate::host::{Call, DeviceFile};
+
+/// The way to one keeper, which ends when this is dropped, unless another server has this way, too.
+pub struct Keeping {
+    /// Where lines are made. Locked while one is, because that takes two messages.
+    control: Mutex<Socket>,
+    idle: Mutex<Vec<Line>>,
+    /// Whether this is the server that serves, which alone says what is closed: of what is dropped before or after,
+    /// another server has a duplicate.
+    serves: AtomicBool,
+}
+
+impl Keeping {
+    /// The way to the keeper at the other end of `control`.
+    pub fn new(control: Socket) -> Keeping {
+        Keeping {
+            control: Mutex::new(control),
+            idle: Mutex::default(),
+            serves: AtomicBool::new(false),
+        }
+    }
+
+    /// A duplicate of the socket, for the next server.
+    pub fn duplicate(&self) -> Result<OwnedFd, Errno> {
+        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        duplicate(control.as_fd())
+    }
+
+    /// This server serves from now on, or does no longer.
+    pub fn set_serves(&self, serves: bool) {
+        self.serves.store(serves, Ordering::SeqCst);
+    }
+
+    /// Has the keeper hold a duplicate of a description of this GPU's node.
+    pub fn hold_presence(&self, gpu: u8, presence: BorrowedFd<'_>) -> Result<(), Errno> {
+        let order = Order::HoldPresence { gpu };
+        self.ask(&order, &[presence], &mut []).map(drop)
+    }
+
+    /// Has an order carried out. Fails with `EIO` if the keeper is gone.
+    fn ask(
+        &self,
+        order: &Order,
+        sent: &[BorrowedFd<'_>],
+        payload: &mut [u8],
+    ) -> Result<i32, Errno> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = idle().pop();
+        let mut line = match free {
+            Some(line) => line,
+            None => {
+                let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+                Line::connect(&control)?
+            }
+        };
+        let outcome = line.ask(order, sent, payload)?;
+        idle().push(line);
+        outcome
+    }
+}
+
+/// What is kept elsewhere, by the number of this process's duplicate.
+#[derive(Default)]
+pub struct Register(Mutex<HashMap<RawFd, (Arc<Keeping>, u64)>>);
+
+impl Register {
+    fn find(&self, descriptor: BorrowedFd<'_>) -> Option<(Arc<Keeping>, u64)> {
+        self.lock().get(&descriptor.as_raw_fd()).cloned()
+    }
+
+    /// The keeper of the first description that `call` names and that one keeps.
+    pub fn keeper_named(&self, call: &Call<'_>) -> Option<Arc<Keeping>> {
+        let mut named = call.descriptors.iter();
+        let (keeper, _) = named.find_map(|(_, descriptor)| self.find(*descriptor))?;
+        Some(keeper)
+    }
+
+    /// Has `keeper` issue `call` on `target`. Descriptors that it does not have are sent along.
+    pub fn issue(
+        &self,
+        keeper: &Arc<Keeping>,
+        target: BorrowedFd<'_>,
+        call: Call<'_>,
+    ) -> Result<i32, Errno> {
+        let mut sent: SmallVec<[BorrowedFd<'_>; 4]> = SmallVec::new();
+        let mut name = |descriptor| match self.find(descriptor) {
+            Some((other, file)) if Arc::ptr_eq(&other, keeper) => Named::Kept(file),
+            _ => {
+                sent.push(descriptor);
+                Named::Sent
+            }
+        };
+        let target = name(target);
+        let descriptors = call.descriptors.iter();
+        let descriptors = descriptors.map(|(at, descriptor)| (*at, name(*descriptor)));
+        let segments = call.segments.iter();
+        let order = Order::Issue {
+            target,
+            request: call.request,
+            segments: segments
+                .map(|segment| (segment.offset, segment.length, segment.pointer_at))
+                .collect(),
+            descriptors: descriptors.collect(),
+        };
+        keeper.ask(&order, &sent, call.payload)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RawFd, (Arc<Keeping>, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A description of `nvidiactl` or of a GPU's node that is kept.
+pub struct KeptFile {
+    pub(super) node: Node,
+    /// The server that opened it, counted from the first.
+    pub(super) opened_by: u64,
+    /// Its number there.
+    pub(super) file: u64,
+    /// The duplicate.
+    pub(super) command: OwnedFd,
+    keeper: Arc<Keeping>,
+    register: Arc<Register>,
+    _presence: Option<Arc<Presence>>,
+}
+
+impl KeptFile {
+    pub fn new(
+        (node, presence): (Node, Option<Arc<Presence>>),
+        (opened_by, file): (u64, u64),
+        command: OwnedFd,
+        keeper: Arc<Keeping>,
+        register: &Arc<Register>,
+    ) -> KeptFile {
+        let entry = (Arc::clone(&keeper), file);
+        register.lock().insert(command.as_raw_fd(), entry);
+        KeptFile {
+            node,
+            opened_by,
+            file,
+            command,
+            keeper,
+            register: Arc::clone(register),
+            _presence: presence,
+        }
+    }
+}
+
+impl Drop for KeptFile {
+    fn drop(&mut self) {
+        self.register.lock().remove(&self.command.as_raw_fd());
+        if self.keeper.serves.load(Ordering::SeqCst) {
+            // The driver frees a client when the last duplicate is closed. With a keeper that is gone, its is closed.
+            let order = Order::Close { file: self.file };
+            let _ = self.keeper.ask(&order, &[], &mut []);
+        }
+    }
+}
+
+impl DeviceFile for KeptFile {
+    fn number(&self) -> Result<i32, Errno> {
+        Ok(self.command.as_raw_fd())
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.command.as_fd())
+    }
+
+    fn ioctl(&self, call: Call<'_>) -> Result<i32, Errno> {
+        self.register
+            .issue(&self.keeper, self.command.as_fd(), call)
+    }
+
+    fn event_descriptor(&self) -> Result<OwnedFd, Errno> {
+        event_descriptor(&self.command)
+    }
+
+    fn lend(&self) -> Result<OwnedFd, Errno> {
+        duplicate(self.command.as_fd())
+    }
+
+    fn pinned(&self, issued: Result<i32, Errno>, _call: Call<'_>) -> Result<i32, Errno> {
+        // The kernel wrote the parameters to the task's memory itself.
+        issued
+    }
+
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
+        saved::save_kept(self, enclosures)
+    }
+}
