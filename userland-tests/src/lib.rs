@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 /// How long anything may take before it counts as hanging. No test measures time; this only ends those that fail.
@@ -90,6 +90,18 @@ pub fn finish(command: &mut Command) -> Ended {
         .stderr(Stdio::piped())
         .spawn();
     wait_for(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
+}
+
+/// Lets a command end by SIGINT wherever the tests run: a shell starts what it runs in the background with this signal
+/// ignored, and whoever ignores it passes that on.
+pub fn heed_interrupts(command: &mut Command) {
+    // SAFETY: between fork and exec this makes one system call and touches no memory.
+    unsafe {
+        command.pre_exec(|| {
+            signal(Signal::SIGINT, SigHandler::SigDfl)?;
+            Ok(())
+        })
+    };
 }
 
 /// Waits for a command that was started with pipes for its output.

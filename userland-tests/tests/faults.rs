@@ -17,8 +17,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use userland_tests::{
-    Directory, Ended, finish, guest_program, ringfence_program, ringfence_with_faults,
-    showing_the_guest, wait_for,
+    Directory, Ended, finish, guest_program, heed_interrupts, ringfence_program,
+    ringfence_with_faults, showing_the_guest, wait_for,
 };
 
 /// `RINGFENCE_FAULTS=RULES EXECUTABLE run --driver sim OPTIONS… -- guest SCENARIO…`
@@ -338,7 +338,9 @@ matrix! {
 
 /// Waits until the program has printed `line`, sends a signal to the launcher, and says what comes of it.
 fn signalled(rules: &str, line: &str, signal: Signal) -> Ended {
-    let mut child = command(rules, &[], &["requests", "5"])
+    let mut command = command(rules, &[], &["requests", "5"]);
+    heed_interrupts(&mut command);
+    let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

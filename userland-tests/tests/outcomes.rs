@@ -6,10 +6,10 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{SigHandler, Signal, kill, killpg, signal};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use userland_tests::{
-    Ended, finish, guest, guest_with, ringfence_program, ringfence_run, wait_for,
+    Ended, finish, guest, guest_with, heed_interrupts, ringfence_program, ringfence_run, wait_for,
 };
 
 /// `sh -c SCRIPT` in a sandbox.
@@ -167,14 +167,7 @@ fn an_interrupt_to_the_process_group_ends_program_and_sandbox() {
     for scenario in ["idle", "busy"] {
         let mut command = guest(&[scenario]);
         command.process_group(0);
-        // A shell starts what it runs in the background with this signal ignored, and whoever ignores it inherits that.
-        // SAFETY: between fork and exec this makes one system call and touches no memory.
-        unsafe {
-            command.pre_exec(|| {
-                signal(Signal::SIGINT, SigHandler::SigDfl)?;
-                Ok(())
-            })
-        };
+        heed_interrupts(&mut command);
         let (child, _output) = started(&mut command);
         killpg(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("killpg");
         assert_eq!(

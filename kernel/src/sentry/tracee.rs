@@ -28,6 +28,10 @@ const USUAL: Duration = Duration::from_millis(5);
 /// The length of x86's `syscall` instruction.
 const SYSCALL_INSTRUCTION: u64 = 2;
 
+/// What a call that is to begin anew returns to a tracer, and to nobody else: ERESTARTSYS, ERESTARTNOINTR,
+/// ERESTARTNOHAND and ERESTART_RESTARTBLOCK (include/linux/errno.h in Linux).
+const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
+
 /// Takes note of traced threads that end, and, when it is dropped, waits for them: the kernel keeps a traced thread, and
 /// with it its whole process, until its tracer has waited for it. It has to outlive all that is traced.
 #[derive(Default)]
@@ -272,18 +276,33 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Waits until `thread` has stopped, however long it takes; false if it ended instead. A stop is usually a matter of
+/// Waits until `thread` has stopped, however long it takes; false if it ended instead.
+fn wait_stopped(thread: Pid) -> Result<bool, Errno> {
+    next_stop(thread).map(|stop| stop.is_some())
+}
+
+/// Why a thread stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// At the entry to a system call, or at its exit.
+    SystemCall,
+    /// It was interrupted, by its tracer or by job control.
+    Other,
+}
+
+/// Waits until `thread` has stopped, however long it takes; `None` if it ended instead. A stop is usually a matter of
 /// microseconds or a few milliseconds, so this looks for a while before it sleeps. It never waits in the
 /// kernel: the end of a process's first thread is not told before its others, which this process may hold, are gone.
-fn wait_stopped(thread: Pid) -> Result<bool, Errno> {
+fn next_stop(thread: Pid) -> Result<Option<Stop>, Errno> {
     let started = Instant::now();
     loop {
         match waitpid(thread, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
             Ok(WaitStatus::StillAlive) if started.elapsed() < USUAL => std::thread::yield_now(),
-            Ok(WaitStatus::StillAlive) if has_ended(thread) => return Ok(false),
+            Ok(WaitStatus::StillAlive) if has_ended(thread) => return Ok(None),
             Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return Ok(false),
-            Ok(_) => return Ok(true),
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return Ok(None),
+            Ok(WaitStatus::PtraceSyscall(_)) => return Ok(Some(Stop::SystemCall)),
+            Ok(_) => return Ok(Some(Stop::Other)),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
@@ -318,19 +337,33 @@ impl Stopped<'_> {
             registers.r9,
         ] = arguments;
         ptrace::setregs(thread, registers)?;
-        // Once to the call's entry, once to its exit.
-        for _ in 0..2 {
-            ptrace::syscall(thread, None::<Signal>)?;
-            if !wait_stopped(thread)? {
-                return Err(Errno::ESRCH);
+        loop {
+            self.go_on_to_system_call()?;
+            self.go_on_to_system_call()?;
+            let after = ptrace::getregs(thread)?;
+            if after.rip != self.registers.rip {
+                // Something other than the instruction that the thread came from was executed.
+                return Err(Errno::EPERM);
+            }
+            // What interrupts a call without being a signal to the program, the freezer of cgroups for instance, makes
+            // the kernel begin it anew.
+            if !RESTARTS.contains(&(after.rax as i64)) {
+                return Ok(after.rax as i64);
             }
         }
-        let after = ptrace::getregs(thread)?;
-        if after.rip != self.registers.rip {
-            // Something other than the instruction that the thread came from was executed.
-            return Err(Errno::EPERM);
+    }
+
+    /// Lets the thread run to the entry or the exit of a system call, whichever is next.
+    fn go_on_to_system_call(&self) -> Result<(), Errno> {
+        let thread = self.caller.seized.thread;
+        loop {
+            ptrace::syscall(thread, None::<Signal>)?;
+            match next_stop(thread)? {
+                Some(Stop::SystemCall) => return Ok(()),
+                Some(Stop::Other) => {}
+                None => return Err(Errno::ESRCH),
+            }
         }
-        Ok(after.rax as i64)
     }
 }
 
