@@ -24,7 +24,6 @@ use std::{
     error::Error,
     fmt,
     marker::PhantomData,
-    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -147,9 +146,15 @@ impl Spin {
     /// gaps between them where there are processors to spare. The first call of a process counts the
     /// processors, for which it reads the process's cgroup: who will be confined calls this before.
     pub fn automatic() -> Self {
-        static PROCESSORS: OnceLock<usize> = OnceLock::new();
-        let count = || std::thread::available_parallelism().map_or(1, usize::from);
-        let processors = *PROCESSORS.get_or_init(count);
+        // Zero until they were counted. Two threads that count at once come to the same number. (The
+        // model's atomics cannot be static, and there is nothing to model.)
+        static PROCESSORS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let relaxed = std::sync::atomic::Ordering::Relaxed;
+        let processors = match PROCESSORS.load(relaxed) {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            counted => counted,
+        };
+        PROCESSORS.store(processors, relaxed);
         Self {
             duration: match processors {
                 1 => Duration::ZERO,
