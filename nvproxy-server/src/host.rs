@@ -80,6 +80,11 @@ pub trait Host: Send + Sync {
     /// the request's parameters. Fails with `EBADF` if it is not one of this driver's.
     fn number_of(&self, descriptor: BorrowedFd<'_>) -> Result<i32, Errno>;
 
+    /// Which of these are gone for good, of descriptions that [`DeviceFile::description`] has named.
+    fn ended(&self, _descriptions: &[u64]) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// What a host of the same kind in another process needs to take this one's place, but for the files, each of
     /// which is saved by itself ([`DeviceFile::save`]). No request is being issued meanwhile. This host goes on as
     /// before; it and its files can be dropped without a trace in the one that was restored.
@@ -117,6 +122,12 @@ pub trait DeviceFile: Send + Sync {
 
     /// The descriptor with that number, where the number is one of this process's.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Which description this is, of those that came with a request ([`Host::carried`]) and that this host granted. Names
+    /// are not given twice, by whichever server of the sandbox.
+    fn description(&self) -> Option<u64> {
         None
     }
 

@@ -313,6 +313,15 @@ impl Prepared {
                 })
     }
 
+    /// The description that the request is issued on, if the host can tell: a handle, or what the host calls one that
+    /// came with the request.
+    pub fn description(&self) -> Option<u64> {
+        match self.handle {
+            0 => self.file.description(),
+            handle => Some(handle),
+        }
+    }
+
     /// Issues the request. What stood in its descriptor fields and the bits that the plan sets on the way in are put
     /// back afterwards, so that the program sees its own.
     pub fn execute(mut self, host: &dyn Host) -> Executed {

@@ -476,10 +476,10 @@ impl Server {
     }
 
     fn issue_admitted<'a>(&'a self, prepared: Prepared, passage: Passage<'a>) {
-        let executed = match self.books.admit(&prepared, passage) {
+        let executed = match self.books.admit(&*self.host, &prepared, passage) {
             Ok(admission) => {
                 let mut executed = prepared.execute(&*self.host);
-                self.books.settle(admission, &mut executed);
+                self.books.settle(&*self.host, admission, &mut executed);
                 executed
             }
             Err(status) => {

@@ -59,6 +59,29 @@ all: ok
 }
 
 #[test]
+fn what_is_mapped_is_charged_until_it_is_mapped_no_longer() {
+    let freed = |how: &str| format!("{how}: NV_ERR_NO_MEMORY, then ok\n");
+    let expected = [
+        "the range freed",
+        "unmapped",
+        "another mapped there",
+        "the GPU's address space taken away",
+        "the GPU unregistered",
+    ]
+    .map(freed)
+    .concat()
+        + "\
+half of it unmapped: NV_ERR_NO_MEMORY
+the same range freed in another address space: NV_ERR_NO_MEMORY
+free 1024 MiB
+1 GiB more: ok
+the address space closed: ok
+the process ended: ok
+";
+    prints_with_4_gib("limit-mappings", &expected);
+}
+
+#[test]
 fn each_gpu_has_the_limit() {
     let expected = "\
 first: ok

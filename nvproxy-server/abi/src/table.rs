@@ -100,6 +100,34 @@ pub enum Effect {
     /// A class: its objects take as many bytes of a GPU's memory as the 8-byte field says, where the driver also writes
     /// how many it took.
     Memory { size: u16 },
+    /// An ioctl of UVM: a range of the description's address space comes to be, in which memory can be mapped. Both fields
+    /// are of 8 bytes.
+    Range { base: u16, length: u16 },
+    /// An ioctl of UVM: the range that begins there is gone, and what is mapped in it.
+    EndRange { base: u16 },
+    /// An ioctl of UVM: the description keeps memory of the client from now on.
+    Map(Mapping),
+    /// An ioctl of UVM: the description no longer keeps what it kept in a range, or anywhere, for the GPU whose UUID is
+    /// there, or for all.
+    Unmap {
+        base: Option<u16>,
+        length: Option<u16>,
+        gpu: Option<u16>,
+    },
+}
+
+/// Memory in a range of an address space. The base, the length and the count are fields of 8 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mapping {
+    pub base: u16,
+    pub length: u16,
+    /// The 4-byte handle of the memory.
+    pub memory: u16,
+    /// For which GPUs: their UUIDs, 16 bytes each, at every `stride` bytes.
+    pub gpus: u16,
+    pub stride: u16,
+    pub most: u16,
+    pub count_at: u16,
 }
 
 /// Handles of objects, 4 bytes each, at every `stride` bytes.

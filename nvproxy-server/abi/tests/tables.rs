@@ -237,6 +237,19 @@ fn owned_fields(row: &Request) -> Vec<(u16, u32)> {
         Some(Effect::Free { object: at } | Effect::Control { object: at }) => fields.push((at, 4)),
         Some(Effect::Device { instance }) => fields.push((instance, 4)),
         Some(Effect::Memory { size }) => fields.push((size, 8)),
+        Some(Effect::Range { base, length }) => fields.extend([(base, 8), (length, 8)]),
+        Some(Effect::EndRange { base }) => fields.push((base, 8)),
+        Some(Effect::Map(mapping)) => {
+            let bytes = u32::from(mapping.stride) * u32::from(mapping.most);
+            fields.push((mapping.gpus, bytes));
+            let longs = [mapping.base, mapping.length, mapping.count_at];
+            fields.extend(longs.map(|at| (at, 8)));
+            fields.push((mapping.memory, 4));
+        }
+        Some(Effect::Unmap { base, length, gpu }) => {
+            fields.extend(base.into_iter().chain(length).map(|at| (at, 8)));
+            fields.extend(gpu.map(|at| (at, 16)));
+        }
         Some(Effect::Register | Effect::Client) | None => {}
     }
     fields
@@ -271,6 +284,12 @@ fn what_the_ledger_rests_on_is_known_of_every_release() {
                 "NV01_DEVICE_0",
                 "NV01_MEMORY_LOCAL_USER",
                 "NV_MEMORY_FABRIC",
+                "UVM_CREATE_EXTERNAL_RANGE",
+                "UVM_MAP_EXTERNAL_ALLOCATION",
+                "UVM_UNMAP_EXTERNAL",
+                "UVM_FREE",
+                "UVM_UNREGISTER_GPU",
+                "UVM_UNREGISTER_GPU_VASPACE",
             ];
             if named(row, &has_effect) {
                 assert!(row.effect.is_some(), "{name} in {version}");

@@ -18,6 +18,7 @@ mod issue;
 mod keeper;
 mod kept;
 mod line;
+mod marks;
 mod saved;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use landlock::{AccessFs, RestrictionStatus, Ruleset, RulesetAttr, RulesetStatus};
@@ -39,6 +41,7 @@ use ringfence_ipc::Socket;
 use self::issue::Issue;
 use self::keeper::Keeper;
 use self::kept::{Keeping, Register};
+use self::marks::Marks;
 use crate::handover::Enclosures;
 use crate::host::{Call, DeviceFile, Host, OpenFlags, Opened, Opener};
 
@@ -59,6 +62,9 @@ pub struct Driver {
     /// Ways to the keepers of what predecessors opened, by the number of the predecessor.
     keepers: Mutex<BTreeMap<u64, Weak<Keeping>>>,
     register: Arc<Register>,
+    /// By which tasks' descriptions of UVM are told apart.
+    marks: Arc<Marks>,
+    told_of_marks: AtomicBool,
     /// Where this process is to be told what to do as a keeper, if there was something to keep when it was last saved.
     control: Mutex<Option<Socket>>,
     /// What was handed over, until the files that hold it have been.
@@ -122,6 +128,8 @@ impl Driver {
             commands: Arc::default(),
             keepers: Mutex::default(),
             register: Arc::default(),
+            marks: Arc::default(),
+            told_of_marks: AtomicBool::new(false),
             control: Mutex::default(),
             handed_over: Mutex::default(),
         }
@@ -165,6 +173,23 @@ impl Driver {
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn open_uvm(&self) -> Result<Opened, Errno> {
+        let open = || self.open_node(Node::Uvm, OFlag::empty());
+        let granted = open()?;
+        if let Err(errno) = self.marks.mark(granted.as_fd(), open)
+            && !self.told_of_marks.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "nvidia-uvm: a description cannot be marked ({errno}), so memory that is mapped through it counts \
+                 towards --gpu-memory until the sandbox ends"
+            );
+        }
+        Ok(Opened {
+            file: None,
+            granted,
+        })
+    }
+
     fn path(&self, node: Node) -> PathBuf {
         self.devices.join(node.file_name())
     }
@@ -204,12 +229,7 @@ impl Host for Driver {
 
     fn open(&self, node: Node, flags: OpenFlags) -> Result<Opened, Errno> {
         let presence = match node {
-            Node::Uvm => {
-                return Ok(Opened {
-                    file: None,
-                    granted: self.open_node(node, OFlag::empty())?,
-                });
-            }
+            Node::Uvm => return self.open_uvm(),
             Node::Gpu(gpu) if !self.gpus.contains(&gpu) => return Err(Errno::ENODEV),
             Node::Gpu(gpu) => Some(self.ensure_presence(gpu)?),
             Node::Control => None,
@@ -233,6 +253,7 @@ impl Host for Driver {
                 descriptor,
                 issue: self.issue,
                 register: Arc::clone(&self.register),
+                marks: Arc::clone(&self.marks),
             })),
             _ => Err(Errno::ENOTTY),
         }
@@ -250,6 +271,11 @@ impl Host for Driver {
             _ if Some(number) == self.uvm => Ok(descriptor.as_raw_fd()),
             _ => Err(Errno::EBADF),
         }
+    }
+
+    fn ended(&self, descriptions: &[u64]) -> Vec<u64> {
+        self.marks
+            .ended(descriptions, || self.open_node(Node::Uvm, OFlag::empty()))
     }
 
     fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
@@ -417,9 +443,14 @@ struct UvmFile {
     descriptor: OwnedFd,
     issue: Issue,
     register: Arc<Register>,
+    marks: Arc<Marks>,
 }
 
 impl DeviceFile for UvmFile {
+    fn description(&self) -> Option<u64> {
+        self.marks.of(self.descriptor.as_fd())
+    }
+
     fn number(&self) -> Result<i32, Errno> {
         Ok(self.descriptor.as_raw_fd())
     }

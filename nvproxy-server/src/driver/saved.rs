@@ -4,7 +4,7 @@
 //! a duplicate of each command descriptor moves, and the process stays as its [`super::keeper`]. Presences move too, because
 //! the driver looks for a GPU's node among the descriptors of the process that issues a request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, Weak};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::kept::{Keeping, KeptFile};
+use super::marks::Marks;
 use super::{CommandFile, Commands, Driver, Presence};
 use crate::handover::{Enclosures, node_name};
 use crate::host::DeviceFile;
@@ -31,6 +32,8 @@ struct SavedDriver {
     server: u64,
     /// Numbers of the enclosed sockets to the keepers, by the number of the server that becomes or has become one.
     keepers: BTreeMap<u64, u32>,
+    /// Which of the tasks' descriptions of UVM are known.
+    marks: BTreeSet<u64>,
 }
 
 /// A [`CommandFile`] or a [`KeptFile`].
@@ -86,6 +89,7 @@ pub(super) fn save(driver: &Driver, enclosures: &mut Enclosures) -> Result<Value
         presences,
         server: driver.commands.server,
         keepers: save_keepers(driver, enclosures)?,
+        marks: driver.marks.marked(),
     };
     serde_json::to_value(saved).map_err(damaged)
 }
@@ -125,8 +129,10 @@ pub(super) fn restore(saved: Value, enclosures: &mut Enclosures) -> Result<Drive
         presences,
         server,
         keepers,
+        marks,
     } = serde_json::from_value(saved).map_err(damaged)?;
     let mut driver = Driver::new(&devices, &gpus);
+    driver.marks = Arc::new(Marks::restored(marks));
     driver.commands = Arc::new(Commands {
         server: server.saturating_add(1),
         ..Commands::default()

@@ -80,7 +80,7 @@ fn a_damaged_state_is_refused() {
     let saved = driver.save(&mut enclosures).expect("saved");
     let saved_file = file.save(&mut enclosures).expect("saved");
     let mut none = Enclosures::default();
-    for field in ["devices", "gpus", "presences", "server", "keepers"] {
+    for field in ["devices", "gpus", "presences", "server", "keepers", "marks"] {
         let mut damaged = saved.clone();
         damaged.as_object_mut().expect("an object").remove(field);
         let refused = Driver::restore(damaged, &mut none).err();

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
+use super::mappings::{Addresses, Mappings, Uuid};
+
 /// Most clients of a sandbox. A CUDA process has two or three.
 pub const MAXIMUM_CLIENTS: usize = 1 << 12;
 
@@ -103,10 +105,12 @@ pub struct Ledger {
     limits: Limits,
     clients: HashMap<Handle, Client>,
     descriptions: HashMap<u64, Description>,
+    /// What UVM keeps, by the description that is the address space.
+    mappings: HashMap<u64, Mappings>,
     allocations: Slab<Allocation>,
     /// Bytes, by GPU.
     charged: BTreeMap<u32, u64>,
-    /// Objects and exported copies, and those that requests under way may add.
+    /// Objects, exported copies, and ranges and mappings of UVM, and those that requests under way may add.
     objects: usize,
     /// Clients that requests under way may add.
     pending_clients: usize,
@@ -119,6 +123,7 @@ impl Ledger {
             limits,
             clients: HashMap::new(),
             descriptions: HashMap::new(),
+            mappings: HashMap::new(),
             allocations: Slab::new(),
             charged: BTreeMap::new(),
             objects: 0,
@@ -343,8 +348,62 @@ impl Ledger {
         }
     }
 
+    /// An address space has a range from now on.
+    pub fn add_range(&mut self, space: u64, range: &Addresses) {
+        self.change_mappings(space, |mappings| {
+            mappings.add_range(range);
+            Vec::new()
+        });
+    }
+
+    /// The range of an address space that begins at `start` is gone.
+    pub fn end_range(&mut self, space: u64, start: u64) {
+        self.change_mappings(space, |mappings| mappings.end_range(start));
+    }
+
+    /// An address space keeps `content` in a range for each of `gpus` from now on, in place of what it kept for them there.
+    pub fn map(&mut self, space: u64, at: &Addresses, gpus: &[Uuid], content: Content) {
+        self.change_mappings(space, |mappings| mappings.map(at, gpus, content));
+    }
+
+    /// An address space no longer keeps what it kept in a range, for a GPU or for all.
+    pub fn unmap(&mut self, space: u64, at: &Addresses, gpu: Option<&Uuid>) {
+        self.change_mappings(space, |mappings| mappings.unmap(at, gpu));
+    }
+
+    fn change_mappings(&mut self, space: u64, change: impl FnOnce(&mut Mappings) -> Vec<Content>) {
+        let mappings = self.mappings.entry(space).or_default();
+        let before = mappings.parts();
+        let dropped = change(mappings);
+        let after = mappings.parts();
+        if after == 0 {
+            self.mappings.remove(&space);
+        }
+        self.objects = self.objects.saturating_sub(before).saturating_add(after);
+        for content in dropped {
+            self.release(content);
+        }
+    }
+
+    /// The address spaces that have a range or keep something.
+    pub fn address_spaces(&self) -> Vec<u64> {
+        self.mappings.keys().copied().collect()
+    }
+
+    /// An address space is gone.
+    pub fn end_address_space(&mut self, space: u64) {
+        let Some(mappings) = self.mappings.remove(&space) else {
+            return;
+        };
+        self.objects = self.objects.saturating_sub(mappings.parts());
+        for content in mappings.into_contents() {
+            self.release(content);
+        }
+    }
+
     /// A description was closed: its clients and what lies in it are gone, once none is open that keeps it.
     pub fn close(&mut self, description: u64) {
+        self.end_address_space(description);
         let mut next = Some(description);
         while let Some(closed) = next.take() {
             let Some(known) = self.descriptions.get_mut(&closed) else {
@@ -394,4 +453,4 @@ impl Client {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

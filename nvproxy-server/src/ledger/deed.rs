@@ -4,13 +4,17 @@
 //! outside them reads as 0.
 
 use nvproxy_abi::plan::Plan;
-use nvproxy_abi::table::{ClientField, Effect, Extent, Objects};
+use nvproxy_abi::table::{ClientField, Effect, Extent, Mapping, Objects};
 use smallvec::SmallVec;
 
 use super::accounts::Handle;
+use super::mappings::{Addresses, Uuid};
 
 /// Handles of objects in a request.
 pub(super) type Handles = SmallVec<[Handle; 4]>;
+
+/// What stands for an address space of which the host cannot tell which it is. What it keeps is charged for good.
+pub(super) const UNKNOWN_SPACE: u64 = u64::MAX;
 
 /// What a request is about to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +64,24 @@ pub(super) enum Deed {
         object: Handle,
         memory: Handles,
     },
+    /// It makes a range in an address space.
+    Range { space: u64, range: Addresses },
+    /// It takes away the range that begins there.
+    EndRange { space: u64, start: u64 },
+    /// It makes an address space keep memory.
+    Map {
+        client: Handle,
+        memory: Handle,
+        space: u64,
+        at: Addresses,
+        gpus: SmallVec<[Uuid; 1]>,
+    },
+    /// It makes an address space keep nothing there, for a GPU or for all.
+    Unmap {
+        space: u64,
+        at: Addresses,
+        gpu: Option<Uuid>,
+    },
 }
 
 /// What a new object is.
@@ -78,8 +100,14 @@ pub(super) enum What {
 }
 
 impl Deed {
-    /// Reads a request. `named` is the description in its descriptor field.
-    pub fn of(plan: &Plan, payload: &[u8], named: Option<u64>) -> Deed {
+    /// Reads a request. `named` is the description in its descriptor field, and `space` tells which address space it is
+    /// issued on.
+    pub fn of(
+        plan: &Plan,
+        payload: &[u8],
+        named: Option<u64>,
+        space: impl FnOnce() -> Option<u64>,
+    ) -> Deed {
         let bytes = Bytes(payload);
         let Some(effect) = plan.ioctl.effect else {
             return Deed::Nothing;
@@ -118,6 +146,31 @@ impl Deed {
             }
             Effect::Register => named.map_or(Deed::Nothing, |with| Deed::Register { with }),
             Effect::Control { object } => Deed::of_command(plan, bytes, named, (client, object)),
+            Effect::Range { base, length } => space().map_or(Deed::Nothing, |space| Deed::Range {
+                space,
+                range: bytes.addresses(base, length),
+            }),
+            Effect::EndRange { base } => space().map_or(Deed::Nothing, |space| Deed::EndRange {
+                space,
+                start: bytes.long(0, base),
+            }),
+            Effect::Map(mapping) => Deed::Map {
+                client,
+                memory: bytes.handle(0, mapping.memory),
+                space: space().unwrap_or(UNKNOWN_SPACE),
+                at: bytes.addresses(mapping.base, mapping.length),
+                gpus: bytes.gpus(&mapping),
+            },
+            Effect::Unmap { base, length, gpu } => {
+                space().map_or(Deed::Nothing, |space| Deed::Unmap {
+                    space,
+                    at: match (base, length) {
+                        (Some(base), Some(length)) => bytes.addresses(base, length),
+                        _ => 0..u64::MAX,
+                    },
+                    gpu: gpu.map(|at| bytes.uuid(at.into())),
+                })
+            }
             _ => Deed::Nothing,
         }
     }
@@ -156,7 +209,25 @@ impl Deed {
         }
     }
 
-    /// The clients that it concerns: no two requests that concern the same are under way at once.
+    /// How many objects, copies, ranges and mappings it may add.
+    pub fn objects(&self) -> usize {
+        match self {
+            Deed::Object { .. } | Deed::Copy { .. } => 1,
+            Deed::Export { objects, .. } => objects.len(),
+            Deed::Import { count, .. } => *count as usize,
+            // For each GPU the mapping itself, and one more where it lies within another and parts it.
+            Deed::Map { gpus, .. } => 2 * gpus.len(),
+            Deed::Range { .. } | Deed::Unmap { .. } => 1,
+            Deed::Nothing
+            | Deed::Client { .. }
+            | Deed::Free { .. }
+            | Deed::Register { .. }
+            | Deed::Hold { .. }
+            | Deed::EndRange { .. } => 0,
+        }
+    }
+
+    /// The clients and address spaces that it concerns: no two requests that concern the same are under way at once.
     pub fn concerns(&self) -> SmallVec<[Handle; 2]> {
         match *self {
             Deed::Nothing | Deed::Client { .. } | Deed::Register { .. } => SmallVec::new(),
@@ -165,6 +236,10 @@ impl Deed {
             | Deed::Export { client, .. }
             | Deed::Import { client, .. }
             | Deed::Hold { client, .. } => SmallVec::from_slice(&[client]),
+            Deed::Map { client, space, .. } => SmallVec::from_slice(&[client, space as u32]),
+            Deed::Range { space, .. }
+            | Deed::EndRange { space, .. }
+            | Deed::Unmap { space, .. } => SmallVec::from_slice(&[space as u32]),
             Deed::Copy {
                 client,
                 source: (of, _),
@@ -203,6 +278,10 @@ impl Bytes<'_> {
             .unwrap_or([0; N])
     }
 
+    fn uuid(self, at: u32) -> Uuid {
+        u128::from_ne_bytes(self.read(at))
+    }
+
     /// The 4 bytes at `at`.
     pub fn word(self, at: u32) -> u32 {
         u32::from_ne_bytes(self.read(at))
@@ -223,6 +302,20 @@ impl Bytes<'_> {
 
     fn short(self, base: u32, at: u16) -> u16 {
         u16::from_ne_bytes(self.read(base + u32::from(at)))
+    }
+
+    fn addresses(self, base: u16, length: u16) -> Addresses {
+        let start = self.long(0, base);
+        start..start.saturating_add(self.long(0, length))
+    }
+
+    /// The GPUs that memory is mapped for.
+    fn gpus(self, mapping: &Mapping) -> SmallVec<[Uuid; 1]> {
+        let count = self.long(0, mapping.count_at).min(mapping.most.into());
+        let at = |index| u32::from(mapping.gpus) + index * u32::from(mapping.stride);
+        (0..count as u32)
+            .map(|index| self.uuid(at(index)))
+            .collect()
     }
 
     /// How many of `objects` there are.

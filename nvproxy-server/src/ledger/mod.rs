@@ -14,11 +14,15 @@
 //! of a pinned request the outcome is the sentry's word (docs/ARCHITECTURE.md, Pins); what is entered of one displaces
 //! nothing.
 //!
+//! UVM keeps what is mapped, and its descriptions belong to the tasks: the host tells which of them a request was issued on
+//! and which are gone, where that can matter, for what is over the limit or is asked for.
+//!
 //! What the ledger does not see is memory that the driver takes for itself: for channels, contexts and page tables, and
 //! for managed memory.
 
 pub mod accounts;
 mod deed;
+mod mappings;
 pub mod size;
 mod visible;
 
@@ -32,6 +36,7 @@ use smallvec::SmallVec;
 
 use self::accounts::{Content, Full, Ledger, Limits, NO_GPU};
 use self::deed::{Bytes, Deed, What};
+use crate::host::Host;
 use crate::request::{Action, Executed, Prepared};
 
 /// As many gates as there can be requests in flight.
@@ -40,6 +45,8 @@ const GATES: usize = 256;
 /// The ledger of one sandbox, for all threads of its server.
 pub struct Books {
     ledger: Mutex<Ledger>,
+    /// Whether there is a limit of memory, so that it matters what UVM keeps.
+    limits_memory: bool,
     /// By the handle of the client, modulo their number.
     gates: Vec<Mutex<()>>,
 }
@@ -56,6 +63,8 @@ pub struct Admission<'a> {
     passage: Passage<'a>,
     /// For each object that it may add, what the object will have.
     contents: SmallVec<[Option<Content>; 1]>,
+    /// For how many objects room was made.
+    objects: usize,
     client: bool,
 }
 
@@ -90,6 +99,7 @@ impl Books {
 
     fn keeping(ledger: Ledger) -> Arc<Books> {
         Arc::new(Books {
+            limits_memory: ledger.memory_limit().is_some(),
             ledger: Mutex::new(ledger),
             gates: (0..GATES).map(|_| Mutex::default()).collect(),
         })
@@ -109,7 +119,7 @@ impl Books {
 
     /// Waits until nothing that concerns the same clients is under way.
     pub fn pass(&self, prepared: &Prepared) -> Passage<'_> {
-        let deed = deed_of(prepared);
+        let deed = self.deed_of(prepared);
         let gates = self.gates_of(&deed);
         let gates = gates.map(|gate| gate.lock().unwrap_or_else(PoisonError::into_inner));
         Passage {
@@ -120,7 +130,7 @@ impl Books {
 
     /// The same, if it takes no waiting.
     pub fn try_pass(&self, prepared: &Prepared) -> Option<Passage<'_>> {
-        let deed = deed_of(prepared);
+        let deed = self.deed_of(prepared);
         let gates = self.gates_of(&deed).map(|gate| match gate.try_lock() {
             Ok(guard) => Some(guard),
             Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
@@ -130,6 +140,23 @@ impl Books {
             _gates: gates.collect::<Option<_>>()?,
             deed,
         })
+    }
+
+    fn deed_of(&self, prepared: &Prepared) -> Deed {
+        let concerns_mappings = matches!(
+            prepared.plan.ioctl.effect,
+            Some(
+                Effect::Range { .. }
+                    | Effect::EndRange { .. }
+                    | Effect::Map(_)
+                    | Effect::Unmap { .. }
+            )
+        );
+        if concerns_mappings && !self.limits_memory {
+            return Deed::Nothing;
+        }
+        let (plan, payload) = (&prepared.plan, prepared.buffer.bytes());
+        Deed::of(plan, payload, prepared.named, || prepared.description())
     }
 
     /// In the order in which all requests lock them, each once.
@@ -147,12 +174,14 @@ impl Books {
     /// Admits a request, or answers it: with the NV_STATUS that the driver would have for it.
     pub fn admit<'a>(
         &'a self,
+        host: &dyn Host,
         prepared: &Prepared,
         passage: Passage<'a>,
     ) -> Result<Admission<'a>, u32> {
         let mut admission = Admission {
             passage,
             contents: SmallVec::new(),
+            objects: 0,
             client: false,
         };
         let (plan, payload) = (&prepared.plan, prepared.buffer.bytes());
@@ -164,12 +193,16 @@ impl Books {
         }
         let mut ledger = self.ledger();
         check_clients(&ledger, plan, payload)?;
-        set_aside(&mut ledger, &mut admission).map_err(|NoRoom(status)| status)?;
+        let mut outcome = set_aside(&mut ledger, &mut admission);
+        if outcome.is_err() && forget_ended(&mut ledger, host) {
+            outcome = set_aside(&mut ledger, &mut admission);
+        }
+        outcome.map_err(|NoRoom(status)| status)?;
         Ok(admission)
     }
 
     /// Enters what came of a request, and makes what it tells of memory agree with the limit.
-    pub fn settle(&self, admission: Admission<'_>, executed: &mut Executed) {
+    pub fn settle(&self, host: &dyn Host, admission: Admission<'_>, executed: &mut Executed) {
         let list = executed.prepared.plan.request.memory_list;
         if admission.passage.deed == Deed::Nothing && list.is_none() {
             return;
@@ -182,6 +215,7 @@ impl Books {
                 .is_none_or(|status| status == NV_OK);
         let mut ledger = self.ledger();
         if let Some(list) = list.filter(|_| succeeded) {
+            forget_ended(&mut ledger, host);
             show(&ledger, &mut executed.prepared, &list);
         }
         enter(&mut ledger, admission, &executed.prepared, succeeded);
@@ -192,8 +226,13 @@ impl Books {
     }
 }
 
-fn deed_of(prepared: &Prepared) -> Deed {
-    Deed::of(&prepared.plan, prepared.buffer.bytes(), prepared.named)
+/// Enters that address spaces are gone, and whether any is.
+fn forget_ended(ledger: &mut Ledger, host: &dyn Host) -> bool {
+    let ended = host.ended(&ledger.address_spaces());
+    for space in &ended {
+        ledger.end_address_space(*space);
+    }
+    !ended.is_empty()
 }
 
 fn names_clients(plan: &Plan) -> bool {
@@ -226,10 +265,14 @@ impl NoRoom {
     const MEMORY: NoRoom = NoRoom(NV_ERR_NO_MEMORY);
 }
 
-/// Sets aside what a request may need, so that requests under way cannot together take more than there is.
+/// Sets aside what a request may need, so that requests under way cannot together take more than there is. Nothing is set
+/// aside if there is no room.
 fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), NoRoom> {
     let no_objects = |_: Full| NoRoom::OBJECTS;
-    match &admission.passage.deed {
+    let deed = &admission.passage.deed;
+    let objects = deed.objects();
+    ledger.expect_objects(objects).map_err(no_objects)?;
+    match deed {
         Deed::Client { .. } => {
             ledger.expect_client().map_err(no_objects)?;
             admission.client = true;
@@ -239,25 +282,20 @@ fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), N
             parent,
             what,
             ..
-        } => {
-            ledger.expect_objects(1).map_err(no_objects)?;
-            match new_content(ledger, *client, *parent, what) {
-                Ok(content) => admission.contents.push(Some(content)),
-                Err(Full) => {
-                    ledger.expected_objects(1);
-                    return Err(NoRoom::MEMORY);
-                }
+        } => match new_content(ledger, *client, *parent, what) {
+            Ok(content) => admission.contents.push(Some(content)),
+            Err(Full) => {
+                ledger.expected_objects(objects);
+                return Err(NoRoom::MEMORY);
             }
-        }
+        },
         Deed::Copy { source, .. } => {
-            ledger.expect_objects(1).map_err(no_objects)?;
             let copy = ledger.copy_of(source.0, source.1);
             admission.contents.push(copy);
         }
         Deed::Export {
             client, objects, ..
         } => {
-            ledger.expect_objects(objects.len()).map_err(no_objects)?;
             let copies = objects
                 .iter()
                 .map(|object| ledger.copy_of(*client, *object));
@@ -266,7 +304,6 @@ fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), N
         Deed::Import {
             from, first, count, ..
         } => {
-            ledger.expect_objects(*count as usize).map_err(no_objects)?;
             let places = (0..*count).map(|index| first.saturating_add(index));
             let copies = places.map(|place| ledger.copy_of_exported(*from, place));
             admission.contents.extend(copies);
@@ -275,8 +312,18 @@ fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), N
             let held = memory.iter().map(|memory| ledger.copy_of(*client, *memory));
             admission.contents.extend(held);
         }
-        Deed::Nothing | Deed::Free { .. } | Deed::Register { .. } => {}
+        Deed::Map { client, memory, .. } => {
+            let mapped = ledger.copy_of(*client, *memory);
+            admission.contents.push(mapped);
+        }
+        Deed::Nothing
+        | Deed::Free { .. }
+        | Deed::Register { .. }
+        | Deed::Range { .. }
+        | Deed::EndRange { .. }
+        | Deed::Unmap { .. } => {}
     }
+    admission.objects = objects;
     Ok(())
 }
 
@@ -318,14 +365,13 @@ fn enter(ledger: &mut Ledger, admission: Admission<'_>, prepared: &Prepared, suc
     let Admission {
         passage: Passage { deed, _gates },
         contents,
+        objects,
         client,
     } = admission;
     if client {
         ledger.expected_client();
     }
-    if !matches!(deed, Deed::Hold { .. }) {
-        ledger.expected_objects(contents.len());
-    }
+    ledger.expected_objects(objects);
     let mut contents = contents.into_iter();
     if succeeded {
         let answer = Bytes(prepared.buffer.bytes());
@@ -408,6 +454,12 @@ fn enter_success(
                 ledger.hold(*client, *object, next());
             }
         }
+        Deed::Map {
+            space, at, gpus, ..
+        } => ledger.map(*space, at, gpus, next()),
+        Deed::Range { space, range } => ledger.add_range(*space, range),
+        Deed::EndRange { space, start } => ledger.end_range(*space, *start),
+        Deed::Unmap { space, at, gpu } => ledger.unmap(*space, at, gpu.as_ref()),
     }
 }
 

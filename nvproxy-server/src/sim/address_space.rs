@@ -65,10 +65,30 @@ pub(super) struct External {
     pub _memory: Arc<Memory>,
 }
 
-impl External {
-    pub fn overlaps(&self, gpu: usize, base: u64, length: u64) -> bool {
-        self.gpu == gpu && self.base < base + length && base < self.base + self.length
-    }
+/// Unmaps what a GPU has mapped in `base..base + length`. Mappings of which only a part lies there are cut
+/// (uvm_unmap_external_in_range, kernel-open/nvidia-uvm/uvm_map_external.c).
+pub fn unmap(mapped: &mut Vec<External>, gpu: usize, base: u64, length: u64) {
+    let end = base.saturating_add(length);
+    let cut = std::mem::take(mapped).into_iter().flat_map(|external| {
+        let last = external.base.saturating_add(external.length);
+        let left = if external.gpu == gpu {
+            [
+                (external.base, last.min(base)),
+                (external.base.max(end), last),
+            ]
+        } else {
+            [(external.base, last), (0, 0)]
+        };
+        left.into_iter()
+            .filter(|(from, to)| from < to)
+            .map(move |(from, to)| External {
+                base: from,
+                length: to - from,
+                gpu: external.gpu,
+                _memory: Arc::clone(&external._memory),
+            })
+    });
+    *mapped = cut.collect();
 }
 
 impl AddressSpace {

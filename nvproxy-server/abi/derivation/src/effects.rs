@@ -5,10 +5,12 @@
 
 use crate::parameters::Parameters;
 use crate::rows::{ClientField, Effect, Extent, MemoryList, Objects, Place};
-use crate::rules::{ClientRule, EffectRule, MemoryListRule, ObjectsRule};
+use crate::rules::{ClientRule, EffectRule, MapRule, MemoryListRule, ObjectsRule, UnmapRule};
 
 /// Bytes of a handle.
 const HANDLE: u32 = 4;
+/// Bytes of a GPU's UUID.
+const UUID: u32 = 16;
 
 /// The handles of clients that `rule` speaks of.
 pub(crate) fn client(
@@ -90,7 +92,46 @@ pub(crate) fn effect(
         EffectRule::Memory { size } => Effect::Memory {
             size: sized(parameters, size, 8)?,
         },
+        EffectRule::Range { base, length } => Effect::Range {
+            base: sized(parameters, base, 8)?,
+            length: sized(parameters, length, 8)?,
+        },
+        EffectRule::EndRange { base } => Effect::EndRange {
+            base: sized(parameters, base, 8)?,
+        },
+        EffectRule::Map(rule) => map(parameters, rule)?,
+        EffectRule::Unmap(rule) => unmap(parameters, rule)?,
     }))
+}
+
+fn map(parameters: Parameters<'_>, rule: &MapRule) -> Result<Effect, String> {
+    let Objects {
+        place,
+        stride,
+        most,
+        ..
+    } = array(parameters, &rule.gpus, UUID)?;
+    Ok(Effect::Map {
+        base: sized(parameters, &rule.base, 8)?,
+        length: sized(parameters, &rule.length, 8)?,
+        memory: sized(parameters, &rule.memory, HANDLE)?,
+        gpus: place,
+        stride,
+        most,
+        count: sized(parameters, &rule.count, 8)?,
+    })
+}
+
+fn unmap(parameters: Parameters<'_>, rule: &UnmapRule) -> Result<Effect, String> {
+    let optional = |path: &Option<String>, bytes| {
+        let place = path.as_ref().map(|path| sized(parameters, path, bytes));
+        place.transpose()
+    };
+    Ok(Effect::Unmap {
+        base: optional(&rule.base, 8)?,
+        length: optional(&rule.length, 8)?,
+        gpu: optional(&rule.gpu, UUID)?,
+    })
 }
 
 /// The list that `rule` speaks of.
@@ -109,11 +150,23 @@ pub(crate) fn memory_list(
 }
 
 fn objects(parameters: Parameters<'_>, rule: &ObjectsRule) -> Result<Objects, String> {
-    let path = &rule.field;
+    let optional = |path: &Option<String>| {
+        let place = path.as_ref().map(|path| sized(parameters, path, 2));
+        place.transpose()
+    };
+    Ok(Objects {
+        count: optional(&rule.count)?,
+        first: optional(&rule.first)?,
+        ..array(parameters, &rule.field, HANDLE)?
+    })
+}
+
+/// The array at `path`, of elements or of structures that begin with one, of as many bytes.
+fn array(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<Objects, String> {
     let located = parameters.release.locate(parameters.structure, path);
     let element = located.map(|field| {
         let structure = parameters.release.structures.get(&field.type_name);
-        let stride = structure.map_or(HANDLE, |structure| structure.size);
+        let stride = structure.map_or(bytes, |structure| structure.size);
         (field.size, stride)
     });
     let (place, element) = parameters
@@ -122,21 +175,17 @@ fn objects(parameters: Parameters<'_>, rule: &ObjectsRule) -> Result<Objects, St
         .zip(element)
         .ok_or_else(|| format!("lacks {path}"))?;
     let (size, stride) = element;
-    if stride < HANDLE || size % stride != 0 {
+    if stride < bytes || size % stride != 0 {
         return Err(format!(
-            "has {path}, of {size} bytes, which a rule calls objects"
+            "has {path}, of {size} bytes, which a rule calls an array"
         ));
     }
-    let optional = |path: &Option<String>| {
-        let place = path.as_ref().map(|path| sized(parameters, path, 2));
-        place.transpose()
-    };
     Ok(Objects {
         place,
         stride: short(stride)?,
         most: short(size / stride)?,
-        count: optional(&rule.count)?,
-        first: optional(&rule.first)?,
+        count: None,
+        first: None,
     })
 }
 

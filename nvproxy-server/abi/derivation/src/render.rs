@@ -6,7 +6,7 @@ use std::fmt::Write;
 use nvproxy_abi_catalogue::version::DriverVersion;
 
 use crate::rows::{
-    ByFamily, ClientField, Contents, Descriptor, Effect, Extent, Length, Objects, Pointer,
+    ByFamily, ClientField, Contents, Descriptor, Effect, Extent, Length, Objects, Place, Pointer,
     Reserved, Role, Row, Tables,
 };
 
@@ -230,6 +230,27 @@ fn effect(effect: &Effect) -> String {
         Effect::Client => "Client".to_owned(),
         Effect::Device { instance } => format!("Device {{ instance: {} }}", instance.at),
         Effect::Memory { size } => format!("Memory {{ size: {} }}", size.at),
+        Effect::Range { base, length } => {
+            format!("Range {{ base: {}, length: {} }}", base.at, length.at)
+        }
+        Effect::EndRange { base } => format!("EndRange {{ base: {} }}", base.at),
+        Effect::Map {
+            base,
+            length,
+            memory,
+            gpus,
+            stride,
+            most,
+            count,
+        } => format!(
+            "Map(Mapping {{ base: {}, length: {}, memory: {}, gpus: {}, stride: {stride}, most: {most}, count_at: {} }})",
+            base.at, length.at, memory.at, gpus.at, count.at
+        ),
+        Effect::Unmap { base, length, gpu } => {
+            let at = |place: &Option<Place>| place.as_ref().map(|place| place.at);
+            let (base, length, gpu) = (at(base), at(length), at(gpu));
+            format!("Unmap {{ base: {base:?}, length: {length:?}, gpu: {gpu:?} }}")
+        }
     };
     format!("Effect::{text}")
 }

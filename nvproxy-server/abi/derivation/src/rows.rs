@@ -156,6 +156,27 @@ pub enum Effect {
     Memory {
         size: Place,
     },
+    Range {
+        base: Place,
+        length: Place,
+    },
+    EndRange {
+        base: Place,
+    },
+    Map {
+        base: Place,
+        length: Place,
+        memory: Place,
+        gpus: Place,
+        stride: u16,
+        most: u16,
+        count: Place,
+    },
+    Unmap {
+        base: Option<Place>,
+        length: Option<Place>,
+        gpu: Option<Place>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -186,6 +186,37 @@ pub enum EffectRule {
     Memory {
         size: String,
     },
+    Range {
+        base: String,
+        length: String,
+    },
+    #[serde(rename = "end-range")]
+    EndRange {
+        base: String,
+    },
+    Map(MapRule),
+    Unmap(UnmapRule),
+}
+
+/// Memory of a client that an address space keeps in a range, for each of a list of structures that begin with the UUID
+/// of a GPU. All fields are of 8 bytes, but for the handle.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MapRule {
+    pub base: String,
+    pub length: String,
+    pub memory: String,
+    pub gpus: String,
+    pub count: String,
+}
+
+/// What an address space no longer keeps: what lies in a range or everywhere, for a GPU or for all.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnmapRule {
+    pub base: Option<String>,
+    pub length: Option<String>,
+    pub gpu: Option<String>,
 }
 
 /// Handles of objects: one, or an array of them or of structures that begin with one.
@@ -222,6 +253,19 @@ impl EffectRule {
             }
             EffectRule::Device { instance } => vec![instance],
             EffectRule::Memory { size } => vec![size],
+            EffectRule::Range { base, length } => vec![base, length],
+            EffectRule::EndRange { base } => vec![base],
+            EffectRule::Map(rule) => vec![
+                &rule.base,
+                &rule.length,
+                &rule.memory,
+                &rule.gpus,
+                &rule.count,
+            ],
+            EffectRule::Unmap(rule) => {
+                let fields = [&rule.base, &rule.length, &rule.gpu];
+                fields.into_iter().flatten().collect()
+            }
             EffectRule::Register | EffectRule::Client => Vec::new(),
         }
     }

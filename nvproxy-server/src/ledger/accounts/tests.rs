@@ -144,6 +144,9 @@ fn it_is_the_same_after_a_handover() {
     let parcel = ledger.copy_of(1, 3).expect("an object");
     ledger.add_exported(90, 7, parcel);
     ledger.register(11, 10);
+    let mapped = ledger.copy_of(1, 3).expect("an object");
+    ledger.add_range(1 << 61, &(0..100));
+    ledger.map(1 << 61, &(10..20), &[u128::MAX], mapped);
     let text = serde_json::to_string(&ledger).expect("text");
     let mut other: Ledger = serde_json::from_str(&text).expect("a ledger");
     for description in [10, 11] {
@@ -153,12 +156,32 @@ fn it_is_the_same_after_a_handover() {
     assert!(!other.has_client(1));
     assert_eq!(other.charged(0), MIB);
     other.close(90);
+    assert_eq!(other.charged(0), MIB);
+    assert_eq!(other.address_spaces(), [1 << 61]);
+    other.end_range(1 << 61, 0);
     assert_eq!((other.charged(0), other.objects), (0, 0));
     assert!(other.allocations.is_empty());
+    assert!(other.address_spaces().is_empty());
+}
+
+#[test]
+fn ranges_and_mappings_count_as_objects() {
+    let mut ledger = with_memory(MIB);
+    let before = ledger.objects;
+    let mapped = ledger.copy_of(1, 3).expect("an object");
+    ledger.add_range(90, &(0..100));
+    ledger.map(90, &(10..20), &[1, 2], mapped);
+    assert_eq!(ledger.objects, before + 3);
+    ledger.unmap(90, &(12..14), Some(&1));
+    assert_eq!(ledger.objects, before + 4);
+    ledger.unmap(90, &(0..u64::MAX), Some(&1));
+    assert_eq!(ledger.objects, before + 2);
+    ledger.close(90);
+    assert_eq!((ledger.objects, ledger.charged(0)), (before, MIB));
 }
 
 /// A number below `below`, of a sequence that looks random and is the same each time (xorshift64).
-fn random(state: &mut u64, below: u64) -> u64 {
+pub(in crate::ledger) fn random(state: &mut u64, below: u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;

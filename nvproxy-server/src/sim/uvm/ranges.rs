@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nvproxy_abi::status::*;
 use nvproxy_abi::structs::uvm::*;
 
-use super::super::address_space::{External, RangeKind};
+use super::super::address_space::{External, RangeKind, unmap};
 use super::super::memory::Memory;
 use super::super::objects::{Detail, Outcome};
 use super::super::parameters::*;
@@ -85,10 +85,7 @@ pub(super) fn map_external_allocation(
             let gpu = request.gpu(attributes.gpuUuid);
             request.space()?.tied(gpu)?;
             let gpu = gpu.ok_or(NV_ERR_INVALID_DEVICE)?;
-            request
-                .space()?
-                .external(base, length)?
-                .retain(|external| !external.overlaps(gpu, base, length));
+            unmap(request.space()?.external(base, length)?, gpu, base, length);
             let memory = external_memory(request, parameters)?;
             request.space()?.external(base, length)?.push(External {
                 base,
@@ -101,11 +98,9 @@ pub(super) fn map_external_allocation(
         });
     if outcome.is_err() {
         let external = request.space()?.external(base, length)?;
-        external.retain(|external| {
-            !mapped
-                .iter()
-                .any(|gpu| external.overlaps(*gpu, base, length))
-        });
+        for gpu in mapped {
+            unmap(external, gpu, base, length);
+        }
     }
     outcome
 }
@@ -138,9 +133,7 @@ pub(super) fn unmap_external(
     let gpu = gpu
         .filter(|gpu| space.gpus.contains_key(gpu))
         .ok_or(NV_ERR_INVALID_DEVICE)?;
-    space
-        .external(base, length)?
-        .retain(|external| !external.overlaps(gpu, base, length));
+    unmap(space.external(base, length)?, gpu, base, length);
     Ok(())
 }
 

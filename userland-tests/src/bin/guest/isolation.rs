@@ -155,6 +155,16 @@ const FORBIDDEN: &[(&str, libc::c_long, [u64; 3])] = &[
     ("clone3", libc::SYS_clone3, [0; 3]),
     ("delete_module", libc::SYS_delete_module, [0; 3]),
     ("fanotify_init", libc::SYS_fanotify_init, [0; 3]),
+    (
+        "fcntl F_OFD_SETLK",
+        libc::SYS_fcntl,
+        [0, libc::F_OFD_SETLK as u64, 0],
+    ),
+    (
+        "fcntl F_OFD_SETLKW",
+        libc::SYS_fcntl,
+        [0, libc::F_OFD_SETLKW as u64, 0],
+    ),
     ("finit_module", libc::SYS_finit_module, [0; 3]),
     ("fsmount", libc::SYS_fsmount, [0; 3]),
     ("fsopen", libc::SYS_fsopen, [0; 3]),

@@ -15,6 +15,7 @@ mod identifiers;
 mod isolation;
 mod limits;
 mod load;
+mod mapped_memory;
 mod memory_limit;
 mod ownership;
 mod pins;
@@ -76,6 +77,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-shown", memory_limit::shown),
     ("limit-copies", memory_limit::copies),
     ("limit-exports", memory_limit::exports),
+    ("limit-mappings", mapped_memory::ways),
     ("limit-gpus", memory_limit::gpus),
     ("limit-threads", memory_limit::threads),
     ("limit-held", memory_limit::held),

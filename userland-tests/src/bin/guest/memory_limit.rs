@@ -19,12 +19,12 @@ use crate::tasks::{child, expect_success};
 /// How much there is.
 const LIMIT: u64 = 4 * GIB;
 
-fn say(what: &str, outcome: Result<()>) {
+pub fn say(what: &str, outcome: Result<()>) {
     println!("{what}: {}", word(outcome));
 }
 
 /// Allocates all that there is, once what was given back behind the program's back has been.
-fn eventually_all(what: &str, gpu: &Gpu) -> Outcome {
+pub fn eventually_all(what: &str, gpu: &Gpu) -> Outcome {
     let deadline = Instant::now() + Duration::from_secs(20);
     while let Err(error) = gpu.allocate(MEMORY, LIMIT) {
         assert!(Instant::now() < deadline, "{what}: still {error}");

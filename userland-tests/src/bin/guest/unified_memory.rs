@@ -13,11 +13,11 @@ use crate::concurrency::{address_space, register_gpu};
 use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB};
 use crate::refusals::word;
 
-const GPU: NvProcessorUuid = NvProcessorUuid {
+pub const GPU: NvProcessorUuid = NvProcessorUuid {
     uuid: *b"simulated GPU \0\0",
 };
 /// NV_VASPACE_ALLOCATION_FLAGS_IS_EXTERNALLY_OWNED (nvos.h).
-const EXTERNALLY_OWNED: u32 = 1 << 3;
+pub const EXTERNALLY_OWNED: u32 = 1 << 3;
 const ADDRESS_SPACE: u32 = MEMORY + 1;
 /// Where the range lies.
 const BASE: u64 = 0x10_0000_0000;
