@@ -249,7 +249,7 @@ pub fn ptrace() -> Found {
 pub fn io_uring() -> Found {
     child::attempt(sentry_s_place(), || {
         reactor::Ring::new().attempt("io_uring")?;
-        Ok("a ring with futex operations was set up".to_owned())
+        Ok("a ring with futex operations was set up, in which the server waits".to_owned())
     })
 }
 
