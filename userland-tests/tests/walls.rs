@@ -216,29 +216,33 @@ impl Walls {
     }
 }
 
-#[test]
-fn of_a_sandbox_that_runs() {
-    let mut child = guest(&["busy"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("ringfence");
+/// Starts `command`, whose program says when it is ready, and returns what `look` sees of the sandbox's processes.
+fn of_a_sandbox<T>(command: &mut Command, look: impl FnOnce(&Tree) -> T) -> T {
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("ringfence");
     let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut line = String::new();
     output.read_line(&mut line).expect("a line");
     assert_eq!(line, "ready\n");
     let tree = Tree::of(child.id());
-    let found = [tree.server, tree.sentry].map(Walls::of);
-    let init = Walls::of(tree.init);
+    let seen = look(&tree);
     tree.kill(|tree| tree.launcher);
     tree.expect_gone();
     child.wait().expect("the launcher's end");
+    seen
+}
+
+#[test]
+fn of_a_sandbox_that_runs() {
+    let [server, sentry, init] = of_a_sandbox(&mut guest(&["busy"]), |tree| {
+        [tree.server, tree.sentry, tree.init].map(Walls::of)
+    });
 
     const GIB: u64 = 1 << 30;
     let empty = ("/", "ro,nosuid,noexec,relatime");
     let processes = ("/proc", "rw,nosuid,nodev,noexec,relatime");
     let cap_sys_ptrace = 1 << 19;
     assert_eq!(
-        found,
+        [server, sentry],
         [
             Walls::new(0, &[empty], [20 * GIB, 1 << 18]),
             Walls::new(cap_sys_ptrace, &[empty, processes], [32 * GIB, 1 << 18]),
@@ -248,4 +252,18 @@ fn of_a_sandbox_that_runs() {
     let mounts = Vec::new();
     let expected = Walls::new(0, &[], [GIB, 64]);
     assert_eq!(Walls { mounts, ..init }, expected);
+}
+
+#[test]
+fn the_server_has_nothing_of_the_callers_environment() {
+    let mut command = guest(&["busy"]);
+    let [server, program] = of_a_sandbox(command.env("SECRET", "of the caller"), |tree| {
+        [tree.server, tree.program].map(|process| {
+            let environment = fs::read(format!("/proc/{}/environ", process.pid));
+            String::from_utf8(environment.expect("its environment")).expect("text")
+        })
+    });
+    assert_eq!(server, "");
+    let mut given = program.split('\0');
+    assert!(given.any(|entry| entry == "SECRET=of the caller"));
 }
