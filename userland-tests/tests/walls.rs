@@ -2,12 +2,11 @@
 //! outcome, and what the kernel says of them in a sandbox that runs. What tasks cannot do is in `confinement.rs`.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit};
 use userland_tests::processes::{Process, Tree};
-use userland_tests::{Ended, captive_program, finish, guest};
+use userland_tests::{Ended, captive_program, finish, guest, started};
 
 /// Killed by the filter (SIGSYS).
 const KILLED: &str = "killed";
@@ -218,11 +217,7 @@ impl Walls {
 
 /// Starts `command`, whose program says when it is ready, and returns what `look` sees of the sandbox's processes.
 fn of_a_sandbox<T>(command: &mut Command, look: impl FnOnce(&Tree) -> T) -> T {
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("ringfence");
-    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-    let mut line = String::new();
-    output.read_line(&mut line).expect("a line");
-    assert_eq!(line, "ready\n");
+    let (mut child, _output) = started(command);
     let tree = Tree::of(child.id());
     let seen = look(&tree);
     tree.kill(|tree| tree.launcher);
