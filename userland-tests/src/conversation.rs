@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::processes::Tree;
-use crate::{Ended, guest_with, wait_for};
+use crate::{Ended, guest_with, started, wait_for};
 
 /// A sandbox whose program waits for a line.
 pub struct Conversation {
@@ -26,15 +26,12 @@ impl Conversation {
 
     /// The same with a command that runs such a scenario.
     pub fn of(mut command: Command) -> Conversation {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("ringfence");
-        let mut conversation = Conversation {
+        let (mut child, output) = started(command.stdin(Stdio::piped()));
+        Conversation {
             input: child.stdin.take().expect("a pipe"),
-            output: BufReader::new(child.stdout.take().expect("a pipe")),
+            output,
             child,
-        };
-        assert_eq!(conversation.hear(), "ready");
-        conversation
+        }
     }
 
     /// Says a line.

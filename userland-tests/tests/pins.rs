@@ -1,6 +1,6 @@
 //! Memory of a program's own that the driver pins, which takes the program's own thread.
 
-use userland_tests::prints;
+use userland_tests::{Ended, finish, guest, prints};
 
 const ONCE: &str = "\
 pinned: ok
@@ -65,4 +65,17 @@ fn what_a_pin_lends_cannot_be_seen_by_another_process() {
 #[test]
 fn a_process_can_be_killed_while_it_pins() {
     prints(&["pin-killed"], ONCE);
+}
+
+/// A program can have its pins fail for ever, and is not to fill the log.
+#[test]
+fn pins_that_fail_again_and_again_are_warned_of_once() {
+    let expected = Ended {
+        stderr: " WARN a request that pins was not finished: EMFILE: Too many open files\n"
+            .to_owned(),
+        ..Ended::printing(
+            "with none left: EMFILE\nwith none left: EMFILE\nwith none left: EMFILE\nthen: ok\n",
+        )
+    };
+    assert_eq!(finish(&mut guest(&["pin-without-descriptors"])), expected);
 }

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use ringfence_confinement::{install_with_listener, policies};
 
 use crate::failure::{Attempt, Failure};
+use crate::warnings::warn_once;
 
 /// `SECCOMP_IOCTL_NOTIF_SET_FLAGS` of linux/seccomp.h, and the flag that wakes the other side on this processor.
 const SET_FLAGS: u64 = nix::request_code_write!(b'!', 4, size_of::<u64>()) as u64;
@@ -203,7 +204,7 @@ impl Listener {
         if let Err(errno) = outcome
             && errno != Errno::ENOENT
         {
-            tracing::warn!("a system call could not be answered: {errno}");
+            warn_once("a system call could not be answered", errno);
         }
     }
 

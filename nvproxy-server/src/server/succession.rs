@@ -34,7 +34,7 @@ use crate::supervision::{
 };
 
 /// The format of [`Saved`]. Grows with every change that an older or newer server would misread.
-const FORMAT: u33 = 2;
+const FORMAT: u32 = 3;
 /// How long requests under way may take until a handover is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the other server may take to send or restore a state.

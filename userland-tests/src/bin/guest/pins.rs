@@ -3,6 +3,7 @@
 //! `unsafe` is here for signal handlers, mappings and copies of descriptors.
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::{NV_ERR_INSERT_DUPLICATE_NAME, NV_ERR_OBJECT_NOT_FOUND};
@@ -131,6 +133,21 @@ pub fn refused(_: &[String]) -> Outcome {
         word(gpu.client.pin(control, DEVICE, MEMORY, pages.0, LENGTH))
     );
     println!("after all that: {}", at(0, DEVICE));
+    Ok(())
+}
+
+/// Pins while no further descriptor can be had, again and again.
+pub fn without_descriptors(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let lowest_free = gpu.node.try_clone()?.as_raw_fd();
+    setrlimit(Resource::RLIMIT_NOFILE, lowest_free as u64, hard)?;
+    for _ in 0..3 {
+        println!("with none left: {}", word(pin(&gpu, MEMORY, &pages)));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+    println!("then: {}", word(pin(&gpu, MEMORY, &pages)));
     Ok(())
 }
 
