@@ -149,7 +149,8 @@ fn wait_for_doorbell(doorbell: SleepWord) -> io::Result<()> {
 
 /// Waits until the peer of `socket` is gone.
 pub fn wait_for_end(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let hangup = PollFlags::POLLHUP | PollFlags::POLLRDHUP;
+    // For a socket of this type, SOCK_SEQPACKET, either end comes with POLLHUP, which is always reported (poll(2)).
+    let hangup = PollFlags::empty();
     loop {
         match poll(&mut [PollFd::new(socket, hangup)], PollTimeout::NONE) {
             Ok(_) => return Ok(()),
