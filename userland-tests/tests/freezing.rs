@@ -42,3 +42,8 @@ then: ok
 fn pins_of_two_threads_go_on_where_they_were_frozen() {
     prints_though_frozen(5, "pin-from-two-threads", "ok, ok\n");
 }
+
+#[test]
+fn no_signal_of_a_frozen_thread_is_lost_to_a_pin() {
+    prints_though_frozen(3, "pin-beside-signals", "500 signals\n");
+}
