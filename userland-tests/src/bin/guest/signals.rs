@@ -33,9 +33,19 @@ fn count_signal(signal: Signal) -> nix::Result<()> {
 }
 
 /// Does `work` again and again while signals come in for this thread, and says how many were handled.
+pub fn under_a_rain_of_signals(work: impl FnMut() -> Outcome) -> Outcome {
+    // SAFETY: it has no precondition.
+    let this = unsafe { libc::pthread_self() };
+    beside_a_rain_of_signals(this, work)
+}
+
+/// The same while they come in for the thread `target`, which must not end before.
 ///
 /// The handler lets interrupted calls be restarted, as handlers of programs do that do not wait for their signals.
-pub fn under_a_rain_of_signals(mut work: impl FnMut() -> Outcome) -> Outcome {
+pub fn beside_a_rain_of_signals(
+    target: libc::pthread_t,
+    mut work: impl FnMut() -> Outcome,
+) -> Outcome {
     const SENT: u32 = 500;
     // Real-time signals queue, so that none is lost (signal(7)).
     let signal = libc::SIGRTMIN();
@@ -50,8 +60,6 @@ pub fn under_a_rain_of_signals(mut work: impl FnMut() -> Outcome) -> Outcome {
             std::ptr::null_mut(),
         ))?;
     }
-    // SAFETY: it has no precondition.
-    let target = unsafe { libc::pthread_self() };
     std::thread::scope(|scope| -> Outcome {
         let sender = scope.spawn(move || {
             for _ in 0..SENT {
