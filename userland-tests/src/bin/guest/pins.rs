@@ -24,7 +24,7 @@ use crate::Outcome;
 use crate::concurrency::during_a_long_request;
 use crate::gpu::{DEVICE, Gpu, MEMORY, MIB};
 use crate::refusals::word;
-use crate::signals::{beside_a_rain_of_signals, under_a_rain_of_signals};
+use crate::signals::{beside_a_rain_of_signals, say_how_many, under_a_rain_of_signals};
 
 const LENGTH: usize = 64 << 10;
 
@@ -281,6 +281,7 @@ pub fn beside_signals(_: &[String]) -> Outcome {
     })?;
     over.store(true, Ordering::Relaxed);
     computing.join().expect("the thread that computes");
+    say_how_many();
     Ok(())
 }
 
