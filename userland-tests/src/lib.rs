@@ -5,6 +5,7 @@
 //! status, stdout and stderr with what they have to be.
 
 pub mod conversation;
+pub mod freezer;
 pub mod processes;
 pub mod soak;
 pub mod stand_in;

@@ -37,16 +37,17 @@ fn the_exit_status_is_the_programs() {
 #[test]
 fn a_program_that_a_signal_ends_has_128_and_the_signal() {
     for signal in [
-        Signal::SIGKILL,
-        Signal::SIGTERM,
-        Signal::SIGABRT,
-        Signal::SIGUSR1,
+        libc::SIGKILL,
+        libc::SIGTERM,
+        libc::SIGABRT,
+        libc::SIGUSR1,
+        libc::SIGRTMIN(),
     ] {
-        let ended = finish(&mut guest(&["raise", &(signal as i32).to_string()]));
+        let ended = finish(&mut guest(&["raise", &signal.to_string()]));
         assert_eq!(
             ended,
             Ended {
-                status: 128 + signal as i32,
+                status: 128 + signal,
                 ..Ended::printing("")
             }
         );

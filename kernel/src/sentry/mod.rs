@@ -490,7 +490,7 @@ impl Sentry {
                     .inspect_err(|_| self.abandon(description.handle))?;
             }
             let number = self.listener.give(notification, granted, close_on_exec)?;
-            if let (Some(number), true) = (number, is_kept) {
+            if is_kept {
                 self.descriptions.expect(number, &description);
             }
             Ok(())

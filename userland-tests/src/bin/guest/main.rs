@@ -90,6 +90,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-from-two-threads", pins::from_two_threads),
     ("pin-during-blocking", pins::during_blocking),
     ("pin-under-signals", pins::under_signals),
+    ("pin-beside-signals", pins::beside_signals),
     ("pin-killed", pins::killed),
     ("pin-watched", pins::watched),
     ("pin-without-descriptors", pins::without_descriptors),

@@ -4,10 +4,11 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::thread::JoinHandleExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -23,7 +24,7 @@ use crate::Outcome;
 use crate::concurrency::during_a_long_request;
 use crate::gpu::{DEVICE, Gpu, MEMORY, MIB};
 use crate::refusals::word;
-use crate::signals::under_a_rain_of_signals;
+use crate::signals::{beside_a_rain_of_signals, say_how_many, under_a_rain_of_signals};
 
 const LENGTH: usize = 64 << 10;
 
@@ -259,6 +260,28 @@ pub fn under_signals(_: &[String]) -> Outcome {
         "then: {}",
         word(gpu.client.map(DEVICE, MEMORY, 4096, Node::Control))
     );
+    Ok(())
+}
+
+/// Signals come in all the time, to a thread that computes and is made to stand still for each pin: each is handled once.
+pub fn beside_signals(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let computing = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    beside_a_rain_of_signals(computing.as_pthread_t(), || {
+        Ok(pin_and_free(&gpu, MEMORY, &pages)?)
+    })?;
+    over.store(true, Ordering::Relaxed);
+    computing.join().expect("the thread that computes");
+    say_how_many();
     Ok(())
 }
 
