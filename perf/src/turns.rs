@@ -1,0 +1,1 @@
+//! Two programs that take turns of some milliseconds.
