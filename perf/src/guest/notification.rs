@@ -80,21 +80,26 @@ fn supervise(listener: Listener) -> Outcome {
 
 /// A filter that notifies of one call and allows all others.
 fn notifying_of_getppid() -> [sock_filter; 4] {
-    let statement = |code: u32, jump_true: u8, k: u32| sock_filter {
-        code: code as u16,
-        jt: jump_true,
-        jf: 0,
-        k,
-    };
     [
         // The call's number is the first word of what a filter sees (struct seccomp_data).
-        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         statement(
             libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
             1,
+            0,
             SYS_getppid as u32,
         ),
-        statement(libc::BPF_RET | libc::BPF_K, 0, SECCOMP_RET_ALLOW),
-        statement(libc::BPF_RET | libc::BPF_K, 0, SECCOMP_RET_USER_NOTIF),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, SECCOMP_RET_ALLOW),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, SECCOMP_RET_USER_NOTIF),
     ]
+}
+
+/// One statement of a filter; the jumps are how many statements it passes over if its condition holds, and if not.
+pub fn statement(code: u32, jump_true: u8, jump_false: u8, k: u32) -> sock_filter {
+    sock_filter {
+        code: code as u16,
+        jt: jump_true,
+        jf: jump_false,
+        k,
+    }
 }
