@@ -74,14 +74,14 @@ pub fn command() -> Command {
         )
         .subcommand_required(true)
         .arg_required_else_help(true);
-    let all = Command::new(ALL).about("Measure every claim");
+    // The options would else bring their own description.
+    let measuring = |name: &'static str| Options::augment_args(Command::new(name));
+    let all = measuring(ALL).about("Measure every claim");
     let claims = claims::ALL.iter().map(|claim| {
-        Command::new(claim.name)
-            .about(claim.title)
-            .long_about(format!(
-                "Measure {}, beside {}.\n\n{}",
-                claim.title, claim.beside, claim.how
-            ))
+        measuring(claim.name).about(claim.title).long_about(format!(
+            "Measure {}, beside {}.\n\n{}",
+            claim.title, claim.beside, claim.how
+        ))
     });
     let guest = Command::new(GUEST).hide(true).arg(
         Arg::new("arguments")
@@ -89,7 +89,8 @@ pub fn command() -> Command {
             .allow_hyphen_values(true),
     );
     command
-        .subcommands([all].into_iter().chain(claims).map(Options::augment_args))
+        .subcommand(all)
+        .subcommands(claims)
         .subcommand(guest)
 }
 

@@ -21,6 +21,8 @@ pub struct Effort {
     pub prompt: Rounds,
     /// Of whole programs.
     pub programs: Rounds,
+    /// Pairs of runs of programs that take long.
+    pub long: usize,
     /// Requests of a throughput, in each round.
     pub requests: usize,
 }
@@ -28,10 +30,10 @@ pub struct Effort {
 impl Effort {
     /// What the options ask for.
     pub fn of(options: &Options) -> Effort {
-        let (rounds, samples, programs, requests) = if options.quick {
-            (6, 500, 7, 4_000)
+        let (rounds, samples, programs, long, requests) = if options.quick {
+            (6, 500, 7, 3, 4_000)
         } else {
-            (20, 2_000, 31, 20_000)
+            (20, 2_000, 31, 9, 20_000)
         };
         let samples = options.samples.map_or(samples, |all| (all / rounds).max(1));
         Effort {
@@ -45,6 +47,7 @@ impl Effort {
                 samples: 1,
                 warm_up: 0,
             },
+            long,
             requests,
         }
     }

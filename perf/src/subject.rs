@@ -109,26 +109,27 @@ impl Drop for Subject {
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> Subject {
+    /// A shell that runs `script`, and the directory that its complaints are in.
+    fn shell(script: &str) -> (Subject, leftovers::Directory) {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let directory = leftovers::Directory::new().expect("a directory");
         let complaints = directory.path().join("complaints");
-        // The file stays open although the directory goes; this test reads it by name while it is there.
-        std::mem::forget(directory);
-        Subject::start("a shell", command, complaints).expect("sh")
+        let subject = Subject::start("a shell", command, complaints).expect("sh");
+        (subject, directory)
     }
 
     #[test]
     fn each_question_gets_its_answer() {
-        let mut subject = shell("while read number; do echo $number $((number * 2)); done");
+        let (mut subject, _directory) =
+            shell("while read number; do echo $number $((number * 2)); done");
         assert_eq!(subject.ask("3"), Ok(vec![3, 6]));
         assert_eq!(subject.ask("7"), Ok(vec![7, 14]));
     }
 
     #[test]
     fn what_a_program_complains_of_is_the_reason() {
-        let mut subject = shell("echo first >&2; echo the reason >&2");
+        let (mut subject, _directory) = shell("echo first >&2; echo the reason >&2");
         assert_eq!(
             subject.ask("1"),
             Err(NotMeasured::failed("a shell", "the reason"))
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_none_is_shown() {
-        let mut subject = shell("echo hello");
+        let (mut subject, _directory) = shell("echo hello");
         assert_eq!(
             subject.ask("1"),
             Err(NotMeasured::failed("a shell", "no numbers: hello"))

@@ -9,9 +9,13 @@
 //! | [`start`] | a sandbox's start and end |
 //! | [`memory`] | the memory of sentry and server |
 //! | [`files`] | a program that uses the file system |
+//! | [`programs`] | programs that use a GPU |
+//! | [`requests`] | light requests to NVIDIA's driver |
 
 pub mod files;
 pub mod memory;
+pub mod programs;
+pub mod requests;
 pub mod ring;
 pub mod shim;
 pub mod start;
@@ -33,6 +37,10 @@ pub static ALL: &[Claim] = &[
     start::START,
     memory::MEMORY,
     files::FILE_SYSTEM,
+    programs::CONTEXT,
+    programs::TORCH,
+    programs::LAUNCH,
+    requests::REQUESTS,
 ];
 
 /// The claim of this name.

@@ -28,7 +28,9 @@ type Argument = [u64; 2048];
 
 /// Answers the question how long N requests of this kind take each.
 pub fn serve(kind: &str) -> Outcome {
-    supervised(&notifying_of_requests(), supervise, || requests::serve(kind))
+    supervised(&notifying_of_requests(), supervise, || {
+        requests::serve(kind)
+    })
 }
 
 fn supervise(listener: Listener) -> Outcome {
@@ -135,16 +137,19 @@ fn notifying_of_requests() -> [sock_filter; 7] {
 
 #[cfg(test)]
 mod tests {
+    use ringfence_confinement::Verdict;
+    use ringfence_confinement::interpreter::{Call, run};
+
     use super::*;
-    use ringfence_confinement::interpreter;
 
     #[test]
     fn the_filter_stops_requests_and_nothing_else() {
         let verdict = |call: libc::c_long, command: u64| {
-            interpreter::run(&notifying_of_requests(), &seen(call, command))
+            let call = Call::native(call, [0, command, 0, 0, 0, 0]);
+            run(&notifying_of_requests(), &call)
         };
-        assert_eq!(verdict(SYS_ioctl, 0xc008_46d6), Some(SECCOMP_RET_USER_NOTIF));
-        assert_eq!(verdict(SYS_ioctl, 0x5401), Some(SECCOMP_RET_ALLOW));
-        assert_eq!(verdict(libc::SYS_read, 0x4600), Some(SECCOMP_RET_ALLOW));
+        assert_eq!(verdict(SYS_ioctl, 0xc008_46d6), Some(Verdict::Notify));
+        assert_eq!(verdict(SYS_ioctl, 0x5401), Some(Verdict::Allow));
+        assert_eq!(verdict(libc::SYS_read, 0x4600), Some(Verdict::Allow));
     }
 }
