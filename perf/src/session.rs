@@ -33,7 +33,7 @@ impl Effort {
         let (rounds, samples, programs, long, requests) = if options.quick {
             (6, 500, 7, 3, 4_000)
         } else {
-            (20, 2_000, 31, 9, 20_000)
+            (20, 2_000, 31, 9, 10_000)
         };
         let samples = options.samples.map_or(samples, |all| (all / rounds).max(1));
         Effort {
