@@ -92,10 +92,13 @@ impl Samples {
         (self.all.min() as f64, self.all.max() as f64)
     }
 
-    /// The distribution: each of these parts of the samples, and what it took at most, in microseconds.
+    /// The distribution: parts of the samples, and what each took at most, in microseconds. No part is so large that
+    /// what is left of the samples would be less than one.
     pub fn distribution(&self) -> Line {
+        let tells = |quantile: f64| (1.0 - quantile) * self.count() as f64 >= 1.0;
         let points = QUANTILES
             .iter()
+            .filter(|quantile| **quantile <= 0.5 || tells(**quantile))
             .map(|quantile| (*quantile, self.quantile(*quantile) / 1e3))
             .collect();
         Line {
@@ -262,6 +265,17 @@ mod tests {
         let difference = own.microseconds_above(&beside, 0.5);
         assert_eq!((difference.value, difference.quartiles), (0.5, None));
         assert_eq!(own.microseconds(0.5).value, 1.5);
+    }
+
+    #[test]
+    fn a_distribution_has_no_tail_of_less_than_a_sample() {
+        let parts = |count| {
+            let line = samples(&[&vec![1000; count]]).distribution();
+            line.points.last().copied()
+        };
+        assert_eq!(parts(1), Some((0.5, 1.0)));
+        assert_eq!(parts(10), Some((0.9, 1.0)));
+        assert_eq!(parts(2000), Some((0.999, 1.0)));
     }
 
     #[test]

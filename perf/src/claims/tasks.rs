@@ -131,7 +131,7 @@ fn counted(
     let value = Value {
         value,
         quartiles: quartiles(of_last),
-        measured: format!("{value:.3} of {} tasks", CROWDS[CROWDS.len() - 1]),
+        measured: format!("{value:.3} at {} tasks", CROWDS[CROWDS.len() - 1]),
         beside: String::new(),
     };
     let label = "requests for each system call of the server".to_owned();

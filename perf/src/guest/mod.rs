@@ -33,6 +33,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
         ["requests", kind] => requests::serve(kind),
         ["crowd", tasks] => crowd::serve(tasks),
         ["files", directory] => files::work(directory.as_ref()),
+        ["filtered-files", directory] => files::work_filtered(directory.as_ref()),
         ["bare"] => notification::serve(),
         ["naive", kind] => naive::serve(kind),
         ["peer"] => peer::serve(),

@@ -1,6 +1,7 @@
 //! The page: everything in one file that a browser opens, without scripts and without anything from elsewhere.
 
 use super::{Entry, Report, Row, plots};
+use crate::measure::duration;
 
 const STYLE: &str = "\
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -108,7 +109,7 @@ fn section(entry: &Entry) -> String {
     text
 }
 
-/// The times of a claim, in microseconds.
+/// The times of a claim.
 fn times(entry: &Entry) -> String {
     const SHOWN: [(f64, &str); 4] = [
         (0.5, "median"),
@@ -116,29 +117,31 @@ fn times(entry: &Entry) -> String {
         (0.99, "99%"),
         (0.999, "99.9%"),
     ];
-    let heads: String = SHOWN
-        .iter()
-        .map(|(_, name)| format!("<th>{name}</th>"))
-        .collect();
-    let mut text = format!(
-        "<table>\n<tr><th>µs</th><th>samples</th><th>least</th>{heads}<th>most</th></tr>\n"
-    );
-    for times in &entry.distributions {
-        let cells: String = SHOWN
+    let row = |cells: Vec<String>, kind: &str| {
+        let cells: String = cells
             .iter()
-            .map(|(part, _)| {
-                let mut points = times.quantiles.points.iter();
-                let found = points.find(|(of, _)| of == part);
-                format!("<td>{:.2}</td>", found.map_or(f64::NAN, |(_, time)| *time))
-            })
+            .map(|cell| format!("<{kind}>{}</{kind}>", escape(cell)))
             .collect();
-        text.push_str(&format!(
-            "<tr><td>{}</td><td>{}</td><td>{:.2}</td>{cells}<td>{:.2}</td></tr>\n",
-            escape(&times.quantiles.label),
-            times.count,
-            times.least,
-            times.most
-        ));
+        format!("<tr>{cells}</tr>\n")
+    };
+    let time = |microseconds: f64| duration(microseconds * 1e3);
+    let heads = ["", "samples", "least"].into_iter();
+    let heads = heads.chain(SHOWN.map(|(_, name)| name)).chain(["most"]);
+    let mut text = format!("<table>\n{}", row(heads.map(str::to_owned).collect(), "th"));
+    for times in &entry.distributions {
+        let points = &times.quantiles.points;
+        let quantile = |of: f64| {
+            let found = points.iter().find(|(part, _)| *part == of);
+            found.map_or_else(String::new, |(_, at_most)| time(*at_most))
+        };
+        let mut cells = vec![
+            times.quantiles.label.clone(),
+            times.count.to_string(),
+            time(times.least),
+        ];
+        cells.extend(SHOWN.iter().map(|(part, _)| quantile(*part)));
+        cells.push(time(times.most));
+        text.push_str(&row(cells, "td"));
     }
     text.push_str("</table>\n");
     text

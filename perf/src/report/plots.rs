@@ -1,12 +1,16 @@
 //! Plots as SVG, made of the report alone.
 
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::ValueFormatter;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use super::Distribution;
 use crate::claim::{Curve, Line};
+use crate::measure::duration;
 
-const SIZE: (u32, u32) = (680, 340);
+const SIZE: (u32, u32) = (760, 380);
+const TEXT: (&str, u32) = ("sans-serif", 14);
 /// One colour for each line, told apart by people who do not see red from green, too (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
@@ -40,9 +44,9 @@ pub fn distributions(of: &[Distribution]) -> Option<String> {
             }
         })
         .collect();
-    let part = |nines: &f64| {
-        let percent = 100.0 * (1.0 - 10f64.powf(-nines));
-        format!("{}%", (percent * 100.0).round() / 100.0)
+    let part = |nines: &f64| match 100.0 * (1.0 - 10f64.powf(-nines)) {
+        most if most < 90.0 => format!("{most:.0}%"),
+        tail => format!("{}%", (tail * 100.0).round() / 100.0),
     };
     plot(
         &lines,
@@ -52,8 +56,8 @@ pub fn distributions(of: &[Distribution]) -> Option<String> {
             labels: 7,
         },
         Axis {
-            name: "µs at most",
-            label: &plain,
+            name: "time at most",
+            label: &|microseconds| duration(microseconds * 1e3),
             labels: 8,
         },
     )
@@ -69,7 +73,11 @@ pub fn curve(curve: &Curve) -> Option<String> {
             points: line.points.iter().map(|(x, y)| (x.log2(), *y)).collect(),
         })
         .collect();
-    let power = |exponent: &f64| format!("{}", exponent.exp2().round());
+    // Halves and quarters of a power are no number of anything.
+    let power = |exponent: &f64| match exponent.fract() {
+        0.0 => exponent.exp2().to_string(),
+        _ => String::new(),
+    };
     plot(
         &lines,
         Axis {
@@ -110,19 +118,39 @@ fn draw(
     over: &Axis<'_>,
     shown: &Axis<'_>,
 ) -> Option<()> {
+    /// Within one such factor a logarithmic axis has no labels to speak of.
+    const DECADE: f64 = 10.0;
     let points = || lines.iter().flat_map(|line| &line.points);
     let (left, right) = range(points().map(|(x, _)| *x))?;
     let (low, high) = range(points().map(|(_, y)| *y).filter(|y| *y > 0.0))?;
-    let mut chart = ChartBuilder::on(area)
-        .margin(12)
-        .x_label_area_size(42)
-        .y_label_area_size(64)
-        .build_cartesian_2d(left..right, (low * 0.8..high * 1.25).log_scale())
-        .ok()?;
+    let values = low * 0.8..high * 1.25;
+    let mut chart = ChartBuilder::on(area);
+    chart.margin(12).x_label_area_size(46).y_label_area_size(84);
+    if high / low < DECADE {
+        let chart = chart.build_cartesian_2d(left..right, values);
+        fill(&mut chart.ok()?, lines, over, shown)
+    } else {
+        let chart = chart.build_cartesian_2d(left..right, values.log_scale());
+        fill(&mut chart.ok()?, lines, over, shown)
+    }
+}
+
+/// Draws axes, lines and a legend.
+fn fill<'chart, 'text: 'chart, Y>(
+    chart: &mut ChartContext<'chart, SVGBackend<'text>, Cartesian2d<RangedCoordf64, Y>>,
+    lines: &[Line],
+    over: &Axis<'_>,
+    shown: &Axis<'_>,
+) -> Option<()>
+where
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.12))
+        .label_style(TEXT)
+        .axis_desc_style(TEXT)
         .x_desc(over.name)
         .y_desc(shown.name)
         .x_labels(over.labels)
@@ -141,6 +169,7 @@ fn draw(
     }
     chart
         .configure_series_labels()
+        .label_font(TEXT)
         .position(SeriesLabelPosition::UpperLeft)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.2))
