@@ -78,10 +78,9 @@ pub fn command() -> Command {
     let measuring = |name: &'static str| Options::augment_args(Command::new(name));
     let all = measuring(ALL).about("Measure every claim");
     let claims = claims::ALL.iter().map(|claim| {
-        measuring(claim.name).about(claim.title).long_about(format!(
-            "Measure {}, beside {}.\n\n{}",
-            claim.title, claim.beside, claim.how
-        ))
+        measuring(claim.name)
+            .about(claim.title)
+            .after_long_help(claim.how)
     });
     let guest = Command::new(GUEST).hide(true).arg(
         Arg::new("arguments")

@@ -1,8 +1,11 @@
 //! The command as a user sees it.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use ringfence_perf::claims;
 
 fn perf(arguments: &[&str]) -> Output {
@@ -161,4 +164,30 @@ fn the_rings_are_measured_and_written_in_three_forms() {
     assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
     assert_eq!(page.matches("<svg ").count(), 2);
     assert!(!page.contains("src=") && !page.contains("<script"));
+}
+
+#[test]
+fn one_that_is_ended_leaves_nothing_behind() {
+    let directory = directory();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence-perf"));
+    command
+        .args(["ring-asleep", "--samples", "1000000000", "--driver", "sim"])
+        .args(["--ringfence", "/bin/true"])
+        .env_remove("CARGO")
+        .env("TMPDIR", directory.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut perf = command.spawn().expect("the command");
+    let mut stderr = BufReader::new(perf.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    stderr.read_line(&mut line).expect("a line");
+    assert_eq!(line, "measuring ring-asleep\n");
+    kill(Pid::from_raw(perf.id() as i32), Signal::SIGTERM).expect("a signal");
+    let status = perf.wait().expect("an end");
+    assert_eq!(status.code(), Some(128 + Signal::SIGTERM as i32));
+    // The other process has its own file for complaints, so the pipe is this one's alone.
+    let left: Vec<_> = std::fs::read_dir(directory.path())
+        .expect("the directory")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }
