@@ -37,6 +37,17 @@ mod rules;
 /// Whether this is a test build.
 pub const ENABLED: bool = cfg!(feature = "inject");
 
+/// The environment variables that this crate reads in a server.
+#[cfg(feature = "inject")]
+pub const VARIABLES: &[&str] = &[rules::VARIABLE, DEVICES];
+/// The environment variables that this crate reads in a server: none.
+#[cfg(not(feature = "inject"))]
+pub const VARIABLES: &[&str] = &[];
+
+/// Names the directory that other nodes than the driver's lie in.
+#[cfg(feature = "inject")]
+const DEVICES: &str = "RINGFENCE_DEVICES";
+
 /// What fills the answer of a driver call that is to answer with garbage.
 pub const GARBAGE: u8 = 0xa5;
 
@@ -247,7 +258,7 @@ pub fn is_unfiltered() -> bool {
 pub fn device_directory() -> PathBuf {
     let ordinary = PathBuf::from("/dev");
     #[cfg(feature = "inject")]
-    return std::env::var_os("RINGFENCE_DEVICES").map_or(ordinary, PathBuf::from);
+    return std::env::var_os(DEVICES).map_or(ordinary, PathBuf::from);
     #[cfg(not(feature = "inject"))]
     ordinary
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::{Act, Point, Role, process};
 
 /// The environment variable.
-const VARIABLE: &str = "RINGFENCE_FAULTS";
+pub const VARIABLE: &str = "RINGFENCE_FAULTS";
 
 static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
 static IS_SERVER: AtomicBool = AtomicBool::new(false);

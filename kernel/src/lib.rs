@@ -17,3 +17,4 @@ pub mod seccomp;
 pub mod sentry;
 mod signals;
 mod system_calls;
+mod warnings;

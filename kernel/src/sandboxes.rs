@@ -7,6 +7,7 @@
 //!
 //! `unsafe` is here because accept4(2) gives a bare number.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
@@ -23,11 +24,11 @@ use nix::sys::socket::{
     getsockopt, listen, socket, sockopt,
 };
 use nix::unistd::{Pid, geteuid};
+use nvproxy_abi::version::DriverVersion;
 use ringfence_ipc::Socket;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Attempt, Failure};
-use crate::launch::Options;
 
 /// The longest request or reply, in bytes.
 const MAXIMUM_MESSAGE: usize = 64 << 10;
@@ -72,14 +73,15 @@ pub struct About {
 }
 
 impl About {
-    pub fn new(options: &Options) -> About {
+    /// The sandbox that the calling process launches, called after its number if it has no name.
+    pub fn new(name: Option<&Name>, driver: &DriverVersion, command: &[OsString]) -> About {
         let process = std::process::id();
-        let command = options.command.iter();
         About {
-            name: options.name.clone().unwrap_or(Name(process.to_string())),
+            name: name.cloned().unwrap_or(Name(process.to_string())),
             process: process as i32,
-            driver: options.driver.version.to_string(),
+            driver: driver.to_string(),
             command: command
+                .iter()
                 .map(|argument| argument.to_string_lossy().into_owned())
                 .collect(),
         }

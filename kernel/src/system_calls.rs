@@ -165,3 +165,19 @@ pub fn set_signal_mask(thread: Pid, mask: &SignalMask) -> Result<(), Errno> {
     };
     Errno::result(result).map(drop)
 }
+
+/// Lets a stopped thread go that the caller traces; `signal` is the number of the one that it stopped for and is to get,
+/// or 0 (ptrace(2), `PTRACE_DETACH`). nix's has no real-time signals.
+pub fn detach(thread: Pid, signal: libc::c_int) -> Result<(), Errno> {
+    let address = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: the address is ignored, and the signal is passed by value.
+    let result = unsafe {
+        libc::ptrace(
+            libc::PTRACE_DETACH,
+            thread.as_raw(),
+            address,
+            libc::c_long::from(signal),
+        )
+    };
+    Errno::result(result).map(drop)
+}

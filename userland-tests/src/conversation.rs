@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use crate::processes::Tree;
-use crate::{Ended, guest_with, wait_for};
+use crate::{Ended, guest_with, started, wait_for};
 
 /// A sandbox whose program waits for a line.
 pub struct Conversation {
@@ -22,15 +22,12 @@ impl Conversation {
     /// The same with another scenario that says when it is ready.
     pub fn with(scenario: &str, options: &[&str]) -> Conversation {
         let mut command = guest_with(options, &[scenario]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("ringfence");
-        let mut conversation = Conversation {
+        let (mut child, output) = started(command.stdin(Stdio::piped()));
+        Conversation {
             input: child.stdin.take().expect("a pipe"),
-            output: BufReader::new(child.stdout.take().expect("a pipe")),
+            output,
             child,
-        };
-        assert_eq!(conversation.hear(), "ready");
-        conversation
+        }
     }
 
     /// Says a line.

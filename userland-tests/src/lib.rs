@@ -5,16 +5,18 @@
 //! status, stdout and stderr with what they have to be.
 
 pub mod conversation;
+pub mod freezer;
 pub mod processes;
 pub mod soak;
 pub mod stand_in;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::Permissions;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -102,6 +104,20 @@ pub fn heed_interrupts(command: &mut Command) {
             Ok(())
         })
     };
+}
+
+/// Starts a command with pipes for its output, and waits until its program prints that it is ready.
+pub fn started(command: &mut Command) -> (Child, BufReader<ChildStdout>) {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("ringfence");
+    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    (child, output)
 }
 
 /// Waits for a command that was started with pipes for its output.

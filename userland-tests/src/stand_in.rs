@@ -8,8 +8,8 @@
 //! `unsafe` is here for what happens between fork and exec.
 
 use std::fs::{self, File};
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -18,10 +18,7 @@ use std::thread::JoinHandle;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
-};
+use ringfence_ipc::Socket;
 
 const NAMES: [&str; 3] = ["nvidiactl", "nvidia0", "nvidia-uvm"];
 /// The inode of the directory; the files' follow.
@@ -58,13 +55,7 @@ pub type Serving = JoinHandle<Vec<Seen>>;
 
 /// Has `command` start in a namespace in which the files lie in `directory`. Call the result once it was started.
 pub fn mount_for(command: &mut Command, directory: &Path) -> impl FnOnce() -> Serving + use<> {
-    let (ours, theirs) = socketpair(
-        AddressFamily::Unix,
-        SockType::Datagram,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
-    .expect("sockets");
+    let (ours, theirs) = Socket::pair().expect("sockets");
     let directory = directory.to_owned();
     let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let set_up = move || -> io::Result<()> {
@@ -84,43 +75,14 @@ pub fn mount_for(command: &mut Command, directory: &Path) -> impl FnOnce() -> Se
             flags,
             Some(options.as_str()),
         )?;
-        let descriptors = [number];
-        let rights = [ControlMessage::ScmRights(&descriptors)];
-        let sent = sendmsg::<()>(
-            theirs.as_raw_fd(),
-            &[IoSlice::new(&[0])],
-            &rights,
-            MsgFlags::empty(),
-            None,
-        );
-        Ok(sent.map(drop)?)
+        theirs.send(0, device.as_fd()).map_err(io::Error::other)
     };
     // SAFETY: the child makes system calls and allocates a few strings, which glibc allows after a fork.
     unsafe { command.pre_exec(set_up) };
     move || {
-        let device = receive(&ours).expect("the mount's descriptor");
+        let (_, device) = ours.receive().expect("the mount's descriptor");
         std::thread::spawn(move || serve(File::from(device)))
     }
-}
-
-fn receive(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let mut byte = [0];
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
-    let message = recvmsg::<()>(
-        socket.as_raw_fd(),
-        &mut parts,
-        Some(&mut space),
-        MsgFlags::empty(),
-    )?;
-    let descriptor = message.cmsgs()?.find_map(|rights| match rights {
-        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
-        _ => None,
-    });
-    // SAFETY: the kernel just made it for this process, so nothing else owns it.
-    descriptor
-        .map(|number| unsafe { OwnedFd::from_raw_fd(number) })
-        .ok_or(Errno::EBADF)
 }
 
 /// Serves until the file system is unmounted.

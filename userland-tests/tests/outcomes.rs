@@ -1,7 +1,7 @@
 //! How a run ends and what it prints: exit statuses, the standard streams, signals, the log and the statistics.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use userland_tests::{
-    Ended, finish, guest, guest_with, heed_interrupts, ringfence_program, ringfence_run, wait_for,
+    Ended, finish, guest, guest_with, heed_interrupts, ringfence_program, ringfence_run, started,
+    wait_for,
 };
 
 /// `sh -c SCRIPT` in a sandbox.
@@ -36,16 +37,17 @@ fn the_exit_status_is_the_programs() {
 #[test]
 fn a_program_that_a_signal_ends_has_128_and_the_signal() {
     for signal in [
-        Signal::SIGKILL,
-        Signal::SIGTERM,
-        Signal::SIGABRT,
-        Signal::SIGUSR1,
+        libc::SIGKILL,
+        libc::SIGTERM,
+        libc::SIGABRT,
+        libc::SIGUSR1,
+        libc::SIGRTMIN(),
     ] {
-        let ended = finish(&mut guest(&["raise", &(signal as i32).to_string()]));
+        let ended = finish(&mut guest(&["raise", &signal.to_string()]));
         assert_eq!(
             ended,
             Ended {
-                status: 128 + signal as i32,
+                status: 128 + signal,
                 ..Ended::printing("")
             }
         );
@@ -116,20 +118,6 @@ fn the_standard_streams_pass_through_untouched() {
     assert!(output.status.success());
     assert!(output.stdout == bytes, "stdout differs");
     assert!(output.stderr == bytes, "stderr differs");
-}
-
-/// Starts a scenario and waits until it prints that it is ready.
-fn started(command: &mut Command) -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("ringfence");
-    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-    let mut line = String::new();
-    output.read_line(&mut line).expect("a line");
-    assert_eq!(line, "ready\n");
-    (child, output)
 }
 
 fn send(child: &Child, signal: Signal) {

@@ -1,6 +1,6 @@
 //! Memory of a program's own that the driver pins, which takes the program's own thread.
 
-use userland_tests::prints;
+use userland_tests::{Ended, finish, guest, prints};
 
 const ONCE: &str = "\
 pinned: ok
@@ -58,6 +58,14 @@ fn no_signal_is_lost_to_a_pin() {
 }
 
 #[test]
+fn no_signal_of_a_thread_that_stands_still_for_a_pin_is_lost() {
+    // A signal reaches it in the moment that matters, when it is seized and not yet interrupted, in some runs only.
+    for _ in 0..8 {
+        prints(&["pin-beside-signals"], "500 signals\n");
+    }
+}
+
+#[test]
 fn what_a_pin_lends_cannot_be_seen_by_another_process() {
     prints(&["pin-watched"], "saw lent ones: 0, any others: true\n");
 }
@@ -65,4 +73,17 @@ fn what_a_pin_lends_cannot_be_seen_by_another_process() {
 #[test]
 fn a_process_can_be_killed_while_it_pins() {
     prints(&["pin-killed"], ONCE);
+}
+
+/// A program can have its pins fail for ever, and is not to fill the log.
+#[test]
+fn pins_that_fail_again_and_again_are_warned_of_once() {
+    let expected = Ended {
+        stderr: " WARN a request that pins was not finished: EMFILE: Too many open files\n"
+            .to_owned(),
+        ..Ended::printing(
+            "with none left: EMFILE\nwith none left: EMFILE\nwith none left: EMFILE\nthen: ok\n",
+        )
+    };
+    assert_eq!(finish(&mut guest(&["pin-without-descriptors"])), expected);
 }

@@ -70,6 +70,24 @@ fn unknown_requests_are_refused_as_the_driver_would_and_reported_once() {
 }
 
 #[test]
+fn requests_that_are_made_up_do_not_fill_the_log() {
+    let ended = finish(&mut guest(&["made-up", "3000"]));
+    assert_eq!(
+        (ended.status, ended.stdout.as_str()),
+        (0, "refused: 3000\n")
+    );
+    let warnings: Vec<String> = (0..1024)
+        .map(|index| {
+            format!(
+                " WARN nvproxy: unknown control command {:#x}",
+                0x20ff_0000 + index
+            )
+        })
+        .collect();
+    assert_eq!(ended.stderr.lines().collect::<Vec<_>>(), warnings);
+}
+
+#[test]
 fn memory_that_is_not_there_fails_the_request_and_nothing_else() {
     let expected = "\
 argument nowhere: EFAULT

@@ -1,11 +1,9 @@
 //! Whichever process of a sandbox is killed, and whatever it was doing: nothing is left behind.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
 
 use userland_tests::processes::{Process, Tree};
-use userland_tests::{Directory, Ended, guest_with, wait_for};
+use userland_tests::{Directory, Ended, guest_with, started, wait_for};
 
 /// Kills a process of a sandbox whose program idles, and of one whose program makes requests, and checks how the
 /// launcher ends.
@@ -17,15 +15,7 @@ fn killing(options: &[&str], role: fn(&Tree) -> Process, status: i32, stderr: &s
         command
             .current_dir(directory.path())
             .env("TMPDIR", directory.path());
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("ringfence");
-        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut line = String::new();
-        output.read_line(&mut line).expect("a line");
-        assert_eq!(line, "ready\n");
+        let (child, _output) = started(&mut command);
         let tree = Tree::of(child.id());
         tree.kill(role);
         let ended = wait_for(child);

@@ -2,12 +2,11 @@
 //! outcome, and what the kernel says of them in a sandbox that runs. What tasks cannot do is in `confinement.rs`.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit};
 use userland_tests::processes::{Process, Tree};
-use userland_tests::{Ended, captive_program, finish, guest};
+use userland_tests::{Ended, captive_program, finish, guest, started};
 
 /// Killed by the filter (SIGSYS).
 const KILLED: &str = "killed";
@@ -42,86 +41,64 @@ fn check(role: &str, expected: &[(&str, &str)]) {
     assert_eq!(found, expected, "{role}");
 }
 
+/// Attempts that come to the same for the server and for the sentry.
+const OF_SERVER_AND_SENTRY: &[(&str, &str)] = &[
+    ("open a file of the host", "ENOENT"),
+    ("create a file", KILLED),
+    ("make a directory", KILLED),
+    ("socket", KILLED),
+    ("execve", KILLED),
+    ("fork", KILLED),
+    ("clone3", "ENOSYS"),
+    ("map executable memory", KILLED),
+    ("make memory executable", KILLED),
+    ("map more than the limit", "ENOMEM"),
+    ("ioctl of a terminal", KILLED),
+    ("signal a thread of another", KILLED),
+    ("be traced", KILLED),
+    ("mount", KILLED),
+    ("unshare", KILLED),
+    ("setuid", KILLED),
+    ("capset", KILLED),
+    ("become traceable", KILLED),
+    ("raise a limit", KILLED),
+    ("io_uring_setup", KILLED),
+    ("bpf", KILLED),
+    ("a call of x32", KILLED),
+];
+
 #[test]
 fn the_server() {
-    check(
-        "server",
-        &[
-            ("open a file of the host", "ENOENT"),
-            ("open a file of another process", "ENOENT"),
-            ("create a file", KILLED),
-            ("make a directory", KILLED),
-            ("socket", KILLED),
-            ("socketpair", "ok"),
-            ("socketpair of another family", KILLED),
-            ("execve", KILLED),
-            ("fork", KILLED),
-            ("clone3", "ENOSYS"),
-            ("map executable memory", KILLED),
-            ("make memory executable", KILLED),
-            ("map more than the limit", "ENOMEM"),
-            ("ioctl of a terminal", KILLED),
-            ("NV_ESC_RM_CONTROL", "ENOTTY"),
-            ("an escape that no table has", KILLED),
-            ("UVM_INITIALIZE", "ENOTTY"),
-            ("a request of UVM that no table has", KILLED),
-            ("SECCOMP_IOCTL_NOTIF_RECV", KILLED),
-            ("kill", KILLED),
-            ("signal a thread of its own", "ok"),
-            ("signal a thread of another", KILLED),
-            ("ptrace another", KILLED),
-            ("be traced", KILLED),
-            ("read the memory of another", KILLED),
-            ("mount", KILLED),
-            ("unshare", KILLED),
-            ("setuid", KILLED),
-            ("capset", KILLED),
-            ("become traceable", KILLED),
-            ("raise a limit", KILLED),
-            ("io_uring_setup", KILLED),
-            ("bpf", KILLED),
-            ("a call of x32", KILLED),
-        ],
-    );
+    let own = [
+        ("open a file of another process", "ENOENT"),
+        ("socketpair", "ok"),
+        ("socketpair of another family", KILLED),
+        ("NV_ESC_RM_CONTROL", "ENOTTY"),
+        ("an escape that no table has", KILLED),
+        ("UVM_INITIALIZE", "ENOTTY"),
+        ("a request of UVM that no table has", KILLED),
+        ("SECCOMP_IOCTL_NOTIF_RECV", KILLED),
+        ("kill", KILLED),
+        ("signal a thread of its own", "ok"),
+        ("ptrace another", KILLED),
+        ("read the memory of another", KILLED),
+    ];
+    check("server", &[OF_SERVER_AND_SENTRY, &own].concat());
 }
 
 #[test]
 fn the_sentry() {
-    check(
-        "sentry",
-        &[
-            ("open a file of the host", "ENOENT"),
-            ("open /proc", "ok"),
-            ("create a file", KILLED),
-            ("make a directory", KILLED),
-            ("socket", KILLED),
-            ("socketpair", KILLED),
-            ("execve", KILLED),
-            ("fork", KILLED),
-            ("clone3", "ENOSYS"),
-            ("map executable memory", KILLED),
-            ("make memory executable", KILLED),
-            ("map more than the limit", "ENOMEM"),
-            ("ioctl of a terminal", KILLED),
-            ("NV_ESC_RM_CONTROL", KILLED),
-            ("UVM_INITIALIZE", KILLED),
-            ("SECCOMP_IOCTL_NOTIF_RECV", "ENOTTY"),
-            ("kill", "ok"),
-            ("signal a thread of another", KILLED),
-            ("ptrace another", "ESRCH"),
-            ("be traced", KILLED),
-            ("read the memory of another", "ESRCH"),
-            ("mount", KILLED),
-            ("unshare", KILLED),
-            ("setuid", KILLED),
-            ("capset", KILLED),
-            ("become traceable", KILLED),
-            ("raise a limit", KILLED),
-            ("io_uring_setup", KILLED),
-            ("bpf", KILLED),
-            ("a call of x32", KILLED),
-        ],
-    );
+    let own = [
+        ("open /proc", "ok"),
+        ("socketpair", KILLED),
+        ("NV_ESC_RM_CONTROL", KILLED),
+        ("UVM_INITIALIZE", KILLED),
+        ("SECCOMP_IOCTL_NOTIF_RECV", "ENOTTY"),
+        ("kill", "ok"),
+        ("ptrace another", "ESRCH"),
+        ("read the memory of another", "ESRCH"),
+    ];
+    check("sentry", &[OF_SERVER_AND_SENTRY, &own].concat());
 }
 
 #[test]
@@ -216,29 +193,29 @@ impl Walls {
     }
 }
 
-#[test]
-fn of_a_sandbox_that_runs() {
-    let mut child = guest(&["busy"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("ringfence");
-    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-    let mut line = String::new();
-    output.read_line(&mut line).expect("a line");
-    assert_eq!(line, "ready\n");
+/// Starts `command`, whose program says when it is ready, and returns what `look` sees of the sandbox's processes.
+fn of_a_sandbox<T>(command: &mut Command, look: impl FnOnce(&Tree) -> T) -> T {
+    let (mut child, _output) = started(command);
     let tree = Tree::of(child.id());
-    let found = [tree.server, tree.sentry].map(Walls::of);
-    let init = Walls::of(tree.init);
+    let seen = look(&tree);
     tree.kill(|tree| tree.launcher);
     tree.expect_gone();
     child.wait().expect("the launcher's end");
+    seen
+}
+
+#[test]
+fn of_a_sandbox_that_runs() {
+    let [server, sentry, init] = of_a_sandbox(&mut guest(&["busy"]), |tree| {
+        [tree.server, tree.sentry, tree.init].map(Walls::of)
+    });
 
     const GIB: u64 = 1 << 30;
     let empty = ("/", "ro,nosuid,noexec,relatime");
     let processes = ("/proc", "rw,nosuid,nodev,noexec,relatime");
     let cap_sys_ptrace = 1 << 19;
     assert_eq!(
-        found,
+        [server, sentry],
         [
             Walls::new(0, &[empty], [20 * GIB, 1 << 18]),
             Walls::new(cap_sys_ptrace, &[empty, processes], [32 * GIB, 1 << 18]),
@@ -248,4 +225,18 @@ fn of_a_sandbox_that_runs() {
     let mounts = Vec::new();
     let expected = Walls::new(0, &[], [GIB, 64]);
     assert_eq!(Walls { mounts, ..init }, expected);
+}
+
+#[test]
+fn the_server_has_nothing_of_the_callers_environment() {
+    let mut command = guest(&["busy"]);
+    let [server, program] = of_a_sandbox(command.env("SECRET", "of the caller"), |tree| {
+        [tree.server, tree.program].map(|process| {
+            let environment = fs::read(format!("/proc/{}/environ", process.pid));
+            String::from_utf8(environment.expect("its environment")).expect("text")
+        })
+    });
+    assert_eq!(server, "");
+    let mut given = program.split('\0');
+    assert!(given.any(|entry| entry == "SECRET=of the caller"));
 }

@@ -238,10 +238,10 @@ impl Session {
                 let before = prepared.buffer.bytes().to_vec();
                 assert_eq!(before.len(), prepared.plan.total_length());
                 let passage = self.books.pass(&prepared);
-                let executed = match self.books.admit(&prepared, passage) {
+                let executed = match self.books.admit(&self.host, &prepared, passage) {
                     Ok(admission) => {
                         let mut executed = prepared.execute(&self.host);
-                        self.books.settle(admission, &mut executed);
+                        self.books.settle(&self.host, admission, &mut executed);
                         executed
                     }
                     Err(status) => ledger::answer(prepared, status),

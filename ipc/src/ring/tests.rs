@@ -28,6 +28,16 @@ fn set(index: &crate::sync::AtomicU32, value: u32) {
     index.store(value, Ordering::SeqCst);
 }
 
+/// Of a ring that holds the entries 1 to 3: a fourth fills it, and all come out in order.
+fn expect_room_for_one(producer: &mut Producer<Submission>, consumer: &mut Consumer<Submission>) {
+    assert_eq!(producer.push(&numbered(4)), Ok(()));
+    assert_eq!(producer.push(&numbered(9)), Err(PushError::Full));
+    for cookie in 1..=4 {
+        assert_eq!(consumer.pop(), Ok(Some(numbered(cookie))));
+    }
+    assert_eq!(consumer.pop(), Ok(None));
+}
+
 #[test]
 fn a_full_ring_refuses_and_goes_on_when_there_is_room() {
     let (mut producer, mut consumer, _) = ring();
@@ -36,12 +46,7 @@ fn a_full_ring_refuses_and_goes_on_when_there_is_room() {
     }
     assert_eq!(producer.push(&numbered(9)), Err(PushError::Full));
     assert_eq!(consumer.pop(), Ok(Some(numbered(0))));
-    assert_eq!(producer.push(&numbered(4)), Ok(()));
-    assert_eq!(producer.push(&numbered(9)), Err(PushError::Full));
-    for cookie in 1..=4 {
-        assert_eq!(consumer.pop(), Ok(Some(numbered(cookie))));
-    }
-    assert_eq!(consumer.pop(), Ok(None));
+    expect_room_for_one(&mut producer, &mut consumer);
 }
 
 #[test]
@@ -59,12 +64,7 @@ fn an_end_goes_on_where_another_stood() {
     let position = producer.position();
     assert_eq!(position, Position { own: 4, peer: 0 });
     let mut producer = Producer::resume(memory, position).unwrap();
-    assert_eq!(producer.push(&numbered(4)), Ok(()));
-    assert_eq!(producer.push(&numbered(9)), Err(PushError::Full));
-    for cookie in 1..=4 {
-        assert_eq!(consumer.pop(), Ok(Some(numbered(cookie))));
-    }
-    assert_eq!(consumer.pop(), Ok(None));
+    expect_room_for_one(&mut producer, &mut consumer);
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub const ALL: [Check; 19] = [
         name: "seccomp descriptor injection",
         probe: probes::injection,
         without: Without::Unusable,
-        remedy: "mend seccomp notification; use Linux 5.14 or later (SECCOMP_ADDFD_FLAG_SEND)",
+        remedy: "mend seccomp notification; use Linux 5.9 or later (SECCOMP_IOCTL_NOTIF_ADDFD)",
     },
     Check {
         name: "kcmp",

@@ -4,13 +4,12 @@
 use std::convert::Infallible;
 use std::io::{PipeWriter, Write};
 
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use ringfence_confinement::{Confinement, policies};
+use rustix::process::WaitOptions;
 
 use super::exec::{self, Program};
 use super::{namespaces, network, root};
@@ -75,20 +74,23 @@ fn set_up(program: &Program<'_>) -> Result<(), Failure> {
     root::build(program.grants, &program.driver.node_names())
 }
 
-/// Waits for every child until `task` has ended; the status as a shell would give it.
+/// Waits for every child until `task` has ended; the status as a shell would give it. (By rustix, since nix's `waitpid`
+/// fails on a child that a real-time signal ended.)
 fn reap(task: Pid, signals: &signals::Descriptor) -> i32 {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(ended, status)) if ended == task => return status,
-            Ok(WaitStatus::Signaled(ended, signal, _)) if ended == task => {
-                return 128 + signal as i32;
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((ended, status))) if ended.as_raw_nonzero().get() == task.as_raw() => {
+                let signalled = status.terminating_signal().map(|signal| 128 + signal);
+                if let Some(status) = status.exit_status().or(signalled) {
+                    return status;
+                }
             }
-            Ok(WaitStatus::StillAlive) => {
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+            Ok(None) => {
                 if signals.forward(task).is_err() {
                     return i32::from(crate::failure::SETUP);
                 }
             }
-            Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => return i32::from(crate::failure::SETUP),
         }
     }

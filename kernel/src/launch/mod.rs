@@ -83,7 +83,11 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     tracing::debug!("starting a sandbox");
     let command = c_strings(&options.command)?;
     let original_mask = signals::block()?;
-    let about = About::new(options);
+    let about = About::new(
+        options.name.as_ref(),
+        &options.driver.version,
+        &options.command,
+    );
     let door = match &options.name {
         Some(name) => Some(Door::open(name)?),
         // Without a door the sandbox works as well; it cannot be upgraded.

@@ -9,7 +9,6 @@ use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::CloneFlags;
@@ -127,16 +126,10 @@ impl<'a> Execution<'a> {
                 socket.as_fd()
             }
         };
-        let environment = std::env::vars_os().map(|(name, value)| {
-            let mut entry = name.into_vec();
-            entry.push(b'=');
-            entry.extend(value.into_vec());
-            OsString::from_vec(entry)
-        });
         Ok(Execution {
             executable: executable.unwrap_or(starter.executable.as_fd()),
             arguments,
-            environment: c_strings(&environment.collect::<Vec<_>>())?,
+            environment: environment()?,
             input,
             supervision,
             shared: starter.shared,
@@ -178,6 +171,18 @@ impl<'a> Execution<'a> {
         fcntl(self.supervision, FcntlArg::F_SETFD(FdFlag::empty())).attempt("fcntl")?;
         fexecve(self.executable, &self.arguments, &self.environment).attempt("executing the server")
     }
+}
+
+/// The server's environment. Everything that it has to know is in its command line, so it gets only what test builds look
+/// for, and none of the caller's secrets, which whoever takes it over could read.
+fn environment() -> Result<Vec<CString>, Failure> {
+    let entries = ringfence_faults::VARIABLES.iter().filter_map(|name| {
+        let mut entry = OsString::from(name);
+        entry.push("=");
+        entry.push(std::env::var_os(name)?);
+        Some(entry)
+    });
+    c_strings(&entries.collect::<Vec<_>>())
 }
 
 /// The server's command line.

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use ringfence_confinement::{install_with_listener, policies};
 
 use crate::failure::{Attempt, Failure};
+use crate::warnings::warn_once;
 
 /// `SECCOMP_IOCTL_NOTIF_SET_FLAGS` of linux/seccomp.h, and the flag that wakes the other side on this processor.
 const SET_FLAGS: u64 = nix::request_code_write!(b'!', 4, size_of::<u64>()) as u64;
@@ -26,9 +27,6 @@ mod requests {
     nix::ioctl_readwrite!(send, b'!', 1, seccomp_notif_resp);
     nix::ioctl_write_ptr!(add_descriptor, b'!', 3, seccomp_notif_addfd);
 }
-
-/// With a descriptor that is added: the call returns its number.
-const ANSWER: u32 = libc::SECCOMP_ADDFD_FLAG_SEND as u32;
 
 /// A system call that waits for an answer.
 #[derive(Clone, Copy, Debug)]
@@ -65,25 +63,14 @@ struct Waiting {
     /// Those whose calls were received and not yet answered.
     received: Vec<Pid>,
     /// Those of them that are to go on waiting when their answer is there, and the answer.
-    frozen: Vec<(Pid, Option<Answer>)>,
+    frozen: Vec<(Pid, Option<seccomp_notif_resp>)>,
     /// Tasks that were interrupted and are about to stop: calls of theirs are not taken on.
     interrupted: Vec<Pid>,
 }
 
-/// What lets a task go on.
-#[derive(Debug)]
-enum Answer {
-    Response(seccomp_notif_resp),
-    Descriptor {
-        notification: Notification,
-        descriptor: OwnedFd,
-        close_on_exec: bool,
-    },
-}
-
 impl Waiting {
     /// Keeps `answer` if `task` is frozen; else notes that the task waits no more, and returns the answer to be given.
-    fn release(&mut self, task: Pid, answer: Answer) -> Option<Answer> {
+    fn release(&mut self, task: Pid, answer: seccomp_notif_resp) -> Option<seccomp_notif_resp> {
         if let Some((_, kept)) = self.frozen.iter_mut().find(|(frozen, _)| *frozen == task) {
             *kept = Some(answer);
             return None;
@@ -189,11 +176,9 @@ impl Listener {
     }
 
     fn respond(&self, notification: &Notification, response: seccomp_notif_resp) {
-        let answer = self
-            .waiting()
-            .release(notification.task, Answer::Response(response));
-        if let Some(Answer::Response(response)) = answer {
-            self.send(response);
+        let answer = self.waiting().release(notification.task, response);
+        if let Some(answer) = answer {
+            self.send(answer);
         }
     }
 
@@ -203,30 +188,28 @@ impl Listener {
         if let Err(errno) = outcome
             && errno != Errno::ENOENT
         {
-            tracing::warn!("a system call could not be answered: {errno}");
+            warn_once("a system call could not be answered", errno);
         }
     }
 
     /// Answers the call with `descriptor`: the task gets it under a number of the kernel's choice, which the call
-    /// returns. That number, unless the task is frozen. Fails with `ENOENT` if the task is gone; after any other error
-    /// the call is still to be answered.
+    /// returns. That number. Fails with `ENOENT` if the task is gone; after any other error the call is still to be
+    /// answered.
+    ///
+    /// This takes two steps. `SECCOMP_ADDFD_FLAG_SEND` would do both at once, but is not fit to begin anew: if this
+    /// thread is interrupted before the task has installed the descriptor, by the freezer of cgroups for instance, the
+    /// kernel takes the descriptor back and lets the task's call return 0 all the same.
     pub fn give(
         &self,
         notification: &Notification,
         descriptor: OwnedFd,
         close_on_exec: bool,
-    ) -> Result<Option<RawFd>, Errno> {
-        let answer = Answer::Descriptor {
-            notification: *notification,
-            descriptor,
-            close_on_exec,
-        };
-        match self.waiting().release(notification.task, answer) {
-            Some(Answer::Descriptor { descriptor, .. }) => self
-                .add(notification, descriptor.as_fd(), close_on_exec, ANSWER, 0)
-                .map(Some),
-            _ => Ok(None),
-        }
+    ) -> Result<RawFd, Errno> {
+        let number = self.add(notification, descriptor.as_fd(), close_on_exec, 0, 0)?;
+        // From its answer on, the task's descriptor is the only one.
+        drop(descriptor);
+        self.answer(notification, Ok(i64::from(number)));
+        Ok(number)
     }
 
     /// Gives the task a duplicate of `descriptor` under a number of the kernel's choice, and returns that number. The
@@ -325,19 +308,8 @@ impl Listener {
         let (_, kept) = waiting.frozen.swap_remove(index);
         let answer = kept.and_then(|answer| waiting.release(task, answer));
         drop(waiting);
-        match answer {
-            None => {}
-            Some(Answer::Response(response)) => self.send(response),
-            Some(Answer::Descriptor {
-                notification,
-                descriptor,
-                close_on_exec,
-            }) => {
-                let added = self.add(&notification, descriptor.as_fd(), close_on_exec, ANSWER, 0);
-                if let Err(errno) = added {
-                    self.answer(&notification, Err(errno));
-                }
-            }
+        if let Some(answer) = answer {
+            self.send(answer);
         }
     }
 

@@ -22,6 +22,8 @@ use ringfence_ipc::{
 };
 use slab::Slab;
 
+use crate::warnings::warn_once;
+
 /// How long the answers to most requests take.
 const PROMPT: Spin = Spin {
     duration: Duration::from_micros(20),
@@ -195,7 +197,7 @@ impl<T> Link<T> {
             if let Err(error) = self.socket.send(submission.cookie, descriptor.as_fd()) {
                 // A server that is gone is somebody else's news.
                 if error != SocketError::Closed {
-                    tracing::warn!("a descriptor could not be passed to the server: {error}");
+                    warn_once("a descriptor could not be passed to the server", error);
                 }
                 self.withdraw(&mut submitter, key);
                 return Err(Errno::EIO);
@@ -204,7 +206,7 @@ impl<T> Link<T> {
         at(Point::Submit);
         self.outstanding.fetch_add(1, Ordering::SeqCst);
         if let Err(error) = submitter.submissions.push(&submission) {
-            tracing::warn!("the submission ring: {error}");
+            warn_once("the submission ring", error);
             self.outstanding.fetch_sub(1, Ordering::SeqCst);
             self.withdraw(&mut submitter, key);
             return Err(Errno::EIO);

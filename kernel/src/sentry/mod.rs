@@ -73,6 +73,7 @@ use crate::launch::liaison::{News, SentryEnd};
 use crate::record::Output;
 use crate::seccomp::listener::{Listener, Notification};
 use crate::signals;
+use crate::warnings::warn_once;
 
 /// Threads that receive notifications. Past this many calls being worked on at once, further ones wait in the kernel.
 const MAXIMUM_RECEIVERS: usize = 64;
@@ -350,7 +351,7 @@ impl Sentry {
             .stack_size(256 << 10);
         if let Err(error) = receiver.spawn(move || sentry.receive()) {
             self.receivers.fetch_sub(1, Ordering::Relaxed);
-            tracing::warn!("no further receiver: {error}");
+            warn_once("no further receiver", error);
         }
     }
 
@@ -489,7 +490,7 @@ impl Sentry {
                     .inspect_err(|_| self.abandon(description.handle))?;
             }
             let number = self.listener.give(notification, granted, close_on_exec)?;
-            if let (Some(number), true) = (number, is_kept) {
+            if is_kept {
                 self.descriptions.expect(number, &description);
             }
             Ok(())

@@ -34,6 +34,7 @@ use super::stats::heading;
 use super::tracee::{Caller, Held, Reaper, Stopped};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
+use crate::warnings::warn_once;
 
 /// A pin whose caller is about to issue its ioctl: what it must look like to be let through.
 pub struct Expected {
@@ -92,9 +93,7 @@ pub fn run(
         Err(Failed::AfterAnswer(Errno::ESRCH | Errno::EFAULT)) => {}
         // That the server was lost was told.
         Err(Failed::AfterAnswer(_)) if sentry.server.link_of(server).is_err() => {}
-        Err(Failed::AfterAnswer(errno)) => {
-            tracing::warn!("pinning for task {}: {errno}", notification.task)
-        }
+        Err(Failed::AfterAnswer(errno)) => warn_once("a request that pins was not finished", errno),
     }
 }
 

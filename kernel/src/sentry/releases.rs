@@ -28,6 +28,7 @@ use ringfence_ipc::Submission;
 
 use super::descriptions::{Description, Handle, Inode, Registered};
 use super::{Continuation, Sentry, tracee};
+use crate::warnings::warn_once;
 
 /// How soon after an open the witnesses are asked.
 const SHORTEST: Duration = Duration::from_millis(20);
@@ -228,7 +229,7 @@ impl Sentry {
         if let Err(errno) = link.submit(self, submission, &[], &[], Continuation::Nothing)
             && errno != Errno::EIO
         {
-            tracing::warn!("a description could not be closed: {errno}");
+            warn_once("a description could not be closed", errno);
         }
     }
 }

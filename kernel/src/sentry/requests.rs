@@ -28,6 +28,7 @@ use super::shares::{Needs, Share};
 use super::stats::{Times, heading};
 use super::{Continuation, Sentry, Turn, opens, pins};
 use crate::seccomp::listener::Notification;
+use crate::warnings::warn_once;
 
 /// A request that the server has: what is needed to finish it.
 pub struct Issued {
@@ -255,7 +256,7 @@ impl Sentry {
         if let Err(errno) = installed
             && errno != Errno::ENOENT
         {
-            tracing::warn!("an event descriptor could not be given to a task: {errno}");
+            warn_once("an event descriptor could not be given to a task", errno);
         }
     }
 

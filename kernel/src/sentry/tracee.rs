@@ -11,17 +11,16 @@ use libc::user_regs_struct;
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::{WaitOptions, waitpid};
 
 use crate::seccomp::listener::Listener;
-use crate::system_calls::{SignalMask, set_signal_mask, signal_mask};
+use crate::system_calls::{SignalMask, detach, set_signal_mask, signal_mask};
 
-/// How long a thread may take to stand still. One that waits in the kernel for a child that shares its memory (vfork(2))
-/// takes until the child executes a program.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a stop usually takes at most.
 const PROMPT: Duration = Duration::from_micros(200);
+/// How long to sleep between looks at a thread that takes longer.
+const PAUSE: Duration = Duration::from_millis(1);
 /// How long a call that a thread is made to make usually takes at most. (The pins of a CUDA program took an H100's driver
 /// 1.1 ms each, in the median.)
 const USUAL: Duration = Duration::from_millis(5);
@@ -32,6 +31,35 @@ const SYSCALL_INSTRUCTION: u64 = 2;
 /// ERESTARTNOHAND and ERESTART_RESTARTBLOCK (include/linux/errno.h in Linux).
 const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
 
+/// How much longer threads may take to stand still: some two seconds, in looks that are a millisecond apart. The clock
+/// goes on while the sandbox is frozen by the freezer of cgroups, and no look is taken then.
+struct Patience {
+    since: Instant,
+    looks: u32,
+}
+
+impl Patience {
+    fn new() -> Patience {
+        Patience {
+            since: Instant::now(),
+            looks: 2000,
+        }
+    }
+
+    /// Whether most stops come yet without a pause.
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < PROMPT
+    }
+
+    /// Pauses until the next look; false if there have been enough of them.
+    fn pause(&mut self) -> bool {
+        let is_left = self.looks > 0;
+        self.looks = self.looks.saturating_sub(1);
+        std::thread::sleep(PAUSE);
+        is_left
+    }
+}
+
 /// Takes note of traced threads that end, and, when it is dropped, waits for them: the kernel keeps a traced thread, and
 /// with it its whole process, until its tracer has waited for it. It has to outlive all that is traced.
 #[derive(Default)]
@@ -40,21 +68,64 @@ pub struct Reaper(RefCell<Vec<Pid>>);
 impl Drop for Reaper {
     fn drop(&mut self) {
         let ended = self.0.get_mut();
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::new();
         // The first thread of a process can be waited for only after the others.
-        while !ended.is_empty() && Instant::now() < deadline {
-            ended.retain(|thread| {
-                let waited = waitpid(*thread, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
-                waited == Ok(WaitStatus::StillAlive)
-            });
+        loop {
+            ended.retain(|thread| matches!(look(*thread), Ok(Look::Running)));
+            if ended.is_empty() || !(patience.is_fresh() || patience.pause()) {
+                return;
+            }
             std::thread::yield_now();
         }
     }
 }
 
+/// Why a thread stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// At the entry to a system call, or at its exit.
+    SystemCall,
+    /// A signal of this number is about to reach it.
+    Signal(libc::c_int),
+    /// It was interrupted, by its tracer or by job control.
+    Other,
+}
+
+/// What a look at a traced thread shows.
+enum Look {
+    Running,
+    Stopped(Stop),
+    Ended,
+}
+
+/// Looks whether `thread` has stopped or ended since the last look. It never waits in the kernel: the end of a process's
+/// first thread is not told before its others, which this process may hold, are gone. (By rustix, since nix's
+/// `waitpid` fails on a thread that stopped for a real-time signal.)
+fn look(thread: Pid) -> Result<Look, Errno> {
+    // ptrace(2): what a stop at a system call is told by, with PTRACE_O_TRACESYSGOOD.
+    const SYSTEM_CALL: libc::c_int = libc::SIGTRAP | 0x80;
+    let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(libc::__WALL as u32);
+    let status = match waitpid(rustix::process::Pid::from_raw(thread.as_raw()), options) {
+        Ok(None) => return Ok(Look::Running),
+        Ok(Some((_, status))) => status,
+        Err(rustix::io::Errno::CHILD) => return Ok(Look::Ended),
+        Err(rustix::io::Errno::INTR) => return Ok(Look::Running),
+        Err(errno) => return Err(Errno::from_raw(errno.raw_os_error())),
+    };
+    let is_event = status.as_raw() >> 16 != 0;
+    Ok(match status.stopping_signal() {
+        None => Look::Ended,
+        Some(SYSTEM_CALL) => Look::Stopped(Stop::SystemCall),
+        Some(_) if is_event => Look::Stopped(Stop::Other),
+        Some(signal) => Look::Stopped(Stop::Signal(signal)),
+    })
+}
+
 /// A thread that is traced, from its seizure until this is dropped.
 struct Seized<'a> {
     thread: Pid,
+    /// The number of the signal that it stopped for, and gets when it is let go of; 0 if it stopped for none.
+    signal: libc::c_int,
     reaper: &'a Reaper,
 }
 
@@ -64,15 +135,42 @@ impl<'a> Seized<'a> {
         // hold a command descriptor.
         let options = ptrace::Options::PTRACE_O_TRACESYSGOOD | ptrace::Options::PTRACE_O_EXITKILL;
         ptrace::seize(thread, options)?;
-        let seized = Seized { thread, reaper };
+        let seized = Seized {
+            thread,
+            signal: 0,
+            reaper,
+        };
         ptrace::interrupt(thread)?;
         Ok(seized)
+    }
+
+    fn look(&mut self) -> Result<Look, Errno> {
+        let look = look(self.thread)?;
+        if let Look::Stopped(Stop::Signal(signal)) = look {
+            self.signal = signal;
+        }
+        Ok(look)
+    }
+
+    /// Waits until it has stopped, however long it takes; `None` if it ended instead. A stop is usually a matter of
+    /// microseconds or a few milliseconds, so this looks for a while before it sleeps.
+    fn next_stop(&mut self) -> Result<Option<Stop>, Errno> {
+        let started = Instant::now();
+        loop {
+            match self.look()? {
+                Look::Stopped(stop) => return Ok(Some(stop)),
+                Look::Ended => return Ok(None),
+                Look::Running if started.elapsed() < USUAL => std::thread::yield_now(),
+                Look::Running if has_ended(self.thread) => return Ok(None),
+                Look::Running => std::thread::sleep(PAUSE),
+            }
+        }
     }
 }
 
 impl Drop for Seized<'_> {
     fn drop(&mut self) {
-        if ptrace::detach(self.thread, None).is_err() {
+        if detach(self.thread, self.signal).is_err() {
             self.reaper.0.borrow_mut().push(self.thread);
         }
     }
@@ -102,7 +200,7 @@ impl<'a> Held<'a> {
         listener: &'a Listener,
         reaper: &'a Reaper,
     ) -> Result<Held<'a>, Errno> {
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::new();
         let mut held = Held {
             listener,
             frozen: Vec::new(),
@@ -132,36 +230,32 @@ impl<'a> Held<'a> {
                     Err(errno) => return Err(errno),
                 }
             }
-            held.wait_for_interrupted(deadline)?;
+            held.wait_for_interrupted(&mut patience)?;
         }
     }
 
     /// Waits until each interrupted thread has stopped or ended, or waits for a child.
-    fn wait_for_interrupted(&mut self, deadline: Instant) -> Result<(), Errno> {
-        while let Some(thread) = self.interrupted.last().map(|seized| seized.thread) {
-            let now = Instant::now();
-            match waitpid(thread, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::StillAlive) if now >= deadline => return Err(Errno::EAGAIN),
-                Ok(WaitStatus::StillAlive) if deadline - now > PATIENCE - PROMPT => {
-                    std::thread::yield_now();
-                }
-                Ok(WaitStatus::StillAlive) if has_ended(thread) => {
-                    drop(self.interrupted.pop());
-                    self.listener.has_stopped(thread);
-                }
-                Ok(WaitStatus::StillAlive) if waits_for_a_child(thread) => {
+    fn wait_for_interrupted(&mut self, patience: &mut Patience) -> Result<(), Errno> {
+        while let Some(seized) = self.interrupted.last_mut() {
+            let thread = seized.thread;
+            match seized.look()? {
+                Look::Running if patience.is_fresh() => std::thread::yield_now(),
+                Look::Running if waits_for_a_child(thread) => {
                     self.behind_a_child.extend(self.interrupted.pop());
                 }
-                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
-                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
+                Look::Running if !has_ended(thread) => {
+                    if !patience.pause() {
+                        return Err(Errno::EAGAIN);
+                    }
+                }
+                Look::Running | Look::Ended => {
                     drop(self.interrupted.pop());
                     self.listener.has_stopped(thread);
                 }
-                Ok(_) => {
+                Look::Stopped(_) => {
                     self.stopped.extend(self.interrupted.pop());
                     self.listener.has_stopped(thread);
                 }
-                Err(errno) => return Err(errno),
             }
         }
         Ok(())
@@ -178,9 +272,9 @@ impl Drop for Held<'_> {
             .interrupted
             .drain(..)
             .chain(self.behind_a_child.drain(..));
-        for seized in late {
+        for mut seized in late {
             // It stops yet. Only then can it be let go, and without that it would stop for good.
-            let _ = wait_stopped(seized.thread);
+            let _ = seized.next_stop();
             self.listener.has_stopped(seized.thread);
         }
     }
@@ -257,11 +351,9 @@ impl<'a> Caller<'a> {
     }
 
     /// Once the notification has been answered: waits until the thread has stopped.
-    pub fn stopped(self) -> Result<Stopped<'a>, Errno> {
+    pub fn stopped(mut self) -> Result<Stopped<'a>, Errno> {
         let thread = self.seized.thread;
-        if !wait_stopped(thread)? {
-            return Err(Errno::ESRCH);
-        }
+        self.seized.next_stop()?.ok_or(Errno::ESRCH)?;
         let registers = ptrace::getregs(thread)?;
         let mask = signal_mask(thread)?;
         let stopped = Stopped {
@@ -273,39 +365,6 @@ impl<'a> Caller<'a> {
         // Nothing of the program's runs in between: a signal handler would be something of the program's.
         set_signal_mask(thread, &SignalMask::ALL)?;
         Ok(stopped)
-    }
-}
-
-/// Waits until `thread` has stopped, however long it takes; false if it ended instead.
-fn wait_stopped(thread: Pid) -> Result<bool, Errno> {
-    next_stop(thread).map(|stop| stop.is_some())
-}
-
-/// Why a thread stopped.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    /// At the entry to a system call, or at its exit.
-    SystemCall,
-    /// It was interrupted, by its tracer or by job control.
-    Other,
-}
-
-/// Waits until `thread` has stopped, however long it takes; `None` if it ended instead. A stop is usually a matter of
-/// microseconds or a few milliseconds, so this looks for a while before it sleeps. It never waits in the
-/// kernel: the end of a process's first thread is not told before its others, which this process may hold, are gone.
-fn next_stop(thread: Pid) -> Result<Option<Stop>, Errno> {
-    let started = Instant::now();
-    loop {
-        match waitpid(thread, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::StillAlive) if started.elapsed() < USUAL => std::thread::yield_now(),
-            Ok(WaitStatus::StillAlive) if has_ended(thread) => return Ok(None),
-            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return Ok(None),
-            Ok(WaitStatus::PtraceSyscall(_)) => return Ok(Some(Stop::SystemCall)),
-            Ok(_) => return Ok(Some(Stop::Other)),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
     }
 }
 
@@ -354,13 +413,13 @@ impl Stopped<'_> {
     }
 
     /// Lets the thread run to the entry or the exit of a system call, whichever is next.
-    fn go_on_to_system_call(&self) -> Result<(), Errno> {
-        let thread = self.caller.seized.thread;
+    fn go_on_to_system_call(&mut self) -> Result<(), Errno> {
+        let seized = &mut self.caller.seized;
         loop {
-            ptrace::syscall(thread, None::<Signal>)?;
-            match next_stop(thread)? {
+            ptrace::syscall(seized.thread, None::<Signal>)?;
+            match seized.next_stop()? {
                 Some(Stop::SystemCall) => return Ok(()),
-                Some(Stop::Other) => {}
+                Some(Stop::Signal(_) | Stop::Other) => {}
                 None => return Err(Errno::ESRCH),
             }
         }

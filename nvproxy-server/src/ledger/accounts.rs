@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
+use super::content::{Content, Key};
 use super::mappings::{Addresses, Mappings, Uuid};
 
 /// Most clients of a sandbox. A CUDA process has two or three.
@@ -24,9 +25,6 @@ pub const NO_GPU: u32 = u32::MAX;
 
 /// A handle of a client or of an object, as programs and the driver choose them.
 pub type Handle = u32;
-
-/// Names an allocation in the ledger.
-pub type Key = usize;
 
 /// How much a sandbox may have.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,16 +56,6 @@ struct Allocation {
     gpu: u32,
     bytes: u64,
     references: u32,
-}
-
-/// What an object has besides its place in the tree, and what goes over to a copy of it. Whoever has one owns a
-/// reference to each of its allocations and gives it either to the ledger or back ([`Ledger::release`]).
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[must_use = "its references have to be given back"]
-pub struct Content {
-    /// The number of the GPU that it belongs to (NV0080_ALLOC_PARAMETERS.deviceId).
-    pub gpu: Option<u32>,
-    pub memory: Vec<Key>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
-use super::accounts::Content;
+use super::content::Content;
 
 /// How UVM calls a GPU: the 16 bytes of an NvProcessorUuid.
 pub type Uuid = u128;

@@ -21,6 +21,7 @@
 //! for managed memory.
 
 pub mod accounts;
+mod content;
 mod deed;
 mod mappings;
 pub mod size;
@@ -34,7 +35,8 @@ use nvproxy_abi::status::{NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_NO_MEMORY, NV_OK
 use nvproxy_abi::table::{Effect, MemoryList};
 use smallvec::SmallVec;
 
-use self::accounts::{Content, Full, Ledger, Limits, NO_GPU};
+use self::accounts::{Full, Ledger, Limits, NO_GPU};
+use self::content::Content;
 use self::deed::{Bytes, Deed, What};
 use crate::host::Host;
 use crate::request::{Action, Executed, Prepared};

@@ -236,10 +236,7 @@ fn subdevice(state: &State, request: Request, buffers: &Buffers<'_>) -> Outcome<
     if parameters.is_some_and(|parameters| parameters.subDeviceId != 0) {
         return Err(NV_ERR_INVALID_CLASS);
     }
-    let client = state
-        .clients
-        .get(request.client)
-        .ok_or(NV_ERR_INVALID_CLIENT)?;
+    let client = state.clients.existing(request.client)?;
     if client
         .children(request.parent)
         .any(|(_, child)| child.kind == Kind::Subdevice)

@@ -157,7 +157,7 @@ pub(super) fn issue(
         paramsSize,
         ..
     } = *call;
-    state.clients.get(hClient).ok_or(NV_ERR_INVALID_CLIENT)?;
+    state.clients.existing(hClient)?;
     let row = state.abi.control(cmd).map_err(|_| NV_ERR_NOT_SUPPORTED)?;
     if (params == 0) != (paramsSize == 0) || !row.accepts(paramsSize) {
         return Err(NV_ERR_INVALID_ARGUMENT);
@@ -217,11 +217,7 @@ impl Command<'_, '_> {
 
     /// The GPU that the object belongs to.
     pub fn gpu(&self) -> Outcome<(usize, &Gpu)> {
-        let client = self
-            .state
-            .clients
-            .get(self.client)
-            .ok_or(NV_ERR_INVALID_CLIENT)?;
+        let client = self.state.clients.existing(self.client)?;
         let instance = client
             .object(self.object)?
             .gpu

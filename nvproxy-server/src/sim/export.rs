@@ -70,11 +70,7 @@ fn prepare(
     let device = if device == 0 {
         NO_DEVICE
     } else {
-        let object = state
-            .clients
-            .get(client)
-            .ok_or(NV_ERR_INVALID_CLIENT)?
-            .object(device)?;
+        let object = state.clients.existing(client)?.object(device)?;
         match (object.kind, object.gpu) {
             (Kind::Device, Some(instance)) => instance as u32,
             _ => return Err(NV_ERR_INVALID_PARAMETER),
@@ -89,11 +85,7 @@ fn prepare(
 
 /// A copy of an object, and the instance of the device that it is of (RmExportObject).
 fn export(state: &State, client: Handle, object: Handle) -> Outcome<(Object, u32)> {
-    let object = state
-        .clients
-        .get(client)
-        .ok_or(NV_ERR_INVALID_CLIENT)?
-        .object(object)?;
+    let object = state.clients.existing(client)?.object(object)?;
     let copy = copy(object).ok_or(NV_ERR_INVALID_ARGUMENT)?;
     Ok((
         copy,

@@ -241,6 +241,11 @@ impl Clients {
         self.by_handle.get(&handle)
     }
 
+    /// The same; without it, what most requests answer that name one.
+    pub fn existing(&self, handle: Handle) -> Outcome<&Client> {
+        self.get(handle).ok_or(NV_ERR_INVALID_CLIENT)
+    }
+
     /// All clients, by handle.
     pub fn by_handle(&self) -> impl Iterator<Item = (Handle, &Client)> {
         self.by_handle

@@ -64,12 +64,7 @@ impl Request<'_> {
     /// An object that a program names by client and handle. It need not be the client's owner who does
     /// (serverutilGetResourceRef).
     fn detail(&self, client: Handle, object: Handle) -> Outcome<(&Detail, Option<usize>)> {
-        let object = self
-            .state
-            .clients
-            .get(client)
-            .ok_or(NV_ERR_INVALID_CLIENT)?
-            .object(object)?;
+        let object = self.state.clients.existing(client)?.object(object)?;
         Ok((&object.detail, object.gpu))
     }
 }

@@ -29,11 +29,7 @@ fn address_space(place: &Place) -> u32 {
 pub(in super::super) fn address_space_type(command: &mut Command<'_, '_>) -> Outcome {
     command.with(
         |parameters: &mut NV0000_CTRL_CLIENT_GET_ADDR_SPACE_TYPE_PARAMS, command| {
-            let client = command
-                .state
-                .clients
-                .get(command.client)
-                .ok_or(NV_ERR_INVALID_CLIENT)?;
+            let client = command.state.clients.existing(command.client)?;
             let object = client.object(parameters.hObject)?;
             parameters.addrSpaceType = match &object.detail {
                 Detail::Memory(memory) => address_space(memory.place()),
@@ -71,11 +67,7 @@ pub(in super::super) fn import_many(command: &mut Command<'_, '_>) -> Outcome {
 
 /// NV0041_CTRL_SURFACE_INFO_INDEX_*: the size in two halves, and where the memory is.
 pub(in super::super) fn surface_info(command: &mut Command<'_, '_>) -> Outcome {
-    let client = command
-        .state
-        .clients
-        .get(command.client)
-        .ok_or(NV_ERR_INVALID_CLIENT)?;
+    let client = command.state.clients.existing(command.client)?;
     let memory = client
         .object(command.object)?
         .memory()
@@ -108,11 +100,7 @@ pub(in super::super) fn channel_list(command: &mut Command<'_, '_>) -> Outcome {
     if handles.length() == 0 {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }
-    let client = command
-        .state
-        .clients
-        .get(command.client)
-        .ok_or(NV_ERR_INVALID_CLIENT)?;
+    let client = command.state.clients.existing(command.client)?;
     for at in (0..handles.length()).step_by(4) {
         let (Some(handle), Some(channel)) = (handles.field(at, 4), channels.field(at, 4)) else {
             break;
@@ -145,11 +133,7 @@ pub(in super::super) fn set_trigger(command: &mut Command<'_, '_>) -> Outcome {
 
 /// What a program writes to the doorbell to name the channel.
 pub(in super::super) fn work_submit_token(command: &mut Command<'_, '_>) -> Outcome {
-    let client = command
-        .state
-        .clients
-        .get(command.client)
-        .ok_or(NV_ERR_INVALID_CLIENT)?;
+    let client = command.state.clients.existing(command.client)?;
     let Detail::Channel { id } = client.object(command.object)?.detail else {
         return Err(NV_ERR_NOT_SUPPORTED);
     };

@@ -250,22 +250,9 @@ static SETTING_UP: &[Step] = &[
         );
         assert_eq!(initialized.rmStatus, NV_OK);
         for gpu in [FIRST, SECOND] {
-            let parameters = uvm!(
-                world["uvm"],
-                UVM_REGISTER_GPU,
-                UVM_REGISTER_GPU_PARAMS { gpu_uuid: gpu }
-            );
-            assert_eq!(parameters.rmStatus, NV_OK);
+            assert_eq!(register_gpu(&world["uvm"], gpu), NV_OK);
         }
-        let peers = uvm!(
-            world["uvm"],
-            UVM_ENABLE_PEER_ACCESS,
-            UVM_ENABLE_PEER_ACCESS_PARAMS {
-                gpuUuidA: FIRST,
-                gpuUuidB: SECOND,
-            }
-        );
-        assert_eq!(peers.rmStatus, NV_OK);
+        assert_eq!(enable_peers(&world["uvm"], FIRST, SECOND), NV_OK);
         world["uvm"].write(BASE, b"managed");
         String::new()
     },
@@ -292,12 +279,7 @@ static SETTING_UP: &[Step] = &[
             }
         );
         assert_eq!(pool.rmStatus, NV_OK);
-        let group = uvm!(
-            world["uvm"],
-            UVM_CREATE_RANGE_GROUP,
-            UVM_CREATE_RANGE_GROUP_PARAMS {}
-        );
-        assert_eq!((group.rmStatus, group.rangeGroupId), (NV_OK, 1));
+        assert_eq!(create_group(&world["uvm"]), (NV_OK, 1));
         String::new()
     },
     // Memory that is left only where the GPU has mapped it.
@@ -396,28 +378,11 @@ static GOING_ON: &[Step] = &[
         String::new()
     },
     |world| {
-        assert_eq!(world["uvm"].read(BASE), *b"managed");
-        let parameters = uvm!(
-            world["uvm"],
-            UVM_REGISTER_GPU,
-            UVM_REGISTER_GPU_PARAMS { gpu_uuid: SECOND }
-        );
-        assert_eq!(parameters.rmStatus, NV_ERR_INVALID_DEVICE);
-        let peers = uvm!(
-            world["uvm"],
-            UVM_ENABLE_PEER_ACCESS,
-            UVM_ENABLE_PEER_ACCESS_PARAMS {
-                gpuUuidA: SECOND,
-                gpuUuidB: FIRST,
-            }
-        );
-        assert_eq!(peers.rmStatus, NV_ERR_INVALID_DEVICE);
-        let group = uvm!(
-            world["uvm"],
-            UVM_CREATE_RANGE_GROUP,
-            UVM_CREATE_RANGE_GROUP_PARAMS {}
-        );
-        assert_eq!(group.rangeGroupId, 2);
+        let file = &world["uvm"];
+        assert_eq!(file.read(BASE), *b"managed");
+        assert_eq!(register_gpu(file, SECOND), NV_ERR_INVALID_DEVICE);
+        assert_eq!(enable_peers(file, SECOND, FIRST), NV_ERR_INVALID_DEVICE);
+        assert_eq!(create_group(file), (NV_OK, 2));
         let collisions = [BASE, 2 * BASE, 3 * BASE].map(|base| create_range(world, base));
         assert_eq!(collisions, [NV_ERR_UVM_ADDRESS_IN_USE; 3]);
         String::new()

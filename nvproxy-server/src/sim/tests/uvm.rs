@@ -41,6 +41,37 @@ pub(super) fn initialized(driver: &Simulator) -> Open {
     file
 }
 
+pub(super) fn register_gpu(file: &Open, gpu: NvProcessorUuid) -> u32 {
+    uvm!(
+        file,
+        UVM_REGISTER_GPU,
+        UVM_REGISTER_GPU_PARAMS { gpu_uuid: gpu }
+    )
+    .rmStatus
+}
+
+pub(super) fn enable_peers(file: &Open, one: NvProcessorUuid, other: NvProcessorUuid) -> u32 {
+    uvm!(
+        file,
+        UVM_ENABLE_PEER_ACCESS,
+        UVM_ENABLE_PEER_ACCESS_PARAMS {
+            gpuUuidA: one,
+            gpuUuidB: other,
+        }
+    )
+    .rmStatus
+}
+
+/// The status, and the new group's number.
+pub(super) fn create_group(file: &Open) -> (u32, u64) {
+    let group = uvm!(
+        file,
+        UVM_CREATE_RANGE_GROUP,
+        UVM_CREATE_RANGE_GROUP_PARAMS {}
+    );
+    (group.rmStatus, group.rangeGroupId)
+}
+
 pub(super) fn address_space(control: &Open, client: u32, object: u32, flags: u32) {
     let mut parameters = NV_VASPACE_ALLOCATION_PARAMETERS::new_zeroed();
     parameters.flags = flags;
@@ -55,15 +86,7 @@ fn tied(driver: &Simulator) -> (Open, Open, u32, Open) {
     let (control, gpu, client) = device(driver);
     let file = initialized(driver);
     address_space(&control, client, 0x20, EXTERNALLY_OWNED);
-    assert_eq!(
-        uvm!(
-            file,
-            UVM_REGISTER_GPU,
-            UVM_REGISTER_GPU_PARAMS { gpu_uuid: FIRST }
-        )
-        .rmStatus,
-        NV_OK
-    );
+    assert_eq!(register_gpu(&file, FIRST), NV_OK);
     let tie = uvm!(
         file,
         UVM_REGISTER_GPU_VASPACE,
@@ -81,24 +104,8 @@ fn tied(driver: &Simulator) -> (Open, Open, u32, Open) {
 fn nothing_works_before_initialization() {
     let driver = driver();
     let file = open(&driver, Node::Uvm);
-    assert_eq!(
-        uvm!(
-            file,
-            UVM_CREATE_RANGE_GROUP,
-            UVM_CREATE_RANGE_GROUP_PARAMS {}
-        )
-        .rmStatus,
-        NV_ERR_ILLEGAL_ACTION
-    );
-    assert_eq!(
-        uvm!(
-            file,
-            UVM_REGISTER_GPU,
-            UVM_REGISTER_GPU_PARAMS { gpu_uuid: FIRST }
-        )
-        .rmStatus,
-        NV_ERR_ILLEGAL_ACTION
-    );
+    assert_eq!(create_group(&file).0, NV_ERR_ILLEGAL_ACTION);
+    assert_eq!(register_gpu(&file, FIRST), NV_ERR_ILLEGAL_ACTION);
     // One without a model.
     let mut migrate = [0u8; 80];
     assert_eq!(
@@ -198,18 +205,14 @@ fn a_shared_address_space_can_be_mapped_at_any_address() {
 fn gpus_are_registered_once() {
     let driver = driver();
     let file = initialized(&driver);
-    let register = |gpu| {
-        uvm!(
-            file,
-            UVM_REGISTER_GPU,
-            UVM_REGISTER_GPU_PARAMS { gpu_uuid: gpu }
-        )
-    };
-    assert_eq!(
-        register(NvProcessorUuid { uuid: [9; 16] }).rmStatus,
-        NV_ERR_GPU_UUID_NOT_FOUND
+    let register = |gpu| register_gpu(&file, gpu);
+    let unknown = NvProcessorUuid { uuid: [9; 16] };
+    assert_eq!(register(unknown), NV_ERR_GPU_UUID_NOT_FOUND);
+    let registered = uvm!(
+        file,
+        UVM_REGISTER_GPU,
+        UVM_REGISTER_GPU_PARAMS { gpu_uuid: FIRST }
     );
-    let registered = register(FIRST);
     assert_eq!(
         (
             registered.rmStatus,
@@ -218,20 +221,10 @@ fn gpus_are_registered_once() {
         ),
         (NV_OK, 0, -1)
     );
-    assert_eq!(register(FIRST).rmStatus, NV_ERR_INVALID_DEVICE);
-    let peers = || {
-        uvm!(
-            file,
-            UVM_ENABLE_PEER_ACCESS,
-            UVM_ENABLE_PEER_ACCESS_PARAMS {
-                gpuUuidA: SECOND,
-                gpuUuidB: FIRST
-            }
-        )
-        .rmStatus
-    };
+    assert_eq!(register(FIRST), NV_ERR_INVALID_DEVICE);
+    let peers = || enable_peers(&file, SECOND, FIRST);
     assert_eq!(peers(), NV_ERR_INVALID_DEVICE);
-    assert_eq!(register(SECOND).rmStatus, NV_OK);
+    assert_eq!(register(SECOND), NV_OK);
     assert_eq!(peers(), NV_OK);
     assert_eq!(peers(), NV_ERR_INVALID_DEVICE);
     let unregister = || {
@@ -244,7 +237,7 @@ fn gpus_are_registered_once() {
     };
     assert_eq!(unregister(), NV_OK);
     assert_eq!(unregister(), NV_ERR_INVALID_DEVICE);
-    assert_eq!(register(FIRST).rmStatus, NV_OK);
+    assert_eq!(register(FIRST), NV_OK);
     assert_eq!(peers(), NV_OK);
 }
 
@@ -268,15 +261,7 @@ fn a_gpu_is_tied_to_an_address_space_of_its_own() {
         .rmStatus
     };
     assert_eq!(tie(client, 0x20), NV_ERR_INVALID_DEVICE);
-    assert_eq!(
-        uvm!(
-            file,
-            UVM_REGISTER_GPU,
-            UVM_REGISTER_GPU_PARAMS { gpu_uuid: FIRST }
-        )
-        .rmStatus,
-        NV_OK
-    );
+    assert_eq!(register_gpu(&file, FIRST), NV_OK);
     assert_eq!(tie(1, 0x20), NV_ERR_INVALID_CLIENT);
     assert_eq!(tie(client, 0x99), NV_ERR_OBJECT_NOT_FOUND);
     assert_eq!(tie(client, 0x10), NV_ERR_INVALID_OBJECT);
@@ -300,12 +285,7 @@ fn range_groups_are_numbered() {
     let driver = driver();
     let file = initialized(&driver);
     for id in 1..=2 {
-        let group = uvm!(
-            file,
-            UVM_CREATE_RANGE_GROUP,
-            UVM_CREATE_RANGE_GROUP_PARAMS {}
-        );
-        assert_eq!((group.rmStatus, group.rangeGroupId), (NV_OK, id));
+        assert_eq!(create_group(&file), (NV_OK, id));
     }
     let set = |id| {
         uvm!(

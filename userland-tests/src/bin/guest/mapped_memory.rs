@@ -151,13 +151,19 @@ static WAYS: &[Way] = &[
     ("the GPU unregistered", |space| space.unregister_gpu()),
 ];
 
-/// Mappings keep memory, and it is given back by whichever way they go.
-pub fn ways(_: &[String]) -> Outcome {
+/// A client with the first GPU, and an address space of it that UVM can manage.
+fn gpu_for_unified_memory() -> Result<Gpu> {
     let gpu = Gpu::open()?;
     let mut parameters = NV_VASPACE_ALLOCATION_PARAMETERS::new_zeroed();
     parameters.flags = EXTERNALLY_OWNED;
     gpu.client
         .allocate(DEVICE, ADDRESS_SPACE, FERMI_VASPACE_A, &mut parameters)?;
+    Ok(gpu)
+}
+
+/// Mappings keep memory, and it is given back by whichever way they go.
+pub fn ways(_: &[String]) -> Outcome {
+    let gpu = gpu_for_unified_memory()?;
     for (what, way) in WAYS {
         let space = Space::new(&gpu)?;
         space.keep()?;
@@ -181,11 +187,7 @@ pub fn ways(_: &[String]) -> Outcome {
     drop((space, other));
     eventually_all("the address space closed", &gpu)?;
     let holder = child(|| {
-        let gpu = Gpu::open()?;
-        let mut parameters = NV_VASPACE_ALLOCATION_PARAMETERS::new_zeroed();
-        parameters.flags = EXTERNALLY_OWNED;
-        gpu.client
-            .allocate(DEVICE, ADDRESS_SPACE, FERMI_VASPACE_A, &mut parameters)?;
+        let gpu = gpu_for_unified_memory()?;
         Ok(Space::new(&gpu)?.keep()?)
     })?;
     expect_success(holder)?;

@@ -3,13 +3,16 @@
 //! `unsafe` is here for signal handlers, mappings and copies of descriptors.
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::thread::JoinHandleExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::{NV_ERR_INSERT_DUPLICATE_NAME, NV_ERR_OBJECT_NOT_FOUND};
@@ -21,7 +24,7 @@ use crate::Outcome;
 use crate::concurrency::during_a_long_request;
 use crate::gpu::{DEVICE, Gpu, MEMORY, MIB};
 use crate::refusals::word;
-use crate::signals::under_a_rain_of_signals;
+use crate::signals::{beside_a_rain_of_signals, say_how_many, under_a_rain_of_signals};
 
 const LENGTH: usize = 64 << 10;
 
@@ -134,6 +137,21 @@ pub fn refused(_: &[String]) -> Outcome {
     Ok(())
 }
 
+/// Pins while no further descriptor can be had, again and again.
+pub fn without_descriptors(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let lowest_free = gpu.node.try_clone()?.as_raw_fd();
+    setrlimit(Resource::RLIMIT_NOFILE, lowest_free as u64, hard)?;
+    for _ in 0..3 {
+        println!("with none left: {}", word(pin(&gpu, MEMORY, &pages)));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+    println!("then: {}", word(pin(&gpu, MEMORY, &pages)));
+    Ok(())
+}
+
 /// Some threads compute, others wait in a read; none notices.
 pub fn among_threads(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
@@ -242,6 +260,28 @@ pub fn under_signals(_: &[String]) -> Outcome {
         "then: {}",
         word(gpu.client.map(DEVICE, MEMORY, 4096, Node::Control))
     );
+    Ok(())
+}
+
+/// Signals come in all the time, to a thread that computes and is made to stand still for each pin: each is handled once.
+pub fn beside_signals(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let computing = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    beside_a_rain_of_signals(computing.as_pthread_t(), || {
+        Ok(pin_and_free(&gpu, MEMORY, &pages)?)
+    })?;
+    over.store(true, Ordering::Relaxed);
+    computing.join().expect("the thread that computes");
+    say_how_many();
     Ok(())
 }
 

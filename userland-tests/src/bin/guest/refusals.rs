@@ -2,6 +2,7 @@
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
+use nvproxy_abi::status::NV_ERR_NOT_SUPPORTED;
 use ringfence::guest::{Client, Error, Nothing, Result, frontend, ioctl, open};
 
 use crate::Outcome;
@@ -125,5 +126,18 @@ pub fn unknown(arguments: &[String]) -> Outcome {
             word(gpu.allocate(MEMORY, MIB).and_then(|()| gpu.free(MEMORY)))
         );
     }
+    Ok(())
+}
+
+/// As many different requests that are in no table as it is told.
+pub fn made_up(arguments: &[String]) -> Outcome {
+    let count: u32 = arguments.first().map_or(Ok(1), |count| count.parse())?;
+    let gpu = Gpu::open()?;
+    let is_refused = |command| {
+        let refused = gpu.client.control(SUBDEVICE, command, &mut [0u8; 16]);
+        matches!(refused, Err(Error::Status(NV_ERR_NOT_SUPPORTED)))
+    };
+    let refused = (0..count).filter(|index| is_refused(0x20ff_0000 + index));
+    println!("refused: {}", refused.count());
     Ok(())
 }

@@ -1,75 +1,28 @@
 //! Descriptors and objects that go from one task to another over a socket.
 
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
-};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::structs::control::*;
 use ringfence::guest::{Client, open};
+use ringfence_ipc::Socket;
 use zerocopy::FromZeros;
 
 use crate::Outcome;
 use crate::gpu::{ALL, DEVICE, GIB, Gpu, MEMORY, SUBDEVICE};
 use crate::tasks::{child, expect_success};
 
-fn sockets() -> nix::Result<(OwnedFd, OwnedFd)> {
-    socketpair(
-        AddressFamily::Unix,
-        SockType::Datagram,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
-}
-
-/// Sends a descriptor and a number.
-pub fn send(socket: &OwnedFd, file: &File, number: u32) -> nix::Result<()> {
-    let descriptors = [file.as_raw_fd()];
-    let rights = [ControlMessage::ScmRights(&descriptors)];
-    let bytes = number.to_ne_bytes();
-    let sent = sendmsg::<()>(
-        socket.as_raw_fd(),
-        &[IoSlice::new(&bytes)],
-        &rights,
-        MsgFlags::empty(),
-        None,
-    );
-    sent.map(drop)
-}
-
-pub fn receive(socket: &OwnedFd) -> Result<(File, u32), Box<dyn std::error::Error>> {
-    let mut bytes = [0; 4];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
-    let mut parts = [IoSliceMut::new(&mut bytes)];
-    let message = recvmsg::<()>(
-        socket.as_raw_fd(),
-        &mut parts,
-        Some(&mut space),
-        MsgFlags::empty(),
-    )?;
-    let descriptor = message.cmsgs()?.find_map(|rights| match rights {
-        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
-        _ => None,
-    });
-    let descriptor = descriptor.ok_or("no descriptor came")?;
-    // SAFETY: the kernel just made it for this process, so nothing else owns it.
-    let file = unsafe { File::from_raw_fd(descriptor) };
-    Ok((file, u32::from_ne_bytes(bytes)))
-}
-
 /// A client lives in the socket alone for a while: its task has ended, and the next has not received it yet.
 pub fn pass(_: &[String]) -> Outcome {
     let observer = Gpu::open()?;
-    let (ours, theirs) = sockets()?;
+    let (ours, theirs) = Socket::pair()?;
     let sender = child(|| {
         let gpu = Gpu::open()?;
         gpu.allocate(MEMORY, GIB)?;
-        send(&theirs, &gpu.client.control, gpu.client.root)?;
+        let control = gpu.client.control.as_fd();
+        theirs.send(gpu.client.root.into(), control)?;
         Ok(())
     })?;
     expect_success(sender)?;
@@ -78,8 +31,11 @@ pub fn pass(_: &[String]) -> Outcome {
     other.allocate(MEMORY, GIB)?;
     drop(other);
     observer.wait_for_free_memory(ALL - GIB)?;
-    let (control, root) = receive(&ours)?;
-    let client = Client { control, root };
+    let (root, control) = ours.receive()?;
+    let client = Client {
+        control: File::from(control),
+        root: root as u32,
+    };
     println!("used: {} GiB free", client.free_memory(SUBDEVICE)? / GIB);
     client.free(DEVICE, MEMORY)?;
     println!("freed: {} GiB free", client.free_memory(SUBDEVICE)? / GIB);
@@ -92,7 +48,7 @@ pub fn pass(_: &[String]) -> Outcome {
 
 /// Memory is exported by one task and imported by another, which finds the bytes in it after the first has ended.
 pub fn export(_: &[String]) -> Outcome {
-    let (ours, theirs) = sockets()?;
+    let (ours, theirs) = Socket::pair()?;
     let exporter = child(|| {
         let gpu = Gpu::open()?;
         gpu.allocate(MEMORY, GIB)?;
@@ -111,11 +67,11 @@ pub fn export(_: &[String]) -> Outcome {
             NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECT_TO_FD,
             &mut parameters,
         )?;
-        send(&theirs, &parcel, 0)?;
+        theirs.send(0, parcel.as_fd())?;
         Ok(())
     })?;
     expect_success(exporter)?;
-    let (parcel, _) = receive(&ours)?;
+    let (_, parcel) = ours.receive()?;
     let gpu = Gpu::open()?;
     let mut parameters = NV0000_CTRL_OS_UNIX_IMPORT_OBJECT_FROM_FD_PARAMS::new_zeroed();
     parameters.object = NV0000_CTRL_OS_UNIX_EXPORT_OBJECT {

@@ -33,9 +33,27 @@ fn count_signal(signal: Signal) -> nix::Result<()> {
 }
 
 /// Does `work` again and again while signals come in for this thread, and says how many were handled.
+pub fn under_a_rain_of_signals(work: impl FnMut() -> Outcome) -> Outcome {
+    // SAFETY: it has no precondition.
+    let this = unsafe { libc::pthread_self() };
+    beside_a_rain_of_signals(this, work)?;
+    say_how_many();
+    Ok(())
+}
+
+/// Says how many of the signals were handled.
+pub fn say_how_many() {
+    println!("{} signals", RECEIVED.load(Ordering::SeqCst));
+}
+
+/// Does `work` again and again while signals come in for the thread `target`, which must not end before. It may have yet
+/// to handle the last one.
 ///
 /// The handler lets interrupted calls be restarted, as handlers of programs do that do not wait for their signals.
-pub fn under_a_rain_of_signals(mut work: impl FnMut() -> Outcome) -> Outcome {
+pub fn beside_a_rain_of_signals(
+    target: libc::pthread_t,
+    mut work: impl FnMut() -> Outcome,
+) -> Outcome {
     const SENT: u32 = 500;
     // Real-time signals queue, so that none is lost (signal(7)).
     let signal = libc::SIGRTMIN();
@@ -50,8 +68,6 @@ pub fn under_a_rain_of_signals(mut work: impl FnMut() -> Outcome) -> Outcome {
             std::ptr::null_mut(),
         ))?;
     }
-    // SAFETY: it has no precondition.
-    let target = unsafe { libc::pthread_self() };
     std::thread::scope(|scope| -> Outcome {
         let sender = scope.spawn(move || {
             for _ in 0..SENT {
@@ -68,9 +84,7 @@ pub fn under_a_rain_of_signals(mut work: impl FnMut() -> Outcome) -> Outcome {
         }
         assert!(times > 0);
         Ok(())
-    })?;
-    println!("{} signals", RECEIVED.load(Ordering::SeqCst));
-    Ok(())
+    })
 }
 
 /// Ordinary requests, one after the other, while signals come in.
@@ -138,6 +152,7 @@ pub fn counting(_: &[String]) -> Outcome {
 /// Is ended by a signal.
 pub fn raise(arguments: &[String]) -> Outcome {
     let signal: i32 = arguments.first().map_or(Ok(0), |signal| signal.parse())?;
-    nix::sys::signal::raise(Signal::try_from(signal)?)?;
+    // SAFETY: it takes a number. nix's knows no real-time signals.
+    Errno::result(unsafe { libc::raise(signal) })?;
     Ok(())
 }

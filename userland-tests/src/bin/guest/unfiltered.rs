@@ -9,15 +9,15 @@
 //! `unsafe` is here for system calls that have no wrapper, which is what they are tried for.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open as open_file};
+use nix::fcntl::{OFlag, open as open_file};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
@@ -26,10 +26,10 @@ use nix::unistd::{Pid, getppid};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use ringfence::guest::{Client, open};
+use ringfence_ipc::Socket;
 
 use crate::Outcome;
 use crate::gpu::DEVICE;
-use crate::sharing::{receive, send};
 use crate::tasks::child;
 
 const MEETING_POINT: &str = "/dev/shm/attack";
@@ -54,11 +54,11 @@ fn filtered() -> Outcome {
     let listener = UnixListener::bind(MEETING_POINT)?;
     let (stream, _) = listener.accept()?;
     let mut stream_end = stream.try_clone()?;
-    let stream = OwnedFd::from(stream);
+    let socket = Socket::from(OwnedFd::from(stream));
     let mut step = || stream_end.read_exact(&mut [0]);
     let files = NODES.map(open).into_iter().collect::<Result<Vec<_>, _>>()?;
     for file in &files {
-        send(&stream, file, file.as_raw_fd() as u32)?;
+        socket.send(file.as_raw_fd() as u64, file.as_fd())?;
     }
     step()?;
     let client = Client {
@@ -72,7 +72,7 @@ fn filtered() -> Outcome {
         outcomes.insert(format!("{pinned:?}"));
     }
     println!("{PINS} pins: {outcomes:?}");
-    send(&stream, &files[0], 0)?;
+    socket.send(0, files[0].as_fd())?;
     step()?;
     match wait()? {
         WaitStatus::Exited(_, 0) => Ok(()),
@@ -84,19 +84,17 @@ fn filtered() -> Outcome {
 fn unfiltered() -> Outcome {
     let stream = meet()?;
     let mut stream_end = stream.try_clone()?;
-    let stream = OwnedFd::from(stream);
+    let socket = Socket::from(OwnedFd::from(stream));
     let mut step = || std::io::Write::write_all(&mut stream_end, &[0]);
     let attack = Attack::new(getppid())?;
-    let received = NODES.map(|_| receive(&stream));
+    let received = NODES.map(|_| socket.receive());
     let received = received.into_iter().collect::<Result<Vec<_>, _>>()?;
     attack.everything(&received)?.print("before");
     step()?;
     // What the other sends when it is done can be received without waiting.
-    let flags = fcntl(&stream, FcntlArg::F_GETFL)?;
-    let waiting = OFlag::from_bits_retain(flags);
-    fcntl(&stream, FcntlArg::F_SETFL(waiting | OFlag::O_NONBLOCK))?;
+    socket.set_nonblocking(true)?;
     let mut during = Findings::default();
-    while receive(&stream).is_err() {
+    while socket.receive().is_err() {
         attack.copies(&mut during);
     }
     during.print("during");
@@ -207,9 +205,12 @@ impl Attack {
     }
 
     /// Every request on whatever can be had.
-    fn everything(&self, received: &[(File, u32)]) -> Result<Findings, Box<dyn std::error::Error>> {
+    fn everything(
+        &self,
+        received: &[(u64, OwnedFd)],
+    ) -> Result<Findings, Box<dyn std::error::Error>> {
         let mut findings = Findings::default();
-        for (file, number) in received {
+        for (number, file) in received {
             self.all(&mut findings, file);
             self.all(&mut findings, &file.try_clone()?);
             self.own_and_others(&mut findings, file.as_raw_fd(), *number as RawFd);
@@ -302,7 +303,7 @@ impl Attack {
     fn in_a_child(
         &self,
         findings: &mut Findings,
-        received: &[(File, u32)],
+        received: &[(u64, OwnedFd)],
         privileged: bool,
     ) -> Outcome {
         let (mut ours, theirs) = std::io::pipe()?;
@@ -311,7 +312,7 @@ impl Attack {
             if privileged {
                 privilege_and_uncover();
             }
-            for (file, number) in received {
+            for (number, file) in received {
                 self.all(&mut findings, file);
                 self.own_and_others(&mut findings, file.as_raw_fd(), *number as RawFd);
             }

@@ -1,0 +1,402 @@
+//! Requests that are refused, and with which answer.
+
+use nvproxy_abi::plan::{MAXIMUM_BUFFER, MAXIMUM_PAYLOAD};
+use nvproxy_abi::refusal::{Answer, EFAULT, EINVAL, ENOSYS, What};
+
+use super::*;
+
+#[test]
+fn unknown_ioctls_are_einval() {
+    let unknown = |node, word| refusal(node, word, Memory::default());
+    let family = Family::Frontend;
+    let what = What::Unknown {
+        family,
+        id: 0x4a,
+        name: Some("NV_ESC_RM_VID_HEAP_CONTROL"),
+    };
+    let heap = unknown(Node::Control, ioctl_word(0x4a, 184));
+    assert_eq!(
+        heap,
+        Refusal {
+            what,
+            answer: Answer::Errno(EINVAL)
+        }
+    );
+    assert_eq!(
+        heap.what.to_string(),
+        "unknown ioctl 0x4a (NV_ESC_RM_VID_HEAP_CONTROL)"
+    );
+
+    let what = What::Unknown {
+        family,
+        id: 0x99,
+        name: None,
+    };
+    assert_eq!(
+        unknown(Node::Gpu(0), ioctl_word(0x99, 8)),
+        Refusal {
+            what,
+            answer: Answer::Errno(EINVAL)
+        }
+    );
+
+    // TCGETS, an ioctl of terminals.
+    let what = What::Unknown {
+        family,
+        id: 0x5401,
+        name: None,
+    };
+    assert_eq!(
+        unknown(Node::Control, 0x5401),
+        Refusal {
+            what,
+            answer: Answer::Errno(EINVAL)
+        }
+    );
+}
+
+#[test]
+fn ioctls_of_another_size_are_einval() {
+    for size in [0, 31, 33, 40, 47, 49] {
+        let what = What::BadSize {
+            family: Family::Frontend,
+            id: NV_ESC_RM_ALLOC,
+            name: "NV_ESC_RM_ALLOC",
+            size,
+        };
+        assert_eq!(
+            refusal(
+                Node::Control,
+                ioctl_word(NV_ESC_RM_ALLOC, size as usize),
+                Memory::default()
+            ),
+            Refusal {
+                what,
+                answer: Answer::Errno(EINVAL)
+            }
+        );
+    }
+}
+
+#[test]
+fn unknown_uvm_ioctls_are_enosys() {
+    let what = What::Unknown {
+        family: Family::Uvm,
+        id: 62,
+        name: Some("UVM_TOOLS_READ_PROCESS_MEMORY"),
+    };
+    let tools = refusal(Node::Uvm, 62, Memory::default());
+    assert_eq!(
+        tools,
+        Refusal {
+            what,
+            answer: Answer::Errno(ENOSYS)
+        }
+    );
+    assert_eq!(
+        tools.what.to_string(),
+        "unknown UVM ioctl 0x3e (UVM_TOOLS_READ_PROCESS_MEMORY)"
+    );
+    assert_eq!(
+        refusal(Node::Uvm, CONTROL, Memory::default()).answer,
+        Answer::Errno(ENOSYS)
+    );
+}
+
+#[test]
+fn unknown_control_commands_are_not_supported() {
+    // With parameters or without.
+    for parameters in [0, 0x1000] {
+        let memory = Memory::default().with(ARGUMENT, &control(0x130, parameters, 56));
+        let method = refusal(Node::Control, CONTROL, memory);
+        let name = Some("NV0000_CTRL_CMD_SYSTEM_EXECUTE_ACPI_METHOD");
+        let what = What::Unknown {
+            family: Family::Control,
+            id: 0x130,
+            name,
+        };
+        let answer = Answer::Status {
+            at: 28,
+            status: NV_ERR_NOT_SUPPORTED,
+        };
+        assert_eq!(method, Refusal { what, answer });
+        assert_eq!(
+            method.what.to_string(),
+            "unknown control command 0x130 (NV0000_CTRL_CMD_SYSTEM_EXECUTE_ACPI_METHOD)"
+        );
+    }
+}
+
+#[test]
+fn unknown_classes_are_invalid() {
+    for (word, at) in [(ALLOC, 40), (ioctl_word(NV_ESC_RM_ALLOC, 32), 28)] {
+        let memory = Memory::default().with(ARGUMENT, &alloc(0x0f, 0x1000));
+        let what = What::Unknown {
+            family: Family::Alloc,
+            id: 0x0f,
+            name: Some("FABRIC_MANAGER_SESSION"),
+        };
+        let answer = Answer::Status {
+            at,
+            status: NV_ERR_INVALID_CLASS,
+        };
+        assert_eq!(
+            refusal(Node::Control, word, memory),
+            Refusal { what, answer }
+        );
+    }
+    // NV_ESC_RM_ALLOC_MEMORY knows fewer: not a list of pages, for one.
+    let mut argument = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
+    argument.params.hClass = 0x81;
+    let memory = Memory::default().with(ARGUMENT, &argument);
+    let what = What::Unknown {
+        family: Family::Alloc,
+        id: 0x81,
+        name: Some("NV01_MEMORY_LIST_SYSTEM"),
+    };
+    let answer = Answer::Status {
+        at: 40,
+        status: NV_ERR_INVALID_CLASS,
+    };
+    assert_eq!(
+        refusal(Node::Gpu(0), ioctl_word(NV_ESC_RM_ALLOC_MEMORY, 56), memory),
+        Refusal { what, answer }
+    );
+}
+
+#[test]
+fn what_the_sandbox_was_not_given_is_as_if_it_were_unknown() {
+    let version = "580.142".parse().expect("a version");
+    let abi = Abi::of_release(&version, Capabilities::default()).expect("tables");
+    let refused = |memory: Memory, word| {
+        let mut planner = Planner::new(abi, Node::Control, word, ARGUMENT).expect("a known ioctl");
+        let Ok(Step::Fetch(argument)) = planner.step(&[]) else {
+            panic!("the argument was not asked for");
+        };
+        let payload = memory.read(argument).expect("the argument");
+        planner.step(payload).expect_err("a refusal")
+    };
+
+    let memory = Memory::default().with(ARGUMENT, &control(0x2080_0122, 0x1000, 48));
+    let registers = refused(memory, CONTROL);
+    let expected = Answer::Status {
+        at: 28,
+        status: NV_ERR_NOT_SUPPORTED,
+    };
+    assert_eq!(registers.answer, expected);
+    assert_eq!(
+        registers.what.to_string(),
+        "control command 0x20800122 (NV2080_CTRL_CMD_GPU_EXEC_REG_OPS) needs a capability that the sandbox lacks: \
+         profiling"
+    );
+
+    let memory = Memory::default().with(ARGUMENT, &alloc(0xb2cc, 0x1000));
+    let device = refused(memory, ALLOC);
+    let expected = Answer::Status {
+        at: 40,
+        status: NV_ERR_INVALID_CLASS,
+    };
+    assert_eq!(device.answer, expected);
+    assert_eq!(
+        device.what.to_string(),
+        "class 0xb2cc (MAXWELL_PROFILER_DEVICE) needs a capability that the sandbox lacks: profiling"
+    );
+}
+
+#[test]
+fn control_parameters_of_another_size_are_invalid() {
+    for size in [0, 131, 133, MAXIMUM_BUFFER + 1, u32::MAX] {
+        let request = control(NV2080_CTRL_CMD_GPU_GET_NAME_STRING, 0x1000, size as usize);
+        let what = What::BadSize {
+            family: Family::Control,
+            id: NV2080_CTRL_CMD_GPU_GET_NAME_STRING,
+            name: "NV2080_CTRL_CMD_GPU_GET_NAME_STRING",
+            size,
+        };
+        let answer = Answer::Status {
+            at: 28,
+            status: NV_ERR_INVALID_ARGUMENT,
+        };
+        assert_eq!(
+            refusal(
+                Node::Control,
+                CONTROL,
+                Memory::default().with(ARGUMENT, &request)
+            ),
+            Refusal { what, answer }
+        );
+    }
+}
+
+#[test]
+fn serialized_parameters_are_refused() {
+    let request = NVOS54_PARAMETERS {
+        flags: 4,
+        ..control(NV0000_CTRL_CMD_SYSTEM_GET_FEATURES, 0x1000, 4)
+    };
+    let refused = refusal(
+        Node::Control,
+        CONTROL,
+        Memory::default().with(ARGUMENT, &request),
+    );
+    assert_eq!(
+        refused.answer,
+        Answer::Status {
+            at: 28,
+            status: NV_ERR_NOT_SUPPORTED
+        }
+    );
+    assert_eq!(
+        refused.what.to_string(),
+        "ioctl 0x2a (NV_ESC_RM_CONTROL) with unsupported flags 0x4"
+    );
+
+    let request = NVOS64_PARAMETERS {
+        flags: 1,
+        ..alloc(NV01_ROOT_CLIENT, 0)
+    };
+    let refused = refusal(
+        Node::Control,
+        ALLOC,
+        Memory::default().with(ARGUMENT, &request),
+    );
+    assert_eq!(
+        refused.answer,
+        Answer::Status {
+            at: 40,
+            status: NV_ERR_NOT_SUPPORTED
+        }
+    );
+}
+
+/// NV0080_CTRL_CMD_FIFO_GET_CHANNELLIST with `channels` channels.
+fn channels(channels: u32) -> Memory {
+    let parameters = NV0080_CTRL_FIFO_GET_CHANNELLIST_PARAMS {
+        numChannels: channels,
+        pChannelHandleList: 0x2000,
+        pChannelList: 0x3000,
+        ..FromZeros::new_zeroed()
+    };
+    Memory::default()
+        .with(
+            ARGUMENT,
+            &control(NV0080_CTRL_CMD_FIFO_GET_CHANNELLIST, 0x1000, 24),
+        )
+        .with(0x1000, &parameters)
+        .with(0x2000, &vec![0u8; MAXIMUM_BUFFER as usize][..])
+        .with(0x3000, &vec![0u8; MAXIMUM_BUFFER as usize][..])
+}
+
+#[test]
+fn what_is_too_large_is_invalid() {
+    let too_large = |memory, length| {
+        let what = What::TooLarge {
+            family: Family::Control,
+            id: NV0080_CTRL_CMD_FIFO_GET_CHANNELLIST,
+            name: "NV0080_CTRL_CMD_FIFO_GET_CHANNELLIST",
+            length,
+        };
+        let answer = Answer::Status {
+            at: 28,
+            status: NV_ERR_INVALID_ARGUMENT,
+        };
+        assert_eq!(
+            refusal(Node::Control, CONTROL, memory),
+            Refusal { what, answer }
+        );
+    };
+    // A list that the driver would not take, and one whose length has more than 32 bits.
+    too_large(
+        channels(MAXIMUM_BUFFER / 4 + 1),
+        u64::from(MAXIMUM_BUFFER) + 4,
+    );
+    too_large(channels(u32::MAX), u64::from(u32::MAX) * 4);
+    // Two that it would take one at a time.
+    too_large(channels(MAXIMUM_BUFFER / 4), u64::from(MAXIMUM_BUFFER));
+
+    // As many channels as make both lists fit, exactly.
+    let half = (MAXIMUM_PAYLOAD - 56) / 2 / 8 * 2;
+    let (plan, _) = plan(Node::Control, CONTROL, channels(half as u32));
+    assert_eq!(plan.total_length(), MAXIMUM_PAYLOAD - 8);
+    too_large(channels(half as u32 + 2), 4 * (half as u64 + 2));
+}
+
+#[test]
+fn the_sides_of_a_matrix_do_not_overflow() {
+    let mut parameters = [0xffu8; 176];
+    parameters[168..].fill(0);
+    let memory = Memory::default()
+        .with(
+            ARGUMENT,
+            &control(NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS, 0x1000, 176),
+        )
+        .with(0x1000, &parameters);
+    let refused = refusal(Node::Control, CONTROL, memory);
+    assert_eq!(
+        refused.answer,
+        Answer::Status {
+            at: 28,
+            status: NV_ERR_INVALID_ARGUMENT
+        }
+    );
+    assert!(
+        matches!(
+            refused.what,
+            What::TooLarge {
+                length: u64::MAX,
+                ..
+            }
+        ),
+        "{:?}",
+        refused.what
+    );
+}
+
+#[test]
+fn a_payload_of_another_length_is_malformed() {
+    for length in [0, 8, 24, 31, 33, 40] {
+        let mut planner = Planner::new(abi(), Node::Control, CONTROL, 0).expect("a known ioctl");
+        let step = planner.step(&[]).expect("a first step");
+        assert_eq!(
+            step,
+            Step::Fetch(Fetch {
+                address: 0,
+                offset: 0,
+                length: 32
+            })
+        );
+        let malformed = Refusal {
+            what: What::Malformed,
+            answer: Answer::Errno(EINVAL),
+        };
+        assert_eq!(planner.step(&vec![0; length]), Err(malformed), "{length}");
+    }
+}
+
+#[test]
+fn unreadable_memory_is_what_the_driver_says() {
+    let mut planner = Planner::new(abi(), Node::Control, CONTROL, ARGUMENT).expect("a known ioctl");
+    planner.step(&[]).expect("a first step");
+    assert_eq!(planner.unreadable(), Answer::Errno(EFAULT));
+    let request = control(NV0000_CTRL_CMD_SYSTEM_GET_FEATURES, 0x1000, 4);
+    let step = planner.step(request.as_bytes());
+    assert_eq!(
+        step,
+        Ok(Step::Fetch(Fetch {
+            address: 0x1000,
+            offset: 32,
+            length: 4
+        }))
+    );
+    assert_eq!(
+        planner.unreadable(),
+        Answer::Status {
+            at: 28,
+            status: NV_ERR_INVALID_ADDRESS
+        }
+    );
+
+    let mut planner = Planner::new(abi(), Node::Uvm, UVM_FREE, ARGUMENT).expect("a known ioctl");
+    planner.step(&[]).expect("a first step");
+    assert_eq!(planner.unreadable(), Answer::Errno(EFAULT));
+}

@@ -1,0 +1,298 @@
+//! Files: the host's, the sandbox's own, and those that were given.
+
+use userland_tests::guest_program;
+
+use super::*;
+
+#[test]
+fn the_hosts_files_cannot_be_written() {
+    let scenario = [
+        "write",
+        "/etc/ringfence-test",
+        "/usr/ringfence-test",
+        "/ringfence-test",
+        "/sys/ringfence-test",
+    ];
+    let expected: String = scenario[1..]
+        .iter()
+        .map(|path| format!("{path}: EROFS\n"))
+        .collect();
+    as_root_and_user(&[], &scenario, &Ended::printing(&expected));
+}
+
+#[test]
+fn root_cannot_change_the_kernels_settings_or_the_hosts_devices() {
+    if !is_root() {
+        eprintln!("skipped: only root could");
+        return;
+    }
+    let settings = [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/kernel/hostname",
+        "/proc/sysrq-trigger",
+    ];
+    let settings: Vec<&str> = settings
+        .into_iter()
+        .filter(|path| Path::new(path).exists())
+        .collect();
+    assert!(!settings.is_empty());
+    let scenario: Vec<&str> = ["write"]
+        .into_iter()
+        .chain(settings.iter().copied())
+        .collect();
+    let expected: String = settings
+        .iter()
+        .map(|path| format!("{path}: EROFS\n"))
+        .collect();
+    assert_eq!(
+        finish(&mut guest_with(&[], &scenario)),
+        Ended::printing(&expected)
+    );
+
+    let devices = ["/dev/null", "/dev/tty", "/dev/nvidia0"];
+    let mode = |path| fs::metadata(path).map(|found| found.mode()).ok();
+    let before = mode("/dev/null");
+    let expected: String = devices
+        .iter()
+        .map(|path| format!("{path}: EROFS\n"))
+        .collect();
+    let scenario: Vec<&str> = ["permit"].into_iter().chain(devices).collect();
+    assert_eq!(
+        finish(&mut guest_with(&[], &scenario)),
+        Ended::printing(&expected)
+    );
+    assert_eq!(mode("/dev/null"), before);
+}
+
+#[test]
+fn what_the_kernel_tells_root_alone_is_hidden() {
+    let expected = "/proc/acpi: []\n/proc/scsi: []\n/sys/firmware: []\n/proc/keys: \"\"\n/proc/timer_list: \"\"\n";
+    let there: Vec<&str> = expected
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(path, _)| path)
+        .filter(|path| Path::new(path).exists())
+        .collect();
+    assert!(!there.is_empty());
+    let scenario: Vec<&str> = ["read"].into_iter().chain(there.iter().copied()).collect();
+    let expected: String = expected
+        .lines()
+        .filter(|line| {
+            there
+                .iter()
+                .any(|path| line.starts_with(&format!("{path}:")))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(
+        finish(&mut guest_with(&[], &scenario)),
+        Ended::printing(&expected)
+    );
+}
+
+#[test]
+fn temporary_directories_are_the_sandboxs_own() {
+    let seen = |path: &str| format!("{path}/ringfence-test");
+    let files = ["/tmp", "/var/tmp", "/run", "/dev/shm"].map(seen);
+    let expected: String = files.iter().map(|path| format!("{path}: ok\n")).collect();
+    let mut scenario = vec!["write"];
+    scenario.extend(files.iter().map(String::as_str));
+    as_root_and_user(&[], &scenario, &Ended::printing(&expected));
+    assert!(files.iter().all(|path| !Path::new(path).exists()));
+    // Nothing is left for the next one, or is there of the host's.
+    let expected = "/var/tmp: []\n/run: []\n/dev/shm: []\n/dev/pts: [\"ptmx\"]\n";
+    let scenario = ["read", "/var/tmp", "/run", "/dev/shm", "/dev/pts"];
+    assert_eq!(
+        finish(&mut guest_with(&[], &scenario)),
+        Ended::printing(expected)
+    );
+    let _of_the_host = Directory::in_place(Path::new("/tmp"), "of-the-host");
+    let listed = run_in(Path::new("/"), &[], &["ls", "-A", "/tmp"]);
+    assert_eq!(listed, Ended::printing(""));
+}
+
+#[test]
+fn files_are_linked_and_moved_from_one_directory_to_another() {
+    let directory = Directory::new("moved");
+    let bound = text(directory.path());
+    let script = "cd \"$0\" && mkdir a b && echo x > a/x && ln a/x b/y && mv a/x b/z && ls b";
+    for place in ["/tmp", bound] {
+        let mut command = ringfence_run(&["--bind", bound]);
+        let ended = finish(command.args(["sh", "-c", script, place]));
+        assert_eq!(ended, Ended::printing("y\nz\n"), "{place}");
+    }
+}
+
+#[test]
+fn a_file_that_was_given_to_be_read_cannot_be_written() {
+    let directory = Directory::new("given");
+    let file = directory.path().join("file");
+    fs::write(&file, "of the host\n").expect("a file");
+    let given = File::open(&file).expect("the file");
+    let mut command = guest_with(&[], &["write", "/proc/self/fd/0", "/dev/stdin"]);
+    command.stdin(given);
+    let expected = "/proc/self/fd/0: EACCES\n/dev/stdin: EACCES\n";
+    assert_eq!(finish(&mut command), Ended::printing(expected));
+    assert_eq!(
+        fs::read_to_string(&file).ok().as_deref(),
+        Some("of the host\n")
+    );
+    // What was given to be written can be opened anew, as shell scripts do.
+    let given = File::options().append(true).open(&file).expect("the file");
+    let mut command = guest_with(&[], &["write", "/dev/stderr"]);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(given)
+        .spawn()
+        .expect("ringfence");
+    assert_eq!(wait_for(child), Ended::printing("/dev/stderr: ok\n"));
+    assert_eq!(
+        fs::read_to_string(&file).ok().as_deref(),
+        Some("of the host\nwritten\n")
+    );
+}
+
+#[test]
+fn binds_are_written_or_read_as_they_were_given() {
+    let directory = Directory::new("binds");
+    fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).expect("permissions");
+    let (here, file) = (text(directory.path()), directory.path().join("file"));
+    fs::write(&file, "of the host\n").expect("a file");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).expect("permissions");
+    let read_only = format!("{here}:/tmp/a/b:ro");
+    let alone = format!("{}:/run/alone", text(&file));
+    let options = ["--bind", here, "--bind", &read_only, "--bind", &alone];
+    let written = format!("{here}/written");
+    let scenario = [
+        "write",
+        &written,
+        "/tmp/a/b/written",
+        "/run/alone",
+        "/tmp/a/c",
+    ];
+    let expected =
+        format!("{written}: ok\n/tmp/a/b/written: EROFS\n/run/alone: ok\n/tmp/a/c: ok\n");
+    assert_eq!(
+        finish(&mut guest_with(&options, &scenario)),
+        Ended::printing(&expected)
+    );
+    assert_eq!(
+        fs::read_to_string(&written).ok().as_deref(),
+        Some("written\n")
+    );
+    assert_eq!(
+        fs::read_to_string(&file).ok().as_deref(),
+        Some("of the host\nwritten\n")
+    );
+    let expected =
+        "/tmp/a/b/file: \"of the host\\nwritten\\n\"\n/run/alone: \"of the host\\nwritten\\n\"\n";
+    as_root_and_user(
+        &options,
+        &["read", "/tmp/a/b/file", "/run/alone"],
+        &Ended::printing(expected),
+    );
+}
+
+#[test]
+fn binds_that_cannot_be_are_explained() {
+    let directory = Directory::new("no-binds");
+    let here = text(directory.path());
+    let run = |bind: &str| finish(ringfence_run(&["--bind", bind]).arg("true"));
+    assert_eq!(
+        run("/nowhere/at-all"),
+        Ended::failing(
+            125,
+            "ringfence: --bind /nowhere/at-all: name a file or directory that is there: ENOENT: No such file or directory"
+        )
+    );
+    assert_eq!(
+        run(&format!("{here}:/etc/at-all")),
+        Ended::failing(
+            125,
+            &format!(
+                "ringfence: --bind {here}:/etc/at-all: in the sandbox, Read-only file system (os error 30): create it, \
+                 or choose a place in /tmp"
+            )
+        )
+    );
+    assert_eq!(
+        run(&format!("{here}:/etc/passwd")),
+        Ended::failing(
+            125,
+            &format!(
+                "ringfence: --bind {here}:/etc/passwd: in the sandbox, a directory can cover only a directory, and a file \
+                 only a file"
+            )
+        )
+    );
+    let refused = run("/etc:etc");
+    assert_eq!((refused.status, refused.stdout.as_str()), (125, ""));
+    assert!(
+        refused.stderr.contains("etc is not an absolute path"),
+        "{refused:?}"
+    );
+}
+
+/// A root directory with the guest in it, and the libraries that it and this program are linked with.
+fn root_directory() -> Directory {
+    let directory = Directory::new("root");
+    let root = directory.path();
+    for name in ["proc", "dev", "tmp", "sys", "own"] {
+        fs::create_dir(root.join(name)).expect("a directory");
+    }
+    let maps = fs::read_to_string("/proc/self/maps").expect("maps");
+    let libraries = maps
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5));
+    for library in libraries.filter(|path| path.contains(".so")) {
+        // Where the loader looks for it may be another name of the same directory.
+        let name = Path::new(library).file_name().expect("a name");
+        for place in ["lib64", "lib/x86_64-linux-gnu"] {
+            fs::create_dir_all(root.join(place)).expect("a directory");
+            fs::copy(library, root.join(place).join(name)).expect("a copy");
+        }
+    }
+    fs::copy(guest_program(), root.join("guest")).expect("a copy");
+    directory
+}
+
+#[test]
+fn another_directory_can_be_the_root() {
+    let directory = root_directory();
+    let root = text(directory.path());
+    let run = |options: &[&str], scenario: &[&str]| {
+        let mut command = Command::new(ringfence_program());
+        command.args(["run", "--driver=sim", "--rootfs", root, "--workdir=/"]);
+        command.args(options).args(["--", "/guest"]).args(scenario);
+        finish(
+            command
+                .env_clear()
+                .env("LD_LIBRARY_PATH", "/lib64")
+                .stdin(Stdio::null()),
+        )
+    };
+    let expected = "/: [\"dev\", \"guest\", \"lib\", \"lib64\", \"own\", \"proc\", \"sys\", \"tmp\"]\n/tmp: []\n/own: []\n";
+    assert_eq!(
+        run(&[], &["read", "/", "/tmp", "/own"]),
+        Ended::printing(expected)
+    );
+    let expected = "/own/file: EROFS\n/tmp/file: ok\n";
+    assert_eq!(
+        run(&[], &["write", "/own/file", "/tmp/file"]),
+        Ended::printing(expected)
+    );
+    assert_eq!(run(&[], &["close"]), Ended::printing("freed 50 times\n"));
+    let shared = Directory::new("shared");
+    let bind = format!("{}:/own", text(shared.path()));
+    assert_eq!(
+        run(&["--bind", &bind], &["write", "/own/file"]),
+        Ended::printing("/own/file: ok\n")
+    );
+    assert!(shared.path().join("file").exists());
+
+    fs::remove_dir(directory.path().join("proc")).expect("removed");
+    let expected = format!(
+        "ringfence: --rootfs {root}: it has no directory 'proc': create one, empty, to mount the sandbox's own there"
+    );
+    assert_eq!(run(&[], &["close"]), Ended::failing(125, &expected));
+}

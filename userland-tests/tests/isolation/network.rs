@@ -1,0 +1,65 @@
+//! The network, and sockets of the host.
+
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::PathBuf;
+
+use super::*;
+
+/// Sockets of the host: a port, a path, an abstract name.
+struct Sockets {
+    port: TcpListener,
+    path: PathBuf,
+    name: String,
+    _directory: Directory,
+    _listeners: [UnixListener; 2],
+}
+
+impl Sockets {
+    fn new(name: &str) -> Sockets {
+        let directory = Directory::new(name);
+        let path = directory.path().join("socket");
+        let name = format!("ringfence-test-{}-{name}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("a name");
+        Sockets {
+            port: TcpListener::bind("127.0.0.1:0").expect("a port"),
+            _listeners: [
+                UnixListener::bind(&path).expect("a socket"),
+                UnixListener::bind_addr(&address).expect("a socket"),
+            ],
+            path,
+            name,
+            _directory: directory,
+        }
+    }
+
+    fn tried_with(&self, options: &[&str]) -> String {
+        let port = self
+            .port
+            .local_addr()
+            .expect("an address")
+            .port()
+            .to_string();
+        let scenario = ["network", &port, text(&self.path), &self.name];
+        let ended = finish(&mut guest_with(options, &scenario));
+        assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{ended:?}");
+        ended.stdout
+    }
+}
+
+#[test]
+fn the_hosts_network_and_sockets_are_out_of_reach() {
+    let sockets = Sockets::new("unreachable");
+    let expected =
+        "only lo: true\nport: ECONNREFUSED\npath: ENOENT\nabstract: ECONNREFUSED\nitself: ok\n";
+    assert_eq!(sockets.tried_with(&[]), expected);
+}
+
+#[test]
+fn the_callers_network_can_be_given() {
+    let sockets = Sockets::new("reachable-network");
+    let stdout = sockets.tried_with(&["--net"]);
+    let (_, stdout) = stdout.split_once('\n').expect("several lines");
+    assert_eq!(stdout, "port: ok\npath: ENOENT\nabstract: ok\nitself: ok\n");
+}

@@ -1,0 +1,144 @@
+//! What a program starts with: its place, environment, descriptors and terminal.
+
+use std::io::Read;
+
+use super::*;
+
+#[test]
+fn programs_start_where_the_caller_is_if_the_sandbox_has_that() {
+    let usr = Path::new("/usr");
+    assert_eq!(run_in(usr, &[], &["pwd"]), Ended::printing("/usr\n"));
+    assert_eq!(
+        run_in(usr, &["--workdir", "/tmp"], &["pwd"]),
+        Ended::printing("/tmp\n")
+    );
+    let line = "ringfence: --workdir /nowhere: No such file or directory: name a directory that the sandbox has";
+    assert_eq!(
+        run_in(usr, &["--workdir", "/nowhere"], &["pwd"]),
+        Ended::failing(125, line)
+    );
+}
+
+#[test]
+fn a_program_that_is_hidden_is_not_found_and_the_user_told_why() {
+    let directory = Directory::in_place(Path::new("/tmp"), "hidden");
+    let here = text(directory.path());
+    let program = directory.path().join("program");
+    fs::copy("/bin/true", &program).expect("a copy");
+    let warning = format!(
+        " WARN the program starts in /, because the sandbox has no {here}: No such file or directory: use --bind . to \
+         show it\n"
+    );
+    let missing =
+        "No such file or directory in the sandbox: use --bind to show it what the host has there\n";
+    let ended = run_in(directory.path(), &[], &["./program"]);
+    assert_eq!(
+        ended.stderr,
+        format!("{warning}ringfence: ./program: {missing}")
+    );
+    assert_eq!(ended.status, 127);
+    let ended = run_in(Path::new("/"), &[], &[text(&program)]);
+    assert_eq!(
+        ended,
+        Ended {
+            status: 127,
+            stdout: String::new(),
+            stderr: format!("ringfence: {}: {missing}", text(&program))
+        }
+    );
+    assert_eq!(
+        run_in(directory.path(), &["--bind", "."], &["./program"]),
+        Ended::printing("")
+    );
+}
+
+#[test]
+fn the_environment_is_the_callers_or_what_was_asked_for() {
+    let run = |options: &[&str]| {
+        let mut command = guest_with(options, &["surroundings"]);
+        command.env_clear().env("KEPT", "1").env("OTHER", "2");
+        finish(&mut command)
+    };
+    let expected = |variables: &str| {
+        let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        Ended::printing(&format!("{user}:{group} in /\n{variables}[]\n"))
+    };
+    assert_eq!(run(&[]), expected("KEPT=1\nOTHER=2\n"));
+    assert_eq!(
+        run(&["--env", "OTHER=3=4", "--env", "NEW="]),
+        expected("KEPT=1\nNEW=\nOTHER=3=4\n")
+    );
+    let options = [
+        "--clear-env",
+        "--env",
+        "KEPT",
+        "--env",
+        "ABSENT",
+        "--env",
+        "NEW=5",
+    ];
+    assert_eq!(run(&options), expected("KEPT=1\nNEW=5\n"));
+}
+
+#[test]
+fn programs_are_looked_up_where_the_sandboxs_path_says() {
+    let path = "PATH=/usr/bin:/bin";
+    let ended =
+        finish(ringfence_run(&["--clear-env", "--env", path]).args(["sh", "-c", "echo $PATH"]));
+    assert_eq!(ended, Ended::printing("/usr/bin:/bin\n"));
+    let ended = finish(ringfence_run(&["--env", "PATH=/nowhere"]).arg("sh"));
+    assert_eq!(
+        ended,
+        Ended::failing(127, "ringfence: sh: No such file or directory")
+    );
+}
+
+#[test]
+fn inherited_descriptors_are_closed_unless_asked_for() {
+    let run = |options: &[&str]| {
+        let sandbox = guest_with(options, &["surroundings"]);
+        let mut shell = Command::new("sh");
+        let script = "exec \"$@\" 3</etc/passwd 4</etc/group 9</etc/hosts";
+        shell.args(["-c", script, "sh"]).arg(sandbox.get_program());
+        shell.args(sandbox.get_args()).stdin(Stdio::null());
+        let ended = finish(&mut shell);
+        let last = ended.stdout.lines().last().unwrap_or_default().to_owned();
+        (ended.status, last, ended.stderr)
+    };
+    assert_eq!(run(&[]), (0, "[]".to_owned(), String::new()));
+    let both = "[(3, \"/etc/passwd\"), (4, \"/etc/group\")]".to_owned();
+    assert_eq!(run(&["--preserve-fds", "2"]), (0, both, String::new()));
+    let line = "ringfence: --preserve-fds 3: descriptor 5: EBADF: Bad file number: open it, as with 5<FILE in a shell\n";
+    assert_eq!(
+        run(&["--preserve-fds", "3"]),
+        (125, String::new(), line.to_owned())
+    );
+}
+
+#[test]
+fn terminals_can_be_made_and_nothing_typed_on_the_callers() {
+    let pair = nix::pty::openpty(None, None).expect("a terminal");
+    let mut command = guest_with(&[], &["terminals"]);
+    command.stdin(pair.slave.try_clone().expect("a duplicate"));
+    let expected = "made /dev/pts/0\nTIOCSTI: EPERM\nTIOCLINUX: EPERM\n";
+    assert_eq!(finish(&mut command), Ended::printing(expected));
+    drop(pair.slave);
+    drop(command);
+    let mut shown = String::new();
+    // A terminal whose other end is closed ends in an error.
+    let _ = File::from(pair.master).read_to_string(&mut shown);
+    assert_eq!(shown, "");
+}
+
+#[test]
+fn a_demonstration_runs_wherever_the_executable_is() {
+    let executables = Reachable::new();
+    let ended = finish(
+        Command::new(&executables.ringfence)
+            .args(["demo", "--driver=sim"])
+            .current_dir("/tmp")
+            .stdin(Stdio::null()),
+    );
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(!ended.stderr.contains("WARN"), "{ended:?}");
+}
