@@ -4,17 +4,15 @@
 //! | number | descriptor | argument | returns |
 //! |---|---|---|---|
 //! | [`OPEN`] | – | the address of [`LaneParameters`] | a descriptor of the lane's region, which becomes the task's |
-//! | [`VOUCH`] | one of the driver's | the lane | what the descriptor is called in the lane ([`Name`]) |
+//! | [`VOUCH`] | one of the driver's | the lane | what the descriptor is called in the lane: the subject of requests, below [`SUBJECTS`] |
 //! | [`ASK`] | – | the lane | 0 if it is served |
 //!
 //! Without `--fast` they are answered as the driver's unknown numbers are. With it they fail with `ENOTTY` if the
 //! descriptor is none of the driver's that a lane can name, `EBADF` if there is none, `ESRCH` if the lane is not served,
 //! `EPROTO` if the two were not built together, and otherwise as the server says.
 //!
-//! A request in a lane is a payload as [`crate::plan`] lays it out. Its operation is the ioctl's command word, its subject
-//! the first half of a [`Name`].
+//! A request in a lane is a payload as [`crate::plan`] lays it out. Its operation is the ioctl's command word.
 
-use crate::node::Node;
 use crate::number::NV_IOCTL_MAGIC;
 use crate::policy::Capabilities;
 use crate::version::DriverVersion;
@@ -79,34 +77,8 @@ impl LaneParameters {
     }
 }
 
-/// What a descriptor is called in a lane, as [`VOUCH`] returns it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Name {
-    /// The subject of requests.
-    pub subject: u32,
-    pub node: Node,
-}
-
-/// Bits of a [`Name`] that say which node it is: enough for every node that has a number.
-const NODE_BITS: u32 = 12;
-/// One more than the highest subject: both halves fit into 24 bits.
-pub const SUBJECTS: u32 = 1 << NODE_BITS;
-
-impl Name {
-    /// The name as a number of 24 bits; `None` if it is none.
-    pub fn to_number(self) -> Option<u32> {
-        let node = u32::try_from(self.node.to_wire()).ok()?;
-        let fits = self.subject < SUBJECTS && node < 1 << NODE_BITS;
-        fits.then_some(self.subject << NODE_BITS | node)
-    }
-
-    /// The name with this number.
-    pub fn from_number(number: u32) -> Option<Name> {
-        let node = Node::from_wire(u64::from(number & ((1 << NODE_BITS) - 1)))?;
-        let subject = number >> NODE_BITS;
-        (subject < SUBJECTS).then_some(Name { subject, node })
-    }
-}
+/// One more than the highest subject.
+pub const SUBJECTS: u32 = 1 << 12;
 
 #[cfg(test)]
 mod tests {
@@ -135,13 +107,5 @@ mod tests {
             assert_eq!(parameters.version(), version);
             assert_eq!(parameters.capabilities(), Capabilities::ALL);
         }
-        for (subject, node) in [(0, Node::Control), (4095, Node::Gpu(247)), (1, Node::Uvm)] {
-            let name = Name { subject, node };
-            let number = name.to_number().expect("it fits");
-            assert_eq!(Name::from_number(number), Some(name));
-        }
-        let (subject, node) = (SUBJECTS, Node::Control);
-        assert_eq!(Name { subject, node }.to_number(), None);
-        assert_eq!(Name::from_number(0), None);
     }
 }
