@@ -126,7 +126,8 @@ impl State {
     pub fn claim_all(&'static self) -> Option<AllSlots> {
         let busy = &self.busy;
         let claimed = busy.compare_exchange(0, ALL, Ordering::Acquire, Ordering::Relaxed);
-        claimed.is_ok().then_some(AllSlots { state: self })
+        // Not one that is dropped again because it was not had: that would free what others have claimed.
+        claimed.is_ok().then(|| AllSlots { state: self })
     }
 
     /// Whether the process is to go on without a lane, because there was none to be had lately, or will never be.
