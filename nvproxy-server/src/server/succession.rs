@@ -34,7 +34,7 @@ use crate::supervision::{
 };
 
 /// The format of [`Saved`]. Grows with every change that an older or newer server would misread.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// How long requests under way may take until a handover is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the other server may take to send or restore a state.
@@ -397,9 +397,9 @@ mod tests {
         let refusal = |state: &str| parse(state.as_bytes()).map(drop).unwrap_err();
         assert_eq!(
             refusal(r#"{"format": 7, "protocol": 1, "anything": []}"#),
-            "the running server hands over in format 7.1, and this one takes 3.1: use a release with the same"
+            "the running server hands over in format 7.1, and this one takes 4.1: use a release with the same"
         );
-        assert!(refusal(r#"{"format": 3, "protocol": 1}"#).starts_with("the state is damaged: "));
+        assert!(refusal(r#"{"format": 4, "protocol": 1}"#).starts_with("the state is damaged: "));
         assert!(refusal("").starts_with("the state is damaged: "));
     }
 }
