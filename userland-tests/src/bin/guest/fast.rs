@@ -28,7 +28,7 @@ static HANDLED: AtomicU32 = AtomicU32::new(0);
 static WRONG: AtomicU32 = AtomicU32::new(0);
 
 /// Makes a request that needs no client, without allocating anything; whether it succeeds.
-fn system_parameters(control: i32) -> bool {
+pub fn system_parameters(control: i32) -> bool {
     // The driver takes the first size of a memory block that it is told, and then no other.
     let mut request = nv_ioctl_sys_params_t { memblock_size: 1 };
     let command = ioctl_word(NV_ESC_SYS_PARAMS, size_of_val(&request));
