@@ -202,6 +202,30 @@ impl<'a> Lane<'a> {
     }
 }
 
+/// The end that asks, in a process that may allocate memory.
+pub struct LaneClient {
+    arena: Arena,
+}
+
+impl LaneClient {
+    /// The end of a region of [`GEOMETRY`]; `None` if the region is another's.
+    pub fn new(region: &Region) -> Option<LaneClient> {
+        let arena = Arena::new(region.arena());
+        Lane::new(arena.words()).map(|_| ())?;
+        Some(LaneClient { arena })
+    }
+
+    /// All of its memory, payloads included.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// Its slots; `None` never.
+    pub fn lane(&self) -> Option<Lane<'_>> {
+        Lane::new(self.arena.words())
+    }
+}
+
 /// The end that answers.
 pub struct LaneServer {
     arena: Arena,

@@ -4,49 +4,49 @@
 //! Where the C library's have variable arguments, these have as many as there can be. On x86-64 the two are called alike,
 //! and an argument that was not given is passed on as whatever it is, to be ignored again.
 //!
-//! But for `ioctl`, which is a system call and nothing else, they go on to the functions that come next in the order in
-//! which the dynamic linker searches. These are looked up when the library is loaded, because that cannot be done in a
-//! signal handler.
+//! Most are system calls and nothing else, which are made here. But a thread can be cancelled in `close` and `fcntl`
+//! (pthreads(7)), and is then unwound. So these two end with a jump to the function that comes next in the order in which
+//! the dynamic linker searches, which returns to the program, and leave nothing on the stack. That function is looked up
+//! when the library is loaded, because it cannot be done in a signal handler; until then it is the system call.
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
-use std::mem::transmute;
-use std::ptr;
+use std::arch::naked_asm;
+use std::ffi::{CStr, c_int, c_long, c_uint, c_ulong, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::request::attempt;
 use crate::state::State;
 
-/// A function that comes next.
-struct Next {
-    name: &'static CStr,
-    found: AtomicPtr<c_void>,
+/// What `close` and `fcntl` jump to.
+static NEXT_CLOSE: AtomicPtr<c_void> = AtomicPtr::new(close_at_once as *mut c_void);
+static NEXT_FCNTL: AtomicPtr<c_void> = AtomicPtr::new(fcntl_at_once as *mut c_void);
+
+extern "C" fn close_at_once(descriptor: c_int) -> c_int {
+    // SAFETY: the program's own call, which is the kernel's to check.
+    unsafe { libc::syscall(libc::SYS_close, descriptor) as c_int }
 }
 
-impl Next {
-    const fn new(name: &'static CStr) -> Next {
-        Next {
-            name,
-            found: AtomicPtr::new(ptr::null_mut()),
-        }
-    }
-
-    fn look_up(&self) {
-        // SAFETY: the name is a C string.
-        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
-        self.found.store(found, Ordering::Relaxed);
-    }
+extern "C" fn fcntl_at_once(descriptor: c_int, command: c_int, argument: c_long) -> c_int {
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_fcntl, descriptor, command, argument) as c_int }
 }
 
 /// Run by the dynamic linker when the library is loaded, before the program.
 extern "C" fn load() {
-    for next in NEXT {
-        next.look_up();
-    }
+    look_up(&NEXT_CLOSE, c"close");
+    look_up(&NEXT_FCNTL, c"fcntl");
     // So that the state is that of this process, whichever of its children makes the first request.
     if let Some(state) = State::get() {
         state.is_own();
+    }
+}
+
+fn look_up(next: &AtomicPtr<c_void>, name: &CStr) {
+    // SAFETY: the name is a C string.
+    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    if !found.is_null() {
+        next.store(found, Ordering::Relaxed);
     }
 }
 
@@ -79,7 +79,7 @@ pub extern "C" fn ioctl(descriptor: c_int, request: c_ulong, argument: c_ulong) 
     value
 }
 
-fn forget(descriptor: c_int) {
+extern "C" fn forget(descriptor: c_int) {
     if let Some(state) = State::known() {
         state.descriptors.forget(descriptor);
     }
@@ -91,99 +91,98 @@ fn forget_all(first: c_uint, last: c_uint) {
     }
 }
 
-/// Defines a function that calls the next of its name, and before it has been looked up, makes a system call.
-macro_rules! interposed {
-    ($(fn $name:ident($($argument:ident: $type:ty),*) = $next:ident or ($call:expr $(, $passed:expr)*);
-       before $before:expr; after |$result:ident| $after:expr;)*) => {
-        $(
-            static $next: Next = {
-                // Names in this file have no zero byte.
-                const NAME: &CStr = match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => c"",
-                };
-                Next::new(NAME)
-            };
-
-            /// # Safety
-            ///
-            /// As of the C library's.
-            #[unsafe(no_mangle)]
-            pub unsafe extern "C" fn $name($($argument: $type),*) -> c_int {
-                $before;
-                let next = $next.found.load(Ordering::Relaxed);
-                let $result = if next.is_null() {
-                    // SAFETY: the program's own call, which is the kernel's to check.
-                    unsafe { libc::syscall($call $(, $passed)*) as c_int }
-                } else {
-                    // SAFETY: the function of this name has this type; the arguments are the program's.
-                    unsafe {
-                        let next = transmute::<*mut c_void, unsafe extern "C" fn($($type),*) -> c_int>(next);
-                        next($($argument),*)
-                    }
-                };
-                $after;
-                $result
-            }
-        )*
-
-        static NEXT: &[&Next] = &[$(&$next),*];
-    };
+/// Forgets the descriptor first: another thread may be given its number as soon as it is closed.
+///
+/// # Safety
+///
+/// As of the C library's.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn close(descriptor: c_int) -> c_int {
+    // The push keeps the argument, and aligns the stack.
+    naked_asm!(
+        "push rdi",
+        "call {forget}",
+        "pop rdi",
+        "jmp qword ptr [rip + {next}]",
+        forget = sym forget,
+        next = sym NEXT_CLOSE,
+    )
 }
 
-interposed! {
-    // What is forgotten only before could be noted again, and what is forgotten only after could be used by another thread
-    // that was given the number meanwhile.
-    fn close(descriptor: c_int) = CLOSE or (libc::SYS_close, descriptor);
-    before forget(descriptor); after |result| forget(descriptor);
-
-    fn close_range(first: c_uint, last: c_uint, flags: c_int) = CLOSE_RANGE
-        or (libc::SYS_close_range, first, last, flags);
-    before forget_all(first, last); after |result| forget_all(first, last);
-
-    fn dup(old: c_int) = DUP or (libc::SYS_dup, old);
-    before (); after |result| forget(result);
-
-    fn dup2(old: c_int, new: c_int) = DUP2 or (libc::SYS_dup2, old, new);
-    before (); after |result| forget(new);
-
-    fn dup3(old: c_int, new: c_int, flags: c_int) = DUP3 or (libc::SYS_dup3, old, new, flags);
-    before (); after |result| forget(new);
-
-    fn fcntl(descriptor: c_int, command: c_int, argument: c_long) = FCNTL
-        or (libc::SYS_fcntl, descriptor, command, argument);
-    before (); after |result| forget_duplicate(command, result);
-
-    fn fcntl64(descriptor: c_int, command: c_int, argument: c_long) = FCNTL64
-        or (libc::SYS_fcntl, descriptor, command, argument);
-    before (); after |result| forget_duplicate(command, result);
-
-    // A number that is given anew was closed before, in whichever way.
-    fn open(path: *const c_char, flags: c_int, mode: c_uint) = OPEN or (libc::SYS_open, path, flags, mode);
-    before (); after |result| forget(result);
-
-    fn open64(path: *const c_char, flags: c_int, mode: c_uint) = OPEN64 or (libc::SYS_open, path, flags, mode);
-    before (); after |result| forget(result);
-
-    fn openat(directory: c_int, path: *const c_char, flags: c_int, mode: c_uint) = OPENAT
-        or (libc::SYS_openat, directory, path, flags, mode);
-    before (); after |result| forget(result);
-
-    fn openat64(directory: c_int, path: *const c_char, flags: c_int, mode: c_uint) = OPENAT64
-        or (libc::SYS_openat, directory, path, flags, mode);
-    before (); after |result| forget(result);
+/// # Safety
+///
+/// As of the C library's.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fcntl(descriptor: c_int, command: c_int, argument: c_long) -> c_int {
+    naked_asm!(
+        "cmp esi, {duplicate}",
+        "je 2f",
+        "cmp esi, {duplicate_for_exec}",
+        "je 2f",
+        "jmp qword ptr [rip + {next}]",
+        "2:",
+        "jmp {made_here}",
+        duplicate = const libc::F_DUPFD,
+        duplicate_for_exec = const libc::F_DUPFD_CLOEXEC,
+        made_here = sym duplicate,
+        next = sym NEXT_FCNTL,
+    )
 }
 
-fn forget_duplicate(command: c_int, result: c_int) {
-    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
-        forget(result);
-    }
+/// The same under the name that programs with large files use.
+///
+/// # Safety
+///
+/// As of the C library's.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fcntl64(descriptor: c_int, command: c_int, argument: c_long) -> c_int {
+    naked_asm!("jmp {fcntl}", fcntl = sym fcntl)
 }
 
-/// Closes all descriptors from `lowest` on (closefrom(3)).
+/// `fcntl` with a command that makes a descriptor. It does not wait, so no thread is cancelled in it.
+extern "C" fn duplicate(descriptor: c_int, command: c_int, lowest: c_long) -> c_int {
+    let made = fcntl_at_once(descriptor, command, lowest);
+    forget(made);
+    made
+}
+
+/// The same as the C library's, as all that follow.
+#[unsafe(no_mangle)]
+pub extern "C" fn dup(old: c_int) -> c_int {
+    // SAFETY: the program's own call, which is the kernel's to check.
+    let made = unsafe { libc::syscall(libc::SYS_dup, old) as c_int };
+    forget(made);
+    made
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
+    // SAFETY: as above.
+    let made = unsafe { libc::syscall(libc::SYS_dup2, old, new) as c_int };
+    forget(new);
+    made
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
+    // SAFETY: as above.
+    let made = unsafe { libc::syscall(libc::SYS_dup3, old, new, flags) as c_int };
+    forget(new);
+    made
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    forget_all(first, last);
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) as c_int }
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn closefrom(lowest: c_int) {
-    let first = c_uint::try_from(lowest).unwrap_or(0);
-    // SAFETY: the program's own call; errors are not reported by this function.
-    unsafe { close_range(first, c_uint::MAX, 0) };
+    // It reports no errors.
+    close_range(c_uint::try_from(lowest).unwrap_or(0), c_uint::MAX, 0);
 }

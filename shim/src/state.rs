@@ -106,7 +106,7 @@ impl State {
         let process = system::process();
         let owner = &self.owner;
         let first = owner.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed);
-        matches!(first, Ok(_)) || first == Err(process)
+        first.is_ok() || first == Err(process)
     }
 
     /// Claims a slot, if one is free.

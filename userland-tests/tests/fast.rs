@@ -73,6 +73,7 @@ fn programs_get_what_they_get_without_it() {
         &["vfork"],
         &["renumbered"],
         &["fork-among-threads"],
+        &["cancelled"],
         &["other-ioctls"],
     ];
     for scenario in SCENARIOS {

@@ -43,7 +43,7 @@ struct Lane {
     name: u64,
     process: Pid,
     /// Registered in `ended`, and taken out of it when this is closed.
-    _pidfd: OwnedFd,
+    pidfd: OwnedFd,
     /// Which of the sandbox's servers has it.
     server: u32,
 }
@@ -65,7 +65,7 @@ impl Lanes {
 
     fn keep(&self, lane: Lane) -> Result<(), Errno> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, lane.name);
-        self.ended.add(&lane._pidfd, event)?;
+        self.ended.add(&lane.pidfd, event)?;
         self.open().push(lane);
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Sentry {
             self.lanes.keep(Lane {
                 name,
                 process,
-                _pidfd: pidfd,
+                pidfd,
                 server: link.server,
             })
         });

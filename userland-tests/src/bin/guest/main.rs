@@ -59,6 +59,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("vfork", fast::vfork),
     ("renumbered", fast::renumbered),
     ("fork-among-threads", fast::fork_among_threads),
+    ("cancelled", fast::cancelled),
     ("other-ioctls", fast::other_ioctls),
     ("batch", faults::batch),
     ("beside-a-slow-one", faults::beside_a_slow_one),
