@@ -14,9 +14,8 @@ use crate::{install, rights, root};
 /// What is left to a process.
 #[derive(Debug)]
 pub struct Confinement<'a> {
-    /// The files and directories that it can still reach, as absolute paths. Those that do not exist are left out.
-    /// `None` changes nothing: for who may not open anything anyway.
-    pub kept: Option<&'a [PathBuf]>,
+    /// What it can still reach. `None` changes nothing: for who may not open anything anyway.
+    pub kept: Option<Kept<'a>>,
     /// Whether Landlock forbids every other file, and TCP, once more. It also forbids to trace processes that are not
     /// in the same domain (landlock(7)), so it is not for who has to. Where the kernel has no Landlock, nothing is
     /// forbidden by it.
@@ -31,6 +30,16 @@ pub struct Confinement<'a> {
     pub program: &'a [sock_filter],
 }
 
+/// What a process can still reach of the file system.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// Files and directories, as absolute paths. Those that do not exist are left out.
+    pub paths: &'a [PathBuf],
+    /// Whether the process is alone in its mount, IPC and UTS namespaces already. To leave a mount namespace as the last
+    /// one takes the kernel long (it waits for RCU).
+    pub alone: bool,
+}
+
 impl Confinement<'_> {
     /// Confines the calling process for good. It must have one thread, `CAP_SETPCAP` in its user namespace, and
     /// `CAP_SYS_ADMIN` if its file system changes. Fails with a sentence, and then the process is to end: it may be confined in part.
@@ -38,7 +47,7 @@ impl Confinement<'_> {
     /// Afterwards it cannot be traced but by who has `CAP_SYS_PTRACE`, and leaves no core file.
     pub fn enter(&self) -> Result<(), String> {
         if let Some(kept) = self.kept {
-            root::replace(kept)?;
+            root::replace(&kept)?;
         }
         rights::limit(self.address_space, self.descriptors)?;
         rights::refuse_executable_memory()?;
@@ -55,12 +64,13 @@ impl Confinement<'_> {
 
     fn forbid_files(&self) -> Result<(), landlock::RulesetError> {
         let known = ABI::V5;
+        let paths = self.kept.map_or(&[][..], |kept| kept.paths);
         let kept = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
         Ruleset::default()
             .handle_access(AccessFs::from_all(known))?
             .handle_access(AccessNet::from_all(known))?
             .create()?
-            .add_rules(path_beneath_rules(self.kept.unwrap_or_default(), kept))?
+            .add_rules(path_beneath_rules(paths, kept))?
             .restrict_self()
             .map(drop)
     }

@@ -29,7 +29,7 @@ mod root;
 #[cfg(test)]
 mod text;
 
-pub use confinement::Confinement;
+pub use confinement::{Confinement, Kept};
 pub use install::{install, install_with_listener};
 pub use policy::{Policy, Problem, Table, Verdict};
 pub use rights::pass_on;

@@ -5,11 +5,13 @@
 //! open.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, pivot_root};
+
+use crate::Kept;
 
 /// Where the new root is put together, in the new namespace: a directory that every system has, and in which nothing
 /// lies that a process keeps.
@@ -19,11 +21,12 @@ const NONE: Option<&str> = None;
 const SIZE: &str = "mode=755,size=64k";
 
 /// Leaves the calling process, which must have one thread and `CAP_SYS_ADMIN` in its user namespace, nothing but the
-/// files and directories `kept`, given as absolute paths. Those that do not exist are left out. IPC and host names
-/// become its own, too. Fails with a sentence.
-pub(crate) fn replace(kept: &[PathBuf]) -> Result<(), String> {
-    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    unshare(own).map_err(|errno| format!("namespaces: {errno}"))?;
+/// files and directories that are `kept`. IPC and host names become its own, too. Fails with a sentence.
+pub(crate) fn replace(kept: &Kept<'_>) -> Result<(), String> {
+    if !kept.alone {
+        let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+        unshare(own).map_err(|errno| format!("namespaces: {errno}"))?;
+    }
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(NONE, "/", NONE, private, NONE)
         .map_err(|errno| format!("making mounts private: {errno}"))?;
@@ -36,7 +39,7 @@ pub(crate) fn replace(kept: &[PathBuf]) -> Result<(), String> {
         Some(SIZE),
     )
     .map_err(|errno| format!("mounting an empty root on {BUILDING_SITE}: {errno}"))?;
-    for path in kept {
+    for path in kept.paths {
         keep(path).map_err(|reason| format!("keeping {}: {reason}", path.display()))?;
     }
     let read_only = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;

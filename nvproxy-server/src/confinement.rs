@@ -11,7 +11,7 @@ use caps::Capability;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::table::Family;
-use ringfence_confinement::{Confinement, Table, policies};
+use ringfence_confinement::{Confinement, Kept, Table, policies};
 
 use crate::handles::MAXIMUM_HANDLES;
 
@@ -46,7 +46,10 @@ pub fn enter(nodes: &[Node], abi: &Abi) -> Result<(), String> {
         .compile(&tables)
         .map_err(|problem| format!("the seccomp filter: {problem}"))?;
     Confinement {
-        kept: Some(&kept),
+        kept: Some(Kept {
+            paths: &kept,
+            alone: false,
+        }),
         landlock: true,
         capabilities: &[],
         address_space: ADDRESS_SPACE,

@@ -85,6 +85,9 @@ pub fn run(options: &Options, given: Given) -> Result<Infallible, String> {
         .name("supervision".to_owned())
         .spawn(move || obey(&obedient, &supervision))
         .map_err(|error| format!("starting a thread: {error}"))?;
+    server
+        .watch(end)
+        .map_err(|error| format!("starting a thread: {error}"))?;
     server.run(end)
 }
 
@@ -146,10 +149,12 @@ fn end(end: End) -> ! {
 }
 
 /// What every server starts with.
-fn prepare(options: &Options) -> Result<(&'static Abi, Ring), String> {
-    let ring = Ring::new().map_err(|error| {
-        format!("io_uring: {error}: allow it (sysctl kernel.io_uring_disabled=0), or use Linux 6.7 or later")
-    })?;
+fn prepare(options: &Options) -> Result<(&'static Abi, Option<Ring>), String> {
+    let ring = Ring::new()
+        .inspect_err(|error| {
+            tracing::debug!("no io_uring: {error}: waiting for futexes by themselves")
+        })
+        .ok();
     Spin::automatic();
     let abi = Abi::of_release(&options.tables, options.capabilities)
         .map_err(|error| error.to_string())?;

@@ -1,8 +1,10 @@
-//! Where the server sleeps: one `io_uring_enter` that waits for everything.
+//! Where the server sleeps until the submission ring's doorbell rings (a futex in shared memory) or the control socket
+//! ends, which means that the sentry is gone.
 //!
-//! Two things wake it: the submission ring's doorbell (a futex in shared memory), and the end of the control socket,
-//! which means that the sentry is gone. Each is an operation that stays armed in the ring until it fires, so a sleep
-//! costs one system call.
+//! With io_uring both are operations that stay armed in a ring until they fire, so that one `io_uring_enter` waits for
+//! everything. Where the kernel has no futex operations (before Linux 6.7) or does not let this process have io_uring, as
+//! in many containers, the sleeper waits for the futex alone, and the socket is left to a thread that does nothing but
+//! wait for its end. Either way a sleep costs one system call.
 //!
 //! `unsafe` is here because the kernel is given addresses that it uses until an operation completes.
 
@@ -12,6 +14,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue, types};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringfence_ipc::{FUTEX_BITSET_ANY, FUTEX_SHARED_U32};
 
 const DOORBELL: u64 = 1;
@@ -51,31 +54,45 @@ impl Ring {
     }
 }
 
-/// A ring and what is armed in it.
+/// What the thread that sleeps sleeps in.
 pub struct Reactor {
-    ring: IoUring,
+    ring: Option<IoUring>,
     doorbell: SleepWord,
     doorbell_armed: bool,
 }
 
 impl Reactor {
-    /// Arms the control socket's end. `doorbell` is the word to sleep on; it must stay mapped for as long as this
-    /// reactor lives.
-    pub fn new(ring: Ring, socket: BorrowedFd<'_>, doorbell: SleepWord) -> io::Result<Reactor> {
+    /// Arms the control socket's end, if there is a ring to arm it in. `doorbell` is the word to sleep on; it must stay
+    /// mapped for as long as this reactor lives.
+    pub fn new(
+        ring: Option<Ring>,
+        socket: BorrowedFd<'_>,
+        doorbell: SleepWord,
+    ) -> io::Result<Reactor> {
         let mut reactor = Reactor {
-            ring: ring.0,
+            ring: ring.map(|ring| ring.0),
             doorbell,
             doorbell_armed: false,
         };
-        let hangup = (libc::POLLHUP | libc::POLLRDHUP) as u32;
-        let poll = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), hangup);
-        reactor.arm(poll.build().user_data(SOCKET))?;
+        if let Some(ring) = &mut reactor.ring {
+            let hangup = (libc::POLLHUP | libc::POLLRDHUP) as u32;
+            let poll = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), hangup);
+            arm(ring, poll.build().user_data(SOCKET))?;
+        }
         Ok(reactor)
+    }
+
+    /// Whether somebody else has to wait for the end of the control socket ([`wait_for_end`]).
+    pub fn misses_the_end(&self) -> bool {
+        self.ring.is_none()
     }
 
     /// Sleeps until something happens; returns false when the sentry is gone. Wakes may be spurious; where the word does
     /// not say that somebody sleeps, this returns at once.
     pub fn sleep(&mut self) -> io::Result<bool> {
+        let Some(ring) = &mut self.ring else {
+            return wait_for_doorbell(self.doorbell).map(|()| true);
+        };
         if !self.doorbell_armed {
             let wait = opcode::FutexWait::new(
                 self.doorbell.address,
@@ -83,16 +100,16 @@ impl Reactor {
                 FUTEX_BITSET_ANY,
                 FUTEX_SHARED_U32,
             );
-            self.arm(wait.build().user_data(DOORBELL))?;
+            arm(ring, wait.build().user_data(DOORBELL))?;
             self.doorbell_armed = true;
         }
-        match self.ring.submit_and_wait(1) {
+        match ring.submit_and_wait(1) {
             Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
             Err(error) => return Err(error),
         }
         let mut alive = true;
-        for completion in self.ring.completion() {
+        for completion in ring.completion() {
             match completion.user_data() {
                 DOORBELL => self.doorbell_armed = false,
                 _ => alive = false,
@@ -100,12 +117,46 @@ impl Reactor {
         }
         Ok(alive)
     }
+}
 
-    fn arm(&mut self, operation: squeue::Entry) -> io::Result<()> {
-        // SAFETY: polls carry no address. A futex wait carries that of a word which, as `new` demands, stays mapped
-        // for as long as this ring can use it.
-        unsafe { self.ring.submission().push(&operation) }
-            .map_err(|_| io::Error::other("the submission queue is full"))
+fn arm(ring: &mut IoUring, operation: squeue::Entry) -> io::Result<()> {
+    // SAFETY: polls carry no address. A futex wait carries that of a word which, as `Reactor::new` demands, stays
+    // mapped for as long as this ring can use it.
+    unsafe { ring.submission().push(&operation) }
+        .map_err(|_| io::Error::other("the submission queue is full"))
+}
+
+/// Waits on the doorbell's futex without a ring.
+fn wait_for_doorbell(doorbell: SleepWord) -> io::Result<()> {
+    let no_timeout = std::ptr::null::<libc::timespec>();
+    let SleepWord { address, expected } = doorbell;
+    // SAFETY: the kernel reads a word which, as `Reactor::new` demands, is mapped, and nothing else.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            address,
+            libc::FUTEX_WAIT,
+            expected,
+            no_timeout,
+        )
+    };
+    match Errno::result(result) {
+        // Woken, never asleep because the word has changed, or a signal: the ring knows what there is to do.
+        Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Waits until the peer of `socket` is gone.
+pub fn wait_for_end(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // For a socket of this type, SOCK_SEQPACKET, either end comes with POLLHUP, which is always reported (poll(2)).
+    let hangup = PollFlags::empty();
+    loop {
+        match poll(&mut [PollFd::new(socket, hangup)], PollTimeout::NONE) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 

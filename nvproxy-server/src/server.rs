@@ -37,7 +37,7 @@ use crate::protocol::{
     ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS,
     OPEN_NONBLOCKING, decode_result, encode_result,
 };
-use crate::reactor::{Reactor, Ring, SleepWord};
+use crate::reactor::{Reactor, Ring, SleepWord, wait_for_end};
 use crate::request::{
     Action, Buffer, Context, Description, Descriptors, Executed, Files, Prepared, Rejection,
 };
@@ -124,13 +124,14 @@ impl Files for Server {
 }
 
 impl Server {
-    /// Takes the `ring` to sleep in, which was made before the process was confined. Starts the workers, then confines the calling thread, which must be the one that calls [`Server::run`].
+    /// Takes the `ring` to sleep in, which was made before the process was confined, if there is one. Starts the workers,
+    /// then confines the calling thread, which must be the one that calls [`Server::run`].
     pub fn new(
         host: Arc<dyn Host>,
         abi: &'static Abi,
         books: Arc<Books>,
         channel: ServerChannel,
-        ring: Ring,
+        ring: Option<Ring>,
     ) -> Result<Arc<Server>, String> {
         let handles = HandleTable::default();
         Self::with_handles(host, abi, books, channel, ring, handles, Lanes::default())
@@ -141,7 +142,7 @@ impl Server {
         abi: &'static Abi,
         books: Arc<Books>,
         channel: ServerChannel,
-        ring: Ring,
+        ring: Option<Ring>,
         handles: HandleTable<Entry>,
         lanes: Lanes,
     ) -> Result<Arc<Server>, String> {
@@ -188,6 +189,25 @@ impl Server {
         }))
     }
 
+    /// Has a thread wait for the end of the control socket, if the one that sleeps cannot; then it calls `end`.
+    pub fn watch(&self, end: fn(End) -> !) -> std::io::Result<()> {
+        let reactor = self.reactor.lock().unwrap_or_else(PoisonError::into_inner);
+        if !reactor.misses_the_end() {
+            return Ok(());
+        }
+        drop(reactor);
+        let socket = self.socket.as_fd().try_clone_to_owned()?;
+        let watch = move || {
+            let ended = wait_for_end(socket.as_fd());
+            end(ended.map_or_else(
+                |error| End::Failed(format!("the control socket: {error}")),
+                |()| End::SentryGone,
+            ));
+        };
+        let watcher = thread::Builder::new().name("watch".to_owned());
+        watcher.spawn(watch).map(drop)
+    }
+
     /// Serves until the sentry is gone, and then calls `end` to end the process, on whichever thread notices.
     pub fn run(self: Arc<Self>, end: fn(End) -> !) -> ! {
         let mut role = self.roles.begin();
@@ -197,7 +217,7 @@ impl Server {
                 Role::Sleep => match self.sleep() {
                     Ok(true) => self.roles.woken(),
                     Ok(false) => end(End::SentryGone),
-                    Err(error) => end(End::Failed(format!("io_uring: {error}"))),
+                    Err(error) => end(End::Failed(format!("the doorbell: {error}"))),
                 },
             };
         }

@@ -1,7 +1,7 @@
 //! Talking to a guest that follows the test's lines (its scenario `converse`).
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::processes::Tree;
 use crate::{Ended, guest_with, started, wait_for};
@@ -21,7 +21,11 @@ impl Conversation {
 
     /// The same with another scenario that says when it is ready.
     pub fn with(scenario: &str, options: &[&str]) -> Conversation {
-        let mut command = guest_with(options, &[scenario]);
+        Conversation::of(guest_with(options, &[scenario]))
+    }
+
+    /// The same with a command that runs such a scenario.
+    pub fn of(mut command: Command) -> Conversation {
         let (mut child, output) = started(command.stdin(Stdio::piped()));
         Conversation {
             input: child.stdin.take().expect("a pipe"),

@@ -129,7 +129,9 @@ pub const ALL: [Check; 19] = [
     Check {
         name: "io_uring with futexes",
         probe: probes::io_uring,
-        without: Without::Unusable,
+        without: Without::Loses(
+            "the server waits for its doorbell with futex(2), and with a thread more for the sentry's end",
+        ),
         remedy: "use Linux 6.7 or later, sysctl kernel.io_uring_disabled=0; in a container, a seccomp profile that \
                  permits io_uring",
     },

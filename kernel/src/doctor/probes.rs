@@ -22,7 +22,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::gettid;
 use nvproxy_server::reactor;
-use ringfence_confinement::{Confinement, policies};
+use ringfence_confinement::{Confinement, Kept, policies};
 use ringfence_ipc::Socket;
 use ringfence_ipc::region::Region;
 
@@ -249,7 +249,7 @@ pub fn ptrace() -> Found {
 pub fn io_uring() -> Found {
     child::attempt(sentry_s_place(), || {
         reactor::Ring::new().attempt("io_uring")?;
-        Ok("a ring with futex operations was set up".to_owned())
+        Ok("a ring with futex operations was set up, in which the server waits".to_owned())
     })
 }
 
@@ -294,7 +294,10 @@ pub fn confinement() -> Found {
         // The process has yet to answer and to end, which this policy permits.
         let program = policies::INIT.compile(&[]).attempt("a filter")?;
         let confinement = Confinement {
-            kept: Some(&[]),
+            kept: Some(Kept {
+                paths: &[],
+                alone: false,
+            }),
             landlock: true,
             capabilities: &[],
             address_space: u64::MAX,

@@ -10,6 +10,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, path_beneath_rules,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{SFlag, fstat};
 
 use crate::failure::{Attempt, Failure};
 
@@ -37,6 +38,10 @@ pub fn drop_capabilities() -> Result<(), Failure> {
 /// that a program inherits are of the host's mounts: without this, a program that was given a file to read could open
 /// it anew through /proc/self/fd, to write. Those of `inherited` that were opened to be written stay so.
 ///
+/// A file can be emptied while it is opened to be read. But for a domain that forbids that, the kernel looks at every
+/// directory above each file that is opened, to read it too, which nearly doubles what opening takes; so it is forbidden
+/// only to programs that have inherited what they could do it to.
+///
 /// Kernels before Linux 6.10 cannot withhold ioctl, and those without Landlock nothing at all; the sandbox is then held
 /// by its other walls, which `ringfence doctor` says.
 pub fn enter_domain(
@@ -44,7 +49,13 @@ pub fn enter_domain(
     writable: &[PathBuf],
     inherited: &[BorrowedFd<'_>],
 ) -> Result<(), Failure> {
-    let writing: BitFlags<AccessFs> = AccessFs::from_write(ABI::V5) & !AccessFs::IoctlDev;
+    let mut writing: BitFlags<AccessFs> = AccessFs::from_write(ABI::V5) & !AccessFs::IoctlDev;
+    if !inherited
+        .iter()
+        .any(|descriptor| leads_to_a_file(*descriptor))
+    {
+        writing &= !AccessFs::Truncate;
+    }
     let to_files = writing & AccessFs::from_file(ABI::V5);
     let mut ruleset = Ruleset::default()
         .handle_access(writing | AccessFs::IoctlDev)
@@ -63,6 +74,18 @@ pub fn enter_domain(
         }
     }
     ruleset.restrict_self().map(drop).attempt("Landlock")
+}
+
+/// Whether a file of the host that is not to be written can be opened through it: it is one itself, or a directory. What
+/// cannot be told counts as one.
+fn leads_to_a_file(descriptor: BorrowedFd<'_>) -> bool {
+    fstat(descriptor).map_or(true, |status| {
+        match SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFDIR => true,
+            SFlag::S_IFREG => !is_written(descriptor),
+            _ => false,
+        }
+    })
 }
 
 /// Whether it was opened to be written.

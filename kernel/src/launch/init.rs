@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::io::{PipeWriter, Write};
 
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, fork};
@@ -65,8 +64,6 @@ pub fn confine() -> Result<(), Failure> {
 fn set_up(program: &Program<'_>) -> Result<(), Failure> {
     prctl::set_pdeathsig(Signal::SIGKILL).attempt("prctl")?;
     prctl::set_dumpable(false).attempt("prctl")?;
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)
-        .attempt("namespaces")?;
     namespaces::isolate_mounts()?;
     if !program.grants.network {
         network::bring_up_loopback()?;

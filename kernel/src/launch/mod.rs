@@ -35,13 +35,12 @@ mod supervision;
 mod upgrade;
 
 use std::ffi::{CString, OsString};
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::ForkResult;
 use nvproxy_server::process::raise_descriptor_limit;
 use nvproxy_server::recorded::Replay;
 use ringfence_ipc::Socket;
@@ -99,7 +98,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             .ok(),
     };
     let (launcher_end, sentry_end) = liaison::pair().attempt("socketpair")?;
-    let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    let mut own = namespaces::OF_ONE_PROCESS;
     own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
     match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
         Forked::Parent { child, namespaces } => {
@@ -162,13 +161,10 @@ fn build(
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = std::io::pipe().attempt("pipe")?;
     let working_directory = std::env::current_dir().ok();
-    let own_namespace = File::open("/proc/self/ns/pid").attempt("/proc/self/ns/pid")?;
-    nix::sched::unshare(CloneFlags::CLONE_NEWPID).attempt("a process namespace")?;
-    // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
-    let init = match unsafe { fork() }.attempt("starting init")? {
+    let init = match namespaces::fork_with(namespaces::OF_ONE_PROCESS).attempt("starting init")? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
-            drop((liaison, listener, report, own_namespace));
+            drop((liaison, listener, report));
             let program = exec::Program {
                 command,
                 driver: &options.driver,
@@ -181,9 +177,6 @@ fn build(
             init::run(program, task_report)
         }
     };
-    // A process whose children are to live in another namespace cannot start threads.
-    nix::sched::setns(&own_namespace, CloneFlags::CLONE_NEWPID)
-        .attempt("the sentry's process namespace")?;
     Ok(Sandbox {
         init,
         listener,

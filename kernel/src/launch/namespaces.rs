@@ -12,6 +12,12 @@ use super::grants::Identity;
 use crate::failure::{Attempt, Failure, SETUP};
 
 const NONE: Option<&str> = None;
+/// What the sentry and init each have to themselves. Made with the process, because to change the mount namespace later is
+/// to leave one, and to leave one as the last takes the kernel long.
+pub const OF_ONE_PROCESS: CloneFlags = CloneFlags::CLONE_NEWNS
+    .union(CloneFlags::CLONE_NEWPID)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS);
 
 /// Forks the calling process, which must have one thread. The child lives in a user namespace of its own, and in the
 /// further namespaces of `also`; it has all rights in them, and none outside. It is who the caller is, with the same

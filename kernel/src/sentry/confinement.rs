@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use caps::Capability;
-use ringfence_confinement::{Confinement, Table, policies};
+use ringfence_confinement::{Confinement, Kept, Table, policies};
 
 use crate::failure::{Attempt, Failure};
 
@@ -31,7 +31,11 @@ pub fn enter() -> Result<(), Failure> {
         .compile(&[table])
         .attempt("the sentry's filter")?;
     Confinement {
-        kept: Some(&[PathBuf::from("/proc")]),
+        kept: Some(Kept {
+            paths: &[PathBuf::from("/proc")],
+            // Since the launcher started it, in namespaces that init did not get.
+            alone: true,
+        }),
         landlock: false,
         capabilities: &CAPABILITIES,
         address_space: ADDRESS_SPACE,

@@ -276,7 +276,7 @@ pub fn accept_succession(
     predecessor: OwnedFd,
     supervision: &Socket,
     abi: &'static Abi,
-    ring: Ring,
+    ring: Option<Ring>,
     restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>,
 ) -> Result<(Arc<Server>, Predecessor), String> {
     let predecessor = Socket::from(predecessor);
@@ -344,7 +344,7 @@ fn restore_server(
     saved: Saved,
     mut enclosures: Enclosures,
     abi: &'static Abi,
-    ring: Ring,
+    ring: Option<Ring>,
     restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>,
 ) -> Result<Arc<Server>, String> {
     let geometry = Geometry {

@@ -1,0 +1,247 @@
+//! Programs that use a GPU: what they take in a sandbox, beside the same programs outside.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use super::{Attempt, Bar, Claim, Limit, Measurement, NotMeasured, Session, Unit};
+use crate::measure::{Samples, Side, in_turns};
+use crate::session::find;
+use crate::turns;
+
+pub const CONTEXT: Claim = Claim {
+    name: "context",
+    title: "cuInit and the primary context of a GPU",
+    beside: "the same outside",
+    how: "A program of CUDA's driver interface reads the clock before cuInit and after cuDevicePrimaryCtxRetain, once, \
+          and ends. Runs in the sandbox and outside alternate.",
+    bars: &[Bar::ratio("median of the pairs", 1.03)],
+    needs_gpu: true,
+    measure: context,
+};
+
+pub const LAUNCH: Claim = Claim {
+    name: "launch",
+    title: "the launch of a kernel",
+    beside: "the same outside",
+    how: "Two programs, one in the sandbox and one outside, launch an empty kernel when they are asked to: a hundred at a \
+          time, of which each launch gets its part, or one, and wait for it.",
+    bars: &[
+        Bar {
+            of: "median, back to back",
+            unit: Unit::Ratio,
+            limit: Limit::AtMostWithinNoise(1.0),
+        },
+        Bar {
+            of: "median, awaited",
+            unit: Unit::Ratio,
+            limit: Limit::AtMostWithinNoise(1.0),
+        },
+    ],
+    needs_gpu: true,
+    measure: launch,
+};
+
+pub const TORCH: Claim = Claim {
+    name: "torch",
+    title: "a training run with PyTorch, from the start of python to its end",
+    beside: "the same outside",
+    how: "Both runs take turns of 40 ms, by control groups of which one is frozen while the other runs; where no control \
+          group can be made, whole runs alternate, which tells less. Both have to print the same checksum.",
+    bars: &[Bar::ratio("median of the pairs", 1.01)],
+    needs_gpu: true,
+    measure: torch,
+};
+
+fn context(session: &mut Session) -> Result<Measurement, NotMeasured> {
+    let program = compiled(
+        session,
+        "context",
+        include_str!("../../workloads/context.cu"),
+    )?;
+    let run = |mut command: Command| {
+        let output = command
+            .stdin(Stdio::null())
+            .output()
+            .attempt("context.cu")?;
+        let printed = String::from_utf8_lossy(&output.stdout).trim().parse();
+        printed.map_err(|_| {
+            NotMeasured::failed("context.cu", String::from_utf8_lossy(&output.stderr).trim())
+        })
+    };
+    let outside = || Command::new(&program);
+    let inside = || on_host(session, &[&program]);
+    run(outside())?;
+    run(inside())?;
+    let mut sides = [
+        Side::new("in the sandbox", |_| Ok(vec![run(inside())?])),
+        Side::new("outside", |_| Ok(vec![run(outside())?])),
+    ];
+    let samples = in_turns(session.effort.programs, &session.progress, &mut sides)?;
+    pair(samples)
+}
+
+fn launch(session: &mut Session) -> Result<Measurement, NotMeasured> {
+    let program = compiled(session, "launch", include_str!("../../workloads/launch.cu"))?;
+    let start = |mut command: Command, how: &str| {
+        command.arg(how);
+        session.subject("launch.cu", command)
+    };
+    let mut values = Vec::new();
+    let mut samples = Vec::new();
+    for how in ["back-to-back", "awaited"] {
+        let mut inside = start(on_host(session, &[&program]), how)?;
+        let mut outside = start(Command::new(&program), how)?;
+        let mut sides = [
+            Side::new(format!("{how}, in the sandbox"), |count| {
+                inside.ask(&count.to_string())
+            }),
+            Side::new(format!("{how}, outside"), |count| {
+                outside.ask(&count.to_string())
+            }),
+        ];
+        let both = in_turns(session.effort.prompt, &session.progress, &mut sides)?;
+        if let [inside, outside] = &both[..] {
+            values.push(Ok(inside.ratio_to(outside, 0.5)));
+        }
+        samples.extend(both);
+    }
+    Ok(Measurement {
+        values,
+        samples,
+        curves: Vec::new(),
+        notes: Vec::new(),
+    })
+}
+
+fn torch(session: &mut Session) -> Result<Measurement, NotMeasured> {
+    let python = find("python3", &[]).ok_or_else(|| {
+        NotMeasured::lacking("python3 is not installed", "install python3 with PyTorch")
+    })?;
+    has_torch(&python)?;
+    let script = session.fresh_file("torch_train.py");
+    std::fs::write(&script, include_str!("../../workloads/torch_train.py")).attempt("a file")?;
+    let place = turns::place();
+    let outside = || {
+        let mut command = Command::new(&python);
+        command.arg(&script);
+        command
+    };
+    let mut inside = Samples::new("in the sandbox");
+    let mut native = Samples::new("outside");
+    session.progress.set_length(session.effort.long as u64);
+    for pair in 0..session.effort.long {
+        let mut commands = [on_host(session, &[&python, &script]), outside()];
+        let outside_begins = pair % 2 == 1;
+        if outside_begins {
+            commands.reverse();
+        }
+        let mut both = match &place {
+            Some(place) => turns::run(place, commands)?,
+            None => one_after_the_other(commands)?,
+        };
+        if outside_begins {
+            both.reverse();
+        }
+        let [first, second] = both;
+        if first.printed != second.printed || first.printed.is_empty() {
+            return Err(NotMeasured::failed(
+                "the training run",
+                format!(
+                    "it printed {:?} inside and {:?} outside",
+                    first.printed, second.printed
+                ),
+            ));
+        }
+        inside.add_round(&[first.time.as_nanos() as u64]);
+        native.add_round(&[second.time.as_nanos() as u64]);
+        session.progress.inc(1);
+    }
+    let mut measurement = pair(vec![inside, native])?;
+    if place.is_none() {
+        let note = "whole runs alternated, since no control group can be made here: mount cgroup2 to have turns";
+        measurement.notes.push(note.to_owned());
+    }
+    Ok(measurement)
+}
+
+fn one_after_the_other(commands: [Command; 2]) -> Result<[turns::Ran; 2], NotMeasured> {
+    let run = |mut command: Command| {
+        let started = Instant::now();
+        let output = command.stdin(Stdio::null()).output().attempt("python3")?;
+        Ok(turns::Ran {
+            time: started.elapsed(),
+            printed: String::from_utf8_lossy(&output.stdout).into_owned(),
+        })
+    };
+    let [first, second] = commands;
+    Ok([run(first)?, run(second)?])
+}
+
+fn has_torch(python: &Path) -> Result<(), NotMeasured> {
+    let mut command = Command::new(python);
+    command.args(["-c", "import torch; torch.zeros(1).cuda()"]);
+    let output = command.stdin(Stdio::null()).output().attempt("python3")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let last = complaint
+        .lines()
+        .last()
+        .unwrap_or("it says nothing")
+        .to_owned();
+    Err(NotMeasured::lacking(
+        format!("python3 has no PyTorch that can use this GPU: {last}"),
+        "install PyTorch with CUDA for the python3 in PATH",
+    ))
+}
+
+/// A program and its arguments in a sandbox on NVIDIA's driver, in which the session's directory is to be seen.
+fn on_host(session: &Session, words: &[&PathBuf]) -> Command {
+    let directory = session.directory.path().to_string_lossy().into_owned();
+    let bind = format!("{directory}::ro");
+    let mut command = session.sandbox(&["--driver", "host", "--bind", &bind]);
+    command.args(words);
+    command
+}
+
+/// Compiles a program of CUDA's for this machine's GPU.
+fn compiled(session: &Session, name: &str, source: &str) -> Result<PathBuf, NotMeasured> {
+    let compiler = find("nvcc", &["/usr/local/cuda/bin"]).ok_or_else(|| {
+        NotMeasured::lacking(
+            "nvcc is not installed",
+            "install the CUDA toolkit, or put nvcc into PATH",
+        )
+    })?;
+    let file = session.fresh_file(&format!("{name}.cu"));
+    let program = session.fresh_file(name);
+    std::fs::write(&file, source).attempt("a file")?;
+    let mut command = Command::new(compiler);
+    command
+        .args(["-O2", "-arch=native", "-o"])
+        .args([&program, &file])
+        .arg("-ldl");
+    let output = command.stdin(Stdio::null()).output().attempt("nvcc")?;
+    if output.status.success() {
+        return Ok(program);
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(NotMeasured::failed(
+        "nvcc",
+        complaint.lines().last().unwrap_or("it says nothing"),
+    ))
+}
+
+/// The measurement of a program that was run inside and outside, in this order.
+fn pair(samples: Vec<Samples>) -> Result<Measurement, NotMeasured> {
+    let [inside, outside] = &samples[..] else {
+        return Err(NotMeasured::failed("the program", "not two sides"));
+    };
+    Ok(Measurement {
+        values: vec![Ok(inside.paired_ratio_to(outside))],
+        samples,
+        curves: Vec::new(),
+        notes: Vec::new(),
+    })
+}

@@ -1,0 +1,78 @@
+//! What a light request to NVIDIA's driver costs, by each way that there is.
+
+use super::{Bar, Claim, Limit, Measurement, NotMeasured, Session, Unit, shim};
+use crate::guest::requests::{PROBED_IDS, SYSTEM_PARAMETERS};
+use crate::measure::{Side, in_turns};
+
+pub const REQUESTS: Claim = Claim {
+    name: "requests",
+    title: "NV_ESC_SYS_PARAMS and RM_CONTROL 0x214 on NVIDIA's driver, trapped and through the shim",
+    beside: "the same requests without a sandbox, and under a naive supervisor",
+    how: "The same program, which reads the clock around each request, is run in each way and asked in turns. The values \
+          are what the median has above that without a sandbox. The naive supervisor receives the notification, takes a \
+          copy of the descriptor (pidfd_getfd), looks what it is (fstat), reads the argument, issues the request, \
+          writes the argument back, and answers. All processors of the machine are used.",
+    bars: &[
+        above("SYS_PARAMS, trapped", Limit::None),
+        above("SYS_PARAMS, naive supervisor", Limit::None),
+        above("SYS_PARAMS, through the shim", Limit::AtMost(2.5)),
+        above("0x214, trapped", Limit::None),
+        above("0x214, naive supervisor", Limit::None),
+        above("0x214, through the shim", Limit::AtMost(2.5)),
+    ],
+    needs_gpu: true,
+    measure,
+};
+
+const fn above(of: &'static str, limit: Limit) -> Bar {
+    let unit = Unit::Microseconds;
+    Bar { of, unit, limit }
+}
+
+fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
+    let without_shim = shim::lacking(session)?;
+    let mut measurement = Measurement {
+        values: Vec::new(),
+        samples: Vec::new(),
+        curves: Vec::new(),
+        notes: Vec::new(),
+    };
+    for (kind, name) in [(SYSTEM_PARAMETERS, "SYS_PARAMS"), (PROBED_IDS, "0x214")] {
+        let inside = |options: &[&str]| {
+            let mut command = session.sandbox(&[&["--driver", "host"], options].concat());
+            command.arg(&session.own).args(["guest", "requests", kind]);
+            session.subject("the program in the sandbox", command)
+        };
+        let outside = |how: &str| {
+            let command = session.guest(&[how, kind]);
+            session.subject("the program outside", command)
+        };
+        let mut subjects = vec![
+            ("without a sandbox", outside("requests")?),
+            ("trapped", inside(&[])?),
+            ("naive supervisor", outside("naive")?),
+        ];
+        if without_shim.is_none() {
+            subjects.push(("through the shim", inside(&[shim::FAST])?));
+        }
+        let mut sides: Vec<Side<'_>> = subjects
+            .iter_mut()
+            .map(|(way, subject)| {
+                Side::new(format!("{name}, {way}"), |count| {
+                    subject.ask(&count.to_string())
+                })
+            })
+            .collect();
+        let samples = in_turns(session.effort.prompt, &session.progress, &mut sides)?;
+        if let Some((native, others)) = samples.split_first() {
+            let values = others
+                .iter()
+                .map(|way| Ok(way.microseconds_above(native, 0.5)));
+            measurement.values.extend(values);
+        }
+        measurement.values.extend(without_shim.clone().map(Err));
+        drop(sides);
+        measurement.samples.extend(samples);
+    }
+    Ok(measurement)
+}

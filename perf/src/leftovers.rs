@@ -1,0 +1,140 @@
+//! What must not outlive this program: its processes, its files, its control groups.
+//!
+//! The idea: whatever would stay is noted here when it is made and struck off when it is gone. A signal that is to end
+//! this program arrives at a thread that waits for it, which takes down everything noted and then ends the process. So
+//! there is no moment at which an interrupted measurement leaves a process that runs on, or one that is frozen for good.
+//! Guests also end by themselves when their standard input does.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+
+struct Noted {
+    processes: BTreeSet<i32>,
+    /// Each after those that it is in.
+    groups: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
+}
+
+static NOTED: Mutex<Noted> = Mutex::new(Noted {
+    processes: BTreeSet::new(),
+    groups: Vec::new(),
+    directories: Vec::new(),
+});
+
+fn noted() -> MutexGuard<'static, Noted> {
+    NOTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on a signal that is to end this program takes down first what is noted. To be called once, before there are
+/// other threads. (What is started later does not inherit that these signals are blocked: the standard library starts
+/// programs with none blocked.)
+pub fn heed_signals() -> Result<(), Errno> {
+    let signals = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
+    signals.thread_block()?;
+    thread::spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            // Kept, so that nothing is made any more.
+            let noted = noted();
+            take_down(&noted);
+            std::process::exit(128 + signal as i32);
+        }
+    });
+    Ok(())
+}
+
+fn take_down(noted: &Noted) {
+    for process in &noted.processes {
+        // It may have ended, and nobody has waited for it: its number is still its own.
+        let _ = kill(Pid::from_raw(*process), Signal::SIGKILL);
+    }
+    for group in noted.groups.iter().rev() {
+        end_group(group);
+    }
+    for directory in &noted.directories {
+        let _ = fs::remove_dir_all(directory);
+    }
+}
+
+/// Ends what is in a control group, frozen or not, and removes the group.
+fn end_group(group: &PathBuf) {
+    let _ = fs::write(group.join("cgroup.kill"), "1");
+    // Who was killed leaves the group a moment later.
+    for _ in 0..1000 {
+        match fs::remove_dir(group) {
+            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
+                thread::sleep(std::time::Duration::from_millis(1));
+            }
+            _ => return,
+        }
+    }
+}
+
+/// A child process is noted; [`process_was_awaited`] strikes it off.
+pub fn note_process(process: u32) {
+    noted().processes.insert(process as i32);
+}
+
+/// A child was waited for, and its number may be another's.
+pub fn process_was_awaited(process: u32) {
+    noted().processes.remove(&(process as i32));
+}
+
+/// A directory that vanishes with all that it holds when this is dropped.
+#[derive(Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// Makes one where temporary files belong.
+    pub fn new() -> std::io::Result<Directory> {
+        let mut noted = noted();
+        let made = tempfile::Builder::new()
+            .prefix("ringfence-perf-")
+            .tempdir()?;
+        let path = made.keep();
+        noted.directories.push(path.clone());
+        Ok(Directory(path))
+    }
+
+    pub fn path(&self) -> &PathBuf {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+        noted().directories.retain(|path| *path != self.0);
+    }
+}
+
+/// A control group that vanishes, and all its processes with it, when this is dropped.
+#[derive(Debug)]
+pub struct Group(PathBuf);
+
+impl Group {
+    /// Makes the group `path`.
+    pub fn new(path: PathBuf) -> std::io::Result<Group> {
+        let mut noted = noted();
+        fs::create_dir(&path)?;
+        noted.groups.push(path.clone());
+        Ok(Group(path))
+    }
+
+    pub fn path(&self) -> &PathBuf {
+        &self.0
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        end_group(&self.0);
+        noted().groups.retain(|path| *path != self.0);
+    }
+}

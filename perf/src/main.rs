@@ -1,0 +1,145 @@
+//! The command: reads the options, measures, and reports.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use nvproxy_server::process::Kind;
+use ringfence::driver::{Demand, Driver};
+use ringfence_perf::claim::NotMeasured;
+use ringfence_perf::machine::Machine;
+use ringfence_perf::options::{Asked, Options};
+use ringfence_perf::report::{Entry, Report, page, terminal};
+use ringfence_perf::session::Session;
+use ringfence_perf::{claims, guest, leftovers, options};
+
+/// The exit status if a bar was missed, with `--check`.
+const MISSED: u8 = 1;
+/// The exit status if nothing could be measured, or a result could not be written.
+const FAILED: u8 = 2;
+
+fn main() -> ExitCode {
+    match options::parse(env::args_os()) {
+        Ok(Asked::Guest(arguments)) => guest::run(&arguments),
+        Ok(Asked::Measure { claim, options }) => match measure(claim, &options) {
+            Ok(status) => ExitCode::from(status),
+            Err(reason) => {
+                eprintln!("ringfence-perf: {reason}");
+                ExitCode::from(FAILED)
+            }
+        },
+        Err(error) => {
+            // Nobody is left to tell if this cannot be printed.
+            let _ = error.print();
+            ExitCode::from(if error.use_stderr() { FAILED } else { 0 })
+        }
+    }
+}
+
+fn measure(only: Option<&str>, options: &Options) -> Result<u8, String> {
+    leftovers::heed_signals().map_err(|error| format!("signals: {error}"))?;
+    let ringfence = ringfence(options)?;
+    let demand = Demand {
+        choice: options.driver,
+        ..Demand::default()
+    };
+    let driver = Driver::choose(&demand).map_err(|failure| failure.to_string())?;
+    let mut session = Session::new(options, driver.kind, ringfence)
+        .map_err(|error| format!("a directory for temporary files: {error}"))?;
+    let mut machine = Machine::examine(&session.ringfence);
+    let chosen = claims::ALL
+        .iter()
+        .filter(|claim| only.is_none_or(|name| claim.name == name));
+    let entries = chosen
+        .map(|claim| {
+            session.begin(claim.name);
+            let outcome = if claim.needs_gpu && session.driver != Kind::Host {
+                Err(no_gpu())
+            } else {
+                (claim.measure)(&mut session)
+            };
+            session.end();
+            Entry::new(claim, outcome, options.slack)
+        })
+        .collect();
+    machine.finish();
+    let report = Report {
+        machine,
+        quick: options.quick,
+        slack: options.slack,
+        claims: entries,
+    };
+    publish(&report, options)?;
+    Ok(match report.passes() {
+        _ if !report.has_values() => FAILED,
+        false if options.check => MISSED,
+        _ => 0,
+    })
+}
+
+fn no_gpu() -> NotMeasured {
+    NotMeasured::lacking(
+        "this takes a GPU and NVIDIA's driver",
+        "run it on a machine that has them, without --driver sim",
+    )
+}
+
+fn publish(report: &Report, options: &Options) -> Result<(), String> {
+    print!("{}", terminal::table(report));
+    let write = |file: &Path, text: String| {
+        std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    if let Some(file) = &options.json {
+        let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+        write(file, text + "\n")?;
+    }
+    if let Some(file) = &options.html {
+        write(file, page::page(report))?;
+    }
+    Ok(())
+}
+
+/// The executable that is measured: the one that was named; or under `cargo run`, which would leave an older one as it
+/// is, the one that cargo builds; or the one beside this program.
+fn ringfence(options: &Options) -> Result<PathBuf, String> {
+    if let Some(path) = &options.ringfence {
+        let found = path.canonicalize();
+        return found.map_err(|error| format!("--ringfence {}: {error}", path.display()));
+    }
+    let own = env::current_exe().map_err(|error| error.to_string())?;
+    let directory = own.parent().ok_or("this program lies nowhere")?;
+    let beside = directory.join("ringfence");
+    if let (Some(cargo), Some(manifest)) = (env::var_os("CARGO"), env::var_os("CARGO_MANIFEST_DIR"))
+    {
+        build(Path::new(&cargo), Path::new(&manifest), directory)?;
+    }
+    if beside.is_file() {
+        Ok(beside)
+    } else {
+        Err(format!(
+            "{} is not there: build it with `cargo build --release`, or name one with --ringfence PATH",
+            beside.display()
+        ))
+    }
+}
+
+/// Has cargo bring `ringfence` in this directory up to date.
+fn build(cargo: &Path, manifest: &Path, directory: &Path) -> Result<(), String> {
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let target = directory.parent().ok_or("no target directory")?;
+    let status = Command::new(cargo)
+        .args(["build", "--package", "ringfence", "--bin", "ringfence"])
+        .args(["--profile", profile, "--target-dir"])
+        .arg(target)
+        .arg("--manifest-path")
+        .arg(manifest.join("Cargo.toml"))
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("building ringfence: {status}")),
+        Err(error) => Err(format!("{}: {error}", cargo.display())),
+    }
+}

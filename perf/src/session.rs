@@ -1,0 +1,173 @@
+//! What a measurement works with: the options, Ringfence, a directory of its own, and the progress that the user sees.
+
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use nvproxy_server::process::Kind;
+
+use crate::claim::{Attempt, NotMeasured};
+use crate::leftovers::Directory;
+use crate::measure::Rounds;
+use crate::options::Options;
+use crate::subject::Subject;
+
+/// How much is measured of each kind of thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// Of what takes microseconds.
+    pub prompt: Rounds,
+    /// Of whole programs.
+    pub programs: Rounds,
+    /// Pairs of runs of programs that take long.
+    pub long: usize,
+    /// Requests of a throughput, in each round.
+    pub requests: usize,
+}
+
+impl Effort {
+    /// What the options ask for.
+    pub fn of(options: &Options) -> Effort {
+        let (rounds, samples, programs, long, requests) = if options.quick {
+            (6, 500, 7, 3, 4_000)
+        } else {
+            (20, 2_000, 31, 9, 10_000)
+        };
+        let samples = options.samples.map_or(samples, |all| (all / rounds).max(1));
+        Effort {
+            prompt: Rounds {
+                rounds,
+                samples,
+                warm_up: samples / 10,
+            },
+            programs: Rounds {
+                rounds: programs,
+                samples: 1,
+                warm_up: 0,
+            },
+            long,
+            requests,
+        }
+    }
+}
+
+/// What a measurement works with.
+pub struct Session {
+    pub effort: Effort,
+    /// Which driver whole programs get, and whether what needs a GPU can be measured.
+    pub driver: Kind,
+    pub ringfence: PathBuf,
+    /// This executable, which is also the guest.
+    pub own: PathBuf,
+    pub directory: Directory,
+    pub progress: ProgressBar,
+    files: Cell<u32>,
+}
+
+impl Session {
+    pub fn new(options: &Options, driver: Kind, ringfence: PathBuf) -> std::io::Result<Session> {
+        Ok(Session {
+            effort: Effort::of(options),
+            driver,
+            ringfence,
+            own: std::env::current_exe()?,
+            directory: Directory::new()?,
+            progress: ProgressBar::hidden(),
+            files: Cell::new(0),
+        })
+    }
+
+    /// Shows on stderr how far `what` is, where that is a terminal; else says that it has begun.
+    pub fn begin(&mut self, what: &str) {
+        let bar = ProgressBar::new(1);
+        if bar.is_hidden() {
+            eprintln!("measuring {what}");
+        }
+        let style =
+            ProgressStyle::with_template("{msg:40!} {wide_bar} {elapsed:>4} of about {duration}");
+        if let Ok(style) = style {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        bar.tick();
+        self.progress = bar;
+    }
+
+    /// Takes the progress off the terminal.
+    pub fn end(&mut self) {
+        self.progress.finish_and_clear();
+    }
+
+    /// This executable as the measured program, with these arguments.
+    pub fn guest(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.own);
+        command.arg("guest").args(arguments);
+        command
+    }
+
+    /// `ringfence run OPTIONS... --`, in a sandbox that has this executable.
+    pub fn sandbox(&self, options: &[&str]) -> Command {
+        let mut bind = OsString::from(&self.own);
+        bind.push("::ro");
+        let mut command = Command::new(&self.ringfence);
+        command
+            .args(["run", "--workdir", "/", "--bind"])
+            .arg(bind)
+            .args(options)
+            .arg("--");
+        command
+    }
+
+    /// The guest in a sandbox with the simulated driver.
+    pub fn sandboxed_guest(&self, options: &[&str], arguments: &[&str]) -> Command {
+        let mut command = self.sandbox(&[&["--driver", "sim"], options].concat());
+        command.arg(&self.own).arg("guest").args(arguments);
+        command
+    }
+
+    /// Starts a program that answers questions.
+    pub fn subject(&self, name: &str, command: Command) -> Result<Subject, NotMeasured> {
+        Subject::start(name, command, self.fresh_file("complaints"))
+    }
+
+    /// What `--driver` of `ringfence run` is called.
+    pub fn driver_name(&self) -> &'static str {
+        match self.driver {
+            Kind::Host => "host",
+            _ => "sim",
+        }
+    }
+
+    /// A path in the session's directory that nothing has yet.
+    pub fn fresh_file(&self, name: &str) -> PathBuf {
+        let number = self.files.get();
+        self.files.set(number + 1);
+        self.directory.path().join(format!("{number}-{name}"))
+    }
+
+    /// Whether `ringfence run` knows this option.
+    pub fn has_option(&self, option: &str) -> Result<bool, NotMeasured> {
+        let help = Command::new(&self.ringfence)
+            .args(["run", "--help"])
+            .stdin(Stdio::null())
+            .output()
+            .attempt(self.ringfence.display())?;
+        let text = String::from_utf8_lossy(&help.stdout).into_owned();
+        Ok(text.split_whitespace().any(|word| word == option))
+    }
+}
+
+/// A program among the directories of `PATH` and a few others that it may lie in.
+pub fn find(program: &str, further: &[&str]) -> Option<PathBuf> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths)
+        .chain(further.iter().map(PathBuf::from))
+        .map(|directory: PathBuf| directory.join(program))
+        .find(|path: &PathBuf| is_executable(path))
+}
+
+fn is_executable(path: &Path) -> bool {
+    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok() && path.is_file()
+}

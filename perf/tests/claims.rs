@@ -1,0 +1,68 @@
+//! The table of claims: complete, and in words that a reader can do something with.
+
+use std::collections::BTreeSet;
+
+use ringfence_perf::claim::Limit;
+use ringfence_perf::claims;
+use ringfence_perf::options;
+
+#[test]
+fn every_claim_has_a_name_of_its_own_a_bar_and_words() {
+    let names: BTreeSet<_> = claims::ALL.iter().map(|claim| claim.name).collect();
+    assert_eq!(names.len(), claims::ALL.len());
+    assert!(!names.contains(options::ALL));
+    for claim in claims::ALL {
+        let name = claim.name;
+        assert!(
+            !claim.title.is_empty() && !claim.beside.is_empty(),
+            "{name}"
+        );
+        assert!(claim.how.len() > 80 && claim.how.ends_with('.'), "{name}");
+        assert!(!claim.bars.is_empty(), "{name}");
+        assert!(
+            claim.bars.iter().any(|bar| bar.limit != Limit::None),
+            "{name}: nothing is claimed"
+        );
+        let values: BTreeSet<_> = claim.bars.iter().map(|bar| bar.of).collect();
+        assert_eq!(values.len(), claim.bars.len(), "{name}");
+    }
+}
+
+#[test]
+fn the_bars_are_those_that_the_project_set_itself() {
+    let bars: Vec<_> = claims::ALL
+        .iter()
+        .flat_map(|claim| claim.bars.iter().map(|bar| (claim.name, bar.limit)))
+        .filter(|(_, limit)| *limit != Limit::None)
+        .collect();
+    assert_eq!(
+        bars,
+        [
+            ("ring-hot", Limit::AtMost(0.2)),
+            ("ring-asleep", Limit::AtMost(1.0)),
+            ("trap", Limit::AtMost(1.5)),
+            ("trap", Limit::AtMost(2.0)),
+            ("shim", Limit::AtMost(0.25)),
+            ("tasks", Limit::AtLeast(1.6)),
+            ("tasks", Limit::AtMost(0.3)),
+            ("start", Limit::AtMost(2.0)),
+            ("memory", Limit::AtMost(16.0)),
+            ("files", Limit::AtMost(1.03)),
+            ("context", Limit::AtMost(1.03)),
+            ("torch", Limit::AtMost(1.01)),
+            ("launch", Limit::AtMostWithinNoise(1.0)),
+            ("launch", Limit::AtMostWithinNoise(1.0)),
+            ("requests", Limit::AtMost(2.5)),
+            ("requests", Limit::AtMost(2.5)),
+        ]
+    );
+}
+
+#[test]
+fn a_claim_is_found_by_its_name_only() {
+    for claim in claims::ALL {
+        let found = claims::find(claim.name).map(|found| found.name);
+        assert_eq!(found, Some(claim.name));
+    }
+    assert!(claims::find("all").is_none());
+}

@@ -1,0 +1,164 @@
+//! The command as a user sees it.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use ringfence_perf::claims;
+
+fn perf(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence-perf"));
+    // As a user starts it: cargo's variables would have it build Ringfence.
+    command.env_remove("CARGO").args(arguments);
+    command.output().expect("the command")
+}
+
+fn printed(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A directory that vanishes at the end of a test.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+#[test]
+fn help_has_every_claim_and_what_it_is() {
+    let output = perf(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = printed(&output);
+    let line_of = |name: &str| {
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("  "));
+        lines.find(|line| line.split(' ').next() == Some(name))
+    };
+    for claim in claims::ALL {
+        assert!(line_of(claim.name).is_some(), "{} in {text}", claim.name);
+    }
+    assert_eq!(
+        line_of("all").map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")),
+        Some("all Measure every claim".to_owned())
+    );
+    assert!(line_of("guest").is_none());
+}
+
+#[test]
+fn the_help_of_a_claim_says_how_it_is_measured() {
+    for claim in claims::ALL {
+        let output = perf(&[claim.name, "--help"]);
+        let text = printed(&output);
+        let words: Vec<_> = text.split_whitespace().collect();
+        let how: Vec<_> = claim.how.split_whitespace().collect();
+        assert!(
+            words.windows(how.len()).any(|part| part == how),
+            "{}: {text}",
+            claim.name
+        );
+        for option in [
+            "--driver",
+            "--ringfence",
+            "--json",
+            "--html",
+            "--quick",
+            "--samples",
+            "--check",
+            "--slack",
+        ] {
+            assert!(words.contains(&option), "{option} of {}", claim.name);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_status_2() {
+    for wrong in [
+        &[][..],
+        &["nothing-of-the-kind"],
+        &["all", "--slack", "0.5"],
+        &["all", "--slack", "nan"],
+        &["all", "--driver", "fast"],
+    ] {
+        let output = perf(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert_eq!(printed(&output), "", "{wrong:?}");
+        assert!(!output.stderr.is_empty(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_ringfence_that_is_not_there_is_named() {
+    let output = perf(&["all", "--ringfence", "/nowhere/ringfence"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "ringfence-perf: --ringfence /nowhere/ringfence: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn what_takes_a_gpu_is_not_measured_without_and_says_so() {
+    let directory = directory();
+    let json = directory.path().join("results.json");
+    let output = perf(&[
+        "context",
+        "--driver",
+        "sim",
+        "--ringfence",
+        "/bin/true",
+        "--check",
+        "--json",
+        &json.to_string_lossy(),
+    ]);
+    // Nothing was measured at all.
+    assert_eq!(output.status.code(), Some(2));
+    let line = "context was not measured: this takes a GPU and NVIDIA's driver; run it on a machine that has them, \
+                without --driver sim";
+    assert!(printed(&output).lines().any(|printed| printed == line));
+    let results: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(json).expect("results")).expect("JSON");
+    let value = &results["claims"][0]["values"][0];
+    assert_eq!(value["verdict"], "not-measured");
+    assert_eq!(value["passes"], true);
+    assert_eq!(
+        value["not_measured"]["reason"],
+        "this takes a GPU and NVIDIA's driver"
+    );
+}
+
+#[test]
+fn the_rings_are_measured_and_written_in_three_forms() {
+    let directory = directory();
+    let file = |name: &str| -> PathBuf { directory.path().join(name) };
+    let output = perf(&[
+        "ring-hot",
+        "--quick",
+        "--samples",
+        "60",
+        "--driver",
+        "sim",
+        "--ringfence",
+        "/bin/true",
+        "--json",
+        &file("results.json").to_string_lossy(),
+        "--html",
+        &file("results.html").to_string_lossy(),
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let table = printed(&output);
+    assert!(
+        table
+            .lines()
+            .any(|line| line.starts_with("ring-hot  median"))
+    );
+    let results: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(file("results.json")).expect("results"))
+            .expect("JSON");
+    let claim = &results["claims"][0];
+    assert_eq!(claim["name"], "ring-hot");
+    assert!(claim["values"][0]["value"].is_f64());
+    let counts = claim["distributions"].as_array().expect("distributions");
+    let counts: Vec<_> = counts.iter().map(|times| times["count"].as_u64()).collect();
+    assert_eq!(counts, [Some(60); 4]);
+    let page = std::fs::read_to_string(file("results.html")).expect("a page");
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
+    assert_eq!(page.matches("<svg ").count(), 2);
+    assert!(!page.contains("src=") && !page.contains("<script"));
+}
