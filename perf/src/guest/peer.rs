@@ -66,7 +66,7 @@ pub fn serve() -> Outcome {
     let orders = inherited(stdout())?;
     let (address, expected) = channel.submissions.sleep_word();
     let word = SleepWord { address, expected };
-    let mut reactor = Reactor::new(Ring::new()?, channel.socket.as_fd(), word)?;
+    let mut reactor = Reactor::new(Some(Ring::new()?), channel.socket.as_fd(), word)?;
     let mut message: Message = [0; 64];
     let mut looking = false;
     while receive(&orders, &mut message, looking)? {
