@@ -18,6 +18,7 @@
 //! | `ring` | producers, consumers, the sleep protocol |
 //! | `futex` | the system call behind a doorbell (`unsafe` lives here) |
 //! | `arena` | payload copies and the allocator of payload ranges |
+//! | [`lane`] | slots for a process whose threads ask without a lock, in a region of their own |
 //! | `faults` | wrongs of a producer that tests ask for; nothing in ordinary builds |
 //! | `socket` | descriptors in parcels, over SOCK_SEQPACKET |
 //! | `ancillary` | the one `recvmsg(2)` that takes in a descriptor (`unsafe` lives here) |
@@ -41,6 +42,8 @@ mod channel;
 mod futex;
 #[cfg(not(loom))]
 pub mod handshake;
+#[cfg(not(loom))]
+pub mod lane;
 #[cfg(not(loom))]
 mod message;
 #[cfg(not(loom))]

@@ -102,7 +102,8 @@ impl Geometry {
         self.ring_entries as usize * size_of::<Slot>()
     }
 
-    fn arena_offset(&self) -> usize {
+    /// Where the arena starts, in bytes from the start of the region: at a page.
+    pub fn arena_offset(&self) -> usize {
         (PAGE + 2 * self.slots_bytes()).next_multiple_of(PAGE)
     }
 
@@ -259,6 +260,13 @@ impl Region {
 impl AsFd for Region {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
+    }
+}
+
+impl From<Region> for OwnedFd {
+    /// Gives up all but what the region can be attached by.
+    fn from(region: Region) -> OwnedFd {
+        region.descriptor
     }
 }
 

@@ -155,9 +155,14 @@ impl Spin {
             counted => counted,
         };
         PROCESSORS.store(processors, relaxed);
+        Self::for_processors(processors)
+    }
+
+    /// The same for as many processors.
+    pub fn for_processors(processors: usize) -> Self {
         Self {
             duration: match processors {
-                1 => Duration::ZERO,
+                ..2 => Duration::ZERO,
                 2..8 => Duration::from_micros(50),
                 _ => Duration::from_millis(1),
             },

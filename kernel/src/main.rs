@@ -15,8 +15,8 @@ use nvproxy_server::process;
 use nvproxy_server::recorded;
 use ringfence::driver::{Choice, Demand, Driver, Selection};
 use ringfence::failure::{Attempt, Failure, SETUP};
-use ringfence::launch::descriptors;
 use ringfence::launch::grants::Grants;
+use ringfence::launch::{descriptors, fast};
 use ringfence::record::Output;
 use ringfence::replay;
 use ringfence::sandboxes::Name;
@@ -155,6 +155,11 @@ struct Run {
     /// When the program ends, print to stderr what it asked of the driver and how long that took
     #[arg(long)]
     stats: bool,
+    /// Preload a library into the program by which it makes most requests without being stopped for each
+    ///
+    /// It is libringfence_shim.so beside this executable. What the program may ask for stays the same.
+    #[arg(long)]
+    fast: bool,
     /// What becomes of the sandbox if its server ends before it
     #[arg(long, value_enum, default_value = "fail")]
     on_server_exit: OnServerExit,
@@ -310,8 +315,15 @@ fn inherit(count: u16) -> Result<Vec<OwnedFd>, Failure> {
     unsafe { descriptors::take(count) }
 }
 
-fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Result<u8, Failure> {
+fn run(
+    mut arguments: Run,
+    descriptors: Vec<OwnedFd>,
+    record: Option<Output>,
+) -> Result<u8, Failure> {
     log_to(arguments.log.as_deref())?;
+    if arguments.fast {
+        fast::grant(&mut arguments.grants)?;
+    }
     let driver = Driver::choose(&Demand {
         choice: arguments.driver,
         gpus: arguments.gpus,
@@ -336,6 +348,7 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
         descriptors,
         log: arguments.log,
         stats: arguments.stats,
+        fast: arguments.fast,
         on_server_exit: arguments.on_server_exit,
         name: arguments.name,
         record,
@@ -356,6 +369,11 @@ fn issue_again(arguments: Replay) -> Result<u8, Failure> {
 }
 
 fn record(arguments: Record) -> Result<u8, Failure> {
+    if arguments.run.fast {
+        return Err(Failure::setup(
+            "--fast: what goes past the sentry cannot be recorded: leave --fast out",
+        ));
+    }
     let kept = inherit(arguments.run.grants.preserve_fds)?;
     let output = Output::create(&arguments.out, arguments.keep_identifiers)?;
     run(arguments.run, kept, Some(output))
@@ -370,6 +388,7 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         gpu_memory: None,
         log: None,
         stats: true,
+        fast: false,
         on_server_exit: OnServerExit::default(),
         grants: Grants {
             workdir: Some("/".into()),

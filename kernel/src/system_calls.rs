@@ -80,6 +80,13 @@ pub fn pidfd_open(task: Pid) -> Result<OwnedFd, Errno> {
     })
 }
 
+/// A descriptor for a whole process, named by its leader (pidfd_open(2)): it becomes readable when all threads have ended.
+pub fn pidfd_open_process(process: Pid) -> Result<OwnedFd, Errno> {
+    // SAFETY: pidfd_open takes no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) };
+    Errno::result(result).map(owned)
+}
+
 /// A duplicate of `descriptor` of the task behind `pidfd` (pidfd_getfd(2)).
 pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, descriptor: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: pidfd_getfd takes no pointer.

@@ -18,7 +18,7 @@ use crate::handles::MAXIMUM_HANDLES;
 /// The capabilities that a server needs in order to give up all that it has. Its parent passes them on.
 pub const NEEDED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP];
 
-/// Enough for the stacks of 128 threads (2 MiB each), and for what the C library's allocator may reserve for each of
+/// Enough for the stacks of 144 threads (2 MiB each), and for what the C library's allocator may reserve for each of
 /// them (128 MiB while it looks for an aligned half).
 const ADDRESS_SPACE: u64 = 20 << 30;
 /// Each handle is a description with a command descriptor; some have an event descriptor, or travel. The

@@ -9,6 +9,7 @@
 //! closing, which nobody waits for.
 
 mod away;
+mod lanes;
 mod succession;
 
 use std::collections::HashSet;
@@ -43,6 +44,7 @@ use crate::request::{
 use crate::roles::{Role, Roles, Sleepers};
 use crate::workers::Pool;
 
+use self::lanes::Lanes;
 pub use self::succession::{Predecessor, accept_succession, obey};
 
 /// Threads for what a confined thread cannot do, and for closing.
@@ -87,6 +89,7 @@ pub struct Server {
     gate: Mutex<()>,
     /// Jobs under way elsewhere than in the hands of the leader.
     away: AtomicUsize,
+    lanes: Lanes,
 }
 
 /// What the leader lets go of the loop for.
@@ -130,7 +133,8 @@ impl Server {
         channel: ServerChannel,
         ring: Option<Ring>,
     ) -> Result<Arc<Server>, String> {
-        Self::with_handles(host, abi, books, channel, ring, HandleTable::default())
+        let handles = HandleTable::default();
+        Self::with_handles(host, abi, books, channel, ring, handles, Lanes::default())
     }
 
     fn with_handles(
@@ -140,6 +144,7 @@ impl Server {
         channel: ServerChannel,
         ring: Option<Ring>,
         handles: HandleTable<Entry>,
+        lanes: Lanes,
     ) -> Result<Arc<Server>, String> {
         let ServerChannel {
             submissions,
@@ -180,6 +185,7 @@ impl Server {
             pausing: AtomicBool::new(false),
             gate: Mutex::default(),
             away: AtomicUsize::new(0),
+            lanes,
         }))
     }
 
@@ -355,6 +361,13 @@ impl Server {
                 let issued = decode_result(submission.arguments[ARGUMENT_RESULT] as i64);
                 self.request(submission, Action::Pinned(issued), carried)
             }
+            Some(Kind::LaneOpen) => self.open_lane(submission).map(|()| None),
+            Some(Kind::LaneVouch) => self.vouch(submission).map(|()| None),
+            Some(Kind::LaneClose) => self.close_lane(submission).map(|()| None),
+            Some(Kind::LaneCount) => {
+                self.count_lanes(submission);
+                Ok(None)
+            }
             None => Err(Rejection::Malformed("an unknown kind")),
         }
     }
@@ -496,7 +509,13 @@ impl Server {
     }
 
     fn issue_admitted<'a>(&'a self, prepared: Prepared, passage: Passage<'a>) {
-        let executed = match self.books.admit(&*self.host, &prepared, passage) {
+        let executed = self.admitted(prepared, passage);
+        self.executed(executed);
+    }
+
+    /// Issues a request, if the ledger admits it.
+    fn admitted<'a>(&'a self, prepared: Prepared, passage: Passage<'a>) -> Executed {
+        match self.books.admit(&*self.host, &prepared, passage) {
             Ok(admission) => {
                 let mut executed = prepared.execute(&*self.host);
                 self.books.settle(&*self.host, admission, &mut executed);
@@ -507,8 +526,7 @@ impl Server {
                 tracing::debug!("{name}: not issued: {}", status_name.unwrap_or_default());
                 ledger::answer(prepared, status)
             }
-        };
-        self.executed(executed);
+        }
     }
 
     /// Writes back what the driver left and completes the request.

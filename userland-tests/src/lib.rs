@@ -263,15 +263,30 @@ pub fn ringfence_with_faults() -> PathBuf {
         .clone()
 }
 
+/// The library of `--fast`, beside the executables, which this builds, once.
+pub fn shim_library() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let options = ["--package", "ringfence-shim"];
+    BUILT
+        .get_or_init(|| cargo_build("libringfence_shim.so", &options))
+        .clone()
+}
+
 /// Builds an executable of the package `ringfence`.
 fn build(name: &str, options: &[&str]) -> PathBuf {
+    let package = ["--package", "ringfence", "--bin", name];
+    cargo_build(name, &[&package, options].concat())
+}
+
+/// Builds the file called `name`.
+fn cargo_build(name: &str, options: &[&str]) -> PathBuf {
     let directory = executables();
     let profile = match directory.file_name().and_then(OsStr::to_str) {
         Some("debug") | None => "dev",
         Some(profile) => profile,
     };
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "ringfence", "--bin", name])
+        .args(["build", "--quiet"])
         .args(options)
         .args([
             "--manifest-path",

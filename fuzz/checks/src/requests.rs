@@ -222,7 +222,7 @@ impl Session {
             Some(Kind::Ioctl) => Action::Issue,
             Some(Kind::PinBegin) => Action::Lend,
             Some(Kind::PinFinish) => Action::Pinned(issued),
-            Some(Kind::Open | Kind::Close) | None => return,
+            _ => return,
         };
         let Some(node) = Node::from_wire(submission.arguments[ARGUMENT_NODE]) else {
             return;

@@ -21,6 +21,7 @@ pub mod descriptors;
 pub(crate) mod devices;
 mod environment;
 mod exec;
+pub mod fast;
 pub mod grants;
 pub mod init;
 mod kernel_files;
@@ -68,6 +69,8 @@ pub struct Options {
     pub descriptors: Vec<OwnedFd>,
     pub log: Option<PathBuf>,
     pub stats: bool,
+    /// Whether programs may make requests without the trap.
+    pub fast: bool,
     pub on_server_exit: OnServerExit,
     /// What the sandbox is called; `None` for the launcher's process number.
     pub name: Option<Name>,
@@ -141,6 +144,7 @@ fn sentry_process(
         driver: &options.driver,
         command: &options.command,
         stats: options.stats,
+        fast: options.fast,
         on_server_exit: options.on_server_exit,
         record: options.record.as_ref(),
     };

@@ -12,6 +12,7 @@
 //! | [`marshalling`] | a request, copied out of task memory and back |
 //! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
 //! | [`tracee`] | threads held still for a pin |
+//! | [`lanes`] | what lets tasks make requests without the sentry |
 //! | [`server`], [`link`] | the server that serves now, and the channel to it |
 //! | [`shares`] | what there is little of, divided among processes |
 //! | [`releases`] | what tasks have let go of |
@@ -26,6 +27,7 @@
 
 pub mod confinement;
 pub mod descriptions;
+pub mod lanes;
 pub mod link;
 pub mod marshalling;
 pub mod memory;
@@ -58,6 +60,7 @@ use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING};
 use ringfence_ipc::{Socket, Spin, Submission};
 
 use self::descriptions::{Description, Descriptions, Handle};
+use self::lanes::Lanes;
 use self::link::{Answer, Broken, Resume};
 use self::opens::DeviceOpen;
 use self::pins::Expected;
@@ -97,6 +100,7 @@ pub struct Sentry {
     server: Server,
     on_server_exit: OnServerExit,
     descriptions: Descriptions,
+    lanes: Lanes,
     releases: Releases,
     expected_pins: Mutex<Vec<Expected>>,
     shares: Arc<Shares>,
@@ -163,6 +167,7 @@ pub enum Continuation {
 /// An answer that outlives the moment of its arrival.
 pub struct Reply {
     pub outcome: Result<i32, Errno>,
+    pub values: [u64; 4],
     pub descriptor: Option<OwnedFd>,
     pub payload: Vec<u8>,
     pub driver_nanoseconds: u64,
@@ -174,6 +179,8 @@ pub struct Options<'a> {
     /// The program and its arguments, for the recording.
     pub command: &'a [OsString],
     pub stats: bool,
+    /// Whether tasks may have lanes.
+    pub fast: bool,
     pub on_server_exit: OnServerExit,
     /// Where to write a recording.
     pub record: Option<&'a Output>,
@@ -214,6 +221,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         server,
         on_server_exit: options.on_server_exit,
         descriptions: Descriptions::new(uvm),
+        lanes: Lanes::new(options.fast).attempt("epoll")?,
         releases: Releases::new().attempt("inotify")?,
         expected_pins: Mutex::default(),
         shares: Arc::default(),
@@ -235,6 +243,9 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     tracing::debug!("the program has ended");
     if let Some(table) = sentry.stats.table() {
         eprint!("{table}");
+        if sentry.has_lanes() {
+            eprintln!("{} requests by lanes", sentry.count_lane_requests());
+        }
     }
     if let (Ok(_), Some(recorder), Some(output)) = (&status, &sentry.recorder, options.record) {
         let recording = recorder
@@ -411,6 +422,9 @@ impl Sentry {
         payload: &mut Vec<u8>,
     ) {
         if notification.call == libc::SYS_ioctl {
+            if self.lane_request(&notification, turn) {
+                return;
+            }
             return self.ioctl(notification, times, share, turn, payload);
         }
         match opens::recognize(&notification) {
@@ -570,6 +584,7 @@ impl Resume<Continuation> for Sentry {
             Continuation::Call(sender) => {
                 let Answer {
                     outcome,
+                    values,
                     descriptor,
                     payload,
                     driver_nanoseconds,
@@ -578,6 +593,7 @@ impl Resume<Continuation> for Sentry {
                 // The waiting thread may have given up.
                 let _ = sender.send(Reply {
                     outcome,
+                    values,
                     descriptor,
                     payload: payload.to_vec(),
                     driver_nanoseconds,

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod lane;
 pub mod node;
 pub mod number;
 pub mod plan;
@@ -68,10 +69,16 @@ impl Abi {
         version: &DriverVersion,
         granted: Capabilities,
     ) -> Result<&'static Abi, NoTables> {
+        let found = Abi::new(version, granted)?;
+        Ok(Box::leak(Box::new(found)))
+    }
+
+    /// The same, for who has a place for them.
+    pub fn new(version: &DriverVersion, granted: Capabilities) -> Result<Abi, NoTables> {
         let found = RELEASES.binary_search_by_key(version, |release| release.version);
         let release = found.ok().and_then(|index| RELEASES.get(index));
         let release = release.ok_or(NoTables(*version))?;
-        Ok(Box::leak(Box::new(Abi { release, granted })))
+        Ok(Abi { release, granted })
     }
 
     /// The release that these tables describe.

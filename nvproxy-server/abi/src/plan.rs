@@ -24,6 +24,11 @@ pub const MAXIMUM_BUFFER: u32 = 1 << 20;
 /// The most bytes of a payload: one buffer of the size that the driver accepts, and 128 KiB for the rest.
 pub const MAXIMUM_PAYLOAD: usize = (1 << 20) + (128 << 10);
 
+/// The most segments that a request has, by the tables of any release.
+pub const MAXIMUM_SEGMENTS: usize = 8;
+/// The most descriptor fields that a request has, by the same.
+pub const MAXIMUM_FIELDS: usize = 2;
+
 /// A part of the payload. Offsets and lengths are in bytes; the offset is a multiple of 8.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment {
@@ -64,8 +69,8 @@ pub struct DescriptorField {
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// In order of offset; the first is the ioctl's argument.
-    pub segments: SmallVec<[Segment; 4]>,
-    pub descriptors: SmallVec<[DescriptorField; 2]>,
+    pub segments: SmallVec<[Segment; MAXIMUM_SEGMENTS]>,
+    pub descriptors: SmallVec<[DescriptorField; MAXIMUM_FIELDS]>,
     /// The row of the control command or of the class if it is about one, otherwise the ioctl's.
     pub request: &'static Request,
     pub family: Family,
@@ -141,8 +146,8 @@ pub struct Planner {
     /// The control command or class, once it is known; until then the ioctl.
     request: &'static Request,
     request_at: Option<u32>,
-    found: SmallVec<[Found; 4]>,
-    descriptors: SmallVec<[DescriptorField; 2]>,
+    found: SmallVec<[Found; MAXIMUM_SEGMENTS]>,
+    descriptors: SmallVec<[DescriptorField; MAXIMUM_FIELDS]>,
     set_bits: Option<(u32, u64)>,
     /// How many of `found` have been read for further pointers.
     read: usize,

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV_ESC_RM_CONTROL, ioctl_word};
-use nvproxy_abi::plan::{MAXIMUM_PAYLOAD, Plan, Planner, Step};
+use nvproxy_abi::plan::{MAXIMUM_FIELDS, MAXIMUM_PAYLOAD, MAXIMUM_SEGMENTS, Plan, Planner, Step};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::refusal::What;
 use nvproxy_abi::table::{Contents, Effect, Extent, Family, Length, Objects, Request};
@@ -500,4 +500,28 @@ fn check(plan: &Plan, payload: &[u8]) {
     let argument = plan.segments[0].length;
     assert!(plan.status_at().is_none_or(|at| at + 4 <= argument));
     assert!(plan.set_bits().is_none_or(|(at, _)| at + 8 <= argument));
+}
+
+/// A planner keeps as many buffers and descriptor fields as a request can have without asking for memory: it also runs in
+/// signal handlers.
+#[test]
+fn no_request_has_more_parts_than_a_planner_has_room_for() {
+    // In an ioctl's own parameters, and in what is found in them.
+    let most = |abi: &Abi, family, count: fn(&Request) -> usize| {
+        let rows = abi.rows(family).map(|row| {
+            let variants = row.variants.map_or(&[][..], |variants| variants.rows);
+            count(row) + variants.iter().map(count).max().unwrap_or(0)
+        });
+        rows.max().unwrap_or(0)
+    };
+    let in_all = |abi: &Abi, count| {
+        let [ioctl, control, class, _] = FAMILIES.map(|family| most(abi, family, count));
+        ioctl + control.max(class)
+    };
+    for abi in RELEASES.iter() {
+        let buffers = 1 + in_all(abi, |row| row.pointers.len());
+        assert!(buffers <= MAXIMUM_SEGMENTS, "{}: {buffers}", abi.version());
+        let fields = in_all(abi, |row| row.descriptors.len());
+        assert!(fields <= MAXIMUM_FIELDS, "{}: {fields}", abi.version());
+    }
 }

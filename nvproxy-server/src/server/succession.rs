@@ -21,7 +21,7 @@ use ringfence_ipc::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Server};
+use super::{Entry, Lanes, Server};
 use crate::handles::{self, HandleTable};
 use crate::handover::Enclosures;
 use crate::host::Host;
@@ -34,7 +34,7 @@ use crate::supervision::{
 };
 
 /// The format of [`Saved`]. Grows with every change that an older or newer server would misread.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// How long requests under way may take until a handover is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the other server may take to send or restore a state.
@@ -68,6 +68,8 @@ struct Saved {
     socket: u32,
     generations: Vec<u32>,
     entries: Vec<SavedEntry>,
+    /// Requests that came by lanes.
+    lane_requests: u64,
     books: serde_json::Value,
     host: serde_json::Value,
 }
@@ -97,7 +99,8 @@ impl Drop for Halted<'_> {
 }
 
 impl Server {
-    /// Waits until no request is under way. Fails, and goes on, if that takes too long.
+    /// Waits until no request is under way. Fails, and goes on, if that takes too long. The lanes are closed for good: whose
+    /// they were asks whoever serves then for others.
     fn halt(&self) -> Result<Halted<'_>, String> {
         let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         self.pausing.store(true, Ordering::SeqCst);
@@ -111,8 +114,10 @@ impl Server {
             _reactor: reactor,
             _gate: gate,
         };
+        self.lanes.end();
         let deadline = Instant::now() + PATIENCE;
         while self.away.load(Ordering::SeqCst) > 0 {
+            self.lanes.hasten();
             if Instant::now() > deadline {
                 return Err(format!(
                     "a request is under way that the driver has not answered for {PATIENCE:?}: try again later"
@@ -157,6 +162,7 @@ impl Halted<'_> {
             socket,
             generations: generations.to_vec(),
             entries,
+            lane_requests: server.lanes.issued(),
             books: server.books.save()?,
             host: server.host.save(enclosures)?,
         })
@@ -378,7 +384,8 @@ fn restore_server(
     }
     host.finish_restoring();
     let handles = HandleTable::restore(slots, saved.generations)?;
-    Server::with_handles(host, abi, books, channel, ring, handles)
+    let lanes = Lanes::after(saved.lane_requests);
+    Server::with_handles(host, abi, books, channel, ring, handles, lanes)
 }
 
 #[cfg(test)]
@@ -390,9 +397,9 @@ mod tests {
         let refusal = |state: &str| parse(state.as_bytes()).map(drop).unwrap_err();
         assert_eq!(
             refusal(r#"{"format": 7, "protocol": 1, "anything": []}"#),
-            "the running server hands over in format 7.1, and this one takes 3.1: use a release with the same"
+            "the running server hands over in format 7.1, and this one takes 4.1: use a release with the same"
         );
-        assert!(refusal(r#"{"format": 3, "protocol": 1}"#).starts_with("the state is damaged: "));
+        assert!(refusal(r#"{"format": 4, "protocol": 1}"#).starts_with("the state is damaged: "));
         assert!(refusal("").starts_with("the state is damaged: "));
     }
 }

@@ -7,6 +7,7 @@
 
 mod endings;
 mod floods;
+mod lanes;
 mod messages;
 mod peer;
 

@@ -8,6 +8,7 @@ mod confinement;
 mod contest;
 mod conversation;
 mod descriptors;
+mod fast;
 mod faults;
 mod gpu;
 mod greed;
@@ -53,6 +54,13 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("converse", conversation::converse),
     ("pin-until-lost", conversation::pin_until_lost),
     ("bad-descriptors", descriptors::bad),
+    ("ask-in-a-handler", fast::handler),
+    ("errno", fast::errno),
+    ("vfork", fast::vfork),
+    ("renumbered", fast::renumbered),
+    ("fork-among-threads", fast::fork_among_threads),
+    ("cancelled", fast::cancelled),
+    ("other-ioctls", fast::other_ioctls),
     ("batch", faults::batch),
     ("beside-a-slow-one", faults::beside_a_slow_one),
     ("doomed", faults::doomed),
