@@ -21,7 +21,7 @@ use ringfence::record::Output;
 use ringfence::replay;
 use ringfence::sandboxes::Name;
 use ringfence::sentry::server::OnServerExit;
-use ringfence::{drivers, launch, sandboxes};
+use ringfence::{drivers, launch, sandboxes, trace};
 
 /// Run GPU programs that you do not trust.
 ///
@@ -155,6 +155,9 @@ struct Run {
     /// When the program ends, print to stderr what it asked of the driver and how long that took
     #[arg(long)]
     stats: bool,
+    /// Write to this file what became of each request, and when, for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// What becomes of the sandbox if its server ends before it
     #[arg(long, value_enum, default_value = "fail")]
     on_server_exit: OnServerExit,
@@ -329,6 +332,7 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
     if arguments.driver == Choice::Auto {
         eprintln!("ringfence: {}", driver.describe());
     }
+    let trace = arguments.trace.as_deref().map(trace::Output::create);
     launch::run(&launch::Options {
         driver,
         command: arguments.command,
@@ -339,6 +343,7 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
         on_server_exit: arguments.on_server_exit,
         name: arguments.name,
         record,
+        trace: trace.transpose()?,
         replay: None,
     })
 }
@@ -370,6 +375,7 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         gpu_memory: None,
         log: None,
         stats: true,
+        trace: None,
         on_server_exit: OnServerExit::default(),
         grants: Grants {
             workdir: Some("/".into()),

@@ -15,7 +15,7 @@
 //! | [`server`], [`link`] | the server that serves now, and the channel to it |
 //! | [`shares`] | what there is little of, divided among processes |
 //! | [`releases`] | what tasks have let go of |
-//! | [`stats`] | what was done and how long it took |
+//! | [`observer`] | who looks on: [`stats`] and [`tracer`], by the [`times`] of requests |
 //! | [`recorder`] | what was asked and answered, for `ringfence record` |
 //!
 //! Threads: the main one waits for signals and for processes to end; one waits for releases; one takes on calls that
@@ -29,6 +29,7 @@ pub mod descriptions;
 pub mod link;
 pub mod marshalling;
 pub mod memory;
+pub mod observer;
 pub mod opens;
 pub mod pins;
 pub mod recorder;
@@ -37,7 +38,9 @@ pub mod requests;
 pub mod server;
 pub mod shares;
 pub mod stats;
+pub mod times;
 pub mod tracee;
+pub mod tracer;
 
 use std::ffi::OsString;
 use std::io::PipeReader;
@@ -59,6 +62,7 @@ use ringfence_ipc::{Socket, Spin, Submission};
 
 use self::descriptions::{Description, Descriptions, Handle};
 use self::link::{Answer, Broken, Resume};
+use self::observer::{Done, Known, Observer};
 use self::opens::DeviceOpen;
 use self::pins::Expected;
 use self::recorder::{Begun, Recorder};
@@ -66,13 +70,14 @@ use self::releases::Releases;
 use self::requests::Issued;
 use self::server::{OnServerExit, Server, ServerLink};
 use self::shares::{Needs, Ready, Share, Shares};
-use self::stats::{Stats, Times};
+use self::times::{DriverTime, Phase, Times};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
 use crate::launch::liaison::{News, SentryEnd};
 use crate::record::Output;
 use crate::seccomp::listener::{Listener, Notification};
 use crate::signals;
+use crate::trace;
 use crate::warnings::warn_once;
 
 /// Threads that receive notifications. Past this many calls being worked on at once, further ones wait in the kernel.
@@ -101,7 +106,7 @@ pub struct Sentry {
     expected_pins: Mutex<Vec<Expected>>,
     shares: Arc<Shares>,
     init: Pid,
-    stats: Stats,
+    observer: Observer,
     recorder: Option<Recorder>,
     /// Held by the thread that receives.
     turn: Mutex<()>,
@@ -165,7 +170,7 @@ pub struct Reply {
     pub outcome: Result<i32, Errno>,
     pub descriptor: Option<OwnedFd>,
     pub payload: Vec<u8>,
-    pub driver_nanoseconds: u64,
+    pub driver: DriverTime,
 }
 
 /// How a sandbox is to be supervised.
@@ -177,6 +182,8 @@ pub struct Options<'a> {
     pub on_server_exit: OnServerExit,
     /// Where to write a recording.
     pub record: Option<&'a Output>,
+    /// Where to write a trace.
+    pub trace: Option<&'a trace::Output>,
 }
 
 /// Confines this process, which must have one thread, and supervises a sandbox until its program ends; the exit status is the program's.
@@ -218,7 +225,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         expected_pins: Mutex::default(),
         shares: Arc::default(),
         init,
-        stats: Stats::new(options.stats),
+        observer: Observer::new(options.stats, options.trace)?,
         recorder: options.record.map(|_| Recorder::new(abi)),
         turn: Mutex::default(),
         waiting: AtomicUsize::new(0),
@@ -233,7 +240,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     tracing::debug!("the program's filter is in place");
     let status = sentry.supervise(report, &liaison);
     tracing::debug!("the program has ended");
-    if let Some(table) = sentry.stats.table() {
+    if let Some(table) = sentry.observer.finish() {
         eprint!("{table}");
     }
     if let (Ok(_), Some(recorder), Some(output)) = (&status, &sentry.recorder, options.record) {
@@ -395,7 +402,7 @@ impl Sentry {
                 self.listener.let_run(&notification);
             }
             _ => {
-                let times = self.stats.start();
+                let times = self.observer.start();
                 self.go_on(notification, times, Share::default(), turn, payload);
             }
         }
@@ -434,12 +441,19 @@ impl Sentry {
         submission.arguments[ARGUMENT_NODE] = open.node.to_wire();
         let recorder = self.recorder.as_ref();
         let begun = recorder.map(|recorder| recorder.open(notification.task, open));
-        times.submitted();
+        times.end(Phase::Sentry);
         let submitted = self.server.link().and_then(|link| {
             let continuation = Continuation::Open(notification, open, times, begun, share);
             link.submit(self, submission, &[], &[], continuation)
         });
         if let Err(errno) = submitted {
+            let (task, node) = (notification.task, open.node);
+            let known = Known::Named {
+                kind: "open",
+                name: opens::name(node),
+            };
+            self.observer
+                .stopped(task, times, node, known, (Err(errno), None));
             self.listener.answer(&notification, Err(errno));
         }
     }
@@ -453,7 +467,7 @@ impl Sentry {
         begun: Option<Begun>,
         answer: Answer<'_>,
     ) {
-        times.answered(answer.driver_nanoseconds);
+        times.answered(answer.driver);
         let close_on_exec = open.flags & libc::O_CLOEXEC != 0;
         let opened = answer
             .outcome
@@ -467,9 +481,16 @@ impl Sentry {
             self.abandon(handle);
         }
         // Once the task goes on it may end the sandbox.
-        times.finished();
-        self.stats
-            .record("open", opens::name(open.node), times, opened.is_err());
+        times.end(Phase::WritingBack);
+        let done = Done {
+            kind: "open",
+            name: opens::name(open.node),
+            node: open.node,
+            payload: 0,
+            outcome: opened.as_ref().map(|_| 0).map_err(|errno| *errno),
+            status: None,
+        };
+        self.observer.done(notification.task, times, done);
         if let (Some(recorder), Some(begun)) = (&self.recorder, begun) {
             let opened = opened.as_ref().map(|granted| (handle, granted));
             recorder.opened(begun, opened.map_err(|errno| *errno));
@@ -572,7 +593,7 @@ impl Resume<Continuation> for Sentry {
                     outcome,
                     descriptor,
                     payload,
-                    driver_nanoseconds,
+                    driver,
                     ..
                 } = answer;
                 // The waiting thread may have given up.
@@ -580,7 +601,7 @@ impl Resume<Continuation> for Sentry {
                     outcome,
                     descriptor,
                     payload: payload.to_vec(),
-                    driver_nanoseconds,
+                    driver,
                 });
             }
             Continuation::Nothing => {}
