@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `confinement` | what the sentry itself may do |
 //! | [`descriptions`] | which of the server's handles a task's descriptor means |
-//! | [`memory`] | task memory |
+//! | [`memory`], [`procfs`] | task memory, and what `/proc` says of a task |
 //! | [`marshalling`] | a request, copied out of task memory and back |
 //! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
 //! | [`tracee`] | threads held still for a pin |
@@ -32,6 +32,7 @@ pub mod memory;
 pub mod observer;
 pub mod opens;
 pub mod pins;
+pub mod procfs;
 pub mod recorder;
 pub mod releases;
 pub mod requests;

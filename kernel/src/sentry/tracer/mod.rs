@@ -22,6 +22,7 @@ use nvproxy_abi::node::Node;
 use nvproxy_server::clock;
 
 use self::writer::Writer;
+use super::procfs;
 use super::times::Readings;
 use crate::failure::{Attempt, Failure};
 use crate::trace::Output;
@@ -133,7 +134,7 @@ impl Tracer {
 /// The numbers of a thread in its own process namespace, and its process's in the sentry's (proc_pid_status(5)). Of a
 /// thread that was killed meanwhile all are the sentry's number for it.
 fn look_up(task: Pid) -> (Track, Pid) {
-    let status = std::fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
+    let status = procfs::text(task, "status");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         // One number for each namespace, the innermost last.
@@ -149,7 +150,8 @@ fn look_up(task: Pid) -> (Track, Pid) {
 
 /// What a thread calls itself (proc_pid_comm(5)): up to 15 bytes of any value.
 fn command_of(thread: Pid) -> String {
-    let name = std::fs::read(format!("/proc/{thread}/comm")).unwrap_or_default();
-    let name = name.strip_suffix(b"\n").unwrap_or(&name);
-    String::from_utf8_lossy(name).into_owned()
+    let mut name = procfs::text(thread, "comm");
+    // The file's own newline.
+    name.pop();
+    name
 }
