@@ -92,10 +92,15 @@ impl Times {
     /// The times of a request that has just been received.
     pub fn start(is_measured: bool) -> Times {
         let received = || NonZeroU64::new(clock::now());
-        Times(is_measured.then(received).flatten().map(|received| Readings {
-            received,
-            ends: [0; Phase::ALL.len()],
-        }))
+        Times(
+            is_measured
+                .then(received)
+                .flatten()
+                .map(|received| Readings {
+                    received,
+                    ends: [0; Phase::ALL.len()],
+                }),
+        )
     }
 
     /// A phase is over, and with it those before that were skipped.
@@ -140,10 +145,12 @@ impl Readings {
     pub fn spans(&self) -> impl Iterator<Item = (Phase, u64, u64)> {
         let mut begin = self.start();
         let phases = Phase::ALL.into_iter().zip(self.ends);
-        phases.filter(|(_, end)| *end != 0).map(move |(phase, end)| {
-            let span = (phase, begin, end.max(begin));
-            begin = span.2;
-            span
-        })
+        phases
+            .filter(|(_, end)| *end != 0)
+            .map(move |(phase, end)| {
+                let span = (phase, begin, end.max(begin));
+                begin = span.2;
+                span
+            })
     }
 }

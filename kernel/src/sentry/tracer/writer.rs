@@ -279,7 +279,10 @@ impl Writer {
                 // Half an event would keep the rest from being read. What is no file on a disk cannot be cut.
                 let _ = self.file.set_len(self.written);
                 let path = self.path.display();
-                warn_once("--trace", format!("{path}: {error}: what follows is missing"));
+                warn_once(
+                    "--trace",
+                    format!("{path}: {error}: what follows is missing"),
+                );
             }
         }
         self.buffer.clear();
