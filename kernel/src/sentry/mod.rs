@@ -58,7 +58,7 @@ use nix::unistd::Pid;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_server::process;
-use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING};
+use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING, VALUE_HANDLE};
 use ringfence_ipc::{Socket, Spin, Submission};
 
 use self::descriptions::{Description, Descriptions, Handle};
@@ -475,7 +475,7 @@ impl Sentry {
             .and_then(|_| answer.descriptor.ok_or(Errno::EIO));
         let handle = Handle {
             server: answer.server,
-            number: answer.values[0],
+            number: answer.values[VALUE_HANDLE],
         };
         if opened.is_err() && handle.number != 0 {
             // It was opened, and the descriptor did not get here.
