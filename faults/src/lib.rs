@@ -112,6 +112,8 @@ pub enum Point {
     Entries,
     /// How many slots of each size the sentry's arena is to have.
     Slots,
+    /// How many bytes a trace may have.
+    Trace,
     /// The process reads the time of day; a value is the seconds by which each reading jumps, to and fro.
     Clock,
 }
@@ -145,12 +147,13 @@ impl Point {
             Point::Version => "version",
             Point::Entries => "entries",
             Point::Slots => "slots",
+            Point::Trace => "trace",
             Point::Clock => "clock",
         }
     }
 
     /// All of them.
-    pub const ALL: [Point; 26] = [
+    pub const ALL: [Point; 27] = [
         Point::Take,
         Point::Next,
         Point::Prepared,
@@ -176,6 +179,7 @@ impl Point {
         Point::Version,
         Point::Entries,
         Point::Slots,
+        Point::Trace,
         Point::Clock,
     ];
 }

@@ -17,4 +17,5 @@ pub mod seccomp;
 pub mod sentry;
 mod signals;
 mod system_calls;
+pub mod trace;
 mod warnings;

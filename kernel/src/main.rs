@@ -21,7 +21,7 @@ use ringfence::record::Output;
 use ringfence::replay;
 use ringfence::sandboxes::Name;
 use ringfence::sentry::server::OnServerExit;
-use ringfence::{drivers, launch, sandboxes};
+use ringfence::{drivers, launch, sandboxes, trace};
 
 /// Run GPU programs that you do not trust.
 ///
@@ -160,6 +160,9 @@ struct Run {
     /// It is libringfence_shim.so beside this executable. What the program may ask for stays the same.
     #[arg(long)]
     fast: bool,
+    /// Write to this file what became of each request, and when, for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// What becomes of the sandbox if its server ends before it
     #[arg(long, value_enum, default_value = "fail")]
     on_server_exit: OnServerExit,
@@ -341,6 +344,7 @@ fn run(
     if arguments.driver == Choice::Auto {
         eprintln!("ringfence: {}", driver.describe());
     }
+    let trace = arguments.trace.as_deref().map(trace::Output::create);
     launch::run(&launch::Options {
         driver,
         command: arguments.command,
@@ -352,6 +356,7 @@ fn run(
         on_server_exit: arguments.on_server_exit,
         name: arguments.name,
         record,
+        trace: trace.transpose()?,
         replay: None,
     })
 }
@@ -389,6 +394,7 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         log: None,
         stats: true,
         fast: false,
+        trace: None,
         on_server_exit: OnServerExit::default(),
         grants: Grants {
             workdir: Some("/".into()),

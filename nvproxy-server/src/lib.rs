@@ -4,6 +4,7 @@
 //! the same tables that the sentry used, its handles are looked up with their generations, and only then does a
 //! [`host::Host`] issue it.
 
+pub mod clock;
 pub mod confinement;
 pub mod driver;
 mod faults;

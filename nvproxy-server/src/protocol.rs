@@ -3,7 +3,7 @@
 //!
 //! | kind | `target` | `code` | `arguments` | payload | descriptor | completion |
 //! |---|---|---|---|---|---|---|
-//! | [`Kind::Open`] | – | [`OPEN_NONBLOCKING`] or 0 | node | – | – | `values[0]`: handle, or 0; the granted description |
+//! | [`Kind::Open`] | – | [`OPEN_NONBLOCKING`] or 0 | node | – | – | [`VALUE_HANDLE`]; the granted description |
 //! | [`Kind::Ioctl`] | handle, or 0 | ioctl command | node, handle count, descriptor count | request, handles | the target, if `target` is 0; what a mapping or capability field names | `result`; payload; perhaps the event descriptor |
 //! | [`Kind::PinBegin`] | handle | ioctl command | node, handle count | request, handles | – | the command descriptor, lent |
 //! | [`Kind::PinFinish`] | handle | ioctl command | node, handle count, –, result | request, handles | – | `result`; payload |
@@ -15,7 +15,9 @@
 //!
 //! A *request* in a payload is laid out as [`nvproxy_abi::plan`] says. The handles that follow it, 8 bytes each in
 //! native order, belong to the request's descriptor fields of role `Command` that hold a non-negative number, in the
-//! order of the plan. A lane is named by the sentry, which never gives a name twice. `result` is what the system call returns: a non-negative value or a negated errno.
+//! order of the plan. A lane is named by the sentry, which never gives a name twice. `result` is what the system call returns:
+//! a non-negative value or a negated errno. If the driver was asked, the completion says when, in [`VALUE_ASKED`], and
+//! how long it took.
 
 use nix::errno::Errno;
 
@@ -66,6 +68,11 @@ pub const ARGUMENT_DESCRIPTORS: usize = 2;
 pub const ARGUMENT_RESULT: usize = 3;
 /// `arguments` index: the handle that a lane may name from now on ([`Kind::LaneVouch`]).
 pub const ARGUMENT_HANDLE: usize = 3;
+
+/// `values` index: the handle of what was opened, or 0 if the server keeps nothing of it ([`Kind::Open`]).
+pub const VALUE_HANDLE: usize = 0;
+/// `values` index: when the driver was asked, as [`crate::clock::now`] gives it; 0 if it was not.
+pub const VALUE_ASKED: usize = 1;
 
 /// Descriptors that travel with one submission: its target, and what one field of it names.
 pub const MAXIMUM_DESCRIPTORS: usize = 2;

@@ -6,7 +6,6 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nvproxy_abi::Abi;
@@ -18,6 +17,7 @@ use ringfence_ipc::{Arena, Submission};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
+use crate::clock;
 use crate::faults;
 use crate::host::{Call, DeviceFile, Host};
 use crate::ledger::Account;
@@ -120,6 +120,8 @@ pub struct Executed {
     pub prepared: Prepared,
     pub outcome: Result<i32, Errno>,
     pub lent: Option<OwnedFd>,
+    /// When the driver was asked, as [`clock::now`] gives it, and how many nanoseconds it took; 0 if it was not.
+    pub asked: u64,
     pub nanoseconds: u64,
 }
 
@@ -325,7 +327,7 @@ impl Prepared {
     /// Issues the request. What stood in its descriptor fields and the bits that the plan sets on the way in are put
     /// back afterwards, so that the program sees its own.
     pub fn execute(mut self, host: &dyn Host) -> Executed {
-        let started = Instant::now();
+        let asked = clock::now();
         let mut lent = None;
         let outcome = match self.action {
             Action::Issue => self.substituted(host, faults::ioctl),
@@ -337,11 +339,12 @@ impl Prepared {
                 self.substituted(host, |file, call| file.pinned(issued, call))
             }
         };
-        let nanoseconds = started.elapsed().as_nanos() as u64;
+        let nanoseconds = clock::now() - asked;
         Executed {
             prepared: self,
             outcome,
             lent,
+            asked,
             nanoseconds,
         }
     }

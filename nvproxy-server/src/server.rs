@@ -28,6 +28,7 @@ use ringfence_ipc::{
     SocketError, Spin, Submission,
 };
 
+use crate::clock;
 use crate::faults;
 use crate::handles::HandleTable;
 use crate::host::{Host, OpenFlags, Opened, Opener};
@@ -35,7 +36,7 @@ use crate::ledger::{self, Account, Books, Passage};
 use crate::load::Load;
 use crate::protocol::{
     ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS,
-    OPEN_NONBLOCKING, decode_result, encode_result,
+    OPEN_NONBLOCKING, VALUE_ASKED, VALUE_HANDLE, decode_result, encode_result,
 };
 use crate::reactor::{Reactor, Ring, SleepWord, wait_for_end};
 use crate::request::{
@@ -273,7 +274,7 @@ impl Server {
                 cookie,
                 node,
                 flags,
-            } => self.opened(cookie, node, faults::open(&*self.host, node, flags)),
+            } => self.open_node(cookie, node, flags),
         }
         self.publish();
     }
@@ -405,7 +406,7 @@ impl Server {
         };
         let cookie = submission.cookie;
         match self.host.opener(node) {
-            Opener::Prompt => self.opened(cookie, node, faults::open(&*self.host, node, flags)),
+            Opener::Prompt => self.open_node(cookie, node, flags),
             Opener::Patient => {
                 return Ok(Some(Slow::Open {
                     cookie,
@@ -416,7 +417,7 @@ impl Server {
             Opener::Unconfined => {
                 let server = self.away();
                 self.workers.submit(move || {
-                    server.opened(cookie, node, faults::open(&*server.host, node, flags));
+                    server.open_node(cookie, node, flags);
                     server.publish();
                 });
             }
@@ -424,7 +425,11 @@ impl Server {
         Ok(None)
     }
 
-    fn opened(&self, cookie: u64, node: Node, outcome: Result<Opened, Errno>) {
+    fn open_node(&self, cookie: u64, node: Node, flags: OpenFlags) {
+        let asked = clock::now();
+        let outcome = faults::open(&*self.host, node, flags);
+        let nanoseconds = clock::now() - asked;
+        let answer = |outcome| timed(completion(cookie, outcome), asked, nanoseconds);
         let stored = outcome.and_then(|Opened { file, granted }| {
             let handle = match file {
                 Some(file) => self.shared().handles.insert(|handle| Entry {
@@ -440,13 +445,13 @@ impl Server {
         });
         match stored {
             Ok((handle, granted)) => {
-                let mut done = completion(cookie, Ok(0));
-                done.values[0] = handle;
+                let mut done = answer(Ok(0));
+                done.values[VALUE_HANDLE] = handle;
                 self.complete(done, Some(granted));
             }
             Err(errno) => {
                 tracing::debug!("open {}: {errno}", node.file_name());
-                self.complete(completion(cookie, Err(errno)), None);
+                self.complete(answer(Err(errno)), None);
             }
         }
     }
@@ -535,10 +540,10 @@ impl Server {
             prepared,
             outcome,
             lent,
+            asked,
             nanoseconds,
         } = executed;
-        let mut done = completion(prepared.cookie, outcome);
-        done.driver_nanoseconds = nanoseconds;
+        let mut done = timed(completion(prepared.cookie, outcome), asked, nanoseconds);
         let mut descriptor = lent;
         if outcome.is_ok() && prepared.action != Action::Lend {
             let bytes = prepared.buffer.bytes();
@@ -627,6 +632,13 @@ fn completion(cookie: u64, outcome: Result<i32, Errno>) -> Completion {
         result: encode_result(outcome),
         ..Completion::default()
     }
+}
+
+/// Says in `done` when the driver was asked and how long it took.
+fn timed(mut done: Completion, asked: u64, nanoseconds: u64) -> Completion {
+    done.values[VALUE_ASKED] = asked;
+    done.driver_nanoseconds = nanoseconds;
+    done
 }
 
 fn node_of(submission: &Submission) -> Result<Node, Rejection> {

@@ -56,7 +56,7 @@ use crate::record::Output;
 use crate::sandboxes::{About, Door, Name};
 use crate::sentry::server::OnServerExit;
 use crate::sentry::{self, Sandbox};
-use crate::signals;
+use crate::{signals, trace};
 
 /// What to run, and how.
 #[derive(Debug)]
@@ -76,6 +76,8 @@ pub struct Options {
     pub name: Option<Name>,
     /// Where to write a recording of the run.
     pub record: Option<Output>,
+    /// Where to write a trace of it.
+    pub trace: Option<trace::Output>,
     /// What a recorded driver answers from.
     pub replay: Option<Replay>,
 }
@@ -147,6 +149,7 @@ fn sentry_process(
         fast: options.fast,
         on_server_exit: options.on_server_exit,
         record: options.record.as_ref(),
+        trace: options.trace.as_ref(),
     };
     sentry::run(&supervision, sandbox)
 }

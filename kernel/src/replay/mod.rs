@@ -108,6 +108,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         on_server_exit: OnServerExit::Kill,
         name: None,
         record: None,
+        trace: None,
         replay: (kind == Kind::Recorded).then(|| Replay {
             recording: answers.clone(),
             progress: path_of(&progress),

@@ -22,6 +22,7 @@ use ringfence_ipc::{
 };
 use slab::Slab;
 
+use super::times::DriverTime;
 use crate::warnings::warn_once;
 
 /// How long the answers to most requests take.
@@ -60,7 +61,7 @@ pub struct Answer<'a> {
     pub descriptor: Option<OwnedFd>,
     /// The request's payload as the driver left it; empty if it was not issued.
     pub payload: &'a [u8],
-    pub driver_nanoseconds: u64,
+    pub driver: DriverTime,
 }
 
 /// Resumes requests of the kind `T` when they are answered.
@@ -289,7 +290,7 @@ impl<T> Link<T> {
                 values: [0; 4],
                 descriptor: None,
                 payload: &[],
-                driver_nanoseconds: 0,
+                driver: DriverTime::default(),
             };
             resumer.resume(request.continuation, answer);
             self.outstanding.fetch_sub(1, Ordering::SeqCst);
@@ -351,7 +352,7 @@ impl<T> Link<T> {
             values: completion.values,
             descriptor,
             payload,
-            driver_nanoseconds: completion.driver_nanoseconds,
+            driver: DriverTime::of(completion),
         };
         resumer.resume(continuation, answer);
         // Only now, so that nobody takes the role for free while a request is being resumed.

@@ -176,12 +176,20 @@ pub fn write_back(task: Pid, parts: &[Fetch], payload: &[u8]) -> Result<(), Errn
     memory::write(task, &writes)
 }
 
-/// Whether the driver refused: by an errno, or by an NV_STATUS in the answer that is an error and not one of the
-/// warnings (NV_WARN_*), which start at 0x10000 (src/common/sdk/nvidia/inc/nvstatuscodes.h, 580.142).
-pub fn is_refusal(plan: &Plan, outcome: Result<i64, Errno>, payload: &[u8]) -> bool {
-    let status = plan
-        .status_at()
-        .and_then(|at| payload.get(at as usize..)?.first_chunk::<4>());
-    outcome.is_err()
-        || status.is_some_and(|status| (1..0x10000).contains(&u32::from_ne_bytes(*status)))
+/// The NV_STATUS in an answer, if the request has one.
+pub fn status_of(plan: &Plan, payload: &[u8]) -> Option<u32> {
+    let at = plan.status_at()? as usize;
+    let status = payload.get(at..)?.first_chunk::<4>()?;
+    Some(u32::from_ne_bytes(*status))
+}
+
+/// Whether an NV_STATUS is an error and not one of the warnings (NV_WARN_*), which start at 0x10000
+/// (src/common/sdk/nvidia/inc/nvstatuscodes.h, 580.142).
+pub fn is_error(status: u32) -> bool {
+    (1..0x10000).contains(&status)
+}
+
+/// How many bytes of task memory a request was copied from.
+pub fn length_of(parts: &[Fetch]) -> usize {
+    parts.iter().map(|part| part.length as usize).sum()
 }

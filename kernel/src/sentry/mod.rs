@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `confinement` | what the sentry itself may do |
 //! | [`descriptions`] | which of the server's handles a task's descriptor means |
-//! | [`memory`] | task memory |
+//! | [`memory`], [`procfs`] | task memory, and what `/proc` says of a task |
 //! | [`marshalling`] | a request, copied out of task memory and back |
 //! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
 //! | [`tracee`] | threads held still for a pin |
@@ -16,7 +16,7 @@
 //! | [`server`], [`link`] | the server that serves now, and the channel to it |
 //! | [`shares`] | what there is little of, divided among processes |
 //! | [`releases`] | what tasks have let go of |
-//! | [`stats`] | what was done and how long it took |
+//! | [`observer`] | who looks on: [`stats`] and [`tracer`], by the [`times`] of requests |
 //! | [`recorder`] | what was asked and answered, for `ringfence record` |
 //!
 //! Threads: the main one waits for signals and for processes to end; one waits for releases; one takes on calls that
@@ -31,15 +31,19 @@ pub mod lanes;
 pub mod link;
 pub mod marshalling;
 pub mod memory;
+pub mod observer;
 pub mod opens;
 pub mod pins;
+pub mod procfs;
 pub mod recorder;
 pub mod releases;
 pub mod requests;
 pub mod server;
 pub mod shares;
 pub mod stats;
+pub mod times;
 pub mod tracee;
+pub mod tracer;
 
 use std::ffi::OsString;
 use std::io::PipeReader;
@@ -56,12 +60,13 @@ use nix::unistd::Pid;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_server::process;
-use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING};
+use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING, VALUE_HANDLE};
 use ringfence_ipc::{Socket, Spin, Submission};
 
 use self::descriptions::{Description, Descriptions, Handle};
 use self::lanes::Lanes;
 use self::link::{Answer, Broken, Resume};
+use self::observer::{Done, Known, Observer};
 use self::opens::DeviceOpen;
 use self::pins::Expected;
 use self::recorder::{Begun, Recorder};
@@ -69,13 +74,14 @@ use self::releases::Releases;
 use self::requests::Issued;
 use self::server::{OnServerExit, Server, ServerLink};
 use self::shares::{Needs, Ready, Share, Shares};
-use self::stats::{Stats, Times};
+use self::times::{DriverTime, Phase, Times};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
 use crate::launch::liaison::{News, SentryEnd};
 use crate::record::Output;
 use crate::seccomp::listener::{Listener, Notification};
 use crate::signals;
+use crate::trace;
 use crate::warnings::warn_once;
 
 /// Threads that receive notifications. Past this many calls being worked on at once, further ones wait in the kernel.
@@ -105,7 +111,7 @@ pub struct Sentry {
     expected_pins: Mutex<Vec<Expected>>,
     shares: Arc<Shares>,
     init: Pid,
-    stats: Stats,
+    observer: Observer,
     recorder: Option<Recorder>,
     /// Held by the thread that receives.
     turn: Mutex<()>,
@@ -170,7 +176,7 @@ pub struct Reply {
     pub values: [u64; 4],
     pub descriptor: Option<OwnedFd>,
     pub payload: Vec<u8>,
-    pub driver_nanoseconds: u64,
+    pub driver: DriverTime,
 }
 
 /// How a sandbox is to be supervised.
@@ -184,6 +190,8 @@ pub struct Options<'a> {
     pub on_server_exit: OnServerExit,
     /// Where to write a recording.
     pub record: Option<&'a Output>,
+    /// Where to write a trace.
+    pub trace: Option<&'a trace::Output>,
 }
 
 /// Confines this process, which must have one thread, and supervises a sandbox until its program ends; the exit status is the program's.
@@ -226,7 +234,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         expected_pins: Mutex::default(),
         shares: Arc::default(),
         init,
-        stats: Stats::new(options.stats),
+        observer: Observer::new(options.stats, options.trace)?,
         recorder: options.record.map(|_| Recorder::new(abi)),
         turn: Mutex::default(),
         waiting: AtomicUsize::new(0),
@@ -241,7 +249,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     tracing::debug!("the program's filter is in place");
     let status = sentry.supervise(report, &liaison);
     tracing::debug!("the program has ended");
-    if let Some(table) = sentry.stats.table() {
+    if let Some(table) = sentry.observer.finish() {
         eprint!("{table}");
         if sentry.has_lanes() {
             eprintln!("{} requests by lanes", sentry.count_lane_requests());
@@ -406,7 +414,7 @@ impl Sentry {
                 self.listener.let_run(&notification);
             }
             _ => {
-                let times = self.stats.start();
+                let times = self.observer.start();
                 self.go_on(notification, times, Share::default(), turn, payload);
             }
         }
@@ -448,12 +456,19 @@ impl Sentry {
         submission.arguments[ARGUMENT_NODE] = open.node.to_wire();
         let recorder = self.recorder.as_ref();
         let begun = recorder.map(|recorder| recorder.open(notification.task, open));
-        times.submitted();
+        times.end(Phase::Sentry);
         let submitted = self.server.link().and_then(|link| {
             let continuation = Continuation::Open(notification, open, times, begun, share);
             link.submit(self, submission, &[], &[], continuation)
         });
         if let Err(errno) = submitted {
+            let (task, node) = (notification.task, open.node);
+            let known = Known::Named {
+                kind: "open",
+                name: opens::name(node),
+            };
+            self.observer
+                .stopped(task, times, node, known, (Err(errno), None));
             self.listener.answer(&notification, Err(errno));
         }
     }
@@ -467,23 +482,30 @@ impl Sentry {
         begun: Option<Begun>,
         answer: Answer<'_>,
     ) {
-        times.answered(answer.driver_nanoseconds);
+        times.answered(answer.driver);
         let close_on_exec = open.flags & libc::O_CLOEXEC != 0;
         let opened = answer
             .outcome
             .and_then(|_| answer.descriptor.ok_or(Errno::EIO));
         let handle = Handle {
             server: answer.server,
-            number: answer.values[0],
+            number: answer.values[VALUE_HANDLE],
         };
         if opened.is_err() && handle.number != 0 {
             // It was opened, and the descriptor did not get here.
             self.abandon(handle);
         }
         // Once the task goes on it may end the sandbox.
-        times.finished();
-        self.stats
-            .record("open", opens::name(open.node), times, opened.is_err());
+        times.end(Phase::WritingBack);
+        let done = Done {
+            kind: "open",
+            name: opens::name(open.node),
+            node: open.node,
+            payload: 0,
+            outcome: opened.as_ref().map(|_| 0).map_err(|errno| *errno),
+            status: None,
+        };
+        self.observer.done(notification.task, times, done);
         if let (Some(recorder), Some(begun)) = (&self.recorder, begun) {
             let opened = opened.as_ref().map(|granted| (handle, granted));
             recorder.opened(begun, opened.map_err(|errno| *errno));
@@ -587,7 +609,7 @@ impl Resume<Continuation> for Sentry {
                     values,
                     descriptor,
                     payload,
-                    driver_nanoseconds,
+                    driver,
                     ..
                 } = answer;
                 // The waiting thread may have given up.
@@ -596,7 +618,7 @@ impl Resume<Continuation> for Sentry {
                     values,
                     descriptor,
                     payload: payload.to_vec(),
-                    driver_nanoseconds,
+                    driver,
                 });
             }
             Continuation::Nothing => {}

@@ -13,6 +13,7 @@
 //! 6. It is made to unmap the page and close the descriptor. Then the others go on, and, when the server has been told
 //!    the outcome, the caller does.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, RawFd};
 use std::sync::{Arc, PoisonError};
 
@@ -25,12 +26,13 @@ use ringfence_faults::{Act, Point, at_task};
 
 use super::descriptions::Description;
 use super::marshalling::{
-    Marshalled, Stopped as StoppedRequest, Target, is_refusal, submission, write_back,
+    Marshalled, Stopped as StoppedRequest, Target, length_of, status_of, submission, write_back,
 };
 use super::memory::{self, Write};
+use super::observer::{Done, Known, heading};
 use super::requests::Progress;
 use super::server::ServerLink;
-use super::stats::heading;
+use super::times::{Phase, Times};
 use super::tracee::{Caller, Held, Reaper, Stopped};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
@@ -69,9 +71,10 @@ pub fn run(
     payload: &mut Vec<u8>,
 ) {
     let Target::Device(description) = target else {
-        return sentry.stop(notification, StoppedRequest::Errno(Errno::ENOTTY), None);
+        let stopped = StoppedRequest::Errno(Errno::ENOTTY);
+        return sentry.stop(notification, target.node(), stopped, progress.times, None);
     };
-    progress.times.submitted();
+    progress.times.end(Phase::Sentry);
     let begun = progress.begun;
     let pin = Pin {
         sentry,
@@ -79,6 +82,7 @@ pub fn run(
         notification,
         description,
         marshalled,
+        times: Cell::new(progress.times),
         progress,
     };
     let outcome = pin.carry_out(payload);
@@ -87,7 +91,9 @@ pub fn run(
         Ok(()) => {}
         Err(Failed::BeforeAnswer(errno)) => {
             sentry.record_answer(begun, Err(errno), &[]);
-            sentry.stop(notification, StoppedRequest::Errno(errno), None)
+            pin.end(Phase::Releasing);
+            pin.note_failure(errno);
+            sentry.listener.answer(notification, Err(errno));
         }
         // Killed, or it took away the memory that the answer was to be written to.
         Err(Failed::AfterAnswer(Errno::ESRCH | Errno::EFAULT)) => {}
@@ -110,15 +116,25 @@ struct Pin<'a> {
     description: Arc<Description>,
     marshalled: Marshalled,
     progress: Progress,
+    /// The progress's, as they are by now.
+    times: Cell<Times>,
 }
 
 impl Pin<'_> {
+    /// A phase is over.
+    fn end(&self, phase: Phase) {
+        let mut times = self.times.get();
+        times.end(phase);
+        self.times.set(times);
+    }
+
     fn carry_out(&self, payload: &mut Vec<u8>) -> Result<(), Failed> {
         let task = self.notification.task;
         let lent = self.ask(Kind::PinBegin, payload, None).and_then(|reply| {
             reply.outcome?;
             reply.descriptor.ok_or(Errno::EIO)
         });
+        self.end(Phase::Lending);
         let lent = lent.map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinLent, task.as_raw());
         let listener = &self.sentry.listener;
@@ -151,8 +167,12 @@ impl Pin<'_> {
         });
         at_task(Point::PinClosed, task.as_raw());
         drop(held);
+        self.end(Phase::Releasing);
         let finished = issued.and_then(|issued| {
             let reply = self.ask(Kind::PinFinish, payload, Some(issued))?;
+            let mut times = self.times.get();
+            times.answered(reply.driver);
+            self.times.set(times);
             if reply.outcome.is_ok() {
                 write_back(task, &self.marshalled.parts, &reply.payload)?;
             }
@@ -161,9 +181,12 @@ impl Pin<'_> {
         // Once the caller goes on it may end the sandbox.
         match &finished {
             Ok(reply) => self.note(reply),
-            Err(errno) => self
-                .sentry
-                .record_answer(self.progress.begun, Err(*errno), &[]),
+            Err(errno) => {
+                self.sentry
+                    .record_answer(self.progress.begun, Err(*errno), &[]);
+                self.end(Phase::WritingBack);
+                self.note_failure(*errno);
+            }
         }
         stopped.result = encode_result(
             finished
@@ -174,18 +197,36 @@ impl Pin<'_> {
         finished.map(drop).map_err(Failed::AfterAnswer)
     }
 
-    /// Puts the answer into the recording and the statistics.
+    /// Puts the answer into the recording, the statistics and the trace.
     fn note(&self, reply: &Reply) {
         self.sentry
             .record_answer(self.progress.begun, reply.outcome, &reply.payload);
-        let mut times = self.progress.times;
-        times.answered(reply.driver_nanoseconds);
-        times.finished();
+        self.end(Phase::WritingBack);
         let plan = &self.marshalled.plan;
-        let refused = is_refusal(plan, reply.outcome.map(i64::from), &reply.payload);
-        let name = plan.request.name;
-        let statistics = &self.sentry.stats;
-        statistics.record(heading(plan.family), name, times, refused);
+        let done = Done {
+            kind: heading(plan.family),
+            name: plan.request.name,
+            node: self.description.node,
+            payload: length_of(&self.marshalled.parts),
+            outcome: reply.outcome.map(i64::from),
+            status: status_of(plan, &reply.payload),
+        };
+        let task = self.notification.task;
+        self.sentry.observer.done(task, self.times.get(), done);
+    }
+
+    /// Puts a failure that is not the driver's into the trace.
+    fn note_failure(&self, errno: Errno) {
+        let plan = &self.marshalled.plan;
+        let known = Known::Named {
+            kind: heading(plan.family),
+            name: plan.request.name,
+        };
+        let (task, times) = (self.notification.task, self.times.get());
+        let answer = (Err(errno), None);
+        self.sentry
+            .observer
+            .stopped(task, times, self.description.node, known, answer);
     }
 
     /// Has the caller issue the ioctl on a page of its own; `payload` then holds what the driver left there.
@@ -231,10 +272,12 @@ impl Pin<'_> {
         };
         self.sentry.expect_pin(expected);
         at_task(Point::PinPrepared, task.as_raw());
+        self.end(Phase::Holding);
         let result = stopped.call(
             libc::SYS_ioctl,
             [number as u64, u64::from(command), page, 0, 0, 0],
         );
+        self.end(Phase::Calling);
         self.sentry.end_pin(task);
         at_task(Point::PinIssued, task.as_raw());
         let result = result?;

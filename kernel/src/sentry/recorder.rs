@@ -32,6 +32,7 @@ use ringfence_recording::{
 use super::descriptions::{Descriptions, Handle, Identified};
 use super::marshalling::Target;
 use super::opens::DeviceOpen;
+use super::procfs;
 use crate::driver::Driver;
 
 /// `F_SETSIG` and `F_GETSIG` of asm-generic/fcntl.h.
@@ -343,7 +344,7 @@ impl Taken {
 
 /// The process that a thread belongs to (proc_pid_status(5)); the thread's own number if it is gone.
 fn process_of(thread: Pid) -> Pid {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let status = procfs::text(thread, "status");
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     let number = line.and_then(|number| number.trim().parse().ok());
     number.map_or(thread, Pid::from_raw)

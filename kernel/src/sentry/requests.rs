@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
+use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{Fetch, Plan};
 use nvproxy_abi::refusal;
 use nvproxy_server::protocol::{Kind, MAXIMUM_DESCRIPTORS};
@@ -19,13 +20,14 @@ use smallvec::SmallVec;
 use super::descriptions::{Description, Identified};
 use super::link::Answer;
 use super::marshalling::{
-    Marshalled, Stopped, Target, is_refusal, marshal, submission, write_back,
+    Marshalled, Stopped, Target, length_of, marshal, status_of, submission, write_back,
 };
 use super::memory::{self, Write};
+use super::observer::{Done, Known, heading};
 use super::recorder::Begun;
 use super::server::ServerLink;
 use super::shares::{Needs, Share};
-use super::stats::{Times, heading};
+use super::times::{Phase, Times};
 use super::{Continuation, Sentry, Turn, opens, pins};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
@@ -82,7 +84,10 @@ impl Sentry {
         };
         let link = match self.link_of(&target) {
             Ok(link) => link,
-            Err(errno) => return self.listener.answer(&notification, Err(errno)),
+            Err(errno) => {
+                let stopped = Stopped::Errno(errno);
+                return self.stop(&notification, target.node(), stopped, times, None);
+            }
         };
         let marshalled = marshal(
             self.abi,
@@ -132,7 +137,10 @@ impl Sentry {
             Ok(marshalled) => {
                 self.submit(&link, notification, target, marshalled, progress, payload)
             }
-            Err(stopped) => self.stop(&notification, stopped, progress.begun),
+            Err(stopped) => {
+                let Progress { times, begun, .. } = progress;
+                self.stop(&notification, target.node(), stopped, times, begun)
+            }
         }
     }
 
@@ -175,6 +183,11 @@ impl Sentry {
             carried,
             ..
         } = marshalled;
+        let node = target.node();
+        let known = Known::Named {
+            kind: heading(plan.family),
+            name: plan.request.name,
+        };
         let mut descriptors: SmallVec<[OwnedFd; MAXIMUM_DESCRIPTORS]> = SmallVec::new();
         let target = match target {
             Target::Device(description) => Some(description),
@@ -184,7 +197,8 @@ impl Sentry {
             }
         };
         descriptors.extend(carried);
-        progress.times.submitted();
+        progress.times.end(Phase::Sentry);
+        let times = progress.times;
         let issued = Issued {
             notification,
             plan,
@@ -199,6 +213,9 @@ impl Sentry {
             &descriptors,
             Continuation::Request(issued),
         ) {
+            let task = notification.task;
+            self.observer
+                .stopped(task, times, node, known, (Err(errno), None));
             self.listener.answer(&notification, Err(errno));
         }
     }
@@ -218,7 +235,7 @@ impl Sentry {
             begun,
             share,
         } = progress;
-        times.answered(answer.driver_nanoseconds);
+        times.answered(answer.driver);
         self.record_answer(begun, answer.outcome, answer.payload);
         let outcome = answer.outcome.and_then(|value| {
             write_back(notification.task, &parts, answer.payload)?;
@@ -227,14 +244,16 @@ impl Sentry {
         if let (Some(event), Some(target)) = (&answer.descriptor, &target) {
             self.install_event_descriptor(&notification, event, target);
         }
-        times.finished();
-        // Once the task goes on it may end the sandbox.
-        self.stats.record(
-            heading(plan.family),
-            plan.request.name,
-            times,
-            is_refusal(&plan, outcome, answer.payload),
-        );
+        times.end(Phase::WritingBack);
+        let done = Done {
+            kind: heading(plan.family),
+            name: plan.request.name,
+            node: target.map_or(Node::Uvm, |target| target.node),
+            payload: length_of(&parts),
+            outcome,
+            status: status_of(&plan, answer.payload),
+        };
+        self.observer.done(notification.task, times, done);
         drop(share);
         self.listener.answer(&notification, outcome);
     }
@@ -267,14 +286,23 @@ impl Sentry {
         }
     }
 
-    /// Answers a request that is not passed on.
-    pub fn stop(&self, notification: &Notification, stopped: Stopped, begun: Option<Begun>) {
-        let (answer, reached) = match stopped {
-            Stopped::Errno(errno) => (refusal::Answer::Errno(errno as i32), None),
-            Stopped::Unreadable(answer) => (answer, Some(Reached::Unreadable)),
+    /// Answers a request that was made on `node` and is not passed on.
+    pub fn stop(
+        &self,
+        notification: &Notification,
+        node: Node,
+        stopped: Stopped,
+        mut times: Times,
+        begun: Option<Begun>,
+    ) {
+        let command = Known::Command(notification.arguments[1] as u32);
+        let (answer, reached, known) = match stopped {
+            Stopped::Errno(errno) => (refusal::Answer::Errno(errno as i32), None, command),
+            Stopped::Unreadable(answer) => (answer, Some(Reached::Unreadable), command),
             Stopped::Refused(refusal) => {
-                self.stats.refused(&refusal);
-                (refusal.answer, Some(Reached::Refused))
+                self.observer.refused(&refusal);
+                let known = Known::Refused(refusal.what);
+                (refusal.answer, Some(Reached::Refused), known)
             }
         };
         if let (Some(recorder), Some(begun), Some(reached)) = (&self.recorder, begun, reached) {
@@ -287,14 +315,19 @@ impl Sentry {
                 }
             }
         }
-        let outcome = match answer {
-            refusal::Answer::Errno(errno) => Err(Errno::from_raw(errno)),
+        let task = notification.task;
+        let (outcome, status) = match answer {
+            refusal::Answer::Errno(errno) => (Err(Errno::from_raw(errno)), None),
             refusal::Answer::Status { at, status } => {
                 let address = notification.arguments[2].wrapping_add(u64::from(at));
                 let bytes = &status.to_ne_bytes();
-                memory::write(notification.task, &[Write { address, bytes }]).map(|()| 0)
+                let written = memory::write(task, &[Write { address, bytes }]);
+                (written.map(|()| 0), Some(status))
             }
         };
+        times.end(Phase::Sentry);
+        self.observer
+            .stopped(task, times, node, known, (outcome, status));
         self.listener.answer(notification, outcome);
     }
 }

@@ -17,7 +17,7 @@ use nvproxy_abi::plan::Plan;
 use ringfence_ipc::DEFAULT_ARENA;
 use slab::Slab;
 
-use super::stats::Times;
+use super::times::Times;
 use crate::seccomp::listener::Notification;
 use crate::system_calls::share_memory;
 

@@ -1,52 +1,13 @@
 //! `--stats`: how often each kind of request was made, how long it took where, and what was refused.
-//!
-//! Without the option nothing is measured: a request then carries no time and costs no look at a clock.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use nvproxy_abi::refusal::{Refusal, What};
-use nvproxy_abi::table::Family;
 
-/// The clock readings of one request.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Times(Option<Readings>);
-
-#[derive(Clone, Copy, Debug)]
-struct Readings {
-    received: Instant,
-    submitted: Instant,
-    answered: Instant,
-    driver: Duration,
-    finished: Instant,
-}
-
-impl Times {
-    /// The request is on its way to the server.
-    pub fn submitted(&mut self) {
-        if let Some(readings) = &mut self.0 {
-            readings.submitted = Instant::now();
-        }
-    }
-
-    /// The server's answer is in, and the driver took so long.
-    pub fn answered(&mut self, driver_nanoseconds: u64) {
-        if let Some(readings) = &mut self.0 {
-            readings.answered = Instant::now();
-            readings.driver = Duration::from_nanos(driver_nanoseconds);
-        }
-    }
-
-    /// The task is about to go on. (Once it does, it may well run before this thread does.)
-    pub fn finished(&mut self) {
-        if let Some(readings) = &mut self.0 {
-            readings.finished = Instant::now();
-        }
-    }
-}
+use super::times::{Phase, Readings};
 
 /// Where one kind of request spent its time, in nanoseconds.
 struct Durations {
@@ -66,24 +27,19 @@ impl Durations {
         })
     }
 
-    fn record(&mut self, readings: Readings) {
-        let Readings {
-            received,
-            submitted,
-            answered,
-            driver,
-            finished,
-        } = readings;
-        let away = answered - submitted;
-        let nanoseconds = |duration: Duration| duration.as_nanos() as u64;
+    fn record(&mut self, readings: &Readings) {
+        let (mut sentry, mut transit, mut driver) = (0, 0, 0);
+        for (phase, begin, end) in readings.spans() {
+            match phase {
+                Phase::Sentry | Phase::WritingBack => sentry += end - begin,
+                Phase::Driver => driver += end - begin,
+                _ => transit += end - begin,
+            }
+        }
         // A histogram that resizes itself takes any value.
-        self.sentry
-            .record(nanoseconds((submitted - received) + (finished - answered)))
-            .ok();
-        self.transit
-            .record(nanoseconds(away.saturating_sub(driver)))
-            .ok();
-        self.driver.record(nanoseconds(driver)).ok();
+        self.sentry.record(sentry).ok();
+        self.transit.record(transit).ok();
+        self.driver.record(driver).ok();
     }
 }
 
@@ -111,24 +67,22 @@ impl Stats {
         }
     }
 
-    /// Starts timing a request.
-    pub fn start(&self) -> Times {
-        let now = || {
-            let now = Instant::now();
-            Readings {
-                received: now,
-                submitted: now,
-                answered: now,
-                driver: Duration::ZERO,
-                finished: now,
-            }
-        };
-        Times(self.enabled.then(now))
+    /// Whether anything is to be recorded.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
     }
 
     /// Takes in a request that was answered. `kind` groups requests of the same kind.
-    pub fn record(&self, kind: &'static str, name: &'static str, times: Times, refused: bool) {
-        let Some(readings) = times.0 else { return };
+    pub fn record(
+        &self,
+        kind: &'static str,
+        name: &'static str,
+        readings: &Readings,
+        refused: bool,
+    ) {
+        if !self.enabled {
+            return;
+        }
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (kind, name);
         if !recorded.requests.contains_key(&key)
@@ -248,15 +202,5 @@ fn list<N: std::fmt::Display>(
     table.push('\n');
     for (name, times) in rows {
         let _ = writeln!(table, "  {name}: {times}");
-    }
-}
-
-/// What requests of a family are called in the table.
-pub fn heading(family: Family) -> &'static str {
-    match family {
-        Family::Frontend => "frontend",
-        Family::Control => "control",
-        Family::Alloc => "alloc",
-        Family::Uvm => "uvm",
     }
 }

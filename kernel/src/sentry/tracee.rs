@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustix::process::{WaitOptions, waitpid};
 
+use super::procfs;
 use crate::seccomp::listener::Listener;
 use crate::system_calls::{SignalMask, detach, set_signal_mask, signal_mask};
 
@@ -301,7 +302,7 @@ pub fn tasks(init: Pid) -> Result<Vec<Pid>, Errno> {
 
 /// Whether `process` has a number in the sentry's process namespace only, as `/proc/PID/status` says to everybody.
 fn has_one_number(process: Pid) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let status = procfs::text(process, "status");
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1)
 }
@@ -317,7 +318,7 @@ fn threads(process: Pid) -> Vec<Pid> {
 /// Whether `thread` waits for a child to execute a program or end, as after vfork(2): it runs again when the child no
 /// longer uses its memory. By what proc_pid_syscall(5) says of a thread that an interruption does not stop.
 fn waits_for_a_child(thread: Pid) -> bool {
-    let call = std::fs::read_to_string(format!("/proc/{thread}/syscall")).unwrap_or_default();
+    let call = procfs::text(thread, "syscall");
     let number = call
         .split(' ')
         .next()
@@ -329,7 +330,7 @@ fn waits_for_a_child(thread: Pid) -> bool {
 
 /// Whether `thread` is only still there to be waited for (proc_pid_stat(5)), and so cannot be seized.
 fn has_ended(thread: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{thread}/stat")).unwrap_or_default();
+    let stat = procfs::text(thread, "stat");
     // The name, in parentheses, may contain anything.
     let state = stat
         .rsplit_once(") ")
@@ -435,5 +436,21 @@ impl Drop for Stopped<'_> {
         // Both fail if the thread was killed, and then nobody is left to notice.
         let _ = ptrace::setregs(thread, registers);
         let _ = set_signal_mask(thread, &self.mask);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Or else it would not be held while another thread pins.
+    #[test]
+    fn a_thread_whose_name_is_no_text_has_not_ended() {
+        let named = || {
+            nix::sys::prctl::set_name(c"\xff) Z").expect("a name");
+            has_ended(nix::unistd::gettid())
+        };
+        let ended = std::thread::spawn(named).join().expect("a thread");
+        assert!(!ended);
     }
 }

@@ -492,6 +492,7 @@ pub fn answer(mut prepared: Prepared, status: u32) -> Executed {
         prepared,
         outcome,
         lent: None,
+        asked: 0,
         nanoseconds: 0,
     }
 }

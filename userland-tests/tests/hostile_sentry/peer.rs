@@ -10,7 +10,7 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::structs::control::NV0000_CTRL_GPU_GET_PROBED_IDS_PARAMS;
 use nvproxy_abi::structs::frontend::{NVOS21_PARAMETERS, NVOS54_PARAMETERS};
-use nvproxy_server::protocol::{ARGUMENT_NODE, Kind};
+use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, VALUE_HANDLE};
 use ringfence_ipc::{
     ClientChannel, Completion, FLAG_DESCRIPTOR, Geometry, PROTOCOL_VERSION, PushError, Region,
     Socket, Spin, Submission, Wake,
@@ -175,7 +175,7 @@ impl Peer {
             drop(self.channel.socket.receive().expect("a descriptor"));
         }
         match completion.result {
-            0 => Ok(completion.values[0]),
+            0 => Ok(completion.values[VALUE_HANDLE]),
             errno => Err(errno),
         }
     }

@@ -123,6 +123,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("exec-closed", tasks::exec_closed),
     ("exec-inherited", tasks::exec_inherited),
     ("fork", tasks::fork),
+    ("misnamed", tasks::misnamed),
     ("spawn", tasks::spawn),
     ("unfiltered", unfiltered::scenario),
     ("uvm", unified_memory::walk),

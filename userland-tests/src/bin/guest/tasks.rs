@@ -95,6 +95,13 @@ pub fn fork(_: &[String]) -> Outcome {
     use_client(&gpu.client.control, gpu.client.root)
 }
 
+/// Opens a node under a name that is hostile to whoever prints it.
+pub fn misnamed(_: &[String]) -> Outcome {
+    nix::sys::prctl::set_name(c"\"}],\\\n\x1b\xff</b>")?;
+    open(Node::Control)?;
+    Ok(())
+}
+
 /// Starts programs in the manner of vfork, from several threads, while others use the GPU.
 pub fn spawn(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;

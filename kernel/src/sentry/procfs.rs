@@ -1,0 +1,12 @@
+//! What `/proc` says of a task.
+//!
+//! A task chooses its name itself, from any bytes, and the name stands in several of these files. So none of them is
+//! taken for UTF-8: to a reader that insists on it, such a task would look like one that is gone.
+
+use nix::unistd::Pid;
+
+/// What `/proc/TASK/FILE` says, whatever is no UTF-8 replaced; nothing if the task is gone.
+pub fn text(task: Pid, file: &str) -> String {
+    let bytes = std::fs::read(format!("/proc/{task}/{file}")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
