@@ -18,7 +18,6 @@ const PAGE: usize = 4096;
 const REMEMBERED: usize = 4;
 
 /// What is known of the program's memory for the length of one request.
-#[derive(Default)]
 pub struct Memory {
     /// Addresses of pages that can be written.
     writable: [usize; REMEMBERED],
@@ -27,6 +26,14 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Knows the page that the stack is in, where many requests lie.
+    pub fn new() -> Memory {
+        let mut writable = [0; REMEMBERED];
+        let here = (&raw const writable) as usize & !(PAGE - 1);
+        writable[0] = here;
+        Memory { writable, next: 1 }
+    }
+
     /// Fills `buffer` from `address`, if all of it can be read and written.
     pub fn read(&mut self, address: u64, buffer: &mut [u8]) -> Option<Place> {
         let start = usize::try_from(address).ok()?;

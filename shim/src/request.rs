@@ -84,7 +84,7 @@ impl Marshalled {
     fn new(slot: &mut Slot, command: u32, argument: u64) -> Option<Marshalled> {
         // Which of the nodes with these requests it is, is the server's to know.
         let mut planner = Planner::new(slot.tables(), Node::Control, command, argument).ok()?;
-        let mut memory = Memory::default();
+        let mut memory = Memory::new();
         let mut parts = [None; MAXIMUM_SEGMENTS];
         let mut free = parts.iter_mut();
         let staging = slot.staging();
