@@ -26,11 +26,10 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Knows the page that the stack is in, where many requests lie.
-    pub fn new() -> Memory {
+    /// Knows the page that this variable is in: near the end of the stack it has the requests of many callers, too.
+    pub fn around<T>(variable: &T) -> Memory {
         let mut writable = [0; REMEMBERED];
-        let here = (&raw const writable) as usize & !(PAGE - 1);
-        writable[0] = here;
+        writable[0] = ptr::from_ref(variable) as usize & !(PAGE - 1);
         Memory { writable, next: 1 }
     }
 

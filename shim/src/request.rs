@@ -30,8 +30,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// What an ioctl returns: a value, or a negated errno.
 pub type Returned = i64;
 
-/// Makes the request by the lane; `None` if it is to be made by the system call.
-pub fn attempt(descriptor: i32, command: u32, argument: u64) -> Option<Returned> {
+/// Makes the request by the lane; `None` if it is to be made by the system call. `memory` is what is known of the
+/// program's.
+pub fn attempt(descriptor: i32, command: u32, argument: u64, memory: Memory) -> Option<Returned> {
     let (kind, _, _) = parts(command);
     if kind != NV_IOCTL_MAGIC {
         return None;
@@ -53,7 +54,7 @@ pub fn attempt(descriptor: i32, command: u32, argument: u64) -> Option<Returned>
         slot.end_lane();
         return None;
     }
-    let marshalled = Marshalled::new(&mut slot, command, argument)?;
+    let marshalled = Marshalled::new(&mut slot, command, argument, memory)?;
     let subject = subject(&slot, descriptor)?;
     let returned = marshalled.exchange(&mut slot, &signals, subject, command);
     if returned.is_none() {
@@ -81,10 +82,9 @@ struct Part {
 
 impl Marshalled {
     /// Copies a request and what it points to; `None` if it is not one for a lane.
-    fn new(slot: &mut Slot, command: u32, argument: u64) -> Option<Marshalled> {
+    fn new(slot: &mut Slot, command: u32, argument: u64, mut memory: Memory) -> Option<Marshalled> {
         // Which of the nodes with these requests it is, is the server's to know.
         let mut planner = Planner::new(slot.tables(), Node::Control, command, argument).ok()?;
-        let mut memory = Memory::new();
         let mut parts = [None; MAXIMUM_SEGMENTS];
         let mut free = parts.iter_mut();
         let staging = slot.staging();
