@@ -169,24 +169,35 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Waits for the answer: looks as long as `spin` says, then sleeps, at most for `timeout` at a time. Allocates
-    /// nothing and takes no lock.
+    /// Waits for the answer: looks as long as `spin` says, then sleeps, at most for `timeout`.
     pub fn wait(&self, slot: usize, spin: Spin, timeout: Duration) -> Waited {
+        match self.look(slot, spin) {
+            Waited::TimedOut => {
+                self.sleep(slot, timeout);
+                self.look(slot, Spin::NONE)
+            }
+            waited => waited,
+        }
+    }
+
+    /// Looks for the answer as long as `spin` says. Allocates nothing and takes no lock.
+    pub fn look(&self, slot: usize, spin: Spin) -> Waited {
         spin.until(|| self.answer(slot).is_some() || self.is_closed());
-        let state = self.of_slot(slot, STATE);
-        if let Some(answer) = self.answer(slot) {
-            return Waited::Answered(answer);
-        }
-        let announced = state.compare_exchange(ASKED, ASLEEP, SeqCst, Relaxed);
-        // A second wait finds the announcement of the first.
-        if matches!(announced, Ok(_) | Err(ASLEEP)) && !self.is_closed() {
-            // Woken, or never asleep, or a signal, or late: the words know.
-            let _ = futex::wait_low(state, ASLEEP as u32, Some(timeout));
-        }
         match self.answer(slot) {
             Some(answer) => Waited::Answered(answer),
             None if self.is_closed() => Waited::Closed,
             None => Waited::TimedOut,
+        }
+    }
+
+    /// Sleeps until there is an answer, at most for `timeout`. Wakes may be spurious. Allocates nothing and takes no lock.
+    pub fn sleep(&self, slot: usize, timeout: Duration) {
+        let state = self.of_slot(slot, STATE);
+        let announced = state.compare_exchange(ASKED, ASLEEP, SeqCst, Relaxed);
+        // A second sleep finds the announcement of the first.
+        if matches!(announced, Ok(_) | Err(ASLEEP)) && !self.is_closed() {
+            // Woken, or never asleep, or a signal, or late: the words know.
+            let _ = futex::wait_low(state, ASLEEP as u32, Some(timeout));
         }
     }
 
@@ -220,7 +231,7 @@ impl LaneClient {
         &self.arena
     }
 
-    /// Its slots; `None` never.
+    /// Its slots. There are always some, since the size was checked.
     pub fn lane(&self) -> Option<Lane<'_>> {
         Lane::new(self.arena.words())
     }

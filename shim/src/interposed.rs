@@ -15,6 +15,7 @@ use std::arch::naked_asm;
 use std::ffi::{CStr, c_int, c_long, c_uint, c_ulong, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use crate::memory::Memory;
 use crate::request::attempt;
 use crate::state::State;
 
@@ -62,7 +63,12 @@ pub extern "C" fn ioctl(descriptor: c_int, request: c_ulong, argument: c_ulong) 
     // SAFETY: as above. What is done meanwhile may fail, and the program must not see it.
     let before = unsafe { *errno };
     // The kernel looks at the lower half of the request, and so does this.
-    let returned = attempt(descriptor, request as u32, argument);
+    let returned = attempt(
+        descriptor,
+        request as u32,
+        argument,
+        Memory::around(&before),
+    );
     let (value, after) = match returned {
         None => {
             // SAFETY: the program's own call, which is the kernel's to check.

@@ -18,7 +18,6 @@ const PAGE: usize = 4096;
 const REMEMBERED: usize = 4;
 
 /// What is known of the program's memory for the length of one request.
-#[derive(Default)]
 pub struct Memory {
     /// Addresses of pages that can be written.
     writable: [usize; REMEMBERED],
@@ -27,6 +26,13 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Knows the page that this variable is in: near the end of the stack it has the requests of many callers, too.
+    pub fn around<T>(variable: &T) -> Memory {
+        let mut writable = [0; REMEMBERED];
+        writable[0] = ptr::from_ref(variable) as usize & !(PAGE - 1);
+        Memory { writable, next: 1 }
+    }
+
     /// Fills `buffer` from `address`, if all of it can be read and written.
     pub fn read(&mut self, address: u64, buffer: &mut [u8]) -> Option<Place> {
         let start = usize::try_from(address).ok()?;

@@ -22,9 +22,6 @@ const PAUSE: u32 = 256;
 
 /// Sees to it that the process has a lane, if that is possible now.
 pub fn register(state: &'static State) {
-    if state.is_reluctant() {
-        return state.overcome_reluctance();
-    }
     // Somebody makes a request by the lane that is over, or registers at this moment.
     let Some(all) = state.claim_all() else { return };
     if state.has_lane() {

@@ -1,5 +1,9 @@
 //! One request: planned, put into the lane, waited for, and written back.
 //!
+//! A program sees a system call from before or from after, never from the middle: its signal handlers run when the call is
+//! done, and a child that one of them forks has either made the call or not. So signals are blocked meanwhile. Only while
+//! a thread sleeps for an answer that takes long they are let through, because they may be to end the program.
+//!
 //! Until it is posted nothing has happened, and whatever is out of the ordinary ends with "take the trap". Afterwards it is
 //! the trap's again only if the server says that nothing was done, or if the request can be taken back. One that a server
 //! had that is gone has the outcome that the sentry gives such a request.
@@ -11,13 +15,14 @@ use nvproxy_abi::lane::{ASK, VOUCH};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::{NV_IOCTL_MAGIC, parts};
 use nvproxy_abi::plan::{MAXIMUM_SEGMENTS, Planner, Step};
+use ringfence_ipc::Spin;
 use ringfence_ipc::lane::{Answer, Lane, Request, Waited};
 
 use crate::descriptors::Known;
 use crate::memory::{Memory, Place};
 use crate::registration::register;
 use crate::state::{Slot, State};
-use crate::system;
+use crate::system::{self, SignalsBlocked};
 
 /// How long to sleep for an answer before asking whether there will be one.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -25,8 +30,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// What an ioctl returns: a value, or a negated errno.
 pub type Returned = i64;
 
-/// Makes the request by the lane; `None` if it is to be made by the system call.
-pub fn attempt(descriptor: i32, command: u32, argument: u64) -> Option<Returned> {
+/// Makes the request by the lane; `None` if it is to be made by the system call. `memory` is what is known of the
+/// program's.
+pub fn attempt(descriptor: i32, command: u32, argument: u64, memory: Memory) -> Option<Returned> {
     let (kind, _, _) = parts(command);
     if kind != NV_IOCTL_MAGIC {
         return None;
@@ -39,6 +45,7 @@ pub fn attempt(descriptor: i32, command: u32, argument: u64) -> Option<Returned>
     if !state.is_own() {
         return None;
     }
+    let signals = SignalsBlocked::new();
     if !state.has_lane() {
         register(state);
     }
@@ -47,9 +54,9 @@ pub fn attempt(descriptor: i32, command: u32, argument: u64) -> Option<Returned>
         slot.end_lane();
         return None;
     }
-    let marshalled = Marshalled::new(&mut slot, command, argument)?;
+    let marshalled = Marshalled::new(&mut slot, command, argument, memory)?;
     let subject = subject(&slot, descriptor)?;
-    let returned = marshalled.exchange(&mut slot, subject, command);
+    let returned = marshalled.exchange(&mut slot, &signals, subject, command);
     if returned.is_none() {
         // It may be that the descriptor was closed in a way that is not noticed here, and means nothing any more.
         state.descriptors.forget(descriptor);
@@ -75,10 +82,9 @@ struct Part {
 
 impl Marshalled {
     /// Copies a request and what it points to; `None` if it is not one for a lane.
-    fn new(slot: &mut Slot, command: u32, argument: u64) -> Option<Marshalled> {
+    fn new(slot: &mut Slot, command: u32, argument: u64, mut memory: Memory) -> Option<Marshalled> {
         // Which of the nodes with these requests it is, is the server's to know.
         let mut planner = Planner::new(slot.tables(), Node::Control, command, argument).ok()?;
-        let mut memory = Memory::default();
         let mut parts = [None; MAXIMUM_SEGMENTS];
         let mut free = parts.iter_mut();
         let staging = slot.staging();
@@ -100,7 +106,13 @@ impl Marshalled {
     }
 
     /// Makes the request, and waits for what comes of it; `None` if nothing does.
-    fn exchange(&self, slot: &mut Slot, subject: u32, command: u32) -> Option<Returned> {
+    fn exchange(
+        &self,
+        slot: &mut Slot,
+        signals: &SignalsBlocked,
+        subject: u32,
+        command: u32,
+    ) -> Option<Returned> {
         let number = slot.number;
         let (lane, staging) = slot.lane_and_staging()?;
         let (words, _) = staging.get(..self.length)?.as_chunks::<8>();
@@ -112,12 +124,9 @@ impl Marshalled {
             operation: command,
             length: self.length as u32,
         };
-        if !slot.is_held() {
-            return None;
-        }
         let lane = slot.lane()?;
         lane.post(number, request);
-        let returned = wait(slot, lane)?;
+        let returned = wait(slot, lane, signals)?;
         if returned >= 0 {
             self.write_back(number, lane);
         }
@@ -137,27 +146,35 @@ impl Marshalled {
 }
 
 /// Waits for the answer to what was posted.
-fn wait(slot: &Slot, lane: Lane<'_>) -> Option<Returned> {
+fn wait(slot: &Slot, lane: Lane<'_>, signals: &SignalsBlocked) -> Option<Returned> {
+    const LOST: Returned = -(libc::EIO as Returned);
     loop {
-        let waited = lane.wait(slot.number, slot.spin(), PATIENCE);
-        let is_over = match waited {
+        match lane.look(slot.number, slot.spin()) {
             Waited::Answered(Answer::Done(returned)) => return Some(returned),
             Waited::Answered(Answer::Refused) => return None,
-            Waited::Closed => true,
-            Waited::TimedOut => !slot.is_held() || system::ioctl(-1, ASK, slot.lane_name()) < 0,
-        };
-        if is_over {
-            slot.end_lane();
-            if lane.withdraw(slot.number) {
-                return None;
-            }
-            // It was begun. If it was done, there is an answer by now.
-            return match lane.answer(slot.number) {
-                Some(Answer::Done(returned)) => Some(returned),
-                Some(Answer::Refused) => None,
-                None => Some(-Returned::from(libc::EIO)),
-            };
+            Waited::TimedOut => {}
+            Waited::Closed => break,
         }
+        signals.except_in(|| lane.sleep(slot.number, PATIENCE));
+        if !slot.is_held() {
+            // This is a child that a signal handler has forked. What is under way is the parent's, and it has yet to make
+            // the call.
+            return None;
+        }
+        let waited = lane.look(slot.number, Spin::NONE);
+        if waited == Waited::TimedOut && system::ioctl(-1, ASK, slot.lane_name()) < 0 {
+            break;
+        }
+    }
+    slot.end_lane();
+    if lane.withdraw(slot.number) {
+        return None;
+    }
+    // It was begun. If it was done, there is an answer by now.
+    match lane.answer(slot.number) {
+        Some(Answer::Done(returned)) => Some(returned),
+        Some(Answer::Refused) => None,
+        None => Some(LOST),
     }
 }
 

@@ -6,8 +6,8 @@
 //! trap.
 //!
 //! Who makes a request *claims* a slot, by one atomic operation, and takes the trap if there is none; so nobody waits.
-//! Who changes the lane claims all slots. A thread that leaves a request by longjmp(3) or is cancelled in it keeps its
-//! slot for ever, and with it the lane that there is.
+//! Who changes the lane claims all slots. A thread that leaves a request by longjmp(3), while it sleeps for the
+//! answer, keeps its slot for ever, and with it the lane that there is.
 //!
 //! `unsafe` is here because memory is obtained from the kernel, and because a claimed slot gives access to what is
 //! otherwise shared.
@@ -65,8 +65,7 @@ pub struct State {
 // SAFETY: all is atomic but the staging, each part of which belongs to whoever has claimed its slot.
 unsafe impl Sync for State {}
 
-/// The driver's tables. Not in the state, which is wiped: a request that a signal handler interrupts to fork goes on in the
-/// child, too.
+/// The driver's tables. Not in the state, of which all bytes zero have to be a value.
 struct Tables(UnsafeCell<MaybeUninit<Abi>>);
 
 // SAFETY: written by who has claimed all slots, and read by who has claimed one, once there was a lane.

@@ -63,6 +63,42 @@ pub fn is_writable(address: usize) -> bool {
     result >= 0
 }
 
+/// All signals that can be are blocked for this thread, until this is dropped.
+pub struct SignalsBlocked {
+    before: u64,
+}
+
+impl SignalsBlocked {
+    pub fn new() -> SignalsBlocked {
+        SignalsBlocked {
+            before: set_signal_mask(u64::MAX),
+        }
+    }
+
+    /// Lets signals through while `wait` runs.
+    pub fn except_in(&self, wait: impl FnOnce()) {
+        set_signal_mask(self.before);
+        wait();
+        set_signal_mask(u64::MAX);
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        set_signal_mask(self.before);
+    }
+}
+
+/// Sets the calling thread's signal mask as the kernel keeps it, one bit a signal; returns the one before.
+fn set_signal_mask(mask: u64) -> u64 {
+    let mut before = 0u64;
+    let (new, old) = (&raw const mask as usize, &raw mut before as usize);
+    let arguments = [libc::SIG_SETMASK as usize, new, old, size_of::<u64>(), 0, 0];
+    // SAFETY: the kernel reads one mask and writes the other, and both outlive the call.
+    unsafe { call(libc::SYS_rt_sigprocmask, arguments) };
+    before
+}
+
 /// How many processors this thread may use, at least 1.
 pub fn processors() -> usize {
     let mut set = [0u64; 128];

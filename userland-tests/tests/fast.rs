@@ -69,6 +69,7 @@ fn programs_get_what_they_get_without_it() {
         &["uvm"],
         &["large"],
         &["ask-in-a-handler"],
+        &["fork-in-a-handler"],
         &["errno"],
         &["vfork"],
         &["renumbered"],

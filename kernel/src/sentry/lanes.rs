@@ -25,7 +25,7 @@ use super::memory::{self, Write};
 use super::server::ServerLink;
 use super::{Continuation, Sentry, Turn};
 use crate::seccomp::listener::Notification;
-use crate::system_calls::{pidfd_open_process, share_memory};
+use crate::system_calls::pidfd_open_process;
 
 /// The lanes of a sandbox.
 pub struct Lanes {
@@ -85,9 +85,10 @@ impl Lanes {
 
     /// Which server has the lane called `name` of the process that `task` belongs to. Fails with `ESRCH` if there is none.
     fn server_of(&self, name: u64, task: Pid) -> Result<u32, Errno> {
+        let process = process_of(task)?;
         let open = self.open();
         let lane = open.iter().find(|lane| lane.name == name);
-        let own = lane.filter(|lane| share_memory(lane.process, task));
+        let own = lane.filter(|lane| lane.process == process);
         own.map(|lane| lane.server).ok_or(Errno::ESRCH)
     }
 

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -97,6 +97,67 @@ pub fn handler(_: &[String]) -> Outcome {
         HANDLED.load(Ordering::Relaxed),
         WRONG.load(Ordering::Relaxed)
     );
+    Ok(())
+}
+
+/// How many children the handler below has forked.
+static FORKED: AtomicU32 = AtomicU32::new(0);
+/// This is one of them.
+static IS_FORKED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn fork_here(_: libc::c_int) {
+    // SAFETY: fork is async-signal-safe (signal-safety(7)); the child goes on with what the handler interrupted.
+    if unsafe { libc::fork() } == 0 {
+        IS_FORKED.store(true, Ordering::Relaxed);
+    } else {
+        FORKED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A handler forks, and what it interrupts is mostly a request: parent and child each get an answer.
+pub fn fork_in_a_handler(_: &[String]) -> Outcome {
+    const CHILDREN: u32 = 100;
+    let client = Client::new()?;
+    let (control, root) = (client.control.as_raw_fd(), client.root);
+    let every = |microseconds| {
+        let period = libc::timeval {
+            tv_sec: 0,
+            tv_usec: microseconds,
+        };
+        let timer = libc::itimerval {
+            it_interval: period,
+            it_value: period,
+        };
+        // SAFETY: the timer outlives the call.
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
+    };
+    // SAFETY: an all-zero action is a valid one; what the handler does may be done in one.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = fork_here as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        let set = libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
+        Errno::result(set)?;
+    }
+    every(3000);
+    while FORKED.load(Ordering::Relaxed) < CHILDREN {
+        let right = probed_gpus(control, root);
+        if IS_FORKED.load(Ordering::Relaxed) {
+            let right = right && (0..3).all(|_| probed_gpus(control, root));
+            // SAFETY: ends the process, and runs nothing of the parent's.
+            unsafe { libc::_exit(i32::from(!right)) };
+        }
+        assert!(right, "the parent got a wrong answer");
+    }
+    every(0);
+    for _ in 0..FORKED.load(Ordering::Relaxed) {
+        let ended = nix::sys::wait::wait()?;
+        assert!(
+            matches!(ended, nix::sys::wait::WaitStatus::Exited(_, 0)),
+            "{ended:?}"
+        );
+    }
+    println!("all got theirs");
     Ok(())
 }
 

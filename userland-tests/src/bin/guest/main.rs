@@ -55,6 +55,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-until-lost", conversation::pin_until_lost),
     ("bad-descriptors", descriptors::bad),
     ("ask-in-a-handler", fast::handler),
+    ("fork-in-a-handler", fast::fork_in_a_handler),
     ("errno", fast::errno),
     ("vfork", fast::vfork),
     ("renumbered", fast::renumbered),
