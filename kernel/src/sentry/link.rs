@@ -86,6 +86,8 @@ struct Submitter<T> {
     allocator: ArenaAllocator,
     outstanding: Slab<Outstanding<T>>,
     serial: u32,
+    /// Threads that wait for room: signalling when there is none is a system call for each request.
+    waiting: usize,
     /// The server was lost.
     is_lost: bool,
 }
@@ -129,6 +131,7 @@ impl<T> Link<T> {
                 allocator,
                 outstanding: Slab::new(),
                 serial: 0,
+                waiting: 0,
                 is_lost: false,
             }),
             role: Mutex::new(Role {
@@ -173,10 +176,11 @@ impl<T> Link<T> {
             // Whoever has the consumer's role makes room, and that may have to be this thread.
             drop(submitter);
             self.consume_ready(resumer);
-            let waited = self
-                .room
-                .wait_timeout(lock(&self.submitter), Duration::from_millis(1));
+            submitter = lock(&self.submitter);
+            submitter.waiting += 1;
+            let waited = self.room.wait_timeout(submitter, Duration::from_millis(1));
             submitter = waited.unwrap_or_else(PoisonError::into_inner).0;
+            submitter.waiting -= 1;
         };
         if let Some(range) = &range {
             submission.payload_offset = range.offset();
@@ -344,8 +348,11 @@ impl<T> Link<T> {
             submitter.allocator.release(range);
             copied.map_err(|error| Broken(error.to_string()))?;
         }
+        let is_waited_for = submitter.waiting > 0;
         drop(submitter);
-        self.room.notify_all();
+        if is_waited_for {
+            self.room.notify_all();
+        }
         let answer = Answer {
             server: self.server,
             outcome,
