@@ -20,6 +20,8 @@ use crate::leftovers::{self, Group};
 const TURN: Duration = Duration::from_millis(40);
 /// How exactly the end of a program is noticed, and that a group is frozen.
 const LOOK: Duration = Duration::from_micros(200);
+/// How long a group usually takes to freeze at most.
+const PROMPT: Duration = Duration::from_millis(10);
 /// How long a group may take to freeze.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -116,18 +118,32 @@ impl Player {
             }
             thread::sleep(LOOK);
         }
+        while !self.freezes()? {
+            if started.elapsed() > PATIENCE {
+                return Err(NotMeasured::failed("freezing", "the program does not stop"));
+            }
+            // A task that waits for a sentry that is frozen already does not freeze itself: they go on for a moment.
+            self.set_frozen(false).attempt("thawing")?;
+            thread::sleep(LOOK);
+        }
+        self.time += started.elapsed();
+        Ok(())
+    }
+
+    /// Freezes it, if that comes to pass soon; it may also end meanwhile.
+    fn freezes(&mut self) -> Result<bool, NotMeasured> {
+        let asked = Instant::now();
         self.set_frozen(true).attempt("freezing")?;
         while !self.is_frozen().attempt("freezing")? {
             if self.has_ended()? {
                 break;
             }
-            if started.elapsed() > PATIENCE {
-                return Err(NotMeasured::failed("freezing", "the program does not stop"));
+            if asked.elapsed() > PROMPT {
+                return Ok(false);
             }
             thread::sleep(LOOK);
         }
-        self.time += started.elapsed();
-        Ok(())
+        Ok(true)
     }
 
     /// Whether it came to its end; an error if that was not a good one.
