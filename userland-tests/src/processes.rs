@@ -84,7 +84,7 @@ impl Process {
     }
 
     fn name_given(&self) -> String {
-        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).expect("a command line");
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         let name = line.split(|byte| *byte == 0).next().unwrap_or_default();
         String::from_utf8_lossy(name).into_owned()
     }
@@ -104,11 +104,16 @@ impl Tree {
     /// The tree below a launcher whose program is running.
     pub fn of(launcher: u32) -> Tree {
         let launcher = Process::find(Pid::from_raw(launcher as i32)).expect("the launcher");
+        let is_server = |process: &Process| process.name_given() == "ringfence-nvproxy-server";
+        // A program that does not need it can be faster.
+        eventually("there are a sentry and a server", || {
+            let children = launcher.children();
+            children.len() == 2 && children.iter().any(is_server)
+        });
         let children = launcher.children();
         let [server, sentry] = children[..] else {
             panic!("the launcher's children are {children:?}");
         };
-        let is_server = |process: &Process| process.name_given() == "ringfence-nvproxy-server";
         let (server, sentry) = if is_server(&server) {
             (server, sentry)
         } else {
