@@ -6,7 +6,7 @@
 //!
 //! The threads that lead the loop live in the host's confinement: what they open for tasks cannot be the target of an
 //! ioctl. What has to be opened otherwise, the command descriptors and UVM, is left to [`Pool`]'s threads, and so is
-//! closing, which nobody waits for.
+//! closing, which nobody waits for. Tasks that have [`lanes`] are served by a thread each, beside the loop.
 
 mod away;
 mod lanes;

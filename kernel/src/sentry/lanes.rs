@@ -22,6 +22,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::descriptions::Identified;
 use super::memory::{self, Write};
+use super::procfs::process_of;
 use super::server::ServerLink;
 use super::{Continuation, Sentry, Turn};
 use crate::seccomp::listener::Notification;
@@ -85,7 +86,7 @@ impl Lanes {
 
     /// Which server has the lane called `name` of the process that `task` belongs to. Fails with `ESRCH` if there is none.
     fn server_of(&self, name: u64, task: Pid) -> Result<u32, Errno> {
-        let process = process_of(task)?;
+        let process = process_of(task).ok_or(Errno::ESRCH)?;
         let open = self.open();
         let lane = open.iter().find(|lane| lane.name == name);
         let own = lane.filter(|lane| lane.process == process);
@@ -124,7 +125,7 @@ impl Sentry {
         if asked.protocol != PROTOCOL {
             return Err(Errno::EPROTO);
         }
-        let process = process_of(task)?;
+        let process = process_of(task).ok_or(Errno::ESRCH)?;
         for lane in self.lanes.take(|lane| lane.process == process) {
             self.close_lane(&lane);
         }
@@ -235,14 +236,4 @@ fn submission(kind: Kind, lane: u64) -> Submission {
         target: lane,
         ..Submission::default()
     }
-}
-
-/// The process that a thread belongs to, as `/proc/TID/status` says. Fails with `ESRCH` if it has ended.
-fn process_of(thread: Pid) -> Result<Pid, Errno> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status"));
-    let status = status.map_err(|_| Errno::ESRCH)?;
-    let mut lines = status.lines();
-    let process = lines.find_map(|line| line.strip_prefix("Tgid:"));
-    let process = process.and_then(|number| number.trim().parse().ok());
-    process.map(Pid::from_raw).ok_or(Errno::ESRCH)
 }

@@ -10,3 +10,11 @@ pub fn text(task: Pid, file: &str) -> String {
     let bytes = std::fs::read(format!("/proc/{task}/{file}")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+/// The process that a thread belongs to; nothing if the thread is gone.
+pub fn process_of(thread: Pid) -> Option<Pid> {
+    let status = text(thread, "status");
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    let number = line.and_then(|number| number.trim().parse().ok());
+    number.map(Pid::from_raw)
+}

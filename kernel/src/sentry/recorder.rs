@@ -32,7 +32,7 @@ use ringfence_recording::{
 use super::descriptions::{Descriptions, Handle, Identified};
 use super::marshalling::Target;
 use super::opens::DeviceOpen;
-use super::procfs;
+use super::procfs::process_of;
 use crate::driver::Driver;
 
 /// `F_SETSIG` and `F_GETSIG` of asm-generic/fcntl.h.
@@ -315,7 +315,10 @@ impl Taken {
             return *index;
         }
         let next = self.tasks.len() as u32;
-        let task = *self.tasks.entry(process_of(thread)).or_insert(next);
+        let task = *self
+            .tasks
+            .entry(process_of(thread).unwrap_or(thread))
+            .or_insert(next);
         let index = self.task_of.len() as u32;
         self.task_of.push(task);
         self.threads.insert(thread, index);
@@ -340,14 +343,6 @@ impl Taken {
         let at = usize::try_from(mark).ok()?.checked_sub(1)?;
         self.by_mark.get(at).copied()
     }
-}
-
-/// The process that a thread belongs to (proc_pid_status(5)); the thread's own number if it is gone.
-fn process_of(thread: Pid) -> Pid {
-    let status = procfs::text(thread, "status");
-    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    let number = line.and_then(|number| number.trim().parse().ok());
-    number.map_or(thread, Pid::from_raw)
 }
 
 #[cfg(test)]
@@ -426,7 +421,7 @@ mod tests {
     #[test]
     fn a_thread_belongs_to_its_process() {
         let own = nix::unistd::gettid();
-        assert_eq!(process_of(own), Pid::this());
+        assert_eq!(process_of(own), Some(Pid::this()));
         let other = std::thread::spawn(nix::unistd::gettid)
             .join()
             .expect("a thread");
