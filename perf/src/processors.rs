@@ -24,9 +24,9 @@ pub fn confine_to(processors: &[usize]) -> Result<(), Errno> {
     confine(SELF, processors)
 }
 
-/// Confines another process of one thread.
-pub fn confine_process(process: u32, processors: &[usize]) -> Result<(), Errno> {
-    confine(Pid::from_raw(process as i32), processors)
+/// Confines another thread. The first one of a process has the process's number.
+pub fn confine_thread(thread: u32, processors: &[usize]) -> Result<(), Errno> {
+    confine(Pid::from_raw(thread as i32), processors)
 }
 
 fn confine(thread: Pid, processors: &[usize]) -> Result<(), Errno> {

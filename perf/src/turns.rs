@@ -4,9 +4,14 @@
 //! after the other, differ by more than what is to be measured. Here both run at once, each in a control group, and all
 //! the time but for a moment one of the two groups is frozen: both meet the same speeds. What a turn takes, until the
 //! kernel says that the group is frozen, counts as its program's.
+//!
+//! Processors differ in speed as well, and a program stays on the one that it is on. So in each pair of turns both are
+//! confined to the same few, and to others in the next. What serves a program, a sandbox's sentry and server, goes where
+//! the kernel puts it.
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,9 +20,12 @@ use std::time::{Duration, Instant};
 
 use crate::claim::{Attempt, NotMeasured};
 use crate::leftovers::{self, Group};
+use crate::processors;
 
 /// How long a turn is.
 const TURN: Duration = Duration::from_millis(40);
+/// How many processors a program has in a turn.
+const PROCESSORS: usize = 4;
 /// How exactly the end of a program is noticed, and that a group is frozen.
 const LOOK: Duration = Duration::from_micros(200);
 /// How long a group usually takes to freeze at most.
@@ -58,14 +66,50 @@ fn fresh_name() -> String {
     format!("ringfence-perf-{}-{number}", std::process::id())
 }
 
+/// On which processors the turns are.
+#[derive(Debug)]
+pub struct Rounds {
+    /// The executable whose processes are confined.
+    program: PathBuf,
+    /// Where to, one after the other. With fewer than two, nothing is confined.
+    groups: Vec<Vec<usize>>,
+}
+
+impl Rounds {
+    /// All processors that this process may use, a few at a time, for what executes `program`.
+    pub fn of(program: &Path) -> Result<Rounds, NotMeasured> {
+        let available = processors::available().attempt("the processors")?;
+        Ok(Rounds {
+            program: program.to_owned(),
+            groups: available
+                .chunks_exact(PROCESSORS)
+                .map(<[usize]>::to_vec)
+                .collect(),
+        })
+    }
+
+    /// The processors of a pair of turns; `None` if it has all.
+    fn group(&self, pair: usize) -> Option<&[usize]> {
+        let count = self.groups.len();
+        (count > 1).then(|| self.groups[pair % count].as_slice())
+    }
+}
+
 /// Runs both to their ends, in turns, in groups below `place`. The first begins.
-pub fn run(place: &Path, commands: [Command; 2]) -> Result<[Ran; 2], NotMeasured> {
+pub fn run(place: &Path, commands: [Command; 2], rounds: &Rounds) -> Result<[Ran; 2], NotMeasured> {
     let [first, second] = commands;
     let mut players = [Player::start(place, first)?, Player::start(place, second)?];
+    let mut pair = 0;
     while players.iter().any(|player| !player.ended) {
+        if let Some(processors) = rounds.group(pair) {
+            for player in &players {
+                player.confine(&rounds.program, processors);
+            }
+        }
         for player in &mut players {
             player.turn()?;
         }
+        pair += 1;
     }
     let [first, second] = players;
     Ok([first.finish()?, second.finish()?])
@@ -102,6 +146,29 @@ impl Player {
             time: Duration::ZERO,
             ended: false,
         })
+    }
+
+    /// Confines those of the group's processes that execute `program`, which has not begun at first. Whoever ends
+    /// meanwhile needs no processors.
+    fn confine(&self, program: &Path, processors: &[usize]) {
+        let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+        let Ok(wanted) = identity(program) else {
+            return;
+        };
+        let list = fs::read_to_string(self.group.path().join("cgroup.procs")).unwrap_or_default();
+        for process in list.lines() {
+            let process = Path::new("/proc").join(process);
+            // The link leads to the file itself, whatever its path is in the process's namespace (proc_pid_exe(5)).
+            if !identity(&process.join("exe")).is_ok_and(|executed| executed == wanted) {
+                continue;
+            }
+            let threads = fs::read_dir(process.join("task")).into_iter().flatten();
+            for thread in threads.flatten() {
+                if let Some(Ok(number)) = thread.file_name().to_str().map(str::parse) {
+                    let _ = processors::confine_thread(number, processors);
+                }
+            }
+        }
     }
 
     /// Lets it run for a turn, or until it ends.
@@ -201,25 +268,58 @@ mod tests {
         command
     }
 
+    fn everywhere() -> Rounds {
+        Rounds {
+            program: PathBuf::new(),
+            groups: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_program_is_confined_to_one_group_of_processors_after_the_other() {
+        let available = processors::available().expect("processors");
+        let (Some(place), [first, second, ..]) = (place(), &available[..]) else {
+            // Nothing to be shown where no control group can be made, or there is one processor.
+            return;
+        };
+        let script = format!(
+            "for wanted in {first} {second}; do \
+             until grep -qx \"Cpus_allowed_list:[[:space:]]*$wanted\" /proc/$$/status; do :; done; \
+             echo $wanted; \
+             done"
+        );
+        let rounds = Rounds {
+            program: fs::canonicalize("/bin/sh").expect("a shell"),
+            groups: vec![vec![*first], vec![*second]],
+        };
+        let ran = run(&place, [shell(&script), shell(&script)], &rounds);
+        let expected = format!("{first}\n{second}\n");
+        for ran in ran.expect("both ended") {
+            assert_eq!(ran.printed, expected);
+        }
+    }
+
     #[test]
     fn both_come_to_their_ends_or_to_a_reason_and_nothing_is_left() {
         let Some(place) = place() else {
             // Nothing to be shown where no control group can be made.
             return;
         };
+        let own = Group::new(place.join(fresh_name())).expect("a control group");
+        let place = own.path();
         let busy = "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done; echo";
         let ran = run(
-            &place,
+            place,
             [shell(&format!("{busy} one")), shell(&format!("{busy} two"))],
+            &everywhere(),
         );
         let [one, two] = ran.expect("both ended");
         assert_eq!((&*one.printed, &*two.printed), ("one\n", "two\n"));
         assert!(one.time > Duration::ZERO && two.time > Duration::ZERO);
-        let ran = run(&place, [shell("exit 3"), shell("sleep 60")]).expect_err("a failure");
+        let ran = run(place, [shell("exit 3"), shell("sleep 60")], &everywhere());
+        let ran = ran.expect_err("a failure");
         assert!(ran.reason.contains("exit status: 3"), "{}", ran.reason);
-        let left = fs::read_dir(&place).expect("groups").flatten();
-        let own = format!("ringfence-perf-{}-", std::process::id());
-        let left = left.filter(|group| group.file_name().to_string_lossy().starts_with(&own));
-        assert_eq!(left.count(), 0);
+        let left = fs::read_dir(place).expect("groups").flatten();
+        assert_eq!(left.filter(|entry| entry.path().is_dir()).count(), 0);
     }
 }

@@ -46,8 +46,9 @@ pub const TORCH: Claim = Claim {
     name: "torch",
     title: "a training run with PyTorch, from the start of python to its end",
     beside: "the same outside",
-    how: "Both runs take turns of 40 ms, by control groups of which one is frozen while the other runs; where no control \
-          group can be made, whole runs alternate, which tells less. Both have to print the same checksum.",
+    how: "Both runs take turns of 40 ms, by control groups of which one is frozen while the other runs; in each pair of \
+          turns both have the same four processors, and others in the next. Where no control group can be made, whole \
+          runs alternate, which tells less. Both have to print the same checksum.",
     bars: &[Bar::ratio("median of the pairs", 1.01)],
     needs_gpu: true,
     measure: torch,
@@ -122,6 +123,7 @@ fn torch(session: &mut Session) -> Result<Measurement, NotMeasured> {
     let script = session.fresh_file("torch_train.py");
     std::fs::write(&script, include_str!("../../workloads/torch_train.py")).attempt("a file")?;
     let place = turns::place();
+    let rounds = turns::Rounds::of(&python)?;
     let outside = || {
         let mut command = Command::new(&python);
         command.arg(&script);
@@ -137,7 +139,7 @@ fn torch(session: &mut Session) -> Result<Measurement, NotMeasured> {
             commands.reverse();
         }
         let mut both = match &place {
-            Some(place) => turns::run(place, commands)?,
+            Some(place) => turns::run(place, commands, &rounds)?,
             None => one_after_the_other(commands)?,
         };
         if outside_begins {

@@ -245,7 +245,7 @@ impl Pair {
             Placed::Freely => (vec![self.own, self.other], vec![self.own, self.other]),
         };
         processors::confine_to(&own)
-            .and_then(|()| processors::confine_process(self.child.id(), &other))
+            .and_then(|()| processors::confine_thread(self.child.id(), &other))
             .attempt("the processors")
     }
 
