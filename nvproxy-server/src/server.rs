@@ -9,7 +9,9 @@
 //! closing, which nobody waits for. Tasks that have [`lanes`] are served by a thread each, beside the loop.
 
 mod away;
+mod descriptions;
 mod lanes;
+mod requests;
 mod succession;
 
 use std::collections::HashSet;
@@ -21,43 +23,31 @@ use std::thread;
 use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
-use nvproxy_abi::status::{self, NV_OK};
 use ringfence_faults::{Point, at};
 use ringfence_ipc::{
     Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, Region, ServerChannel, Socket,
     SocketError, Spin, Submission,
 };
 
-use crate::clock;
-use crate::faults;
 use crate::handles::HandleTable;
-use crate::host::{Host, OpenFlags, Opened, Opener};
-use crate::ledger::{self, Account, Books, Passage};
+use crate::host::{Host, OpenFlags};
+use crate::ledger::Books;
 use crate::load::Load;
 use crate::protocol::{
-    ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS,
-    OPEN_NONBLOCKING, VALUE_ASKED, VALUE_HANDLE, decode_result, encode_result,
+    ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS, VALUE_ASKED,
+    decode_result, encode_result,
 };
 use crate::reactor::{Reactor, Ring, SleepWord, wait_for_end};
-use crate::request::{
-    Action, Buffer, Context, Description, Descriptors, Executed, Files, Prepared, Rejection,
-};
+use crate::request::{Action, Buffer, Descriptors, Prepared, Rejection};
 use crate::roles::{Role, Roles, Sleepers};
 use crate::workers::Pool;
 
+use self::descriptions::Entry;
 use self::lanes::Lanes;
 pub use self::succession::{Predecessor, accept_succession, obey};
 
 /// Threads for what a confined thread cannot do, and for closing.
 const MAXIMUM_WORKERS: usize = 64;
-/// Buffers that are kept for further requests.
-const MAXIMUM_SPARE: usize = 64;
-
-/// One description that a task holds.
-struct Entry {
-    description: Description,
-    event_granted: bool,
-}
 
 /// What every thread uses, for a moment at a time.
 struct Shared {
@@ -114,14 +104,6 @@ pub enum End {
     SentryGone,
     /// It cannot go on.
     Failed(String),
-}
-
-impl Files for Server {
-    fn file(&self, handle: u64) -> Result<Description, Errno> {
-        let shared = self.shared();
-        let entry = shared.handles.get(handle)?;
-        Ok(entry.description.clone())
-    }
 }
 
 impl Server {
@@ -397,189 +379,6 @@ impl Server {
     fn is_new(&self, wrong: &'static str) -> bool {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         reported.insert(wrong)
-    }
-
-    fn open(self: &Arc<Self>, submission: &Submission) -> Result<Option<Slow>, Rejection> {
-        let node = node_of(submission)?;
-        let flags = OpenFlags {
-            nonblocking: submission.code & OPEN_NONBLOCKING != 0,
-        };
-        let cookie = submission.cookie;
-        match self.host.opener(node) {
-            Opener::Prompt => self.open_node(cookie, node, flags),
-            Opener::Patient => {
-                return Ok(Some(Slow::Open {
-                    cookie,
-                    node,
-                    flags,
-                }));
-            }
-            Opener::Unconfined => {
-                let server = self.away();
-                self.workers.submit(move || {
-                    server.open_node(cookie, node, flags);
-                    server.publish();
-                });
-            }
-        }
-        Ok(None)
-    }
-
-    fn open_node(&self, cookie: u64, node: Node, flags: OpenFlags) {
-        let asked = clock::now();
-        let outcome = faults::open(&*self.host, node, flags);
-        let nanoseconds = clock::now() - asked;
-        let answer = |outcome| timed(completion(cookie, outcome), asked, nanoseconds);
-        let stored = outcome.and_then(|Opened { file, granted }| {
-            let handle = match file {
-                Some(file) => self.shared().handles.insert(|handle| Entry {
-                    description: Description {
-                        file,
-                        account: Account::new(&self.books, handle),
-                    },
-                    event_granted: false,
-                })?,
-                None => 0,
-            };
-            Ok((handle, granted))
-        });
-        match stored {
-            Ok((handle, granted)) => {
-                let mut done = answer(Ok(0));
-                done.values[VALUE_HANDLE] = handle;
-                self.complete(done, Some(granted));
-            }
-            Err(errno) => {
-                tracing::debug!("open {}: {errno}", node.file_name());
-                self.complete(answer(Err(errno)), None);
-            }
-        }
-    }
-
-    /// Closing what was used can take long (the driver frees every object of a client), and nobody waits for it.
-    fn close(self: &Arc<Self>, submission: &Submission) -> Result<(), Rejection> {
-        let entry = self.shared().handles.remove(submission.target)?;
-        if entry.description.file.is_ready() {
-            let server = self.away();
-            self.workers.submit(move || {
-                drop(entry);
-                drop(server);
-            });
-        }
-        self.complete(completion(submission.cookie, Ok(0)), None);
-        Ok(())
-    }
-
-    fn request(
-        self: &Arc<Self>,
-        submission: &Submission,
-        action: Action,
-        carried: Descriptors,
-    ) -> Result<Option<Slow>, Rejection> {
-        let node = node_of(submission)?;
-        let buffer = self.shared().spare.pop().unwrap_or_default();
-        let context = Context {
-            abi: self.abi,
-            host: &*self.host,
-            files: &**self,
-            arena: &self.arena,
-        };
-        let prepared = context.prepare(submission, node, action, carried, buffer)?;
-        if !self.load.copied(prepared.buffer.bytes().len()) {
-            return Err(Rejection::Malformed("payloads larger than the arena"));
-        }
-        at(Point::Prepared);
-        if !prepared.is_ready() {
-            let server = self.away();
-            self.workers.submit(move || {
-                server.issue(prepared);
-                server.publish();
-            });
-            return Ok(None);
-        }
-        if prepared.plan.may_block() {
-            return Ok(Some(Slow::Request(prepared)));
-        }
-        let Some(passage) = self.books.try_pass(&prepared) else {
-            return Ok(Some(Slow::Request(prepared)));
-        };
-        self.issue_admitted(prepared, passage);
-        Ok(None)
-    }
-
-    /// Issues a request once no other is under way that concerns the same objects.
-    fn issue(&self, prepared: Prepared) {
-        let passage = self.books.pass(&prepared);
-        self.issue_admitted(prepared, passage);
-    }
-
-    fn issue_admitted<'a>(&'a self, prepared: Prepared, passage: Passage<'a>) {
-        let executed = self.admitted(prepared, passage);
-        self.executed(executed);
-    }
-
-    /// Issues a request, if the ledger admits it.
-    fn admitted<'a>(&'a self, prepared: Prepared, passage: Passage<'a>) -> Executed {
-        match self.books.admit(&*self.host, &prepared, passage) {
-            Ok(admission) => {
-                let mut executed = prepared.execute(&*self.host);
-                self.books.settle(&*self.host, admission, &mut executed);
-                executed
-            }
-            Err(status) => {
-                let (name, status_name) = (prepared.plan.request.name, status::name(status));
-                tracing::debug!("{name}: not issued: {}", status_name.unwrap_or_default());
-                ledger::answer(prepared, status)
-            }
-        }
-    }
-
-    /// Writes back what the driver left and completes the request.
-    fn executed(&self, executed: Executed) {
-        let Executed {
-            prepared,
-            outcome,
-            lent,
-            asked,
-            nanoseconds,
-        } = executed;
-        let mut done = timed(completion(prepared.cookie, outcome), asked, nanoseconds);
-        let mut descriptor = lent;
-        if outcome.is_ok() && prepared.action != Action::Lend {
-            let bytes = prepared.buffer.bytes();
-            // The range was checked when the request was read from it.
-            if self.arena.write(prepared.payload_offset, bytes).is_ok() {
-                done.payload_length = bytes.len() as u32;
-            }
-            if prepared.plan.makes_event() && prepared.status() == Some(NV_OK) {
-                descriptor = self.grant_event(prepared.handle);
-            }
-        }
-        self.load.dropped(prepared.buffer.bytes().len());
-        self.complete(done, descriptor);
-        let mut shared = self.shared();
-        if shared.spare.len() < MAXIMUM_SPARE {
-            shared.spare.push(prepared.buffer);
-        }
-    }
-
-    /// The event descriptor of the description that `handle` names, unless its tasks have it already.
-    fn grant_event(&self, handle: u64) -> Option<OwnedFd> {
-        let mut shared = self.shared();
-        let entry = shared.handles.get_mut(handle).ok()?;
-        if entry.event_granted {
-            return None;
-        }
-        match entry.description.file.event_descriptor() {
-            Ok(descriptor) => {
-                entry.event_granted = true;
-                Some(descriptor)
-            }
-            Err(errno) => {
-                tracing::warn!("no event descriptor: {errno}");
-                None
-            }
-        }
     }
 
     /// Stages a completion, with the descriptor that travels beside it.

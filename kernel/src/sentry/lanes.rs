@@ -23,8 +23,9 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::descriptions::Identified;
 use super::memory::{self, Write};
 use super::procfs::process_of;
+use super::receivers::Turn;
 use super::server::ServerLink;
-use super::{Continuation, Sentry, Turn};
+use super::{Continuation, Sentry};
 use crate::seccomp::listener::Notification;
 use crate::system_calls::pidfd_open_process;
 

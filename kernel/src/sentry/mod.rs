@@ -7,6 +7,7 @@
 //! | module | subject |
 //! |---|---|
 //! | `confinement` | what the sentry itself may do |
+//! | [`receivers`] | the threads that take on calls |
 //! | [`descriptions`] | which of the server's handles a task's descriptor means |
 //! | [`memory`], [`procfs`] | task memory, and what `/proc` says of a task |
 //! | [`marshalling`] | a request, copied out of task memory and back |
@@ -21,9 +22,7 @@
 //!
 //! Threads: the main one waits for signals and for processes to end; one waits for releases; one takes on calls that
 //! waited for their share; one consumes answers when no other thread is there to do it; the others receive
-//! notifications. One of these at a time has the [`Turn`] to receive. It keeps its turn while what it received is done
-//! promptly, so that a busy task is served by one thread without a hand-over, and passes it on before anything that
-//! takes long, so that no task waits for another's request.
+//! notifications.
 
 pub mod confinement;
 pub mod descriptions;
@@ -35,6 +34,7 @@ pub mod observer;
 pub mod opens;
 pub mod pins;
 pub mod procfs;
+pub mod receivers;
 pub mod recorder;
 pub mod releases;
 pub mod requests;
@@ -48,8 +48,7 @@ pub mod tracer;
 use std::ffi::OsString;
 use std::io::PipeReader;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::{self, Thread};
 
 use nix::errno::Errno;
@@ -60,21 +59,21 @@ use nix::unistd::Pid;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_server::process;
-use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING, VALUE_HANDLE};
 use ringfence_ipc::{Socket, Spin, Submission};
 
-use self::descriptions::{Description, Descriptions, Handle};
+use self::descriptions::Descriptions;
 use self::lanes::Lanes;
 use self::link::{Answer, Broken, Resume};
-use self::observer::{Done, Known, Observer};
+use self::observer::Observer;
 use self::opens::DeviceOpen;
 use self::pins::Expected;
+use self::receivers::Receivers;
 use self::recorder::{Begun, Recorder};
 use self::releases::Releases;
 use self::requests::Issued;
 use self::server::{OnServerExit, Server, ServerLink};
-use self::shares::{Needs, Ready, Share, Shares};
-use self::times::{DriverTime, Phase, Times};
+use self::shares::{Share, Shares};
+use self::times::{DriverTime, Times};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
 use crate::launch::liaison::{News, SentryEnd};
@@ -82,10 +81,6 @@ use crate::record::Output;
 use crate::seccomp::listener::{Listener, Notification};
 use crate::signals;
 use crate::trace;
-use crate::warnings::warn_once;
-
-/// Threads that receive notifications. Past this many calls being worked on at once, further ones wait in the kernel.
-const MAXIMUM_RECEIVERS: usize = 64;
 
 /// The sentry's ends of what it shares with the processes below it.
 pub struct Sandbox {
@@ -113,46 +108,9 @@ pub struct Sentry {
     init: Pid,
     observer: Observer,
     recorder: Option<Recorder>,
-    /// Held by the thread that receives.
-    turn: Mutex<()>,
-    /// Threads that wait for their turn.
-    waiting: AtomicUsize,
-    receivers: AtomicUsize,
+    receivers: Receivers,
     /// The thread that consumes when no other is there to do it.
     deputy: OnceLock<Thread>,
-}
-
-/// The turn to receive notifications.
-pub struct Turn<'a> {
-    sentry: &'a Arc<Sentry>,
-    held: Option<MutexGuard<'a, ()>>,
-}
-
-impl<'a> Turn<'a> {
-    fn none(sentry: &'a Arc<Sentry>) -> Turn<'a> {
-        Turn { sentry, held: None }
-    }
-
-    /// Waits for it, unless this thread has it still.
-    fn take(&mut self) {
-        if self.held.is_none() {
-            self.sentry.waiting.fetch_add(1, Ordering::SeqCst);
-            let held = self
-                .sentry
-                .turn
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            self.sentry.waiting.fetch_sub(1, Ordering::SeqCst);
-            self.held = Some(held);
-        }
-    }
-
-    /// Lets another thread receive, because this one is about to do something that takes long.
-    pub fn pass_on(&mut self) {
-        if self.held.take().is_some() && self.sentry.waiting.load(Ordering::SeqCst) == 0 {
-            self.sentry.add_receiver();
-        }
-    }
 }
 
 /// What to do when the server answers.
@@ -236,9 +194,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         init,
         observer: Observer::new(options.stats, options.trace)?,
         recorder: options.record.map(|_| Recorder::new(abi)),
-        turn: Mutex::default(),
-        waiting: AtomicUsize::new(0),
-        receivers: AtomicUsize::new(0),
+        receivers: Receivers::default(),
         deputy: OnceLock::new(),
     });
     let deputy = sentry.start("deputy", |sentry| sentry.deputize())?;
@@ -356,187 +312,6 @@ impl Sentry {
             .name(name.to_owned())
             .spawn(move || task(&sentry));
         Ok(started.attempt("a thread")?.thread().clone())
-    }
-
-    /// Starts a thread that receives notifications, if there are not too many.
-    fn add_receiver(self: &Arc<Self>) {
-        if self.receivers.fetch_add(1, Ordering::Relaxed) >= MAXIMUM_RECEIVERS {
-            self.receivers.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        let sentry = Arc::clone(self);
-        let receiver = thread::Builder::new()
-            .name("receiver".to_owned())
-            .stack_size(256 << 10);
-        if let Err(error) = receiver.spawn(move || sentry.receive()) {
-            self.receivers.fetch_sub(1, Ordering::Relaxed);
-            warn_once("no further receiver", error);
-        }
-    }
-
-    fn receive(self: Arc<Self>) {
-        let mut payload = Vec::new();
-        let mut turn = Turn::none(&self);
-        loop {
-            turn.take();
-            match self.listener.receive() {
-                Ok(Some(notification)) => self.handle(notification, &mut turn, &mut payload),
-                Ok(None) => return,
-                Err(errno) => {
-                    tracing::error!("receiving notifications: {errno}");
-                    return;
-                }
-            }
-            self.consume(|| turn.pass_on(), || false);
-        }
-    }
-
-    /// Takes on calls whose turn to get their share has come.
-    fn take_on(self: &Arc<Self>) {
-        let mut payload = Vec::new();
-        let mut turn = Turn::none(self);
-        loop {
-            let Ready {
-                notification,
-                times,
-                share,
-            } = self.shares.next();
-            self.go_on(notification, times, share, &mut turn, &mut payload);
-            self.have_consumed();
-        }
-    }
-
-    fn handle(&self, notification: Notification, turn: &mut Turn<'_>, payload: &mut Vec<u8>) {
-        match notification.call {
-            libc::SYS_ioctl if self.is_pin(&notification) => {}
-            libc::SYS_exit_group => {
-                self.release_last(notification.task);
-                self.listener.let_run(&notification);
-            }
-            _ => {
-                let times = self.observer.start();
-                self.go_on(notification, times, Share::default(), turn, payload);
-            }
-        }
-    }
-
-    /// Handles an ioctl or an open, which has waited for its `share` or starts with none.
-    fn go_on(
-        &self,
-        notification: Notification,
-        times: Times,
-        share: Share,
-        turn: &mut Turn<'_>,
-        payload: &mut Vec<u8>,
-    ) {
-        if notification.call == libc::SYS_ioctl {
-            if self.lane_request(&notification, turn) {
-                return;
-            }
-            return self.ioctl(notification, times, share, turn, payload);
-        }
-        match opens::recognize(&notification) {
-            Some(open) if self.driver.has(open.node) => self.open(notification, open, times, share),
-            _ => self.listener.let_run(&notification),
-        }
-    }
-
-    fn open(&self, notification: Notification, open: DeviceOpen, mut times: Times, share: Share) {
-        // The first open of a GPU can take the driver seconds.
-        let Some(share) = self.shares.take(&notification, Needs::THREAD, times, share) else {
-            return;
-        };
-        let mut submission = Submission {
-            kind: Kind::Open as u16,
-            ..Submission::default()
-        };
-        if open.flags & libc::O_NONBLOCK != 0 {
-            submission.code = OPEN_NONBLOCKING;
-        }
-        submission.arguments[ARGUMENT_NODE] = open.node.to_wire();
-        let recorder = self.recorder.as_ref();
-        let begun = recorder.map(|recorder| recorder.open(notification.task, open));
-        times.end(Phase::Sentry);
-        let submitted = self.server.link().and_then(|link| {
-            let continuation = Continuation::Open(notification, open, times, begun, share);
-            link.submit(self, submission, &[], &[], continuation)
-        });
-        if let Err(errno) = submitted {
-            let (task, node) = (notification.task, open.node);
-            let known = Known::Named {
-                kind: "open",
-                name: opens::name(node),
-            };
-            self.observer
-                .stopped(task, times, node, known, (Err(errno), None));
-            self.listener.answer(&notification, Err(errno));
-        }
-    }
-
-    /// Gives a task the description that the server opened for it.
-    fn finish_open(
-        &self,
-        notification: &Notification,
-        open: DeviceOpen,
-        mut times: Times,
-        begun: Option<Begun>,
-        answer: Answer<'_>,
-    ) {
-        times.answered(answer.driver);
-        let close_on_exec = open.flags & libc::O_CLOEXEC != 0;
-        let opened = answer
-            .outcome
-            .and_then(|_| answer.descriptor.ok_or(Errno::EIO));
-        let handle = Handle {
-            server: answer.server,
-            number: answer.values[VALUE_HANDLE],
-        };
-        if opened.is_err() && handle.number != 0 {
-            // It was opened, and the descriptor did not get here.
-            self.abandon(handle);
-        }
-        // Once the task goes on it may end the sandbox.
-        times.end(Phase::WritingBack);
-        let done = Done {
-            kind: "open",
-            name: opens::name(open.node),
-            node: open.node,
-            payload: 0,
-            outcome: opened.as_ref().map(|_| 0).map_err(|errno| *errno),
-            status: None,
-        };
-        self.observer.done(notification.task, times, done);
-        if let (Some(recorder), Some(begun)) = (&self.recorder, begun) {
-            let opened = opened.as_ref().map(|granted| (handle, granted));
-            recorder.opened(begun, opened.map_err(|errno| *errno));
-        }
-        let granted = match opened {
-            Ok(granted) => granted,
-            Err(errno) => return self.listener.answer(notification, Err(errno)),
-        };
-        let description = Arc::new(Description {
-            handle,
-            node: open.node,
-        });
-        let give = || {
-            // UVM's own description is not kept by the server, and has no handle.
-            let is_kept = handle.number != 0;
-            if is_kept {
-                self.register(&granted, &description)
-                    .inspect_err(|_| self.abandon(description.handle))?;
-            }
-            let number = self.listener.give(notification, granted, close_on_exec)?;
-            if is_kept {
-                self.descriptions.expect(number, &description);
-            }
-            Ok(())
-        };
-        // A task that was killed meanwhile has no use for an answer; its description closes here, unheld.
-        if let Err(errno) = give()
-            && errno != Errno::ENOENT
-        {
-            self.listener.answer(notification, Err(errno));
-        }
     }
 
     /// Asks the server and waits for the answer.

@@ -1,25 +1,26 @@
 //! Opening device nodes: which opens are meant for the driver, and what a task gets for one.
-//!
-//! The filter stops every open for reading and writing, so most that arrive here are of ordinary files and go on
-//! natively. A task may change the path between this look and the kernel's: then the kernel opens what the path says
-//! by then, and the sandbox's device nodes cannot be opened.
 
-use std::borrow::Cow;
-use std::ffi::OsStr;
+mod recognition;
+
 use std::os::fd::RawFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
+use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING, VALUE_HANDLE};
+use ringfence_ipc::Submission;
 
-use super::memory;
+use super::descriptions::{Description, Handle};
+use super::link::Answer;
+use super::observer::{Done, Known};
+use super::recorder::Begun;
+use super::shares::{Needs, Share};
+use super::times::{Phase, Times};
+use super::{Continuation, Sentry};
 use crate::seccomp::listener::Notification;
 
-/// The longest path that is looked at. Paths of device nodes are far shorter.
-const MAXIMUM_PATH: usize = 256;
-/// In every device node's name, and in few other paths: what spares the rest of the look.
-const MARK: &[u8] = b"nvidia";
+pub use self::recognition::recognize;
 
 /// An open of a device node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,72 +30,110 @@ pub struct DeviceOpen {
     pub flags: i32,
 }
 
-/// The device open that `notification` asks for; `None` if it is any other open.
-pub fn recognize(notification: &Notification) -> Option<DeviceOpen> {
-    let arguments = &notification.arguments;
-    let (directory, path, flags) = match notification.call {
-        libc::SYS_open => (libc::AT_FDCWD, arguments[0], arguments[1] as i32),
-        libc::SYS_openat => (arguments[0] as i32, arguments[1], arguments[2] as i32),
-        libc::SYS_openat2 => (
-            arguments[0] as i32,
-            arguments[1],
-            open_how_flags(notification)?,
-        ),
-        _ => return None,
-    };
-    let mut buffer = [0; MAXIMUM_PATH];
-    let length = memory::read_some(notification.task, path, &mut buffer).ok()?;
-    let end = buffer[..length].iter().position(|byte| *byte == 0)?;
-    let path = &buffer[..end];
-    if !path.windows(MARK.len()).any(|window| window == MARK) {
-        return None;
-    }
-    let path = Path::new(OsStr::from_bytes(path));
-    let absolute = absolute(notification.task, directory, path)?;
-    let name = normalized(&absolute)
-        .strip_prefix("/dev")
-        .ok()?
-        .to_str()?
-        .to_owned();
-    Some(DeviceOpen {
-        node: Node::from_file_name(&name)?,
-        flags,
-    })
-}
-
-/// The flags of openat2(2) lie in memory: the first field of `struct open_how`. A call without access for reading and
-/// writing is none of the driver's.
-fn open_how_flags(notification: &Notification) -> Option<i32> {
-    let mut flags = [0; 8];
-    memory::read(notification.task, notification.arguments[2], &mut flags).ok()?;
-    let flags = i32::try_from(u64::from_ne_bytes(flags)).ok()?;
-    (flags & libc::O_ACCMODE == libc::O_RDWR).then_some(flags)
-}
-
-fn absolute(task: Pid, directory: RawFd, path: &Path) -> Option<Cow<'_, Path>> {
-    if path.is_absolute() {
-        return Some(Cow::Borrowed(path));
-    }
-    let base: PathBuf = if directory == libc::AT_FDCWD {
-        format!("/proc/{task}/cwd").into()
-    } else {
-        format!("/proc/{task}/fd/{directory}").into()
-    };
-    Some(Cow::Owned(std::fs::read_link(base).ok()?.join(path)))
-}
-
-/// The path without `.` and `..`, by its text alone. Symbolic links are not followed: a path through one is opened
-/// natively, which fails on device nodes.
-fn normalized(path: &Path) -> PathBuf {
-    let mut normalized = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => drop(normalized.pop()),
-            Component::CurDir | Component::Prefix(_) => {}
-            Component::RootDir | Component::Normal(_) => normalized.push(component),
+impl Sentry {
+    pub(super) fn open(
+        &self,
+        notification: Notification,
+        open: DeviceOpen,
+        mut times: Times,
+        share: Share,
+    ) {
+        // The first open of a GPU can take the driver seconds.
+        let Some(share) = self.shares.take(&notification, Needs::THREAD, times, share) else {
+            return;
+        };
+        let mut submission = Submission {
+            kind: Kind::Open as u16,
+            ..Submission::default()
+        };
+        if open.flags & libc::O_NONBLOCK != 0 {
+            submission.code = OPEN_NONBLOCKING;
+        }
+        submission.arguments[ARGUMENT_NODE] = open.node.to_wire();
+        let recorder = self.recorder.as_ref();
+        let begun = recorder.map(|recorder| recorder.open(notification.task, open));
+        times.end(Phase::Sentry);
+        let submitted = self.server.link().and_then(|link| {
+            let continuation = Continuation::Open(notification, open, times, begun, share);
+            link.submit(self, submission, &[], &[], continuation)
+        });
+        if let Err(errno) = submitted {
+            let (task, node) = (notification.task, open.node);
+            let known = Known::Named {
+                kind: "open",
+                name: name(node),
+            };
+            self.observer
+                .stopped(task, times, node, known, (Err(errno), None));
+            self.listener.answer(&notification, Err(errno));
         }
     }
-    normalized
+
+    /// Gives a task the description that the server opened for it.
+    pub(super) fn finish_open(
+        &self,
+        notification: &Notification,
+        open: DeviceOpen,
+        mut times: Times,
+        begun: Option<Begun>,
+        answer: Answer<'_>,
+    ) {
+        times.answered(answer.driver);
+        let close_on_exec = open.flags & libc::O_CLOEXEC != 0;
+        let opened = answer
+            .outcome
+            .and_then(|_| answer.descriptor.ok_or(Errno::EIO));
+        let handle = Handle {
+            server: answer.server,
+            number: answer.values[VALUE_HANDLE],
+        };
+        if opened.is_err() && handle.number != 0 {
+            // It was opened, and the descriptor did not get here.
+            self.abandon(handle);
+        }
+        // Once the task goes on it may end the sandbox.
+        times.end(Phase::WritingBack);
+        let done = Done {
+            kind: "open",
+            name: name(open.node),
+            node: open.node,
+            payload: 0,
+            outcome: opened.as_ref().map(|_| 0).map_err(|errno| *errno),
+            status: None,
+        };
+        self.observer.done(notification.task, times, done);
+        if let (Some(recorder), Some(begun)) = (&self.recorder, begun) {
+            let opened = opened.as_ref().map(|granted| (handle, granted));
+            recorder.opened(begun, opened.map_err(|errno| *errno));
+        }
+        let granted = match opened {
+            Ok(granted) => granted,
+            Err(errno) => return self.listener.answer(notification, Err(errno)),
+        };
+        let description = Arc::new(Description {
+            handle,
+            node: open.node,
+        });
+        let give = || {
+            // UVM's own description is not kept by the server, and has no handle.
+            let is_kept = handle.number != 0;
+            if is_kept {
+                self.register(&granted, &description)
+                    .inspect_err(|_| self.abandon(description.handle))?;
+            }
+            let number = self.listener.give(notification, granted, close_on_exec)?;
+            if is_kept {
+                self.descriptions.expect(number, &description);
+            }
+            Ok(())
+        };
+        // A task that was killed meanwhile has no use for an answer; its description closes here, unheld.
+        if let Err(errno) = give()
+            && errno != Errno::ENOENT
+        {
+            self.listener.answer(notification, Err(errno));
+        }
+    }
 }
 
 /// Whether the task's descriptor is closed by exec, as `/proc/PID/fdinfo` says. A descriptor that has just been closed
@@ -115,23 +154,5 @@ pub fn name(node: Node) -> &'static str {
         Node::Control => "/dev/nvidiactl",
         Node::Gpu(_) => "/dev/nvidia#",
         Node::Uvm => "/dev/nvidia-uvm",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_normalized_by_their_text() {
-        let normal = |path: &str| {
-            normalized(Path::new(path))
-                .to_str()
-                .map(str::to_owned)
-                .unwrap_or_default()
-        };
-        assert_eq!(normal("/dev/nvidia0"), "/dev/nvidia0");
-        assert_eq!(normal("//dev/./x/../nvidia0"), "/dev/nvidia0");
-        assert_eq!(normal("/../../dev/nvidia0"), "/dev/nvidia0");
     }
 }

@@ -24,11 +24,12 @@ use super::marshalling::{
 };
 use super::memory::{self, Write};
 use super::observer::{Done, Known, heading};
+use super::receivers::Turn;
 use super::recorder::Begun;
 use super::server::ServerLink;
 use super::shares::{Needs, Share};
 use super::times::{Phase, Times};
-use super::{Continuation, Sentry, Turn, opens, pins};
+use super::{Continuation, Sentry, opens, pins};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
 

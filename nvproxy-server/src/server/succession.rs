@@ -21,7 +21,8 @@ use ringfence_ipc::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Lanes, Server};
+use super::descriptions::Entry;
+use super::{Lanes, Server};
 use crate::handles::{self, HandleTable};
 use crate::handover::Enclosures;
 use crate::host::Host;

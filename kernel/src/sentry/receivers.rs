@@ -1,0 +1,146 @@
+//! The threads that take on calls: those that receive notifications, and one for calls that waited for their share.
+//!
+//! One receiver at a time has the [`Turn`] to receive. It keeps its turn while what it received is done promptly, so
+//! that a busy task is served by one thread without a hand-over, and passes it on before anything that takes long, so
+//! that no task waits for another's request.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::shares::{Ready, Share};
+use super::times::Times;
+use super::{Sentry, opens};
+use crate::seccomp::listener::Notification;
+use crate::warnings::warn_once;
+
+/// Threads that receive notifications. Past this many calls being worked on at once, further ones wait in the kernel.
+const MAXIMUM_RECEIVERS: usize = 64;
+
+/// The receivers of a sandbox, and whose turn it is.
+#[derive(Default)]
+pub struct Receivers {
+    /// Held by the thread that receives.
+    turn: Mutex<()>,
+    /// Threads that wait for their turn.
+    waiting: AtomicUsize,
+    count: AtomicUsize,
+}
+
+/// The turn to receive notifications.
+pub struct Turn<'a> {
+    sentry: &'a Arc<Sentry>,
+    held: Option<MutexGuard<'a, ()>>,
+}
+
+impl<'a> Turn<'a> {
+    fn none(sentry: &'a Arc<Sentry>) -> Turn<'a> {
+        Turn { sentry, held: None }
+    }
+
+    /// Waits for it, unless this thread has it still.
+    fn take(&mut self) {
+        if self.held.is_none() {
+            let receivers = &self.sentry.receivers;
+            receivers.waiting.fetch_add(1, Ordering::SeqCst);
+            let held = receivers
+                .turn
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            receivers.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.held = Some(held);
+        }
+    }
+
+    /// Lets another thread receive, because this one is about to do something that takes long.
+    pub fn pass_on(&mut self) {
+        if self.held.take().is_some() && self.sentry.receivers.waiting.load(Ordering::SeqCst) == 0 {
+            self.sentry.add_receiver();
+        }
+    }
+}
+
+impl Sentry {
+    /// Starts a thread that receives notifications, if there are not too many.
+    pub(super) fn add_receiver(self: &Arc<Self>) {
+        if self.receivers.count.fetch_add(1, Ordering::Relaxed) >= MAXIMUM_RECEIVERS {
+            self.receivers.count.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let sentry = Arc::clone(self);
+        let receiver = thread::Builder::new()
+            .name("receiver".to_owned())
+            .stack_size(256 << 10);
+        if let Err(error) = receiver.spawn(move || sentry.receive()) {
+            self.receivers.count.fetch_sub(1, Ordering::Relaxed);
+            warn_once("no further receiver", error);
+        }
+    }
+
+    fn receive(self: Arc<Self>) {
+        let mut payload = Vec::new();
+        let mut turn = Turn::none(&self);
+        loop {
+            turn.take();
+            match self.listener.receive() {
+                Ok(Some(notification)) => self.handle(notification, &mut turn, &mut payload),
+                Ok(None) => return,
+                Err(errno) => {
+                    tracing::error!("receiving notifications: {errno}");
+                    return;
+                }
+            }
+            self.consume(|| turn.pass_on(), || false);
+        }
+    }
+
+    /// Takes on calls whose turn to get their share has come.
+    pub(super) fn take_on(self: &Arc<Self>) {
+        let mut payload = Vec::new();
+        let mut turn = Turn::none(self);
+        loop {
+            let Ready {
+                notification,
+                times,
+                share,
+            } = self.shares.next();
+            self.go_on(notification, times, share, &mut turn, &mut payload);
+            self.have_consumed();
+        }
+    }
+
+    fn handle(&self, notification: Notification, turn: &mut Turn<'_>, payload: &mut Vec<u8>) {
+        match notification.call {
+            libc::SYS_ioctl if self.is_pin(&notification) => {}
+            libc::SYS_exit_group => {
+                self.release_last(notification.task);
+                self.listener.let_run(&notification);
+            }
+            _ => {
+                let times = self.observer.start();
+                self.go_on(notification, times, Share::default(), turn, payload);
+            }
+        }
+    }
+
+    /// Handles an ioctl or an open, which has waited for its `share` or starts with none.
+    fn go_on(
+        &self,
+        notification: Notification,
+        times: Times,
+        share: Share,
+        turn: &mut Turn<'_>,
+        payload: &mut Vec<u8>,
+    ) {
+        if notification.call == libc::SYS_ioctl {
+            if self.lane_request(&notification, turn) {
+                return;
+            }
+            return self.ioctl(notification, times, share, turn, payload);
+        }
+        match opens::recognize(&notification) {
+            Some(open) if self.driver.has(open.node) => self.open(notification, open, times, share),
+            _ => self.listener.let_run(&notification),
+        }
+    }
+}
