@@ -10,7 +10,7 @@
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
-//! | 0 | 384 | control block of the submission ring: head, tail, sleep word, 128 bytes apart |
+//! | 0 | 384 | control block of the submission ring: head, tail and processor, sleep word, 128 bytes apart |
 //! | 384 | 384 | control block of the completion ring |
 //! | 4096 | 64 n | submissions |
 //! | 4096 + 64 n | 64 n | completions |
@@ -274,13 +274,22 @@ impl From<Region> for OwnedFd {
 #[repr(C, align(128))]
 struct Line(AtomicU32);
 
+/// What a producer writes and its consumer looks at, together.
+#[repr(C, align(128))]
+struct Published {
+    /// Entries ever published.
+    tail: AtomicU32,
+    /// See [`RingMemory::processor`].
+    processor: AtomicU32,
+}
+
 /// The words by which the two ends of one ring know of each other.
 #[repr(C)]
 struct Control {
     /// Entries ever consumed; written by the consumer.
     head: Line,
-    /// Entries ever published; written by the producer.
-    tail: Line,
+    /// Written by the producer.
+    published: Published,
     /// The sleep word; set by the consumer, cleared by both.
     sleeping: Line,
 }
@@ -365,7 +374,12 @@ impl RingMemory {
     }
 
     pub(crate) fn tail(&self) -> &AtomicU32 {
-        &self.mapping.control(self.ring).tail.0
+        &self.mapping.control(self.ring).published.tail
+    }
+
+    /// The processor on which the producer published last, plus one; 0 before.
+    pub(crate) fn processor(&self) -> &AtomicU32 {
+        &self.mapping.control(self.ring).published.processor
     }
 
     pub(crate) fn sleeping(&self) -> &AtomicU32 {

@@ -17,6 +17,11 @@
 //! still stands. A producer takes the announcement away before it wakes, so that one sleep costs
 //! at most one wake.
 //!
+//! Looking at the ring for a while is cheaper than sleeping, unless the peer waits for the processor
+//! that the looking takes. So a producer notes which processor it publishes on, and a consumer on the
+//! same one sleeps at once: the kernel has put both there because the others are busy. The note is a
+//! hint, about which a peer may lie at its own cost.
+//!
 //! Callers guarantee nothing beyond Rust's own rules. Two producers on one ring, which the types
 //! prevent within a channel, would garble entries and endanger no memory.
 
@@ -190,6 +195,20 @@ impl Spin {
     }
 }
 
+/// The processor that this thread is on, plus one, as a ring has it; `None` if the kernel does not say. (The C library
+/// reads it from this thread's own memory, where the kernel keeps it: rseq(2).)
+#[cfg(not(loom))]
+fn this_processor() -> Option<u32> {
+    let processor = nix::sched::sched_getcpu().ok()?;
+    u32::try_from(processor).ok()?.checked_add(1)
+}
+
+/// A model knows no processors.
+#[cfg(loom)]
+fn this_processor() -> Option<u32> {
+    None
+}
+
 /// Where one end of a ring stands, for another process to go on from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -208,6 +227,8 @@ pub struct Producer<T> {
     published: u32,
     /// The last head that the peer announced and that was possible.
     seen_head: u32,
+    /// What was noted last of the processor.
+    noted: u32,
     corrupt: bool,
     entries: PhantomData<fn(T)>,
 }
@@ -219,6 +240,7 @@ impl<T: Entry> Producer<T> {
             staged: 0,
             published: 0,
             seen_head: 0,
+            noted: 0,
             corrupt: false,
             entries: PhantomData,
         }
@@ -291,6 +313,11 @@ impl<T: Entry> Producer<T> {
     pub fn publish(&mut self) {
         if self.published != self.staged {
             self.published = self.staged;
+            let processor = this_processor().unwrap_or_default();
+            if processor != self.noted {
+                self.noted = processor;
+                self.memory.processor().store(processor, Ordering::Relaxed);
+            }
             self.memory.tail().store(self.published, Ordering::Release);
         }
     }
@@ -420,6 +447,18 @@ impl<T: Entry> Consumer<T> {
             || self.memory.tail().load(Ordering::Relaxed) != self.head
     }
 
+    /// Looks at the ring as long as `spin` says, and not for longer than a moment if the producer was on this
+    /// processor when it published last; whether there is something to [`pop`](Self::pop).
+    pub fn look(&self, spin: Spin) -> bool {
+        let producer = self.memory.processor().load(Ordering::Relaxed);
+        let spin = if Some(producer) == this_processor() {
+            Spin::NONE
+        } else {
+            spin
+        };
+        spin.until(|| self.is_ready())
+    }
+
     /// Announces that this consumer is about to sleep on [`sleep_word`](Self::sleep_word). False
     /// when there is something to [`pop`](Self::pop), an error included; then nothing is announced
     /// and sleeping would miss it.
@@ -462,7 +501,7 @@ impl<T: Entry> Consumer<T> {
     /// Without a timeout it waits for ever for a peer that died; use the socket, or a timeout and
     /// [`Socket::peer_closed`](crate::Socket::peer_closed), to notice.
     pub fn wait(&mut self, spin: Spin, timeout: Option<Duration>) -> Result<Wake, WaitError> {
-        spin.until(|| self.is_ready());
+        self.look(spin);
         // A deadline too far for the clock to count is no deadline.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {

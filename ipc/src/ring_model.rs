@@ -31,6 +31,7 @@ pub(crate) struct RingMemory {
 struct Shared {
     head: AtomicU32,
     tail: AtomicU32,
+    processor: AtomicU32,
     sleeping: AtomicU32,
     slots: Vec<Slot>,
     /// The kernel's queue of sleepers and the lock that guards it.
@@ -44,6 +45,7 @@ impl RingMemory {
         let shared = Shared {
             head: AtomicU32::new(0),
             tail: AtomicU32::new(0),
+            processor: AtomicU32::new(0),
             sleeping: AtomicU32::new(0),
             slots: (0..capacity).map(|_| slot()).collect(),
             futex: Mutex::new(()),
@@ -64,6 +66,10 @@ impl RingMemory {
 
     pub(crate) fn tail(&self) -> &AtomicU32 {
         &self.shared.tail
+    }
+
+    pub(crate) fn processor(&self) -> &AtomicU32 {
+        &self.shared.processor
     }
 
     pub(crate) fn sleeping(&self) -> &AtomicU32 {

@@ -233,7 +233,7 @@ impl Server {
                 drop(away);
                 return Ok(self.roles.take_back());
             }
-            if any || self.spin.until(|| submissions.is_ready()) || !submissions.announce_sleep() {
+            if any || submissions.look(self.spin) || !submissions.announce_sleep() {
                 continue;
             }
             drop(submissions);

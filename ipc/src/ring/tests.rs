@@ -289,6 +289,45 @@ fn waiting_ends_with_the_timeout_or_at_once() {
     );
 }
 
+/// Confines this thread to one processor, and returns which.
+fn stay_here() -> usize {
+    use nix::{
+        sched::{CpuSet, sched_getcpu, sched_setaffinity},
+        unistd::Pid,
+    };
+    let here = sched_getcpu().unwrap();
+    let mut only = CpuSet::new();
+    only.set(here).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &only).unwrap();
+    here
+}
+
+#[test]
+fn a_consumer_on_its_producers_processor_does_not_look_for_long() {
+    let (mut producer, mut consumer, memory) = ring();
+    let for_ever = Spin {
+        duration: Duration::MAX,
+    };
+    let here = stay_here();
+    producer.push(&numbered(0)).unwrap();
+    assert_eq!(memory.processor().load(Ordering::SeqCst) as usize, here + 1);
+    assert!(consumer.look(for_ever));
+    consumer.pop().unwrap().unwrap();
+    // It would not return before there is another entry, and nobody makes one.
+    assert!(!consumer.look(for_ever));
+    // Wherever else the producer says that it is, it is waited for.
+    for elsewhere in [0, here as u32 + 2, u32::MAX] {
+        set(memory.processor(), elsewhere);
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| consumer.look(for_ever));
+            producer.stage(&numbered(1)).unwrap();
+            set(memory.tail(), producer.staged);
+            assert!(looking.join().unwrap());
+        });
+        consumer.pop().unwrap().unwrap();
+    }
+}
+
 #[test]
 fn a_peer_that_wakes_without_cause_does_not_end_a_wait() {
     let (_, mut consumer, memory) = ring();

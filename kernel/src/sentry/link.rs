@@ -252,7 +252,7 @@ impl<T> Link<T> {
                 let answered = role.completions.pop().map_err(|error| broken(&error))?;
                 if let Some(completion) = answered {
                     self.resume(&completion, &mut role.payload, resumer)?;
-                } else if !PROMPT.until(|| role.completions.is_ready()) {
+                } else if !role.completions.look(PROMPT) {
                     slow();
                     let waited = role.completions.wait(self.spin, Some(PATIENCE));
                     if waited.map_err(|error| broken(&error))? == Wake::TimedOut {
