@@ -24,25 +24,32 @@
 //! Sleeping is the pattern that `ring` explains: announce, then look once more; the peer acts, then looks for the
 //! announcement.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
 
 use static_assertions::const_assert;
 
-use crate::arena::Arena;
-use crate::futex;
-use crate::region::{Geometry, Region};
+#[cfg(loom)]
+use crate::lane_model::{Arena, Region, futex};
 use crate::ring::Spin;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use crate::sync::{AtomicU64, fence};
+#[cfg(not(loom))]
+use crate::{
+    arena::Arena,
+    futex,
+    region::{Geometry, Region},
+};
 
-/// Requests that can be under way at once.
-pub const SLOTS: usize = 32;
-/// The longest payload of a request, in bytes.
-pub const SLOT_BYTES: usize = 16 << 10;
+/// Requests that can be under way at once. Two are enough for a model to confuse one with the other.
+pub const SLOTS: usize = if cfg!(loom) { 2 } else { 32 };
+/// The longest payload of a request, in bytes. A model needs one word.
+pub const SLOT_BYTES: usize = if cfg!(loom) { WORD } else { 16 << 10 };
 
 const WORD: usize = size_of::<u64>();
-/// Words of two cache lines, which the processor fetches as a pair.
-const LINE: usize = 16;
+/// Words of two cache lines, which the processor fetches as a pair. Each word more takes time in a model.
+const LINE: usize = if cfg!(loom) { 4 } else { 16 };
+/// Words of a page.
+const PAGE: usize = if cfg!(loom) { 1 } else { 4096 / WORD };
 const POSTED: usize = 0;
 const SLEEPING: usize = LINE;
 const CLOSED: usize = 2 * LINE;
@@ -56,15 +63,15 @@ const OPERATION: usize = 1;
 const SUBJECT: usize = 2;
 const RESULT: usize = 3;
 
-/// Words of a lane.
-pub const WORDS: usize = GEOMETRY.arena_bytes as usize / WORD;
-const_assert!(FIRST_SLOT + SLOTS * SLOT_WORDS <= WORDS);
+/// Words of a lane: whole pages, of which an arena is made.
+pub const WORDS: usize = (FIRST_SLOT + SLOTS * SLOT_WORDS).next_multiple_of(PAGE);
 const_assert!(SLOTS <= u64::BITS as usize);
 
 /// The geometry of the region that a lane lies in. Its rings are not used.
+#[cfg(not(loom))]
 pub const GEOMETRY: Geometry = Geometry {
     ring_entries: 1,
-    arena_bytes: ((FIRST_SLOT + SLOTS * SLOT_WORDS) * WORD).next_multiple_of(4096) as u32,
+    arena_bytes: (WORDS * WORD) as u32,
 };
 
 /// States of a slot. The request was not answered yet.
@@ -193,7 +200,8 @@ impl<'a> Lane<'a> {
     /// Sleeps until there is an answer, at most for `timeout`. Wakes may be spurious. Allocates nothing and takes no lock.
     pub fn sleep(&self, slot: usize, timeout: Duration) {
         let state = self.of_slot(slot, STATE);
-        let announced = state.compare_exchange(ASKED, ASLEEP, SeqCst, Relaxed);
+        let announced = state.compare_exchange(ASKED, ASLEEP, Relaxed, Relaxed);
+        fence(SeqCst);
         // A second sleep finds the announcement of the first.
         if matches!(announced, Ok(_) | Err(ASLEEP)) && !self.is_closed() {
             // Woken, or never asleep, or a signal, or late: the words know.
@@ -209,7 +217,7 @@ impl<'a> Lane<'a> {
 
     /// Whether nothing is answered any more that was not begun.
     pub fn is_closed(&self) -> bool {
-        self.word(CLOSED).load(SeqCst) != 0
+        self.word(CLOSED).load(Acquire) != 0
     }
 }
 
@@ -331,7 +339,9 @@ impl LaneServer {
     /// Wakes who sleeps in [`LaneServer::sleep`], from another thread, which has the region.
     pub fn wake(arena: &Arena) {
         if let Some(lane) = Lane::new(arena.words()) {
-            lane.word(SLEEPING).store(0, SeqCst);
+            // Whoever announces a sleep after this finds what the caller did before.
+            fence(SeqCst);
+            lane.word(SLEEPING).store(0, Relaxed);
             futex::wake_low(lane.word(SLEEPING));
         }
     }
@@ -339,11 +349,12 @@ impl LaneServer {
     /// Ends the service, when all that was taken is answered: wakes everybody who waits, and takes nothing more.
     pub fn close(self) {
         let Some(lane) = self.lane() else { return };
-        lane.word(CLOSED).store(1, SeqCst);
+        lane.word(CLOSED).store(1, Release);
+        fence(SeqCst);
         for slot in 0..SLOTS {
             let state = lane.of_slot(slot, STATE);
             if state
-                .compare_exchange(ASLEEP, ASKED, SeqCst, Relaxed)
+                .compare_exchange(ASLEEP, ASKED, Relaxed, Relaxed)
                 .is_ok()
             {
                 futex::wake_low(state);
@@ -356,5 +367,5 @@ fn all_slots() -> u64 {
     u64::MAX >> (u64::BITS as usize - SLOTS)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

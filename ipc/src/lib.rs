@@ -24,7 +24,8 @@
 //! | `ancillary` | the one `recvmsg(2)` that takes in a descriptor (`unsafe` lives here) |
 //! | [`handshake`] | how two processes come to share a region, or learn why not |
 //!
-//! The sleep protocol and the publication order are model-checked with loom, see `ring`.
+//! The sleep protocol and the publication order of rings and lanes are model-checked with loom, see
+//! `ring` and [`lane`].
 
 #![deny(unsafe_code)]
 
@@ -42,7 +43,6 @@ mod channel;
 mod futex;
 #[cfg(not(loom))]
 pub mod handshake;
-#[cfg(not(loom))]
 pub mod lane;
 #[cfg(not(loom))]
 mod message;
@@ -51,6 +51,8 @@ pub mod region;
 #[cfg(not(loom))]
 mod socket;
 
+#[cfg(all(loom, test))]
+mod lane_model;
 #[cfg(all(loom, test))]
 mod ring_model;
 
