@@ -14,8 +14,11 @@
 //! | word | content |
 //! |---|---|
 //! | 0 | the bits of the slots that hold a request |
+//! | 1 | where the last one who asked was, as `processor` notes it |
 //! | 16 | 1 while who answers sleeps; the futex word that it sleeps on |
 //! | 32 | not 0 once nothing is answered any more |
+//! | 33 | where who answers was at the last answer |
+//! | 34 | how often one who asked met it on its own processor |
 //! | 64 + 2064 n | slot n |
 //!
 //! and of a slot: its state, which is also the futex word of who waits; the operation (lower half) and the length of the
@@ -30,6 +33,7 @@ use static_assertions::const_assert;
 
 #[cfg(loom)]
 use crate::lane_model::{Arena, Region, futex};
+use crate::processor;
 use crate::ring::Spin;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use crate::sync::{AtomicU64, fence};
@@ -51,8 +55,11 @@ const LINE: usize = if cfg!(loom) { 4 } else { 16 };
 /// Words of a page.
 const PAGE: usize = if cfg!(loom) { 1 } else { 4096 / WORD };
 const POSTED: usize = 0;
+const ASKER: usize = 1;
 const SLEEPING: usize = LINE;
 const CLOSED: usize = 2 * LINE;
+const ANSWERER: usize = CLOSED + 1;
+const MET: usize = CLOSED + 2;
 const FIRST_SLOT: usize = 4 * LINE;
 const PAYLOAD: usize = LINE;
 const SLOT_WORDS: usize = PAYLOAD + SLOT_BYTES / WORD;
@@ -155,6 +162,7 @@ impl<'a> Lane<'a> {
         self.of_slot(slot, OPERATION).store(operation, Relaxed);
         self.of_slot(slot, SUBJECT).store(subject, Relaxed);
         self.of_slot(slot, STATE).store(ASKED, Relaxed);
+        processor::note(self.word(ASKER));
         self.word(POSTED).fetch_or(Lane::bit(slot), Release);
         fence(SeqCst);
         let sleeping = self.word(SLEEPING);
@@ -187,8 +195,10 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Looks for the answer as long as `spin` says. Allocates nothing and takes no lock.
+    /// Looks for the answer as long as `spin` says, and mostly not for long if who answers was on this processor. Allocates
+    /// nothing and takes no lock.
     pub fn look(&self, slot: usize, spin: Spin) -> Waited {
+        let spin = processor::fitting(spin, self.word(ANSWERER), self.word(MET));
         spin.until(|| self.answer(slot).is_some() || self.is_closed());
         match self.answer(slot) {
             Some(answer) => Waited::Answered(answer),
@@ -250,6 +260,8 @@ pub struct LaneServer {
     arena: Arena,
     /// Where the search for the next request begins, so that no slot is passed over for ever.
     next: usize,
+    /// How often the last one who asked was met on this end's processor.
+    met: AtomicU64,
 }
 
 impl LaneServer {
@@ -258,6 +270,7 @@ impl LaneServer {
         let server = LaneServer {
             arena: Arena::new(region.arena()),
             next: 0,
+            met: AtomicU64::new(0),
         };
         Lane::new(server.arena.words()).map(|_| ())?;
         Some(server)
@@ -281,6 +294,16 @@ impl LaneServer {
     pub fn is_ready(&self) -> bool {
         self.lane()
             .is_some_and(|lane| lane.word(POSTED).load(Relaxed) & all_slots() != 0)
+    }
+
+    /// Looks for a request, or for `enough`, as long as `spin` says, and mostly not for long if the last one who asked was on
+    /// this processor; whether there is either.
+    pub fn look(&self, spin: Spin, enough: impl Fn() -> bool) -> bool {
+        let Some(lane) = self.lane() else {
+            return enough();
+        };
+        let spin = processor::fitting(spin, lane.word(ASKER), &self.met);
+        spin.until(|| self.is_ready() || enough())
     }
 
     /// Takes the next request, and the number of its slot. Whoever takes one answers it.
@@ -316,6 +339,7 @@ impl LaneServer {
             }
             Answer::Refused => REFUSED,
         };
+        processor::note(lane.word(ANSWERER));
         let word = lane.of_slot(slot, STATE);
         if word.swap(state, AcqRel) == ASLEEP {
             futex::wake_low(word);

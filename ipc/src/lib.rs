@@ -16,6 +16,7 @@
 //! |---|---|
 //! | [`mod@region`] | the sealed memory, its layout, raw access (`unsafe` lives here) |
 //! | `ring` | producers, consumers, the sleep protocol |
+//! | `processor` | where the peer is, and so whether to look for its work for long |
 //! | `futex` | the system call behind a doorbell (`unsafe` lives here) |
 //! | `arena` | payload copies and the allocator of payload ranges |
 //! | [`lane`] | slots for a process whose threads ask without a lock, in a region of their own |
@@ -30,6 +31,7 @@
 #![deny(unsafe_code)]
 
 mod faults;
+mod processor;
 mod ring;
 mod sync;
 

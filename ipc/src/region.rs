@@ -280,7 +280,7 @@ struct Published {
     /// Entries ever published.
     tail: AtomicU32,
     /// See [`RingMemory::processor`].
-    processor: AtomicU32,
+    processor: AtomicU64,
 }
 
 /// The words by which the two ends of one ring know of each other.
@@ -377,8 +377,8 @@ impl RingMemory {
         &self.mapping.control(self.ring).published.tail
     }
 
-    /// The processor on which the producer published last, plus one; 0 before.
-    pub(crate) fn processor(&self) -> &AtomicU32 {
+    /// Where the producer was when it published last, as `processor` notes it.
+    pub(crate) fn processor(&self) -> &AtomicU64 {
         &self.mapping.control(self.ring).published.processor
     }
 

@@ -17,11 +17,6 @@
 //! still stands. A producer takes the announcement away before it wakes, so that one sleep costs
 //! at most one wake.
 //!
-//! Looking at the ring for a while is cheaper than sleeping, unless the peer waits for the processor
-//! that the looking takes. So a producer notes which processor it publishes on, and a consumer on the
-//! same one sleeps at once: the kernel has put both there because the others are busy. The note is a
-//! hint, about which a peer may lie at its own cost.
-//!
 //! Callers guarantee nothing beyond Rust's own rules. Two producers on one ring, which the types
 //! prevent within a channel, would garble entries and endanger no memory.
 
@@ -35,11 +30,12 @@ use std::{
 use nix::errno::Errno;
 use ringfence_faults::{Act, Point, at};
 
+use crate::processor;
 #[cfg(not(loom))]
 use crate::region::RingMemory;
 #[cfg(loom)]
 use crate::ring_model::RingMemory;
-use crate::sync::{ENTRY_WORDS, Ordering, fence, spin_loop};
+use crate::sync::{AtomicU64, ENTRY_WORDS, Ordering, fence, spin_loop};
 
 /// The sleep word's value while the consumer is awake.
 const AWAKE: u32 = 0;
@@ -195,20 +191,6 @@ impl Spin {
     }
 }
 
-/// The processor that this thread is on, plus one, as a ring has it; `None` if the kernel does not say. (The C library
-/// reads it from this thread's own memory, where the kernel keeps it: rseq(2).)
-#[cfg(not(loom))]
-fn this_processor() -> Option<u32> {
-    let processor = nix::sched::sched_getcpu().ok()?;
-    u32::try_from(processor).ok()?.checked_add(1)
-}
-
-/// A model knows no processors.
-#[cfg(loom)]
-fn this_processor() -> Option<u32> {
-    None
-}
-
 /// Where one end of a ring stands, for another process to go on from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -227,8 +209,6 @@ pub struct Producer<T> {
     published: u32,
     /// The last head that the peer announced and that was possible.
     seen_head: u32,
-    /// What was noted last of the processor.
-    noted: u32,
     corrupt: bool,
     entries: PhantomData<fn(T)>,
 }
@@ -240,7 +220,6 @@ impl<T: Entry> Producer<T> {
             staged: 0,
             published: 0,
             seen_head: 0,
-            noted: 0,
             corrupt: false,
             entries: PhantomData,
         }
@@ -313,11 +292,7 @@ impl<T: Entry> Producer<T> {
     pub fn publish(&mut self) {
         if self.published != self.staged {
             self.published = self.staged;
-            let processor = this_processor().unwrap_or_default();
-            if processor != self.noted {
-                self.noted = processor;
-                self.memory.processor().store(processor, Ordering::Relaxed);
-            }
+            processor::note(self.memory.processor());
             self.memory.tail().store(self.published, Ordering::Release);
         }
     }
@@ -386,6 +361,8 @@ pub struct Consumer<T> {
     head: u32,
     /// The last tail that the peer announced and that was possible.
     seen_tail: u32,
+    /// How often the producer was met on this end's processor.
+    met: AtomicU64,
     corrupt: bool,
     entries: PhantomData<fn() -> T>,
 }
@@ -396,6 +373,7 @@ impl<T: Entry> Consumer<T> {
             memory,
             head: 0,
             seen_tail: 0,
+            met: AtomicU64::new(0),
             corrupt: false,
             entries: PhantomData,
         }
@@ -447,15 +425,10 @@ impl<T: Entry> Consumer<T> {
             || self.memory.tail().load(Ordering::Relaxed) != self.head
     }
 
-    /// Looks at the ring as long as `spin` says, and not for longer than a moment if the producer was on this
-    /// processor when it published last; whether there is something to [`pop`](Self::pop).
+    /// Looks at the ring as long as `spin` says, and mostly not for longer than a moment if the producer was on
+    /// this processor when it published last; whether there is something to [`pop`](Self::pop).
     pub fn look(&self, spin: Spin) -> bool {
-        let producer = self.memory.processor().load(Ordering::Relaxed);
-        let spin = if Some(producer) == this_processor() {
-            Spin::NONE
-        } else {
-            spin
-        };
+        let spin = processor::fitting(spin, self.memory.processor(), &self.met);
         spin.until(|| self.is_ready())
     }
 

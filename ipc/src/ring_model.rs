@@ -31,7 +31,7 @@ pub(crate) struct RingMemory {
 struct Shared {
     head: AtomicU32,
     tail: AtomicU32,
-    processor: AtomicU32,
+    processor: AtomicU64,
     sleeping: AtomicU32,
     slots: Vec<Slot>,
     /// The kernel's queue of sleepers and the lock that guards it.
@@ -45,7 +45,7 @@ impl RingMemory {
         let shared = Shared {
             head: AtomicU32::new(0),
             tail: AtomicU32::new(0),
-            processor: AtomicU32::new(0),
+            processor: AtomicU64::new(0),
             sleeping: AtomicU32::new(0),
             slots: (0..capacity).map(|_| slot()).collect(),
             futex: Mutex::new(()),
@@ -68,7 +68,7 @@ impl RingMemory {
         &self.shared.tail
     }
 
-    pub(crate) fn processor(&self) -> &AtomicU32 {
+    pub(crate) fn processor(&self) -> &AtomicU64 {
         &self.shared.processor
     }
 

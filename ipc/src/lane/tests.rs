@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use super::*;
+use crate::processor::stay_here;
 
 /// Far longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -135,6 +136,24 @@ fn threads_that_sleep_are_woken() {
         LaneServer::wake(&arena);
         answering.join().expect("the end");
     });
+}
+
+#[test]
+fn sides_on_one_processor_mostly_do_not_look_for_long() {
+    let for_ever = Spin {
+        duration: Duration::MAX,
+    };
+    let (mut server, arena) = pair();
+    let lane = lane(&arena);
+    stay_here();
+    lane.post(0, request(0));
+    assert!(server.look(for_ever, || false));
+    server.take().expect("a request");
+    // Neither would return before there is something, and nobody makes it.
+    assert!(!server.look(for_ever, || false));
+    server.answer(0, Answer::Done(1));
+    lane.post(0, request(1));
+    assert_eq!(lane.look(0, for_ever), Waited::TimedOut);
 }
 
 #[test]

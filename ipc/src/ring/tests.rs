@@ -1,6 +1,7 @@
 //! The rings of one process, and what a hostile peer can do to them.
 
 use super::*;
+use crate::processor::stay_here;
 use crate::{Geometry, Region, Submission};
 
 const ENTRIES: u32 = 4;
@@ -289,35 +290,23 @@ fn waiting_ends_with_the_timeout_or_at_once() {
     );
 }
 
-/// Confines this thread to one processor, and returns which.
-fn stay_here() -> usize {
-    use nix::{
-        sched::{CpuSet, sched_getcpu, sched_setaffinity},
-        unistd::Pid,
-    };
-    let here = sched_getcpu().unwrap();
-    let mut only = CpuSet::new();
-    only.set(here).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &only).unwrap();
-    here
-}
-
 #[test]
-fn a_consumer_on_its_producers_processor_does_not_look_for_long() {
+fn a_consumer_on_its_producers_processor_mostly_does_not_look_for_long() {
     let (mut producer, mut consumer, memory) = ring();
     let for_ever = Spin {
         duration: Duration::MAX,
     };
-    let here = stay_here();
+    let here = stay_here() as u64;
     producer.push(&numbered(0)).unwrap();
-    assert_eq!(memory.processor().load(Ordering::SeqCst) as usize, here + 1);
-    assert!(consumer.look(for_ever));
+    assert_eq!(memory.processor().load(Ordering::SeqCst), here + 1);
     consumer.pop().unwrap().unwrap();
-    // It would not return before there is another entry, and nobody makes one.
-    assert!(!consumer.look(for_ever));
-    // Wherever else the producer says that it is, it is waited for.
-    for elsewhere in [0, here as u32 + 2, u32::MAX] {
-        set(memory.processor(), elsewhere);
+    for _ in 1..32 {
+        // It would not return before there is another entry, and nobody makes one.
+        assert!(!consumer.look(for_ever));
+    }
+    // The next is a trial; and wherever else the producer says that it is, it is waited for.
+    for said in [here + 1, 0, here + 2] {
+        memory.processor().store(said, Ordering::SeqCst);
         std::thread::scope(|scope| {
             let looking = scope.spawn(|| consumer.look(for_ever));
             producer.stage(&numbered(1)).unwrap();

@@ -273,7 +273,7 @@ fn serve(server: &Away, lane: &Lane, mut end: LaneServer) {
         if let Some((slot, request)) = end.take() {
             let issued = server.issue_for(lane, end.arena(), slot, request, &mut buffer);
             end.answer(slot, issued.map_or(Answer::Refused, Answer::Done));
-        } else if !server.spin.until(|| end.is_ready() || lane.is_ended()) {
+        } else if !end.look(server.spin, || lane.is_ended()) {
             end.sleep(|| lane.is_ended());
         }
     }
