@@ -22,7 +22,7 @@
 //! payload; the subject; the result; from word 16 on, the payload.
 //!
 //! Sleeping is the pattern that `ring` explains: announce, then look once more; the peer acts, then looks for the
-//! announcement. So is what ends a sleep otherwise, with the same fence between the two steps on either side.
+//! announcement. Closing a lane, and waking its server for something else, keep to it as well.
 
 use std::time::Duration;
 
