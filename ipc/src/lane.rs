@@ -25,7 +25,7 @@
 //! payload; the subject; the result; from word 16 on, the payload.
 //!
 //! Sleeping is the pattern that `ring` explains: announce, then look once more; the peer acts, then looks for the
-//! announcement.
+//! announcement. Closing a lane, and waking its server for something else, keep to it as well.
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ mod faults;
 pub mod handles;
 pub mod handover;
 pub mod host;
+pub mod lane;
 pub mod ledger;
 mod load;
 pub mod process;

@@ -13,10 +13,12 @@
 mod descriptors;
 mod handshake;
 mod input;
+pub mod lane;
 pub mod plan;
 pub mod recording;
 pub mod requests;
 mod rings;
+mod sandbox;
 mod tables;
 mod version;
 
@@ -31,6 +33,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     target("ring_submissions", rings::submissions),
     target("ring_completions", rings::completions),
+    target("lane", lane::check),
     target("handshake", handshake::check),
     target("requests", requests::check),
     target("plan", plan::check),

@@ -7,46 +7,25 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::time::Duration;
 
 use nix::errno::Errno;
-use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
-use nvproxy_abi::version::DriverVersion;
-use nvproxy_server::handles::HandleTable;
-use nvproxy_server::host::{Host, OpenFlags};
-use nvproxy_server::ledger::accounts::Limits;
-use nvproxy_server::ledger::{self, Account, Books};
 use nvproxy_server::protocol::{
     ARGUMENT_DESCRIPTORS, ARGUMENT_HANDLES, ARGUMENT_NODE, ARGUMENT_RESULT, CLOSED_DESCRIPTOR,
     Kind, MAXIMUM_DESCRIPTORS, decode_result, encode_result,
 };
-use nvproxy_server::request::{
-    Action, Buffer, Context, Description, Descriptors, Executed, Files, Rejection,
-};
-use nvproxy_server::sim::{Configuration, Simulator};
+use nvproxy_server::request::{Action, Buffer, Descriptors, Executed, Rejection};
 use ringfence_ipc::{Arena, Geometry, Region, ServerChannel, Socket, Submission};
-use serde_json::Value;
 use zerocopy::FromBytes;
 
 use crate::descriptors::none_left_behind;
 use crate::input::Input;
-use crate::tables;
+use crate::sandbox::{self, Sandbox};
 
 /// What one input can do at most.
 const MAXIMUM_OPERATIONS: usize = 100;
 /// Room for the largest payload.
 const ARENA_BYTES: u32 = 2 << 20;
-/// The release that is simulated.
-const VERSION: DriverVersion = DriverVersion::new(580, 142, None);
-
-/// What the sandbox may have: little, so that a session gets to the end of it.
-const LIMITS: Limits = Limits {
-    memory: Some(8 << 20),
-    clients: 4,
-    objects: 32,
-};
 
 /// The operations, by an input's byte.
 pub const OPEN: u8 = 0;
@@ -58,106 +37,46 @@ const OPERATIONS: u8 = 4;
 /// Runs a session to its end.
 pub fn check(data: &[u8]) {
     // Made before descriptors are counted.
-    let abi = tables::by_version(&VERSION).expect("tables of the simulated release");
+    let abi = sandbox::tables();
     none_left_behind(|| {
         let mut input = Input(data);
-        let mut session = Session::new(abi);
+        let mut session = Session {
+            sandbox: Sandbox::new(abi),
+            arena: arena(),
+        };
         for _ in 0..MAXIMUM_OPERATIONS {
             if input.is_empty() {
                 break;
             }
             match input.byte() % OPERATIONS {
-                OPEN => session.open(input.short().into()),
+                OPEN => session.sandbox.open(input.short().into()),
                 CLOSE => session.close(input.byte()),
                 REQUEST => session.request(&mut input),
                 _ => session.raw(&mut input),
             }
         }
-        session.end();
+        session.sandbox.end();
     });
 }
 
+fn arena() -> Arena {
+    let geometry = Geometry {
+        ring_entries: 1,
+        arena_bytes: ARENA_BYTES,
+    };
+    let region = Region::create(geometry).expect("a region");
+    let (socket, _) = Socket::pair().expect("a pair of sockets");
+    ServerChannel::new(region, socket).arena
+}
+
 struct Session {
-    abi: &'static Abi,
-    host: Simulator,
-    books: Arc<Books>,
-    files: Handles,
-    /// Handles and the tasks' descriptors in the order in which they were given out, closed ones included.
-    given: Vec<(u64, OwnedFd)>,
+    sandbox: Sandbox,
     arena: Arena,
 }
 
-struct Handles(HandleTable<Description>);
-
-impl Files for Handles {
-    fn file(&self, handle: u64) -> Result<Description, Errno> {
-        self.0.get(handle).cloned()
-    }
-}
-
 impl Session {
-    fn new(abi: &'static Abi) -> Session {
-        let mut configuration = Configuration::new(VERSION, abi, vec![0, 1]);
-        configuration.memory = 16 << 20;
-        configuration.register_gpu = Duration::ZERO;
-        let geometry = Geometry {
-            ring_entries: 1,
-            arena_bytes: ARENA_BYTES,
-        };
-        let region = Region::create(geometry).expect("a region");
-        let (socket, _) = Socket::pair().expect("a pair of sockets");
-        Session {
-            abi,
-            host: Simulator::new(configuration).expect("a simulator"),
-            books: Books::new(LIMITS),
-            files: Handles(HandleTable::default()),
-            given: Vec::new(),
-            arena: ServerChannel::new(region, socket).arena,
-        }
-    }
-
-    /// Closes everything, with which the ledger has to be empty.
-    fn end(self) {
-        drop((self.files, self.given));
-        let saved = self.books.save().expect("a ledger that can be saved");
-        for kept in ["clients", "descriptions", "allocations"] {
-            let empty = match &saved[kept] {
-                Value::Object(entries) => entries.is_empty(),
-                Value::Array(entries) => entries.is_empty(),
-                _ => false,
-            };
-            assert!(empty, "{kept} are left in {saved}");
-        }
-        assert!(
-            saved["objects"] == 0 && saved["pending_clients"] == 0,
-            "{saved}"
-        );
-        let charged = saved["charged"]
-            .as_object()
-            .expect("what each GPU is charged");
-        assert!(charged.values().all(|bytes| *bytes == 0), "{saved}");
-    }
-
-    fn open(&mut self, node: u64) {
-        let Some(node) = Node::from_wire(node) else {
-            return;
-        };
-        if let Ok(opened) = self.host.open(node, OpenFlags::default()) {
-            let file = opened.file.expect("the simulated driver keeps every file");
-            let handle = self.files.0.insert(|handle| Description {
-                file,
-                account: Account::new(&self.books, handle),
-            });
-            let handle = handle.expect("a handle");
-            self.given.push((handle, opened.granted));
-        }
-    }
-
     fn close(&mut self, place: u8) {
-        let handle = self.handle(place);
-        let was_open = self.files.file(handle).is_ok();
-        assert_eq!(self.files.0.remove(handle).is_ok(), was_open);
-        assert!(self.files.file(handle).is_err(), "a closed handle");
+        self.sandbox.close(self.handle(place));
     }
 
     /// The handle at a place, counted from 1; 0 is none, and what lies beyond is no handle.
@@ -165,15 +84,15 @@ impl Session {
         match place.checked_sub(1) {
             None => CLOSED_DESCRIPTOR,
             Some(place) => {
-                let given = self.given.get(usize::from(place));
-                given.map_or(u64::from(place), |(handle, _)| *handle)
+                let given = self.sandbox.given.get(usize::from(place));
+                given.map_or(u64::from(place), |given| given.handle)
             }
         }
     }
 
     fn descriptor(&self, place: u8) -> OwnedFd {
-        match self.given.get(usize::from(place)) {
-            Some((_, granted)) => granted.try_clone().expect("a descriptor"),
+        match self.sandbox.given.get(usize::from(place)) {
+            Some(given) => given.granted.try_clone().expect("a descriptor"),
             None => File::open("/dev/null").expect("/dev/null").into(),
         }
     }
@@ -227,25 +146,13 @@ impl Session {
         let Some(node) = Node::from_wire(submission.arguments[ARGUMENT_NODE]) else {
             return;
         };
-        let context = Context {
-            abi: self.abi,
-            host: &self.host,
-            files: &self.files,
-            arena: &self.arena,
-        };
+        let context = self.sandbox.context(&self.arena);
         match context.prepare(submission, node, action, carried, Buffer::default()) {
             Ok(prepared) => {
                 let before = prepared.buffer.bytes().to_vec();
                 assert_eq!(before.len(), prepared.plan.total_length());
-                let passage = self.books.pass(&prepared);
-                let executed = match self.books.admit(&self.host, &prepared, passage) {
-                    Ok(admission) => {
-                        let mut executed = prepared.execute(&self.host);
-                        self.books.settle(&self.host, admission, &mut executed);
-                        executed
-                    }
-                    Err(status) => ledger::answer(prepared, status),
-                };
+                let passage = self.sandbox.books.pass(&prepared);
+                let executed = self.sandbox.issue(prepared, passage);
                 self.answer(&executed, &before);
             }
             Err(Rejection::Refused(refusal)) => assert!(!refusal.what.to_string().is_empty()),

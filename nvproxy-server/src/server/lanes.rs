@@ -17,14 +17,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use nix::errno::Errno;
-use nvproxy_abi::node::Node;
-use ringfence_ipc::lane::{Answer, GEOMETRY, LaneServer, Request, SLOT_BYTES};
+use ringfence_ipc::lane::{Answer, GEOMETRY, LaneServer, Request};
 use ringfence_ipc::{Arena, Region, Submission};
 
 use super::away::Away;
 use super::{Server, completion, node_of};
-use crate::protocol::{ARGUMENT_HANDLE, ARGUMENT_NODE, Kind, encode_result};
-use crate::request::{Action, Buffer, Context, Descriptors, Rejection};
+use crate::lane::Grant;
+use crate::protocol::{ARGUMENT_HANDLE, encode_result};
+use crate::request::{Buffer, Context, Rejection};
 
 /// Lanes that a sandbox may have at once. Further processes go on by the trap.
 const MAXIMUM_LANES: usize = 16;
@@ -48,13 +48,6 @@ struct Lane {
     is_ended: AtomicBool,
     /// What its process may name, by the number that it uses for that.
     grants: Mutex<Vec<Grant>>,
-}
-
-/// A description that the sentry has vouched for.
-#[derive(Clone, Copy)]
-struct Grant {
-    handle: u64,
-    node: Node,
 }
 
 impl Lanes {
@@ -216,40 +209,14 @@ impl Server {
         request: Request,
         buffer: &mut Buffer,
     ) -> Option<i64> {
-        if request.length as usize > SLOT_BYTES {
-            return None;
-        }
         let grant = lane.grant(request.subject)?;
-        let mut submission = Submission {
-            kind: Kind::Ioctl as u16,
-            target: grant.handle,
-            code: request.operation,
-            payload_offset: LaneServer::payload_offset(slot),
-            payload_length: request.length,
-            ..Submission::default()
-        };
-        submission.arguments[ARGUMENT_NODE] = grant.node.to_wire();
         let context = Context {
             abi: self.abi,
             host: &*self.host,
             files: self,
             arena,
         };
-        let buffer_in_use = std::mem::take(buffer);
-        let prepared = context.prepare(
-            &submission,
-            grant.node,
-            Action::Issue,
-            Descriptors::new(),
-            buffer_in_use,
-        );
-        let prepared = prepared.ok()?;
-        let plan = &prepared.plan;
-        let is_plain = !plan.may_block() && !plan.makes_event() && plan.descriptors.is_empty();
-        if !is_plain || !prepared.is_ready() {
-            *buffer = prepared.buffer;
-            return None;
-        }
+        let prepared = context.prepare_from_lane(grant, slot, request, buffer)?;
         let Some(passage) = self.books.try_pass(&prepared) else {
             *buffer = prepared.buffer;
             return None;
@@ -259,7 +226,7 @@ impl Server {
         if executed.outcome.is_ok() {
             let bytes = executed.prepared.buffer.bytes();
             // The range was checked when the request was read from it.
-            let _ = arena.write(submission.payload_offset, bytes);
+            let _ = arena.write(executed.prepared.payload_offset, bytes);
         }
         *buffer = executed.prepared.buffer;
         Some(encode_result(executed.outcome))
