@@ -27,7 +27,7 @@
 //! Sleeping is the pattern that `ring` explains: announce, then look once more; the peer acts, then looks for the
 //! announcement. Closing a lane, and waking its server for something else, keep to it as well.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use static_assertions::const_assert;
 
@@ -186,13 +186,19 @@ impl<'a> Lane<'a> {
 
     /// Waits for the answer: looks as long as `spin` says, then sleeps, at most for `timeout`.
     pub fn wait(&self, slot: usize, spin: Spin, timeout: Duration) -> Waited {
-        match self.look(slot, spin) {
-            Waited::TimedOut => {
-                self.sleep(slot, timeout);
-                self.look(slot, Spin::NONE)
+        // A deadline too far for the clock to count is no deadline.
+        let deadline = Instant::now().checked_add(timeout);
+        let mut waited = self.look(slot, spin);
+        let mut left = timeout;
+        // Wakes may be spurious: one that the answer to an earlier request was late with comes in the midst of this.
+        while waited == Waited::TimedOut && left > Duration::ZERO {
+            self.sleep(slot, left);
+            waited = self.look(slot, Spin::NONE);
+            if let Some(deadline) = deadline {
+                left = deadline.saturating_duration_since(Instant::now());
             }
-            waited => waited,
         }
+        waited
     }
 
     /// Looks for the answer as long as `spin` says, and mostly not for long if who answers was on this processor. Allocates

@@ -170,18 +170,13 @@ fn serve_one(server: &mut LaneServer, arena: &Arena, idle: Idle) -> u32 {
 
 /// Waits until there is an answer, which has to be the request's, or there will be none.
 fn wait(lane: Lane<'_>, slot: usize, number: u32) -> Waited {
-    loop {
-        let waited = lane.wait(slot, Spin::NONE, FOR_EVER);
-        match waited {
-            Waited::Answered(answer) => {
-                check(lane, slot, number, answer);
-                return waited;
-            }
-            Waited::Closed => return waited,
-            // Woken for a request that the slot had before.
-            Waited::TimedOut => {}
-        }
+    let waited = lane.wait(slot, Spin::NONE, FOR_EVER);
+    match waited {
+        Waited::Answered(answer) => check(lane, slot, number, answer),
+        Waited::Closed => {}
+        Waited::TimedOut => panic!("the end of a wait for ever"),
     }
+    waited
 }
 
 fn check(lane: Lane<'_>, slot: usize, number: u32, answer: Answer) {
