@@ -160,8 +160,7 @@ impl Session {
         };
         let length = (request.length as usize).min(SLOT_BYTES);
         let payload = input.bytes(length);
-        self.memory
-            .attack(LaneServer::payload_offset(slot) as usize, payload);
+        self.memory.attack(payload_offset(slot), payload);
         let operation = u64::from(request.length) << 32 | u64::from(request.operation);
         self.memory.set(of_slot(slot, OPERATION), operation);
         self.memory.set(of_slot(slot, SUBJECT), request.subject);
@@ -304,6 +303,11 @@ fn of_slot(slot: usize, word: usize) -> usize {
     FIRST_SLOT + slot % SLOTS * SLOT_WORDS + word
 }
 
+/// Where its payload starts, in bytes.
+fn payload_offset(slot: usize) -> usize {
+    of_slot(slot, HEAD_WORDS) * WORD
+}
+
 fn bit(slot: usize) -> u64 {
     1 << (slot % SLOTS)
 }
@@ -354,7 +358,7 @@ impl Memory {
 
     /// The first bytes of a slot's payload.
     fn payload(&mut self, slot: usize, length: usize) -> &mut [u8] {
-        let start = LaneServer::payload_offset(slot) as usize;
+        let start = payload_offset(slot);
         &mut self.bytes[start..start + length]
     }
 
