@@ -6,6 +6,7 @@
 //!
 //! The layout is the one that `ringfence_ipc::lane` documents.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use nvproxy_server::protocol::{decode_result, encode_result};
@@ -17,6 +18,7 @@ use ringfence_ipc::{Arena, Region, Spin};
 
 use crate::descriptors::none_left_behind;
 use crate::input::Input;
+use crate::note;
 use crate::requests::{CLOSE, OPEN, REQUEST};
 use crate::sandbox::{self, Sandbox};
 
@@ -25,8 +27,11 @@ const MAXIMUM_OPERATIONS: usize = 100;
 
 const WORD: usize = size_of::<u64>();
 const POSTED: usize = 0;
+const ASKER: usize = 1;
 const SLEEPING: usize = 16;
 const CLOSED: usize = 32;
+const ANSWERER: usize = 33;
+const MET: usize = 34;
 const FIRST_SLOT: usize = 64;
 /// Words of a slot before its payload, and with it.
 const HEAD_WORDS: usize = 16;
@@ -336,13 +341,28 @@ impl Memory {
 
     fn verify_part(&mut self, start: usize, words: usize) {
         let (at, end) = (start * WORD, (start + words) * WORD);
-        let found = &mut self.found[at..end];
-        self.arena.read(at as u32, found).expect("the lane");
+        let read = self.arena.read(at as u32, &mut self.found[at..end]);
+        read.expect("the lane");
+        self.admit_notes(start..start + words);
+        let found = &self.found[at..end];
         let expected = &self.bytes[at..end];
         if found != expected {
             let pairs = found.iter().zip(expected);
             let same = pairs.take_while(|(found, byte)| found == byte).count();
             panic!("the byte at {} is not as it has to be", at + same);
+        }
+    }
+
+    fn admit_notes(&mut self, read: Range<usize>) {
+        for (index, admit) in [
+            (ASKER, note::admit as fn(&mut [u8], &[u8])),
+            (ANSWERER, note::admit),
+            (MET, note::admit_count),
+        ] {
+            if read.contains(&index) {
+                let word = index * WORD..(index + 1) * WORD;
+                admit(&mut self.bytes[word.clone()], &self.found[word]);
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod descriptors;
 mod handshake;
 mod input;
 pub mod lane;
+mod note;
 pub mod plan;
 pub mod recording;
 pub mod requests;

@@ -21,6 +21,7 @@ use ringfence_ipc::{
 use zerocopy::FromBytes;
 
 use crate::input::Input;
+use crate::note;
 
 /// What one input can do at most: an input that does more finds nothing that a shorter one does not.
 const MAXIMUM_OPERATIONS: usize = 300;
@@ -28,6 +29,8 @@ const MAXIMUM_OPERATIONS: usize = 300;
 const CONTROL_BYTES: usize = 384;
 const HEAD: usize = 0;
 const TAIL: usize = 128;
+/// Where the producer was when it published last, in 8 bytes.
+const PROCESSOR: usize = 136;
 const SLEEPING: usize = 256;
 const SLOTS: usize = 4096;
 const SLOT_BYTES: usize = 64;
@@ -137,6 +140,8 @@ impl Memory {
     fn verify(&mut self) {
         let read = self.file.read_exact_at(&mut self.found, 0);
         read.expect("the region");
+        let noted = self.control + PROCESSOR..self.control + PROCESSOR + 8;
+        note::admit(&mut self.bytes[noted.clone()], &self.found[noted]);
         if self.found != self.bytes {
             let pairs = self.found.iter().zip(&self.bytes);
             let at = pairs.take_while(|(found, byte)| found == byte).count();
