@@ -14,7 +14,7 @@
 //! | word | content |
 //! |---|---|
 //! | 0 | the bits of the slots that hold a request |
-//! | 1 | where the last one who asked was, as `processor` notes it |
+//! | 1 | where the last one who asked was, as `look` notes it |
 //! | 16 | 1 while who answers sleeps; the futex word that it sleeps on |
 //! | 32 | not 0 once nothing is answered any more |
 //! | 33 | where who answers was at the last answer |
@@ -33,8 +33,7 @@ use static_assertions::const_assert;
 
 #[cfg(loom)]
 use crate::lane_model::{Arena, Region, futex};
-use crate::processor;
-use crate::ring::Spin;
+use crate::look::{self, Spin};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use crate::sync::{AtomicU64, fence};
 #[cfg(not(loom))]
@@ -162,7 +161,7 @@ impl<'a> Lane<'a> {
         self.of_slot(slot, OPERATION).store(operation, Relaxed);
         self.of_slot(slot, SUBJECT).store(subject, Relaxed);
         self.of_slot(slot, STATE).store(ASKED, Relaxed);
-        processor::note(self.word(ASKER));
+        look::note(self.word(ASKER));
         self.word(POSTED).fetch_or(Lane::bit(slot), Release);
         fence(SeqCst);
         let sleeping = self.word(SLEEPING);
@@ -204,7 +203,7 @@ impl<'a> Lane<'a> {
     /// Looks for the answer as long as `spin` says, and mostly not for long if who answers was on this processor. Allocates
     /// nothing and takes no lock.
     pub fn look(&self, slot: usize, spin: Spin) -> Waited {
-        let spin = processor::fitting(spin, self.word(ANSWERER), self.word(MET));
+        let spin = look::fitting(spin, self.word(ANSWERER), self.word(MET));
         spin.until(|| self.answer(slot).is_some() || self.is_closed());
         match self.answer(slot) {
             Some(answer) => Waited::Answered(answer),
@@ -308,7 +307,7 @@ impl LaneServer {
         let Some(lane) = self.lane() else {
             return enough();
         };
-        let spin = processor::fitting(spin, lane.word(ASKER), &self.met);
+        let spin = look::fitting(spin, lane.word(ASKER), &self.met);
         spin.until(|| self.is_ready() || enough())
     }
 
@@ -345,7 +344,7 @@ impl LaneServer {
             }
             Answer::Refused => REFUSED,
         };
-        processor::note(lane.word(ANSWERER));
+        look::note(lane.word(ANSWERER));
         let word = lane.of_slot(slot, STATE);
         if word.swap(state, AcqRel) == ASLEEP {
             futex::wake_low(word);

@@ -20,7 +20,7 @@ use loom::{
 
 use crate::{
     lane::{Answer, Lane, LaneServer, Request, SLOTS, WORDS, Waited},
-    ring::Spin,
+    look::Spin,
     sync::AtomicU64,
 };
 

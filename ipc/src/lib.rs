@@ -16,7 +16,7 @@
 //! |---|---|
 //! | [`mod@region`] | the sealed memory, its layout, raw access (`unsafe` lives here) |
 //! | `ring` | producers, consumers, the sleep protocol |
-//! | `processor` | where the peer is, and so whether to look for its work for long |
+//! | `look` | how long to look for the peer's work before sleeping |
 //! | `futex` | the system call behind a doorbell (`unsafe` lives here) |
 //! | `arena` | payload copies and the allocator of payload ranges |
 //! | [`lane`] | slots for a process whose threads ask without a lock, in a region of their own |
@@ -31,7 +31,7 @@
 #![deny(unsafe_code)]
 
 mod faults;
-mod processor;
+mod look;
 mod ring;
 mod sync;
 
@@ -58,7 +58,8 @@ mod lane_model;
 #[cfg(all(loom, test))]
 mod ring_model;
 
-pub use ring::{Consumer, Corrupt, Entry, Position, Producer, PushError, Spin, WaitError, Wake};
+pub use look::Spin;
+pub use ring::{Consumer, Corrupt, Entry, Position, Producer, PushError, WaitError, Wake};
 
 #[cfg(not(loom))]
 pub use {

@@ -377,7 +377,7 @@ impl RingMemory {
         &self.mapping.control(self.ring).published.tail
     }
 
-    /// Where the producer was when it published last, as `processor` notes it.
+    /// Where the producer was when it published last, as `look` notes it.
     pub(crate) fn processor(&self) -> &AtomicU64 {
         &self.mapping.control(self.ring).published.processor
     }

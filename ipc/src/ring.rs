@@ -30,12 +30,12 @@ use std::{
 use nix::errno::Errno;
 use ringfence_faults::{Act, Point, at};
 
-use crate::processor;
+use crate::look::{self, Spin};
 #[cfg(not(loom))]
 use crate::region::RingMemory;
 #[cfg(loom)]
 use crate::ring_model::RingMemory;
-use crate::sync::{AtomicU64, ENTRY_WORDS, Ordering, fence, spin_loop};
+use crate::sync::{AtomicU64, ENTRY_WORDS, Ordering, fence};
 
 /// The sleep word's value while the consumer is awake.
 const AWAKE: u32 = 0;
@@ -123,72 +123,6 @@ pub enum Wake {
     Ready,
     /// The timeout passed and the ring is still empty. Time to ask whether the peer still lives.
     TimedOut,
-}
-
-/// How long a consumer looks at the ring before it sleeps. Sleeping and being woken costs several
-/// microseconds, and tens on a processor that idles; looking costs a processor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spin {
-    /// At most this long. Counted in time, because a processor's pause takes from 1 to 140 cycles.
-    pub duration: Duration,
-}
-
-/// Looks at the ring between two looks at the clock.
-const LOOKS: u32 = 32;
-
-impl Spin {
-    /// Sleep at once.
-    pub const NONE: Self = Self {
-        duration: Duration::ZERO,
-    };
-
-    /// A spin that fits this machine: none where the peer cannot run at the same time, longer than
-    /// light driver calls take where there are a few processors, and longer than most calls and the
-    /// gaps between them where there are processors to spare. The first call of a process counts the
-    /// processors, for which it reads the process's cgroup: who will be confined calls this before.
-    pub fn automatic() -> Self {
-        // Zero until they were counted. Two threads that count at once come to the same number. (The
-        // model's atomics cannot be static, and there is nothing to model.)
-        static PROCESSORS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let relaxed = std::sync::atomic::Ordering::Relaxed;
-        let processors = match PROCESSORS.load(relaxed) {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            counted => counted,
-        };
-        PROCESSORS.store(processors, relaxed);
-        Self::for_processors(processors)
-    }
-
-    /// The same for as many processors.
-    pub fn for_processors(processors: usize) -> Self {
-        Self {
-            duration: match processors {
-                ..2 => Duration::ZERO,
-                2..8 => Duration::from_micros(50),
-                _ => Duration::from_millis(1),
-            },
-        }
-    }
-
-    /// Looks until `ready` or until it took too long; whether it was ready in the end.
-    pub fn until(self, mut ready: impl FnMut() -> bool) -> bool {
-        if ready() {
-            return true;
-        }
-        if self == Self::NONE {
-            return false;
-        }
-        let started = Instant::now();
-        while started.elapsed() < self.duration {
-            for _ in 0..LOOKS {
-                spin_loop();
-                if ready() {
-                    return true;
-                }
-            }
-        }
-        false
-    }
 }
 
 /// Where one end of a ring stands, for another process to go on from there.
@@ -292,7 +226,7 @@ impl<T: Entry> Producer<T> {
     pub fn publish(&mut self) {
         if self.published != self.staged {
             self.published = self.staged;
-            processor::note(self.memory.processor());
+            look::note(self.memory.processor());
             self.memory.tail().store(self.published, Ordering::Release);
         }
     }
@@ -428,7 +362,7 @@ impl<T: Entry> Consumer<T> {
     /// Looks at the ring as long as `spin` says, and mostly not for longer than a moment if the producer was on
     /// this processor when it published last; whether there is something to [`pop`](Self::pop).
     pub fn look(&self, spin: Spin) -> bool {
-        let spin = processor::fitting(spin, self.memory.processor(), &self.met);
+        let spin = look::fitting(spin, self.memory.processor(), &self.met);
         spin.until(|| self.is_ready())
     }
 

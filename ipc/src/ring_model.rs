@@ -18,7 +18,8 @@ use loom::{
 use nix::errno::Errno;
 
 use crate::{
-    ring::{Consumer, Entry, Producer, PushError, Spin, Wake},
+    look::Spin,
+    ring::{Consumer, Entry, Producer, PushError, Wake},
     sync::{AtomicU32, AtomicU64, ENTRY_WORDS, Ordering, Slot},
 };
 

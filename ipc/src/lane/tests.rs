@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use super::*;
-use crate::processor::stay_here;
+use crate::look::stay_here;
 
 /// Far longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,7 +1,7 @@
 //! The rings of one process, and what a hostile peer can do to them.
 
 use super::*;
-use crate::processor::stay_here;
+use crate::look::stay_here;
 use crate::{Geometry, Region, Submission};
 
 const ENTRIES: u32 = 4;

@@ -65,7 +65,7 @@ use self::descriptions::Descriptions;
 use self::lanes::Lanes;
 use self::link::{Answer, Broken, Resume};
 use self::observer::Observer;
-use self::opens::DeviceOpen;
+use self::opens::recognition::DeviceOpen;
 use self::pins::Expected;
 use self::receivers::Receivers;
 use self::recorder::{Begun, Recorder};

@@ -1,6 +1,6 @@
 //! Opening device nodes: which opens are meant for the driver, and what a task gets for one.
 
-mod recognition;
+pub(super) mod recognition;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -20,15 +20,8 @@ use super::times::{Phase, Times};
 use super::{Continuation, Sentry};
 use crate::seccomp::listener::Notification;
 
+use self::recognition::DeviceOpen;
 pub use self::recognition::recognize;
-
-/// An open of a device node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceOpen {
-    pub node: Node,
-    /// The flags of open(2).
-    pub flags: i32,
-}
 
 impl Sentry {
     pub(super) fn open(

@@ -31,7 +31,7 @@ use ringfence_recording::{
 
 use super::descriptions::{Descriptions, Handle, Identified};
 use super::marshalling::Target;
-use super::opens::DeviceOpen;
+use super::opens::recognition::DeviceOpen;
 use super::procfs::process_of;
 use crate::driver::Driver;
 

@@ -14,13 +14,20 @@ use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 
 use super::super::memory;
-use super::DeviceOpen;
 use crate::seccomp::listener::Notification;
 
 /// The longest path that is looked at. Paths of device nodes are far shorter.
 const MAXIMUM_PATH: usize = 256;
 /// In every device node's name, and in few other paths: what spares the rest of the look.
 const MARK: &[u8] = b"nvidia";
+
+/// An open of a device node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceOpen {
+    pub node: Node,
+    /// The flags of open(2).
+    pub flags: i32,
+}
 
 /// The device open that `notification` asks for; `None` if it is any other open.
 pub fn recognize(notification: &Notification) -> Option<DeviceOpen> {
