@@ -27,7 +27,7 @@
 //! Sleeping is the pattern that `ring` explains: announce, then look once more; the peer acts, then looks for the
 //! announcement. Closing a lane, and waking its server for something else, keep to it as well.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use static_assertions::const_assert;
 
@@ -183,28 +183,12 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Waits for the answer: looks as long as `spin` says, then sleeps, at most for `timeout`.
-    pub fn wait(&self, slot: usize, spin: Spin, timeout: Duration) -> Waited {
-        // A deadline too far for the clock to count is no deadline.
-        let deadline = Instant::now().checked_add(timeout);
-        let mut waited = self.look(slot, spin);
-        let mut left = timeout;
-        // Wakes may be spurious: one that the answer to an earlier request was late with comes in the midst of this.
-        while waited == Waited::TimedOut && left > Duration::ZERO {
-            self.sleep(slot, left);
-            waited = self.look(slot, Spin::NONE);
-            if let Some(deadline) = deadline {
-                left = deadline.saturating_duration_since(Instant::now());
-            }
-        }
-        waited
-    }
-
-    /// Looks for the answer as long as `spin` says, and mostly not for long if who answers was on this processor. Allocates
+    /// Looks for the answer as long as `spin` says, and mostly only once if who answers was on this processor. Allocates
     /// nothing and takes no lock.
     pub fn look(&self, slot: usize, spin: Spin) -> Waited {
-        let spin = look::fitting(spin, self.word(ANSWERER), self.word(MET));
-        spin.until(|| self.answer(slot).is_some() || self.is_closed());
+        look::until(spin, self.word(ANSWERER), self.word(MET), || {
+            self.answer(slot).is_some() || self.is_closed()
+        });
         match self.answer(slot) {
             Some(answer) => Waited::Answered(answer),
             None if self.is_closed() => Waited::Closed,
@@ -233,6 +217,27 @@ impl<'a> Lane<'a> {
     /// Whether nothing is answered any more that was not begun.
     pub fn is_closed(&self) -> bool {
         self.word(CLOSED).load(Acquire) != 0
+    }
+}
+
+/// For tests and models, which do nothing else while they wait.
+#[cfg(test)]
+impl Lane<'_> {
+    /// Waits for the answer: looks as long as `spin` says, then sleeps, at most for `timeout`.
+    pub fn wait(&self, slot: usize, spin: Spin, timeout: Duration) -> Waited {
+        // A deadline too far for the clock to count is no deadline.
+        let deadline = std::time::Instant::now().checked_add(timeout);
+        let mut waited = self.look(slot, spin);
+        let mut left = timeout;
+        // Wakes may be spurious: one that the answer to an earlier request was late with comes in the midst of this.
+        while waited == Waited::TimedOut && left > Duration::ZERO {
+            self.sleep(slot, left);
+            waited = self.look(slot, Spin::NONE);
+            if let Some(deadline) = deadline {
+                left = deadline.saturating_duration_since(std::time::Instant::now());
+            }
+        }
+        waited
     }
 }
 
@@ -301,14 +306,15 @@ impl LaneServer {
             .is_some_and(|lane| lane.word(POSTED).load(Relaxed) & all_slots() != 0)
     }
 
-    /// Looks for a request, or for `enough`, as long as `spin` says, and mostly not for long if the last one who asked was on
+    /// Looks for a request, or for `enough`, as long as `spin` says, and mostly only once if the last one who asked was on
     /// this processor; whether there is either.
     pub fn look(&self, spin: Spin, enough: impl Fn() -> bool) -> bool {
         let Some(lane) = self.lane() else {
             return enough();
         };
-        let spin = look::fitting(spin, lane.word(ASKER), &self.met);
-        spin.until(|| self.is_ready() || enough())
+        look::until(spin, lane.word(ASKER), &self.met, || {
+            self.is_ready() || enough()
+        })
     }
 
     /// Takes the next request, and the number of its slot. Whoever takes one answers it.

@@ -111,6 +111,15 @@ fn lane() -> (Arena, LaneServer) {
     (arena, server)
 }
 
+/// A thread that asks.
+fn asker<T: 'static>(
+    arena: &Arena,
+    ask: impl FnOnce(Lane<'_>) -> T + 'static,
+) -> thread::JoinHandle<T> {
+    let asking = arena.clone();
+    thread::spawn(move || ask(asking.lane()))
+}
+
 /// Puts a request into a slot whose every word says which one it is.
 fn post(lane: Lane<'_>, slot: usize, number: u32) {
     lane.payload(slot)
@@ -191,10 +200,9 @@ fn check(lane: Lane<'_>, slot: usize, number: u32, answer: Answer) {
 fn no_wake_is_lost_where_both_ends_sleep() {
     loom::model(|| {
         let (arena, mut server) = lane();
-        let asking = arena.clone();
-        let asker = thread::spawn(move || {
-            post(asking.lane(), 1, 7);
-            let waited = wait(asking.lane(), 1, 7);
+        let asker = asker(&arena, |lane| {
+            post(lane, 1, 7);
+            let waited = wait(lane, 1, 7);
             assert!(matches!(waited, Waited::Answered(_)));
         });
         assert_eq!(serve_one(&mut server, &arena, SLEEP), 7);
@@ -207,11 +215,10 @@ fn no_wake_is_lost_where_both_ends_sleep() {
 fn a_slot_that_is_used_again_gets_the_answer_to_its_new_request() {
     loom::model(|| {
         let (arena, mut server) = lane();
-        let asking = arena.clone();
-        let asker = thread::spawn(move || {
+        let asker = asker(&arena, |lane| {
             for number in 1..=2 {
-                post(asking.lane(), 0, number);
-                let waited = wait(asking.lane(), 0, number);
+                post(lane, 0, number);
+                let waited = wait(lane, 0, number);
                 assert!(matches!(waited, Waited::Answered(_)));
             }
         });
@@ -230,10 +237,8 @@ fn two_who_ask_at_once_wake_the_server_and_are_answered_in_their_own_slots() {
     model.preemption_bound = Some(4);
     model.check(|| {
         let (arena, mut server) = lane();
-        let askers = [0, 1].map(|slot| {
-            let asking = arena.clone();
-            thread::spawn(move || post(asking.lane(), slot, slot as u32 + 1))
-        });
+        let askers =
+            [0, 1].map(|slot| asker(&arena, move |lane| post(lane, slot, slot as u32 + 1)));
         let mut served = [0; SLOTS].map(|_: u32| serve_one(&mut server, &arena, SLEEP));
         served.sort_unstable();
         assert_eq!(served, [1, 2]);
@@ -250,10 +255,9 @@ fn two_who_ask_at_once_wake_the_server_and_are_answered_in_their_own_slots() {
 fn a_request_is_either_begun_or_taken_back() {
     loom::model(|| {
         let (arena, mut server) = lane();
-        let asking = arena.clone();
-        let asker = thread::spawn(move || {
-            post(asking.lane(), 0, 1);
-            asking.lane().withdraw(0)
+        let asker = asker(&arena, |lane| {
+            post(lane, 0, 1);
+            lane.withdraw(0)
         });
         let taken = server.take();
         if let Some((slot, request)) = taken {
@@ -270,9 +274,7 @@ fn a_request_is_either_begun_or_taken_back() {
 fn what_is_asked_in_place_of_a_request_taken_back_is_not_confused_with_it() {
     loom::model(|| {
         let (arena, mut server) = lane();
-        let asking = arena.clone();
-        let asker = thread::spawn(move || {
-            let lane = asking.lane();
+        let asker = asker(&arena, |lane| {
             post(lane, 0, 1);
             let number = if lane.withdraw(0) {
                 post(lane, 0, 2);
@@ -293,9 +295,7 @@ fn what_is_asked_in_place_of_a_request_taken_back_is_not_confused_with_it() {
 fn closing_wakes_who_waits_and_tells_what_was_begun_from_what_was_not() {
     loom::model(|| {
         let (arena, mut server) = lane();
-        let asking = arena.clone();
-        let asker = thread::spawn(move || {
-            let lane = asking.lane();
+        let asker = asker(&arena, |lane| {
             post(lane, 0, 1);
             if wait(lane, 0, 1) == Waited::Closed && !lane.withdraw(0) {
                 // It was begun, and so answered before the lane was closed.

@@ -1,9 +1,8 @@
 //! How long to look for the peer's work before sleeping.
 //!
 //! The idea: to look for a while is cheaper than to sleep, unless the peer waits for the very processor that the looking
-//! takes. The kernel puts both on one where the others are busy, and nothing but sleeping ends that. So
-//! each side notes where it was when it last had something for the other, and who finds its own processor noted does not
-//! look for long.
+//! takes. The kernel puts both on one where the others are busy, and nothing but sleeping ends that. So each side notes
+//! where it was when it last had something for the other, and who finds its own processor noted sleeps at once.
 //!
 //! But then the kernel has no cause to part them again, once another processor is free: neither ever waits for long. So
 //! once in a while one looks all the same.
@@ -14,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicU64, Ordering, spin_loop};
 
-/// How long a consumer looks at the ring before it sleeps. Sleeping and being woken costs several
-/// microseconds, and tens on a processor that idles; looking costs a processor.
+/// How long to look before sleeping. Sleeping and being woken costs several microseconds, and tens on a
+/// processor that idles; looking costs a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spin {
     /// At most this long. Counted in time, because a processor's pause takes from 1 to 140 cycles.
     pub duration: Duration,
 }
 
-/// Looks at the ring between two looks at the clock.
+/// Looks between two looks at the clock.
 const LOOKS: u32 = 32;
 
 impl Spin {
@@ -106,16 +105,23 @@ pub(crate) fn note(word: &AtomicU64) {
 /// One of so many times a side looks although its peer was on its processor.
 const TRIAL: u64 = 32;
 
-/// As long as `spin` says, unless the peer's note says that it was here. `met` counts how often it did.
-pub(crate) fn fitting(spin: Spin, of_peer: &AtomicU64, met: &AtomicU64) -> Spin {
-    let is_here = |here| of_peer.load(Ordering::Relaxed) == here;
-    if this().is_some_and(is_here)
-        && !(met.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(TRIAL)
-    {
-        Spin::NONE
-    } else {
-        spin
+/// Looks until `ready` or as long as `spin` says, but only once if the peer's note says that it was here; whether it was
+/// ready in the end. `met` counts how often the note said so.
+pub(crate) fn until(
+    spin: Spin,
+    of_peer: &AtomicU64,
+    met: &AtomicU64,
+    mut ready: impl FnMut() -> bool,
+) -> bool {
+    if ready() {
+        return true;
     }
+    let is_here = |here| of_peer.load(Ordering::Relaxed) == here;
+    let sleeps_at_once = || {
+        this().is_some_and(is_here)
+            && !(met.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(TRIAL)
+    };
+    spin != Spin::NONE && !sleeps_at_once() && spin.until(ready)
 }
 
 /// For tests: confines this thread to one processor, and returns which.

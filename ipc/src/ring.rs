@@ -359,11 +359,10 @@ impl<T: Entry> Consumer<T> {
             || self.memory.tail().load(Ordering::Relaxed) != self.head
     }
 
-    /// Looks at the ring as long as `spin` says, and mostly not for longer than a moment if the producer was on
-    /// this processor when it published last; whether there is something to [`pop`](Self::pop).
+    /// Looks at the ring as long as `spin` says, and mostly only once if the producer was on this processor when
+    /// it published last; whether there is something to [`pop`](Self::pop).
     pub fn look(&self, spin: Spin) -> bool {
-        let spin = look::fitting(spin, self.memory.processor(), &self.met);
-        spin.until(|| self.is_ready())
+        look::until(spin, self.memory.processor(), &self.met, || self.is_ready())
     }
 
     /// Announces that this consumer is about to sleep on [`sleep_word`](Self::sleep_word). False
