@@ -68,18 +68,18 @@ fn fresh_name() -> String {
 
 /// On which processors the turns are.
 #[derive(Debug)]
-pub struct Rounds {
+pub struct Rotation {
     /// The executable whose processes are confined.
     program: PathBuf,
     /// Where to, one after the other. With fewer than two, nothing is confined.
     groups: Vec<Vec<usize>>,
 }
 
-impl Rounds {
+impl Rotation {
     /// All processors that this process may use, a few at a time, for what executes `program`.
-    pub fn of(program: &Path) -> Result<Rounds, NotMeasured> {
+    pub fn of(program: &Path) -> Result<Rotation, NotMeasured> {
         let available = processors::available().attempt("the processors")?;
-        Ok(Rounds {
+        Ok(Rotation {
             program: program.to_owned(),
             groups: available
                 .chunks_exact(PROCESSORS)
@@ -96,14 +96,18 @@ impl Rounds {
 }
 
 /// Runs both to their ends, in turns, in groups below `place`. The first begins.
-pub fn run(place: &Path, commands: [Command; 2], rounds: &Rounds) -> Result<[Ran; 2], NotMeasured> {
+pub fn run(
+    place: &Path,
+    commands: [Command; 2],
+    rotation: &Rotation,
+) -> Result<[Ran; 2], NotMeasured> {
     let [first, second] = commands;
     let mut players = [Player::start(place, first)?, Player::start(place, second)?];
     let mut pair = 0;
     while players.iter().any(|player| !player.ended) {
-        if let Some(processors) = rounds.group(pair) {
+        if let Some(processors) = rotation.group(pair) {
             for player in &players {
-                player.confine(&rounds.program, processors);
+                player.confine(&rotation.program, processors);
             }
         }
         for player in &mut players {
@@ -268,8 +272,8 @@ mod tests {
         command
     }
 
-    fn everywhere() -> Rounds {
-        Rounds {
+    fn everywhere() -> Rotation {
+        Rotation {
             program: PathBuf::new(),
             groups: Vec::new(),
         }
@@ -288,11 +292,11 @@ mod tests {
              echo $wanted; \
              done"
         );
-        let rounds = Rounds {
+        let rotation = Rotation {
             program: fs::canonicalize("/bin/sh").expect("a shell"),
             groups: vec![vec![*first], vec![*second]],
         };
-        let ran = run(&place, [shell(&script), shell(&script)], &rounds);
+        let ran = run(&place, [shell(&script), shell(&script)], &rotation);
         let expected = format!("{first}\n{second}\n");
         for ran in ran.expect("both ended") {
             assert_eq!(ran.printed, expected);

@@ -47,7 +47,8 @@ pub const TORCH: Claim = Claim {
     title: "a training run with PyTorch, from the start of python to its end",
     beside: "the same outside",
     how: "Both runs take turns of 40 ms, by control groups of which one is frozen while the other runs; in each pair of \
-          turns both have the same four processors, and others in the next. Where no control group can be made, whole \
+          turns both Python processes have the same four processors, and others in the next; sentry and server have \
+          all. Where no control group can be made, whole \
           runs alternate, which tells less. Both have to print the same checksum.",
     bars: &[Bar::ratio("median of the pairs", 1.01)],
     needs_gpu: true,
@@ -123,7 +124,7 @@ fn torch(session: &mut Session) -> Result<Measurement, NotMeasured> {
     let script = session.fresh_file("torch_train.py");
     std::fs::write(&script, include_str!("../../workloads/torch_train.py")).attempt("a file")?;
     let place = turns::place();
-    let rounds = turns::Rounds::of(&python)?;
+    let rotation = turns::Rotation::of(&python)?;
     let outside = || {
         let mut command = Command::new(&python);
         command.arg(&script);
@@ -139,7 +140,7 @@ fn torch(session: &mut Session) -> Result<Measurement, NotMeasured> {
             commands.reverse();
         }
         let mut both = match &place {
-            Some(place) => turns::run(place, commands, &rounds)?,
+            Some(place) => turns::run(place, commands, &rotation)?,
             None => one_after_the_other(commands)?,
         };
         if outside_begins {
