@@ -27,7 +27,7 @@
 //! Sleeping is the pattern that `ring` explains: announce, then look once more; the peer acts, then looks for the
 //! announcement. Closing a lane, and waking its server for something else, keep to it as well.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use static_assertions::const_assert;
 
@@ -183,6 +183,24 @@ impl<'a> Lane<'a> {
         }
     }
 
+    /// Waits for the answer: looks as long as `spin` says, then sleeps, at most for `timeout`. For who has
+    /// nothing else to do meanwhile.
+    pub fn wait(&self, slot: usize, spin: Spin, timeout: Duration) -> Waited {
+        // A deadline too far for the clock to count is no deadline.
+        let deadline = Instant::now().checked_add(timeout);
+        let mut waited = self.look(slot, spin);
+        let mut left = timeout;
+        // Wakes may be spurious: one that the answer to an earlier request was late with comes in the midst of this.
+        while waited == Waited::TimedOut && left > Duration::ZERO {
+            self.sleep(slot, left);
+            waited = self.look(slot, Spin::NONE);
+            if let Some(deadline) = deadline {
+                left = deadline.saturating_duration_since(Instant::now());
+            }
+        }
+        waited
+    }
+
     /// Looks for the answer as long as `spin` says, and mostly only once if who answers was on this processor. Allocates
     /// nothing and takes no lock.
     pub fn look(&self, slot: usize, spin: Spin) -> Waited {
@@ -217,27 +235,6 @@ impl<'a> Lane<'a> {
     /// Whether nothing is answered any more that was not begun.
     pub fn is_closed(&self) -> bool {
         self.word(CLOSED).load(Acquire) != 0
-    }
-}
-
-/// For tests and models, which do nothing else while they wait.
-#[cfg(test)]
-impl Lane<'_> {
-    /// Waits for the answer: looks as long as `spin` says, then sleeps, at most for `timeout`.
-    pub fn wait(&self, slot: usize, spin: Spin, timeout: Duration) -> Waited {
-        // A deadline too far for the clock to count is no deadline.
-        let deadline = std::time::Instant::now().checked_add(timeout);
-        let mut waited = self.look(slot, spin);
-        let mut left = timeout;
-        // Wakes may be spurious: one that the answer to an earlier request was late with comes in the midst of this.
-        while waited == Waited::TimedOut && left > Duration::ZERO {
-            self.sleep(slot, left);
-            waited = self.look(slot, Spin::NONE);
-            if let Some(deadline) = deadline {
-                left = deadline.saturating_duration_since(std::time::Instant::now());
-            }
-        }
-        waited
     }
 }
 
