@@ -106,14 +106,18 @@ pub fn run(
     let mut pair = 0;
     while players.iter().any(|player| !player.ended) {
         if let Some(processors) = rotation.group(pair) {
-            for player in &players {
-                player.confine(&rotation.program, processors);
+            for player in &mut players {
+                player.was_confined |= player.confine(&rotation.program, processors);
             }
         }
         for player in &mut players {
             player.turn()?;
         }
         pair += 1;
+    }
+    if rotation.group(0).is_some() && players.iter().any(|player| !player.was_confined) {
+        let reason = format!("nothing executed {}", rotation.program.display());
+        return Err(NotMeasured::failed(NAME, reason));
     }
     let [first, second] = players;
     Ok([first.finish()?, second.finish()?])
@@ -125,6 +129,8 @@ struct Player {
     group: Group,
     time: Duration,
     ended: bool,
+    /// Whether a process of it was found that is to go from processor to processor.
+    was_confined: bool,
 }
 
 impl Player {
@@ -149,16 +155,18 @@ impl Player {
             group,
             time: Duration::ZERO,
             ended: false,
+            was_confined: false,
         })
     }
 
-    /// Confines those of the group's processes that execute `program`, which has not begun at first. Whoever ends
-    /// meanwhile needs no processors.
-    fn confine(&self, program: &Path, processors: &[usize]) {
+    /// Confines those of the group's processes that execute `program`, which has not begun at first; whether there were
+    /// any. Whoever ends meanwhile needs no processors.
+    fn confine(&self, program: &Path, processors: &[usize]) -> bool {
         let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
         let Ok(wanted) = identity(program) else {
-            return;
+            return false;
         };
+        let mut any = false;
         let list = fs::read_to_string(self.group.path().join("cgroup.procs")).unwrap_or_default();
         for process in list.lines() {
             let process = Path::new("/proc").join(process);
@@ -166,6 +174,7 @@ impl Player {
             if !identity(&process.join("exe")).is_ok_and(|executed| executed == wanted) {
                 continue;
             }
+            any = true;
             let threads = fs::read_dir(process.join("task")).into_iter().flatten();
             for thread in threads.flatten() {
                 if let Some(Ok(number)) = thread.file_name().to_str().map(str::parse) {
@@ -173,6 +182,7 @@ impl Player {
                 }
             }
         }
+        any
     }
 
     /// Lets it run for a turn, or until it ends.
@@ -301,6 +311,15 @@ mod tests {
         for ran in ran.expect("both ended") {
             assert_eq!(ran.printed, expected);
         }
+        // A program that is never found would stay where it is, and nobody would know.
+        let elsewhere = Rotation {
+            program: fs::canonicalize("/bin/ls").expect("ls"),
+            ..rotation
+        };
+        let script = "echo over";
+        let ran = run(&place, [shell(script), shell(script)], &elsewhere);
+        let reason = ran.expect_err("a failure").reason;
+        assert!(reason.contains("nothing executed"), "{reason}");
     }
 
     #[test]

@@ -120,11 +120,11 @@ fn torch(session: &mut Session) -> Result<Measurement, NotMeasured> {
     let python = find("python3", &[]).ok_or_else(|| {
         NotMeasured::lacking("python3 is not installed", "install python3 with PyTorch")
     })?;
-    has_torch(&python)?;
+    let executed = executable_with_torch(&python)?;
     let script = session.fresh_file("torch_train.py");
     std::fs::write(&script, include_str!("../../workloads/torch_train.py")).attempt("a file")?;
     let place = turns::place();
-    let rotation = turns::Rotation::of(&python)?;
+    let rotation = turns::Rotation::of(&executed)?;
     let outside = || {
         let mut command = Command::new(&python);
         command.arg(&script);
@@ -181,12 +181,15 @@ fn one_after_the_other(commands: [Command; 2]) -> Result<[turns::Ran; 2], NotMea
     Ok([run(first)?, run(second)?])
 }
 
-fn has_torch(python: &Path) -> Result<(), NotMeasured> {
+/// What is executed in the end where `python` is called, which may be a wrapper, if that has PyTorch.
+fn executable_with_torch(python: &Path) -> Result<PathBuf, NotMeasured> {
+    let script = "import sys, torch; torch.zeros(1).cuda(); print(sys.executable)";
     let mut command = Command::new(python);
-    command.args(["-c", "import torch; torch.zeros(1).cuda()"]);
+    command.args(["-c", script]);
     let output = command.stdin(Stdio::null()).output().attempt("python3")?;
     if output.status.success() {
-        return Ok(());
+        let printed = String::from_utf8_lossy(&output.stdout);
+        return Ok(PathBuf::from(printed.trim_end()));
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
     let last = complaint
