@@ -34,7 +34,9 @@ struct Cli {
     command: Command,
 }
 
+// Of a command that was not given nothing is built but its name: each start of a sandbox parses two command lines.
 #[derive(Subcommand)]
+#[command(defer = true)]
 enum Command {
     /// Run a program in a sandbox
     ///
@@ -206,7 +208,7 @@ struct Replay {
     log: Option<PathBuf>,
 }
 
-/// The command line of a replay's program, which only the launcher writes.
+// The command line of a replay's program, which only the launcher writes.
 #[derive(Args)]
 struct ReplayGuest {
     #[arg(long)]

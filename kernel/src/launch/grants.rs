@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::environment::Variable;
 
-/// The options.
+// The options. (No documentation comment: that would be taken for what the command does that has them.)
 #[derive(Args, Clone, Debug, Default)]
 pub struct Grants {
     /// Show the file or directory SRC of the host as DST, by default under the same path; with :ro, to be read only
