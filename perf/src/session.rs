@@ -51,6 +51,14 @@ impl Effort {
             requests,
         }
     }
+
+    /// Of what takes microseconds in a program that is started for each turn, see [`Session::ask_anew`].
+    pub fn anew(&self) -> Rounds {
+        Rounds {
+            warm_up: 0,
+            ..self.prompt
+        }
+    }
 }
 
 /// What a measurement works with.
@@ -130,6 +138,20 @@ impl Session {
     /// Starts a program that answers questions.
     pub fn subject(&self, name: &str, command: Command) -> Result<Subject, NotMeasured> {
         Subject::start(name, command, self.fresh_file("complaints"))
+    }
+
+    /// Starts a program that answers questions, warms it up, and asks it for so many samples. What differs from one
+    /// process of a program to the next, as the processors that it happens to get, differs from round to round then, and
+    /// shows in the quartiles.
+    pub fn ask_anew(
+        &self,
+        name: &str,
+        command: Command,
+        samples: usize,
+    ) -> Result<Vec<u64>, NotMeasured> {
+        let mut subject = self.subject(name, command)?;
+        subject.ask(&self.effort.prompt.warm_up.max(1).to_string())?;
+        subject.ask(&samples.to_string())
     }
 
     /// What `--driver` of `ringfence run` is called.

@@ -24,8 +24,8 @@ pub const LAUNCH: Claim = Claim {
     name: "launch",
     title: "the launch of a kernel",
     beside: "the same outside",
-    how: "Two programs, one in the sandbox and one outside, launch an empty kernel when they are asked to: a hundred at a \
-          time, of which each launch gets its part, or one, and wait for it.",
+    how: "A program launches an empty kernel when it is asked to: a hundred at a time, of which each launch gets its part, \
+          or one, and waits for it. It is started anew for each round, in the sandbox and outside.",
     bars: &[
         Bar {
             of: "median, back to back",
@@ -85,24 +85,22 @@ fn context(session: &mut Session) -> Result<Measurement, NotMeasured> {
 
 fn launch(session: &mut Session) -> Result<Measurement, NotMeasured> {
     let program = compiled(session, "launch", include_str!("../../workloads/launch.cu"))?;
-    let start = |mut command: Command, how: &str| {
+    let time = |mut command: Command, how: &str, samples: usize| {
         command.arg(how);
-        session.subject("launch.cu", command)
+        session.ask_anew("launch.cu", command, samples)
     };
     let mut values = Vec::new();
     let mut samples = Vec::new();
     for how in ["back-to-back", "awaited"] {
-        let mut inside = start(on_host(session, &[&program]), how)?;
-        let mut outside = start(Command::new(&program), how)?;
         let mut sides = [
-            Side::new(format!("{how}, in the sandbox"), |count| {
-                inside.ask(&count.to_string())
+            Side::new(format!("{how}, in the sandbox"), |samples| {
+                time(on_host(session, &[&program]), how, samples)
             }),
-            Side::new(format!("{how}, outside"), |count| {
-                outside.ask(&count.to_string())
+            Side::new(format!("{how}, outside"), |samples| {
+                time(Command::new(&program), how, samples)
             }),
         ];
-        let both = in_turns(session.effort.prompt, &session.progress, &mut sides)?;
+        let both = in_turns(session.effort.anew(), &session.progress, &mut sides)?;
         if let [inside, outside] = &both[..] {
             values.push(Ok(inside.ratio_to(outside, 0.5)));
         }

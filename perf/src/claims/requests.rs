@@ -1,5 +1,7 @@
 //! What a light request to NVIDIA's driver costs, by each way that there is.
 
+use std::process::Command;
+
 use super::{Bar, Claim, Limit, Measurement, NotMeasured, Session, Unit, shim};
 use crate::guest::requests::{PROBED_IDS, SYSTEM_PARAMETERS};
 use crate::measure::{Side, in_turns};
@@ -8,8 +10,8 @@ pub const REQUESTS: Claim = Claim {
     name: "requests",
     title: "NV_ESC_SYS_PARAMS and RM_CONTROL 0x214 on NVIDIA's driver, trapped and through the shim",
     beside: "the same requests without a sandbox, and under a naive supervisor",
-    how: "The same program, which reads the clock around each request, is run in each way and asked in turns. The values \
-          are what the median has above that without a sandbox. The naive supervisor receives the notification, takes a \
+    how: "The same program, which reads the clock around each request, is run in each way in turns, anew for each round. \
+          The values are what the median has above that without a sandbox. The naive supervisor receives the notification, takes a \
           copy of the descriptor (pidfd_getfd), looks what it is (fstat), reads the argument, issues the request, \
           writes the argument back, and answers. All processors of the machine are used.",
     bars: &[
@@ -41,29 +43,26 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
         let inside = |options: &[&str]| {
             let mut command = session.sandbox(&[&["--driver", "host"], options].concat());
             command.arg(&session.own).args(["guest", "requests", kind]);
-            session.subject("the program in the sandbox", command)
+            command
         };
-        let outside = |how: &str| {
-            let command = session.guest(&[how, kind]);
-            session.subject("the program outside", command)
-        };
-        let mut subjects = vec![
-            ("without a sandbox", outside("requests")?),
-            ("trapped", inside(&[])?),
-            ("naive supervisor", outside("naive")?),
+        let outside = |how: &str| session.guest(&[how, kind]);
+        let ways: [(_, &dyn Fn() -> Command); 4] = [
+            ("without a sandbox", &|| outside("requests")),
+            ("trapped", &|| inside(&[])),
+            ("naive supervisor", &|| outside("naive")),
+            ("through the shim", &|| inside(&[shim::FAST])),
         ];
-        if without_shim.is_none() {
-            subjects.push(("through the shim", inside(&[shim::FAST])?));
-        }
-        let mut sides: Vec<Side<'_>> = subjects
-            .iter_mut()
-            .map(|(way, subject)| {
-                Side::new(format!("{name}, {way}"), |count| {
-                    subject.ask(&count.to_string())
+        let possible = ways.len() - usize::from(without_shim.is_some());
+        let mut sides: Vec<Side<'_>> = ways
+            .iter()
+            .take(possible)
+            .map(|(way, command)| {
+                Side::new(format!("{name}, {way}"), |samples| {
+                    session.ask_anew(way, command(), samples)
                 })
             })
             .collect();
-        let samples = in_turns(session.effort.prompt, &session.progress, &mut sides)?;
+        let samples = in_turns(session.effort.anew(), &session.progress, &mut sides)?;
         if let Some((native, others)) = samples.split_first() {
             let values = others
                 .iter()
@@ -71,7 +70,6 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
             measurement.values.extend(values);
         }
         measurement.values.extend(without_shim.clone().map(Err));
-        drop(sides);
         measurement.samples.extend(samples);
     }
     Ok(measurement)
