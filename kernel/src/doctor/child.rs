@@ -21,6 +21,7 @@ use nix::unistd::{ForkResult, Pid, fork, pause, setpgid};
 
 use crate::failure::{Attempt, Failure};
 use crate::launch::namespaces::{Forked, fork_into_user_namespace};
+use crate::system_calls::exit_at_once;
 
 /// How long a probe may take. All take milliseconds on an idle machine.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -95,7 +96,7 @@ fn run(body: impl FnOnce()) -> ! {
     if set_pdeathsig(Signal::SIGKILL).is_ok() {
         body();
     }
-    std::process::exit(0)
+    exit_at_once(0)
 }
 
 fn end(child: Pid) {

@@ -12,8 +12,9 @@ use rustix::process::WaitOptions;
 
 use super::exec::{self, Program};
 use super::{namespaces, network, root};
-use crate::failure::{Attempt, Failure};
+use crate::failure::{Attempt, Failure, SETUP};
 use crate::signals;
+use crate::system_calls::exit_at_once;
 
 /// Runs as init until the program ends. A failure before that goes to `report`.
 pub fn run(program: Program<'_>, report: PipeWriter) -> ! {
@@ -25,7 +26,7 @@ pub fn run(program: Program<'_>, report: PipeWriter) -> ! {
         Ok(reap(task, &signals))
     });
     // A failure was reported; the sentry knows its status.
-    std::process::exit(status.unwrap_or(i32::from(crate::failure::SETUP)))
+    exit_at_once(status.unwrap_or(i32::from(SETUP)))
 }
 
 fn start(program: Program<'_>, report: &PipeWriter) -> Result<Pid, ()> {
@@ -85,10 +86,10 @@ fn reap(task: Pid, signals: &signals::Descriptor) -> i32 {
             Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
             Ok(None) => {
                 if signals.forward(task).is_err() {
-                    return i32::from(crate::failure::SETUP);
+                    return i32::from(SETUP);
                 }
             }
-            Err(_) => return i32::from(crate::failure::SETUP),
+            Err(_) => return i32::from(SETUP),
         }
     }
 }

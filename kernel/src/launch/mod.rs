@@ -56,6 +56,7 @@ use crate::record::Output;
 use crate::sandboxes::{About, Door, Name};
 use crate::sentry::server::OnServerExit;
 use crate::sentry::{self, Sandbox};
+use crate::system_calls::exit_at_once;
 use crate::{signals, trace};
 
 /// What to run, and how.
@@ -125,7 +126,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
                     eprintln!("ringfence: {failure}");
                     failure.status
                 });
-            std::process::exit(i32::from(status));
+            exit_at_once(i32::from(status))
         }
     }
 }

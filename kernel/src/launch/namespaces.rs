@@ -10,6 +10,7 @@ use nix::unistd::{ForkResult, Pid, getegid, geteuid, setgroups, setresgid, setre
 
 use super::grants::Identity;
 use crate::failure::{Attempt, Failure, SETUP};
+use crate::system_calls::exit_at_once;
 
 const NONE: Option<&str> = None;
 /// What the sentry and init each have to themselves. Made with the process, because to change the mount namespace later is
@@ -34,7 +35,7 @@ pub fn fork_into_user_namespace(
             drop(map);
             if mapped.read_exact(&mut [0]).is_err() {
                 // The parent failed, and says so.
-                std::process::exit(i32::from(SETUP));
+                exit_at_once(i32::from(SETUP));
             }
             maps.assume.map_or(Ok(()), assume)?;
             Ok(Forked::Child)

@@ -23,7 +23,7 @@ use ringfence_ipc::Socket;
 use super::namespaces::{Namespaces, fork_with};
 use super::{Options, c_strings, descriptors};
 use crate::failure::{Attempt, Failure, SETUP};
-use crate::system_calls::pidfd_open;
+use crate::system_calls::{exit_at_once, pidfd_open};
 
 /// A server that was started. It is the launcher's child, which has to wait for it.
 pub struct Server {
@@ -150,14 +150,14 @@ impl<'a> Execution<'a> {
                     Err(failure) => failure,
                 };
                 eprintln!("ringfence: {failure}");
-                std::process::exit(i32::from(SETUP))
+                exit_at_once(i32::from(SETUP))
             }
             Ok(ForkResult::Parent { child }) => child.to_string(),
             Err(failure) => failure.to_line(),
         };
         // If nobody reads it any more, nobody is left to tell.
         let _ = reporter.write_all(line.as_bytes());
-        std::process::exit(0)
+        exit_at_once(0)
     }
 
     fn execute(&self, namespaces: &Namespaces) -> Result<Infallible, Failure> {
