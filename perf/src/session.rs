@@ -21,6 +21,8 @@ pub struct Effort {
     pub prompt: Rounds,
     /// Of whole programs.
     pub programs: Rounds,
+    /// Of whole programs that take milliseconds.
+    pub brief: Rounds,
     /// Pairs of runs of programs that take long.
     pub long: usize,
     /// Requests of a throughput, in each round.
@@ -30,10 +32,15 @@ pub struct Effort {
 impl Effort {
     /// What the options ask for.
     pub fn of(options: &Options) -> Effort {
-        let (rounds, samples, programs, long, requests) = if options.quick {
-            (6, 500, 7, 3, 4_000)
+        let (rounds, samples, programs, brief, long, requests) = if options.quick {
+            (6, 500, 7, 7, 3, 4_000)
         } else {
-            (20, 2_000, 31, 9, 10_000)
+            (20, 2_000, 31, 201, 9, 10_000)
+        };
+        let of_programs = |rounds| Rounds {
+            rounds,
+            samples: 1,
+            warm_up: 0,
         };
         let samples = options.samples.map_or(samples, |all| (all / rounds).max(1));
         Effort {
@@ -42,11 +49,8 @@ impl Effort {
                 samples,
                 warm_up: samples / 10,
             },
-            programs: Rounds {
-                rounds: programs,
-                samples: 1,
-                warm_up: 0,
-            },
+            programs: of_programs(programs),
+            brief: of_programs(brief),
             long,
             requests,
         }

@@ -41,7 +41,7 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
         Side::new("bwrap", |_| Ok(vec![run(bubblewrap())?])),
         Side::new("no sandbox", |_| Ok(vec![run(Command::new("true"))?])),
     ];
-    let samples = in_turns(session.effort.programs, &session.progress, &mut sides)?;
+    let samples = in_turns(session.effort.brief, &session.progress, &mut sides)?;
     let [ringfence, bubblewrap, _] = &samples[..] else {
         return Err(NotMeasured::failed("starting", "not three sides"));
     };
