@@ -51,7 +51,8 @@ impl<F: Files> Context<'_, F> {
             Descriptors::new(),
             buffer_in_use,
         );
-        let prepared = prepared.ok()?;
+        let mut prepared = prepared.ok()?;
+        prepared.is_timed = false;
         let plan = &prepared.plan;
         let is_plain = !plan.may_block() && !plan.makes_event() && plan.descriptors.is_empty();
         if !is_plain || !prepared.is_ready() {
