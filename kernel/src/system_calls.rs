@@ -23,7 +23,7 @@ struct EpollSlot {
 /// Ends a forked child (_exit(2)) without what the C library does at the end of a program: that is its parent's to do, and
 /// each page that it touches would be copied first.
 pub fn exit_at_once(status: i32) -> ! {
-    // SAFETY: nothing of this process runs any more.
+    // SAFETY: it takes a number, and does not return.
     unsafe { libc::_exit(status) }
 }
 

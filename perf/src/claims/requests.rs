@@ -52,6 +52,7 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
             ("naive supervisor", &|| outside("naive")),
             ("through the shim", &|| inside(&[shim::FAST])),
         ];
+        // The shim's is the last.
         let possible = ways.len() - usize::from(without_shim.is_some());
         let mut sides: Vec<Side<'_>> = ways
             .iter()
