@@ -106,8 +106,9 @@ fn is_altered(seen: &Seen) -> bool {
     class != Some(&NV01_MEMORY_SYSTEM_OS_DESCRIPTOR.to_ne_bytes()) || is_hostile
 }
 
-/// Pins while 63 threads and two processes fight for what the driver reads; returns what it read from tasks.
-fn contest(pins: &str, rules: &str) -> (Ended, Vec<Seen>) {
+/// Pins while 63 threads and two processes fight for what the driver reads, striking so many times, once in so many
+/// milliseconds; returns what it read from tasks.
+fn contest(blows: u32, period: u32, rules: &str) -> (Ended, Vec<Seen>) {
     let nodes = nodes("contest");
     let mut command = Command::new(ringfence_with_faults());
     command
@@ -115,7 +116,7 @@ fn contest(pins: &str, rules: &str) -> (Ended, Vec<Seen>) {
         .args(showing_the_guest())
         .arg("--")
         .arg(guest_program())
-        .args(["contest", pins])
+        .args(["contest", &blows.to_string(), &period.to_string()])
         .env("RINGFENCE_DEVICES", nodes.path())
         .env("RINGFENCE_FAULTS", rules)
         .stdin(Stdio::null())
@@ -134,7 +135,7 @@ fn contest(pins: &str, rules: &str) -> (Ended, Vec<Seen>) {
 
 #[test]
 fn what_is_pinned_is_what_was_validated() {
-    let (ended, seen) = contest("100", "sentry.pin-checked=delay:1");
+    let (ended, seen) = contest(200, 10, "sentry.pin-checked=delay:1");
     assert_eq!((ended.status, ended.stdout.as_str()), (0, "contested\n"));
     // A page that was just put in the argument's place is empty.
     let empty = " WARN nvproxy: unknown class 0x0 (NV01_ROOT)\n";
@@ -147,7 +148,7 @@ fn what_is_pinned_is_what_was_validated() {
 /// The test above can fail: what the driver reads is altered if the other tasks are not held.
 #[test]
 fn what_is_pinned_is_altered_if_no_task_is_held() {
-    let (ended, seen) = contest("300", "sentry.hold=drop sentry.pin-checked=delay:20");
+    let (ended, seen) = contest(30, 100, "sentry.hold=drop sentry.pin-checked=delay:120");
     assert!(seen.iter().any(is_altered), "{ended:?}");
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::sys::wait::waitpid;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, getpid, gettid};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
@@ -32,27 +33,47 @@ const THREADS: usize = 64;
 /// Numbers that descriptors which are opened now get.
 const NUMBERS: std::ops::Range<i32> = 8..20;
 
-/// How long everybody pauses after a blow. With all of them at it all the time, the lock of the address space would be
-/// all that is fought for, and without the sentry's care the argument would be altered too early to be accepted.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Everybody strikes at once, whenever so many milliseconds of the monotonic clock are over. A longer period leaves time
+/// in which a pin that is not protected comes as far as the driver, rather than being altered too early to be accepted.
+static PERIOD: AtomicU64 = AtomicU64::new(1);
+
+/// The number of the period that it is now, and how long it lasts still.
+fn period() -> (u128, Duration) {
+    let length = Duration::from_millis(PERIOD.load(Ordering::Relaxed)).as_nanos();
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    let left = length - now.as_nanos() % length;
+    (now.as_nanos() / length, Duration::from_nanos(left as u64))
+}
+
+/// Waits for the next period.
+fn await_blow() {
+    std::thread::sleep(period().1);
+}
 
 static OVER: AtomicBool = AtomicBool::new(false);
 /// The page that relatives share.
 static SHARED: AtomicUsize = AtomicUsize::new(0);
 
-/// Arguments that a program may make: one that pins, one that does not.
+/// An argument that a program may make.
+fn argument(class: u32) -> [u8; 56] {
+    let mut argument = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
+    argument.fd = -1;
+    argument.params.hClass = class;
+    argument.params.hObjectNew = class;
+    argument.params.pMemory = 0x10_0000;
+    argument.params.limit = 0xfff;
+    let mut bytes = [0; 56];
+    bytes.copy_from_slice(argument.as_bytes());
+    bytes
+}
+
+/// One that pins and one that does not. Which comes last, and stays until the next blow, changes from period to period.
 fn arguments() -> [[u8; 56]; 2] {
-    [NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, NV01_MEMORY_SYSTEM].map(|class| {
-        let mut argument = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
-        argument.fd = -1;
-        argument.params.hClass = class;
-        argument.params.hObjectNew = class;
-        argument.params.pMemory = 0x10_0000;
-        argument.params.limit = 0xfff;
-        let mut bytes = [0; 56];
-        bytes.copy_from_slice(argument.as_bytes());
-        bytes
-    })
+    let mut classes = [NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, NV01_MEMORY_SYSTEM];
+    if period().0.is_multiple_of(2) {
+        classes.reverse();
+    }
+    classes.map(argument)
 }
 
 fn map(at: usize, sharing: i32, protection: i32) -> usize {
@@ -100,9 +121,13 @@ fn overwrite(process: Pid) {
     }
 }
 
-/// The argument is given: how many pins.
+/// The arguments are for how many blows it lasts, and the milliseconds from one to the next.
 pub fn contest(arguments: &[String]) -> Outcome {
-    let pins: u32 = arguments.first().map_or(Ok(100), |pins| pins.parse())?;
+    let [blows, milliseconds] = arguments else {
+        return Err("a number of blows and their period".into());
+    };
+    let blows: u128 = blows.parse()?;
+    PERIOD.store(milliseconds.parse::<u64>()?.max(1), Ordering::Relaxed);
     let device = open(Node::Gpu(0))?;
     let null = std::fs::File::open("/dev/null")?;
     let readable = libc::PROT_READ | libc::PROT_WRITE;
@@ -117,6 +142,7 @@ pub fn contest(arguments: &[String]) -> Outcome {
                 write(victim, remapped, &argument);
             }
             overwrite(victim);
+            await_blow();
         }
     })?;
     let ignore = SigAction::new(
@@ -145,15 +171,18 @@ pub fn contest(arguments: &[String]) -> Outcome {
                         6 => contend_for_descriptors(null),
                         _ => disturb(pinning, device),
                     }
-                    std::thread::sleep(PAUSE);
+                    await_blow();
                 }
             });
         }
         let sharing_memory = share_memory();
         together.wait();
         first_page().store(next_page(), Ordering::Relaxed);
-        for pin in 0..pins {
-            let argument = if pin % 2 == 0 { shared } else { remapped };
+        let end = period().0 + blows;
+        for argument in [shared, remapped].into_iter().cycle() {
+            if period().0 >= end {
+                break;
+            }
             let command = ioctl_word(NV_ESC_RM_ALLOC_MEMORY, 56);
             // SAFETY: the kernel checks the address, at which lies nothing of Rust's.
             let result = unsafe { libc::ioctl(device.as_raw_fd(), command.into(), argument) };
@@ -217,7 +246,7 @@ fn disturb(pinning: Pid, device: i32) {
         libc::ioctl(
             device,
             ioctl_word(NV_ESC_RM_ALLOC_MEMORY, 56).into(),
-            arguments()[1].as_ptr(),
+            argument(NV01_MEMORY_SYSTEM).as_ptr(),
         );
     }
 }
@@ -228,7 +257,7 @@ fn share_memory() -> nix::Result<()> {
     extern "C" fn body(victim: *mut libc::c_void) -> i32 {
         while !OVER.load(Ordering::Relaxed) {
             overwrite(Pid::from_raw(victim as usize as i32));
-            std::thread::sleep(PAUSE);
+            await_blow();
         }
         0
     }
