@@ -11,9 +11,9 @@ pub const REQUESTS: Claim = Claim {
     title: "NV_ESC_SYS_PARAMS and RM_CONTROL 0x214 on NVIDIA's driver, trapped and through the shim",
     beside: "the same requests without a sandbox, and under a naive supervisor",
     how: "The same program, which reads the clock around each request, is run in each way in turns, anew for each round. \
-          The values are what the median has above that without a sandbox. The naive supervisor receives the notification, takes a \
-          copy of the descriptor (pidfd_getfd), looks what it is (fstat), reads the argument, issues the request, \
-          writes the argument back, and answers. All processors of the machine are used.",
+          The values are what the median has above that without a sandbox. The naive supervisor receives the \
+          notification, takes a copy of the descriptor (pidfd_getfd), looks what it is (fstat), reads the argument, \
+          issues the request, writes the argument back, and answers. All processors of the machine are used.",
     bars: &[
         above("SYS_PARAMS, trapped", Limit::None),
         above("SYS_PARAMS, naive supervisor", Limit::None),
