@@ -23,6 +23,17 @@ pub struct Rounds {
     pub warm_up: usize,
 }
 
+impl Rounds {
+    /// Of whole programs, each of which is one sample.
+    pub const fn of_programs(rounds: usize) -> Rounds {
+        Rounds {
+            rounds,
+            samples: 1,
+            warm_up: 0,
+        }
+    }
+}
+
 /// One of the things that are compared.
 pub struct Side<'a> {
     pub label: String,

@@ -30,30 +30,41 @@ pub struct Effort {
 }
 
 impl Effort {
+    const FULL: Effort = Effort {
+        prompt: Rounds {
+            rounds: 20,
+            samples: 2_000,
+            warm_up: 200,
+        },
+        programs: Rounds::of_programs(31),
+        brief: Rounds::of_programs(201),
+        long: 9,
+        requests: 10_000,
+    };
+    const QUICK: Effort = Effort {
+        prompt: Rounds {
+            rounds: 6,
+            samples: 500,
+            warm_up: 50,
+        },
+        programs: Rounds::of_programs(7),
+        brief: Rounds::of_programs(7),
+        long: 3,
+        requests: 4_000,
+    };
+
     /// What the options ask for.
     pub fn of(options: &Options) -> Effort {
-        let (rounds, samples, programs, brief, long, requests) = if options.quick {
-            (6, 500, 7, 7, 3, 4_000)
+        let mut effort = if options.quick {
+            Effort::QUICK
         } else {
-            (20, 2_000, 31, 201, 9, 10_000)
+            Effort::FULL
         };
-        let of_programs = |rounds| Rounds {
-            rounds,
-            samples: 1,
-            warm_up: 0,
-        };
-        let samples = options.samples.map_or(samples, |all| (all / rounds).max(1));
-        Effort {
-            prompt: Rounds {
-                rounds,
-                samples,
-                warm_up: samples / 10,
-            },
-            programs: of_programs(programs),
-            brief: of_programs(brief),
-            long,
-            requests,
+        if let Some(samples) = options.samples {
+            effort.prompt.samples = (samples / effort.prompt.rounds).max(1);
+            effort.prompt.warm_up = effort.prompt.samples / 10;
         }
+        effort
     }
 
     /// Of what takes microseconds in a program that is started for each turn, see [`Session::ask_anew`].
