@@ -20,13 +20,6 @@ struct EpollSlot {
     offset: u32,
 }
 
-/// Ends a forked child (_exit(2)) without what the C library does at the end of a program: that is its parent's to do, and
-/// each page that it touches would be copied first.
-pub fn exit_at_once(status: i32) -> ! {
-    // SAFETY: it takes a number, and does not return.
-    unsafe { libc::_exit(status) }
-}
-
 /// Compares the description behind `descriptor` of `task` with the one that was registered in `epoll` of this process
 /// under the number `registered` (kcmp(2), `KCMP_EPOLL_TFD`). The kernel orders descriptions; the order does not
 /// change while they live. Fails with `EBADF` if the task has no such descriptor, `ENOENT` if the registered
@@ -194,4 +187,11 @@ pub fn detach(thread: Pid, signal: libc::c_int) -> Result<(), Errno> {
         )
     };
     Errno::result(result).map(drop)
+}
+
+/// Ends a forked child (_exit(2)) without what the C library does at the end of a program: that is its parent's to do, and
+/// each page that it touches would be copied first.
+pub fn exit_at_once(status: i32) -> ! {
+    // SAFETY: it takes a number, and does not return.
+    unsafe { libc::_exit(status) }
 }
