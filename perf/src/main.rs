@@ -1,6 +1,8 @@
 //! The command: reads the options, measures, and reports.
 
 use std::env;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -44,6 +46,8 @@ fn measure(only: Option<&str>, options: &Options) -> Result<u8, String> {
         ..Demand::default()
     };
     let driver = Driver::choose(&demand).map_err(|failure| failure.to_string())?;
+    // Before anything is measured, lest what took minutes has nowhere to go.
+    let outputs = Outputs::create(options)?;
     let mut session = Session::new(options, driver.kind, ringfence)
         .map_err(|error| format!("a directory for temporary files: {error}"))?;
     let mut machine = Machine::examine(&session.ringfence);
@@ -69,7 +73,7 @@ fn measure(only: Option<&str>, options: &Options) -> Result<u8, String> {
         slack: options.slack,
         claims: entries,
     };
-    publish(&report, options)?;
+    outputs.publish(&report)?;
     Ok(match report.passes() {
         _ if !report.has_values() => FAILED,
         false if options.check => MISSED,
@@ -84,19 +88,59 @@ fn no_gpu() -> NotMeasured {
     )
 }
 
-fn publish(report: &Report, options: &Options) -> Result<(), String> {
-    print!("{}", terminal::table(report));
-    let write = |file: &Path, text: String| {
-        std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
-    };
-    if let Some(file) = &options.json {
-        let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-        write(file, text + "\n")?;
+/// The files that results are written to.
+struct Outputs<'a> {
+    json: Option<Output<'a>>,
+    html: Option<Output<'a>>,
+}
+
+impl Outputs<'_> {
+    fn create(options: &Options) -> Result<Outputs<'_>, String> {
+        Ok(Outputs {
+            json: Output::create("--json", &options.json)?,
+            html: Output::create("--html", &options.html)?,
+        })
     }
-    if let Some(file) = &options.html {
-        write(file, page::page(report))?;
+
+    /// Prints the table, and writes the files.
+    fn publish(self, report: &Report) -> Result<(), String> {
+        print!("{}", terminal::table(report));
+        if let Some(output) = self.json {
+            let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+            output.write(&(text + "\n"))?;
+        }
+        if let Some(output) = self.html {
+            output.write(&page::page(report))?;
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+struct Output<'a> {
+    /// What names it on the command line.
+    option: &'static str,
+    path: &'a Path,
+    file: File,
+}
+
+impl Output<'_> {
+    /// Makes the file, if one was asked for.
+    fn create<'a>(
+        option: &'static str,
+        path: &'a Option<PathBuf>,
+    ) -> Result<Option<Output<'a>>, String> {
+        let Some(path) = path else {
+            return Ok(None);
+        };
+        let created = File::create(path);
+        let file = created.map_err(|error| format!("{option} {}: {error}", path.display()))?;
+        Ok(Some(Output { option, path, file }))
+    }
+
+    fn write(mut self, text: &str) -> Result<(), String> {
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|error| format!("{} {}: {error}", self.option, self.path.display()))
+    }
 }
 
 /// The executable that is measured: the one that was named; or under `cargo run`, which would leave an older one as it

@@ -18,10 +18,10 @@ pub struct Options {
     /// The ringfence executable to measure [default: the one beside this; under cargo, it is built first]
     #[arg(long, value_name = "PATH")]
     pub ringfence: Option<PathBuf>,
-    /// Write the results to this file as JSON
+    /// Write the results to this file as JSON; the file is made anew before anything is measured
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write the results to this file as a page with plots, which needs no other file
+    /// Write the results to this file as a page with plots, which needs no other file; made anew as that of --json
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
     /// Measure less, in a fraction of the time: the figures are rougher

@@ -97,6 +97,27 @@ fn a_ringfence_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_file_that_cannot_be_written_is_named_before_anything_is_measured() {
+    for option in ["--json", "--html"] {
+        let output = perf(&[
+            "ring-hot",
+            "--driver",
+            "sim",
+            "--ringfence",
+            "/bin/true",
+            option,
+            "/nowhere/results",
+        ]);
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(printed(&output), "");
+        let expected = format!(
+            "ringfence-perf: {option} /nowhere/results: No such file or directory (os error 2)\n"
+        );
+        assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+    }
+}
+
+#[test]
 fn what_takes_a_gpu_is_not_measured_without_and_says_so() {
     let directory = directory();
     let json = directory.path().join("results.json");
