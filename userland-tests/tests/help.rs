@@ -1,0 +1,64 @@
+//! The help that each command prints.
+
+use std::process::Command;
+
+use userland_tests::ringfence_program;
+
+fn help(arguments: &[&str]) -> String {
+    let output = Command::new(ringfence_program())
+        .args(arguments)
+        .arg("--help")
+        .output()
+        .expect("ringfence");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Text with one space between words, however it was wrapped.
+fn unwrapped(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Names of commands and what is said of them, in the list that the help of `ringfence` has.
+fn listed(help: &str) -> Vec<(String, String)> {
+    let (_, commands) = help.split_once("Commands:\n").expect("a list");
+    let (commands, _) = commands.split_once("\n\n").expect("an end of the list");
+    // What a name stands in begins with two spaces, what goes on in the next line with more.
+    let entries = format!("\n{commands}").replace("\n   ", " ");
+    let pairs = entries
+        .lines()
+        .filter_map(|line| line.trim().split_once(' '));
+    pairs
+        .map(|(name, about)| (name.to_owned(), unwrapped(about)))
+        .collect()
+}
+
+/// Nothing that commands share, as their options, takes the place of what a command does.
+#[test]
+fn the_help_of_a_command_begins_with_what_the_list_says_of_it() {
+    let mut commands = listed(&help(&[]));
+    commands.retain(|(name, _)| name != "help");
+    assert!(
+        commands.iter().any(|(name, _)| name == "run"),
+        "{commands:?}"
+    );
+    for (name, about) in commands {
+        let text = help(&[&name]);
+        assert!(unwrapped(&text).starts_with(&about), "{about:?} in {text}");
+        let usage = format!("Usage: ringfence {name} ");
+        assert!(
+            text.lines()
+                .any(|line| format!("{line} ").starts_with(&usage)),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn the_help_of_run_has_the_exit_statuses() {
+    let text = help(&["run"]);
+    for status in ["125", "126", "127", "128"] {
+        assert!(text.contains(status), "{status} in {text}");
+    }
+}
