@@ -18,7 +18,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::*;
 
 /// Far longer than anything takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const EAGAIN: i64 = -(Errno::EAGAIN as i64);
 const ESRCH: i64 = -(Errno::ESRCH as i64);
 

@@ -19,7 +19,7 @@ use userland_tests::ringfence_with_faults;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Far longer than anything takes, so that a failure is an error and not a hang.
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
 
 /// The arena is small, so that it can be compared whole again and again.
 pub const GEOMETRY: Geometry = Geometry {

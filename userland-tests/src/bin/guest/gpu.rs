@@ -18,7 +18,7 @@ pub const GIB: u64 = 1 << 30;
 pub const ALL: u64 = 80 * GIB;
 
 /// How long what happens behind the program's back may take before it counts as not happening.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A client with the first GPU.
 pub struct Gpu {

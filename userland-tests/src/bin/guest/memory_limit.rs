@@ -25,7 +25,7 @@ pub fn say(what: &str, outcome: Result<()>) {
 
 /// Allocates all that there is, once what was given back behind the program's back has been.
 pub fn eventually_all(what: &str, gpu: &Gpu) -> Outcome {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + crate::gpu::LIMIT;
     while let Err(error) = gpu.allocate(MEMORY, LIMIT) {
         assert!(Instant::now() < deadline, "{what}: still {error}");
         std::thread::sleep(Duration::from_millis(2));

@@ -107,7 +107,7 @@ fn meet() -> Result<UnixStream, Box<dyn std::error::Error>> {
     loop {
         match UnixStream::connect(MEETING_POINT) {
             Ok(stream) => return Ok(stream),
-            Err(error) if started.elapsed() > Duration::from_secs(10) => return Err(error.into()),
+            Err(error) if started.elapsed() > Duration::from_secs(60) => return Err(error.into()),
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
