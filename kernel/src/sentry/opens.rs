@@ -2,11 +2,9 @@
 
 pub(super) mod recognition;
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING, VALUE_HANDLE};
 use ringfence_ipc::Submission;
@@ -127,18 +125,6 @@ impl Sentry {
             self.listener.answer(notification, Err(errno));
         }
     }
-}
-
-/// Whether the task's descriptor is closed by exec, as `/proc/PID/fdinfo` says. A descriptor that has just been closed
-/// counts as one that is.
-pub fn is_close_on_exec(task: Pid, descriptor: RawFd) -> bool {
-    let information =
-        std::fs::read_to_string(format!("/proc/{task}/fdinfo/{descriptor}")).unwrap_or_default();
-    let flags = information
-        .lines()
-        .find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
-    flags.is_none_or(|flags| flags & libc::O_CLOEXEC != 0)
 }
 
 /// What opens of a node are called in the statistics.

@@ -3,6 +3,8 @@
 //! A task chooses its name itself, from any bytes, and the name stands in several of these files. So none of them is
 //! taken for UTF-8: to a reader that insists on it, such a task would look like one that is gone.
 
+use std::os::fd::RawFd;
+
 use nix::unistd::Pid;
 
 /// What `/proc/TASK/FILE` says, whatever is no UTF-8 replaced; nothing if the task is gone.
@@ -17,4 +19,15 @@ pub fn process_of(thread: Pid) -> Option<Pid> {
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     let number = line.and_then(|number| number.trim().parse().ok());
     number.map(Pid::from_raw)
+}
+
+/// Whether the task's descriptor is closed by exec (proc_pid_fdinfo(5)). A descriptor that has just been closed counts as
+/// one that is.
+pub fn is_close_on_exec(task: Pid, descriptor: RawFd) -> bool {
+    let information = text(task, &format!("fdinfo/{descriptor}"));
+    let flags = information
+        .lines()
+        .find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_none_or(|flags| flags & libc::O_CLOEXEC != 0)
 }

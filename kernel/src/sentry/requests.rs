@@ -29,7 +29,7 @@ use super::recorder::Begun;
 use super::server::ServerLink;
 use super::shares::{Needs, Share};
 use super::times::{Phase, Times};
-use super::{Continuation, Sentry, opens, pins};
+use super::{Continuation, Sentry, pins, procfs};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
 
@@ -268,7 +268,7 @@ impl Sentry {
     ) {
         use std::os::fd::AsFd;
         let number = notification.arguments[0] as i32;
-        let close_on_exec = opens::is_close_on_exec(notification.task, number);
+        let close_on_exec = procfs::is_close_on_exec(notification.task, number);
         let installed = self.register(event, target).and_then(|()| {
             self.listener
                 .replace_descriptor(notification, event.as_fd(), close_on_exec, number)
