@@ -4,12 +4,15 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Distribution;
 use crate::claim::{Curve, Line};
 use crate::measure::duration;
 
-const SIZE: (u32, u32) = (760, 380);
+const SIZE: (u32, u32) = (1040, 380);
+/// The part of the width that the legend takes, beside the plot: within, it would hide lines.
+const LEGEND: u32 = 290;
 const TEXT: (&str, u32) = ("sans-serif", 14);
 /// One colour for each line, told apart by people who do not see red from green, too (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
@@ -29,7 +32,7 @@ struct Axis<'a> {
     labels: usize,
 }
 
-/// Times over the part of the samples that took no longer. Both axes are logarithmic, the one towards the tail.
+/// Times over the part of the samples that took no longer, which is shown by its nines, so that the tail has room.
 pub fn distributions(of: &[Distribution]) -> Option<String> {
     let lines: Vec<Line> = of
         .iter()
@@ -38,15 +41,15 @@ pub fn distributions(of: &[Distribution]) -> Option<String> {
             let points = quantiles.points.iter();
             Line {
                 label: quantiles.label.clone(),
-                points: points
-                    .map(|(part, time)| (-(1.0 - part).log10(), *time))
-                    .collect(),
+                points: points.map(|(part, time)| (nines(*part), *time)).collect(),
             }
         })
         .collect();
     let part = |nines: &f64| match 100.0 * (1.0 - 10f64.powf(-nines)) {
         most if most < 90.0 => format!("{most:.0}%"),
-        tail => format!("{}%", (tail * 100.0).round() / 100.0),
+        tail if nines.fract() == 0.0 => format!("{}%", (tail * 1e6).round() / 1e6),
+        // Between two that are known by their nines.
+        _ => String::new(),
     };
     plot(
         &lines,
@@ -61,6 +64,11 @@ pub fn distributions(of: &[Distribution]) -> Option<String> {
             labels: 8,
         },
     )
+}
+
+/// How many nines a part of all has: 0.999 has three. Rounded, lest the end of an axis miss its label.
+fn nines(part: f64) -> f64 {
+    (-(1.0 - part).log10() * 1e9).round() / 1e9
 }
 
 /// A curve over powers of two.
@@ -118,15 +126,17 @@ fn draw(
     over: &Axis<'_>,
     shown: &Axis<'_>,
 ) -> Option<()> {
-    /// Within one such factor a logarithmic axis has no labels to speak of.
-    const DECADE: f64 = 10.0;
+    /// Within such a factor a logarithmic axis, which is labelled at powers of ten, has one label or none.
+    const FEW_LABELS: f64 = 30.0;
     let points = || lines.iter().flat_map(|line| &line.points);
     let (left, right) = range(points().map(|(x, _)| *x))?;
     let (low, high) = range(points().map(|(_, y)| *y).filter(|y| *y > 0.0))?;
     let values = low * 0.8..high * 1.25;
-    let mut chart = ChartBuilder::on(area);
+    let (plot, beside) = area.split_horizontally(SIZE.0 - LEGEND);
+    legend(&beside, lines)?;
+    let mut chart = ChartBuilder::on(&plot);
     chart.margin(12).x_label_area_size(46).y_label_area_size(84);
-    if high / low < DECADE {
+    if high / low < FEW_LABELS {
         let chart = chart.build_cartesian_2d(left..right, values);
         fill(&mut chart.ok()?, lines, over, shown)
     } else {
@@ -135,7 +145,7 @@ fn draw(
     }
 }
 
-/// Draws axes, lines and a legend.
+/// Draws axes and lines.
 fn fill<'chart, 'text: 'chart, Y>(
     chart: &mut ChartContext<'chart, SVGBackend<'text>, Cartesian2d<RangedCoordf64, Y>>,
     lines: &[Line],
@@ -159,22 +169,37 @@ where
         .y_label_formatter(shown.label)
         .draw()
         .ok()?;
-    for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+    for (line, colour) in coloured(lines) {
         let points = line.points.iter().copied();
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))
-            .ok()?
-            .label(&line.label)
-            .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        let series = LineSeries::new(points, colour.stroke_width(2));
+        chart.draw_series(series).ok()?;
     }
-    chart
-        .configure_series_labels()
-        .label_font(TEXT)
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.2))
-        .draw()
-        .ok()
+    Some(())
+}
+
+/// Which line is which.
+fn legend(area: &DrawingArea<SVGBackend<'_>, Shift>, lines: &[Line]) -> Option<()> {
+    const HEIGHT: i32 = 20;
+    const STROKE: i32 = 20;
+    for ((line, colour), top) in coloured(lines).zip((12..).step_by(HEIGHT as usize)) {
+        let middle = top + HEIGHT / 2;
+        let stroke = PathElement::new([(0, middle), (STROKE, middle)], colour.stroke_width(2));
+        area.draw(&stroke).ok()?;
+        let centred = TEXT
+            .into_text_style(area)
+            .pos(Pos::new(HPos::Left, VPos::Center));
+        area.draw(&Text::new(
+            line.label.as_str(),
+            (STROKE + 8, middle),
+            centred,
+        ))
+        .ok()?;
+    }
+    Some(())
+}
+
+fn coloured(lines: &[Line]) -> impl Iterator<Item = (&Line, &RGBColor)> {
+    lines.iter().zip(COLOURS.iter().cycle())
 }
 
 /// The least and the most, a little apart if they are the same.
