@@ -131,12 +131,15 @@ fn a_file_that_was_given_to_be_read_cannot_be_written() {
     let given = File::open(&file).expect("the file");
     let mut command = guest_with(&[], &["write", "/proc/self/fd/0", "/dev/stdin"]);
     command.stdin(given);
-    let expected = "/proc/self/fd/0: EACCES\n/dev/stdin: EACCES\n";
-    assert_eq!(finish(&mut command), Ended::printing(expected));
-    assert_eq!(
-        fs::read_to_string(&file).ok().as_deref(),
-        Some("of the host\n")
-    );
+    // The descriptor is of the host's mount. Only Landlock keeps it from being opened anew.
+    let (outcome, mut content) = if Landlock::Files.is_there() {
+        ("EACCES", "of the host\n".to_owned())
+    } else {
+        ("ok", "of the host\nwritten\nwritten\n".to_owned())
+    };
+    let expected = format!("/proc/self/fd/0: {outcome}\n/dev/stdin: {outcome}\n");
+    assert_eq!(finish(&mut command), Ended::printing(&expected));
+    assert_eq!(fs::read_to_string(&file).ok().as_ref(), Some(&content));
     // What was given to be written can be opened anew, as shell scripts do.
     let given = File::options().append(true).open(&file).expect("the file");
     let mut command = guest_with(&[], &["write", "/dev/stderr"]);
@@ -146,10 +149,8 @@ fn a_file_that_was_given_to_be_read_cannot_be_written() {
         .spawn()
         .expect("ringfence");
     assert_eq!(wait_for(child), Ended::printing("/dev/stderr: ok\n"));
-    assert_eq!(
-        fs::read_to_string(&file).ok().as_deref(),
-        Some("of the host\nwritten\n")
-    );
+    content += "written\n";
+    assert_eq!(fs::read_to_string(&file).ok(), Some(content));
 }
 
 #[test]

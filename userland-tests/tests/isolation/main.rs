@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use userland_tests::landlock::Landlock;
 use userland_tests::{
     Directory, Ended, Reachable, finish, guest_with, ringfence_program, ringfence_run, wait_for,
 };
