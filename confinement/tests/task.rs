@@ -2,10 +2,16 @@
 
 use libc::c_long;
 use ringfence_confinement::interpreter::{Call, run};
-use ringfence_confinement::{Verdict, policies};
+use ringfence_confinement::{Table, Verdict, policies};
 
 fn on(call: Call) -> Verdict {
-    let program = policies::TASK.compile(&[]).expect("a program");
+    let tables = [
+        ("driver_words", &[0x10_0029, 0x20_002a, 0x30_002b][..]),
+        ("driver_numbers", &[0x5f, 0xc8]),
+        ("uvm_words", &[0x3000_0001]),
+    ];
+    let tables = tables.map(|(name, numbers)| Table { name, numbers });
+    let program = policies::TASK.compile(&tables).expect("a program");
     run(&program, &call).expect("a verdict")
 }
 
@@ -23,8 +29,31 @@ fn driver_ioctls_notify_and_others_run() {
     assert_eq!(ioctl(0xffff_ffff_c020_462a), Verdict::Notify);
     assert_eq!(ioctl(0x3000_0001), Verdict::Notify);
     assert_eq!(ioctl(0x25), Verdict::Notify);
+    assert_eq!(ioctl(0x137), Verdict::Notify);
     assert_eq!(ioctl(libc::TCGETS), Verdict::Allow);
     assert_eq!(ioctl(libc::FIONREAD), Verdict::Allow);
+    // FIGETBSZ, FICLONE, FICLONERANGE, FIDEDUPERANGE and FS_IOC_FIEMAP: no driver sees them.
+    for word in [2, 0x4004_9409, 0x4020_940d, 0xc018_9436, 0xc020_660b] {
+        assert_eq!(ioctl(word), Verdict::Allow, "{word:#x}");
+    }
+}
+
+/// The driver looks neither at the type nor at the direction.
+#[test]
+fn driver_ioctls_notify_whatever_their_type() {
+    let ioctl = |request: u32| native(libc::SYS_ioctl, [3, request.into(), 0x1000, 0, 0, 0]);
+    for kind in 0..=255u32 {
+        for direction in 0..4 {
+            let word = |number: u32, size: u32| direction << 30 | size << 16 | kind << 8 | number;
+            assert_eq!(ioctl(word(0x2a, 32)), Verdict::Notify, "{kind:#x}");
+            assert_eq!(ioctl(word(0x5f, 0)), Verdict::Notify, "{kind:#x}");
+            assert_eq!(ioctl(word(0xc8, 72)), Verdict::Notify, "{kind:#x}");
+            // What the driver refuses for its size, if it is not of its own type, and no number of UVM's.
+            if kind != 0x46 && kind > 1 {
+                assert_eq!(ioctl(word(0x2a, 44)), Verdict::Allow, "{kind:#x}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -136,7 +165,10 @@ fn clones_make_no_namespaces() {
 
 #[test]
 fn sockets_are_of_families_that_programs_use() {
-    let socket = |family: libc::c_int| native(libc::SYS_socket, [family as u64, 1, 0, 0, 0, 0]);
+    let of = |call, family: libc::c_int, protocol: libc::c_int| {
+        native(call, [family as u64, 1, protocol as u64, 0, 0, 0])
+    };
+    let socket = |family| of(libc::SYS_socket, family, 0);
     for family in [
         libc::AF_UNIX,
         libc::AF_INET,
@@ -148,6 +180,23 @@ fn sockets_are_of_families_that_programs_use() {
     let unsupported = Verdict::Errno(libc::EAFNOSUPPORT as u16);
     for family in [libc::AF_PACKET, libc::AF_ALG, libc::AF_VSOCK, libc::AF_TIPC] {
         assert_eq!(socket(family), unsupported, "{family}");
+    }
+    let netlink = |protocol| of(libc::SYS_socket, libc::AF_NETLINK, protocol);
+    assert_eq!(netlink(libc::NETLINK_ROUTE), Verdict::Allow);
+    for protocol in [
+        libc::NETLINK_NETFILTER,
+        libc::NETLINK_GENERIC,
+        libc::NETLINK_XFRM,
+        -1,
+    ] {
+        let expected = Verdict::Errno(libc::EPROTONOSUPPORT as u16);
+        assert_eq!(netlink(protocol), expected, "{protocol}");
+    }
+    let pair = |family| of(libc::SYS_socketpair, family, 0);
+    assert_eq!(pair(libc::AF_UNIX), Verdict::Allow);
+    for family in [libc::AF_INET, libc::AF_TIPC, libc::AF_NETLINK] {
+        let expected = Verdict::Errno(libc::EOPNOTSUPP as u16);
+        assert_eq!(pair(family), expected, "{family}");
     }
 }
 
@@ -167,8 +216,8 @@ fn personalities_weaken_nothing() {
 }
 
 #[test]
-fn nothing_is_typed_into_a_terminal() {
-    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+fn nothing_is_typed_into_a_terminal_and_no_line_discipline_set() {
+    for request in [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD] {
         assert_eq!(native(libc::SYS_ioctl, [0, request, 0, 0, 0, 0]), REFUSED);
         let wide = request | 0xffff_ffff_0000_0000;
         assert_eq!(native(libc::SYS_ioctl, [0, wide, 0, 0, 0, 0]), REFUSED);

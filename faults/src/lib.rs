@@ -102,6 +102,10 @@ pub enum Point {
     PinClosed,
     /// The program's process is about to install its filter, see [`is_unfiltered`].
     Filter,
+    /// The program's process is about to fill the driver's words into its filter.
+    Words,
+    /// The sentry is about to answer one of the driver's words on a descriptor that is not the driver's.
+    Foreign,
     /// A ring's producer is about to write an entry.
     Stage,
     /// A ring's producer is about to wake the consumer, which sleeps.
@@ -142,6 +146,8 @@ impl Point {
             Point::PinIssued => "pin-issued",
             Point::PinClosed => "pin-closed",
             Point::Filter => "filter",
+            Point::Words => "words",
+            Point::Foreign => "foreign",
             Point::Stage => "stage",
             Point::Doorbell => "doorbell",
             Point::Version => "version",
@@ -153,7 +159,7 @@ impl Point {
     }
 
     /// All of them.
-    pub const ALL: [Point; 27] = [
+    pub const ALL: [Point; 29] = [
         Point::Take,
         Point::Next,
         Point::Prepared,
@@ -174,6 +180,8 @@ impl Point {
         Point::PinIssued,
         Point::PinClosed,
         Point::Filter,
+        Point::Words,
+        Point::Foreign,
         Point::Stage,
         Point::Doorbell,
         Point::Version,

@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{MAXIMUM_PAYLOAD, Plan, Planner, Step};
 use nvproxy_abi::refusal::Refusal;
 use nvproxy_abi::table::Role;
+use nvproxy_abi::{Abi, words};
 use ringfence_ipc::{Arena, Submission};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
@@ -196,7 +196,7 @@ impl<F: Files> Context<'_, F> {
             plan,
             buffer,
             is_timed: true,
-            code: submission.code,
+            code: word(submission.code, node),
             substitutions,
             carried,
             file,
@@ -417,6 +417,15 @@ impl Prepared {
         field
             .map(|field| field.copy_from_slice(&status.to_ne_bytes()))
             .is_some()
+    }
+}
+
+/// The word that a request is issued by: what the plan did not look at is none of the sender's choice. The server's own
+/// filter knows no other type than the driver's.
+fn word(code: u32, node: Node) -> u32 {
+    match node {
+        Node::Uvm => code,
+        Node::Control | Node::Gpu(_) => words::canonical(code),
     }
 }
 

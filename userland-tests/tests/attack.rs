@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
-use nvproxy_abi::number::{NV_ESC_RM_ALLOC_MEMORY, NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, ioctl_word};
+use nvproxy_abi::number::{
+    NV_ESC_RM_ALLOC_MEMORY, NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, UVM_REGISTER_GPU, ioctl_word,
+};
 use userland_tests::landlock::Landlock;
 use userland_tests::stand_in::{self, Seen};
 use userland_tests::{
@@ -149,14 +151,21 @@ fn is_altered(seen: &Seen) -> bool {
 /// Pins while 63 threads and two processes fight for what the driver reads, striking so many times, once in so many
 /// milliseconds; returns what it read from tasks.
 fn contest(blows: u32, period: u32, rules: &str) -> (Ended, Vec<Seen>) {
-    let nodes = nodes("contest");
+    let scenario = ["contest", &blows.to_string(), &period.to_string()];
+    on_files(&scenario, rules)
+}
+
+/// Runs a scenario on files that stand in for the nodes; returns what these read from tasks. The files are no devices,
+/// so Landlock withholds no ioctl on them: it is as on a kernel that lacks IOCTL_DEV.
+fn on_files(scenario: &[&str], rules: &str) -> (Ended, Vec<Seen>) {
+    let nodes = nodes("files");
     let mut command = Command::new(ringfence_with_faults());
     command
         .args(["run", "--driver", "host"])
         .args(showing_the_guest())
         .arg("--")
         .arg(guest_program())
-        .args(["contest", &blows.to_string(), &period.to_string()])
+        .args(scenario)
         .env("RINGFENCE_DEVICES", nodes.path())
         .env("RINGFENCE_FAULTS", rules)
         .stdin(Stdio::null())
@@ -191,6 +200,57 @@ fn what_is_pinned_is_what_was_validated() {
 fn what_is_pinned_is_altered_if_no_task_is_held() {
     let (ended, seen) = contest(30, 100, "sentry.hold=drop sentry.pin-checked=delay:120");
     assert!(seen.iter().any(is_altered), "{ended:?}");
+}
+
+/// Of what a task asks of the nodes' files themselves, what reached them.
+fn words_that_reached(rules: &str) -> Vec<u32> {
+    let (ended, seen) = on_files(&["every-word"], rules);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(ended.stdout.starts_with("tried "), "{ended:?}");
+    seen.into_iter().map(|seen| seen.command).collect()
+}
+
+/// Whatever type and direction a word has, and whatever the release. The file layer takes FIGETBSZ before any file does.
+#[test]
+fn no_word_that_any_driver_reads_reaches_a_node() {
+    let reached = words_that_reached("");
+    assert!(reached.is_empty(), "{reached:x?}");
+}
+
+/// The test above can fail: with a filter that knows the driver's type alone, a request of another type is executed.
+#[test]
+fn words_of_other_types_reach_a_node_if_the_filter_knows_one_type() {
+    let reached = words_that_reached("sentry.words=drop");
+    let control = |kind: u32| {
+        let of_kind = |word: &&u32| **word & 0x3fff_ffff == 0x20_002a | kind << 8;
+        reached.iter().filter(of_kind).count()
+    };
+    // On nvidiactl, nvidia0 and nvidia-uvm.
+    assert_eq!((control(0), control(0x47), control(0xff)), (3, 3, 3));
+    assert_eq!(control(0x46), 0);
+}
+
+/// Nothing is let run that was looked at, so it is of no use to exchange a descriptor meanwhile.
+#[test]
+fn a_descriptor_that_is_exchanged_gains_nothing() {
+    let (ended, seen) = on_files(&["exchanged"], "");
+    assert_eq!(
+        (ended.status, ended.stdout.as_str()),
+        (0, "exchanged\n"),
+        "{ended:?}"
+    );
+    assert!(seen.is_empty(), "{seen:x?}");
+}
+
+/// The test above can fail: the driver executes what the sentry lets run on what it took for a file.
+#[test]
+fn a_descriptor_that_is_exchanged_is_reached_by_what_is_let_run() {
+    let (ended, seen) = on_files(&["exchanged"], "sentry.foreign=drop");
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(
+        seen.iter().any(|seen| seen.command == UVM_REGISTER_GPU),
+        "{ended:?}"
+    );
 }
 
 /// A server that cannot find a node says so to the program, which does not wait for ever.

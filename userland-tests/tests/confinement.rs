@@ -1,6 +1,10 @@
 //! What a task cannot do.
 
-use userland_tests::prints;
+use std::process::Command;
+
+use userland_tests::{
+    Ended, finish, guest_program, prints, ringfence_with_faults, showing_the_guest,
+};
 
 #[test]
 fn ways_around_the_filter_are_missing() {
@@ -30,4 +34,63 @@ fn opens_past_the_sentry_fail() {
 #[test]
 fn an_open_whose_path_changes_meanwhile_fails() {
     prints(&["raced-open"], "never opened by the kernel\n");
+}
+
+/// What terminals, sockets, pipes and files are asked all the time costs nothing: a sentry that an ioctl kills does not
+/// hear of it.
+#[test]
+fn ordinary_ioctls_are_not_stopped() {
+    let ordinary = |scenario: &[&str]| {
+        let mut command = Command::new(ringfence_with_faults());
+        command
+            .args(["run", "--driver", "sim"])
+            .args(showing_the_guest())
+            .arg("--")
+            .arg(guest_program())
+            .arg("ordinary-words")
+            .args(scenario)
+            .env("RINGFENCE_FAULTS", "sentry.received=kill");
+        finish(&mut command)
+    };
+    let expected = "\
+terminal: ok ok ok ok ok
+socket: ENOTTY ok ok ok ENOTTY
+pipe: ENOTTY ok ok ok ENOTTY
+file: ENOTTY ok ok ok ENOTTY
+";
+    assert_eq!(ordinary(&[]), Ended::printing(expected));
+    // RM_CONTROL with another type: this test can fail.
+    let word = 0xc020_002au32.to_string();
+    assert_eq!(ordinary(&[&word]).status, 125);
+}
+
+/// What the driver's words come to on other files: each is answered on the very file, and none by the kernel.
+#[test]
+fn the_drivers_words_on_other_files_are_answered_by_the_sentry() {
+    let expected = "\
+file: EPERM ok ENOTTY ENOTTY ENOTTY
+path: EBADF EBADF EBADF EBADF EBADF
+terminal: ENOTTY ENOTTY ENOTTY ENOTTY ENOTTY
+pipe: ENOTTY ENOTTY ENOTTY ENOTTY ENOTTY
+none: EBADF EBADF EBADF EBADF EBADF
+left of the file: [1, 0, 1]
+from nowhere: Err(EINVAL)
+to be read only: Err(EBADF)
+";
+    prints(&["foreign-words"], expected);
+}
+
+#[test]
+fn sockets_and_terminals_are_of_kinds_that_programs_use() {
+    let expected = "\
+NETLINK_ROUTE: ok
+NETLINK_NETFILTER: EPROTONOSUPPORT
+NETLINK_GENERIC: EPROTONOSUPPORT
+NETLINK_KOBJECT_UEVENT: EPROTONOSUPPORT
+a pair of AF_UNIX: ok
+a pair of AF_INET: EOPNOTSUPP
+a pair of AF_TIPC: EOPNOTSUPP
+TIOCSETD: Err(EPERM)
+";
+    prints(&["narrow"], expected);
 }

@@ -103,6 +103,12 @@ fn programs_say_what_their_policies_say() {
         ("escapes", &[0x27, 0x29, 0x2a, 0x2b, 0xd6][..]),
         ("uvm_requests", &[0x17, 0x25, 0x3000_0001, 0x3000_0002]),
         ("self", &[4711]),
+        (
+            "driver_words",
+            &[0x10_0029, 0x20_002a, 0x30_002b, 0xa30_00d9],
+        ),
+        ("driver_numbers", &[0x5f, 0xc8]),
+        ("uvm_words", &[0x7ff, 0x3000_0001, 0x3000_0002]),
     ];
     let tables = tables.map(|(name, numbers)| Table { name, numbers });
     for policy in [

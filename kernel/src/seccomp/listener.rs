@@ -12,7 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use ringfence_confinement::{install_with_listener, policies};
+use nvproxy_abi::words;
+use ringfence_confinement::{Problem, Table, install_with_listener, policies};
+use ringfence_faults::{Act, Point, at};
 
 use crate::failure::{Attempt, Failure};
 use crate::warnings::warn_once;
@@ -39,10 +41,27 @@ pub struct Notification {
     pub arguments: [u64; 6],
 }
 
+/// The tasks' filter, with the words by which the driver reads anything.
+fn filter() -> Result<Vec<libc::sock_filter>, Problem> {
+    let uvm: Vec<u32> = words::uvm_beyond().collect();
+    let tables = [
+        ("driver_words", words::sized()),
+        ("driver_numbers", words::any_size()),
+        ("uvm_words", &uvm),
+    ];
+    // For the test of what happens without them.
+    let is_without = at(Point::Words) == Some(Act::Drop);
+    let tables = tables.map(|(name, numbers)| Table {
+        name,
+        numbers: if is_without { &[] } else { numbers },
+    });
+    policies::TASK.compile(&tables)
+}
+
 /// Installs the tasks' filter on the calling thread, which must not be able to gain privileges any more, and returns the
 /// listener. Programs executed later inherit the filter.
 pub fn install() -> Result<OwnedFd, Failure> {
-    let program = policies::TASK.compile(&[]).attempt("the seccomp filter")?;
+    let program = filter().attempt("the seccomp filter")?;
     install_with_listener(&program).map_err(|errno| {
         Failure::setup(format!(
             "the seccomp filter: {errno}; user notification with killable waits takes Linux 5.19"
@@ -315,5 +334,40 @@ impl Listener {
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfence_confinement::Verdict;
+    use ringfence_confinement::interpreter::{Call, run};
+
+    use super::*;
+
+    /// Every type and direction, with every number and size that the driver of any release reads.
+    #[test]
+    fn the_filter_stops_what_any_driver_reads_whatever_its_type() {
+        let filter = filter().expect("a filter");
+        println!("{} instructions", filter.len());
+        let stops = |word: u32| {
+            let arguments = [3, word.into(), 0, 0, 0, 0];
+            run(&filter, &Call::native(libc::SYS_ioctl, arguments)) == Some(Verdict::Notify)
+        };
+        let sizes = [0, 1, 72, 16383];
+        let any = words::any_size().iter();
+        let any = any.flat_map(|number| sizes.map(|size| size << 16 | number));
+        for read in words::sized().iter().copied().chain(any) {
+            for kind in 0..=255u32 {
+                for direction in 0..4 {
+                    let word = direction << 30 | kind << 8 | read;
+                    assert!(stops(word), "{word:#x}");
+                }
+            }
+        }
+        // The file layer takes FIGETBSZ before any driver sees it.
+        for word in (0..words::UVM_BOUND).filter(|word| *word != 2) {
+            assert!(stops(word), "{word:#x}");
+        }
+        assert!(words::uvm_beyond().all(stops));
     }
 }

@@ -49,8 +49,8 @@ pub enum Identified {
     Device(Arc<Description>),
     /// UVM's, which the server does not keep.
     Uvm(OwnedFd),
-    /// Anything else.
-    Foreign,
+    /// Anything else: a duplicate of it.
+    Foreign(OwnedFd),
     /// The task has no such descriptor.
     Closed,
 }
@@ -157,21 +157,20 @@ impl Descriptions {
         guesses.insert(descriptor, witness);
     }
 
-    /// What `descriptor` of `task` is. `on_uvm` says that it is used as UVM's. Fails if the task is gone.
+    /// What `descriptor` of `task` is. `on_uvm` says that it is used as UVM's, which decides where to look first. Fails if
+    /// the task is gone.
     pub fn identify(
         &self,
         task: Pid,
         descriptor: RawFd,
         on_uvm: bool,
     ) -> Result<Identified, Errno> {
-        if !on_uvm {
-            match self.witnessed(task, descriptor) {
-                Ok(Some(description)) => return Ok(Identified::Device(description)),
-                Ok(None) if read(&self.inodes).is_empty() => return Ok(Identified::Foreign),
-                Ok(None) => {}
-                Err(Errno::EBADF) => return Ok(Identified::Closed),
-                Err(errno) => return Err(errno),
-            }
+        let witnessed = || match self.witnessed(task, descriptor) {
+            Err(Errno::EBADF) => Ok(None),
+            found => found.map(|found| found.map(Identified::Device)),
+        };
+        if !on_uvm && let Some(found) = witnessed()? {
+            return Ok(found);
         }
         let copy = match self.duplicate(task, descriptor) {
             Ok(copy) => copy,
@@ -182,12 +181,11 @@ impl Descriptions {
         if let Some(description) = read(&self.inodes).get(&(status.st_dev, status.st_ino)) {
             return Ok(Identified::Device(Arc::clone(description)));
         }
-        let is_uvm = self.uvm.is_some_and(|uvm| uvm == status.st_rdev);
-        Ok(if is_uvm {
-            Identified::Uvm(copy)
-        } else {
-            Identified::Foreign
-        })
+        if self.uvm.is_some_and(|uvm| uvm == status.st_rdev) {
+            return Ok(Identified::Uvm(copy));
+        }
+        let found = if on_uvm { witnessed()? } else { None };
+        Ok(found.unwrap_or(Identified::Foreign(copy)))
     }
 
     /// A duplicate of `descriptor` of `task`.

@@ -130,7 +130,9 @@ fn descriptor_fields(
                     return Err(Errno::EIO);
                 }
                 Identified::Device(description) => description.handle.number,
-                Identified::Uvm(_) | Identified::Foreign | Identified::Closed => CLOSED_DESCRIPTOR,
+                Identified::Uvm(_) | Identified::Foreign(_) | Identified::Closed => {
+                    CLOSED_DESCRIPTOR
+                }
             }),
             Role::Mapping | Role::Capability => carried = descriptions.duplicate(task, number).ok(),
         }

@@ -26,6 +26,7 @@
 
 pub mod confinement;
 pub mod descriptions;
+mod foreign;
 pub mod lanes;
 pub mod link;
 pub mod marshalling;

@@ -273,7 +273,7 @@ impl Recorder {
                 self.taken().by_handle.get(&description.handle).copied()
             }
             Identified::Uvm(copy) => self.taken().marked(copy),
-            Identified::Foreign | Identified::Closed => None,
+            Identified::Foreign(_) | Identified::Closed => None,
         }
     }
 

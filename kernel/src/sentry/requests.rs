@@ -3,15 +3,13 @@
 //! On arrival the request is marshalled and submitted. When the answer comes it is written back, as the driver itself
 //! would have done, and the task goes on. What the tables do not know is answered here, as the driver would answer it.
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{Fetch, Plan};
-use nvproxy_abi::refusal;
+use nvproxy_abi::{refusal, words};
 use nvproxy_server::protocol::{Kind, MAXIMUM_DESCRIPTORS};
 use ringfence_faults::{Point, at_task};
 use ringfence_recording::Reached;
@@ -29,7 +27,7 @@ use super::recorder::Begun;
 use super::server::ServerLink;
 use super::shares::{Needs, Share};
 use super::times::{Phase, Times};
-use super::{Continuation, Sentry, pins, procfs};
+use super::{Continuation, Sentry, foreign, pins, procfs};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
 
@@ -63,23 +61,19 @@ impl Sentry {
         at_task(Point::Received, notification.task.as_raw());
         let descriptor = notification.arguments[0] as i32;
         let command = notification.arguments[1] as u32;
-        let identified =
-            self.descriptions
-                .identify(notification.task, descriptor, is_uvm_number(command));
+        let identified = self.descriptions.identify(
+            notification.task,
+            descriptor,
+            words::is_read_by_uvm(command),
+        );
         let target = match identified {
             Ok(Identified::Device(description)) => Target::Device(description),
             Ok(Identified::Uvm(copy)) => Target::Uvm(copy),
             Ok(Identified::Closed) => {
                 return self.listener.answer(&notification, Err(Errno::EBADF));
             }
-            // UVM's numbers are also those of requests on files, which are the kernel's to answer. A task that puts
-            // one of UVM's descriptors in the file's place meanwhile gets what a UVM descriptor allows anyway.
-            Ok(Identified::Foreign) if is_uvm_number(command) => {
-                return self.listener.let_run(&notification);
-            }
-            Ok(Identified::Foreign) => {
-                let errno = self.foreign_errno(notification.task, descriptor);
-                return self.listener.answer(&notification, Err(errno));
+            Ok(Identified::Foreign(copy)) => {
+                return foreign::answer(self, &notification, &copy, turn);
             }
             Err(errno) => return self.listener.answer(&notification, Err(errno)),
         };
@@ -150,20 +144,6 @@ impl Sentry {
         match target {
             Target::Device(description) => self.server.link_of(description.handle),
             Target::Uvm(_) => self.server.link(),
-        }
-    }
-
-    /// What the kernel answers to one of the driver's ioctls on a descriptor that is not the driver's.
-    fn foreign_errno(&self, task: Pid, descriptor: RawFd) -> Errno {
-        let flags = self
-            .descriptions
-            .duplicate(task, descriptor)
-            .and_then(|copy| fcntl(&copy, FcntlArg::F_GETFL));
-        match flags {
-            // A descriptor that names a file without having opened it (open(2)).
-            Ok(flags) if flags & libc::O_PATH != 0 => Errno::EBADF,
-            Ok(_) => Errno::ENOTTY,
-            Err(errno) => errno,
         }
     }
 
@@ -331,9 +311,4 @@ impl Sentry {
             .stopped(task, times, node, known, (outcome, status));
         self.listener.answer(notification, outcome);
     }
-}
-
-/// Whether an ioctl's command word is one of UVM's, which have no type (`_IOC_TYPE`), unlike those of type 'F'.
-fn is_uvm_number(command: u32) -> bool {
-    command >> 8 & 0xff != u32::from(b'F')
 }

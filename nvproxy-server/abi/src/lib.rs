@@ -22,6 +22,7 @@ pub mod structs;
 pub mod support;
 pub mod table;
 mod tables;
+pub mod words;
 pub use nvproxy_abi_catalogue::version;
 
 use policy::Capabilities;

@@ -453,19 +453,9 @@ const MALFORMED: Refusal = Refusal {
 /// src/nvidia/arch/nvalloc/unix/src/escape.c, the default case) and to one whose size is not its structure's (every
 /// other case there, in `nvidia_ioctl` and in `rm_ioctl`, osapi.c).
 fn frontend_row(abi: &'static Abi, ioctl: u32) -> Result<(Family, &'static Request, u32), Refusal> {
-    let (kind, id, size) = number::parts(ioctl);
+    let (_, id, size) = number::parts(ioctl);
     let family = Family::Frontend;
     let answer = Answer::Errno(EINVAL);
-    if kind != number::NV_IOCTL_MAGIC {
-        return Err(Refusal {
-            what: What::Unknown {
-                family,
-                id: ioctl,
-                name: None,
-            },
-            answer,
-        });
-    }
     let row = abi.frontend(id, size);
     row.map(|row| (family, row, size))
         .map_err(|what| Refusal { what, answer })

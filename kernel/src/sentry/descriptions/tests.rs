@@ -42,7 +42,7 @@ fn a_description_is_known_under_every_number_until_its_last_close() {
     let stranger: OwnedFd = EventFd::new().unwrap().into();
     assert!(matches!(
         descriptions.identify(this, stranger.as_raw_fd(), false),
-        Ok(Identified::Foreign)
+        Ok(Identified::Foreign(_))
     ));
     assert!(matches!(
         descriptions.identify(this, 100_000, false),
@@ -161,6 +161,6 @@ fn what_cannot_be_polled_is_known_by_its_inode() {
     assert_eq!(descriptions.forget(inode), Some(description(5)));
     assert!(matches!(
         descriptions.identify(Pid::this(), memory.as_raw_fd(), true),
-        Ok(Identified::Foreign)
+        Ok(Identified::Foreign(_))
     ));
 }

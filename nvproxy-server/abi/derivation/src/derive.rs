@@ -11,8 +11,9 @@ use nvproxy_abi_catalogue::{Catalogue, Class, Control, Privilege, Release};
 
 use crate::parameters::Parameters;
 use crate::policy::{Allowed, Capability, List};
-use crate::rows::{ByFamily, Effect, ReleaseTables, Reserved, Row, Tables};
+use crate::rows::{ByFamily, Effect, ReleaseTables, Reserved, Row, Tables, Words};
 use crate::rules::{Blocking, EffectRule, Rule, Rules};
+use crate::words::words;
 
 /// The name of rows for commands that the driver's public source does not name.
 pub const UNLISTED: &str = "(not in the public headers)";
@@ -68,10 +69,16 @@ pub fn derive(
             }
         }
     }
+    let words = words(catalogue, rules).unwrap_or_else(|errors| {
+        let errors = errors.into_iter().map(|error| (error, Vec::new()));
+        derivation.errors.extend(errors);
+        Words::default()
+    });
     if !derivation.errors.is_empty() {
         return Err(derivation.errors.into_iter().map(describe).collect());
     }
     Ok(Tables {
+        words,
         names: names(catalogue, &derivation.pool.rows),
         rows: derivation.pool.rows,
         releases,

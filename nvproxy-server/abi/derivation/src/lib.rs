@@ -18,5 +18,6 @@ pub mod policy;
 pub mod render;
 pub mod rows;
 pub mod rules;
+mod words;
 
 pub use derive::derive;

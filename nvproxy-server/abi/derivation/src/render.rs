@@ -7,10 +7,10 @@ use nvproxy_abi_catalogue::version::DriverVersion;
 
 use crate::rows::{
     ByFamily, ClientField, Contents, Descriptor, Effect, Extent, Length, Objects, Place, Pointer,
-    Reserved, Role, Row, Tables,
+    Reserved, Role, Row, Tables, Words,
 };
 
-/// Rust source that defines `ROWS`, `RELEASES` and `NAMES`. It expects the names of `nvproxy_abi::table`,
+/// Rust source that defines `ROWS`, `RELEASES`, `NAMES` and the lists of words. It expects the names of `nvproxy_abi::table`,
 /// `Capabilities`, `status`, `Release` and `Names` to be in scope.
 pub fn render(tables: &Tables) -> String {
     let mut source =
@@ -59,6 +59,18 @@ pub fn render(tables: &Tables) -> String {
         line(&mut source, &format!("    {family}: &{names:?},"));
     }
     line(&mut source, "};");
+    let Words {
+        sized,
+        any_size,
+        uvm,
+    } = &tables.words;
+    for (name, words) in [("SIZED", sized), ("ANY_SIZE", any_size), ("UVM", uvm)] {
+        let words: Vec<u32> = words.iter().copied().collect();
+        line(
+            &mut source,
+            &format!("pub(crate) static {name}_WORDS: &[u32] = &{words:?};"),
+        );
+    }
     source
 }
 

@@ -1,5 +1,7 @@
 //! What is derived: the rows, and which of them each release has.
 
+use std::collections::BTreeSet;
+
 use nvproxy_abi_catalogue::version::DriverVersion;
 
 use crate::policy::Capability;
@@ -13,6 +15,18 @@ pub struct Tables {
     pub releases: Vec<ReleaseTables>,
     /// What some release calls a request, for those that no row names: by family, sorted by id.
     pub names: ByFamily<Vec<(u32, String)>>,
+    pub words: Words,
+}
+
+/// The command words by which the driver of some release reads anything.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// On `/dev/nvidiactl` and the GPUs: number and size, where they lie in a word.
+    pub sized: BTreeSet<u32>,
+    /// Numbers there that are read whatever the size.
+    pub any_size: BTreeSet<u32>,
+    /// Whole words of UVM's, those that the headers of the driver's own tests have aside.
+    pub uvm: BTreeSet<u32>,
 }
 
 /// The rows of one release, as indices into [`Tables::rows`].

@@ -16,8 +16,26 @@ pub struct Rules {
     pub control: Vec<Rule>,
     pub class: Vec<Rule>,
     pub uvm: Vec<Rule>,
+    /// Which ioctls on `/dev/nvidiactl` and the GPUs the driver reads, beside those of `frontend`.
+    #[serde(default)]
+    pub intercepted: Vec<Intercepted>,
     /// Requests that can take 200 µs or more.
     pub blocking: Blocking,
+}
+
+/// By what words of an ioctl the driver of any release reads anything. Exactly one of the three is said.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Intercepted {
+    pub name: String,
+    /// Why, and the place in the driver's source that shows it.
+    pub why: String,
+    /// It is read if its size is that of one of these.
+    pub structures: Vec<String>,
+    /// Some release reads or writes it whatever its size.
+    pub any_size: bool,
+    /// It is a name of the headers and nothing else.
+    pub unread: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -30,6 +30,7 @@ mod tasks;
 mod unfiltered;
 mod unified_memory;
 mod walk;
+mod words;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -129,6 +130,11 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("unfiltered", unfiltered::scenario),
     ("uvm", unified_memory::walk),
     ("walk", walk::walk),
+    ("every-word", words::every),
+    ("exchanged", words::exchanged),
+    ("foreign-words", words::foreign),
+    ("narrow", words::narrow),
+    ("ordinary-words", words::ordinary),
 ];
 
 fn main() -> ExitCode {

@@ -1,0 +1,244 @@
+//! Command words of ioctls: which of them reach the driver's nodes unseen, and which cost nothing.
+//!
+//! `unsafe` is here because ioctl takes addresses.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::pty::openpty;
+use nix::sys::stat::fstat;
+use nix::unistd::{dup2_raw, pipe};
+use nvproxy_abi::node::Node;
+use nvproxy_abi::number::{NV_ESC_ALLOC_OS_EVENT, UVM_REGISTER_GPU, parts};
+use nvproxy_abi::words;
+use ringfence::guest::open;
+
+use crate::Outcome;
+
+/// As many bytes as a word can name.
+type Argument = [u64; 2048];
+
+fn ioctl(descriptor: RawFd, word: u32, argument: &mut Argument) -> Result<i32, Errno> {
+    // SAFETY: the argument is as large as a word can say that it is, and holds no pointers.
+    let result = unsafe { libc::ioctl(descriptor, word.into(), argument.as_mut_ptr()) };
+    Errno::result(result)
+}
+
+/// The numbers and sizes that the driver of any release reads.
+fn read_by_driver() -> Vec<u32> {
+    let sizes = [0, 4, 72, 4096, 16383];
+    let any = words::any_size().iter();
+    let any = any.flat_map(|number| sizes.map(|size| size << 16 | number));
+    words::sized().iter().copied().chain(any).collect()
+}
+
+/// The same of UVM.
+fn read_by_uvm() -> Vec<u32> {
+    (0..words::UVM_BOUND).chain(words::uvm_beyond()).collect()
+}
+
+/// Every type with every number and size that the driver of any release reads, and every word of UVM's, on descriptors
+/// of all nodes. The direction changes from type to type.
+pub fn every(_: &[String]) -> Outcome {
+    let mut tried = 0u32;
+    for node in [Node::Control, Node::Gpu(0), Node::Uvm] {
+        for read in read_by_driver() {
+            let mut file = open(node)?;
+            let (_, number, _) = parts(read);
+            for kind in 0..=255u32 {
+                // A descriptor that has been registered for events is none of a node any more.
+                if number == NV_ESC_ALLOC_OS_EVENT {
+                    file = open(node)?;
+                }
+                let word = (kind + read) << 30 | kind << 8 | read;
+                // What it comes to does not matter: the test asks what the nodes saw.
+                let _ = ioctl(file.as_raw_fd(), word, &mut [0; 2048]);
+                tried += 1;
+            }
+        }
+        let file = open(node)?;
+        for word in read_by_uvm() {
+            let _ = ioctl(file.as_raw_fd(), word, &mut [0; 2048]);
+            tried += 1;
+        }
+    }
+    println!("tried {tried} words");
+    Ok(())
+}
+
+/// One of UVM's requests on a number that a second thread lets mean another device and one of UVM's descriptors by turns.
+/// (What stands in for UVM's node is a file.)
+pub fn exchanged(_: &[String]) -> Outcome {
+    const TRIES: u32 = 3000;
+    let uvm = open(Node::Uvm)?;
+    let other = File::open("/dev/null")?;
+    let contested = other.try_clone()?;
+    let over = AtomicBool::new(false);
+    let is_other = || fstat(&contested).is_ok_and(|status| status.st_rdev != 0);
+    let mut others = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for turn in [uvm.as_fd(), other.as_fd()] {
+                    // SAFETY: the number stays open, and whatever it means, closing it closes that.
+                    let placed = unsafe { dup2_raw(turn, contested.as_raw_fd()) };
+                    std::mem::forget(placed);
+                    // To take a file's place may take as long as it takes whoever serves the file.
+                    std::thread::sleep(Duration::from_micros(20));
+                }
+            }
+        });
+        for _ in 0..TRIES {
+            others += u32::from(is_other());
+            // What it comes to does not matter: the test asks what the nodes saw.
+            let _ = ioctl(contested.as_raw_fd(), UVM_REGISTER_GPU, &mut [0; 2048]);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(others > 0 && others < TRIES, "{others}: there was no race");
+    println!("exchanged");
+    Ok(())
+}
+
+/// What programs ask of terminals, sockets, pipes and files all the time; with a word as argument, that as well.
+pub fn ordinary(arguments: &[String]) -> Outcome {
+    let terminal = openpty(None, None)?;
+    let (socket, _peer) = UnixStream::pair()?;
+    let (reader, _writer) = pipe()?;
+    let file = File::create_new("/tmp/ordinary")?;
+    let descriptors: [(&str, OwnedFd); 4] = [
+        ("terminal", terminal.slave),
+        ("socket", socket.into()),
+        ("pipe", reader),
+        ("file", file.into()),
+    ];
+    // FIGETBSZ, FICLONE, FICLONERANGE, FIDEDUPERANGE and FS_IOC_FIEMAP of linux/fs.h and linux/fiemap.h.
+    let of_files = [2, 0x4004_9409, 0x4020_940d, 0xc018_9436, 0xc020_660b];
+    let words = [
+        libc::TCGETS,
+        libc::FIONREAD,
+        libc::FIONBIO,
+        libc::FIOCLEX,
+        libc::TIOCGWINSZ,
+    ];
+    let words = words.map(|word| word as u32).into_iter().chain(of_files);
+    let words: Vec<u32> = match arguments.first() {
+        Some(word) => words.chain([word.parse()?]).collect(),
+        None => words.collect(),
+    };
+    for (what, descriptor) in &descriptors {
+        let works = words.iter().take(5);
+        let works = works.map(
+            |word| match ioctl(descriptor.as_raw_fd(), *word, &mut [0; 2048]) {
+                Ok(_) => "ok".to_owned(),
+                Err(errno) => format!("{errno:?}"),
+            },
+        );
+        println!("{what}: {}", works.collect::<Vec<_>>().join(" "));
+        for word in words.iter().skip(5) {
+            let _ = ioctl(descriptor.as_raw_fd(), *word, &mut [0; 2048]);
+        }
+    }
+    Ok(())
+}
+
+/// The driver's words on descriptors that are not the driver's.
+pub fn foreign(_: &[String]) -> Outcome {
+    const PAGE: u64 = 4096;
+    /// FIBMAP, FS_IOC_UNRESVSP64, two of the driver's words with another type, and one of UVM's.
+    const WORDS: [u32; 5] = [1, 0x4030_582b, 0xc020_002a, 0xc000_475f, UVM_REGISTER_GPU];
+    let terminal = openpty(None, None)?;
+    let (reader, _writer) = pipe()?;
+    let path = "/tmp/foreign";
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)?;
+    file.write_all(&[1; 3 * PAGE as usize])?;
+    let named = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path)?;
+    let mut hole = [0; 2048];
+    // From where the file is: one page, two pages back (struct space_resv of linux/falloc.h).
+    hole[0] = (libc::SEEK_CUR as u64) << 16;
+    hole[1] = (2 * PAGE).wrapping_neg();
+    hole[2] = PAGE;
+    for (what, descriptor) in [
+        ("file", file.as_raw_fd()),
+        ("path", named.as_raw_fd()),
+        ("terminal", terminal.slave.as_raw_fd()),
+        ("pipe", reader.as_raw_fd()),
+        ("none", 1000),
+    ] {
+        let outcomes = WORDS.map(|word| match ioctl(descriptor, word, &mut hole.clone()) {
+            Ok(_) => "ok".to_owned(),
+            Err(errno) => format!("{errno:?}"),
+        });
+        println!("{what}: {}", outcomes.join(" "));
+    }
+    let mut pages = [0; 3 * PAGE as usize];
+    file.read_exact_at(&mut pages, 0)?;
+    let left: Vec<u8> = pages.chunks(PAGE as usize).map(|page| page[17]).collect();
+    println!("left of the file: {left:?}");
+    hole[0] = 3 << 16;
+    println!(
+        "from nowhere: {:?}",
+        ioctl(file.as_raw_fd(), WORDS[1], &mut hole)
+    );
+    let to_read = File::open(path)?;
+    hole[0] = 0;
+    hole[1] = 0;
+    println!(
+        "to be read only: {:?}",
+        ioctl(to_read.as_raw_fd(), WORDS[1], &mut hole)
+    );
+    Ok(())
+}
+
+/// Sockets, and what a terminal cannot be made into.
+pub fn narrow(_: &[String]) -> Outcome {
+    let say = |what: &str, result: libc::c_int| {
+        let outcome =
+            Errno::result(result).map_or_else(|errno| format!("{errno:?}"), |_| "ok".to_owned());
+        println!("{what}: {outcome}");
+    };
+    for (name, protocol) in [
+        ("NETLINK_ROUTE", libc::NETLINK_ROUTE),
+        ("NETLINK_NETFILTER", libc::NETLINK_NETFILTER),
+        ("NETLINK_GENERIC", libc::NETLINK_GENERIC),
+        ("NETLINK_KOBJECT_UEVENT", libc::NETLINK_KOBJECT_UEVENT),
+    ] {
+        // SAFETY: numbers alone are passed.
+        say(name, unsafe {
+            libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol)
+        });
+    }
+    for (name, family) in [
+        ("a pair of AF_UNIX", libc::AF_UNIX),
+        ("a pair of AF_INET", libc::AF_INET),
+        ("a pair of AF_TIPC", libc::AF_TIPC),
+    ] {
+        let mut pair = [0; 2];
+        // SAFETY: the kernel writes two numbers.
+        say(name, unsafe {
+            libc::socketpair(family, libc::SOCK_SEQPACKET, 0, pair.as_mut_ptr())
+        });
+    }
+    let terminal = openpty(None, None)?;
+    // N_TTY, which every terminal has already.
+    let outcome = ioctl(
+        terminal.slave.as_raw_fd(),
+        libc::TIOCSETD as u32,
+        &mut [0; 2048],
+    );
+    println!("TIOCSETD: {outcome:?}");
+    Ok(())
+}
