@@ -18,6 +18,7 @@ use nvproxy_server::process;
 use ringfence_faults::device_directory;
 
 use crate::failure::{Attempt, Failure};
+use crate::memory;
 
 /// The release that the simulated driver is, unless it is asked to be another.
 const SIMULATED_VERSION: DriverVersion = DriverVersion::new(580, 142, None);
@@ -85,6 +86,8 @@ pub struct Demand {
     pub capabilities: Capabilities,
     /// How much of each GPU's memory.
     pub memory: Option<Size>,
+    /// How much of the host's memory the driver may take; by default half.
+    pub host_memory: Option<Size>,
 }
 
 impl Default for Demand {
@@ -95,6 +98,7 @@ impl Default for Demand {
             abi: None,
             capabilities: Capabilities::default(),
             memory: None,
+            host_memory: None,
         }
     }
 }
@@ -115,6 +119,8 @@ pub struct Driver {
     pub minors: Vec<u8>,
     /// How much of each GPU's memory it may have.
     pub memory: Option<Size>,
+    /// How much of the host's memory the driver may take for it.
+    pub host_memory: Size,
     /// Whether the sandbox has the driver's nodes at all: with `--gpus none` it has not.
     pub visible: bool,
 }
@@ -128,6 +134,7 @@ impl Driver {
             abi,
             capabilities,
             memory,
+            host_memory,
         } = demand;
         let host = host_version();
         let (kind, version) = match (choice, host) {
@@ -164,6 +171,7 @@ impl Driver {
             capabilities: *capabilities,
             minors: select(kind, gpus)?,
             memory: *memory,
+            host_memory: host_memory.unwrap_or_else(memory::default_for_the_driver),
             visible: *gpus != Selection::None,
         };
         if kind == process::Kind::Host {
@@ -237,6 +245,7 @@ impl Driver {
             format!("--driver-version={}", self.version),
             format!("--tables={}", self.tables),
             format!("--driver-capabilities={}", self.capabilities),
+            format!("--host-memory={}", self.host_memory),
         ];
         // An empty list would be read as one number that is missing.
         if !minors.is_empty() {

@@ -151,6 +151,12 @@ struct Run {
     /// How much of each GPU's memory it gets, as in 4GiB; beyond that the GPU is full for it
     #[arg(long, value_name = "SIZE")]
     gpu_memory: Option<Size>,
+    /// How much of the host's memory the driver may allocate for it, by default half; beyond that there is none for it
+    ///
+    /// It is half of the machine's memory, or of the caller's control group if that has less. Memory of the program's own,
+    /// pinned or not, is not counted here but by its control group.
+    #[arg(long, value_name = "SIZE")]
+    host_memory: Option<Size>,
     /// Write Ringfence's own log to this file instead of warnings to stderr
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -242,6 +248,8 @@ struct Server {
     minors: Vec<u8>,
     #[arg(long)]
     gpu_memory: Option<Size>,
+    #[arg(long)]
+    host_memory: Option<Size>,
     #[arg(long)]
     log: Option<PathBuf>,
     #[arg(long, requires_all = ["progress", "report"])]
@@ -339,6 +347,7 @@ fn run(
             .transpose()?,
         capabilities: arguments.driver_capabilities,
         memory: arguments.gpu_memory,
+        host_memory: arguments.host_memory,
     })?;
     if let Some(warning) = driver.warning() {
         tracing::warn!("{warning}");
@@ -393,6 +402,7 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         driver_capabilities: Capabilities::default(),
         gpus: Selection::All,
         gpu_memory: None,
+        host_memory: None,
         log: None,
         stats: true,
         fast: false,
@@ -451,6 +461,7 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
         capabilities: arguments.driver_capabilities,
         gpus: arguments.minors,
         gpu_memory: arguments.gpu_memory,
+        host_memory: arguments.host_memory,
         replay: match (arguments.recording, arguments.progress, arguments.report) {
             (Some(recording), Some(progress), Some(report)) => Some(recorded::Replay {
                 recording,

@@ -54,6 +54,8 @@ pub struct Options {
     pub gpus: Vec<u8>,
     /// How much of each GPU's memory it may have.
     pub gpu_memory: Option<Size>,
+    /// How much of the host's memory the driver may take for it.
+    pub host_memory: Option<Size>,
     /// What [`Kind::Recorded`] answers from.
     pub replay: Option<Replay>,
 }
@@ -110,7 +112,10 @@ fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
         _ => std::process::exit(1),
     })?;
     let (abi, ring, host) = prepared?;
-    let books = Books::new(Limits::with_memory(options.gpu_memory.map(Size::bytes)));
+    let books = Books::new(Limits::with_memory(
+        options.gpu_memory.map(Size::bytes),
+        options.host_memory.map(Size::bytes),
+    ));
     Server::new(host, abi, books, channel, ring)
 }
 

@@ -1,10 +1,11 @@
-//! `--gpu-memory`: how much of a GPU a sandbox gets, by whichever way it asks, and what it is told.
+//! `--gpu-memory` and `--host-memory`: how much of a GPU, and of the host, a sandbox gets, by whichever way it asks, and
+//! what it is told.
 
 use std::process::Stdio;
 
 use userland_tests::{Ended, finish, guest, guest_with, wait_for};
 
-const LIMITED: &[&str] = &["--gpu-memory", "4GiB"];
+const LIMITED: &[&str] = &["--gpu-memory", "4GiB", "--host-memory", "1TiB"];
 
 /// Runs a scenario with 4 GiB of each GPU, which has to succeed and to print exactly this.
 fn prints_with_4_gib(scenario: &str, expected: &str) {
@@ -136,6 +137,113 @@ fn the_program_is_told_of_the_limit() {
 }
 
 #[test]
+fn what_the_driver_takes_is_charged_and_not_what_was_asked_for() {
+    let ended = finish(&mut guest_with(
+        &["--gpu-memory", "64MiB"],
+        &["limit-taken"],
+    ));
+    let expected = "\
+1024 objects of 1 byte
+a small page: 4096 bytes
+1 byte at a fixed address: 65536 bytes
+the same, aligned to 128 MiB: NV_ERR_NO_MEMORY
+1 byte in a page of 512 MiB: NV_ERR_NO_MEMORY
+all but 1 byte: 67108864 bytes
+1 byte more than all: NV_ERR_NO_MEMORY
+2^64 - 1: NV_ERR_NO_MEMORY
+all, of the first GPU: ok
+more of it: NV_ERR_NO_MEMORY
+of no GPU: NV_ERR_INVALID_OBJECT_PARENT
+of a size that is not said: NV_ERR_INVALID_ARGUMENT
+";
+    assert_eq!(ended, Ended::printing(expected));
+}
+
+/// Runs a scenario in which the driver may take 64 MiB of the host's memory; it has to succeed and to print exactly this.
+fn prints_with_64_mib_of_the_host(scenario: &str, expected: &str) {
+    let ended = finish(&mut guest_with(&["--host-memory", "64MiB"], &[scenario]));
+    assert_eq!(ended, Ended::printing(expected));
+}
+
+#[test]
+fn the_driver_takes_no_more_of_the_hosts_memory_than_the_limit() {
+    let expected = "\
+48 MiB: ok
+32 MiB more: NV_ERR_NO_MEMORY
+8 MiB more: ok
+freed: ok
+33 MiB in one piece: NV_ERR_NO_MEMORY
+0xffffffffffffffff: NV_ERR_NO_MEMORY
+up to 0xffffffffffffffff: NV_ERR_NO_MEMORY
+0xfffffffffffff000: NV_ERR_NO_MEMORY
+up to 0xfffffffffffff000: NV_ERR_NO_MEMORY
+0x8000000000000000: NV_ERR_NO_MEMORY
+up to 0x8000000000000000: NV_ERR_NO_MEMORY
+after refusals: ok
+48 MiB by the older request: ok
+32 MiB more: NV_ERR_NO_MEMORY
+33 MiB in one piece: NV_ERR_NO_MEMORY
+freed: ok
+a pool of 48 MiB: ok
+32 MiB more: NV_ERR_NO_MEMORY
+freed: ok
+a pool of 80 MiB: NV_ERR_NO_MEMORY
+another pool: NV_ERR_NO_MEMORY
+its address space closed: ok
+";
+    prints_with_64_mib_of_the_host("limit-host", expected);
+}
+
+#[test]
+fn the_hosts_memory_is_charged_as_long_as_anything_keeps_it() {
+    let expected = "\
+copied: ok
+8 MiB more: ok
+the original freed: NV_ERR_NO_MEMORY
+the copy's device freed: ok
+exported and freed: NV_ERR_NO_MEMORY
+the description closed: ok
+mapped and freed: NV_ERR_NO_MEMORY
+the range freed: ok
+the process ended: ok
+";
+    prints_with_64_mib_of_the_host("limit-host-keepers", expected);
+}
+
+#[test]
+fn objects_count_for_the_records_that_the_driver_keeps_of_them() {
+    // A page each: one client, its device and its subdevice have theirs.
+    let expected = "\
+16381 objects
+one more: NV_ERR_INSUFFICIENT_RESOURCES
+a client: NV_ERR_INSUFFICIENT_RESOURCES
+freed: ok
+";
+    prints_with_64_mib_of_the_host("limit-host-records", expected);
+}
+
+#[test]
+fn threads_at_once_get_no_more_of_the_hosts_memory_than_the_limit() {
+    // The records of 63 objects, and of what there was before, take a part of the last.
+    prints_with_64_mib_of_the_host("limit-host-threads", "63 MiB\n");
+}
+
+#[test]
+fn half_of_the_memory_is_the_drivers_unless_another_limit_is_given() {
+    let ended = finish(&mut guest_with(&[], &["limit-host-default"]));
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
+    let lines: Vec<u64> = ended
+        .stdout
+        .lines()
+        .map(|line| line.parse().expect("a number"))
+        .collect();
+    let &[all, had] = &lines[..] else {
+        panic!("{}", ended.stdout);
+    };
+    assert!(had > 0 && had <= all / 2, "{had} of {all} MiB");
+}
+
+#[test]
 fn a_limit_that_is_none_is_refused() {
     for (size, problem) in [
         (
@@ -145,11 +253,13 @@ fn a_limit_that_is_none_is_refused() {
         ("0", "it has to be more than 0"),
         ("16384PiB", "'16384PiB' is more than 2^64 bytes"),
     ] {
-        let ended = finish(&mut guest_with(&["--gpu-memory", size], &["walk"]));
-        assert_eq!((ended.status, ended.stdout.as_str()), (125, ""));
-        let expected =
-            format!("error: invalid value '{size}' for '--gpu-memory <SIZE>': {problem}\n");
-        let line = ended.stderr.lines().next().unwrap_or_default();
-        assert_eq!(format!("{line}\n"), expected);
+        for option in ["--gpu-memory", "--host-memory"] {
+            let ended = finish(&mut guest_with(&[option, size], &["walk"]));
+            assert_eq!((ended.status, ended.stdout.as_str()), (125, ""));
+            let expected =
+                format!("error: invalid value '{size}' for '{option} <SIZE>': {problem}\n");
+            let line = ended.stderr.lines().next().unwrap_or_default();
+            assert_eq!(format!("{line}\n"), expected);
+        }
     }
 }

@@ -25,7 +25,8 @@ const VERSION: DriverVersion = DriverVersion::new(580, 142, None);
 
 /// What the sandbox may have: little, so that a session gets to the end of it.
 const LIMITS: Limits = Limits {
-    memory: Some(8 << 20),
+    gpu_memory: Some(8 << 20),
+    host_memory: Some(8 << 20),
     clients: 4,
     objects: 32,
 };

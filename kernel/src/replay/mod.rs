@@ -15,6 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nvproxy_server::ledger::size::Size;
 use nvproxy_server::process::Kind;
 use nvproxy_server::recorded::Replay;
 use ringfence_recording::Recording;
@@ -95,6 +96,8 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             capabilities: recording.header.capabilities,
             minors: recording.header.gpus.clone(),
             memory: None,
+            // What was granted when it was recorded is granted again.
+            host_memory: Size::of_at_least_one(u64::MAX),
             visible: true,
         },
         command: guest_command(options.driver, &progress, &report, &recorded),

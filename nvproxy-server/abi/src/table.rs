@@ -97,12 +97,21 @@ pub enum Effect {
     Client,
     /// A class: its objects stand for the GPU with the number in the 4-byte field.
     Device { instance: u16 },
-    /// A class: its objects take as many bytes of a GPU's memory as the 8-byte field says, where the driver also writes
-    /// how many it took.
-    Memory { size: u16 },
-    /// An ioctl of UVM: a range of the description's address space comes to be, in which memory can be mapped. Both fields
-    /// are of 8 bytes.
-    Range { base: u16, length: u16 },
+    /// A class: its objects take memory of the GPU that they belong to.
+    GpuMemory(Amount),
+    /// A class: its objects take memory of the host.
+    HostMemory(Amount),
+    /// A class, as NVOS02_PARAMETERS name it: its objects take memory of the host, a byte more than the 8-byte field says.
+    HostMemoryUpTo { limit: u16, flags: u16 },
+    /// A class: its objects keep pages of the task, a byte more than the 8-byte field says.
+    Pinned { limit: u16 },
+    /// An ioctl of UVM: a range of the description's address space comes to be, in which memory can be mapped, or for
+    /// which the driver takes host memory if it is `backed`. Both fields are of 8 bytes.
+    Range {
+        base: u16,
+        length: u16,
+        backed: bool,
+    },
     /// An ioctl of UVM: the range that begins there is gone, and what is mapped in it.
     EndRange { base: u16 },
     /// An ioctl of UVM: the description keeps memory of the client from now on.
@@ -114,6 +123,17 @@ pub enum Effect {
         length: Option<u16>,
         gpu: Option<u16>,
     },
+}
+
+/// How much memory an object takes: fields of NV_MEMORY_ALLOCATION_PARAMS. The size, which the driver writes as well,
+/// and the alignment are of 8 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Amount {
+    pub size: u16,
+    pub alignment: u16,
+    pub flags: u16,
+    pub attr: u16,
+    pub attr2: u16,
 }
 
 /// Memory in a range of an address space. The base, the length and the count are fields of 8 bytes.

@@ -236,8 +236,13 @@ fn owned_fields(row: &Request) -> Vec<(u16, u32)> {
         }) => fields.extend([(parent, 4), (object, 4), (source, 4)]),
         Some(Effect::Free { object: at } | Effect::Control { object: at }) => fields.push((at, 4)),
         Some(Effect::Device { instance }) => fields.push((instance, 4)),
-        Some(Effect::Memory { size }) => fields.push((size, 8)),
-        Some(Effect::Range { base, length }) => fields.extend([(base, 8), (length, 8)]),
+        Some(Effect::GpuMemory(amount) | Effect::HostMemory(amount)) => {
+            fields.extend([(amount.size, 8), (amount.alignment, 8)]);
+            fields.extend([amount.flags, amount.attr, amount.attr2].map(|at| (at, 4)));
+        }
+        Some(Effect::HostMemoryUpTo { limit, flags }) => fields.extend([(limit, 8), (flags, 4)]),
+        Some(Effect::Pinned { limit }) => fields.push((limit, 8)),
+        Some(Effect::Range { base, length, .. }) => fields.extend([(base, 8), (length, 8)]),
         Some(Effect::EndRange { base }) => fields.push((base, 8)),
         Some(Effect::Map(mapping)) => {
             let bytes = u32::from(mapping.stride) * u32::from(mapping.most);
@@ -283,7 +288,10 @@ fn what_the_ledger_rests_on_is_known_of_every_release() {
                 "NV01_ROOT_CLIENT",
                 "NV01_DEVICE_0",
                 "NV01_MEMORY_LOCAL_USER",
+                "NV01_MEMORY_SYSTEM",
+                "NV01_MEMORY_SYSTEM_OS_DESCRIPTOR",
                 "NV_MEMORY_FABRIC",
+                "UVM_ALLOC_SEMAPHORE_POOL",
                 "UVM_CREATE_EXTERNAL_RANGE",
                 "UVM_MAP_EXTERNAL_ALLOCATION",
                 "UVM_UNMAP_EXTERNAL",

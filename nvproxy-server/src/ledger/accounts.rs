@@ -1,4 +1,4 @@
-//! The ledger itself: which clients and objects there are, and what each has charged to a GPU.
+//! The ledger itself: which clients and objects there are, and what each has charged to a GPU or to the host.
 //!
 //! It is plain data, kept from what the driver was asked and answered, so that it can be handed to another process. It
 //! knows nothing of requests. Memory is an [`Allocation`] that counts who refers to it: objects, copies of objects, and
@@ -20,8 +20,12 @@ pub const MAXIMUM_CLIENTS: usize = 1 << 12;
 /// a machine with eight GPUs of 192 GiB, each filled in pieces of 2 MiB, has 786,432.
 pub const MAXIMUM_OBJECTS: usize = 1 << 20;
 
-/// What stands for the GPU of memory under an object that belongs to none. The driver refuses such allocations.
-pub const NO_GPU: u32 = u32::MAX;
+/// What stands for an address space of which the host cannot tell which it is. What it keeps is charged for good.
+pub const UNKNOWN_SPACE: u64 = u64::MAX;
+
+/// Bytes of the host's memory that each client and object counts for besides what it asks for: the driver keeps a record
+/// of it in memory that no cgroup accounts for (portMemAllocNonPaged). They are of different sizes; a page stands for all.
+pub const RECORD: u64 = 4 << 10;
 
 /// A handle of a client or of an object, as programs and the driver choose them.
 pub type Handle = u32;
@@ -30,16 +34,19 @@ pub type Handle = u32;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of memory of each GPU.
-    pub memory: Option<u64>,
+    pub gpu_memory: Option<u64>,
+    /// Bytes of the host's memory that the driver may take.
+    pub host_memory: Option<u64>,
     pub clients: usize,
     pub objects: usize,
 }
 
 impl Limits {
-    /// The limits of a sandbox that may have this many bytes of each GPU's memory.
-    pub fn with_memory(memory: Option<u64>) -> Limits {
+    /// The limits of a sandbox that may have this many bytes of each GPU's memory, and of the host's.
+    pub fn with_memory(gpu_memory: Option<u64>, host_memory: Option<u64>) -> Limits {
         Limits {
-            memory,
+            gpu_memory,
+            host_memory,
             clients: MAXIMUM_CLIENTS,
             objects: MAXIMUM_OBJECTS,
         }
@@ -50,10 +57,18 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// Memory of a GPU.
+/// Whose memory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pool {
+    /// That of the GPU with this number.
+    Gpu(u32),
+    /// What the driver takes of the host's.
+    Host,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Allocation {
-    gpu: u32,
+    pool: Pool,
     bytes: u64,
     references: u32,
 }
@@ -98,6 +113,8 @@ pub struct Ledger {
     allocations: Slab<Allocation>,
     /// Bytes, by GPU.
     charged: BTreeMap<u32, u64>,
+    /// Bytes of the host's memory, but for [`RECORD`]s.
+    charged_to_host: u64,
     /// Objects, exported copies, and ranges and mappings of UVM, and those that requests under way may add.
     objects: usize,
     /// Clients that requests under way may add.
@@ -114,6 +131,7 @@ impl Ledger {
             mappings: HashMap::new(),
             allocations: Slab::new(),
             charged: BTreeMap::new(),
+            charged_to_host: 0,
             objects: 0,
             pending_clients: 0,
         }
@@ -130,8 +148,8 @@ impl Ledger {
     }
 
     /// Bytes that each GPU's memory is limited to, if they are.
-    pub fn memory_limit(&self) -> Option<u64> {
-        self.limits.memory
+    pub fn gpu_memory_limit(&self) -> Option<u64> {
+        self.limits.gpu_memory
     }
 
     /// Bytes of a GPU's memory that the sandbox has.
@@ -144,8 +162,22 @@ impl Ledger {
         if count > self.limits.objects.saturating_sub(self.objects) {
             return Err(Full);
         }
+        self.has_host_memory(RECORD.saturating_mul(count as u64))?;
         self.objects += count;
         Ok(())
+    }
+
+    /// Whether as many bytes of the host's memory are left.
+    pub fn has_host_memory(&self, bytes: u64) -> Result<(), Full> {
+        let clients = self.clients.len() + self.pending_clients;
+        let records = RECORD.saturating_mul((clients + self.objects) as u64);
+        let taken = self.charged_to_host.checked_add(records);
+        let total = taken.and_then(|taken| taken.checked_add(bytes));
+        let limit = self.limits.host_memory.unwrap_or(u64::MAX);
+        match total.is_some_and(|total| total <= limit) {
+            true => Ok(()),
+            false => Err(Full),
+        }
     }
 
     /// Takes back room that [`Ledger::expect_objects`] made. What was added meanwhile has its own.
@@ -158,6 +190,7 @@ impl Ledger {
         if self.clients.len() + self.pending_clients >= self.limits.clients {
             return Err(Full);
         }
+        self.has_host_memory(RECORD)?;
         self.pending_clients += 1;
         Ok(())
     }
@@ -167,30 +200,49 @@ impl Ledger {
         self.pending_clients = self.pending_clients.saturating_sub(1);
     }
 
-    /// Charges `bytes` to a GPU and returns the one reference to them.
-    pub fn charge(&mut self, gpu: u32, bytes: u64) -> Result<Key, Full> {
-        let charged = self.charged.entry(gpu).or_default();
-        let total = charged.checked_add(bytes).ok_or(Full)?;
-        if self.limits.memory.is_some_and(|limit| total > limit) {
-            return Err(Full);
+    /// Charges `bytes` and returns the one reference to them, if there is room for them.
+    pub fn charge(&mut self, pool: Pool, bytes: u64) -> Result<Key, Full> {
+        match pool {
+            Pool::Host => self.has_host_memory(bytes)?,
+            Pool::Gpu(gpu) => {
+                let total = self.charged(gpu).checked_add(bytes).ok_or(Full)?;
+                if self.limits.gpu_memory.is_some_and(|limit| total > limit) {
+                    return Err(Full);
+                }
+            }
         }
-        *charged = total;
-        Ok(self.allocations.insert(Allocation {
-            gpu,
-            bytes,
-            references: 1,
-        }))
+        Ok(self.charge_anyway(pool, bytes))
     }
 
-    /// Corrects a charge to what the driver has really taken, whether or not there is room for it.
-    pub fn correct(&mut self, key: Key, bytes: u64) {
-        if let Some(allocation) = self.allocations.get_mut(key) {
-            let charged = self.charged.entry(allocation.gpu).or_default();
-            *charged = charged
-                .saturating_sub(allocation.bytes)
-                .saturating_add(bytes);
-            allocation.bytes = bytes;
+    /// Charges `bytes` that have been taken, whether or not there is room for them.
+    pub fn charge_anyway(&mut self, pool: Pool, bytes: u64) -> Key {
+        let charged = self.charged_in(pool);
+        *charged = charged.saturating_add(bytes);
+        self.allocations.insert(Allocation {
+            pool,
+            bytes,
+            references: 1,
+        })
+    }
+
+    fn charged_in(&mut self, pool: Pool) -> &mut u64 {
+        match pool {
+            Pool::Gpu(gpu) => self.charged.entry(gpu).or_default(),
+            Pool::Host => &mut self.charged_to_host,
         }
+    }
+
+    /// Makes a charge no less than `bytes`, whether or not there is room for more. Returns whether it was less.
+    pub fn raise(&mut self, key: Key, bytes: u64) -> bool {
+        let Some(allocation) = self.allocations.get_mut(key) else {
+            return false;
+        };
+        let more = bytes.saturating_sub(allocation.bytes);
+        allocation.bytes += more;
+        let pool = allocation.pool;
+        let charged = self.charged_in(pool);
+        *charged = charged.saturating_add(more);
+        more > 0
     }
 
     /// What a copy of an object has, with references of its own.
@@ -230,8 +282,8 @@ impl Ledger {
             };
             allocation.references = allocation.references.saturating_sub(1);
             if allocation.references == 0 {
-                let Allocation { gpu, bytes, .. } = self.allocations.remove(key);
-                let charged = self.charged.entry(gpu).or_default();
+                let Allocation { pool, bytes, .. } = self.allocations.remove(key);
+                let charged = self.charged_in(pool);
                 *charged = charged.saturating_sub(bytes);
             }
         }
@@ -336,33 +388,48 @@ impl Ledger {
         }
     }
 
-    /// An address space has a range from now on.
-    pub fn add_range(&mut self, space: u64, range: &Addresses) {
-        self.change_mappings(space, |mappings| {
-            mappings.add_range(range);
-            Vec::new()
+    /// An address space has a range from now on, which has memory of its own.
+    pub fn add_range(&mut self, space: u64, range: &Addresses, content: Content) {
+        self.change_mappings(space, content, |mappings, content| {
+            mappings.add_range(range, content)
         });
     }
 
     /// The range of an address space that begins at `start` is gone.
     pub fn end_range(&mut self, space: u64, start: u64) {
-        self.change_mappings(space, |mappings| mappings.end_range(start));
+        self.change_mappings(space, Content::default(), |mappings, _| {
+            mappings.end_range(start)
+        });
     }
 
     /// An address space keeps `content` in a range for each of `gpus` from now on, in place of what it kept for them there.
     pub fn map(&mut self, space: u64, at: &Addresses, gpus: &[Uuid], content: Content) {
-        self.change_mappings(space, |mappings| mappings.map(at, gpus, content));
+        self.change_mappings(space, content, |mappings, content| {
+            mappings.map(at, gpus, content)
+        });
     }
 
     /// An address space no longer keeps what it kept in a range, for a GPU or for all.
     pub fn unmap(&mut self, space: u64, at: &Addresses, gpu: Option<&Uuid>) {
-        self.change_mappings(space, |mappings| mappings.unmap(at, gpu));
+        self.change_mappings(space, Content::default(), |mappings, _| {
+            mappings.unmap(at, gpu)
+        });
     }
 
-    fn change_mappings(&mut self, space: u64, change: impl FnOnce(&mut Mappings) -> Vec<Content>) {
+    /// Changes what an address space keeps. What [`UNKNOWN_SPACE`] keeps is never given back: it stands for many address
+    /// spaces, so that what is mapped there takes nothing's place.
+    fn change_mappings(
+        &mut self,
+        space: u64,
+        content: Content,
+        change: impl FnOnce(&mut Mappings, Content) -> Vec<Content>,
+    ) {
+        if space == UNKNOWN_SPACE {
+            return;
+        }
         let mappings = self.mappings.entry(space).or_default();
         let before = mappings.parts();
-        let dropped = change(mappings);
+        let dropped = change(mappings, content);
         let after = mappings.parts();
         if after == 0 {
             self.mappings.remove(&space);

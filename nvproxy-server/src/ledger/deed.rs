@@ -7,14 +7,12 @@ use nvproxy_abi::plan::Plan;
 use nvproxy_abi::table::{ClientField, Effect, Extent, Mapping, Objects};
 use smallvec::SmallVec;
 
-use super::accounts::Handle;
+use super::accounts::{Handle, UNKNOWN_SPACE};
 use super::mappings::{Addresses, Uuid};
+use super::taken;
 
 /// Handles of objects in a request.
 pub(super) type Handles = SmallVec<[Handle; 4]>;
-
-/// What stands for an address space of which the host cannot tell which it is. What it keeps is charged for good.
-pub(super) const UNKNOWN_SPACE: u64 = u64::MAX;
 
 /// What a request is about to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,8 +62,12 @@ pub(super) enum Deed {
         object: Handle,
         memory: Handles,
     },
-    /// It makes a range in an address space.
-    Range { space: u64, range: Addresses },
+    /// It makes a range in an address space, for which the driver takes as many bytes of the host's memory.
+    Range {
+        space: u64,
+        range: Addresses,
+        backing: u64,
+    },
     /// It takes away the range that begins there.
     EndRange { space: u64, start: u64 },
     /// It makes an address space keep memory.
@@ -89,11 +91,17 @@ pub(super) enum Deed {
 pub(super) enum What {
     /// A GPU, with this number.
     Device(u32),
-    /// As many bytes of a GPU's memory; the driver writes how many it has taken at `answer`.
-    Memory {
+    /// Memory of its GPU, no more than as many bytes; the driver writes the object's size at `answer`.
+    GpuMemory {
         bytes: u64,
         answer: u32,
     },
+    /// Memory of the host, no more than as many bytes.
+    HostMemory {
+        bytes: u64,
+    },
+    /// Memory, without the parameters that say how much. The driver refuses it.
+    Unsaid,
     /// It keeps these objects' memory.
     Holder(Handles),
     Other,
@@ -146,10 +154,24 @@ impl Deed {
             }
             Effect::Register => named.map_or(Deed::Nothing, |with| Deed::Register { with }),
             Effect::Control { object } => Deed::of_command(plan, bytes, named, (client, object)),
-            Effect::Range { base, length } => space().map_or(Deed::Nothing, |space| Deed::Range {
-                space,
-                range: bytes.addresses(base, length),
-            }),
+            Effect::Range {
+                base,
+                length,
+                backed,
+            } => {
+                let backing = match backed {
+                    true => taken::of_range(bytes.long(0, length)),
+                    false => 0,
+                };
+                match space() {
+                    None if backing == 0 => Deed::Nothing,
+                    space => Deed::Range {
+                        space: space.unwrap_or(UNKNOWN_SPACE),
+                        range: bytes.addresses(base, length),
+                        backing,
+                    },
+                }
+            }
             Effect::EndRange { base } => space().map_or(Deed::Nothing, |space| Deed::EndRange {
                 space,
                 start: bytes.long(0, base),
@@ -209,6 +231,17 @@ impl Deed {
         }
     }
 
+    /// Bytes of the host's memory that its object takes.
+    pub fn host_memory(&self) -> Option<u64> {
+        match self {
+            Deed::Object {
+                what: What::HostMemory { bytes },
+                ..
+            } => Some(*bytes),
+            _ => None,
+        }
+    }
+
     /// How many objects, copies, ranges and mappings it may add.
     pub fn objects(&self) -> usize {
         match self {
@@ -251,16 +284,35 @@ impl Deed {
 
 impl What {
     fn of(plan: &Plan, bytes: Bytes<'_>) -> What {
-        let Some(base) = plan.request_at else {
-            return What::Other;
-        };
-        match plan.request.effect {
-            Some(Effect::Device { instance }) => What::Device(bytes.handle(base, instance)),
-            Some(Effect::Memory { size }) => What::Memory {
-                bytes: bytes.long(base, size),
-                answer: base + u32::from(size),
+        match (plan.request.effect, plan.request_at) {
+            (Some(Effect::Device { instance }), Some(base)) => {
+                What::Device(bytes.handle(base, instance))
+            }
+            // Without parameters it is the first GPU (deviceConstruct_IMPL, src/nvidia/src/kernel/gpu/device.c).
+            (Some(Effect::Device { .. }), None) => What::Device(0),
+            (Some(Effect::GpuMemory(amount)), Some(base)) => What::GpuMemory {
+                bytes: taken::of_gpu(bytes, base, &amount),
+                answer: base + u32::from(amount.size),
             },
-            Some(Effect::Hold(memory)) => What::Holder(bytes.objects(base, &memory)),
+            (Some(Effect::HostMemory(amount)), Some(base)) => What::HostMemory {
+                bytes: taken::of_host(bytes, base, &amount),
+            },
+            (Some(Effect::HostMemoryUpTo { limit, flags }), Some(base)) => What::HostMemory {
+                bytes: taken::of_host_up_to(bytes.long(base, limit), bytes.handle(base, flags)),
+            },
+            (Some(Effect::Pinned { limit }), Some(base)) => What::HostMemory {
+                bytes: taken::of_pinned(bytes.long(base, limit)),
+            },
+            (
+                Some(
+                    Effect::GpuMemory(_)
+                    | Effect::HostMemory(_)
+                    | Effect::HostMemoryUpTo { .. }
+                    | Effect::Pinned { .. },
+                ),
+                None,
+            ) => What::Unsaid,
+            (Some(Effect::Hold(memory)), Some(base)) => What::Holder(bytes.objects(base, &memory)),
             _ => What::Other,
         }
     }

@@ -35,8 +35,8 @@ struct Piece {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Mappings {
     kept: Slab<Kept>,
-    /// The ranges that programs have made, by their first address, and where they end.
-    ranges: BTreeMap<u64, u64>,
+    /// The ranges that programs have made, by their first address: where they end, and what they have of their own.
+    ranges: BTreeMap<u64, (u64, Content)>,
     /// For each GPU its pieces by their first address, which do not overlap.
     gpus: BTreeMap<Uuid, BTreeMap<u64, Piece>>,
 }
@@ -48,15 +48,20 @@ impl Mappings {
         self.ranges.len() + pieces
     }
 
-    /// Adds a range, in which something can be mapped.
-    pub fn add_range(&mut self, range: &Addresses) {
-        self.ranges.insert(range.start, range.end);
+    /// Adds a range, in which something can be mapped, or which has memory of its own. Returns what is kept no longer.
+    pub fn add_range(&mut self, range: &Addresses, content: Content) -> Vec<Content> {
+        let replaced = self.ranges.insert(range.start, (range.end, content));
+        replaced.map(|(_, content)| content).into_iter().collect()
     }
 
     /// Takes away the range that begins at `start`, and what is mapped in it. Returns what is kept no longer.
     pub fn end_range(&mut self, start: u64) -> Vec<Content> {
         match self.ranges.remove(&start) {
-            Some(end) => self.unmap(&(start..end), None),
+            Some((end, content)) => {
+                let mut dropped = self.unmap(&(start..end), None);
+                dropped.push(content);
+                dropped
+            }
             None => Vec::new(),
         }
     }
@@ -117,7 +122,8 @@ impl Mappings {
 
     /// All that is kept.
     pub fn into_contents(self) -> impl Iterator<Item = Content> {
-        self.kept.into_iter().map(|(_, kept)| kept.content)
+        let own = self.ranges.into_values().map(|(_, content)| content);
+        own.chain(self.kept.into_iter().map(|(_, kept)| kept.content))
     }
 }
 

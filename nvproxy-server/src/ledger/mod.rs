@@ -17,25 +17,30 @@
 //! UVM keeps what is mapped, and its descriptions belong to the tasks: the host tells which of them a request was issued on
 //! and which are gone, where that can matter, for what is over the limit or is asked for.
 //!
-//! What the ledger does not see is memory that the driver takes for itself: for channels, contexts and page tables, and
-//! for managed memory.
+//! Memory is charged before the driver is asked for it, by what the driver will take ([`taken`]). What the ledger does not
+//! see is memory of a GPU that the driver takes for itself: for channels, contexts and page tables, and for managed memory.
+//! Of the host's memory the driver's own records count, roughly ([`accounts::RECORD`]).
 
 pub mod accounts;
 mod content;
 mod deed;
 mod mappings;
 pub mod size;
+mod taken;
 mod visible;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nix::errno::Errno;
 use nvproxy_abi::plan::Plan;
-use nvproxy_abi::status::{NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_NO_MEMORY, NV_OK};
+use nvproxy_abi::status::{
+    NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_INVALID_ARGUMENT, NV_ERR_INVALID_OBJECT_PARENT,
+    NV_ERR_NO_MEMORY, NV_ERR_OBJECT_NOT_FOUND, NV_OK,
+};
 use nvproxy_abi::table::{Effect, MemoryList};
 use smallvec::SmallVec;
 
-use self::accounts::{Full, Ledger, Limits, NO_GPU};
+use self::accounts::{Full, Ledger, Limits, Pool};
 use self::content::Content;
 use self::deed::{Bytes, Deed, What};
 use crate::host::Host;
@@ -47,8 +52,6 @@ const GATES: usize = 256;
 /// The ledger of one sandbox, for all threads of its server.
 pub struct Books {
     ledger: Mutex<Ledger>,
-    /// Whether there is a limit of memory, so that it matters what UVM keeps.
-    limits_memory: bool,
     /// By the handle of the client, modulo their number.
     gates: Vec<Mutex<()>>,
 }
@@ -101,7 +104,6 @@ impl Books {
 
     fn keeping(ledger: Ledger) -> Arc<Books> {
         Arc::new(Books {
-            limits_memory: ledger.memory_limit().is_some(),
             ledger: Mutex::new(ledger),
             gates: (0..GATES).map(|_| Mutex::default()).collect(),
         })
@@ -145,18 +147,6 @@ impl Books {
     }
 
     fn deed_of(&self, prepared: &Prepared) -> Deed {
-        let concerns_mappings = matches!(
-            prepared.plan.ioctl.effect,
-            Some(
-                Effect::Range { .. }
-                    | Effect::EndRange { .. }
-                    | Effect::Map(_)
-                    | Effect::Unmap { .. }
-            )
-        );
-        if concerns_mappings && !self.limits_memory {
-            return Deed::Nothing;
-        }
         let (plan, payload) = (&prepared.plan, prepared.buffer.bytes());
         Deed::of(plan, payload, prepared.named, || prepared.description())
     }
@@ -187,13 +177,19 @@ impl Books {
             client: false,
         };
         let (plan, payload) = (&prepared.plan, prepared.buffer.bytes());
-        // One that is pinned has been issued already, by the task, on a description that the driver ties to its clients.
-        if prepared.action != Action::Issue
+        // One that was pinned has been issued already, by the task, on a description that the driver ties to its clients.
+        if matches!(prepared.action, Action::Pinned(_))
             || (admission.passage.deed == Deed::Nothing && !names_clients(plan))
         {
             return Ok(admission);
         }
         let mut ledger = self.ledger();
+        if prepared.action == Action::Lend {
+            return match admission.passage.deed.host_memory() {
+                Some(bytes) if ledger.has_host_memory(bytes).is_err() => Err(NV_ERR_NO_MEMORY),
+                _ => Ok(admission),
+            };
+        }
         check_clients(&ledger, plan, payload)?;
         let mut outcome = set_aside(&mut ledger, &mut admission);
         if outcome.is_err() && forget_ended(&mut ledger, host) {
@@ -259,12 +255,18 @@ fn check_clients(ledger: &Ledger, plan: &Plan, payload: &[u8]) -> Result<(), u32
     Ok(())
 }
 
-/// The status for a request for which there is no room.
+/// The status for a request for which there is no room, or of which it cannot be told how much it needs.
 struct NoRoom(u32);
 
 impl NoRoom {
     const OBJECTS: NoRoom = NoRoom(NV_ERR_INSUFFICIENT_RESOURCES);
     const MEMORY: NoRoom = NoRoom(NV_ERR_NO_MEMORY);
+}
+
+impl From<Full> for NoRoom {
+    fn from(Full: Full) -> NoRoom {
+        NoRoom::MEMORY
+    }
 }
 
 /// Sets aside what a request may need, so that requests under way cannot together take more than there is. Nothing is set
@@ -286,6 +288,16 @@ fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), N
             ..
         } => match new_content(ledger, *client, *parent, what) {
             Ok(content) => admission.contents.push(Some(content)),
+            Err(refusal) => {
+                ledger.expected_objects(objects);
+                return Err(refusal);
+            }
+        },
+        Deed::Range { backing, .. } if *backing > 0 => match ledger.charge(Pool::Host, *backing) {
+            Ok(key) => admission.contents.push(Some(Content {
+                gpu: None,
+                memory: vec![key],
+            })),
             Err(Full) => {
                 ledger.expected_objects(objects);
                 return Err(NoRoom::MEMORY);
@@ -335,16 +347,29 @@ fn new_content(
     client: u32,
     parent: u32,
     what: &What,
-) -> Result<Content, Full> {
+) -> Result<Content, NoRoom> {
     let gpu = ledger.gpu_of(client, parent);
     Ok(match what {
         What::Device(instance) => Content {
             gpu: Some(*instance),
             memory: Vec::new(),
         },
-        What::Memory { bytes, .. } => Content {
+        // The driver refuses these as well: what cannot be accounted for must not depend on it.
+        What::Unsaid => return Err(NoRoom(NV_ERR_INVALID_ARGUMENT)),
+        What::GpuMemory { bytes, .. } => {
+            let Some(number) = gpu else {
+                let exists = client == parent || ledger.has_object(client, parent);
+                return Err(NoRoom(match exists {
+                    true => NV_ERR_INVALID_OBJECT_PARENT,
+                    false => NV_ERR_OBJECT_NOT_FOUND,
+                }));
+            };
+            let memory = vec![ledger.charge(Pool::Gpu(number), *bytes)?];
+            Content { gpu, memory }
+        }
+        What::HostMemory { bytes } => Content {
             gpu,
-            memory: vec![ledger.charge(gpu.unwrap_or(NO_GPU), *bytes)?],
+            memory: vec![ledger.charge(Pool::Host, *bytes)?],
         },
         What::Holder(memory) => {
             let held = memory
@@ -401,13 +426,26 @@ fn enter_success(
             answer: at,
             what,
         } => {
-            let (content, object) = (next(), answer.word(*at));
-            if let (What::Memory { answer: at, .. }, Some(key)) = (what, content.memory.first()) {
-                ledger.correct(*key, answer.long_at(*at));
+            let (mut content, object) = (next(), answer.word(*at));
+            if let (What::GpuMemory { answer: at, .. }, Some(key)) = (what, content.memory.first())
+            {
+                let size = answer.long_at(*at);
+                if ledger.raise(*key, size) {
+                    tracing::warn!(
+                        "the driver took {size} bytes for an object of which it was taken to need less"
+                    );
+                }
             }
             let displaces = prepared.action == Action::Issue;
             if displaces || !ledger.has_object(*client, object) {
+                if let (false, What::HostMemory { bytes }) = (displaces, what) {
+                    content
+                        .memory
+                        .push(ledger.charge_anyway(Pool::Host, *bytes));
+                }
                 ledger.add_object(*client, object, *parent, content);
+            } else {
+                ledger.release(content);
             }
         }
         Deed::Free { client, object } => ledger.free(*client, *object),
@@ -459,7 +497,7 @@ fn enter_success(
         Deed::Map {
             space, at, gpus, ..
         } => ledger.map(*space, at, gpus, next()),
-        Deed::Range { space, range } => ledger.add_range(*space, range),
+        Deed::Range { space, range, .. } => ledger.add_range(*space, range, next()),
         Deed::EndRange { space, start } => ledger.end_range(*space, *start),
         Deed::Unmap { space, at, gpu } => ledger.unmap(*space, at, gpu.as_ref()),
     }
@@ -468,7 +506,7 @@ fn enter_success(
 /// Rewrites what a control command tells of the memory of the GPU that it was issued for.
 fn show(ledger: &Ledger, prepared: &mut Prepared, list: &MemoryList) {
     let (Some(limit), Some(Effect::Control { object })) =
-        (ledger.memory_limit(), prepared.plan.ioctl.effect)
+        (ledger.gpu_memory_limit(), prepared.plan.ioctl.effect)
     else {
         return;
     };
@@ -476,17 +514,19 @@ fn show(ledger: &Ledger, prepared: &mut Prepared, list: &MemoryList) {
     let client = prepared.plan.ioctl.clients.first();
     let client = client.map_or(0, |field| bytes.word(field.at.into()));
     let gpu = ledger.gpu_of(client, bytes.word(object.into()));
-    let charged = ledger.charged(gpu.unwrap_or(NO_GPU));
+    let charged = gpu.map_or(0, |gpu| ledger.charged(gpu));
     let payload = prepared.buffer.bytes_mut();
     visible::limit(&prepared.plan, list, payload, limit, charged);
 }
 
-/// Answers a request in the driver's place: nothing of it changes but the status, or it fails with the errno that the
-/// driver has for everything that has no status.
+/// Answers a request in the driver's place: nothing of it changes but the status, or it fails with an errno: what pins
+/// with that of too little memory, what has no status with the one that the driver has for everything.
 pub fn answer(mut prepared: Prepared, status: u32) -> Executed {
-    let outcome = match prepared.set_status(status) {
-        true => Ok(0),
-        false => Err(Errno::EINVAL),
+    let outcome = match (prepared.action, prepared.set_status(status)) {
+        // What the task was to issue itself has no answer of the driver's.
+        (Action::Lend, _) => Err(Errno::ENOMEM),
+        (_, true) => Ok(0),
+        (_, false) => Err(Errno::EINVAL),
     };
     Executed {
         prepared,

@@ -24,6 +24,11 @@ static UNITS: &[(&str, u32)] = &[
 ];
 
 impl Size {
+    /// As many bytes, or one if that is none.
+    pub fn of_at_least_one(bytes: u64) -> Size {
+        Size(bytes.max(1))
+    }
+
     /// How many bytes.
     pub fn bytes(self) -> u64 {
         self.0

@@ -32,6 +32,10 @@ const NV_MAX_DEVICES: u32 = 32;
 /// NV_VASPACE_ALLOCATION_FLAGS_IS_EXTERNALLY_OWNED (nvos.h).
 const EXTERNALLY_OWNED: u32 = 1 << 3;
 
+/// NVOS32_ALLOC_FLAGS_FIXED_ADDRESS_ALLOCATE, and _ALIGNMENT_HINT and _ALIGNMENT_FORCE (nvos.h).
+const FIXED_ADDRESS: u32 = 0x10;
+const ALIGNED: u32 = 0x80 | 0x100;
+
 /// Bytes of virtual addresses that a GPU has.
 const ADDRESS_SPACE: u64 = 1 << 57;
 
@@ -137,10 +141,12 @@ fn construct(
     let parameters = request.parameters;
     let detail = match class.kind {
         Kind::Device => {
-            return Ok((
-                Some(device(state, get(buffers, parameters)?)?),
-                Detail::Nothing,
-            ));
+            // Without parameters it is the first GPU, whatever this client has attached.
+            let instance = match parameters {
+                Some(_) => get::<NV0080_ALLOC_PARAMETERS>(buffers, parameters)?.deviceId,
+                None => 0,
+            };
+            return Ok((Some(device(state, instance)?), Detail::Nothing));
         }
         Kind::Subdevice => subdevice(state, request, buffers)?,
         Kind::AddressSpace => {
@@ -212,11 +218,11 @@ fn put<T: IntoBytes + Immutable>(buffers: &mut Buffers<'_>, parameters: Option<P
 }
 
 /// deviceConstruct_IMPL and resservResourceFactory. A process has access to a GPU of which it has a description open.
-fn device(state: &State, parameters: NV0080_ALLOC_PARAMETERS) -> Outcome<usize> {
-    if parameters.deviceId >= NV_MAX_DEVICES {
+fn device(state: &State, instance: u32) -> Outcome<usize> {
+    if instance >= NV_MAX_DEVICES {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }
-    let instance = parameters.deviceId as usize;
+    let instance = instance as usize;
     let gpu = state.gpus.get(instance).ok_or(NV_ERR_INVALID_STATE)?;
     let accessible = state
         .files
@@ -249,9 +255,22 @@ fn subdevice(state: &State, request: Request, buffers: &Buffers<'_>) -> Outcome<
 }
 
 fn memory(state: &mut State, place: Place, length: u64) -> Outcome<Arc<Memory>> {
+    let length = length
+        .checked_next_multiple_of(PAGE)
+        .ok_or(NV_ERR_NO_MEMORY)?;
+    memory_that_takes(state, place, length, length)
+}
+
+/// Memory of `length` bytes, for which as many as `taken` are no longer free.
+fn memory_that_takes(
+    state: &mut State,
+    place: Place,
+    length: u64,
+    taken: u64,
+) -> Outcome<Arc<Memory>> {
     // Only lengths that there is room for reach the allocator of addresses.
     let address = state.new_address(length.min(1 << 40));
-    Memory::allocate(place, length, address).ok_or(NV_ERR_NO_MEMORY)
+    Memory::allocate(place, length, taken, address).ok_or(NV_ERR_NO_MEMORY)
 }
 
 fn sized_memory(
@@ -274,9 +293,24 @@ fn sized_memory(
         }
         _ => Place::System,
     };
+    let (alignment, aligned) = (wanted.alignment, wanted.flags & ALIGNED != 0);
     let page = pages::choose(kind, &mut wanted);
     let size = wanted.size.checked_next_multiple_of(page);
-    let memory = memory(state, place, size.ok_or(NV_ERR_NO_MEMORY)?)?;
+    let size = size.ok_or(NV_ERR_NO_MEMORY)?;
+    let taken = match kind {
+        // The physical allocator gives out big pages, and at a fixed address whatever the alignment spans
+        // (_vidmemPmaAllocate, mem_mgr/video_mem.c).
+        Kind::VideoMemory => {
+            let span = match aligned && wanted.flags & FIXED_ADDRESS != 0 {
+                true if !alignment.is_power_of_two() => return Err(NV_ERR_INVALID_ARGUMENT),
+                true => alignment,
+                false => 0,
+            };
+            size.checked_next_multiple_of(span.max(pages::BIG_PAGE))
+        }
+        _ => Some(size),
+    };
+    let memory = memory_that_takes(state, place, size, taken.ok_or(NV_ERR_NO_MEMORY)?)?;
     wanted.size = memory.length();
     wanted.limit = memory.length() - 1;
     if kind == Kind::VideoMemory {

@@ -18,8 +18,6 @@ use super::saved::shared;
 
 /// The granularity of system memory and of mappings.
 pub(super) const PAGE: u64 = 4 << 10;
-/// The granularity in which memory of a GPU is given out.
-const VIDEO_PAGE: u64 = 64 << 10;
 
 /// The most bytes of one allocation of system memory, which stands for the host having no more.
 const LARGEST_SYSTEM: u64 = 1 << 40;
@@ -79,6 +77,8 @@ pub(super) enum Place {
 pub(super) struct Memory {
     place: Place,
     length: u64,
+    /// Bytes that are not free because of it.
+    taken: u64,
     /// The address by which mappings of the allocation are known (the physical one, to the driver).
     address: u64,
     mappings: Mutex<Vec<Mapped>>,
@@ -95,16 +95,11 @@ struct Mapped {
 }
 
 impl Memory {
-    /// Allocates at least `length` bytes; `None` if there are not as many left.
-    pub fn allocate(place: Place, length: u64, address: u64) -> Option<Arc<Memory>> {
-        let granularity = if matches!(place, Place::Video(_)) {
-            VIDEO_PAGE
-        } else {
-            PAGE
-        };
-        let length = length.checked_next_multiple_of(granularity)?;
+    /// Allocates `length` bytes, whole pages, for which `taken` bytes of the place are used up; `None` if there are not as
+    /// many left.
+    pub fn allocate(place: Place, length: u64, taken: u64, address: u64) -> Option<Arc<Memory>> {
         let granted = match &place {
-            Place::Video(video) => video.take(length),
+            Place::Video(video) => video.take(taken),
             _ => length <= LARGEST_SYSTEM,
         };
         if !granted {
@@ -113,6 +108,7 @@ impl Memory {
         Some(Arc::new(Memory {
             place,
             length,
+            taken,
             address,
             mappings: Mutex::default(),
         }))
@@ -121,11 +117,14 @@ impl Memory {
     /// Takes memory that was restored from its GPU, which every other allocation has taken from it before, and looks
     /// whether it can be what it is said to be. Memory that fails this must not be used.
     pub fn settle(&self) -> Result<(), String> {
-        let length = self.length;
+        let (length, taken) = (self.length, self.taken);
         if let Place::Video(video) = &self.place
-            && !video.take(length)
+            && !video.take(taken)
         {
-            return Err(format!("the GPU has no room for memory of {length} bytes"));
+            return Err(format!("the GPU has no room for memory of {taken} bytes"));
+        }
+        if length > taken {
+            return Err(format!("memory of {length} bytes takes {taken}"));
         }
         let mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
         let outside = mappings.iter().find(|mapped| {
@@ -184,7 +183,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         if let Place::Video(video) = &self.place {
-            video.used.fetch_sub(self.length, Ordering::Relaxed);
+            video.used.fetch_sub(self.taken, Ordering::Relaxed);
         }
     }
 }

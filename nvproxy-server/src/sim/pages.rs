@@ -25,13 +25,16 @@ const PREFER_NO_ZBC: u32 = 1;
 const GPU_CACHEABLE: u32 = 0x3 << 2;
 const GPU_CACHEABLE_YES: u32 = 1 << 2;
 const GPU_CACHEABLE_NO: u32 = 2 << 2;
+const WHICH_HUGE: u32 = 0x3 << 20;
 const PAGE_SIZE_HUGE_2MB: u32 = 1 << 20;
+const PAGE_SIZE_HUGE_512MB: u32 = 2 << 20;
 /// NV_MEMORY_ALLOCATION_PARAMS.format: the kind of a page that holds nothing special (NV_MMU_PTE_KIND_GENERIC_MEMORY,
 /// src/common/inc/swref/published/hopper/gh100/dev_mmu.h).
 const GENERIC_MEMORY: u32 = 6;
 /// Bytes of the pages that have these names.
-const BIG_PAGE: u64 = 64 << 10;
+pub(super) const BIG_PAGE: u64 = 64 << 10;
 const HUGE_PAGE: u64 = 2 << 20;
+const HALF_GIB_PAGE: u64 = 512 << 20;
 
 /// Chooses for memory, writes it where the driver does, and returns the size of a page.
 pub(super) fn choose(kind: Kind, wanted: &mut NV_MEMORY_ALLOCATION_PARAMS) -> u64 {
@@ -40,6 +43,11 @@ pub(super) fn choose(kind: Kind, wanted: &mut NV_MEMORY_ALLOCATION_PARAMS) -> u6
         (Kind::VideoMemory, PAGE_SIZE_4KB) => (PAGE, PAGE_SIZE_4KB, 0),
         (Kind::VideoMemory, PAGE_SIZE_BIG) => (BIG_PAGE, PAGE_SIZE_BIG, 0),
         (Kind::VideoMemory, 0) if wanted.size < HUGE_PAGE => (BIG_PAGE, PAGE_SIZE_BIG, 0),
+        (Kind::VideoMemory, PAGE_SIZE_HUGE)
+            if wanted.attr2 & WHICH_HUGE == PAGE_SIZE_HUGE_512MB =>
+        {
+            (HALF_GIB_PAGE, PAGE_SIZE_HUGE, PAGE_SIZE_HUGE_512MB)
+        }
         (Kind::VideoMemory, _) => (HUGE_PAGE, PAGE_SIZE_HUGE, PAGE_SIZE_HUGE_2MB),
         _ => (PAGE, PAGE_SIZE_4KB, 0),
     };

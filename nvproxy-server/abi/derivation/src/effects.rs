@@ -4,8 +4,10 @@
 //! of another size than a rule takes it to have is an error.
 
 use crate::parameters::Parameters;
-use crate::rows::{ClientField, Effect, Extent, MemoryList, Objects, Place};
-use crate::rules::{ClientRule, EffectRule, MapRule, MemoryListRule, ObjectsRule, UnmapRule};
+use crate::rows::{Amount, ClientField, Effect, Extent, MemoryList, Objects, Place};
+use crate::rules::{
+    AmountRule, ClientRule, EffectRule, MapRule, MemoryListRule, ObjectsRule, UnmapRule,
+};
 
 /// Bytes of a handle.
 const HANDLE: u32 = 4;
@@ -89,12 +91,23 @@ pub(crate) fn effect(
         EffectRule::Device { instance } => Effect::Device {
             instance: sized(parameters, instance, 4)?,
         },
-        EffectRule::Memory { size } => Effect::Memory {
-            size: sized(parameters, size, 8)?,
+        EffectRule::GpuMemory(rule) => Effect::GpuMemory(amount(parameters, rule)?),
+        EffectRule::HostMemory(rule) => Effect::HostMemory(amount(parameters, rule)?),
+        EffectRule::HostMemoryUpTo { limit, flags } => Effect::HostMemoryUpTo {
+            limit: sized(parameters, limit, 8)?,
+            flags: sized(parameters, flags, 4)?,
         },
-        EffectRule::Range { base, length } => Effect::Range {
+        EffectRule::Pinned { limit } => Effect::Pinned {
+            limit: sized(parameters, limit, 8)?,
+        },
+        EffectRule::Range {
+            base,
+            length,
+            backed,
+        } => Effect::Range {
             base: sized(parameters, base, 8)?,
             length: sized(parameters, length, 8)?,
+            backed: *backed,
         },
         EffectRule::EndRange { base } => Effect::EndRange {
             base: sized(parameters, base, 8)?,
@@ -102,6 +115,16 @@ pub(crate) fn effect(
         EffectRule::Map(rule) => map(parameters, rule)?,
         EffectRule::Unmap(rule) => unmap(parameters, rule)?,
     }))
+}
+
+fn amount(parameters: Parameters<'_>, rule: &AmountRule) -> Result<Amount, String> {
+    Ok(Amount {
+        size: sized(parameters, &rule.size, 8)?,
+        alignment: sized(parameters, &rule.alignment, 8)?,
+        flags: sized(parameters, &rule.flags, 4)?,
+        attr: sized(parameters, &rule.attr, 4)?,
+        attr2: sized(parameters, &rule.attr2, 4)?,
+    })
 }
 
 fn map(parameters: Parameters<'_>, rule: &MapRule) -> Result<Effect, String> {

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use nvproxy_abi_catalogue::version::DriverVersion;
 
 use crate::rows::{
-    ByFamily, ClientField, Contents, Descriptor, Effect, Extent, Length, Objects, Place, Pointer,
-    Reserved, Role, Row, Tables, Words,
+    Amount, ByFamily, ClientField, Contents, Descriptor, Effect, Extent, Length, Objects, Place,
+    Pointer, Reserved, Role, Row, Tables, Words,
 };
 
 /// Rust source that defines `ROWS`, `RELEASES`, `NAMES` and the lists of words. It expects the names of `nvproxy_abi::table`,
@@ -241,9 +241,20 @@ fn effect(effect: &Effect) -> String {
         Effect::Hold(listed) => format!("Hold({})", objects(listed)),
         Effect::Client => "Client".to_owned(),
         Effect::Device { instance } => format!("Device {{ instance: {} }}", instance.at),
-        Effect::Memory { size } => format!("Memory {{ size: {} }}", size.at),
-        Effect::Range { base, length } => {
-            format!("Range {{ base: {}, length: {} }}", base.at, length.at)
+        Effect::GpuMemory(taken) => format!("GpuMemory({})", amount(taken)),
+        Effect::HostMemory(taken) => format!("HostMemory({})", amount(taken)),
+        Effect::HostMemoryUpTo { limit, flags } => {
+            let (limit, flags) = (limit.at, flags.at);
+            format!("HostMemoryUpTo {{ limit: {limit}, flags: {flags} }}")
+        }
+        Effect::Pinned { limit } => format!("Pinned {{ limit: {} }}", limit.at),
+        Effect::Range {
+            base,
+            length,
+            backed,
+        } => {
+            let (base, length) = (base.at, length.at);
+            format!("Range {{ base: {base}, length: {length}, backed: {backed} }}")
         }
         Effect::EndRange { base } => format!("EndRange {{ base: {} }}", base.at),
         Effect::Map {
@@ -265,6 +276,14 @@ fn effect(effect: &Effect) -> String {
         }
     };
     format!("Effect::{text}")
+}
+
+fn amount(amount: &Amount) -> String {
+    let (size, alignment, flags) = (amount.size.at, amount.alignment.at, amount.flags.at);
+    let (attr, attr2) = (amount.attr.at, amount.attr2.at);
+    format!(
+        "Amount {{ size: {size}, alignment: {alignment}, flags: {flags}, attr: {attr}, attr2: {attr2} }}"
+    )
 }
 
 fn objects(objects: &Objects) -> String {

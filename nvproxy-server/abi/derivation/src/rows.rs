@@ -140,6 +140,15 @@ pub enum Extent {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Amount {
+    pub size: Place,
+    pub alignment: Place,
+    pub flags: Place,
+    pub attr: Place,
+    pub attr2: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     Allocate {
         parent: Place,
@@ -167,12 +176,19 @@ pub enum Effect {
     Device {
         instance: Place,
     },
-    Memory {
-        size: Place,
+    GpuMemory(Amount),
+    HostMemory(Amount),
+    HostMemoryUpTo {
+        limit: Place,
+        flags: Place,
+    },
+    Pinned {
+        limit: Place,
     },
     Range {
         base: Place,
         length: Place,
+        backed: bool,
     },
     EndRange {
         base: Place,

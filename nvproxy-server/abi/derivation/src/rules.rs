@@ -201,12 +201,28 @@ pub enum EffectRule {
     Device {
         instance: String,
     },
-    Memory {
-        size: String,
+    /// The driver takes memory of a GPU.
+    #[serde(rename = "gpu-memory")]
+    GpuMemory(AmountRule),
+    /// The driver takes memory of the host.
+    #[serde(rename = "host-memory")]
+    HostMemory(AmountRule),
+    /// The driver takes memory of the host: a byte more than the 8-byte field says.
+    #[serde(rename = "host-memory-up-to")]
+    HostMemoryUpTo {
+        limit: String,
+        flags: String,
+    },
+    /// The driver keeps pages of the task: a byte more than the 8-byte field says.
+    Pinned {
+        limit: String,
     },
     Range {
         base: String,
         length: String,
+        /// The driver takes host memory for all of it.
+        #[serde(default)]
+        backed: bool,
     },
     #[serde(rename = "end-range")]
     EndRange {
@@ -214,6 +230,17 @@ pub enum EffectRule {
     },
     Map(MapRule),
     Unmap(UnmapRule),
+}
+
+/// The fields of NV_MEMORY_ALLOCATION_PARAMS that say how much memory is taken; the first two are of 8 bytes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AmountRule {
+    pub size: String,
+    pub alignment: String,
+    pub flags: String,
+    pub attr: String,
+    pub attr2: String,
 }
 
 /// Memory of a client that an address space keeps in a range, for each of a list of structures that begin with the UUID
@@ -270,8 +297,16 @@ impl EffectRule {
                 std::iter::once(parent).chain(objects.fields()).collect()
             }
             EffectRule::Device { instance } => vec![instance],
-            EffectRule::Memory { size } => vec![size],
-            EffectRule::Range { base, length } => vec![base, length],
+            EffectRule::GpuMemory(amount) | EffectRule::HostMemory(amount) => vec![
+                &amount.size,
+                &amount.alignment,
+                &amount.flags,
+                &amount.attr,
+                &amount.attr2,
+            ],
+            EffectRule::HostMemoryUpTo { limit, flags } => vec![limit, flags],
+            EffectRule::Pinned { limit } => vec![limit],
+            EffectRule::Range { base, length, .. } => vec![base, length],
             EffectRule::EndRange { base } => vec![base],
             EffectRule::Map(rule) => vec![
                 &rule.base,

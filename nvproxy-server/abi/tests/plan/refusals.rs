@@ -400,3 +400,32 @@ fn unreadable_memory_is_what_the_driver_says() {
     planner.step(&[]).expect("a first step");
     assert_eq!(planner.unreadable(), Answer::Errno(EFAULT));
 }
+
+/// They would take memory that nobody counts.
+#[test]
+fn page_tables_in_host_memory_are_refused() {
+    /// NVOS32_ALLOC_FLAGS_PREFER_PTES_IN_SYSMEMORY and NV_VASPACE_ALLOCATION_FLAGS_RETRY_PTE_ALLOC_IN_SYS (nvos.h).
+    const PREFER_PTES_IN_SYSMEMORY: u32 = 0x2000_0000;
+    const RETRY_PTE_ALLOC_IN_SYS: u32 = 0x2;
+    let virtual_memory = NV_MEMORY_ALLOCATION_PARAMS {
+        flags: PREFER_PTES_IN_SYSMEMORY,
+        ..FromZeros::new_zeroed()
+    };
+    let address_space = NV_VASPACE_ALLOCATION_PARAMETERS {
+        flags: RETRY_PTE_ALLOC_IN_SYS,
+        ..FromZeros::new_zeroed()
+    };
+    for (class, parameters) in [
+        (NV50_MEMORY_VIRTUAL, virtual_memory.as_bytes()),
+        (FERMI_VASPACE_A, address_space.as_bytes()),
+    ] {
+        let memory = Memory::default()
+            .with(ARGUMENT, &alloc(class, 0x2000))
+            .with(0x2000, parameters);
+        let status = NV_ERR_NOT_SUPPORTED;
+        assert_eq!(
+            refusal(Node::Control, ALLOC, memory).answer,
+            Answer::Status { at: 40, status }
+        );
+    }
+}

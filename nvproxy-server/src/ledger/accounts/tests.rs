@@ -7,14 +7,14 @@ use super::*;
 const MIB: u64 = 1 << 20;
 
 fn ledger(memory: u64) -> Ledger {
-    Ledger::new(Limits::with_memory(Some(memory)))
+    Ledger::new(Limits::with_memory(Some(memory), None))
 }
 
 /// An object of the first GPU with memory of its own.
 fn charged(ledger: &mut Ledger, bytes: u64) -> Content {
     Content {
         gpu: Some(0),
-        memory: vec![ledger.charge(0, bytes).expect("room")],
+        memory: vec![ledger.charge(Pool::Gpu(0), bytes).expect("room")],
     }
 }
 
@@ -107,21 +107,60 @@ fn copies_are_charged_once_and_keep_the_memory() {
 #[test]
 fn each_gpu_has_the_limit() {
     let mut ledger = ledger(10);
-    let first = ledger.charge(0, 10).expect("room");
-    assert_eq!(ledger.charge(0, 1), Err(Full));
-    assert!(ledger.charge(1, 10).is_ok());
-    assert_eq!(ledger.charge(1, u64::MAX), Err(Full));
-    ledger.correct(first, 12);
+    let first = ledger.charge(Pool::Gpu(0), 10).expect("room");
+    assert_eq!(ledger.charge(Pool::Gpu(0), 1), Err(Full));
+    assert!(ledger.charge(Pool::Gpu(1), 10).is_ok());
+    assert_eq!(ledger.charge(Pool::Gpu(1), u64::MAX), Err(Full));
+    assert!(ledger.raise(first, 12));
+    assert!(!ledger.raise(first, 3));
     assert_eq!(ledger.charged(0), 12);
-    ledger.correct(first, 3);
-    assert!(ledger.charge(0, 7).is_ok());
-    assert_eq!(ledger.charge(0, 1), Err(Full));
+}
+
+#[test]
+fn the_host_has_a_limit_of_its_own_and_records_count() {
+    let mut ledger = Ledger::new(Limits::with_memory(Some(10), Some(10 * RECORD)));
+    let memory = ledger.charge(Pool::Host, 4 * RECORD).expect("room");
+    assert_eq!(ledger.charge(Pool::Host, u64::MAX), Err(Full));
+    assert!(ledger.charge(Pool::Gpu(0), 10).is_ok());
+    assert_eq!(ledger.expect_objects(7), Err(Full));
+    assert_eq!(ledger.expect_objects(5), Ok(()));
+    assert_eq!(ledger.expect_client(), Ok(()));
+    assert_eq!(ledger.expect_client(), Err(Full));
+    assert_eq!(ledger.charge(Pool::Host, 1), Err(Full));
+    ledger.expected_client();
+    ledger.add_client(1, 10);
+    assert_eq!(ledger.charge(Pool::Host, 1), Err(Full));
+    let taken = Content {
+        gpu: None,
+        memory: vec![ledger.charge_anyway(Pool::Host, RECORD), memory],
+    };
+    ledger.release(taken);
+    assert!(ledger.charge(Pool::Host, 4 * RECORD).is_ok());
+    assert_eq!(ledger.charge(Pool::Host, 1), Err(Full));
+}
+
+#[test]
+fn what_an_unknown_address_space_keeps_is_never_given_back() {
+    let mut ledger = with_memory(MIB);
+    let before = ledger.objects;
+    // At the same place: they may be two address spaces.
+    for _ in 0..2 {
+        let content = charged(&mut ledger, MIB);
+        ledger.map(UNKNOWN_SPACE, &(0..10), &[1], content);
+        let content = charged(&mut ledger, MIB);
+        ledger.add_range(UNKNOWN_SPACE, &(0..10), content);
+    }
+    ledger.unmap(UNKNOWN_SPACE, &(0..10), None);
+    ledger.end_range(UNKNOWN_SPACE, 0);
+    ledger.end_address_space(UNKNOWN_SPACE);
+    assert_eq!((ledger.charged(0), ledger.objects), (5 * MIB, before));
 }
 
 #[test]
 fn clients_and_objects_are_limited_and_requests_under_way_count() {
     let mut ledger = Ledger::new(Limits {
-        memory: None,
+        gpu_memory: None,
+        host_memory: None,
         clients: 2,
         objects: 3,
     });
@@ -145,7 +184,11 @@ fn it_is_the_same_after_a_handover() {
     ledger.add_exported(90, 7, parcel);
     ledger.register(11, 10);
     let mapped = ledger.copy_of(1, 3).expect("an object");
-    ledger.add_range(1 << 61, &(0..100));
+    let own = Content {
+        gpu: None,
+        memory: vec![ledger.charge(Pool::Host, MIB).expect("room")],
+    };
+    ledger.add_range(1 << 61, &(0..100), own);
     ledger.map(1 << 61, &(10..20), &[u128::MAX], mapped);
     let text = serde_json::to_string(&ledger).expect("text");
     let mut other: Ledger = serde_json::from_str(&text).expect("a ledger");
@@ -158,10 +201,12 @@ fn it_is_the_same_after_a_handover() {
     other.close(90);
     assert_eq!(other.charged(0), MIB);
     assert_eq!(other.address_spaces(), [1 << 61]);
+    assert_eq!(other.charged_to_host, MIB);
     other.end_range(1 << 61, 0);
     assert_eq!((other.charged(0), other.objects), (0, 0));
     assert!(other.allocations.is_empty());
     assert!(other.address_spaces().is_empty());
+    assert_eq!(other.charged_to_host, 0);
 }
 
 #[test]
@@ -169,7 +214,7 @@ fn ranges_and_mappings_count_as_objects() {
     let mut ledger = with_memory(MIB);
     let before = ledger.objects;
     let mapped = ledger.copy_of(1, 3).expect("an object");
-    ledger.add_range(90, &(0..100));
+    ledger.add_range(90, &(0..100), Content::default());
     ledger.map(90, &(10..20), &[1, 2], mapped);
     assert_eq!(ledger.objects, before + 3);
     ledger.unmap(90, &(12..14), Some(&1));
@@ -272,7 +317,7 @@ fn step(ledger: &mut Ledger, model: &mut Model, state: &mut u64) {
                 return;
             }
             let bytes = random(state, 2) * (1 + random(state, 30));
-            let (content, allocation) = match ledger.charge(0, bytes) {
+            let (content, allocation) = match ledger.charge(Pool::Gpu(0), bytes) {
                 Ok(key) => {
                     model.sizes.push(bytes);
                     let memory = vec![key];

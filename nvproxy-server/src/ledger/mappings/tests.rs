@@ -40,14 +40,14 @@ fn what_is_unmapped_in_parts_is_kept_until_the_last() {
 #[test]
 fn a_range_ends_with_all_that_is_in_it() {
     let mut mappings = Mappings::default();
-    mappings.add_range(&(10..20));
-    mappings.add_range(&(20..30));
+    assert!(keys(mappings.add_range(&(10..20), content(8))).is_empty());
+    assert!(keys(mappings.add_range(&(20..30), Content::default())).is_empty());
     for (key, at) in [(10..13), (13..20), (20..30)].iter().enumerate() {
         assert!(keys(mappings.map(at, &[uuid(0)], content(key))).is_empty());
     }
     assert_eq!(mappings.parts(), 5);
     assert!(keys(mappings.end_range(13)).is_empty());
-    assert_eq!(keys(mappings.end_range(10)), BTreeSet::from([0, 1]));
+    assert_eq!(keys(mappings.end_range(10)), BTreeSet::from([0, 1, 8]));
     assert!(keys(mappings.end_range(10)).is_empty());
     assert_eq!(mappings.parts(), 2);
 }

@@ -12,6 +12,7 @@ mod fast;
 mod faults;
 mod gpu;
 mod greed;
+mod host_memory;
 mod identifiers;
 mod isolation;
 mod limits;
@@ -91,6 +92,12 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-gpus", memory_limit::gpus),
     ("limit-threads", memory_limit::threads),
     ("limit-held", memory_limit::held),
+    ("limit-taken", memory_limit::taken),
+    ("limit-host", host_memory::requests),
+    ("limit-host-keepers", host_memory::keepers),
+    ("limit-host-records", host_memory::records),
+    ("limit-host-default", host_memory::default),
+    ("limit-host-threads", host_memory::threads),
     ("foreign-clients", ownership::foreign_clients),
     ("many-clients", ownership::many_clients),
     ("pin-private", pins::private),

@@ -33,13 +33,13 @@ macro_rules! request {
 }
 
 /// An address space of UVM with a range, to which the first GPU is tied.
-struct Space<'a> {
+pub struct Space<'a> {
     uvm: File,
     gpu: &'a Gpu,
 }
 
 impl<'a> Space<'a> {
-    fn new(gpu: &'a Gpu) -> Result<Space<'a>> {
+    pub fn new(gpu: &'a Gpu) -> Result<Space<'a>> {
         let space = Space {
             uvm: address_space()?,
             gpu,
@@ -78,7 +78,7 @@ impl<'a> Space<'a> {
         self.gpu.free(MEMORY)
     }
 
-    fn map(&self, memory: u32) -> Result<()> {
+    pub fn map(&self, memory: u32) -> Result<()> {
         let mut attributes = [UvmGpuMappingAttributes::new_zeroed(); 256];
         attributes[0].gpuUuid = GPU;
         request!(
@@ -108,7 +108,7 @@ impl<'a> Space<'a> {
         )
     }
 
-    fn free(&self) -> Result<()> {
+    pub fn free(&self) -> Result<()> {
         request!(
             self.uvm,
             UVM_FREE,
@@ -152,7 +152,7 @@ static WAYS: &[Way] = &[
 ];
 
 /// A client with the first GPU, and an address space of it that UVM can manage.
-fn gpu_for_unified_memory() -> Result<Gpu> {
+pub fn gpu_for_unified_memory() -> Result<Gpu> {
     let gpu = Gpu::open()?;
     let mut parameters = NV_VASPACE_ALLOCATION_PARAMETERS::new_zeroed();
     parameters.flags = EXTERNALLY_OWNED;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
+use nvproxy_abi::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
 use nvproxy_abi::structs::control::*;
 use nvproxy_abi::structs::frontend::NVOS55_PARAMETERS;
 use ringfence::guest::{Client, Result, check, frontend, open};
@@ -110,7 +111,7 @@ pub fn shown(_: &[String]) -> Outcome {
     tell("freed")
 }
 
-fn duplicate(to: &Client, object: u32, from: &Client) -> Result<()> {
+pub fn duplicate(to: &Client, object: u32, from: &Client) -> Result<()> {
     let mut request = NVOS55_PARAMETERS::new_zeroed();
     request.hClient = to.root;
     request.hParent = DEVICE;
@@ -248,5 +249,63 @@ pub fn held(_: &[String]) -> Outcome {
     say("all", gpu.allocate(MEMORY, LIMIT));
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     say("more", gpu.allocate(MEMORY + 1, 1));
+    Ok(())
+}
+
+/// What the driver takes for an object, which can be more than its size.
+pub fn taken(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let mut tiny = 0;
+    while gpu.allocate(MEMORY + 0x100 + tiny, 1).is_ok() {
+        tiny += 1;
+    }
+    println!("{tiny} objects of 1 byte");
+    gpu.client.free(gpu.client.root, DEVICE)?;
+    gpu.client.device(0, DEVICE, SUBDEVICE)?;
+
+    /// NVOS32_ALLOC_FLAGS_FIXED_ADDRESS_ALLOCATE and _ALIGNMENT_FORCE, NVOS32_ATTR_PAGE_SIZE_4KB and _HUGE, and
+    /// NVOS32_ATTR2_PAGE_SIZE_HUGE_512MB (nvos.h).
+    const FIXED: u32 = 0x10 | 0x100;
+    const SMALL: u32 = 1 << 23;
+    const HUGE: u32 = 3 << 23;
+    const HALF_GIB: u32 = 2 << 20;
+    let outcome = |words: [u32; 3], alignment, size| {
+        let mut parameters = NV_MEMORY_ALLOCATION_PARAMS::new_zeroed();
+        [parameters.flags, parameters.attr, parameters.attr2] = words;
+        (parameters.alignment, parameters.size) = (alignment, size);
+        let class = NV01_MEMORY_LOCAL_USER;
+        gpu.client
+            .allocate(DEVICE, MEMORY, class, &mut parameters)?;
+        gpu.free(MEMORY)?;
+        Ok(parameters.size)
+    };
+    for (what, words, alignment, size) in [
+        ("a small page", [0, SMALL, 0], 0, 1),
+        ("1 byte at a fixed address", [FIXED, 0, 0], 64 * MIB, 1),
+        ("the same, aligned to 128 MiB", [FIXED, 0, 0], 128 * MIB, 1),
+        ("1 byte in a page of 512 MiB", [0, HUGE, HALF_GIB], 0, 1),
+        ("all but 1 byte", [0; 3], 0, 64 * MIB - 1),
+        ("1 byte more than all", [0; 3], 0, 64 * MIB + 1),
+        ("2^64 - 1", [0; 3], 0, u64::MAX),
+    ] {
+        match outcome(words, alignment, size) {
+            Ok(size) => println!("{what}: {size} bytes"),
+            Err(error) => say(what, Err(error)),
+        }
+    }
+
+    // Without parameters a device is the first GPU's.
+    gpu.client.free(gpu.client.root, DEVICE)?;
+    let nothing = &mut ();
+    gpu.client
+        .allocate(gpu.client.root, DEVICE, NV01_DEVICE_0, nothing)?;
+    say("all, of the first GPU", gpu.allocate(MEMORY, 64 * MIB));
+    let (other, class) = (Gpu::open()?, NV01_MEMORY_LOCAL_USER);
+    say("more of it", other.allocate(MEMORY, 1));
+    // What belongs to no GPU has no memory of one.
+    let nowhere = other.client.memory(other.client.root, MEMORY, class, 1);
+    say("of no GPU", nowhere);
+    let without = other.client.allocate(DEVICE, MEMORY, class, &mut ());
+    say("of a size that is not said", without);
     Ok(())
 }

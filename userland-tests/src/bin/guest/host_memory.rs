@@ -1,0 +1,237 @@
+//! Host memory that the driver takes, up to a limit (`--host-memory 64MiB`), by every request by which it takes some.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+use nvproxy_abi::node::Node;
+use nvproxy_abi::number::*;
+use nvproxy_abi::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
+use nvproxy_abi::structs::control::*;
+use nvproxy_abi::structs::frontend::nv_ioctl_nvos02_parameters_with_fd;
+use nvproxy_abi::structs::uvm::*;
+use ringfence::guest::{Result, check, frontend, ioctl, open};
+use zerocopy::FromZeros;
+
+use crate::Outcome;
+use crate::concurrency::address_space;
+use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
+use crate::mapped_memory::{Space, gpu_for_unified_memory};
+use crate::memory_limit::{duplicate, say};
+use crate::tasks::{child, expect_success};
+
+/// Where a semaphore pool lies.
+const POOL: u64 = 0x20_0000_0000;
+
+/// NVOS32_ATTR_LOCATION_PCI with an NVOS32_ATTR_PHYSICALITY (nvos.h).
+const SCATTERED: u32 = 1 << 25 | 1 << 27;
+const CONTIGUOUS: u32 = 1 << 25 | 2 << 27;
+/// NVOS02_FLAGS_PHYSICALITY_NONCONTIGUOUS and NVOS02_FLAGS_MAPPING_NO_MAP.
+const OLDER_SCATTERED: u32 = 1 << 4 | 1 << 30;
+const OLDER_CONTIGUOUS: u32 = 1 << 30;
+
+fn allocate(gpu: &Gpu, memory: u32, bytes: u64, attr: u32) -> Result<()> {
+    let mut parameters = NV_MEMORY_ALLOCATION_PARAMS::new_zeroed();
+    parameters.owner = gpu.client.root;
+    parameters.size = bytes;
+    parameters.attr = attr;
+    let class = NV01_MEMORY_SYSTEM;
+    gpu.client.allocate(DEVICE, memory, class, &mut parameters)
+}
+
+/// By NV_ESC_RM_ALLOC_MEMORY: a byte more than `limit`.
+fn allocate_up_to(gpu: &Gpu, memory: u32, limit: u64, flags: u32) -> Result<()> {
+    let mut request = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
+    request.params.hRoot = gpu.client.root;
+    request.params.hObjectParent = DEVICE;
+    request.params.hObjectNew = memory;
+    request.params.hClass = NV01_MEMORY_SYSTEM;
+    request.params.limit = limit;
+    request.params.flags = flags;
+    request.fd = -1;
+    frontend(&gpu.node, NV_ESC_RM_ALLOC_MEMORY, &mut request)?;
+    check(request.params.status)
+}
+
+fn make_pool(uvm: &File, length: u64) -> Result<()> {
+    let mut parameters = UVM_ALLOC_SEMAPHORE_POOL_PARAMS::new_zeroed();
+    parameters.base = POOL;
+    parameters.length = length;
+    ioctl(uvm, UVM_ALLOC_SEMAPHORE_POOL, &mut parameters)?;
+    check(parameters.rmStatus)
+}
+
+fn free_pool(uvm: &File, length: u64) -> Result<()> {
+    let mut parameters = UVM_FREE_PARAMS::new_zeroed();
+    parameters.base = POOL;
+    parameters.length = length;
+    ioctl(uvm, UVM_FREE, &mut parameters)?;
+    check(parameters.rmStatus)
+}
+
+/// Whether 32 MiB can be had besides: there are not while 48 MiB are taken.
+fn say_what_is_left(when: &str, gpu: &Gpu) -> Outcome {
+    let outcome = allocate(gpu, MEMORY + 0x10, 32 * MIB, SCATTERED);
+    if outcome.is_ok() {
+        gpu.free(MEMORY + 0x10)?;
+    }
+    say(when, outcome);
+    Ok(())
+}
+
+/// The same once what was given back behind the program's back has been.
+fn wait_for_room(when: &str, gpu: &Gpu) -> Outcome {
+    let deadline = Instant::now() + crate::gpu::LIMIT;
+    while let Err(error) = allocate(gpu, MEMORY + 0x10, 32 * MIB, SCATTERED) {
+        assert!(Instant::now() < deadline, "{when}: still {error}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    println!("{when}: ok");
+    gpu.free(MEMORY + 0x10)?;
+    Ok(())
+}
+
+/// By class and by request, and all sizes that are too much.
+pub fn requests(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let memory = MEMORY;
+    say("48 MiB", allocate(&gpu, memory, 48 * MIB, SCATTERED));
+    say_what_is_left("32 MiB more", &gpu)?;
+    say("8 MiB more", allocate(&gpu, memory + 1, 8 * MIB, SCATTERED));
+    gpu.free(memory)?;
+    gpu.free(memory + 1)?;
+    say_what_is_left("freed", &gpu)?;
+    let whole = allocate(&gpu, memory, 33 * MIB, CONTIGUOUS);
+    say("33 MiB in one piece", whole);
+    for size in [u64::MAX, u64::MAX - 4095, 1 << 63] {
+        say(
+            &format!("{size:#x}"),
+            allocate(&gpu, memory, size, SCATTERED),
+        );
+        let up_to = allocate_up_to(&gpu, memory, size, OLDER_SCATTERED);
+        say(&format!("up to {size:#x}"), up_to);
+    }
+    say_what_is_left("after refusals", &gpu)?;
+    let older = allocate_up_to(&gpu, memory, 48 * MIB - 1, OLDER_SCATTERED);
+    say("48 MiB by the older request", older);
+    say_what_is_left("32 MiB more", &gpu)?;
+    gpu.free(memory)?;
+    let whole = allocate_up_to(&gpu, memory, 33 * MIB - 1, OLDER_CONTIGUOUS);
+    say("33 MiB in one piece", whole);
+    say_what_is_left("freed", &gpu)?;
+
+    let uvm = address_space()?;
+    say("a pool of 48 MiB", make_pool(&uvm, 48 * MIB));
+    say_what_is_left("32 MiB more", &gpu)?;
+    free_pool(&uvm, 48 * MIB)?;
+    say_what_is_left("freed", &gpu)?;
+    say("a pool of 80 MiB", make_pool(&uvm, 80 * MIB));
+    make_pool(&uvm, 48 * MIB)?;
+    say_what_is_left("another pool", &gpu)?;
+    drop(uvm);
+    wait_for_room("its address space closed", &gpu)
+}
+
+/// Whatever keeps the memory keeps it charged, once; whatever frees it gives it back.
+pub fn keepers(_: &[String]) -> Outcome {
+    let (gpu, other) = (gpu_for_unified_memory()?, Gpu::open()?);
+    let take = |gpu: &Gpu| allocate(gpu, MEMORY, 48 * MIB, SCATTERED);
+    take(&gpu)?;
+    say("copied", duplicate(&other.client, MEMORY, &gpu.client));
+    say("8 MiB more", allocate(&gpu, MEMORY + 1, 8 * MIB, SCATTERED));
+    gpu.free(MEMORY + 1)?;
+    gpu.free(MEMORY)?;
+    say_what_is_left("the original freed", &gpu)?;
+    other.client.free(other.client.root, DEVICE)?;
+    say_what_is_left("the copy's device freed", &gpu)?;
+
+    take(&gpu)?;
+    let parcel = open(Node::Control)?;
+    let mut export = NV0000_CTRL_OS_UNIX_EXPORT_OBJECTS_TO_FD_PARAMS::new_zeroed();
+    export.fd = parcel.as_raw_fd();
+    export.hDevice = DEVICE;
+    export.maxObjects = 1;
+    export.numObjects = 1;
+    export.objects[0] = MEMORY;
+    let command = NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECTS_TO_FD;
+    gpu.client.control(gpu.client.root, command, &mut export)?;
+    gpu.free(MEMORY)?;
+    say_what_is_left("exported and freed", &gpu)?;
+    drop(parcel);
+    wait_for_room("the description closed", &gpu)?;
+
+    let space = Space::new(&gpu)?;
+    take(&gpu)?;
+    space.map(MEMORY)?;
+    gpu.free(MEMORY)?;
+    say_what_is_left("mapped and freed", &gpu)?;
+    space.free()?;
+    say_what_is_left("the range freed", &gpu)?;
+
+    drop(other);
+    let holder = child(|| Ok(take(&Gpu::open()?)?))?;
+    expect_success(holder)?;
+    wait_for_room("the process ended", &gpu)
+}
+
+/// Objects that take nothing of their own count as well, until there is no more room for the driver's records.
+pub fn records(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let mut made = 0;
+    let refusal = loop {
+        let class = GF100_SUBDEVICE_MASTER;
+        let object = MEMORY + 0x100 + made;
+        match gpu.client.allocate(SUBDEVICE, object, class, &mut ()) {
+            Ok(()) => made += 1,
+            refusal => break refusal,
+        }
+    };
+    println!("{made} objects");
+    say("one more", refusal);
+    say("a client", Gpu::open().map(drop));
+    gpu.client.free(gpu.client.root, SUBDEVICE)?;
+    say("freed", allocate(&gpu, MEMORY, 48 * MIB, SCATTERED));
+    Ok(())
+}
+
+/// Threads that take what there is at once get no more than that.
+pub fn threads(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let had: u32 = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|index| {
+                let gpu = &gpu;
+                scope.spawn(move || {
+                    let first = MEMORY + 0x1000 * (index + 1);
+                    let mine = (first..)
+                        .take_while(|memory| allocate(gpu, *memory, MIB, SCATTERED).is_ok());
+                    mine.count() as u32
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or(0))
+            .sum()
+    });
+    println!("{had} MiB");
+    Ok(())
+}
+
+/// How many MiB the machine has, and how many of them the driver takes at most, in pieces of 256.
+pub fn default(_: &[String]) -> Outcome {
+    const PIECE: u64 = 256;
+    let gpu = Gpu::open()?;
+    let mut had = 0;
+    while allocate(&gpu, MEMORY + had, PIECE * MIB, SCATTERED).is_ok() {
+        had += 1;
+    }
+    let machine = std::fs::read_to_string("/proc/meminfo")?;
+    let total = machine
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = total.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    println!("{}", total.ok_or("no MemTotal")? >> 10);
+    println!("{}", PIECE * u64::from(had));
+    Ok(())
+}
