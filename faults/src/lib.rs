@@ -106,6 +106,10 @@ pub enum Point {
     Words,
     /// The sentry is about to answer one of the driver's words on a descriptor that is not the driver's.
     Foreign,
+    /// The launcher is about to start a server in namespaces of its own, see [`fork_beside`].
+    Apart,
+    /// The sentry is about to look whether the task that it has read from, or is to write to, still waits for it.
+    Waiting,
     /// A ring's producer is about to write an entry.
     Stage,
     /// A ring's producer is about to wake the consumer, which sleeps.
@@ -148,6 +152,8 @@ impl Point {
             Point::Filter => "filter",
             Point::Words => "words",
             Point::Foreign => "foreign",
+            Point::Apart => "apart",
+            Point::Waiting => "waiting",
             Point::Stage => "stage",
             Point::Doorbell => "doorbell",
             Point::Version => "version",
@@ -159,7 +165,7 @@ impl Point {
     }
 
     /// All of them.
-    pub const ALL: [Point; 29] = [
+    pub const ALL: [Point; 31] = [
         Point::Take,
         Point::Next,
         Point::Prepared,
@@ -182,6 +188,8 @@ impl Point {
         Point::Filter,
         Point::Words,
         Point::Foreign,
+        Point::Apart,
+        Point::Waiting,
         Point::Stage,
         Point::Doorbell,
         Point::Version,
@@ -263,6 +271,21 @@ pub fn is_unfiltered() -> bool {
     return at(Point::Filter) == Some(Act::Duplicate) && process::start_unfiltered();
     #[cfg(not(feature = "inject"))]
     false
+}
+
+/// If a rule says `drop` at [`Point::Apart`], forks this process, which must have one thread: the child lives in the user
+/// and the process namespace of the sentry with this number, with all rights there, and is this process's child all the
+/// same. Returns the child's number, 0 in the child. Only root can do this.
+#[inline(always)]
+pub fn fork_beside(sentry: i32) -> Option<std::io::Result<i32>> {
+    #[cfg(feature = "inject")]
+    return (at(Point::Apart) == Some(Act::Drop))
+        .then(|| process::fork_beside(sentry).map_err(Into::into));
+    #[cfg(not(feature = "inject"))]
+    {
+        let _ = sentry;
+        None
+    }
 }
 
 /// The directory that the driver's nodes lie in: `/dev`, unless a test puts other nodes in their place by naming another

@@ -2,13 +2,19 @@
 //!
 //! All of it works under the seccomp filters of the sentry and the server, which know nothing of it.
 //!
-//! `unsafe` is here for the instruction that kills, and for fork.
+//! `unsafe` is here for the instruction that kills, and for fork and clone.
 
+use std::fs::File;
+use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, close, fork};
 
 /// Dies of SIGILL, which process 1 of a namespace is not spared, either.
@@ -88,4 +94,49 @@ pub fn start_unfiltered() -> bool {
             std::process::exit(125)
         }
     }
+}
+
+/// See [`crate::fork_beside`]. A process enters a process namespace by being started in it. So one is forked that enters
+/// the namespaces and forks the child in turn, as a child of the caller's.
+pub fn fork_beside(sentry: i32) -> Result<i32, Errno> {
+    let (mut report, mut reporter) = std::io::pipe().map_err(errno)?;
+    // SAFETY: the calling process has one thread, so the child may go on as if nothing had happened.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child: between } => {
+            drop(reporter);
+            let mut number = [0; 4];
+            let read = report.read_exact(&mut number);
+            waitpid(between, None)?;
+            read.map_err(|_| Errno::EPERM)?;
+            Ok(i32::from_ne_bytes(number))
+        }
+        ForkResult::Child => match enter_and_fork(sentry) {
+            Ok(0) => Ok(0),
+            forked => {
+                // Without a number the other side knows.
+                let _ = forked.map(|child| reporter.write_all(&child.to_ne_bytes()));
+                std::process::exit(0)
+            }
+        },
+    }
+}
+
+fn enter_and_fork(process: i32) -> Result<i32, Errno> {
+    for (name, kind) in [
+        ("user", CloneFlags::CLONE_NEWUSER),
+        ("pid", CloneFlags::CLONE_NEWPID),
+    ] {
+        let namespace = File::open(format!("/proc/{process}/ns/{name}")).map_err(errno)?;
+        setns(namespace, kind)?;
+    }
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?;
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: without a stack and without shared memory this is fork: the child, whose parent has one thread, goes on on a
+    // copy of this stack as if nothing had happened.
+    Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })
+        .map(|child| child as i32)
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

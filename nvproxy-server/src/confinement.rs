@@ -48,7 +48,8 @@ pub fn enter(nodes: &[Node], abi: &Abi) -> Result<(), String> {
     Confinement {
         kept: Some(Kept {
             paths: &kept,
-            alone: false,
+            // Since the launcher started it.
+            alone: true,
         }),
         landlock: true,
         capabilities: &[],

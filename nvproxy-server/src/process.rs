@@ -85,7 +85,11 @@ pub fn run(options: &Options, given: Given) -> Result<Infallible, String> {
     let obedient = Arc::clone(&server);
     thread::Builder::new()
         .name("supervision".to_owned())
-        .spawn(move || obey(&obedient, &supervision))
+        .spawn(move || {
+            obey(&obedient, &supervision);
+            // The kernel ends this process with the launcher, unless that was over before it was asked to.
+            end(End::LauncherGone)
+        })
         .map_err(|error| format!("starting a thread: {error}"))?;
     server
         .watch(end)
@@ -145,7 +149,7 @@ fn succeed(options: &Options, predecessor: OwnedFd, supervision: &Socket) -> Arc
 
 fn end(end: End) -> ! {
     match end {
-        End::SentryGone => std::process::exit(0),
+        End::SentryGone | End::LauncherGone => std::process::exit(0),
         End::Failed(reason) => {
             tracing::error!("the server cannot go on: {reason}");
             std::process::exit(1)

@@ -102,6 +102,8 @@ enum Slow {
 pub enum End {
     /// The sentry is gone: the ordinary end.
     SentryGone,
+    /// The launcher is gone, which would end it.
+    LauncherGone,
     /// It cannot go on.
     Failed(String),
 }

@@ -20,7 +20,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pause, setpgid};
 
 use crate::failure::{Attempt, Failure};
-use crate::launch::namespaces::{Forked, fork_into_user_namespace};
+use crate::launch::namespaces::fork_into_user_namespace;
 use crate::system_calls::exit_at_once;
 
 /// How long a probe may take. All take milliseconds on an idle machine.
@@ -86,8 +86,8 @@ fn start(place: Place, body: impl FnOnce()) -> Result<Pid, Failure> {
             ForkResult::Child => run(body),
         },
         Place::Inside(namespaces) => match fork_into_user_namespace(namespaces, None)? {
-            Forked::Parent { child, .. } => Ok(child),
-            Forked::Child => run(body),
+            ForkResult::Parent { child } => Ok(child),
+            ForkResult::Child => run(body),
         },
     }
 }

@@ -16,6 +16,7 @@ const NO_FURTHER: u8 = 3;
 const SUCCEEDED: u8 = 4;
 const WANTED: u8 = 5;
 const HOLD: u8 = 6;
+const END: u8 = 7;
 
 /// The longest reason, in bytes.
 const MAXIMUM_REASON: usize = 255;
@@ -34,6 +35,8 @@ pub enum News {
 pub enum Plea {
     /// Another server, in the place of one that was lost.
     AnotherServer,
+    /// To end the server that serves, which does not keep to the protocol. The sentry has no power over it.
+    EndServer,
     /// To hold the listener too. While it is open a task whose call the sentry has received waits; so if the sentry
     /// dies, none runs on with `ENOSYS` until the kernel has ended it.
     HoldListener(OwnedFd),
@@ -75,6 +78,7 @@ impl LauncherEnd {
         let mut kind = [0];
         match self.0.receive_message(&mut kind, MsgFlags::MSG_DONTWAIT)? {
             (1, None) if kind == [WANTED] => Ok(Plea::AnotherServer),
+            (1, None) if kind == [END] => Ok(Plea::EndServer),
             (1, Some(listener)) if kind == [HOLD] => Ok(Plea::HoldListener(listener)),
             _ => Err(SocketError::WrongSize),
         }
@@ -85,6 +89,11 @@ impl SentryEnd {
     /// Asks for another server.
     pub fn want_another(&self) -> Result<(), SocketError> {
         self.0.send_message(&[WANTED], None)
+    }
+
+    /// Asks to end the server that serves.
+    pub fn end_server(&self) -> Result<(), SocketError> {
+        self.0.send_message(&[END], None)
     }
 
     /// Asks to hold the listener of the tasks' filter.

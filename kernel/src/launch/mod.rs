@@ -7,7 +7,7 @@
 //! ├─ sentry           process 1 of a process namespace of its own: when it ends, the kernel ends all there
 //! │  └─ init          process 1 of the tasks' namespace
 //! │     └─ program    ... and its children: the tasks
-//! └─ server           in the sentry's namespace
+//! └─ server           process 1 of another, beside the sentry's: the launcher ends it
 //! ```
 //!
 //! The sentry's own namespace has a second purpose. It reads and writes the memory of tasks that it names by number,
@@ -47,7 +47,6 @@ use ringfence_ipc::Socket;
 
 use self::grants::Grants;
 use self::liaison::SentryEnd;
-use self::namespaces::Forked;
 use self::servers::Starter;
 use self::supervision::Launcher;
 use crate::driver::Driver;
@@ -104,9 +103,9 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     let mut own = namespaces::OF_ONE_PROCESS;
     own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
     match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
-        Forked::Parent { child, namespaces } => {
+        ForkResult::Parent { child } => {
             drop(sentry_end);
-            let started = Starter::new(options, namespaces)
+            let started = Starter::new(options, child)
                 .and_then(|starter| Launcher::new(child, starter, launcher_end, door, about));
             let status = started.inspect_err(|_| supervision::abandon(child))?.wait();
             tracing::debug!("the sandbox is gone");
@@ -116,7 +115,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             }
             Ok(status)
         }
-        Forked::Child => {
+        ForkResult::Child => {
             drop(launcher_end);
             if let Some(door) = door {
                 door.leave();

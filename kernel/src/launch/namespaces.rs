@@ -1,11 +1,12 @@
 //! Namespaces: a view of the system that a sandbox can change without changing the system.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::CloneFlags;
+use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, setgroups, setresgid, setresuid};
 
 use super::grants::Identity;
@@ -13,7 +14,7 @@ use crate::failure::{Attempt, Failure, SETUP};
 use crate::system_calls::exit_at_once;
 
 const NONE: Option<&str> = None;
-/// What the sentry and init each have to themselves. Made with the process, because to change the mount namespace later is
+/// What the sentry, init and each server have to themselves. Made with the process, because to change the mount namespace later is
 /// to leave one, and to leave one as the last takes the kernel long.
 pub const OF_ONE_PROCESS: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWPID)
@@ -23,11 +24,11 @@ pub const OF_ONE_PROCESS: CloneFlags = CloneFlags::CLONE_NEWNS
 /// Forks the calling process, which must have one thread. The child lives in a user namespace of its own, and in the
 /// further namespaces of `also`; it has all rights in them, and none outside. It is who the caller is, with the same
 /// user and group ids as outside (all of them if the caller may map them, else its own), unless it is to have another
-/// `identity`: see [`IdMaps`].
+/// `identity`: see [`IdMaps`]. A child that cannot become that says why on stderr, and ends.
 pub fn fork_into_user_namespace(
     also: CloneFlags,
     identity: Option<Identity>,
-) -> Result<Forked, Failure> {
+) -> Result<ForkResult, Failure> {
     let maps = IdMaps::new(identity)?;
     let (mut mapped, mut map) = std::io::pipe().attempt("pipe")?;
     match fork_with(CloneFlags::CLONE_NEWUSER | also).map_err(with_remedy)? {
@@ -37,66 +38,25 @@ pub fn fork_into_user_namespace(
                 // The parent failed, and says so.
                 exit_at_once(i32::from(SETUP));
             }
-            maps.assume.map_or(Ok(()), assume)?;
-            Ok(Forked::Child)
+            if let Err(failure) = maps.assume.map_or(Ok(()), assume) {
+                // Not to the caller, who would take itself for the parent.
+                eprintln!("ringfence: {failure}");
+                exit_at_once(i32::from(SETUP));
+            }
+            Ok(ForkResult::Child)
         }
         ForkResult::Parent { child } => {
             drop(mapped);
-            maps.write(child)?;
-            // Now, because a child that has made itself untraceable keeps them to itself.
-            let namespaces = Namespaces::of(child, also, maps.assume)?;
-            map.write_all(&[0]).attempt("pipe")?;
-            Ok(Forked::Parent { child, namespaces })
+            let written = maps
+                .write(child)
+                .and_then(|()| map.write_all(&[0]).attempt("pipe"));
+            drop(map);
+            if written.is_err() {
+                // It ends by itself.
+                let _ = waitpid(child, None);
+            }
+            written.map(|()| ForkResult::Parent { child })
         }
-    }
-}
-
-/// On which side of [`fork_into_user_namespace`] a process is.
-pub enum Forked {
-    Child,
-    Parent { child: Pid, namespaces: Namespaces },
-}
-
-/// The user and the process namespace of a child, for further processes to be started there.
-pub struct Namespaces {
-    user: File,
-    processes: File,
-    /// `None` if the child has the caller's.
-    network: Option<File>,
-    assume: Option<Identity>,
-}
-
-impl Namespaces {
-    fn of(child: Pid, made: CloneFlags, assume: Option<Identity>) -> Result<Namespaces, Failure> {
-        let open = |name: &str| {
-            let path = format!("/proc/{child}/ns/{name}");
-            File::open(&path).attempt(path)
-        };
-        Ok(Namespaces {
-            user: open("user")?,
-            processes: open("pid")?,
-            network: made
-                .contains(CloneFlags::CLONE_NEWNET)
-                .then(|| open("net"))
-                .transpose()?,
-            assume,
-        })
-    }
-
-    /// Moves the calling process, which must have one thread, into the user and the network namespace, and the children
-    /// that it starts from now on into all three. It has all rights in them, and none outside.
-    pub fn enter(&self) -> Result<(), Errno> {
-        setns(&self.user, CloneFlags::CLONE_NEWUSER)?;
-        if let Some(network) = &self.network {
-            setns(network, CloneFlags::CLONE_NEWNET)?;
-        }
-        setns(&self.processes, CloneFlags::CLONE_NEWPID)
-    }
-
-    /// Lets a process that was started there be who the child is: the driver lets a task pin memory only for a client
-    /// whose maker has the task's user id.
-    pub fn assume_identity(&self) -> Result<(), Failure> {
-        self.assume.map_or(Ok(()), assume)
     }
 }
 
@@ -215,8 +175,17 @@ pub fn isolate_mounts() -> Result<(), Failure> {
 
 /// Mounts the process namespace's own view of processes over `/proc`.
 pub fn mount_proc() -> Result<(), Failure> {
+    mount_proc_with(NONE)
+}
+
+/// The same, without what the kernel says of anything else than processes (proc(5), `subset=pid`).
+pub fn mount_processes() -> Result<(), Failure> {
+    mount_proc_with(Some("subset=pid"))
+}
+
+fn mount_proc_with(options: Option<&str>) -> Result<(), Failure> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), flags, NONE).map_err(|errno| {
+    mount(Some("proc"), "/proc", Some("proc"), flags, options).map_err(|errno| {
         Failure::setup(format!(
             "mounting /proc: {errno}; in a container, /proc must not be masked (docker run --security-opt systempaths=unconfined)"
         ))

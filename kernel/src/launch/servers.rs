@@ -1,26 +1,26 @@
 //! Starting servers: the first one of a sandbox, and those that follow it.
 //!
-//! Each is started by the launcher, in the sandbox's user and process namespaces, so that the kernel ends it with the
-//! sentry, which is process 1 there. A process enters a process namespace by being started in it. So the launcher forks
-//! one that enters the namespaces and forks the server in turn, as a child of the launcher's.
+//! Each is a child of the launcher's, process 1 of a process namespace of its own, in a user namespace of its own. Both
+//! lie beside the sentry's, whose rights over processes end with its namespaces: a sentry that was taken over has no number
+//! for a server, and no right over one that it has another name for.
+//!
+//! So nothing of the sandbox ends a server by its end. The launcher does, and the kernel ends it with the launcher.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io::{PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, dup2_stdin, fexecve, fork};
+use nix::unistd::{ForkResult, Pid, dup2_stdin, fexecve};
 use nvproxy_server::confinement;
+use nvproxy_server::process::Kind;
 use ringfence_confinement::pass_on;
 use ringfence_ipc::Socket;
 
-use super::namespaces::{Namespaces, fork_with};
+use super::namespaces::{self, OF_ONE_PROCESS, fork_into_user_namespace};
 use super::{Options, c_strings, descriptors};
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::system_calls::{exit_at_once, pidfd_open};
@@ -43,7 +43,9 @@ pub enum Input<'a> {
 
 /// How the servers of one sandbox are started.
 pub struct Starter<'a> {
-    namespaces: Namespaces,
+    options: &'a Options,
+    /// Beside which they live.
+    sentry: Pid,
     executable: OwnedFd,
     arguments: Vec<CString>,
     /// What a recorded driver reports to: files that it shares with the program.
@@ -51,15 +53,16 @@ pub struct Starter<'a> {
 }
 
 impl<'a> Starter<'a> {
-    /// With this executable, in these namespaces.
-    pub fn new(options: &'a Options, namespaces: Namespaces) -> Result<Starter<'a>, Failure> {
+    /// With this executable, for the sandbox of this sentry.
+    pub fn new(options: &'a Options, sentry: Pid) -> Result<Starter<'a>, Failure> {
         let executable = File::open("/proc/self/exe").attempt("/proc/self/exe")?;
         let shared = match &options.replay {
             Some(_) => &options.descriptors[..],
             None => &[],
         };
         Ok(Starter {
-            namespaces,
+            options,
+            sentry,
             executable: executable.into(),
             arguments: arguments(options)?,
             shared,
@@ -75,26 +78,33 @@ impl<'a> Starter<'a> {
     ) -> Result<Server, Failure> {
         let (supervision, server_supervision) = Socket::pair().attempt("socketpair")?;
         let execution = Execution::new(self, executable, input, &server_supervision)?;
-        let (mut report, reporter) = std::io::pipe().attempt("pipe")?;
-        // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
-        let between = match unsafe { fork() }.attempt("starting the server")? {
-            ForkResult::Parent { child } => child,
-            ForkResult::Child => execution.start_inside(&self.namespaces, reporter),
-        };
-        drop(reporter);
-        let mut line = String::new();
-        report
-            .read_to_string(&mut line)
-            .attempt("starting the server")?;
-        waitpid(between, None).attempt("starting the server")?;
-        let pid = line.parse().map(Pid::from_raw);
-        let pid = pid.map_err(|_| Failure::parse(&line))?;
-        Ok(Server {
-            pid,
-            // It is this process's child, so that the number cannot have come to mean another.
-            pidfd: pidfd_open(pid).attempt("the server's pidfd")?,
-            supervision,
-        })
+        match self.fork()? {
+            ForkResult::Parent { child: pid } => Ok(Server {
+                pid,
+                // It is this process's child, so that the number cannot have come to mean another.
+                pidfd: pidfd_open(pid).attempt("the server's pidfd")?,
+                supervision,
+            }),
+            ForkResult::Child => {
+                let Err(failure) = execution.execute();
+                eprintln!("ringfence: {failure}");
+                exit_at_once(i32::from(SETUP))
+            }
+        }
+    }
+
+    /// Forks this process into namespaces of the child's own. The child is the same user to the kernel as the sentry is.
+    fn fork(&self) -> Result<ForkResult, Failure> {
+        // A test leaves this out, to show that it would notice.
+        match ringfence_faults::fork_beside(self.sentry.as_raw()) {
+            None => fork_into_user_namespace(OF_ONE_PROCESS, self.options.grants.identity),
+            Some(Ok(0)) => Ok(ForkResult::Child),
+            Some(forked) => forked
+                .map(|child| ForkResult::Parent {
+                    child: Pid::from_raw(child),
+                })
+                .attempt("starting the server"),
+        }
     }
 }
 
@@ -106,6 +116,8 @@ struct Execution<'a> {
     input: BorrowedFd<'a>,
     supervision: BorrowedFd<'a>,
     shared: &'a [OwnedFd],
+    /// Whether it opens descriptors of its own anew, which takes a `/proc`. It gets one that shows itself and nothing else.
+    needs_processes: bool,
 }
 
 impl<'a> Execution<'a> {
@@ -133,37 +145,16 @@ impl<'a> Execution<'a> {
             input,
             supervision,
             shared: starter.shared,
+            needs_processes: starter.options.driver.kind != Kind::Host,
         })
     }
 
-    /// The process between launcher and server: reports the server's number, or why there is none, and ends.
-    fn start_inside(&self, namespaces: &Namespaces, mut reporter: PipeWriter) -> ! {
-        let started = namespaces.enter().and_then(|()| {
-            // Its parent is this process's, which is also told of its end.
-            fork_with(CloneFlags::CLONE_PARENT)
-        });
-        let line = match started.attempt("starting the server") {
-            Ok(ForkResult::Child) => {
-                drop(reporter);
-                let failure = match self.execute(namespaces) {
-                    Ok(never) => match never {},
-                    Err(failure) => failure,
-                };
-                eprintln!("ringfence: {failure}");
-                exit_at_once(i32::from(SETUP))
-            }
-            Ok(ForkResult::Parent { child }) => child.to_string(),
-            Err(failure) => failure.to_line(),
-        };
-        // If nobody reads it any more, nobody is left to tell.
-        let _ = reporter.write_all(line.as_bytes());
-        exit_at_once(0)
-    }
-
-    fn execute(&self, namespaces: &Namespaces) -> Result<Infallible, Failure> {
-        namespaces.assume_identity()?;
-        // Changing the user takes this back.
+    fn execute(&self) -> Result<Infallible, Failure> {
         prctl::set_pdeathsig(Signal::SIGKILL).attempt("prctl")?;
+        namespaces::isolate_mounts()?;
+        if self.needs_processes {
+            namespaces::mount_processes()?;
+        }
         self.shared.iter().try_for_each(descriptors::pass_on)?;
         // The rights that it needs in order to give them up.
         pass_on(&confinement::NEEDED).map_err(Failure::setup)?;

@@ -1,8 +1,8 @@
 //! What the launcher does while a sandbox runs: it passes signals on, starts the servers that the sentry asks for,
 //! answers commands, and waits.
 //!
-//! The servers are its children. When the sentry ends, the kernel ends all of the sandbox with it, and keeps the sentry
-//! until the launcher has waited for every server.
+//! When the sentry ends, the kernel ends all of the sandbox with it but the servers. These are the launcher's children: it
+//! ends them, also those that would not end by themselves.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use super::servers::{Input, Server, Starter};
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::sandboxes::{About, Door, Reply, Request, Visitor};
 use crate::signals;
+use crate::system_calls::pidfd_kill;
 
 /// A sandbox gets at most this many servers within [`RESTART_PERIOD`] in the place of lost ones.
 const MAXIMUM_RESTARTS: usize = 5;
@@ -126,6 +127,7 @@ impl<'a> Launcher<'a> {
         if asked {
             match self.liaison.next() {
                 Ok(Plea::AnotherServer) => self.restart_server(),
+                Ok(Plea::EndServer) => self.end_server(),
                 Ok(Plea::HoldListener(listener)) => self.listener = Some(listener),
                 Err(SocketError::Closed) => self.is_sentry_ending = true,
                 Err(_) => {}
@@ -158,6 +160,13 @@ impl<'a> Launcher<'a> {
         told.attempt("telling the sentry of a server")
     }
 
+    /// Ends the server that serves. The sentry will see that it has ended.
+    fn end_server(&self) {
+        if let Some(server) = self.servers.last() {
+            server.end();
+        }
+    }
+
     /// Starts a server in the place of one that was lost, if there were not too many.
     fn restart_server(&mut self) {
         let now = Instant::now();
@@ -178,7 +187,26 @@ impl<'a> Launcher<'a> {
     }
 }
 
+impl Drop for Launcher<'_> {
+    fn drop(&mut self) {
+        // All of them first, so that they end at the same time.
+        let servers = || self.servers.iter().chain(&self.replaced);
+        servers().for_each(Server::end);
+        servers().for_each(Server::wait);
+    }
+}
+
 impl Server {
+    /// Kills it, if it has not ended yet.
+    pub(super) fn end(&self) {
+        let _ = pidfd_kill(self.pidfd.as_fd());
+    }
+
+    /// Waits until it has ended. It may have been waited for.
+    pub(super) fn wait(&self) {
+        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+    }
+
     /// Whether it has ended; then it was waited for, too.
     pub(super) fn has_ended(&self) -> bool {
         !matches!(

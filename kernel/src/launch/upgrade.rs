@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::waitpid;
 use nvproxy_server::supervision::{
     ABORT, COMMIT, HAND_OVER, HANDED_OVER, KEEPING, Message, PREPARED, REFUSED, receive,
     receive_until, send,
@@ -18,7 +17,6 @@ use ringfence_ipc::{Socket, SocketError};
 use super::servers::{Input, Server};
 use super::supervision::Launcher;
 use crate::sandboxes::Upgrade;
-use crate::system_calls::pidfd_kill;
 
 /// How long a new server may take until it could serve.
 const PREPARATION: Duration = Duration::from_secs(10);
@@ -45,8 +43,8 @@ impl Launcher<'_> {
         // The new one has it now: that it ends has to show at the other end.
         drop(to_old);
         if let Err(reason) = self.hand_over(old, &new, &to_new) {
-            let _ = pidfd_kill(new.pidfd.as_fd());
-            let _ = waitpid(new.pid, None);
+            new.end();
+            new.wait();
             // If it waits to be told to end, it is to go on. Only now, that nobody else can be told to.
             let _ = send(&old.supervision, ABORT, "", None);
             return Err(reason);

@@ -77,7 +77,7 @@ use self::shares::{Share, Shares};
 use self::times::{DriverTime, Times};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
-use crate::launch::liaison::{News, SentryEnd};
+use crate::launch::liaison::SentryEnd;
 use crate::record::Output;
 use crate::seccomp::listener::{Listener, Notification};
 use crate::signals;
@@ -165,10 +165,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     let uvm = uvm_number(driver);
     Spin::automatic();
     confinement::enter()?;
-    let Ok(News::Started { process, control }) = liaison.wait() else {
-        return Err(Failure::setup("the launcher started no server"));
-    };
-    let server = Server::new(process, control).inspect_err(|_| {
+    let server = Server::new(liaison).inspect_err(|_| {
         // The program may wait for an answer already. It is not to see this process go away first. Init ends after
         // every task.
         let _ = kill(init, Signal::SIGKILL).and_then(|()| waitpid(init, None));
@@ -178,7 +175,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         return Err(Failure::reported(report)
             .unwrap_or_else(|| Failure::setup("the program's process ended early")));
     };
-    let held = liaison.hold(descriptor.as_fd());
+    let held = server.liaison().hold(descriptor.as_fd());
     held.attempt("handing over the listener")?;
     let abi = Abi::of_release(&driver.tables, driver.capabilities).attempt("the tables")?;
     let sentry = Arc::new(Sentry {
@@ -204,7 +201,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     sentry.start("releases", |sentry| sentry.release_for_ever())?;
     sentry.start("shares", |sentry| sentry.take_on())?;
     tracing::debug!("the program's filter is in place");
-    let status = sentry.supervise(report, &liaison);
+    let status = sentry.supervise(report);
     tracing::debug!("the program has ended");
     if let Some(table) = sentry.observer.finish() {
         eprint!("{table}");
@@ -242,7 +239,7 @@ fn uvm_number(driver: &Driver) -> Option<u64> {
 
 impl Sentry {
     /// The main thread: waits for the program, the server, signals, and a failure to execute the program.
-    fn supervise(&self, report: PipeReader, liaison: &SentryEnd) -> Result<u8, Failure> {
+    fn supervise(&self, report: PipeReader) -> Result<u8, Failure> {
         let signals = signals::descriptor()?;
         let mut report = Some(report);
         loop {
@@ -262,10 +259,10 @@ impl Sentry {
                 }
                 _ => {}
             }
-            self.look_after_the_server(liaison).inspect_err(|_| {
+            self.look_after_the_server().inspect_err(|_| {
                 let _ = kill(self.init, Signal::SIGKILL);
             })?;
-            self.wait_for_news(&signals, &mut report, liaison)?;
+            self.wait_for_news(&signals, &mut report)?;
         }
     }
 
@@ -273,12 +270,11 @@ impl Sentry {
         &self,
         signals: &signals::Descriptor,
         report: &mut Option<PipeReader>,
-        liaison: &SentryEnd,
     ) -> Result<(), Failure> {
         let server = self.server.process();
         let mut polled = vec![
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(liaison.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.server.liaison().as_fd(), PollFlags::POLLIN),
         ];
         let others = [
             report.as_ref().map(AsFd::as_fd),

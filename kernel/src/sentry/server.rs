@@ -10,14 +10,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use ringfence_ipc::{Socket, handshake};
+use ringfence_ipc::{Socket, SocketError, handshake};
 
 use super::descriptions::Handle;
 use super::link::{self, Broken, Link};
 use super::{Continuation, Sentry};
 use crate::failure::{Failure, SETUP};
 use crate::launch::liaison::{News, SentryEnd};
-use crate::system_calls::pidfd_kill;
 
 /// `--on-server-exit`: what becomes of a sandbox whose server ends before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -64,15 +63,26 @@ pub struct Server {
     current: RwLock<Option<Serving>>,
     /// How many servers the sandbox has had.
     count: AtomicU32,
+    /// To the launcher, who starts and ends servers.
+    liaison: SentryEnd,
 }
 
 impl Server {
-    /// Takes up the sandbox's first server.
-    pub fn new(process: OwnedFd, control: Socket) -> Result<Server, Failure> {
+    /// Takes up the sandbox's first server, of which the launcher is about to tell.
+    pub fn new(liaison: SentryEnd) -> Result<Server, Failure> {
+        let Ok(News::Started { process, control }) = liaison.wait() else {
+            return Err(Failure::setup("the launcher started no server"));
+        };
         Ok(Server {
             current: RwLock::new(Some(Serving::new(1, process, control)?)),
             count: AtomicU32::new(1),
+            liaison,
         })
+    }
+
+    /// The way to the launcher.
+    pub fn liaison(&self) -> &SentryEnd {
+        &self.liaison
     }
 
     /// The link with the server. Fails with `EIO` if there is none.
@@ -97,13 +107,16 @@ impl Server {
         self.serving().map(|serving| serving.process)
     }
 
-    /// Ends the server behind `link`, which does not keep to the protocol.
+    /// Has the server behind `link` ended, which does not keep to the protocol.
     pub fn condemn(&self, link: &ServerLink) {
-        if let Some(serving) = self.serving()
+        // Held, so that no other server is asked for before this is said: the launcher is to end this one.
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(serving) = current.as_ref()
             && Arc::ptr_eq(&serving.link, link)
+            && let Err(error) = self.liaison.end_server()
         {
-            // It may have ended already.
-            let _ = pidfd_kill(serving.process.as_fd());
+            // A launcher that is gone takes all with it.
+            tracing::warn!("the launcher could not be asked to end the server: {error}");
         }
     }
 
@@ -117,6 +130,12 @@ impl Server {
         *current = by;
     }
 
+    fn want_another(&self) {
+        if let Err(error) = self.liaison.want_another() {
+            tracing::warn!("another server could not be asked for: {error}");
+        }
+    }
+
     fn succeed(&self, by: OwnedFd) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(serving) = current.as_mut() {
@@ -128,18 +147,25 @@ impl Server {
 impl Sentry {
     /// Takes up what the launcher tells, and does what the policy says if the server has ended. Fails if that is to
     /// end the sandbox.
-    pub fn look_after_the_server(&self, liaison: &SentryEnd) -> Result<(), Failure> {
+    pub fn look_after_the_server(&self) -> Result<(), Failure> {
         // First: a server that was succeeded ends only after its successor was made known.
-        while let Ok(news) = liaison.next() {
-            self.take_up(news, liaison);
+        loop {
+            match self.server.liaison.next() {
+                Ok(news) => self.take_up(news),
+                // The kernel ends this process with it, unless that was over before it was asked to.
+                Err(SocketError::Closed) => {
+                    return Err(Failure::setup("the launcher ended, and the sandbox with it"));
+                }
+                Err(_) => break,
+            }
         }
         match self.server.serving() {
-            Some(serving) if serving.has_ended() => self.lose(&serving, liaison),
+            Some(serving) if serving.has_ended() => self.lose(&serving),
             _ => Ok(()),
         }
     }
 
-    fn take_up(&self, news: News, liaison: &SentryEnd) {
+    fn take_up(&self, news: News) {
         match news {
             News::Started { process, control } => {
                 let number = self.server.count.fetch_add(1, Ordering::Relaxed) + 1;
@@ -147,7 +173,7 @@ impl Sentry {
                     Ok(serving) => self.server.replace(Some(serving)),
                     Err(failure) => {
                         tracing::warn!("another server did not start: {failure}");
-                        want_another(liaison);
+                        self.server.want_another();
                     }
                 }
             }
@@ -158,7 +184,7 @@ impl Sentry {
         }
     }
 
-    fn lose(&self, lost: &Serving, liaison: &SentryEnd) -> Result<(), Failure> {
+    fn lose(&self, lost: &Serving) -> Result<(), Failure> {
         match self.on_server_exit {
             OnServerExit::Kill => {
                 return Err(Failure {
@@ -176,14 +202,8 @@ impl Sentry {
         self.server.replace(None);
         lost.link.fail(self);
         if self.on_server_exit == OnServerExit::Restart {
-            want_another(liaison);
+            self.server.want_another();
         }
         Ok(())
-    }
-}
-
-fn want_another(liaison: &SentryEnd) {
-    if let Err(error) = liaison.want_another() {
-        tracing::warn!("another server could not be asked for: {error}");
     }
 }

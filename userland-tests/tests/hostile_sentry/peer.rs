@@ -57,8 +57,9 @@ pub struct Ended {
 /// Starts a server that obeys `rules` and has not been spoken to.
 pub fn spawn(rules: &str) -> (Child, OwnedFd) {
     let (ours, theirs) = Socket::pair().expect("a socket pair");
-    // Where the launcher would give orders. Nobody does.
-    let (_, supervision) = Socket::pair().expect("a socket pair");
+    // Where the launcher would give orders. Nobody does, but a server ends when nobody can.
+    let (orders, supervision) = Socket::pair().expect("a socket pair");
+    std::mem::forget(orders);
     // The server confines itself with rights that the launcher's user namespace gives it (unshare(1)).
     let child = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "--"])
