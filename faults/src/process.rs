@@ -122,13 +122,11 @@ pub fn fork_beside(sentry: i32) -> Result<i32, Errno> {
 }
 
 fn enter_and_fork(process: i32) -> Result<i32, Errno> {
-    for (name, kind) in [
-        ("user", CloneFlags::CLONE_NEWUSER),
-        ("pid", CloneFlags::CLONE_NEWPID),
-    ] {
-        let namespace = File::open(format!("/proc/{process}/ns/{name}")).map_err(errno)?;
-        setns(namespace, kind)?;
-    }
+    let open = |name: &str| File::open(format!("/proc/{process}/ns/{name}")).map_err(errno);
+    // Both first: from inside they cannot be opened.
+    let (user, processes) = (open("user")?, open("pid")?);
+    setns(user, CloneFlags::CLONE_NEWUSER)?;
+    setns(processes, CloneFlags::CLONE_NEWPID)?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?;
     let flags = libc::CLONE_PARENT | libc::SIGCHLD;
     // SAFETY: without a stack and without shared memory this is fork: the child, whose parent has one thread, goes on on a

@@ -250,6 +250,11 @@ pub fn captive_program() -> PathBuf {
     executables().join("captive")
 }
 
+/// The program that takes a sentry's place.
+pub fn intruder_program() -> PathBuf {
+    executables().join("intruder")
+}
+
 /// The `ringfence` executable. Cargo does not build it for the tests of another package, so this does, once.
 pub fn ringfence_program() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -72,3 +72,22 @@ fn init_takes_all_with_it() {
 fn the_program_takes_all_with_it() {
     killing(&[], |tree| tree.program, 137, "");
 }
+
+/// One that stands still does not see that its sentry is gone, as one that was taken over would not care.
+#[test]
+fn a_server_that_would_not_end_is_taken_along() {
+    let roles: [fn(&Tree) -> Process; 4] = [
+        |tree| tree.launcher,
+        |tree| tree.sentry,
+        |tree| tree.init,
+        |tree| tree.program,
+    ];
+    for role in roles {
+        let (child, _output) = started(&mut guest_with(&[], &["idle"]));
+        let tree = Tree::of(child.id());
+        tree.server.stop();
+        tree.kill(role);
+        wait_for(child);
+        tree.expect_gone();
+    }
+}

@@ -2,11 +2,18 @@
 //! outcome, and what the kernel says of them in a sandbox that runs. What tasks cannot do is in `confinement.rs`.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::geteuid;
+use rustix::process::{PidfdFlags, pidfd_open};
 use userland_tests::processes::{Process, Tree};
-use userland_tests::{Ended, captive_program, finish, guest, started};
+use userland_tests::{
+    Ended, captive_program, finish, guest, guest_program, intruder_program, ringfence_with_faults,
+    showing_the_guest, started,
+};
 
 /// Killed by the filter (SIGSYS).
 const KILLED: &str = "killed";
@@ -239,4 +246,146 @@ fn the_server_has_nothing_of_the_callers_environment() {
     assert_eq!(server, "");
     let mut given = program.split('\0');
     assert!(given.any(|entry| entry == "SECRET=of the caller"));
+}
+
+#[test]
+fn the_server_holds_nothing_of_the_hosts_proc() {
+    let host = fs::metadata("/proc").expect("/proc").dev();
+    let held = of_a_sandbox(&mut guest(&["busy"]), |tree| {
+        let entries = fs::read_dir(format!("/proc/{}/fd", tree.server.pid)).expect("descriptors");
+        let paths = entries.map(|entry| entry.expect("a descriptor").path());
+        let described = |path: PathBuf| {
+            // One of an anonymous file has no status that could be followed to.
+            let device = fs::metadata(&path).map(|status| status.dev()).ok();
+            (device, fs::read_link(&path).unwrap_or_default())
+        };
+        paths.map(described).collect::<Vec<_>>()
+    });
+    assert!(!held.is_empty());
+    let of_the_host: Vec<_> = held
+        .iter()
+        .filter(|(device, _)| *device == Some(host))
+        .collect();
+    assert!(of_the_host.is_empty(), "{of_the_host:?}");
+}
+
+/// What comes of every attempt of `intruder` on the server of a sandbox that obeys `rules`. `None` if this user cannot
+/// take the sentry's place.
+fn from_the_sentrys_place(rules: &str) -> Option<String> {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can enter a sentry's namespaces");
+        return None;
+    }
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "sim"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .arg("busy")
+        .env("RINGFENCE_FAULTS", rules);
+    let ended = of_a_sandbox(&mut command, |tree| {
+        let server = rustix::process::Pid::from_raw(tree.server.pid.as_raw()).expect("a number");
+        let server = pidfd_open(server, PidfdFlags::empty()).expect("the server's pidfd");
+        let [sentry, number] = [tree.sentry, tree.server].map(|process| process.pid.to_string());
+        // Its number where the sentry lives, if it has one there.
+        let number = match namespace(tree.sentry) == namespace(tree.server) {
+            true => last_number(tree.server),
+            false => number,
+        };
+        let mut intruder = Command::new(intruder_program());
+        finish(intruder.args([sentry, number]).stdin(server))
+    });
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
+    Some(ended.stdout)
+}
+
+fn namespace(process: Process) -> PathBuf {
+    fs::read_link(format!("/proc/{}/ns/pid", process.pid)).expect("a namespace")
+}
+
+/// The number of a process in its own process namespace.
+fn last_number(process: Process) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).expect("its status");
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let last = numbers.and_then(|numbers| numbers.split_whitespace().last());
+    last.expect("a number").to_owned()
+}
+
+/// Attempts whose outcome is not that no process has the number.
+const FROM_THE_SENTRYS_PLACE: &[(&str, &str)] = &[
+    ("pidfd_getfd", "EPERM"),
+    // The process is not below the caller's process namespace.
+    ("pidfd_send_signal", "EINVAL"),
+    ("process_madvise", "EACCES"),
+    ("setns, of a pidfd", "EPERM"),
+    ("setns to the user of a pidfd", "EPERM"),
+    ("PIDFD_GET_USER_NAMESPACE", "EACCES"),
+    ("PIDFD_GET_PID_NAMESPACE", "EACCES"),
+];
+/// The same, of calls that not every kernel has, and what they fail with then.
+const OF_SOME_KERNELS: &[(&str, &[&str])] = &[
+    // Before Linux 6.11.
+    ("PIDFD_GET_USER_NAMESPACE", &["ENOTTY"]),
+    ("PIDFD_GET_PID_NAMESPACE", &["ENOTTY"]),
+    // Before 6.9.
+    ("pidfd_open, of a thread", &["EINVAL"]),
+    // By what an administrator has decided.
+    ("perf_event_open", &["EACCES", "ENOSYS"]),
+];
+
+#[test]
+fn from_the_sentrys_place_the_server_is_out_of_reach() {
+    let Some(outcomes) = from_the_sentrys_place("") else {
+        return;
+    };
+    let mut count = 0;
+    for line in outcomes.lines() {
+        let (attempt, outcome) = line.rsplit_once(": ").expect("an outcome");
+        let known = FROM_THE_SENTRYS_PLACE
+            .iter()
+            .find(|(known, _)| *known == attempt);
+        let expected = match known {
+            Some((_, expected)) => expected,
+            None if attempt.starts_with("/proc/") => "ENOENT",
+            None => "ESRCH",
+        };
+        let elsewhere = OF_SOME_KERNELS.iter().find(|(known, _)| *known == attempt);
+        let is_excused = elsewhere.is_some_and(|(_, outcomes)| outcomes.contains(&outcome));
+        assert!(outcome == expected || is_excused, "{line}");
+        count += 1;
+    }
+    assert_eq!(count, 58);
+}
+
+/// The test above can fail: in the sentry's namespaces a server is the sentry's.
+#[test]
+fn in_the_sentrys_namespaces_the_server_is_the_sentrys() {
+    let Some(outcomes) = from_the_sentrys_place("sentry.apart=drop") else {
+        return;
+    };
+    let succeeded: Vec<&str> = outcomes
+        .lines()
+        .filter_map(|line| line.strip_suffix(": ok"))
+        .collect();
+    for attempt in [
+        "kill",
+        "pidfd_open",
+        "PTRACE_SEIZE",
+        "process_vm_readv",
+        "process_vm_writev",
+        "kcmp",
+        "prlimit",
+        "/proc/N/mem",
+        "/proc/N/maps",
+        "/proc/N/fd",
+        "/proc/N/fd/0",
+        "/proc/N/root",
+        "/proc/N/ns/user",
+        "pidfd_getfd",
+        "pidfd_send_signal",
+        "its number",
+    ] {
+        assert!(succeeded.contains(&attempt), "{attempt}, of {succeeded:?}");
+    }
 }

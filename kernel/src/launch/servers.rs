@@ -12,6 +12,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, dup2_stdin, fexecve};
@@ -97,7 +98,10 @@ impl<'a> Starter<'a> {
     fn fork(&self) -> Result<ForkResult, Failure> {
         // A test leaves this out, to show that it would notice.
         match ringfence_faults::fork_beside(self.sentry.as_raw()) {
-            None => fork_into_user_namespace(OF_ONE_PROCESS, self.options.grants.identity),
+            None => fork_into_user_namespace(
+                OF_ONE_PROCESS.union(CloneFlags::CLONE_NEWNET),
+                self.options.grants.identity,
+            ),
             Some(Ok(0)) => Ok(ForkResult::Child),
             Some(forked) => forked
                 .map(|child| ForkResult::Parent {

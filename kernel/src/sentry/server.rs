@@ -154,7 +154,9 @@ impl Sentry {
                 Ok(news) => self.take_up(news),
                 // The kernel ends this process with it, unless that was over before it was asked to.
                 Err(SocketError::Closed) => {
-                    return Err(Failure::setup("the launcher ended, and the sandbox with it"));
+                    return Err(Failure::setup(
+                        "the launcher ended, and the sandbox with it",
+                    ));
                 }
                 Err(_) => break,
             }
