@@ -50,6 +50,12 @@ mapping what was freed: NV_ERR_OBJECT_NOT_FOUND
     assert_eq!(finish(&mut guest(&["statuses"])), expected);
 }
 
+/// The driver looks neither at the type nor at the direction of a word.
+#[test]
+fn a_request_is_the_same_whatever_the_type_of_its_word() {
+    prints(&["types"], "one request\n");
+}
+
 #[test]
 fn unknown_requests_are_refused_as_the_driver_would_and_reported_once() {
     let each =

@@ -283,3 +283,63 @@ fn what_does_not_fit_is_an_error() {
         assert_eq!(errors, [expected]);
     }
 }
+
+/// An ioctl's words are its number with the sizes of its structures in all releases, and every ioctl has to be spoken of.
+#[test]
+fn words_are_those_of_all_releases_and_none_is_forgotten() {
+    let sized = |patch, size| {
+        let mut release = release(patch, control(&["NON_PRIVILEGED"]));
+        release.frontend = vec![Rc::new(Ioctl {
+            number: 0x4a,
+            name: "NV_ESC_RM_VID_HEAP_CONTROL".into(),
+        })];
+        let fields = Vec::new();
+        let structure = Structure { size, fields };
+        release
+            .structures
+            .insert("NVOS32_PARAMETERS".into(), Rc::new(structure));
+        release
+    };
+    let catalogue = catalogue(vec![sized(1, 176), sized(2, 184)]);
+    let derived = |said: &str| {
+        let rules = format!("{NO_RULES}\n{said}");
+        derived(
+            &catalogue,
+            &rules,
+            &[compute("control = ['NV2080_CTRL_CMD_LIST']")],
+        )
+    };
+    let of = |said: &str| {
+        derived(&format!(
+            "[[intercepted]]\nname = 'NV_ESC_RM_VID_HEAP_CONTROL'\n{said}"
+        ))
+    };
+    let words = of("structures = ['NVOS32_PARAMETERS']")
+        .expect("tables")
+        .words;
+    assert_eq!(Vec::from_iter(words.sized), [0xb0_004a, 0xb8_004a]);
+    assert_eq!(Vec::from_iter(words.uvm), [0x3000_0001]);
+    let words = of("any_size = true").expect("tables").words;
+    assert_eq!(Vec::from_iter(words.any_size), [0x4a]);
+    let mistakes = [
+        (
+            derived(""),
+            "nothing says by which sizes the driver reads NV_ESC_RM_VID_HEAP_CONTROL",
+        ),
+        (
+            of("unread = true\nany_size = true"),
+            "of NV_ESC_RM_VID_HEAP_CONTROL exactly one of structures, any_size and unread is to be said",
+        ),
+        (
+            of("structures = ['NVOS33_PARAMETERS']"),
+            "NV_ESC_RM_VID_HEAP_CONTROL takes NVOS33_PARAMETERS, which no release has",
+        ),
+        (
+            of("unread = true\n[[intercepted]]\nname = 'NV_ESC_NONE'\nunread = true"),
+            "NV_ESC_NONE is intercepted, and no release knows it",
+        ),
+    ];
+    for (outcome, mistake) in mistakes {
+        assert_eq!(outcome.err(), Some(vec![mistake.to_owned()]));
+    }
+}

@@ -141,6 +141,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("exchanged", words::exchanged),
     ("foreign-words", words::foreign),
     ("narrow", words::narrow),
+    ("types", words::types),
     ("ordinary-words", words::ordinary),
 ];
 

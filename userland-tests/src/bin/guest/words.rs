@@ -15,9 +15,11 @@ use nix::pty::openpty;
 use nix::sys::stat::fstat;
 use nix::unistd::{dup2_raw, pipe};
 use nvproxy_abi::node::Node;
-use nvproxy_abi::number::{NV_ESC_ALLOC_OS_EVENT, UVM_REGISTER_GPU, parts};
+use nvproxy_abi::number::*;
+use nvproxy_abi::structs::frontend::NVOS21_PARAMETERS;
 use nvproxy_abi::words;
 use ringfence::guest::open;
+use zerocopy::FromZeros;
 
 use crate::Outcome;
 
@@ -69,6 +71,25 @@ pub fn every(_: &[String]) -> Outcome {
         }
     }
     println!("tried {tried} words");
+    Ok(())
+}
+
+/// A request by words of several types and directions.
+pub fn types(_: &[String]) -> Outcome {
+    let control = open(Node::Control)?;
+    for kind in [NV_IOCTL_MAGIC, 0, b'G', 0xff] {
+        for direction in 0..4 {
+            let size = size_of::<NVOS21_PARAMETERS>();
+            let read = words::READ_BITS & ioctl_word(NV_ESC_RM_ALLOC, size);
+            let mut argument = NVOS21_PARAMETERS::new_zeroed();
+            argument.hClass = NV01_ROOT_CLIENT;
+            let word = direction << 30 | u32::from(kind) << 8 | read;
+            ringfence::guest::ioctl(&control, word, &mut argument)?;
+            ringfence::guest::check(argument.status)?;
+            assert_ne!(argument.hObjectNew, 0, "{word:#x}");
+        }
+    }
+    println!("one request");
     Ok(())
 }
 
