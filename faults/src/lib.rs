@@ -110,6 +110,8 @@ pub enum Point {
     Apart,
     /// The sentry is about to look whether the task that it has read from, or is to write to, still waits for it.
     Waiting,
+    /// What the kernel shows root alone is about to be taken from a sandbox that root started.
+    RootsFiles,
     /// A ring's producer is about to write an entry.
     Stage,
     /// A ring's producer is about to wake the consumer, which sleeps.
@@ -154,6 +156,7 @@ impl Point {
             Point::Foreign => "foreign",
             Point::Apart => "apart",
             Point::Waiting => "waiting",
+            Point::RootsFiles => "roots-files",
             Point::Stage => "stage",
             Point::Doorbell => "doorbell",
             Point::Version => "version",
@@ -165,7 +168,7 @@ impl Point {
     }
 
     /// All of them.
-    pub const ALL: [Point; 31] = [
+    pub const ALL: [Point; 32] = [
         Point::Take,
         Point::Next,
         Point::Prepared,
@@ -190,6 +193,7 @@ impl Point {
         Point::Foreign,
         Point::Apart,
         Point::Waiting,
+        Point::RootsFiles,
         Point::Stage,
         Point::Doorbell,
         Point::Version,

@@ -2,13 +2,18 @@
 //!
 //! Most of them are harmless to read and cannot be written without a capability, which no task has. But where the
 //! kernel asks only who owns a file, root in the sandbox would be root: a sandbox that root started may not change
-//! what the kernel keeps for all, the settings of NVIDIA's driver in /proc/driver among it, nor read what the kernel
-//! tells only root. So those parts are read-only or hidden. The lists are those of the container engines (moby,
-//! oci/defaults.go), and what else root could write or read.
+//! what the kernel keeps for all, the settings of NVIDIA's driver in /proc/driver among it. So those parts are
+//! read-only. Nor may it read what the kernel tells only root, which `ordinary_view.rs` sees to.
+//!
+//! Some that every user may read are hidden all the same, since they tell of what others do. The lists are those of the
+//! container engines (moby, oci/defaults.go), and what else root could write.
 
 use std::path::Path;
 
+use ringfence_faults::{Act, Point, at};
+
 use super::mounts::{hide, protect};
+use super::ordinary_view;
 use crate::failure::Failure;
 
 /// What cannot be written. `/sys` is not among it: it is part of the file system, all of which is read-only.
@@ -23,8 +28,8 @@ const PROTECTED: [&str; 8] = [
     "/proc/sysrq-trigger",
 ];
 
-/// What is not there.
-const HIDDEN: [&str; 17] = [
+/// What of `/proc` is not there.
+const HIDDEN: [&str; 10] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -35,6 +40,9 @@ const HIDDEN: [&str; 17] = [
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+];
+/// What of `/sys` is not there, where it is the host's.
+const HIDDEN_IN_SYS: [&str; 7] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
     "/sys/fs/bpf",
@@ -44,10 +52,17 @@ const HIDDEN: [&str; 17] = [
     "/sys/kernel/tracing",
 ];
 
-/// Restricts both, which must be mounted. `/dev` must be the sandbox's.
-pub fn restrict() -> Result<(), Failure> {
-    PROTECTED
-        .iter()
-        .try_for_each(|path| protect(Path::new(path)))?;
-    HIDDEN.iter().try_for_each(|path| hide(Path::new(path)))
+/// Restricts both, which must be mounted. `/dev` must be the sandbox's. `network` says whether the sandbox has the caller's.
+pub fn restrict(network: bool) -> Result<(), Failure> {
+    let each = |paths: &[&str], restriction: fn(&Path) -> Result<(), Failure>| {
+        paths
+            .iter()
+            .try_for_each(|path| restriction(Path::new(path)))
+    };
+    each(&HIDDEN, hide)?;
+    if ordinary_view::is_needed() && at(Point::RootsFiles) != Some(Act::Drop) {
+        return ordinary_view::take(network);
+    }
+    each(&HIDDEN_IN_SYS, hide)?;
+    each(&PROTECTED, protect)
 }

@@ -29,6 +29,7 @@ pub mod liaison;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod network;
+mod ordinary_view;
 mod root;
 mod servers;
 mod supervision;

@@ -62,7 +62,7 @@ pub fn build(grants: &Grants, driver_nodes: &[String]) -> Result<(), Failure> {
     if let Some(host) = &host {
         host.show_sys()?;
     }
-    kernel_files::restrict()?;
+    kernel_files::restrict(grants.network)?;
     for (path, options) in OWN {
         if fs::symlink_metadata(path).is_ok_and(|there| there.is_dir()) {
             cover_with_memory(Path::new(path), MsFlags::empty(), options)?;

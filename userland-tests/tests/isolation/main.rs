@@ -1,6 +1,7 @@
 //! What a sandbox has of the host: nothing that it was not given. And what it is given.
 
 mod files;
+mod kernel_files;
 mod network;
 mod surroundings;
 mod users;

@@ -15,6 +15,7 @@ mod greed;
 mod host_memory;
 mod identifiers;
 mod isolation;
+mod kernel_files;
 mod limits;
 mod load;
 mod mapped_memory;
@@ -82,6 +83,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("surroundings", isolation::surroundings),
     ("terminals", isolation::terminals),
     ("write", isolation::write),
+    ("kernel-files", kernel_files::list),
     ("load", load::load),
     ("memory-limit", limits::memory),
     ("limit", memory_limit::ways),
