@@ -90,16 +90,22 @@ pub enum Point {
     Hold,
     /// Of a pin: all other tasks are held.
     PinHeld,
-    /// Of a pin: the caller has the descriptor, and has stopped.
+    /// Of a pin: the caller has stopped.
     PinStopped,
+    /// Of a pin: a descriptor table is about to be made that the command descriptor is put into; if that is left out, it
+    /// is the caller's.
+    PinTable,
+    /// Of a pin: the thread that is to issue the request has been made.
+    PinHelper,
     /// Of a pin: the validated parameters lie in the caller's page.
     PinPrepared,
-    /// Of a pin: the parameters were found to be the validated ones, and the driver is about to read them.
+    /// Of a pin: the descriptor is lent, the parameters were found to be the validated ones, and the driver is about to
+    /// read them.
     PinChecked,
-    /// Of a pin: the caller has issued the request.
+    /// Of a pin: the request has been issued.
     PinIssued,
-    /// Of a pin: the caller has closed the descriptor.
-    PinClosed,
+    /// Of a pin: the thread that issued the request has ended.
+    PinEnded,
     /// The program's process is about to install its filter, see [`is_unfiltered`].
     Filter,
     /// The program's process is about to fill the driver's words into its filter.
@@ -147,10 +153,12 @@ impl Point {
             Point::Hold => "hold",
             Point::PinHeld => "pin-held",
             Point::PinStopped => "pin-stopped",
+            Point::PinTable => "pin-table",
+            Point::PinHelper => "pin-helper",
             Point::PinPrepared => "pin-prepared",
             Point::PinChecked => "pin-checked",
             Point::PinIssued => "pin-issued",
-            Point::PinClosed => "pin-closed",
+            Point::PinEnded => "pin-ended",
             Point::Filter => "filter",
             Point::Words => "words",
             Point::Foreign => "foreign",
@@ -168,7 +176,7 @@ impl Point {
     }
 
     /// All of them.
-    pub const ALL: [Point; 32] = [
+    pub const ALL: [Point; 34] = [
         Point::Take,
         Point::Next,
         Point::Prepared,
@@ -184,10 +192,12 @@ impl Point {
         Point::Hold,
         Point::PinHeld,
         Point::PinStopped,
+        Point::PinTable,
+        Point::PinHelper,
         Point::PinPrepared,
         Point::PinChecked,
         Point::PinIssued,
-        Point::PinClosed,
+        Point::PinEnded,
         Point::Filter,
         Point::Words,
         Point::Foreign,

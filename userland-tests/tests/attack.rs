@@ -102,7 +102,7 @@ fn without_what_was_reached(ended: Ended) -> Ended {
 
 #[test]
 fn without_a_filter_no_request_reaches_the_resource_manager() {
-    let (ended, errno) = unfiltered("sentry.pin-prepared=delay:1");
+    let (ended, errno) = unfiltered("sentry.pin-checked=delay:1");
     // Where Landlock cannot withhold ioctl there is no wall but the filter, which this process does not have.
     let outcome = if Landlock::IoctlDev.is_there() {
         "withheld"
@@ -133,10 +133,109 @@ after, UVM: reached
 /// The test above can fail: what a pin lends is found and used if the other tasks are not held.
 #[test]
 fn without_a_filter_and_not_held_a_task_gets_at_what_a_pin_lends() {
-    let (ended, errno) = unfiltered("sentry.hold=drop sentry.pin-prepared=delay:10");
+    let (ended, errno) = unfiltered("sentry.hold=drop sentry.pin-checked=delay:10");
     let request = ioctl_word(NV_ESC_RM_ALLOC_MEMORY, 56);
     let reached = format!("during: reached: {{\"{request:#x}: Err({errno:?})\"}}\n");
     assert!(ended.stdout.contains(&reached), "{ended:?}");
+}
+
+/// Has a process pin whose descriptor table another one has, and says what came of it and what was left in the table.
+fn lent(filter: &[&str], rules: &str) -> Ended {
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "sim"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .arg("lent")
+        .args(filter)
+        .env("RINGFENCE_FAULTS", rules);
+    finish(&mut command)
+}
+
+/// With the caller's own descriptor table in the place of one that is made for the pin.
+const OWN_TABLE: &str = "sentry.pin-table=drop";
+/// The calling process is killed when the descriptor has been lent.
+const KILLED: &str = "sentry.pin-checked=kill-task";
+/// close(2), whose success would be believed of nobody, and whose failure would leave the descriptor.
+const CLOSE_SUCCEEDS: [&str; 2] = ["3", "0"];
+const CLOSE_FAILS: [&str; 2] = ["3", "1"];
+/// exit(2) of one thread.
+const EXIT_SUCCEEDS: [&str; 2] = ["60", "0"];
+const EXIT_FAILS: [&str; 2] = ["60", "1"];
+
+#[test]
+fn what_a_pin_lends_is_not_left_whatever_a_filter_answers_to_close() {
+    for filter in [CLOSE_SUCCEEDS, CLOSE_FAILS] {
+        let expected = Ended::printing("pinned: ok\nchild: status 0\nleft: 0\n");
+        assert_eq!(lent(&filter, ""), expected);
+    }
+}
+
+/// The test above can fail.
+#[test]
+fn what_a_pin_lends_is_left_under_a_filter_if_no_table_is_made_for_it() {
+    for filter in [CLOSE_SUCCEEDS, CLOSE_FAILS] {
+        let ended = lent(&filter, OWN_TABLE);
+        assert!(ended.stdout.ends_with("left: 1\n"), "{ended:?}");
+    }
+}
+
+#[test]
+fn what_a_pin_lends_is_not_left_by_who_is_killed_meanwhile() {
+    let expected = Ended::printing("child: SIGKILL\nleft: 0\n");
+    assert_eq!(lent(&[], KILLED), expected);
+}
+
+/// The test above can fail.
+#[test]
+fn what_a_pin_lends_is_left_by_who_is_killed_if_no_table_is_made_for_it() {
+    let expected = Ended::printing("child: SIGKILL\nleft: 1\n");
+    assert_eq!(lent(&[], &format!("{KILLED} {OWN_TABLE}")), expected);
+}
+
+/// A filter that keeps the thread from ending which has what was lent costs the process its life.
+#[test]
+fn what_a_pin_lends_is_not_left_to_a_thread_that_cannot_end() {
+    for filter in [EXIT_SUCCEEDS, EXIT_FAILS] {
+        let expected = Ended {
+            stderr: " WARN a process that pinned memory was killed, because its seccomp filter lets no thread end: \
+                     EPERM: Operation not permitted\n"
+                .to_owned(),
+            ..Ended::printing("child: SIGKILL\nleft: 0\n")
+        };
+        assert_eq!(lent(&filter, ""), expected);
+    }
+}
+
+/// Has a process look, through `/proc`, at what the threads of another have while it pins.
+fn watched(rules: &str) -> Ended {
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "sim"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .arg("pin-watched")
+        .env("RINGFENCE_FAULTS", rules);
+    finish(&mut command)
+}
+
+#[test]
+fn what_a_pin_lends_cannot_be_seen_by_another_process() {
+    assert_eq!(
+        watched("sentry.pin-checked=delay:1"),
+        Ended::printing("saw lent ones: false, opened some: false, saw any others: true\n")
+    );
+}
+
+/// The test above can fail.
+#[test]
+fn what_a_pin_lends_is_seen_and_opened_if_no_task_is_held() {
+    assert_eq!(
+        watched("sentry.hold=drop sentry.pin-checked=delay:10"),
+        Ended::printing("saw lent ones: true, opened some: true, saw any others: true\n")
+    );
 }
 
 /// What is in every field that no pin may be made with (guest/contest.rs).

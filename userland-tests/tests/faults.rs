@@ -199,7 +199,9 @@ matrix! {
     the_sentry_dies_before_it_writes_back: "sentry.answered@3=kill", [], ["requests", "5"]
         => sentry_gone(&up_to(1, &[]));
     the_sentry_dies_with_all_tasks_held: "sentry.pin-held@1=kill", [], ["pin-private"] => sentry_gone("");
-    the_sentry_dies_with_a_descriptor_lent: "sentry.pin-stopped@1=kill", [], ["pin-private"] => sentry_gone("");
+    the_sentry_dies_with_the_caller_stopped: "sentry.pin-stopped@1=kill", [], ["pin-private"] => sentry_gone("");
+    the_sentry_dies_when_a_helper_was_made: "sentry.pin-helper@1=kill", [], ["pin-private"] => sentry_gone("");
+    the_sentry_dies_with_a_descriptor_lent: "sentry.pin-checked@1=kill", [], ["pin-private"] => sentry_gone("");
     the_sentry_dies_when_a_pin_was_issued: "sentry.pin-issued@1=kill", [], ["pin-private"] => sentry_gone("");
 }
 
@@ -212,10 +214,13 @@ matrix! {
     a_task_dies_when_a_descriptor_is_about_to_be_lent: "sentry.pin-lent@2=kill-task", [], ["doomed", "pins"]
         => child_killed();
     a_task_dies_when_the_others_are_held: "sentry.pin-held@2=kill-task", [], ["doomed", "pins"] => child_killed();
-    a_task_dies_with_a_descriptor_lent: "sentry.pin-stopped@2=kill-task", [], ["doomed", "pins"] => child_killed();
+    a_task_dies_when_it_was_stopped_for_a_pin: "sentry.pin-stopped@2=kill-task", [], ["doomed", "pins"]
+        => child_killed();
+    a_task_dies_when_it_has_made_a_helper: "sentry.pin-helper@2=kill-task", [], ["doomed", "pins"] => child_killed();
+    a_task_dies_with_a_descriptor_lent: "sentry.pin-checked@2=kill-task", [], ["doomed", "pins"] => child_killed();
     a_task_dies_on_its_way_into_a_pin: "sentry.pin-prepared@2=kill-task", [], ["doomed", "pins"] => child_killed();
     a_task_dies_on_its_way_out_of_a_pin: "sentry.pin-issued@2=kill-task", [], ["doomed", "pins"] => child_killed();
-    a_task_dies_when_a_pin_is_over: "sentry.pin-closed@2=kill-task", [], ["doomed", "pins"] => child_killed();
+    a_task_dies_when_a_pin_is_over: "sentry.pin-ended@2=kill-task", [], ["doomed", "pins"] => child_killed();
     ten_thousand_tasks_die: NO_RULES, [], ["many", "10000"] => Ended::printing("10000 tasks\n");
 }
 

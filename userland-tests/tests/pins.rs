@@ -66,24 +66,42 @@ fn no_signal_of_a_thread_that_stands_still_for_a_pin_is_lost() {
 }
 
 #[test]
-fn what_a_pin_lends_cannot_be_seen_by_another_process() {
-    prints(&["pin-watched"], "saw lent ones: 0, any others: true\n");
+fn a_process_can_be_killed_while_it_pins() {
+    prints(&["pin-killed"], ONCE);
 }
 
 #[test]
-fn a_process_can_be_killed_while_it_pins() {
-    prints(&["pin-killed"], ONCE);
+fn a_pin_takes_no_descriptor_of_the_program() {
+    prints(&["pin-without-descriptors"], "with none left: ok\n");
 }
 
 /// A program can have its pins fail for ever, and is not to fill the log.
 #[test]
 fn pins_that_fail_again_and_again_are_warned_of_once() {
     let expected = Ended {
-        stderr: " WARN a request that pins was not finished: EMFILE: Too many open files\n"
+        stderr: " WARN a request that pins was not finished: EPERM: Operation not permitted\n"
             .to_owned(),
         ..Ended::printing(
-            "with none left: EMFILE\nwith none left: EMFILE\nwith none left: EMFILE\nthen: ok\n",
+            "without threads: EPERM\nwithout threads: EPERM\nwithout threads: EPERM\nthen: ok\n",
         )
     };
-    assert_eq!(finish(&mut guest(&["pin-without-descriptors"])), expected);
+    assert_eq!(finish(&mut guest(&["pin-that-fails"])), expected);
+}
+
+/// The thread that waits for the child is as good as held, and lets no pin wait, whenever it goes on.
+#[test]
+fn a_pin_does_not_wait_for_another_process_that_waits_for_its_vforked_child() {
+    prints(
+        &["pin-beside-vfork"],
+        "beside: ok\nonce more: ok\nthen: ok\n",
+    );
+}
+
+/// Here the kernel says of no thread that it can do nothing meanwhile.
+#[test]
+fn a_pin_fails_while_a_thread_does_not_stop() {
+    prints(
+        &["pin-beside-vfork", "a copy"],
+        "beside: EAGAIN\nonce more: EAGAIN\nthen: ok\n",
+    );
 }

@@ -241,7 +241,7 @@ impl Listener {
         self.add(notification, descriptor, true, 0, 0)
     }
 
-    /// Puts a duplicate of `descriptor` in the place of the task's descriptor `number`.
+    /// Puts a duplicate of `descriptor` in the place of the task's descriptor `number`. The call is still to be answered.
     pub fn replace_descriptor(
         &self,
         notification: &Notification,

@@ -12,7 +12,7 @@
 //! | [`memory`], [`procfs`] | task memory, and what `/proc` says of a task |
 //! | [`marshalling`] | a request, copied out of task memory and back |
 //! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
-//! | [`tracee`] | threads held still for a pin |
+//! | [`tracee`] | threads held still for a pin, and made to issue it |
 //! | [`lanes`] | what lets tasks make requests without the sentry |
 //! | [`server`], [`link`] | the server that serves now, and the channel to it |
 //! | [`shares`] | what there is little of, divided among processes |
@@ -21,8 +21,8 @@
 //! | [`recorder`] | what was asked and answered, for `ringfence record` |
 //!
 //! Threads: the main one waits for signals and for processes to end; one waits for releases; one takes on calls that
-//! waited for their share; one consumes answers when no other thread is there to do it; the others receive
-//! notifications.
+//! waited for their share; one carries out pins; one consumes answers when no other thread is there to do it; the others
+//! receive notifications.
 
 pub mod confinement;
 pub mod descriptions;
@@ -49,7 +49,7 @@ pub mod tracer;
 use std::ffi::OsString;
 use std::io::PipeReader;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, Thread};
 
 use nix::errno::Errno;
@@ -67,7 +67,7 @@ use self::lanes::Lanes;
 use self::link::{Answer, Broken, Resume};
 use self::observer::Observer;
 use self::opens::recognition::DeviceOpen;
-use self::pins::Expected;
+use self::pins::Pins;
 use self::receivers::Receivers;
 use self::recorder::{Begun, Recorder};
 use self::releases::Releases;
@@ -104,7 +104,7 @@ pub struct Sentry {
     descriptions: Descriptions,
     lanes: Lanes,
     releases: Releases,
-    expected_pins: Mutex<Vec<Expected>>,
+    pins: Pins,
     shares: Arc<Shares>,
     init: Pid,
     observer: Observer,
@@ -187,7 +187,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         descriptions: Descriptions::new(uvm),
         lanes: Lanes::new(options.fast).attempt("epoll")?,
         releases: Releases::new().attempt("inotify")?,
-        expected_pins: Mutex::default(),
+        pins: Pins::default(),
         shares: Arc::default(),
         init,
         observer: Observer::new(options.stats, options.trace)?,
@@ -200,6 +200,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     sentry.add_receiver();
     sentry.start("releases", |sentry| sentry.release_for_ever())?;
     sentry.start("shares", |sentry| sentry.take_on())?;
+    sentry.start("pins", |sentry| sentry.pin_for_ever())?;
     tracing::debug!("the program's filter is in place");
     let status = sentry.supervise(report);
     tracing::debug!("the program has ended");

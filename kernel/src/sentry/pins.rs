@@ -1,24 +1,29 @@
 //! Pinning: the one kind of request that has to be issued from the task's own address space.
 //!
-//! The driver pins pages of whoever calls it (class 0x71), so the task's thread itself must make the call, on the
+//! The driver pins pages of whoever calls it (class 0x71), so a thread of the task's process must make the call, on the
 //! command descriptor, with parameters that the server has validated. That is done so that no task can get at either:
 //!
-//! 1. The server validates the request and lends the command descriptor.
+//! 1. The server validates the request and lends the command descriptor, to the sentry.
 //! 2. Every other task of the sandbox is stopped, or, if it waits for an answer of the sentry's, kept waiting.
-//! 3. The caller is given the descriptor under a fresh number, and its call returns into a stop.
-//! 4. It is made to map a fresh private page. The validated parameters, not the task's own, are written there. Since
-//!    the page is private and new, no other process has it either.
-//! 5. It is made to issue the ioctl on the page. This notifies once more; the call is let through if the page still
-//!    holds what was validated, which nobody can change any more while the thread waits.
-//! 6. It is made to unmap the page and close the descriptor. Then the others go on, and, when the server has been told
-//!    the outcome, the caller does.
+//! 3. The caller's call returns into a stop. It is made to map a fresh private page. The validated parameters, not the
+//!    task's own, are written there. Since the page is private and new, no other process has it either.
+//! 4. It is made to make a thread, the *helper*, with a descriptor table of its own, which the sentry traces from birth.
+//! 5. The helper is made to issue the ioctl on the page. This notifies once more. If the page still holds what was
+//!    validated, which nobody can change any more while the thread waits, the helper's table gets the command descriptor,
+//!    and the call is let through.
+//! 6. The helper is made to end, and its table with it. Then the page is unmapped and the others go on, and, when the
+//!    server has been told the outcome, the caller does.
+//!
+//! So no task's descriptor table ever has the command descriptor, and nobody goes on before the helper is seen to have
+//! ended. What a task's own seccomp filters answer to the calls, and who is killed when, changes nothing about either.
+//!
+//! ptrace(2) is a matter of threads: all pins are carried out by one thread of the sentry, one after the other.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, RawFd};
-use std::sync::{Arc, PoisonError};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use nvproxy_abi::plan::Plan;
 use nvproxy_server::protocol::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
@@ -30,21 +35,66 @@ use super::marshalling::{
 };
 use super::memory::{self, Write};
 use super::observer::{Done, Known, heading};
+use super::recorder::Begun;
 use super::requests::Progress;
 use super::server::ServerLink;
+use super::shares::Share;
 use super::times::{Phase, Times};
-use super::tracee::{Caller, Held, Reaper, Stopped};
+use super::tracee::{Caller, Held, Helper, PAUSE, Stopped, Stragglers};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
 
-/// A pin whose caller is about to issue its ioctl: what it must look like to be let through.
-pub struct Expected {
-    pub task: Pid,
+/// A request that pins, to be carried out. The share in its `progress` makes it the only one until its caller goes on.
+pub struct Job {
+    pub link: ServerLink,
+    pub notification: Notification,
+    pub target: Target,
+    pub marshalled: Marshalled,
+    pub progress: Progress,
+    pub payload: Vec<u8>,
+}
+
+/// What waits to be carried out, and what is.
+pub struct Pins {
+    sender: mpsc::Sender<Job>,
+    jobs: Mutex<mpsc::Receiver<Job>>,
+    /// The call that the helper of the pin under way is about to make.
+    expected: Mutex<Option<Expected>>,
+}
+
+impl Default for Pins {
+    fn default() -> Pins {
+        let (sender, jobs) = mpsc::channel();
+        Pins {
+            sender,
+            jobs: Mutex::new(jobs),
+            expected: Mutex::default(),
+        }
+    }
+}
+
+impl Pins {
+    /// Hands over a pin to the thread that carries them out.
+    pub fn begin(&self, job: Job) {
+        // That thread never ends.
+        let _ = self.sender.send(job);
+    }
+
+    fn expected(&self) -> MutexGuard<'_, Option<Expected>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call that a helper is about to make: what it must look like to be let through.
+struct Expected {
+    helper: Pid,
     descriptor: RawFd,
     command: u32,
     page: u64,
     bytes: Vec<u8>,
+    /// What the helper's table gets under that number.
+    lent: OwnedFd,
 }
 
 impl Expected {
@@ -55,45 +105,45 @@ impl Expected {
         descriptor as RawFd == self.descriptor
             && command as u32 == self.command
             && page == self.page
-            && memory::read(self.task, page, &mut bytes).is_ok()
+            && memory::read(self.helper, page, &mut bytes).is_ok()
             && bytes == self.bytes
     }
 }
 
-/// Carries out a request that pins. The share in its `progress` makes it the only one until its caller goes on.
-pub fn run(
-    sentry: &Sentry,
-    link: &ServerLink,
-    notification: &Notification,
-    target: Target,
-    marshalled: Marshalled,
-    mut progress: Progress,
-    payload: &mut Vec<u8>,
-) {
-    let Target::Device(description) = target else {
-        let stopped = StoppedRequest::Errno(Errno::ENOTTY);
-        return sentry.stop(notification, target.node(), stopped, progress.times, None);
-    };
-    progress.times.end(Phase::Sentry);
-    let begun = progress.begun;
-    let pin = Pin {
-        sentry,
+/// Carries out one pin.
+fn run(sentry: &Sentry, stragglers: &Stragglers, job: Job) {
+    let Job {
         link,
         notification,
+        target,
+        marshalled,
+        mut progress,
+        mut payload,
+    } = job;
+    let Target::Device(description) = target else {
+        let stopped = StoppedRequest::Errno(Errno::ENOTTY);
+        return sentry.stop(&notification, target.node(), stopped, progress.times, None);
+    };
+    progress.times.end(Phase::Sentry);
+    let pin = Pin {
+        sentry,
+        stragglers,
+        link: &link,
+        notification: &notification,
         description,
         marshalled,
+        begun: progress.begun,
         times: Cell::new(progress.times),
-        progress,
     };
-    let outcome = pin.carry_out(payload);
+    let outcome = pin.carry_out(progress.share, &mut payload);
     let server = pin.description.handle;
     match outcome {
         Ok(()) => {}
         Err(Failed::BeforeAnswer(errno)) => {
-            sentry.record_answer(begun, Err(errno), &[]);
+            sentry.record_answer(pin.begun, Err(errno), &[]);
             pin.end(Phase::Releasing);
             pin.note_failure(errno);
-            sentry.listener.answer(notification, Err(errno));
+            sentry.listener.answer(&notification, Err(errno));
         }
         // Killed, or it took away the memory that the answer was to be written to.
         Err(Failed::AfterAnswer(Errno::ESRCH | Errno::EFAULT)) => {}
@@ -111,12 +161,12 @@ enum Failed {
 
 struct Pin<'a> {
     sentry: &'a Sentry,
+    stragglers: &'a Stragglers,
     link: &'a ServerLink,
     notification: &'a Notification,
     description: Arc<Description>,
     marshalled: Marshalled,
-    progress: Progress,
-    /// The progress's, as they are by now.
+    begun: Option<Begun>,
     times: Cell<Times>,
 }
 
@@ -128,7 +178,8 @@ impl Pin<'_> {
         self.times.set(times);
     }
 
-    fn carry_out(&self, payload: &mut Vec<u8>) -> Result<(), Failed> {
+    /// `share` is given back before the caller goes on, which may pin again at once.
+    fn carry_out(&self, share: Share, payload: &mut Vec<u8>) -> Result<(), Failed> {
         let task = self.notification.task;
         let lent = self.ask(Kind::PinBegin, payload, None).and_then(|reply| {
             reply.outcome?;
@@ -137,35 +188,21 @@ impl Pin<'_> {
         self.end(Phase::Lending);
         let lent = lent.map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinLent, task.as_raw());
-        let listener = &self.sentry.listener;
-        let reaper = Reaper::default();
+        let (listener, stragglers) = (&self.sentry.listener, self.stragglers);
         // A test leaves this out, to show that it would notice.
         let is_to_hold = at_task(Point::Hold, task.as_raw()) != Some(Act::Drop);
         let held = is_to_hold
-            .then(|| Held::all_but(task, self.sentry.init, listener, &reaper))
+            .then(|| Held::all_but(task, self.sentry.init, listener, stragglers))
             .transpose()
             .map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinHeld, task.as_raw());
-        let caller = Caller::seize(task, &reaper).map_err(Failed::BeforeAnswer)?;
-        let number = listener.lend(self.notification, lent.as_fd());
-        drop(lent);
-        listener.answer(self.notification, number.map(i64::from));
+        let caller = Caller::seize(task, stragglers).map_err(Failed::BeforeAnswer)?;
+        // What it really returns is set when all is done.
+        listener.answer(self.notification, Err(Errno::EIO));
         let mut stopped = caller.stopped().map_err(Failed::AfterAnswer)?;
         at_task(Point::PinStopped, task.as_raw());
-        let issued = number.and_then(|number| {
-            let issued = self.issue(&mut stopped, number, payload);
-            match stopped.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0]) {
-                Ok(0) => issued,
-                // Killed: its descriptors are closed with it.
-                Err(Errno::ESRCH) => Err(Errno::ESRCH),
-                _ => {
-                    // It must not go on with the command descriptor, and whoever shares its table must not either.
-                    let _ = kill(task, Signal::SIGKILL);
-                    Err(Errno::EIO)
-                }
-            }
-        });
-        at_task(Point::PinClosed, task.as_raw());
+        let issued = self.issue(&mut stopped, lent, payload);
+        at_task(Point::PinEnded, task.as_raw());
         drop(held);
         self.end(Phase::Releasing);
         let finished = issued.and_then(|issued| {
@@ -182,8 +219,7 @@ impl Pin<'_> {
         match &finished {
             Ok(reply) => self.note(reply),
             Err(errno) => {
-                self.sentry
-                    .record_answer(self.progress.begun, Err(*errno), &[]);
+                self.sentry.record_answer(self.begun, Err(*errno), &[]);
                 self.end(Phase::WritingBack);
                 self.note_failure(*errno);
             }
@@ -194,13 +230,14 @@ impl Pin<'_> {
                 .map_err(|errno| *errno)
                 .and_then(|reply| reply.outcome),
         );
+        drop(share);
         finished.map(drop).map_err(Failed::AfterAnswer)
     }
 
     /// Puts the answer into the recording, the statistics and the trace.
     fn note(&self, reply: &Reply) {
         self.sentry
-            .record_answer(self.progress.begun, reply.outcome, &reply.payload);
+            .record_answer(self.begun, reply.outcome, &reply.payload);
         self.end(Phase::WritingBack);
         let plan = &self.marshalled.plan;
         let done = Done {
@@ -229,19 +266,24 @@ impl Pin<'_> {
             .stopped(task, times, self.description.node, known, answer);
     }
 
-    /// Has the caller issue the ioctl on a page of its own; `payload` then holds what the driver left there.
+    /// Has the ioctl issued on a page of its own; `payload` then holds what the driver left there.
     fn issue(
         &self,
         stopped: &mut Stopped<'_>,
-        number: RawFd,
+        lent: OwnedFd,
         payload: &mut [u8],
     ) -> Result<Result<i32, Errno>, Errno> {
         let length = payload.len() as u64;
         let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
         let page = stopped.call(libc::SYS_mmap, [0, length, protection, flags, u64::MAX, 0])?;
-        let page = u64::try_from(page).map_err(|_| Errno::ENOMEM)?;
-        let issued = self.issue_at(stopped, number, page, payload);
+        let page = match page {
+            1.. => page as u64,
+            // Only a filter of the program's answers so: the kernel never maps a page there unasked.
+            0 => return Err(Errno::EPERM),
+            _ => return Err(Errno::from_raw(-page as i32)),
+        };
+        let issued = self.issue_at(stopped, lent, page, payload);
         stopped.call(libc::SYS_munmap, [page, length, 0, 0, 0, 0])?;
         issued
     }
@@ -249,12 +291,11 @@ impl Pin<'_> {
     fn issue_at(
         &self,
         stopped: &mut Stopped<'_>,
-        number: RawFd,
+        lent: OwnedFd,
         page: u64,
         payload: &mut [u8],
     ) -> Result<Result<i32, Errno>, Errno> {
         let task = self.notification.task;
-        let command = self.notification.arguments[1] as u32;
         let originals = relocate(&self.marshalled.plan, page, payload);
         memory::write(
             task,
@@ -263,29 +304,53 @@ impl Pin<'_> {
                 bytes: payload,
             }],
         )?;
-        let expected = Expected {
-            task,
-            descriptor: number,
-            command,
-            page,
-            bytes: payload.to_vec(),
+        // A test has the caller's descriptor table used, to show that it would notice.
+        let shared = match at_task(Point::PinTable, task.as_raw()) {
+            Some(Act::Drop) => libc::CLONE_FILES,
+            _ => 0,
         };
-        self.sentry.expect_pin(expected);
-        at_task(Point::PinPrepared, task.as_raw());
-        self.end(Phase::Holding);
-        let result = stopped.call(
-            libc::SYS_ioctl,
-            [number as u64, u64::from(command), page, 0, 0, 0],
-        );
-        self.end(Phase::Calling);
-        self.sentry.end_pin(task);
+        let mut helper = Helper::new(stopped, shared)?;
+        at_task(Point::PinHelper, task.as_raw());
+        let result = self.have_called(&mut helper, lent, page, payload);
         at_task(Point::PinIssued, task.as_raw());
+        helper.end().inspect_err(|errno| {
+            warn_once(
+                "a process that pinned memory was killed, because its seccomp filter lets no thread end",
+                errno,
+            )
+        })?;
         let result = result?;
         memory::read(task, page, payload)?;
         for (at, address) in originals {
             put_address(payload, at, address);
         }
         Ok(decode_result(result))
+    }
+
+    /// Has the helper make the call, under the descriptor number that the task made it with.
+    fn have_called(
+        &self,
+        helper: &mut Helper<'_>,
+        lent: OwnedFd,
+        page: u64,
+        payload: &[u8],
+    ) -> Result<i64, Errno> {
+        let [descriptor, command, ..] = self.notification.arguments;
+        let pins = &self.sentry.pins;
+        *pins.expected() = Some(Expected {
+            helper: helper.thread(),
+            descriptor: descriptor as RawFd,
+            command: command as u32,
+            page,
+            bytes: payload.to_vec(),
+            lent,
+        });
+        at_task(Point::PinPrepared, self.notification.task.as_raw());
+        self.end(Phase::Holding);
+        let result = helper.call(libc::SYS_ioctl, [descriptor, command, page, 0, 0, 0]);
+        self.end(Phase::Calling);
+        *pins.expected() = None;
+        result
     }
 
     /// Sends the request to the server, at one of the two moments of a pin that it is asked.
@@ -330,37 +395,44 @@ fn put_address(payload: &mut [u8], at: usize, address: u64) -> Option<u64> {
 }
 
 impl Sentry {
-    fn expect_pin(&self, expected: Expected) {
-        self.expected_pins
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(expected);
-    }
-
-    fn end_pin(&self, task: Pid) {
-        self.expected_pins
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|expected| expected.task != task);
+    /// The one thread that carries out pins.
+    pub fn pin_for_ever(&self) {
+        let jobs = &self.pins.jobs;
+        let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let stragglers = Stragglers::default();
+        loop {
+            let job = match stragglers.tend(&self.listener) {
+                true => jobs.recv_timeout(PAUSE).ok(),
+                false => jobs.recv().ok(),
+            };
+            if let Some(job) = job {
+                run(self, &stragglers, job);
+            }
+        }
     }
 
     /// Whether `notification` is the ioctl of a pin under way, which only the sentry can have caused. Answers it.
     pub fn is_pin(&self, notification: &Notification) -> bool {
-        let expected = self
-            .expected_pins
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(expected) = expected
-            .iter()
-            .find(|expected| expected.task == notification.task)
+        let mut expected = self.pins.expected();
+        let Some(expected) = expected.take_if(|expected| expected.helper == notification.task)
         else {
             return false;
         };
-        if expected.is_met_by(notification) {
-            at_task(Point::PinChecked, expected.task.as_raw());
-            self.listener.let_run(notification);
-        } else {
-            self.listener.answer(notification, Err(Errno::EPERM));
+        let number = expected.descriptor;
+        let lent = match expected.is_met_by(notification) {
+            true => {
+                let lent = expected.lent.as_fd();
+                self.listener
+                    .replace_descriptor(notification, lent, true, number)
+            }
+            false => Err(Errno::EPERM),
+        };
+        match lent {
+            Ok(()) => {
+                at_task(Point::PinChecked, expected.helper.as_raw());
+                self.listener.let_run(notification);
+            }
+            Err(errno) => self.listener.answer(notification, Err(errno)),
         }
         true
     }

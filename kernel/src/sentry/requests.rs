@@ -117,17 +117,14 @@ impl Sentry {
         };
         match marshalled {
             Ok(marshalled) if marshalled.plan.pins() => {
-                // It takes long, and it needs another thread to receive what the task does meanwhile.
-                turn.pass_on();
-                pins::run(
-                    self,
-                    &link,
-                    &notification,
+                self.pins.begin(pins::Job {
+                    link,
+                    notification,
                     target,
                     marshalled,
                     progress,
-                    payload,
-                )
+                    payload: std::mem::take(payload),
+                });
             }
             Ok(marshalled) => {
                 self.submit(&link, notification, target, marshalled, progress, payload)

@@ -6,7 +6,9 @@
 //!
 //! `unsafe` is here for raw memory and system calls, which is what this is about.
 
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -112,12 +114,23 @@ fn first_page() -> &'static AtomicUsize {
     unsafe { &*(at as *const AtomicUsize) }
 }
 
-/// Overwrites whatever lies where the pages of the next mappings would have lain when the pins began.
-fn overwrite(process: Pid) {
-    let hostile = [HOSTILE; 14];
+/// Where the pages of the next mappings would have lain when the pins began.
+fn pages() -> impl Iterator<Item = usize> {
     let first = first_page().load(Ordering::Relaxed);
-    for page in (0..32).map(|index| first.wrapping_sub(index * PAGE)) {
-        write(process, page, hostile.as_bytes());
+    (0..32).map(move |index| first.wrapping_sub(index * PAGE))
+}
+
+/// Overwrites whatever lies there.
+fn overwrite(process: Pid) {
+    for page in pages() {
+        write(process, page, [HOSTILE; 14].as_bytes());
+    }
+}
+
+/// The same through a process's memory, opened as a file.
+fn overwrite_through(memory: &File) {
+    for page in pages() {
+        let _ = memory.write_at([HOSTILE; 14].as_bytes(), page as u64);
     }
 }
 
@@ -129,14 +142,18 @@ pub fn contest(arguments: &[String]) -> Outcome {
     let blows: u128 = blows.parse()?;
     PERIOD.store(milliseconds.parse::<u64>()?.max(1), Ordering::Relaxed);
     let device = open(Node::Gpu(0))?;
-    let null = std::fs::File::open("/dev/null")?;
+    let null = File::open("/dev/null")?;
     let readable = libc::PROT_READ | libc::PROT_WRITE;
     let shared = map(0, libc::MAP_SHARED, readable);
     let [remapped, spare] = [(); 2].map(|()| map(0, libc::MAP_PRIVATE, readable));
     SHARED.store(shared, Ordering::Relaxed);
     let (victim, pinning) = (getpid(), gettid());
     let relative = child(|| {
+        let memory = OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/{victim}/mem"))?;
         loop {
+            overwrite_through(&memory);
             for argument in self::arguments() {
                 write(getpid(), shared, &argument);
                 write(victim, remapped, &argument);

@@ -134,7 +134,7 @@ pub fn beside_a_slow_one(_: &[String]) -> Outcome {
 }
 
 /// The way in which a child ended.
-fn end_of(child: Pid) -> nix::Result<String> {
+pub fn end_of(child: Pid) -> nix::Result<String> {
     Ok(match waitpid(child, None)? {
         WaitStatus::Signaled(_, signal, _) => signal.to_string(),
         WaitStatus::Exited(_, status) => format!("status {status}"),

@@ -16,6 +16,7 @@ mod host_memory;
 mod identifiers;
 mod isolation;
 mod kernel_files;
+mod lent;
 mod limits;
 mod load;
 mod mapped_memory;
@@ -113,6 +114,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-killed", pins::killed),
     ("pin-watched", pins::watched),
     ("pin-without-descriptors", pins::without_descriptors),
+    ("pin-that-fails", pins::that_fails),
+    ("pin-beside-vfork", pins::beside_vfork),
+    ("lent", lent::beside_another),
     ("bad-pointers", pointers::bad),
     ("made-up", refusals::made_up),
     ("statuses", refusals::statuses),

@@ -2,17 +2,19 @@
 //!
 //! `unsafe` is here for signal handlers, mappings and copies of descriptors.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::thread::JoinHandleExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::{NV_ERR_INSERT_DUPLICATE_NAME, NV_ERR_OBJECT_NOT_FOUND};
@@ -23,8 +25,10 @@ use zerocopy::FromZeros;
 use crate::Outcome;
 use crate::concurrency::during_a_long_request;
 use crate::gpu::{DEVICE, Gpu, MEMORY, MIB};
+use crate::lent::{answer, is_lent};
 use crate::refusals::word;
 use crate::signals::{beside_a_rain_of_signals, say_how_many, under_a_rain_of_signals};
+use crate::tasks::{child, expect_success};
 
 const LENGTH: usize = 64 << 10;
 
@@ -137,19 +141,88 @@ pub fn refused(_: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Pins while no further descriptor can be had, again and again.
+/// Pins while no further descriptor can be had.
 pub fn without_descriptors(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     let pages = Pages::new(libc::MAP_PRIVATE)?;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let lowest_free = gpu.node.try_clone()?.as_raw_fd();
     setrlimit(Resource::RLIMIT_NOFILE, lowest_free as u64, hard)?;
-    for _ in 0..3 {
-        println!("with none left: {}", word(pin(&gpu, MEMORY, &pages)));
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+    println!("with none left: {}", word(pin(&gpu, MEMORY, &pages)));
+    Ok(())
+}
+
+/// A thread pins again and again that may make no thread, and then another.
+pub fn that_fails(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    std::thread::scope(|scope| {
+        let failing = scope.spawn(|| -> nix::Result<()> {
+            answer(libc::SYS_clone as u32, Errno::EPERM as u32)?;
+            for _ in 0..3 {
+                println!("without threads: {}", word(pin(&gpu, MEMORY, &pages)));
+            }
+            Ok(())
+        });
+        failing.join().expect("the thread")
+    })?;
     println!("then: {}", word(pin(&gpu, MEMORY, &pages)));
     Ok(())
+}
+
+/// Pins while a thread of another process is in the kernel until a child of it ends, which uses the thread's memory, as
+/// after vfork(2), or, if an argument says so, a copy.
+pub fn beside_vfork(arguments: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let shared = Pages::new(libc::MAP_SHARED)?;
+    // SAFETY: the pages are never unmapped, and atomics are what they are used for.
+    let [has_begun, is_over] = [0, 1].map(|at| unsafe { &*shared.0.cast::<AtomicU32>().add(at) });
+    let memory = match arguments {
+        [] => libc::CLONE_VM,
+        _ => 0,
+    };
+    let parent = child(|| Ok(wait_behind_a_child(memory, has_begun, is_over)?))?;
+    while has_begun.load(Ordering::SeqCst) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    println!("beside: {}", word(pin(&gpu, MEMORY, &pages)));
+    println!("once more: {}", word(pin(&gpu, MEMORY + 1, &pages)));
+    is_over.store(1, Ordering::SeqCst);
+    expect_success(parent)?;
+    println!("then: {}", word(pin(&gpu, MEMORY + 2, &pages)));
+    Ok(())
+}
+
+/// Waits in the kernel for a child until `is_over`, and then for its end.
+fn wait_behind_a_child(
+    memory: libc::c_int,
+    has_begun: &AtomicU32,
+    is_over: &AtomicU32,
+) -> nix::Result<()> {
+    static STACK: [AtomicU64; 8192] = [const { AtomicU64::new(0) }; 8192];
+    extern "C" fn body(words: *mut libc::c_void) -> i32 {
+        // SAFETY: they are references of the parent's, which waits.
+        let [has_begun, is_over] = unsafe { *words.cast::<[&AtomicU32; 2]>() };
+        has_begun.store(1, Ordering::SeqCst);
+        while is_over.load(Ordering::SeqCst) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        0
+    }
+    let top = STACK.as_ptr_range().end as *mut libc::c_void;
+    let words = [has_begun, is_over];
+    // SAFETY: the stack is nobody else's, and the body needs far less. It allocates nothing.
+    let process = unsafe {
+        libc::clone(
+            body,
+            top,
+            memory | libc::CLONE_VFORK | libc::SIGCHLD,
+            (&raw const words).cast_mut().cast(),
+        )
+    };
+    let process = Pid::from_raw(Errno::result(process)?);
+    waitpid(process, None).map(drop)
 }
 
 /// Some threads compute, others wait in a read; none notices.
@@ -301,26 +374,37 @@ pub fn killed(_: &[String]) -> Outcome {
     pins_once(libc::MAP_PRIVATE)
 }
 
-/// A process looks at whatever descriptors another has, as fast as it can, while that one pins.
+/// A process looks at whatever descriptors the threads of another have, as fast as it can, while that one pins, and opens
+/// them anew.
 pub fn watched(_: &[String]) -> Outcome {
-    let (mut lent, mut others) = (0, 0);
+    let (mut lent, mut opened, mut others) = (0, 0, 0);
     for _ in 0..40 {
         let mut child = Command::new("/proc/self/exe")
             .arg("pin-private")
             .stdout(Stdio::null())
             .spawn()?;
         while child.try_wait()?.is_none() {
-            for number in 3..16 {
-                let link = std::fs::read_link(format!("/proc/{}/fd/{number}", child.id()));
-                match link.as_deref().ok().and_then(Path::to_str) {
-                    // The simulator's stand-in for a command descriptor.
-                    Some(name) if name.contains("lent") => lent += 1,
-                    Some(name) if name.contains("nvidia") => others += 1,
-                    _ => {}
+            let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", child.id())) else {
+                continue;
+            };
+            for thread in threads.filter_map(|thread| thread.ok()) {
+                for number in 3..16 {
+                    let descriptor = thread.path().join(format!("fd/{number}"));
+                    if is_lent(&descriptor) {
+                        lent += 1;
+                        opened += usize::from(File::open(&descriptor).is_ok());
+                    } else {
+                        others += usize::from(std::fs::read_link(&descriptor).is_ok());
+                    }
                 }
             }
         }
     }
-    println!("saw lent ones: {lent}, any others: {}", others > 0);
+    println!(
+        "saw lent ones: {}, opened some: {}, saw any others: {}",
+        lent > 0,
+        opened > 0,
+        others > 0
+    );
     Ok(())
 }

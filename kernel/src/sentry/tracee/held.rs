@@ -1,0 +1,206 @@
+//! All threads of the sandbox but one, held.
+//!
+//! Not only those that share the one's memory or descriptors could interfere with what it is made to do: any may write
+//! to its memory or copy its descriptors, if the kernel lets it trace the one, or has `/proc/PID/mem` open. A task that
+//! starts is found, because the search goes on until it finds nothing new.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::{Look, PAUSE, Seized, Stragglers, has_ended};
+use crate::seccomp::listener::Listener;
+use crate::sentry::procfs;
+
+/// How long a stop usually takes at most.
+const PROMPT: Duration = Duration::from_micros(200);
+
+/// How much longer threads may take to stand still: some two seconds, in looks that are a millisecond apart. The clock
+/// goes on while the sandbox is frozen by the freezer of cgroups, and no look is taken then.
+struct Patience {
+    since: Instant,
+    looks: u32,
+}
+
+impl Patience {
+    fn new() -> Patience {
+        Patience {
+            since: Instant::now(),
+            looks: 2000,
+        }
+    }
+
+    /// Whether most stops come yet without a pause.
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < PROMPT
+    }
+
+    /// Pauses until the next look; false if there have been enough of them.
+    fn pause(&mut self) -> bool {
+        let is_left = self.looks > 0;
+        self.looks = self.looks.saturating_sub(1);
+        std::thread::sleep(PAUSE);
+        is_left
+    }
+}
+
+/// Every task of the sandbox but one. They go on when this is dropped.
+pub struct Held<'a> {
+    listener: &'a Listener,
+    /// Threads that wait in the kernel for the sentry's own answer, and are kept waiting.
+    frozen: Vec<Pid>,
+    /// Threads that were interrupted and have not stopped yet.
+    interrupted: Vec<Seized<'a>>,
+    /// Threads that wait in the kernel for a child that uses their memory, and is held: they stop when it is not.
+    behind_a_child: Vec<Seized<'a>>,
+    stopped: Vec<Seized<'a>>,
+}
+
+impl<'a> Held<'a> {
+    /// Holds every thread but `caller`, which itself waits in the kernel. Fails with `EAGAIN` if a thread cannot be
+    /// stopped in good time.
+    pub fn all_but(
+        caller: Pid,
+        init: Pid,
+        listener: &'a Listener,
+        stragglers: &'a Stragglers,
+    ) -> Result<Held<'a>, Errno> {
+        let mut patience = Patience::new();
+        let mut held = Held {
+            listener,
+            frozen: Vec::new(),
+            interrupted: stragglers.take(),
+            behind_a_child: Vec::new(),
+            stopped: Vec::new(),
+        };
+        let mut known: BTreeSet<Pid> = held
+            .interrupted
+            .iter()
+            .map(|seized| seized.thread)
+            .collect();
+        known.insert(caller);
+        // A thread that starts another before it stops is why this looks again until nothing new is found; threads
+        // that are held start none.
+        loop {
+            let new: Vec<Pid> = tasks(init)?
+                .into_iter()
+                .flat_map(threads)
+                .filter(|thread| known.insert(*thread))
+                .collect();
+            if new.is_empty() && held.interrupted.is_empty() {
+                return Ok(held);
+            }
+            // All are interrupted before the first is waited for: they stop at the same time.
+            for thread in new {
+                let seize = || Seized::new(thread, Seized::OPTIONS, stragglers);
+                match listener.hold(thread, seize) {
+                    Ok(Some(seized)) => held.interrupted.push(seized),
+                    Ok(None) => held.frozen.push(thread),
+                    Err(Errno::ESRCH) => {}
+                    Err(_) if has_ended(thread) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            held.wait_for_interrupted(&mut patience)?;
+        }
+    }
+
+    /// Waits until each interrupted thread has stopped or ended, or waits for a child.
+    fn wait_for_interrupted(&mut self, patience: &mut Patience) -> Result<(), Errno> {
+        while let Some(seized) = self.interrupted.last_mut() {
+            let thread = seized.thread;
+            match seized.look()? {
+                Look::Running if patience.is_fresh() => std::thread::yield_now(),
+                Look::Running if waits_for_a_child(thread) => {
+                    self.behind_a_child.extend(self.interrupted.pop());
+                }
+                Look::Running if !has_ended(thread) => {
+                    if !patience.pause() {
+                        return Err(Errno::EAGAIN);
+                    }
+                }
+                Look::Running | Look::Ended => {
+                    drop(self.interrupted.pop());
+                    self.listener.has_stopped(thread);
+                }
+                Look::Stopped(_) => {
+                    self.stopped.extend(self.interrupted.pop());
+                    self.listener.has_stopped(thread);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // Those that have not stopped become stragglers, which stop yet and go on then.
+        self.stopped.clear();
+        for thread in self.frozen.drain(..) {
+            self.listener.thaw(thread);
+        }
+    }
+}
+
+/// The sandbox's tasks, by what `/proc` shows: the processes of another process namespace than the sentry's own, in
+/// which servers come and go, but for `init`, which is process 1 of theirs.
+pub fn tasks(init: Pid) -> Result<Vec<Pid>, Errno> {
+    let namespace = |process: Pid| std::fs::read_link(format!("/proc/{process}/ns/pid"));
+    let own = namespace(Pid::this()).map_err(|_| Errno::EIO)?;
+    let is_task = |process: Pid| match namespace(process) {
+        Ok(other) => other != own,
+        // A server that is being started, or a task that hides.
+        Err(_) => !has_one_number(process),
+    };
+    let entries = std::fs::read_dir("/proc").map_err(|_| Errno::EIO)?;
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(numbers
+        .map(Pid::from_raw)
+        .filter(|process| *process != init)
+        .filter(|process| is_task(*process))
+        .collect())
+}
+
+/// Whether `process` has a number in the sentry's process namespace only, as `/proc/PID/status` says to everybody.
+fn has_one_number(process: Pid) -> bool {
+    let status = procfs::text(process, "status");
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1)
+}
+
+fn threads(process: Pid) -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{process}/task")) else {
+        return Vec::new();
+    };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.map(Pid::from_raw).collect()
+}
+
+/// Whether `thread` waits for a child that uses its memory to execute a program or end, as after vfork(2). No
+/// interruption stops it until then.
+///
+/// A thread that is on its way to such a wait must not be taken for one that waits: its child does not exist yet, and
+/// would not be held. So two facts are asked for. By proc_pid_syscall(5) it is in a call that makes a child and waits;
+/// and by proc_pid_wchan(5) it sleeps in the kernel's function that does the waiting, or in the one that calls it
+/// if the compiler made one of both (kernel_clone in kernel/fork.c), and in nothing that makes the child.
+fn waits_for_a_child(thread: Pid) -> bool {
+    const FUNCTIONS: [&str; 2] = ["kernel_clone", "wait_for_vfork_done"];
+    const FLAGS: u64 = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
+    let call = procfs::text(thread, "syscall");
+    let mut words = call.split(' ');
+    let number = words.next().and_then(|number| number.parse().ok());
+    let flags = words
+        .next()
+        .and_then(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
+    let makes_one = match number {
+        Some(libc::SYS_vfork) => true,
+        Some(libc::SYS_clone) => flags.is_some_and(|flags| flags & FLAGS == FLAGS),
+        _ => false,
+    };
+    let function = procfs::text(thread, "wchan");
+    // A compiler that takes a function apart appends to its name, after a dot.
+    makes_one && FUNCTIONS.contains(&function.split('.').next().unwrap_or_default())
+}

@@ -1,0 +1,231 @@
+//! Threads that are made to call the kernel: the one whose call is being carried out, and one that it is made to make.
+//!
+//! What a task's own seccomp filters answer in place of the kernel is not believed where it matters: that a thread was
+//! made is told by an event of ptrace, and that one has ended by wait(2). Both are the kernel's own.
+
+use libc::user_regs_struct;
+use nix::errno::Errno;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Look, PAUSE, Seized, Stop, Stragglers};
+use crate::system_calls::{SignalMask, set_signal_mask, signal_mask};
+
+/// The length of x86's `syscall` instruction.
+const SYSCALL_INSTRUCTION: u64 = 2;
+
+/// What a call that is to begin anew returns to a tracer, and to nobody else: ERESTARTSYS, ERESTARTNOINTR,
+/// ERESTARTNOHAND and ERESTART_RESTARTBLOCK (include/linux/errno.h in Linux).
+const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
+
+/// The thread whose call is being carried out, from its seizure on.
+pub struct Caller<'a> {
+    seized: Seized<'a>,
+}
+
+impl<'a> Caller<'a> {
+    /// Takes hold of a thread that waits for its notification to be answered: it will stop on its way out. The threads
+    /// that it makes from now on are traced from birth.
+    pub fn seize(thread: Pid, stragglers: &'a Stragglers) -> Result<Caller<'a>, Errno> {
+        let options = Seized::OPTIONS | Options::PTRACE_O_TRACECLONE;
+        Ok(Caller {
+            seized: Seized::new(thread, options, stragglers)?,
+        })
+    }
+
+    /// Once the notification has been answered: waits until the thread has stopped.
+    pub fn stopped(mut self) -> Result<Stopped<'a>, Errno> {
+        let thread = self.seized.thread;
+        self.seized.next_stop()?.ok_or(Errno::ESRCH)?;
+        let registers = ptrace::getregs(thread)?;
+        let mask = signal_mask(thread)?;
+        let stopped = Stopped {
+            registers,
+            mask,
+            result: -i64::from(Errno::EIO as i32),
+            seized: self.seized,
+        };
+        // Nothing of the program's runs in between: a signal handler would be something of the program's.
+        set_signal_mask(thread, &SignalMask::ALL)?;
+        Ok(stopped)
+    }
+}
+
+/// A thread that stands right behind a `syscall` instruction. When this is dropped it goes on from there, with
+/// [`Stopped::result`] for what the call returned.
+pub struct Stopped<'a> {
+    registers: user_regs_struct,
+    mask: SignalMask,
+    /// What the program sees; `EIO` until it is set.
+    pub result: i64,
+    seized: Seized<'a>,
+}
+
+impl Stopped<'_> {
+    /// Has the thread execute the system call `number` and returns what came back: from the kernel, or from a seccomp
+    /// filter of the program's.
+    pub fn call(&mut self, number: libc::c_long, arguments: [u64; 6]) -> Result<i64, Errno> {
+        call(&mut self.seized, &self.registers, number, arguments).map(|(result, _)| result)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        let thread = self.seized.thread;
+        let mut registers = self.registers;
+        registers.rax = self.result as u64;
+        registers.orig_rax = u64::MAX;
+        // Both fail if the thread was killed, and then nobody is left to notice.
+        let _ = ptrace::setregs(thread, registers);
+        let _ = set_signal_mask(thread, &self.mask);
+    }
+}
+
+/// A thread that the sentry has the caller make, in its process and with its memory, to make a call in its place.
+///
+/// It has a descriptor table of its own, so what it is given nobody else has. It executes nothing but the calls that it
+/// is told to, and so needs no stack. When this is dropped the thread has ended, and its table is gone: until then this
+/// waits, and if the thread cannot be ended otherwise its process is killed.
+pub struct Helper<'a> {
+    registers: user_regs_struct,
+    seized: Seized<'a>,
+    /// Nothing need be done any more for its end to come.
+    is_ending: bool,
+}
+
+impl<'a> Helper<'a> {
+    /// What it shares with the caller.
+    const SHARED: libc::c_int =
+        libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+
+    /// Has `caller` make one. `further` is shared besides.
+    pub fn new(caller: &mut Stopped<'a>, further: libc::c_int) -> Result<Helper<'a>, Errno> {
+        let flags = (Helper::SHARED | further) as u64;
+        let (result, made) = call(
+            &mut caller.seized,
+            &caller.registers,
+            libc::SYS_clone,
+            [flags, 0, 0, 0, 0, 0],
+        )?;
+        // Without an event there is no thread, whatever the result looks like.
+        let thread = made.ok_or(match result {
+            ..0 => Errno::from_raw(-result as i32),
+            _ => Errno::EIO,
+        })?;
+        let mut seized = Seized::born(thread, caller.seized.stragglers);
+        seized.next_stop()?.ok_or(Errno::ESRCH)?;
+        Ok(Helper {
+            // It stands where its maker does, at first.
+            registers: caller.registers,
+            seized,
+            is_ending: false,
+        })
+    }
+
+    pub fn thread(&self) -> Pid {
+        self.seized.thread
+    }
+
+    /// As [`Stopped::call`].
+    pub fn call(&mut self, number: libc::c_long, arguments: [u64; 6]) -> Result<i64, Errno> {
+        call(&mut self.seized, &self.registers, number, arguments).map(|(result, _)| result)
+    }
+
+    /// Ends it. Fails with `EPERM` if a seccomp filter of the program's does not let threads end: then its process has
+    /// been killed.
+    pub fn end(mut self) -> Result<(), Errno> {
+        match self.call(libc::SYS_exit, [0; 6]) {
+            Err(Errno::ESRCH) => {
+                self.is_ending = true;
+                Ok(())
+            }
+            _ => Err(Errno::EPERM),
+        }
+    }
+}
+
+impl Drop for Helper<'_> {
+    fn drop(&mut self) {
+        if !self.seized.has_ended && !self.is_ending {
+            // The kernel knows no way to kill one thread of a process.
+            let _ = kill(self.seized.thread, Signal::SIGKILL);
+        }
+        while !self.seized.has_ended {
+            if !matches!(self.seized.look(), Ok(Look::Ended)) {
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+/// Has a stopped thread execute the system call `number`, from the instruction before where `registers` stand. Returns
+/// what came back, and the thread that it made, if it made one.
+fn call(
+    seized: &mut Seized<'_>,
+    registers: &user_regs_struct,
+    number: libc::c_long,
+    arguments: [u64; 6],
+) -> Result<(i64, Option<Pid>), Errno> {
+    let mut calling = *registers;
+    calling.rip = registers.rip.wrapping_sub(SYSCALL_INSTRUCTION);
+    calling.rax = number as u64;
+    // Not in a system call: else the kernel might take it for one to be restarted.
+    calling.orig_rax = u64::MAX;
+    [
+        calling.rdi,
+        calling.rsi,
+        calling.rdx,
+        calling.r10,
+        calling.r8,
+        calling.r9,
+    ] = arguments;
+    ptrace::setregs(seized.thread, calling)?;
+    let mut made = None;
+    loop {
+        go_on_to_system_call(seized, &mut made)?;
+        let before = ptrace::getregs(seized.thread)?;
+        let is_the_one = before.rip == registers.rip
+            && before.orig_rax == number as u64
+            && arguments_of(&before) == arguments;
+        if !is_the_one {
+            // Something other than the instruction that the thread came from was executed.
+            return Err(Errno::EPERM);
+        }
+        go_on_to_system_call(seized, &mut made)?;
+        let after = ptrace::getregs(seized.thread)?;
+        // What interrupts a call without being a signal to the program, the freezer of cgroups for instance, makes
+        // the kernel begin it anew.
+        if !RESTARTS.contains(&(after.rax as i64)) {
+            return Ok((after.rax as i64, made));
+        }
+    }
+}
+
+/// What a system call is made with.
+fn arguments_of(registers: &user_regs_struct) -> [u64; 6] {
+    [
+        registers.rdi,
+        registers.rsi,
+        registers.rdx,
+        registers.r10,
+        registers.r8,
+        registers.r9,
+    ]
+}
+
+/// Lets a thread run to the entry or the exit of a system call, whichever is next.
+fn go_on_to_system_call(seized: &mut Seized<'_>, made: &mut Option<Pid>) -> Result<(), Errno> {
+    loop {
+        ptrace::syscall(seized.thread, None::<Signal>)?;
+        match seized.next_stop()? {
+            Some(Stop::SystemCall) => return Ok(()),
+            Some(Stop::Cloned) => {
+                let thread = ptrace::getevent(seized.thread)?;
+                *made = Some(Pid::from_raw(thread as libc::pid_t));
+            }
+            Some(Stop::Signal(_) | Stop::Other) => {}
+            None => return Err(Errno::ESRCH),
+        }
+    }
+}

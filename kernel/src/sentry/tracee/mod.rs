@@ -1,0 +1,247 @@
+//! Threads that are made to stand still, and those that are made to call the kernel.
+//!
+//! This is ptrace(2) of the modern kind: seized, so that nothing is signalled, and interrupted. What a thread traces,
+//! no other may: all that is here belongs to the one thread that carries out pins (`pins.rs`). What is taken hold of is
+//! let go when its value is dropped, whichever way the pin goes. What cannot be let go yet, because it has not stopped
+//! or is about to end, is among the [`Stragglers`] until it can.
+//!
+//! An interrupted thread executes nothing more of its program until it is let go, whether it has stopped or not: on its
+//! way out of the kernel it stops. All that it may still do is what the kernel does in the call that it is in.
+
+mod held;
+mod injection;
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::process::{WaitOptions, WaitStatus, waitpid};
+
+pub use self::held::{Held, tasks};
+pub use self::injection::{Caller, Helper, Stopped};
+use super::procfs;
+use crate::seccomp::listener::Listener;
+use crate::system_calls::detach;
+
+/// How long to sleep between looks at a thread that takes longer than most.
+pub const PAUSE: Duration = Duration::from_millis(1);
+/// How long a call that a thread is made to make usually takes at most. (The pins of a CUDA program took an H100's driver
+/// 1.1 ms each, in the median.)
+const USUAL: Duration = Duration::from_millis(5);
+
+/// Why a thread stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// At the entry to a system call, or at its exit.
+    SystemCall,
+    /// It has made a thread, and its call has not returned yet.
+    Cloned,
+    /// A signal of this number is about to reach it.
+    Signal(libc::c_int),
+    /// It was interrupted, by its tracer or by job control.
+    Other,
+}
+
+/// What a look at a traced thread shows.
+enum Look {
+    Running,
+    Stopped(Stop),
+    /// Its descriptor table is gone, too, unless another has it: the kernel lets go of that first (do_exit in
+    /// kernel/exit.c).
+    Ended,
+}
+
+/// Neither waits in the kernel nor takes notice of what another thread of the sentry is to wait for.
+const LOOKING: WaitOptions = WaitOptions::NOHANG.union(WaitOptions::from_bits_retain(
+    (libc::__WALL | libc::__WNOTHREAD) as u32,
+));
+
+/// Looks whether `thread` has stopped or ended since the last look. It never waits in the kernel: the end of a process's
+/// first thread is not told before its others, which this process may hold, are gone. (By rustix, since nix's
+/// `waitpid` fails on a thread that stopped for a real-time signal.)
+fn look(thread: Pid) -> Result<Look, Errno> {
+    match waitpid(rustix::process::Pid::from_raw(thread.as_raw()), LOOKING) {
+        Ok(None) | Err(rustix::io::Errno::INTR) => Ok(Look::Running),
+        Ok(Some((_, status))) => Ok(meaning(status)),
+        Err(rustix::io::Errno::CHILD) => Ok(Look::Ended),
+        Err(errno) => Err(Errno::from_raw(errno.raw_os_error())),
+    }
+}
+
+fn meaning(status: WaitStatus) -> Look {
+    // ptrace(2): what a stop at a system call is told by, with PTRACE_O_TRACESYSGOOD.
+    const SYSTEM_CALL: libc::c_int = libc::SIGTRAP | 0x80;
+    let event = status.as_raw() >> 16;
+    match status.stopping_signal() {
+        None => Look::Ended,
+        Some(SYSTEM_CALL) => Look::Stopped(Stop::SystemCall),
+        Some(_) if event == libc::PTRACE_EVENT_CLONE => Look::Stopped(Stop::Cloned),
+        Some(_) if event != 0 => Look::Stopped(Stop::Other),
+        Some(signal) => Look::Stopped(Stop::Signal(signal)),
+    }
+}
+
+/// A traced thread that could not be let go when it was to be.
+struct Straggler {
+    thread: Pid,
+    /// The number of the signal that it stopped for, and gets when it is let go of; 0 if it stopped for none.
+    signal: libc::c_int,
+}
+
+/// Traced threads that have not stopped yet, or are ending: the kernel lets a tracer let go of a stopped thread only,
+/// and keeps one that has ended, and with it its whole process, until its tracer has waited for it.
+#[derive(Default)]
+pub struct Stragglers(RefCell<Vec<Straggler>>);
+
+impl Stragglers {
+    /// Takes all of them.
+    fn take(&self) -> Vec<Seized<'_>> {
+        let stragglers = self.0.take().into_iter();
+        let seized = stragglers.map(|straggler| Seized {
+            signal: straggler.signal,
+            ..Seized::born(straggler.thread, self)
+        });
+        seized.collect()
+    }
+
+    /// Lets go those that have stopped meanwhile, and waits for those that have ended. Whether any is left, so that this
+    /// has to be called again soon.
+    pub fn tend(&self, listener: &Listener) -> bool {
+        let mut stragglers = self.0.borrow_mut();
+        stragglers.retain_mut(|straggler| {
+            match look(straggler.thread) {
+                Ok(Look::Running) | Err(_) => return true,
+                Ok(Look::Ended) => {
+                    listener.has_stopped(straggler.thread);
+                    return false;
+                }
+                Ok(Look::Stopped(Stop::Signal(signal))) => straggler.signal = signal,
+                Ok(Look::Stopped(_)) => {}
+            }
+            listener.has_stopped(straggler.thread);
+            detach(straggler.thread, straggler.signal).is_err()
+        });
+        if !stragglers.is_empty() {
+            return true;
+        }
+        drop(stragglers);
+        self.reap_the_unknown()
+    }
+
+    /// Sees to the end of a thread whose maker was killed before it could tell of it; whether any is left.
+    fn reap_the_unknown(&self) -> bool {
+        loop {
+            match waitpid(None, LOOKING) {
+                Ok(Some((thread, status))) => {
+                    if let Look::Stopped(_) = meaning(status) {
+                        let _ = kill(
+                            Pid::from_raw(thread.as_raw_nonzero().get()),
+                            Signal::SIGKILL,
+                        );
+                    }
+                }
+                Ok(None) => return true,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+/// A thread that is traced, from its seizure until this is dropped.
+struct Seized<'a> {
+    thread: Pid,
+    /// The number of the signal that it stopped for, and gets when it is let go of; 0 if it stopped for none.
+    signal: libc::c_int,
+    has_ended: bool,
+    stragglers: &'a Stragglers,
+}
+
+impl<'a> Seized<'a> {
+    /// Should the sentry die, no thread that it traces is to run for the moment until the kernel ends the sandbox: one
+    /// of them may hold a command descriptor.
+    const OPTIONS: Options = Options::PTRACE_O_TRACESYSGOOD.union(Options::PTRACE_O_EXITKILL);
+
+    /// Seizes and interrupts `thread`.
+    fn new(thread: Pid, options: Options, stragglers: &'a Stragglers) -> Result<Seized<'a>, Errno> {
+        ptrace::seize(thread, options)?;
+        let seized = Seized::born(thread, stragglers);
+        ptrace::interrupt(thread)?;
+        Ok(seized)
+    }
+
+    /// One that is traced already.
+    fn born(thread: Pid, stragglers: &'a Stragglers) -> Seized<'a> {
+        Seized {
+            thread,
+            signal: 0,
+            has_ended: false,
+            stragglers,
+        }
+    }
+
+    fn look(&mut self) -> Result<Look, Errno> {
+        let look = look(self.thread)?;
+        match look {
+            Look::Stopped(Stop::Signal(signal)) => self.signal = signal,
+            Look::Ended => self.has_ended = true,
+            _ => {}
+        }
+        Ok(look)
+    }
+
+    /// Waits until it has stopped, however long it takes; `None` if it ended instead. A stop is usually a matter of
+    /// microseconds or a few milliseconds, so this looks for a while before it sleeps.
+    fn next_stop(&mut self) -> Result<Option<Stop>, Errno> {
+        let started = Instant::now();
+        loop {
+            match self.look()? {
+                Look::Stopped(stop) => return Ok(Some(stop)),
+                Look::Ended => return Ok(None),
+                Look::Running if started.elapsed() < USUAL => std::thread::yield_now(),
+                Look::Running if has_ended(self.thread) => return Ok(None),
+                Look::Running => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+}
+
+impl Drop for Seized<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended && detach(self.thread, self.signal).is_err() {
+            self.stragglers.0.borrow_mut().push(Straggler {
+                thread: self.thread,
+                signal: self.signal,
+            });
+        }
+    }
+}
+
+/// Whether `thread` is only still there to be waited for (proc_pid_stat(5)), and so cannot be seized.
+fn has_ended(thread: Pid) -> bool {
+    let stat = procfs::text(thread, "stat");
+    // The name, in parentheses, may contain anything.
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    matches!(state, None | Some('Z' | 'X'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Or else it would not be held while another thread pins.
+    #[test]
+    fn a_thread_whose_name_is_no_text_has_not_ended() {
+        let named = || {
+            nix::sys::prctl::set_name(c"\xff) Z").expect("a name");
+            has_ended(nix::unistd::gettid())
+        };
+        let ended = std::thread::spawn(named).join().expect("a thread");
+        assert!(!ended);
+    }
+}

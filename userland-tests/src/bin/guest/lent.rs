@@ -1,0 +1,102 @@
+//! What is left of what a pin lends: by whatever a program's own filters answer, and whoever is killed when.
+//!
+//! A process pins whose descriptor table another one has as well. The simulator's stand-in for a command descriptor is
+//! known by its name.
+//!
+//! `unsafe` is here for a process that shares a descriptor table, and for a filter.
+
+use std::fs;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use crate::Outcome;
+use crate::faults::end_of;
+use crate::gpu::{Gpu, MEMORY};
+use crate::pins::{Pages, pin};
+use crate::refusals::word;
+
+/// A child that has this process's descriptor table pins, if there are arguments with a filter of its own that answers the
+/// call of that number with that errno. Then this process looks what is in the table.
+pub fn beside_another(arguments: &[String]) -> Outcome {
+    // SAFETY: it is fork(2) but for the table, and this process has one thread.
+    let child = unsafe {
+        let flags = libc::CLONE_FILES | libc::SIGCHLD;
+        libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0)
+    };
+    let child = Errno::result(child)?;
+    if child == 0 {
+        let status = match pin_under_a_filter(arguments) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("guest: in a child: {error}");
+                1
+            }
+        };
+        std::process::exit(status);
+    }
+    println!("child: {}", end_of(Pid::from_raw(child as i32))?);
+    println!("left: {}", lent()?);
+    Ok(())
+}
+
+fn pin_under_a_filter(arguments: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    if let [call, errno] = arguments {
+        answer(call.parse()?, errno.parse()?)?;
+    }
+    println!("pinned: {}", word(pin(&gpu, MEMORY, &pages)));
+    Ok(())
+}
+
+/// How many descriptors of this process were lent for a pin.
+fn lent() -> Result<usize, std::io::Error> {
+    let mut lent = 0;
+    for entry in fs::read_dir("/proc/self/fd")? {
+        lent += usize::from(is_lent(&entry?.path()));
+    }
+    Ok(lent)
+}
+
+/// Whether a descriptor, by its path in `/proc`, was lent for a pin.
+pub fn is_lent(descriptor: &Path) -> bool {
+    let link = fs::read_link(descriptor).unwrap_or_default();
+    link.to_str().is_some_and(|name| name.contains("lent"))
+}
+
+/// From now on the kernel answers the calling thread's calls of this number with this errno, as those of the threads that
+/// it makes.
+pub fn answer(call: u32, errno: u32) -> nix::Result<()> {
+    let statement = |code: u32, k: u32, jump_if_false: u8| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: jump_if_false,
+        k,
+    };
+    // The call's number is the first word of struct seccomp_data.
+    let mut program = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call, 1),
+        statement(
+            libc::BPF_RET | libc::BPF_K,
+            libc::SECCOMP_RET_ERRNO | errno,
+            0,
+        ),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the kernel copies the program, which outlives the call.
+    let result = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const program,
+        )
+    };
+    Errno::result(result).map(drop)
+}
