@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 use nvproxy_abi::words;
 use ringfence_confinement::{Problem, Table, install_with_listener, policies};
-use ringfence_faults::{Act, Point, at};
+use ringfence_faults::{Act, Point, at, at_task};
 
 use crate::failure::{Attempt, Failure};
 use crate::warnings::warn_once;
@@ -27,6 +27,7 @@ mod requests {
     use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
     nix::ioctl_readwrite!(receive, b'!', 0, seccomp_notif);
     nix::ioctl_readwrite!(send, b'!', 1, seccomp_notif_resp);
+    nix::ioctl_write_ptr!(is_valid, b'!', 2, u64);
     nix::ioctl_write_ptr!(add_descriptor, b'!', 3, seccomp_notif_addfd);
 }
 
@@ -159,6 +160,19 @@ impl Listener {
         !listener[0]
             .revents()
             .is_some_and(|events| events.contains(PollFlags::POLLHUP))
+    }
+
+    /// Whether the task still waits in this call. Its number is its own as long as it does, and may be another task's from
+    /// then on. So whoever has read from a task by its number asks afterwards, before anything is done with what was
+    /// read; and whoever writes to one asks before.
+    pub fn is_waiting(&self, notification: &Notification) -> bool {
+        // A test leaves this out, to show that it would notice.
+        if at_task(Point::Waiting, notification.task.as_raw()) == Some(Act::Drop) {
+            return true;
+        }
+        // SAFETY: the kernel reads the number, which outlives the call.
+        unsafe { requests::is_valid(self.descriptor.as_raw_fd(), &raw const notification.id) }
+            .is_ok()
     }
 
     /// Lets the call return `outcome` without being executed.

@@ -1,7 +1,8 @@
 //! Task memory: read once when a request arrives, written once when it is done.
 //!
-//! A task is named by its number. The sentry lives in a process namespace that holds nothing but the sandbox, so a
-//! number that outlived its task cannot lead out of it.
+//! A task is named by its number. The sentry lives in a process namespace that holds nothing but the tasks and init, so a
+//! number that outlived its task cannot lead out of the sandbox. That it leads to another task of it is noticed by the
+//! callers, who ask whether the task still waits: see [`crate::seccomp::listener::Listener::is_waiting`].
 
 use std::io::{IoSlice, IoSliceMut};
 

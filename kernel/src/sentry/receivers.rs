@@ -138,7 +138,11 @@ impl Sentry {
             }
             return self.ioctl(notification, times, share, turn, payload);
         }
-        match opens::recognize(&notification) {
+        let recognized = opens::recognize(&notification);
+        if recognized.is_some() && !self.listener.is_waiting(&notification) {
+            return self.let_go(&notification);
+        }
+        match recognized {
             Some(open) if self.driver.has(open.node) => self.open(notification, open, times, share),
             _ => self.listener.let_run(&notification),
         }

@@ -72,6 +72,9 @@ impl Sentry {
             Ok(Identified::Closed) => {
                 return self.listener.answer(&notification, Err(Errno::EBADF));
             }
+            Ok(Identified::Foreign(_)) if !self.listener.is_waiting(&notification) => {
+                return self.let_go(&notification);
+            }
             Ok(Identified::Foreign(copy)) => {
                 return foreign::answer(self, &notification, &copy, turn);
             }
@@ -94,6 +97,10 @@ impl Sentry {
             notification.arguments[2],
             payload,
         );
+        // What was read, of its memory and its descriptors, was the task's if it has waited all the time.
+        if !self.listener.is_waiting(&notification) {
+            return self.let_go(&notification);
+        }
         let needs = marshalled.as_ref().map_or(Needs::default(), |marshalled| {
             Needs::of(&marshalled.plan, payload.len())
         });
@@ -216,6 +223,9 @@ impl Sentry {
         times.answered(answer.driver);
         self.record_answer(begun, answer.outcome, answer.payload);
         let outcome = answer.outcome.and_then(|value| {
+            if !self.listener.is_waiting(&notification) {
+                return Err(Errno::ESRCH);
+            }
             write_back(notification.task, &parts, answer.payload)?;
             Ok(i64::from(value))
         });
@@ -234,6 +244,11 @@ impl Sentry {
         self.observer.done(notification.task, times, done);
         drop(share);
         self.listener.answer(&notification, outcome);
+    }
+
+    /// Forgets a call whose task was killed: nobody waits for an answer.
+    pub fn let_go(&self, notification: &Notification) {
+        self.listener.answer(notification, Err(Errno::ESRCH));
     }
 
     /// From now on the task polls the event descriptor, under the number that it registered events on.
@@ -299,7 +314,11 @@ impl Sentry {
             refusal::Answer::Status { at, status } => {
                 let address = notification.arguments[2].wrapping_add(u64::from(at));
                 let bytes = &status.to_ne_bytes();
-                let written = memory::write(task, &[Write { address, bytes }]);
+                let written = if self.listener.is_waiting(notification) {
+                    memory::write(task, &[Write { address, bytes }])
+                } else {
+                    Err(Errno::ESRCH)
+                };
                 (written.map(|()| 0), Some(status))
             }
         };

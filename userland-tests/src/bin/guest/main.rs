@@ -139,6 +139,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("exec-inherited", tasks::exec_inherited),
     ("fork", tasks::fork),
     ("misnamed", tasks::misnamed),
+    ("reused", tasks::reused),
     ("spawn", tasks::spawn),
     ("unfiltered", unfiltered::scenario),
     ("uvm", unified_memory::walk),

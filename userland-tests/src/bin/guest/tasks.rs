@@ -9,11 +9,14 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork as fork_process};
+use nix::unistd::{ForkResult, Pid, fork as fork_process, read};
 use nvproxy_abi::node::Node;
-use nvproxy_abi::number::NV01_MEMORY_LOCAL_USER;
-use ringfence::guest::{Client, open};
+use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV01_MEMORY_LOCAL_USER, NV01_ROOT_CLIENT};
+use nvproxy_abi::structs::frontend::NVOS21_PARAMETERS;
+use ringfence::guest::{Client, frontend, open};
+use zerocopy::FromZeros;
 
 use crate::Outcome;
 use crate::gpu::{ALL, DEVICE, GIB, Gpu, MEMORY, SUBDEVICE};
@@ -174,4 +177,44 @@ pub fn exec_inherited(arguments: &[String]) -> Outcome {
         root.to_string(),
     ];
     Err(Command::new("/proc/self/exe").args(arguments).exec().into())
+}
+
+/// A child makes a request and is killed before it has an answer. Others follow, which have the same memory at the same
+/// place, until one is told to look whether anybody has written to it. The test says when.
+pub fn reused(_: &[String]) -> Outcome {
+    let control = open(Node::Control)?;
+    let mut request = Box::new(NVOS21_PARAMETERS::new_zeroed());
+    request.hClass = NV01_ROOT_CLIENT;
+    let victim = child(|| {
+        frontend(&control, NV_ESC_RM_ALLOC, &mut *request)?;
+        Ok(())
+    })?;
+    println!("ready");
+    line()?;
+    kill(victim, Signal::SIGKILL)?;
+    waitpid(victim, None)?;
+    println!("gone");
+    while line()? != "end" {
+        let before = *request;
+        let heir = child(|| {
+            println!("there");
+            if line()? == "look" {
+                let is_same = **std::hint::black_box(&request) == before;
+                println!("{}", if is_same { "untouched" } else { "altered" });
+            }
+            Ok(())
+        })?;
+        expect_success(heir)?;
+    }
+    Ok(())
+}
+
+/// The next line of standard input, of which nothing further is taken: children go on reading there.
+fn line() -> Result<String, Errno> {
+    let mut line = String::new();
+    let mut byte = [0];
+    while read(std::io::stdin(), &mut byte)? == 1 && byte != *b"\n" {
+        line.push(byte[0].into());
+    }
+    Ok(line)
 }
