@@ -10,6 +10,7 @@ pub mod drivers;
 pub mod failure;
 pub mod guest;
 pub mod launch;
+pub mod log;
 pub mod memory;
 pub mod record;
 pub mod replay;

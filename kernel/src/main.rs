@@ -21,7 +21,7 @@ use ringfence::record::Output;
 use ringfence::replay;
 use ringfence::sandboxes::Name;
 use ringfence::sentry::server::OnServerExit;
-use ringfence::{drivers, launch, sandboxes, trace};
+use ringfence::{drivers, launch, log, sandboxes, trace};
 
 /// Run GPU programs that you do not trust.
 ///
@@ -333,7 +333,7 @@ fn run(
     descriptors: Vec<OwnedFd>,
     record: Option<Output>,
 ) -> Result<u8, Failure> {
-    log_to(arguments.log.as_deref())?;
+    log::write_to(arguments.log.as_deref())?;
     if arguments.fast {
         fast::grant(&mut arguments.grants)?;
     }
@@ -374,7 +374,7 @@ fn run(
 
 fn issue_again(arguments: Replay) -> Result<u8, Failure> {
     inherit(0)?;
-    log_to(arguments.log.as_deref())?;
+    log::write_to(arguments.log.as_deref())?;
     replay::run(&replay::Options {
         recording: arguments.file,
         answers: arguments.answers,
@@ -453,7 +453,7 @@ fn upgrade(sandbox: &Name, executable: Option<&Path>) -> Result<u8, Failure> {
 }
 
 fn serve(arguments: Server) -> Result<u8, Failure> {
-    log_to(arguments.log.as_deref())?;
+    log::write_to(arguments.log.as_deref())?;
     let options = process::Options {
         kind: arguments.driver,
         version: arguments.driver_version,
@@ -487,27 +487,4 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
             message: format!("server: {reason}"),
         }),
     }
-}
-
-/// Sends the log to `file`, or warnings to stderr.
-fn log_to(file: Option<&Path>) -> Result<(), Failure> {
-    let builder = tracing_subscriber::fmt()
-        .with_target(false)
-        .with_ansi(false);
-    match file {
-        Some(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            let file =
-                file.map_err(|error| Failure::setup(format!("--log {}: {error}", path.display())))?;
-            builder
-                .with_max_level(tracing::Level::DEBUG)
-                .with_writer(file)
-                .init();
-        }
-        None => {
-            let builder = builder.without_time().with_max_level(tracing::Level::WARN);
-            builder.with_writer(std::io::stderr).init();
-        }
-    }
-    Ok(())
 }

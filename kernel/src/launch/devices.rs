@@ -64,10 +64,15 @@ impl Devices {
         Ok(Devices(devices))
     }
 
-    /// Covers `/dev` of the calling process's mount namespace. `/proc` must be that of its process namespace.
-    pub fn place(&self) -> Result<(), Failure> {
+    /// Covers `/dev` of the calling process's mount namespace, with `shared` as `/dev/shm`. `/proc` must be that of its
+    /// process namespace.
+    pub fn place(&self, shared: &Tree) -> Result<(), Failure> {
         let (dev, shm, terminals) = ("/dev", "/dev/shm", "/dev/pts");
-        cover_with_memory(Path::new(dev), MsFlags::MS_NOEXEC, "mode=755,size=64k")?;
+        cover_with_memory(
+            Path::new(dev),
+            MsFlags::MS_NOEXEC,
+            "mode=755,size=64k,nr_inodes=1k",
+        )?;
         for (name, device) in &self.0 {
             let target = Path::new(dev).join(name);
             create(&target)?;
@@ -79,7 +84,7 @@ impl Devices {
             symlink(target, Path::new(dev).join(name)).attempt(name)?;
         }
         fs::create_dir(shm).attempt(shm)?;
-        cover_with_memory(Path::new(shm), MsFlags::MS_NOEXEC, "mode=1777")?;
+        shared.attach(Path::new(shm)).attempt(shm)?;
         fs::create_dir(terminals).attempt(terminals)?;
         mount_terminals(Path::new(terminals)).attempt("mounting /dev/pts")
     }

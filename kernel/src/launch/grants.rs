@@ -10,6 +10,7 @@ use std::str::FromStr;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use nix::unistd::{Gid, Uid};
+use nvproxy_server::ledger::size::Size;
 
 use super::environment::Variable;
 
@@ -36,6 +37,11 @@ pub struct Grants {
     /// Use this directory as the root of the file system
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,
+    /// How much memory the files in /tmp, /var/tmp, /run and /dev/shm may take together, by default an eighth
+    ///
+    /// It is an eighth of the machine's memory, or of the caller's control group if that has less.
+    #[arg(long, value_name = "SIZE")]
+    pub tmp_size: Option<Size>,
     /// Run as this user and group; GID is by default the same number as UID
     ///
     /// An ordinary user gets these numbers inside and stays the same outside.

@@ -8,27 +8,38 @@
 //! rest is put over it, in the order in which it has to lie.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::unistd::{chdir, fchdir, pivot_root};
+use nvproxy_server::ledger::size::Size;
 
 use super::devices::Devices;
 use super::grants::{Bind, Grants};
 use super::mounts::{READ_ONLY, RESTRICTED, Tree, cover_with_memory, forbid_writing};
 use super::{kernel_files, namespaces};
 use crate::failure::{Attempt, Failure};
+use crate::memory;
 
 /// Directories of the sandbox's own, empty at first, with their permissions. Where the last is a link it leads to the
 /// one before.
-const OWN: [(&str, &str); 4] = [
-    ("/tmp", "mode=1777"),
-    ("/var/tmp", "mode=1777"),
-    ("/run", "mode=755"),
-    ("/var/run", "mode=755"),
+const OWN: [(&str, u32); 4] = [
+    ("/tmp", 0o1777),
+    ("/var/tmp", 0o1777),
+    ("/run", 0o755),
+    ("/var/run", 0o755),
 ];
+/// Another one, which is placed with the devices.
+const SHARED: (&str, u32) = ("/dev/shm", 0o1777);
+/// Where the file system of all these is made, before it is taken apart: a root directory must have it.
+const MADE_AT: &str = "/tmp";
+/// One file for as many bytes is allowed: each takes memory of its own, of which tmpfs counts nothing.
+const BYTES_OF_A_FILE: u64 = 8 << 10;
+/// At least as many files, however little memory they have.
+const FILES: u64 = 1 << 10;
 /// What a root directory must have, so that something can be mounted there.
 const NEEDED: [&str; 3] = ["proc", "dev", "tmp"];
 const SYS: &str = "/sys";
@@ -56,20 +67,45 @@ pub fn build(grants: &Grants, driver_nodes: &[String]) -> Result<(), Failure> {
     let binds = take(grants)?;
     let devices = Devices::take(driver_nodes)?;
     let host = grants.rootfs.as_deref().map(Host::leave_for).transpose()?;
+    let size = grants.tmp_size.unwrap_or_else(memory::default_for_files);
     forbid_writing()?;
+    let (own, shared) = in_memory(size)?;
     namespaces::mount_proc()?;
-    devices.place()?;
+    devices.place(&shared)?;
     if let Some(host) = &host {
         host.show_sys()?;
     }
     kernel_files::restrict(grants.network)?;
-    for (path, options) in OWN {
+    for ((path, _), tree) in OWN.into_iter().zip(own) {
         if fs::symlink_metadata(path).is_ok_and(|there| there.is_dir()) {
-            cover_with_memory(Path::new(path), MsFlags::empty(), options)?;
+            tree.attach(Path::new(path)).attempt(path)?;
         }
     }
     place(&binds)?;
     host.map_or(Ok(()), Host::detach)
+}
+
+/// The directories of [`OWN`], in their order, and that of [`SHARED`]: parts of one file system in memory, which take up to
+/// `size` together.
+fn in_memory(size: Size) -> Result<(Vec<Tree>, Tree), Failure> {
+    let files = (size.bytes() / BYTES_OF_A_FILE).max(FILES);
+    let options = format!("mode=755,size={size},nr_inodes={files}");
+    cover_with_memory(Path::new(MADE_AT), MsFlags::empty(), &options)?;
+    let part = |index: usize, (path, mode): (&str, u32), attributes| {
+        let made = Path::new(MADE_AT).join(index.to_string());
+        fs::create_dir(&made)
+            .and_then(|()| fs::set_permissions(&made, Permissions::from_mode(mode)))
+            .attempt(path)?;
+        let tree = Tree::copy(&made).and_then(|tree| tree.with_attributes(attributes));
+        tree.attempt(path)
+    };
+    let own = OWN.into_iter().enumerate();
+    let own = own.map(|(index, directory)| part(index, directory, RESTRICTED));
+    let own = own.collect::<Result<_, _>>()?;
+    let shared = part(OWN.len(), SHARED, RESTRICTED | libc::MOUNT_ATTR_NOEXEC)?;
+    // The parts keep it.
+    umount2(MADE_AT, MntFlags::empty()).attempt(MADE_AT)?;
+    Ok((own, shared))
 }
 
 /// The binds and what is to be bound.

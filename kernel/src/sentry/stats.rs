@@ -102,15 +102,18 @@ impl Stats {
     pub fn refused(&self, refusal: &Refusal) {
         let description = refusal.what.to_string();
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        // A program can make up requests for ever; what it gets to fill is bounded.
-        if recorded.refused_by_tables.len() >= MAXIMUM_REFUSALS
+        // A program can make up requests for ever; what it gets to fill is bounded, here and in the log.
+        let is_new = if recorded.refused_by_tables.len() >= MAXIMUM_REFUSALS
             && !recorded.refused_by_tables.contains_key(&description)
         {
-            return;
-        }
-        let times = recorded.refused_by_tables.entry(description).or_default();
-        *times += 1;
-        if *times == 1 && refusal.what != What::Malformed {
+            true
+        } else {
+            let times = recorded.refused_by_tables.entry(description).or_default();
+            *times += 1;
+            *times == 1
+        };
+        drop(recorded);
+        if is_new && refusal.what != What::Malformed {
             tracing::warn!("nvproxy: {}", refusal.what);
         }
     }

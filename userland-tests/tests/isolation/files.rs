@@ -109,6 +109,44 @@ fn temporary_directories_are_the_sandboxs_own() {
 }
 
 #[test]
+fn temporary_directories_share_one_size() {
+    let each = |path: &str, mode: &str| format!("{path}: mode {mode}, 8 MiB\n");
+    let places = [
+        ("/tmp", "1777"),
+        ("/var/tmp", "1777"),
+        ("/run", "755"),
+        ("/dev/shm", "1777"),
+    ];
+    let shown: String = places.iter().map(|(path, mode)| each(path, mode)).collect();
+    let expected = shown
+        + "\
+/tmp: 3 MiB
+/var/tmp: 3 MiB
+/run: 2 MiB
+/dev/shm: 0 MiB
+/tmp emptied: 3 MiB for /dev/shm
+executed in /dev/shm: EACCES
+files in /tmp: bounded
+files in /dev: bounded
+";
+    as_root_and_user(
+        &["--tmp-size", "8MiB"],
+        &["fill"],
+        &Ended::printing(&expected),
+    );
+    let ended = finish(&mut guest_with(&["--tmp-size", "much"], &["fill"]));
+    let line = ended.stderr.lines().next().unwrap_or_default();
+    let problem = "'much' is no size: write a whole number of bytes, or one with a unit, as in 512MiB or 4GiB";
+    assert_eq!(
+        (ended.status, line),
+        (
+            125,
+            &*format!("error: invalid value 'much' for '--tmp-size <SIZE>': {problem}")
+        )
+    );
+}
+
+#[test]
 fn files_are_linked_and_moved_from_one_directory_to_another() {
     let directory = Directory::new("moved");
     let bound = text(directory.path());

@@ -30,6 +30,7 @@ mod sharing;
 mod signals;
 mod soak;
 mod tasks;
+mod temporary;
 mod unfiltered;
 mod unified_memory;
 mod walk;
@@ -119,6 +120,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("lent", lent::beside_another),
     ("bad-pointers", pointers::bad),
     ("made-up", refusals::made_up),
+    ("flood", refusals::flood),
+    ("fill", temporary::run),
     ("statuses", refusals::statuses),
     ("unknown", refusals::unknown),
     ("close", releases::close),

@@ -1,9 +1,14 @@
 //! Requests that the driver or the tables refuse, and that the next one is none the worse for it.
 
+use std::fs::File;
+use std::path::Path;
+
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::NV_ERR_NOT_SUPPORTED;
-use ringfence::guest::{Client, Error, Nothing, Result, frontend, ioctl, open};
+use nvproxy_abi::structs::frontend::{NVOS54_PARAMETERS, nv_ioctl_nvos02_parameters_with_fd};
+use ringfence::guest::{Client, Error, Nothing, Result, check, frontend, ioctl, open};
+use zerocopy::FromZeros;
 
 use crate::Outcome;
 use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
@@ -139,5 +144,57 @@ pub fn made_up(arguments: &[String]) -> Outcome {
     };
     let refused = (0..count).filter(|index| is_refused(0x20ff_0000 + index));
     println!("refused: {}", refused.count());
+    Ok(())
+}
+
+/// All that a program can do to have lines written into the log, again and again.
+pub fn flood(arguments: &[String]) -> Outcome {
+    let count: u32 = arguments.first().map_or(Ok(1), |count| count.parse())?;
+    let gpu = Gpu::open()?;
+    let times = |what: &str, mut fails: Box<dyn FnMut(u32) -> bool + '_>| {
+        let failed = (0..count).filter(|index| fails(*index)).count();
+        println!("{what}: {failed}");
+    };
+    let control = |client, command| {
+        let mut request = NVOS54_PARAMETERS::new_zeroed();
+        (request.hClient, request.hObject, request.cmd) = (client, client, command);
+        frontend(&gpu.client.control, NV_ESC_RM_CONTROL, &mut request)
+            .and_then(|_| check(request.status))
+            .is_err()
+    };
+    let foreign = NV0000_CTRL_CMD_SYSTEM_GET_BUILD_VERSION;
+    times(
+        "another's client",
+        Box::new(|index| control(0xdead_0000 + index, foreign)),
+    );
+    times(
+        "made up",
+        Box::new(|index| control(gpu.client.root, 0x20ff_0000 + index)),
+    );
+    let missing = Path::new("/dev/nvidia77");
+    times(
+        "failed opens",
+        Box::new(|_| {
+            File::options()
+                .read(true)
+                .write(true)
+                .open(missing)
+                .is_err()
+        }),
+    );
+    times(
+        "pins",
+        Box::new(|_| {
+            let mut request = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
+            request.params.hRoot = gpu.client.root;
+            request.params.hObjectParent = 0x7777;
+            request.params.hObjectNew = 0x7778;
+            request.params.hClass = NV01_MEMORY_SYSTEM_OS_DESCRIPTOR;
+            request.params.limit = 4095;
+            frontend(&gpu.node, NV_ESC_RM_ALLOC_MEMORY, &mut request)
+                .and_then(|_| check(request.params.status))
+                .is_err()
+        }),
+    );
     Ok(())
 }
