@@ -72,6 +72,10 @@ pub enum Point {
     Call,
     /// The driver has answered a request.
     Called,
+    /// The server is about to check which GPUs a request names.
+    Named,
+    /// The server is about to take out of an answer what the sandbox is not to be told.
+    Told,
     /// The server is about to show the sentry what it completed.
     Publish,
     /// The server is about to open a node.
@@ -143,6 +147,8 @@ impl Point {
             Point::Prepared => "prepared",
             Point::Call => "call",
             Point::Called => "called",
+            Point::Named => "named",
+            Point::Told => "told",
             Point::Publish => "publish",
             Point::Open => "open",
             Point::Work => "work",
@@ -176,12 +182,14 @@ impl Point {
     }
 
     /// All of them.
-    pub const ALL: [Point; 34] = [
+    pub const ALL: [Point; 36] = [
         Point::Take,
         Point::Next,
         Point::Prepared,
         Point::Call,
         Point::Called,
+        Point::Named,
+        Point::Told,
         Point::Publish,
         Point::Open,
         Point::Work,

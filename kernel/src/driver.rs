@@ -15,6 +15,7 @@ use nvproxy_abi::support::{Basis, list, support};
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::ledger::size::Size;
 use nvproxy_server::process;
+use nvproxy_server::sim::MACHINE_GPUS;
 use ringfence_faults::device_directory;
 
 use crate::failure::{Attempt, Failure};
@@ -22,8 +23,6 @@ use crate::memory;
 
 /// The release that the simulated driver is, unless it is asked to be another.
 const SIMULATED_VERSION: DriverVersion = DriverVersion::new(580, 142, None);
-/// How many GPUs the simulated machine has.
-const SIMULATED_GPUS: u8 = 2;
 
 /// `--driver`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -320,7 +319,7 @@ fn gpu_from_information(text: &str) -> Option<Gpu> {
 }
 
 fn simulated_gpus() -> Vec<Gpu> {
-    (0..SIMULATED_GPUS)
+    (0..MACHINE_GPUS)
         .map(|minor| Gpu {
             minor,
             uuid: nvproxy_server::sim::gpu_uuid(minor),
@@ -340,7 +339,7 @@ fn select(kind: process::Kind, selection: &Selection) -> Result<Vec<u8>, Failure
         // Their nodes tell, without asking the driver to describe its GPUs.
         (Selection::All, process::Kind::Host) => host_minors(),
         (Selection::All, process::Kind::Simulated | process::Kind::Recorded) => {
-            Ok((0..SIMULATED_GPUS).collect())
+            Ok((0..MACHINE_GPUS).collect())
         }
         (Selection::Listed(names), _) => pick(&described()?, names),
     }

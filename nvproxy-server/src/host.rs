@@ -35,6 +35,15 @@ pub struct OpenFlags {
     pub nonblocking: bool,
 }
 
+/// How requests name a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuNames {
+    /// The driver's own number for it (`gpuId`).
+    pub id: u32,
+    /// Unknown until the driver has started the GPU.
+    pub uuid: Option<[u8; 16]>,
+}
+
 /// The outcome of opening a device node.
 pub struct Opened {
     /// What requests on the new description are issued on. `None` where the description itself travels with each
@@ -79,6 +88,12 @@ pub trait Host: Send + Sync {
     /// The number by which a descriptor that came with a request (the target of a mapping, a capability) is named in
     /// the request's parameters. Fails with `EBADF` if it is not one of this driver's.
     fn number_of(&self, descriptor: BorrowedFd<'_>) -> Result<i32, Errno>;
+
+    /// The names of the GPUs that the sandbox was given, as far as the driver tells them; `None` for a host whose GPUs have no
+    /// names of which that could be said.
+    fn gpus(&self) -> Option<Vec<GpuNames>> {
+        None
+    }
 
     /// Which of these are gone for good, of descriptions that [`DeviceFile::description`] has named.
     fn ended(&self, _descriptions: &[u64]) -> Vec<u64> {

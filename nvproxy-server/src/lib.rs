@@ -23,4 +23,5 @@ mod roles;
 pub mod server;
 pub mod sim;
 pub mod supervision;
+mod tenants;
 pub mod workers;

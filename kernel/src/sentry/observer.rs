@@ -151,7 +151,8 @@ fn meant(what: What) -> (Option<&'static str>, Option<&'static str>) {
         | What::Reserved { family, name, .. }
         | What::BadSize { family, name, .. }
         | What::TooLarge { family, name, .. }
-        | What::Flags { family, name, .. } => (Some(heading(family)), Some(name)),
+        | What::Flags { family, name, .. }
+        | What::Value { family, name, .. } => (Some(heading(family)), Some(name)),
         What::Malformed => (None, None),
     }
 }

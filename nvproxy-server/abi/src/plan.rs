@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::number;
 use crate::refusal::{Answer, EFAULT, EINVAL, ENOSYS, Refusal, What};
 use crate::status;
-use crate::table::{Contents, Family, Length, Pointer, Request, Reserved, Role};
+use crate::table::{Contents, Family, Length, Passed, Pointer, Request, Reserved, Role};
 
 /// The most bytes that the driver copies for one pointer (RMAPI_PARAM_COPY_MAX_PARAMS_SIZE,
 /// src/nvidia/inc/kernel/rmapi/param_copy.h).
@@ -105,6 +105,18 @@ impl Plan {
     pub fn segment_behind(&self, at: u32) -> Option<&Segment> {
         let mut segments = self.segments.iter();
         segments.find(|segment| segment.pointer_at == Some(at))
+    }
+
+    /// Where in the payload the parameters end that begin at `at`.
+    pub fn end_of(&self, at: u32) -> u32 {
+        let mut segments = self.segments.iter();
+        let segment = segments.find(|segment| segment.offset == at);
+        segment.map_or(at, |segment| segment.offset + segment.length)
+    }
+
+    /// Whether the request is answered with success and not issued.
+    pub fn is_answered(&self) -> bool {
+        self.ioctl.traits.answered || self.request.traits.answered
     }
 
     /// Whether the descriptor that the request was issued on delivers events once it succeeded.
@@ -270,6 +282,19 @@ impl Planner {
                     flags,
                 };
                 return Err(self.refuse(what, refused.status));
+            }
+        }
+        for passed in row.passed {
+            let value = value(parameters, passed)?;
+            if !passed.values.contain(value) {
+                let what = What::Value {
+                    family: self.family,
+                    id: row.id,
+                    name: row.name,
+                    field: passed.field,
+                    value,
+                };
+                return Err(self.refuse(what, passed.status));
             }
         }
         if let Some((at, bits)) = row.traits.set_bits {
@@ -489,6 +514,16 @@ fn field(parameters: &[u8], at: u16) -> Result<u32, Refusal> {
 /// The 8-byte field at `at`.
 fn long_field(parameters: &[u8], at: u16) -> Result<u64, Refusal> {
     read(parameters, at).map(u64::from_le_bytes)
+}
+
+/// The value of a field that is only passed with certain ones.
+fn value(parameters: &[u8], passed: &Passed) -> Result<u64, Refusal> {
+    Ok(match passed.width {
+        1 => u64::from(u8::from_le_bytes(read(parameters, passed.at)?)),
+        2 => u64::from(u16::from_le_bytes(read(parameters, passed.at)?)),
+        4 => u64::from(field(parameters, passed.at)?),
+        _ => long_field(parameters, passed.at)?,
+    })
 }
 
 fn read<const N: usize>(parameters: &[u8], at: u16) -> Result<[u8; N], Refusal> {

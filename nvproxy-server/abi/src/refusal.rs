@@ -64,6 +64,14 @@ pub enum What {
         name: &'static str,
         flags: u32,
     },
+    /// A field has a value with which the request is not passed to the driver ([`crate::table::Passed`]).
+    Value {
+        family: Family,
+        id: u32,
+        name: &'static str,
+        field: &'static str,
+        value: u64,
+    },
     /// The payload is not as long as what was asked for. No program causes it: the sender is at fault.
     Malformed,
 }
@@ -159,6 +167,18 @@ impl fmt::Display for What {
                 write!(
                     formatter,
                     "{family} {id:#x} ({name}) with unsupported flags {flags:#x}"
+                )
+            }
+            What::Value {
+                family,
+                id,
+                name,
+                field,
+                value,
+            } => {
+                write!(
+                    formatter,
+                    "{family} {id:#x} ({name}) is not passed with {field} = {value:#x}"
                 )
             }
             What::Malformed => formatter.write_str("payload of another length than was asked for"),

@@ -45,6 +45,102 @@ pub struct Request {
     pub effect: Option<Effect>,
     /// It tells how much memory a GPU has.
     pub memory_list: Option<MemoryList>,
+    /// Names of GPUs: the request is only issued if they are of GPUs that the sandbox was given.
+    pub gpus: &'static [GpuField],
+    /// Fields with which it is only issued if they hold certain values.
+    pub passed: &'static [Passed],
+    /// Lists of GPUs in the answer, of which those are told that the sandbox was given.
+    pub gpu_lists: &'static [GpuList],
+    /// What the answer is not to tell.
+    pub cleared: &'static [Cleared],
+}
+
+/// A name of a GPU in the parameters, or several.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GpuField {
+    pub at: u16,
+    pub naming: Naming,
+    /// The NV_STATUS with which the driver answers a name that no GPU has; `None` where it has an errno for it.
+    pub absent: Option<u32>,
+}
+
+/// How GPUs are named. An id has 4 bytes and is the driver's own number for a GPU (`gpuId`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Naming {
+    /// An id.
+    Id,
+    /// A UUID, of 16 bytes.
+    Uuid,
+    /// As many ids as the 4-byte field at `count_at` says, and never more than `most`.
+    Counted { most: u16, count_at: u16 },
+    /// Ids up to the first that is `end`, and never more than `most`; those that are `unused` name none.
+    Until {
+        most: u16,
+        end: u32,
+        unused: Option<u32>,
+    },
+    /// Ids up to the end of the parameters; those that are `unused` name none.
+    Rest { unused: u32 },
+}
+
+/// A field that is only passed with certain values. With others the request is refused with an NV_STATUS, or with EINVAL
+/// where its argument has no place for one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Passed {
+    /// The field's name.
+    pub field: &'static str,
+    pub at: u16,
+    /// Bytes: 1, 2, 4 or 8.
+    pub width: u8,
+    pub values: Values,
+    pub status: u32,
+}
+
+/// Values of a field, unsigned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Values {
+    OneOf(&'static [u64]),
+    AtMost(u64),
+}
+
+impl Values {
+    /// Whether `value` is one of them.
+    pub fn contain(&self, value: u64) -> bool {
+        match self {
+            Values::OneOf(values) => values.contains(&value),
+            Values::AtMost(most) => value <= *most,
+        }
+    }
+}
+
+/// A list of GPUs in an answer: elements of `stride` bytes, each with a GPU's id at `id_at`. Elements that are taken out are
+/// followed up by those behind them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GpuList {
+    pub at: u16,
+    pub stride: u16,
+    /// How many elements it has, or [`GpuList::REST`] where it goes on to the end of the parameters.
+    pub most: u16,
+    pub id_at: u16,
+    /// What fills the elements behind the last.
+    pub fill: u8,
+    /// The 4-byte field that says how many elements there are, where there is one.
+    pub count_at: Option<u16>,
+}
+
+impl GpuList {
+    /// The `most` of lists that go on to the end of the parameters.
+    pub const REST: u16 = u16::MAX;
+}
+
+/// Bytes of an answer in whose place `fill` is told: `length` of them at each of `count` places, `stride` bytes apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cleared {
+    pub at: u16,
+    pub length: u16,
+    pub stride: u16,
+    pub count: u16,
+    pub fill: u8,
 }
 
 /// Handles of clients in the parameters, 4 bytes each. 0 names no client.
@@ -243,6 +339,8 @@ pub struct Traits {
     pub makes_event: bool,
     /// (offset, bits): bits of an 8-byte field that are set on the way in and cleared on the way out.
     pub set_bits: Option<(u16, u64)>,
+    /// It is answered with success and not issued.
+    pub answered: bool,
 }
 
 /// Further rows for one request, by the value of a 4-byte field of it. They describe the same parameters, add to the

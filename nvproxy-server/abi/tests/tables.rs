@@ -8,7 +8,9 @@ use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV_ESC_RM_CONTROL, ioctl_word};
 use nvproxy_abi::plan::{MAXIMUM_FIELDS, MAXIMUM_PAYLOAD, MAXIMUM_SEGMENTS, Plan, Planner, Step};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::refusal::What;
-use nvproxy_abi::table::{Contents, Effect, Extent, Family, Length, Objects, Request};
+use nvproxy_abi::table::{
+    Contents, Effect, Extent, Family, GpuList, Length, Naming, Objects, Request,
+};
 use nvproxy_abi::{Abi, NoTables};
 
 const FAMILIES: [Family; 4] = [
@@ -200,6 +202,80 @@ fn fields_lie_within_the_parameters() {
         }
         for (at, length) in owned_fields(row) {
             assert!(fits(at, length), "{name}: {at}");
+        }
+        for (at, length) in tenants_fields(row) {
+            assert!(fits(at, length), "{name}: {at}");
+        }
+    }
+}
+
+/// Where a row's fields lie that concern other tenants, with their lengths in bytes.
+fn tenants_fields(row: &Request) -> Vec<(u16, u32)> {
+    let mut fields = Vec::new();
+    for gpu in row.gpus {
+        match gpu.naming {
+            Naming::Id => fields.push((gpu.at, 4)),
+            Naming::Uuid => fields.push((gpu.at, 16)),
+            Naming::Until { most, .. } => fields.push((gpu.at, 4 * u32::from(most))),
+            Naming::Counted { most, count_at } => {
+                fields.extend([(gpu.at, 4 * u32::from(most)), (count_at, 4)]);
+            }
+            Naming::Rest { .. } => fields.push((gpu.at, 0)),
+        }
+    }
+    for passed in row.passed {
+        assert!(matches!(passed.width, 1 | 2 | 4 | 8), "{}", row.name);
+        fields.push((passed.at, passed.width.into()));
+    }
+    for list in row.gpu_lists {
+        assert!(list.id_at + 4 <= list.stride, "{}", row.name);
+        let most = u32::from(list.most);
+        let most = if list.most == GpuList::REST { 0 } else { most };
+        fields.push((list.at, u32::from(list.stride) * most));
+        fields.extend(list.count_at.map(|at| (at, 4)));
+    }
+    for cleared in row.cleared {
+        assert!(cleared.count > 0 && cleared.length <= cleared.stride);
+        let last = u32::from(cleared.stride) * u32::from(cleared.count - 1);
+        fields.push((cleared.at, last + u32::from(cleared.length)));
+    }
+    fields
+}
+
+/// As for the ledger: what is not told, and which GPUs are named, is known of every release that has the request.
+#[test]
+fn what_keeps_tenants_apart_is_known_of_every_release() {
+    for abi in RELEASES.iter() {
+        let rows = FAMILIES.into_iter().flat_map(|family| abi.rows(family));
+        for row in rows {
+            let (gpus, lists) = (row.gpus.len(), row.gpu_lists.len());
+            let is_known = match row.name {
+                "NV_ESC_ATTACH_GPUS_TO_FD" | "UVM_REGISTER_GPU" => gpus == 1,
+                "NV0000_CTRL_CMD_GPU_ATTACH_IDS"
+                | "NV0000_CTRL_CMD_GPU_DETACH_IDS"
+                | "NV0000_CTRL_CMD_GPU_ASYNC_ATTACH_ID"
+                | "NV0000_CTRL_CMD_GPU_WAIT_ATTACH_ID"
+                | "NV0000_CTRL_CMD_GPU_GET_ID_INFO"
+                | "NV0000_CTRL_CMD_GPU_GET_ID_INFO_V2"
+                | "NV0000_CTRL_CMD_GPU_GET_PCI_INFO"
+                | "NV0000_CTRL_CMD_GPU_GET_UUID_FROM_GPU_ID"
+                | "NV0000_CTRL_CMD_GPU_QUERY_DRAIN_STATE"
+                | "NV0000_CTRL_CMD_GPUACCT_GET_ACCOUNTING_STATE"
+                | "NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS"
+                | "NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS_V2" => gpus == 1,
+                "NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS_MATRIX" => gpus == 2,
+                "NV_ESC_CARD_INFO"
+                | "NV0000_CTRL_CMD_GPU_GET_ATTACHED_IDS"
+                | "NV0000_CTRL_CMD_GPU_GET_ACTIVE_DEVICE_IDS" => lists == 1,
+                "NV0000_CTRL_CMD_GPU_GET_PROBED_IDS" => lists == 2,
+                "NV0000_CTRL_CMD_SYNC_GPU_BOOST_GROUP_INFO" => row.cleared.len() == 2,
+                // At least the number of a process, that in a guest and its name, for four engines.
+                "NV2080_CTRL_CMD_PERF_GET_GPUMON_PERFMON_UTIL_SAMPLES_V2" => {
+                    row.cleared.len() >= 12
+                }
+                _ => true,
+            };
+            assert!(is_known, "{}: {}", abi.version(), row.name);
         }
     }
 }

@@ -14,6 +14,7 @@
 //! The driver also looks which process made a client, so a server that was replaced stays as the [`keeper`] of the command
 //! descriptions that it opened, and issues the requests on them for its successor, to which they are [`kept`].
 
+mod identities;
 mod issue;
 mod keeper;
 mod kept;
@@ -38,12 +39,13 @@ use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nvproxy_abi::node::Node;
 use ringfence_ipc::Socket;
 
+use self::identities::Identities;
 use self::issue::Issue;
 use self::keeper::Keeper;
 use self::kept::{Keeping, Register};
 use self::marks::Marks;
 use crate::handover::Enclosures;
-use crate::host::{Call, DeviceFile, Host, OpenFlags, Opened, Opener};
+use crate::host::{Call, DeviceFile, GpuNames, Host, OpenFlags, Opened, Opener};
 
 /// The major number of `nvidiactl`, the GPUs' nodes (Documentation/admin-guide/devices.txt in Linux).
 const FRONTEND_MAJOR: u64 = 195;
@@ -58,6 +60,7 @@ pub struct Driver {
     capabilities: Option<u64>,
     presences: Mutex<HashMap<u8, Weak<Presence>>>,
     issue: Issue,
+    identities: Arc<Identities>,
     commands: Arc<Commands>,
     /// Ways to the keepers of what predecessors opened, by the number of the predecessor.
     keepers: Mutex<BTreeMap<u64, Weak<Keeping>>>,
@@ -125,6 +128,10 @@ impl Driver {
             capabilities: number("nvidia-caps/nvidia-cap1").map(major),
             presences: Mutex::default(),
             issue: issue::ioctl,
+            identities: Arc::new(Identities::new(
+                devices.join(Node::Control.file_name()),
+                issue::ioctl,
+            )),
             commands: Arc::default(),
             keepers: Mutex::default(),
             register: Arc::default(),
@@ -176,6 +183,7 @@ impl Driver {
     fn open_uvm(&self) -> Result<Opened, Errno> {
         let open = || self.open_node(Node::Uvm, OFlag::empty());
         let granted = open()?;
+        self.identities.reach();
         if let Err(errno) = self.marks.mark(granted.as_fd(), open)
             && !self.told_of_marks.swap(true, Ordering::Relaxed)
         {
@@ -273,6 +281,10 @@ impl Host for Driver {
         }
     }
 
+    fn gpus(&self) -> Option<Vec<GpuNames>> {
+        Some(self.identities.of(&self.gpus))
+    }
+
     fn ended(&self, descriptions: &[u64]) -> Vec<u64> {
         self.marks
             .ended(descriptions, || self.open_node(Node::Uvm, OFlag::empty()))
@@ -308,6 +320,7 @@ impl Host for Driver {
         for keeper in self.keepers().values().filter_map(Weak::upgrade) {
             keeper.set_serves(false);
         }
+        self.identities.leave();
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let control = control.take()?;
         let presences = self
@@ -350,6 +363,7 @@ struct CommandFile {
     /// for: `nvidia_poll` would not register a waiter (kernel-open/nvidia/nv.c), and event descriptors rely on it.
     command: Arc<OnceLock<OwnedFd>>,
     issue: Issue,
+    identities: Arc<Identities>,
     commands: Arc<Commands>,
     _presence: Option<Arc<Presence>>,
 }
@@ -368,6 +382,7 @@ impl CommandFile {
             file,
             command,
             issue: driver.issue,
+            identities: Arc::clone(&driver.identities),
             commands: Arc::clone(&driver.commands),
             _presence: presence,
         }
@@ -378,6 +393,7 @@ impl CommandFile {
             return Ok(command);
         }
         let opened = open(&self.path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+        self.identities.reach();
         // If another thread was faster its descriptor stays and this one is closed.
         Ok(self.command.get_or_init(|| opened))
     }

@@ -132,6 +132,7 @@ pub(super) fn restore(saved: Value, enclosures: &mut Enclosures) -> Result<Drive
         marks,
     } = serde_json::from_value(saved).map_err(damaged)?;
     let mut driver = Driver::new(&devices, &gpus);
+    driver.identities.reach();
     driver.marks = Arc::new(Marks::restored(marks));
     driver.commands = Arc::new(Commands {
         server: server.saturating_add(1),

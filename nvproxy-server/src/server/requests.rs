@@ -12,6 +12,7 @@ use ringfence_ipc::Submission;
 use super::{Server, Slow, completion, node_of, timed};
 use crate::ledger::{self, Passage};
 use crate::request::{Action, Context, Descriptors, Executed, Prepared, Rejection};
+use crate::tenants;
 
 /// Buffers that are kept for further requests.
 const MAXIMUM_SPARE: usize = 64;
@@ -65,12 +66,18 @@ impl Server {
         self.executed(executed);
     }
 
-    /// Issues a request, if the ledger admits it.
+    /// Issues a request, if it names nothing that is another's and the ledger admits it.
     pub(super) fn admitted<'a>(&'a self, prepared: Prepared, passage: Passage<'a>) -> Executed {
-        match self.books.admit(&*self.host, &prepared, passage) {
+        if prepared.plan.is_answered() {
+            return prepared.answered();
+        }
+        let admitted = tenants::check(&*self.host, &prepared)
+            .and_then(|()| self.books.admit(&*self.host, &prepared, passage));
+        match admitted {
             Ok(admission) => {
                 let mut executed = prepared.execute(&*self.host);
                 self.books.settle(&*self.host, admission, &mut executed);
+                tenants::clear(&*self.host, &mut executed);
                 executed
             }
             Err(status) => {

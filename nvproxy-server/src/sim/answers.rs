@@ -1,10 +1,11 @@
 //! What control commands answer that a program can check against other requests: what there is and what it is like.
-//! Answers about objects that the program has made are in [`objects`].
+//! Answers about objects that the program has made are in [`objects`], those about other tenants in [`others`].
 //!
 //! Each function here is the model of one command; [`super::control`] has found client and object, and knows that the
 //! parameters have the command's size.
 
 pub(super) mod objects;
+pub(super) mod others;
 
 use nvproxy_abi::status::*;
 use nvproxy_abi::structs::control::*;

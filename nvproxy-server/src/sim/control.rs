@@ -11,7 +11,7 @@ use nvproxy_abi::structs::control::NVXXXX_CTRL_XXX_INFO;
 use nvproxy_abi::structs::frontend::NVOS54_PARAMETERS;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::answers::{self, objects};
+use super::answers::{self, objects, others};
 use super::buffers::{Buffers, Part};
 use super::export::Party;
 use super::gpu::Gpu;
@@ -24,11 +24,7 @@ type Constant = (u32, &'static [(usize, u32)]);
 static CONSTANTS: &[Constant] = &[
     // Memory can be shared by UUID (NV0000_CTRL_SYSTEM_GET_FEATURES_UUID_BASED_MEM_SHARING).
     (NV0000_CTRL_CMD_SYSTEM_GET_FEATURES, &[(0, 1 << 3)]),
-    (NV0000_CTRL_CMD_GPU_QUERY_DRAIN_STATE, &[(4, 0), (8, 0)]),
     (NV0000_CTRL_CMD_GPU_GET_MEMOP_ENABLE, &[(0, 0)]),
-    (NV0000_CTRL_CMD_SYNC_GPU_BOOST_GROUP_INFO, &[(0, 0)]),
-    // NV0000_CTRL_GPU_ACCOUNTING_STATE_DISABLED.
-    (NV0000_CTRL_CMD_GPUACCT_GET_ACCOUNTING_STATE, &[(8, 1)]),
     (NV0080_CTRL_CMD_GPU_GET_NUM_SUBDEVICES, &[(0, 1)]),
     (
         NV0080_CTRL_CMD_GPU_GET_VIRTUALIZATION_MODE,
@@ -81,6 +77,32 @@ static HANDLERS: &[(u32, Handler)] = &[
     (NV0000_CTRL_CMD_GPU_GET_ATTACHED_IDS, answers::attached_ids),
     (NV0000_CTRL_CMD_GPU_GET_PROBED_IDS, answers::probed_ids),
     (NV0000_CTRL_CMD_GPU_ATTACH_IDS, answers::attach_ids),
+    (NV0000_CTRL_CMD_GPU_DETACH_IDS, others::detach),
+    (NV0000_CTRL_CMD_GPU_ASYNC_ATTACH_ID, others::attach_one),
+    (NV0000_CTRL_CMD_GPU_WAIT_ATTACH_ID, others::attach_one),
+    (NV0000_CTRL_CMD_GPU_QUERY_DRAIN_STATE, others::drain_state),
+    (
+        NV0000_CTRL_CMD_GPUACCT_GET_ACCOUNTING_STATE,
+        others::accounting_state,
+    ),
+    (
+        NV0000_CTRL_CMD_GPU_GET_UUID_FROM_GPU_ID,
+        others::uuid_of_gpu,
+    ),
+    (NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS, others::p2p_caps),
+    (NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS_V2, others::p2p_caps),
+    (
+        NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS_MATRIX,
+        others::p2p_caps_matrix,
+    ),
+    (
+        NV0000_CTRL_CMD_SYNC_GPU_BOOST_GROUP_INFO,
+        others::boost_groups,
+    ),
+    (
+        NV2080_CTRL_CMD_PERF_GET_GPUMON_PERFMON_UTIL_SAMPLES_V2,
+        others::utilization,
+    ),
     (NV0000_CTRL_CMD_GPU_GET_DEVICE_IDS, answers::device_ids),
     (NV0000_CTRL_CMD_GPU_GET_ID_INFO, answers::id_info),
     (NV0000_CTRL_CMD_GPU_GET_ID_INFO_V2, answers::id_info_v2),

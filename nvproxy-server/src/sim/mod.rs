@@ -56,10 +56,13 @@ use self::backing::Inode;
 use self::description::Description;
 use self::state::{FileNumber, Shared};
 use crate::handover::Enclosures;
-use crate::host::{DeviceFile, Host, OpenFlags, Opened};
+use crate::host::{DeviceFile, GpuNames, Host, OpenFlags, Opened};
 
 /// The branch whose structures it reads and writes.
 const BRANCH: u16 = 580;
+
+/// How many GPUs the simulated machine has.
+pub const MACHINE_GPUS: u8 = 2;
 
 /// What is simulated.
 #[derive(Clone, Debug)]
@@ -70,6 +73,8 @@ pub struct Configuration {
     pub abi: &'static Abi,
     /// The minor numbers of the GPUs, in order of their instances.
     pub gpus: Vec<u8>,
+    /// Those of the GPUs that the sandbox was given: the others it cannot open.
+    pub given: Vec<u8>,
     /// Bytes of memory of each GPU.
     pub memory: u64,
     /// How long UVM_REGISTER_GPU takes.
@@ -77,12 +82,17 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// GPUs of 80 GiB with the given minor numbers, on which UVM_REGISTER_GPU takes as long as it did on an H100.
-    pub fn new(version: DriverVersion, abi: &'static Abi, gpus: Vec<u8>) -> Configuration {
+    /// A machine with GPUs of 80 GiB, those that the sandbox was given and as many more as make [`MACHINE_GPUS`], on which
+    /// UVM_REGISTER_GPU takes as long as it did on an H100.
+    pub fn new(version: DriverVersion, abi: &'static Abi, given: Vec<u8>) -> Configuration {
+        let mut gpus: Vec<u8> = given.iter().copied().chain(0..MACHINE_GPUS).collect();
+        gpus.sort_unstable();
+        gpus.dedup();
         Configuration {
             version,
             abi,
             gpus,
+            given,
             memory: 80 << 30,
             register_gpu: Duration::from_millis(190),
         }
@@ -139,7 +149,7 @@ impl Simulator {
 impl Host for Simulator {
     fn open(&self, node: Node, _flags: OpenFlags) -> Result<Opened, Errno> {
         if let Node::Gpu(minor) = node
-            && !self.shared.configuration.gpus.contains(&minor)
+            && !self.shared.configuration.given.contains(&minor)
         {
             return Err(Errno::ENODEV);
         }
@@ -162,6 +172,17 @@ impl Host for Simulator {
         description
             .map(|description| description.file_number().0)
             .ok_or(Errno::EBADF)
+    }
+
+    fn gpus(&self) -> Option<Vec<GpuNames>> {
+        let given = &self.shared.configuration.given;
+        let state = self.shared.state();
+        let gpus = state.gpus.iter().filter(|gpu| given.contains(&gpu.minor));
+        let names = gpus.map(|gpu| GpuNames {
+            id: gpu.id,
+            uuid: Some(gpu.uuid),
+        });
+        Some(names.collect())
     }
 
     fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {

@@ -13,6 +13,7 @@ use crate::parameters::Parameters;
 use crate::policy::{Allowed, Capability, List};
 use crate::rows::{ByFamily, Effect, ReleaseTables, Reserved, Row, Tables, Words};
 use crate::rules::{Blocking, EffectRule, Rule, Rules};
+use crate::tenants;
 use crate::words::words;
 
 /// The name of rows for commands that the driver's public source does not name.
@@ -358,6 +359,12 @@ impl<'a> Derivation<'a> {
                 &row.name,
                 "has a rule with neither a structure nor any_size",
             );
+        }
+        let size = |structure: &str| Some(release.structures.get(structure)?.size);
+        let id = |structure: &str, field: &str| Some(release.locate(structure, field)?.offset);
+        match tenants::whole(size, id, rule) {
+            Ok((gpus, lists)) => (row.gpus, row.gpu_lists) = (gpus, lists),
+            Err(problem) => self.error(release, &row.name, &problem),
         }
         self.mark_used(Some(rule));
         row.size = None;

@@ -213,7 +213,7 @@ fn array(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<Objects, 
 }
 
 /// The field at `path`, which has as many bytes.
-fn sized(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<Place, String> {
+pub(crate) fn sized(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<Place, String> {
     match parameters.place(path) {
         Some((place, size)) if size == bytes => Ok(place),
         Some((_, size)) => Err(format!("has {path}, of {size} bytes instead of {bytes}")),
@@ -221,6 +221,6 @@ fn sized(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<Place, St
     }
 }
 
-fn short(number: u32) -> Result<u16, String> {
+pub(crate) fn short(number: u32) -> Result<u16, String> {
     u16::try_from(number).map_err(|_| format!("has an array of {number}"))
 }

@@ -10,6 +10,7 @@ use crate::effects;
 use crate::parameters::Parameters;
 use crate::rows::{Contents, Descriptor, Length, Place, Pointer, RefusedFlags, Row};
 use crate::rules::{PointerRule, Rule};
+use crate::tenants;
 
 impl<'a> Derivation<'a> {
     /// Adds to `row` what is to be known of the fields of its parameters.
@@ -40,7 +41,7 @@ impl<'a> Derivation<'a> {
         if row.reserved.is_none() {
             for path in parameters.references() {
                 if !accounted.contains(&path) {
-                    self.error(release, &row.name, &format!("has {path}, which looks like a pointer, a descriptor or a client: no rule says what it is"));
+                    self.error(release, &row.name, &format!("has {path}, which looks like a pointer, a descriptor, a client, a GPU or a process: no rule says what it is"));
                 }
             }
         }
@@ -111,6 +112,7 @@ impl<'a> Derivation<'a> {
                 Err(problem) => self.error(parameters.release, &row.name, &problem),
             }
         }
+        self.apply_to_tenants(row, parameters, rule, accounted);
         if let Some(rule) = &rule.variants
             && let Some((place, _)) = parameters.place(&rule.field)
         {
@@ -120,6 +122,56 @@ impl<'a> Derivation<'a> {
                 .filter_map(|variant| self.variant(row, parameters, variant, accounted));
             row.variants = Some((place, variants.collect()));
         }
+    }
+
+    /// The same, of what concerns other tenants.
+    fn apply_to_tenants(
+        &mut self,
+        row: &mut Row,
+        parameters: Parameters<'_>,
+        rule: &'a Rule,
+        accounted: &mut HashSet<String>,
+    ) {
+        row.answered |= rule.answered;
+        let told = rule.gpu_lists.iter().filter_map(|list| {
+            let field = list.field.as_ref()?;
+            let id = list.id.as_ref();
+            Some(id.map_or_else(|| format!("{field}[]"), |id| format!("{field}[].{id}")))
+        });
+        accounted.extend(told);
+        let named = rule.gpus.iter().filter_map(|gpu| gpu.field.as_ref());
+        let cleared = rule.cleared.iter().map(|cleared| &cleared.field);
+        for field in named.chain(cleared) {
+            accounted.extend([field.clone(), format!("{field}[]")]);
+        }
+        let gpus = rule.gpus.iter().map(|rule| tenants::gpu(parameters, rule));
+        row.gpus.extend(self.sound(row, parameters, gpus));
+        let passed = rule.passed.iter();
+        let passed = passed.map(|rule| tenants::passed(parameters, rule));
+        row.passed.extend(self.sound(row, parameters, passed));
+        let lists = rule.gpu_lists.iter();
+        let lists = lists.map(|rule| tenants::list(parameters, rule));
+        row.gpu_lists.extend(self.sound(row, parameters, lists));
+        let cleared = rule.cleared.iter();
+        let cleared = cleared.map(|rule| tenants::cleared(parameters, rule));
+        row.cleared.extend(self.sound(row, parameters, cleared));
+    }
+
+    /// Those that this release has; what is wrong with the others is an error.
+    fn sound<T>(
+        &mut self,
+        row: &Row,
+        parameters: Parameters<'_>,
+        found: impl Iterator<Item = Result<Option<T>, String>>,
+    ) -> Vec<T> {
+        let mut sound = Vec::new();
+        for found in found {
+            match found {
+                Ok(found) => sound.extend(found),
+                Err(problem) => self.error(parameters.release, &row.name, &problem),
+            }
+        }
+        sound
     }
 
     /// The row that holds besides `row` if its parameters name the class of `rule`.

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod render;
 pub mod rows;
 pub mod rules;
+mod tenants;
 mod words;
 
 pub use derive::derive;

@@ -6,8 +6,9 @@ use std::fmt::Write;
 use nvproxy_abi_catalogue::version::DriverVersion;
 
 use crate::rows::{
-    Amount, ByFamily, ClientField, Contents, Descriptor, Effect, Extent, Length, Objects, Place,
-    Pointer, Reserved, Role, Row, Tables, Words,
+    Amount, ByFamily, Cleared, ClientField, Contents, Descriptor, Effect, Extent, GpuField,
+    GpuList, Length, Naming, Objects, Passed, Place, Pointer, Reserved, Role, Row, Tables, Values,
+    Words,
 };
 
 /// Rust source that defines `ROWS`, `RELEASES`, `NAMES` and the lists of words. It expects the names of `nvproxy_abi::table`,
@@ -144,16 +145,26 @@ fn request(row: &Row) -> String {
         .map(|capability| 1 << *capability as u8)
         .sum();
     let (may_block, pins, makes_event) = (row.may_block, row.pins, row.makes_event);
+    let answered = row.answered;
+    let gpus: Vec<String> = row.gpus.iter().map(gpu).collect();
+    let passed: Vec<String> = row.passed.iter().map(passed).collect();
+    let gpu_lists: Vec<String> = row.gpu_lists.iter().map(gpu_list).collect();
+    let cleared: Vec<String> = row.cleared.iter().map(cleared).collect();
     // Writing to a String cannot fail.
     let _ = write!(
         text,
         "structure: {structure}, size: {size}, pointers: &[{}], descriptors: &[{}], status_at: {status}, \
-         traits: Traits {{ may_block: {may_block}, pins: {pins}, makes_event: {makes_event}, set_bits: {set_bits} }}, \
+         traits: Traits {{ may_block: {may_block}, pins: {pins}, makes_event: {makes_event}, set_bits: {set_bits}, answered: {answered} }}, \
          variants: {variants}, refused_flags: {refused}, capabilities: Capabilities::from_bits({capabilities:#b}), \
-         reserved: {reserved}, clients: &[{}], effect: {effect}, memory_list: {memory_list} }}",
+         reserved: {reserved}, clients: &[{}], effect: {effect}, memory_list: {memory_list}, \
+         gpus: &[{}], passed: &[{}], gpu_lists: &[{}], cleared: &[{}] }}",
         pointers.join(", "),
         descriptors.join(", "),
         clients.join(", "),
+        gpus.join(", "),
+        passed.join(", "),
+        gpu_lists.join(", "),
+        cleared.join(", "),
     );
     text
 }
@@ -195,6 +206,64 @@ fn descriptor(descriptor: &Descriptor) -> String {
     format!(
         "Descriptor {{ at: {}, role: Role::{role} }}",
         descriptor.place.at
+    )
+}
+
+fn gpu(gpu: &GpuField) -> String {
+    let naming = match &gpu.naming {
+        Naming::Id => "Id".to_owned(),
+        Naming::Uuid => "Uuid".to_owned(),
+        Naming::Counted { most, count } => {
+            format!("Counted {{ most: {most}, count_at: {} }}", count.at)
+        }
+        Naming::Until { most, end, unused } => {
+            format!("Until {{ most: {most}, end: {end:#x}, unused: {unused:?} }}")
+        }
+        Naming::Rest { unused } => format!("Rest {{ unused: {unused:#x} }}"),
+    };
+    let absent = optional(gpu.absent.as_ref().map(|name| format!("status::{name}")));
+    let at = gpu.place.at;
+    format!("GpuField {{ at: {at}, naming: Naming::{naming}, absent: {absent} }}")
+}
+
+fn passed(passed: &Passed) -> String {
+    let Passed {
+        place: Place { path, at },
+        width,
+        values,
+        status,
+    } = passed;
+    let values = match values {
+        Values::OneOf(values) => format!("OneOf(&{values:?})"),
+        Values::AtMost(most) => format!("AtMost({most})"),
+    };
+    format!(
+        "Passed {{ field: {path:?}, at: {at}, width: {width}, values: Values::{values}, status: status::{status} }}"
+    )
+}
+
+fn gpu_list(list: &GpuList) -> String {
+    let most = list
+        .most
+        .map_or("GpuList::REST".to_owned(), |most| most.to_string());
+    let count = list.count.as_ref().map(|place| place.at);
+    format!(
+        "GpuList {{ at: {}, stride: {}, most: {most}, id_at: {}, fill: {}, count_at: {count:?} }}",
+        list.place.at, list.stride, list.id, list.fill
+    )
+}
+
+fn cleared(cleared: &Cleared) -> String {
+    let Cleared {
+        place,
+        length,
+        stride,
+        count,
+        fill,
+    } = cleared;
+    format!(
+        "Cleared {{ at: {}, length: {length}, stride: {stride}, count: {count}, fill: {fill} }}",
+        place.at
     )
 }
 

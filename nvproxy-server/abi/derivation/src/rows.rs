@@ -70,6 +70,11 @@ pub struct Row {
     pub clients: Vec<ClientField>,
     pub effect: Option<Effect>,
     pub memory_list: Option<MemoryList>,
+    pub gpus: Vec<GpuField>,
+    pub passed: Vec<Passed>,
+    pub gpu_lists: Vec<GpuList>,
+    pub cleared: Vec<Cleared>,
+    pub answered: bool,
 }
 
 /// A field of a row's structure.
@@ -223,6 +228,67 @@ pub struct MemoryList {
     pub place: Place,
     pub behind: bool,
     pub count: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GpuField {
+    pub place: Place,
+    pub naming: Naming,
+    /// The name of an NV_STATUS.
+    pub absent: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Naming {
+    Id,
+    Uuid,
+    Counted {
+        most: u16,
+        count: Place,
+    },
+    Until {
+        most: u16,
+        end: u32,
+        unused: Option<u32>,
+    },
+    Rest {
+        unused: u32,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Passed {
+    pub place: Place,
+    pub width: u8,
+    pub values: Values,
+    /// The name of an NV_STATUS.
+    pub status: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Values {
+    OneOf(Vec<u64>),
+    AtMost(u64),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GpuList {
+    pub place: Place,
+    pub stride: u16,
+    /// `None` where the list goes on to the end of the parameters.
+    pub most: Option<u16>,
+    pub id: u16,
+    pub fill: u8,
+    pub count: Option<Place>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cleared {
+    pub place: Place,
+    pub length: u16,
+    pub stride: u16,
+    pub count: u16,
+    pub fill: u8,
 }
 
 /// For whom the driver reserves a request, by its own tables.

@@ -80,6 +80,16 @@ pub struct Rule {
     pub effect: Option<EffectRule>,
     /// It tells how much memory a GPU has.
     pub memory_list: Option<MemoryListRule>,
+    /// Names of GPUs, which have to be those that the sandbox was given.
+    pub gpus: Vec<GpuRule>,
+    /// Fields that are only passed with certain values.
+    pub passed: Vec<PassedRule>,
+    /// Lists of GPUs in the answer.
+    pub gpu_lists: Vec<GpuListRule>,
+    /// What the answer is not to tell.
+    pub cleared: Vec<ClearedRule>,
+    /// It is answered with success and not issued.
+    pub answered: bool,
 }
 
 impl Rule {
@@ -102,6 +112,13 @@ impl Rule {
         let lists = lists.flat_map(|list| [&list.field, &list.count]);
         let own = own.chain(bits).chain(flags).chain(variants);
         let own = own.chain(clients).chain(counts).chain(effect).chain(lists);
+        let gpus = self.gpus.iter();
+        let gpus = gpus.flat_map(|gpu| gpu.field.iter().chain(&gpu.count));
+        let passed = self.passed.iter().map(|passed| &passed.field);
+        let lists = self.gpu_lists.iter();
+        let lists = lists.flat_map(|list| list.field.iter().chain(&list.count));
+        let cleared = self.cleared.iter().map(|cleared| &cleared.field);
+        let own = own.chain(gpus).chain(passed).chain(lists).chain(cleared);
         let own = own.map(|field| (self.name.as_str(), field.as_str()));
         let classes = self.variants.iter().flat_map(|variants| &variants.classes);
         own.chain(classes.flat_map(Rule::fields)).collect()
@@ -169,6 +186,60 @@ pub struct ClientRule {
     pub count: Option<String>,
     /// The NV_STATUS with which the driver answers a handle that no client has.
     pub absent: String,
+}
+
+/// A name of a GPU, or several: an id of 4 bytes, a UUID of 16, or an array of ids.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GpuRule {
+    /// Without it the whole argument is a list of ids.
+    pub field: Option<String>,
+    /// The 4-byte field that says how many ids there are.
+    pub count: Option<String>,
+    /// The id behind the last.
+    pub end: Option<u32>,
+    /// An id that names none.
+    pub unused: Option<u32>,
+    /// The NV_STATUS with which the driver answers a name that no GPU has; it has an errno for it otherwise.
+    pub absent: Option<String>,
+}
+
+/// A field of at most 8 bytes that is only passed with these values, or up to a value. With others the request is answered
+/// with `status`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PassedRule {
+    pub field: String,
+    pub values: Option<Vec<u64>>,
+    pub most: Option<u64>,
+    pub status: String,
+}
+
+/// A list of GPUs in an answer: of ids, or of structures.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GpuListRule {
+    /// Without it the whole argument is the list, and `element` is needed.
+    pub field: Option<String>,
+    /// The structure of an element.
+    pub element: Option<String>,
+    /// Which field of the structure is the id.
+    pub id: Option<String>,
+    /// The 4-byte field that says how many elements there are.
+    pub count: Option<String>,
+    /// What fills the elements behind the last.
+    #[serde(default)]
+    pub fill: u8,
+}
+
+/// What an answer is not to tell: a field, or a field of every element of an array (`samples[].procId`).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClearedRule {
+    pub field: String,
+    /// What is told in the place of each byte.
+    #[serde(default)]
+    pub fill: u8,
 }
 
 /// What becomes of objects; see `nvproxy_abi::table::Effect`.

@@ -7,7 +7,9 @@ use nvproxy_abi_catalogue::version::DriverVersion;
 use nvproxy_abi_catalogue::{Catalogue, Control, Copy, Count, Field, Ioctl, Release, Structure};
 use nvproxy_abi_derivation::derive;
 use nvproxy_abi_derivation::policy::{self, Capability, List};
-use nvproxy_abi_derivation::rows::{Contents, Effect, Extent, Length, Reserved, Row, Tables};
+use nvproxy_abi_derivation::rows::{
+    Contents, Effect, Extent, Length, Naming, Reserved, Row, Tables, Values,
+};
 use nvproxy_abi_derivation::rules;
 
 const NO_RULES: &str = "frontend = []\ncontrol = []\nclass = []\nuvm = []\n[blocking]\n";
@@ -209,8 +211,8 @@ fn clients_have_to_be_accounted_for() {
     let catalogue = catalogue(vec![release]);
     let policy = [compute("control = ['NV2080_CTRL_CMD_LIST']")];
     let errors = derived(&catalogue, NO_RULES, &policy).expect_err("an error");
-    let expected = "NV2080_CTRL_CMD_LIST: has hClientTarget, which looks like a pointer, a descriptor or a client: no \
-                    rule says what it is (driver 580.01.01)";
+    let expected = "NV2080_CTRL_CMD_LIST: has hClientTarget, which looks like a pointer, a descriptor, a client, \
+                    a GPU or a process: no rule says what it is (driver 580.01.01)";
     assert_eq!(errors, [expected]);
     let rules = "frontend = []\nclass = []\nuvm = []\n[blocking]\n[[control]]\nname = 'NV2080_CTRL_CMD_LIST'\n\
                  clients = [{ field = 'hClientTarget', absent = 'NV_ERR_INVALID_CLIENT' }]\n\
@@ -225,6 +227,67 @@ fn clients_have_to_be_accounted_for() {
         panic!("{row:?}");
     };
     assert_eq!((held.place.at, held.stride, held.most), (4, 4, 1));
+}
+
+/// A release whose only command takes these fields.
+fn with_fields(size: u32, fields: Vec<Field>) -> Catalogue {
+    let mut release = release(1, control(&["NON_PRIVILEGED"]));
+    let name = Rc::from("NV2080_CTRL_LIST_PARAMS");
+    let parameters = Structure { size, fields };
+    release.structures.insert(name, Rc::new(parameters));
+    let control = Rc::make_mut(&mut release.controls[0]);
+    (control.size, control.copies) = (size, Vec::new());
+    catalogue(vec![release])
+}
+
+#[test]
+fn gpus_and_processes_have_to_be_accounted_for() {
+    let fields = vec![
+        field("count", 0, 4, "NvU32"),
+        field("gpuId", 4, 4, "NvU32"),
+        Field {
+            elements: 2,
+            ..field("gpuIds", 8, 8, "NvU32")
+        },
+        field("procId", 16, 4, "NvU32"),
+    ];
+    let catalogue = with_fields(24, fields);
+    let policy = [compute("control = ['NV2080_CTRL_CMD_LIST']")];
+    let errors = derived(&catalogue, NO_RULES, &policy).expect_err("errors");
+    let expected = ["gpuId", "gpuIds[]", "procId"].map(|field| {
+        format!(
+            "NV2080_CTRL_CMD_LIST: has {field}, which looks like a pointer, a descriptor, a client, a GPU or a process: no \
+             rule says what it is (driver 580.01.01)"
+        )
+    });
+    assert_eq!(errors, expected);
+    let rules = "frontend = []\nclass = []\nuvm = []\n[blocking]\n[[control]]\nname = 'NV2080_CTRL_CMD_LIST'\n\
+                 gpus = [{ field = 'gpuId', absent = 'NV_ERR_INVALID_ARGUMENT' }]\n\
+                 gpu_lists = [{ field = 'gpuIds', count = 'count', fill = 255 }]\n\
+                 cleared = [{ field = 'procId' }]\npassed = [{ field = 'count', most = 2, status = 'NV_ERR_NOT_SUPPORTED' }]\n";
+    let tables = derived(&catalogue, rules, &policy).expect("tables");
+    let row = only_row(&tables);
+    let ([gpu], [list], [cleared], [passed]) = (
+        row.gpus.as_slice(),
+        row.gpu_lists.as_slice(),
+        row.cleared.as_slice(),
+        row.passed.as_slice(),
+    ) else {
+        panic!("{row:?}");
+    };
+    assert_eq!((gpu.place.at, &gpu.naming), (4, &Naming::Id));
+    assert_eq!(
+        (list.place.at, list.stride, list.most, list.fill),
+        (8, 4, Some(2), 255)
+    );
+    assert_eq!(
+        (cleared.place.at, cleared.length, cleared.count),
+        (16, 4, 1)
+    );
+    assert_eq!(
+        (passed.place.at, passed.width, &passed.values),
+        (0, 4, &Values::AtMost(2))
+    );
 }
 
 #[test]
@@ -267,8 +330,8 @@ fn what_does_not_fit_is_an_error() {
             follows_nothing,
             NO_RULES,
             allowed,
-            "NV2080_CTRL_CMD_LIST: has handles, which looks like a pointer, a descriptor or a client: no rule says what it is \
-             (driver 580.01.01)",
+            "NV2080_CTRL_CMD_LIST: has handles, which looks like a pointer, a descriptor, a client, a GPU or a process: no rule \
+             says what it is (driver 580.01.01)",
         ),
         (
             counted_otherwise,

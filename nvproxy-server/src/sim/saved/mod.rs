@@ -31,6 +31,7 @@ use crate::handover::Enclosures;
 struct Saved {
     version: String,
     gpus: Vec<u8>,
+    given: Vec<u8>,
     /// Bytes of memory of each GPU.
     memory: u64,
     register_gpu: Duration,
@@ -74,6 +75,7 @@ fn to_saved(configuration: &Configuration, state: &State) -> Result<Saved, Error
     Ok(Saved {
         version: configuration.version.to_string(),
         gpus: configuration.gpus.clone(),
+        given: configuration.given.clone(),
         memory: configuration.memory,
         register_gpu: configuration.register_gpu,
         registered: registered.collect(),
@@ -100,6 +102,7 @@ pub(super) fn restore(
         version: saved.version.parse().map_err(damaged)?,
         abi,
         gpus: saved.gpus.clone(),
+        given: saved.given.clone(),
         memory: saved.memory,
         register_gpu: saved.register_gpu,
     };

@@ -54,6 +54,7 @@ const MEMORY: u64 = 16 << 20;
 fn driver() -> Simulator {
     let mut configuration =
         Configuration::new(VERSION.parse().expect("a version"), abi(), vec![0, 3]);
+    configuration.gpus = vec![0, 3];
     configuration.memory = MEMORY;
     configuration.register_gpu = Duration::ZERO;
     Simulator::new(configuration).expect("a simulator")

@@ -31,6 +31,7 @@ mod signals;
 mod soak;
 mod tasks;
 mod temporary;
+mod tenants;
 mod unfiltered;
 mod unified_memory;
 mod walk;
@@ -103,6 +104,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-default", host_memory::default),
     ("limit-host-threads", host_memory::threads),
     ("foreign-clients", ownership::foreign_clients),
+    ("named-gpus", tenants::named),
+    ("told-gpus", tenants::told),
+    ("told-processes", tenants::utilization),
     ("many-clients", ownership::many_clients),
     ("pin-private", pins::private),
     ("pin-shared", pins::shared),

@@ -1,0 +1,265 @@
+//! GPUs that the sandbox was not given, and what is told of other tenants.
+
+use nvproxy_abi::node::Node;
+use nvproxy_abi::number::*;
+use nvproxy_abi::structs::control::*;
+use nvproxy_abi::structs::frontend::nv_ioctl_card_info_t;
+use nvproxy_abi::structs::uvm::{NvProcessorUuid, UVM_INITIALIZE_PARAMS, UVM_REGISTER_GPU_PARAMS};
+use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
+use zerocopy::{FromBytes, FromZeros};
+
+use crate::Outcome;
+use crate::gpu::{Gpu, SUBDEVICE};
+use crate::refusals::word;
+
+/// NV0000_CTRL_GPU_INVALID_ID and NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS.
+const NONE: u32 = u32::MAX;
+const ALL: u32 = 0xffff;
+
+/// The id and the UUID of the simulated GPU with this minor number.
+fn names(minor: &str) -> std::result::Result<(u32, [u8; 16]), Box<dyn std::error::Error>> {
+    let minor: u8 = minor.parse()?;
+    let mut uuid = *b"simulated GPU \0\0";
+    uuid[15] = minor;
+    Ok(((u32::from(minor) + 1) << 8, uuid))
+}
+
+/// A list of ids with room for as many as the driver can have.
+fn list<const N: usize>(ids: &[u32], rest: u32) -> [u32; N] {
+    let mut list = [rest; N];
+    list[..ids.len()].copy_from_slice(ids);
+    list
+}
+
+/// Every request that names a GPU: with a GPU that was given, with one that was not, and with both where a list is taken.
+pub fn named(arguments: &[String]) -> Outcome {
+    let [own, other] = arguments else {
+        return Err("named OWN-MINOR OTHER-MINOR".into());
+    };
+    let (own, other) = (names(own)?, names(other)?);
+    let client = Client::new()?;
+    for (what, control) in LISTS {
+        let [mine, theirs, both] =
+            [&[own.0][..], &[other.0], &[own.0, other.0]].map(|ids| word(control(&client, ids)));
+        println!("{what}: {mine} {theirs} {both}");
+    }
+    println!("attach all: {}", word(attach(&client, &[ALL])));
+    println!("detach all: {}", word(detach(&client, &[ALL])));
+    for (what, control) in SINGLE {
+        let [mine, theirs] = [own.0, other.0].map(|id| word(control(&client, id)));
+        println!("{what}: {mine} {theirs}");
+    }
+    let [mine, theirs] = [own.1, other.1].map(|uuid| word(register(uuid)));
+    println!("register with UVM: {mine} {theirs}");
+    Ok(())
+}
+
+type OfList = fn(&Client, &[u32]) -> Result<()>;
+type OfOne = fn(&Client, u32) -> Result<()>;
+
+const LISTS: &[(&str, OfList)] = &[
+    ("attach to the description", attach_to_description),
+    ("attach", attach),
+    ("detach", detach),
+    ("peers", |client, ids| {
+        let mut parameters = list::<44>(ids, 0);
+        parameters[32] = ids.len() as u32;
+        command(client, NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS, parameters)
+    }),
+    ("peers, second form", |client, ids| {
+        let mut parameters = list::<2087>(ids, 0);
+        parameters[32] = ids.len() as u32;
+        command(client, NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS_V2, parameters)
+    }),
+    ("matrix of peers", |client, ids| {
+        let mut parameters = [0; 338];
+        (parameters[0], parameters[1]) = (1, 1);
+        (parameters[2], parameters[10]) = (ids[0], ids[ids.len() - 1]);
+        command(
+            client,
+            NV0000_CTRL_CMD_SYSTEM_GET_P2P_CAPS_MATRIX,
+            parameters,
+        )
+    }),
+];
+
+const SINGLE: &[(&str, OfOne)] = &[
+    ("begin to attach", |client, id| {
+        command(client, NV0000_CTRL_CMD_GPU_ASYNC_ATTACH_ID, [id])
+    }),
+    ("wait until it is attached", |client, id| {
+        command(client, NV0000_CTRL_CMD_GPU_WAIT_ATTACH_ID, [id])
+    }),
+    ("information", |client, id| {
+        let mut parameters = NV0000_CTRL_GPU_GET_ID_INFO_PARAMS::new_zeroed();
+        parameters.gpuId = id;
+        client.control(
+            client.root,
+            NV0000_CTRL_CMD_GPU_GET_ID_INFO,
+            &mut parameters,
+        )
+    }),
+    ("information, second form", |client, id| {
+        command(
+            client,
+            NV0000_CTRL_CMD_GPU_GET_ID_INFO_V2,
+            list::<8>(&[id], 0),
+        )
+    }),
+    ("place on the bus", |client, id| {
+        command(
+            client,
+            NV0000_CTRL_CMD_GPU_GET_PCI_INFO,
+            list::<3>(&[id], 0),
+        )
+    }),
+    ("UUID", |client, id| {
+        command(
+            client,
+            NV0000_CTRL_CMD_GPU_GET_UUID_FROM_GPU_ID,
+            list::<67>(&[id], 0),
+        )
+    }),
+    ("whether it is drained", |client, id| {
+        command(
+            client,
+            NV0000_CTRL_CMD_GPU_QUERY_DRAIN_STATE,
+            list::<3>(&[id], 0),
+        )
+    }),
+    ("whether it is accounted", |client, id| {
+        let parameters = list::<3>(&[id], 0);
+        command(
+            client,
+            NV0000_CTRL_CMD_GPUACCT_GET_ACCOUNTING_STATE,
+            parameters,
+        )
+    }),
+];
+
+fn command<const N: usize>(client: &Client, number: u32, mut parameters: [u32; N]) -> Result<()> {
+    client.control(client.root, number, &mut parameters)
+}
+
+fn attach(client: &Client, ids: &[u32]) -> Result<()> {
+    let mut parameters = NV0000_CTRL_GPU_ATTACH_IDS_PARAMS::new_zeroed();
+    parameters.gpuIds = list(ids, NONE);
+    client.control(client.root, NV0000_CTRL_CMD_GPU_ATTACH_IDS, &mut parameters)
+}
+
+fn detach(client: &Client, ids: &[u32]) -> Result<()> {
+    command(
+        client,
+        NV0000_CTRL_CMD_GPU_DETACH_IDS,
+        list::<32>(ids, NONE),
+    )
+}
+
+/// On a description of its own, since one can be attached to once.
+fn attach_to_description(_: &Client, ids: &[u32]) -> Result<()> {
+    let control = open(Node::Control)?;
+    frontend(&control, NV_ESC_ATTACH_GPUS_TO_FD, &mut list::<4>(ids, 0)).map(drop)
+}
+
+fn register(uuid: [u8; 16]) -> Result<()> {
+    let uvm = open(Node::Uvm)?;
+    let mut initialization = UVM_INITIALIZE_PARAMS::new_zeroed();
+    ioctl(&uvm, UVM_INITIALIZE, &mut initialization)?;
+    check(initialization.rmStatus)?;
+    let mut parameters = UVM_REGISTER_GPU_PARAMS::new_zeroed();
+    parameters.gpu_uuid = NvProcessorUuid { uuid };
+    parameters.rmCtrlFd = -1;
+    ioctl(&uvm, UVM_REGISTER_GPU, &mut parameters)?;
+    check(parameters.rmStatus)
+}
+
+/// The ids in a list up to the first that is none, if those behind it are none, too.
+fn listed(ids: &[u32]) -> Vec<u32> {
+    let count = ids.iter().take_while(|id| **id != NONE).count();
+    let (listed, rest) = ids.split_at(count);
+    assert!(rest.iter().all(|id| *id == NONE), "{ids:x?}");
+    listed.to_vec()
+}
+
+/// What is told of the machine's GPUs.
+pub fn told(_: &[String]) -> Outcome {
+    let client = Client::new()?;
+    let mut probed = [0u32; 96];
+    client.control(client.root, NV0000_CTRL_CMD_GPU_GET_PROBED_IDS, &mut probed)?;
+    println!(
+        "probed {:x?}, excluded {:x?}",
+        listed(&probed[..32]),
+        listed(&probed[32..64])
+    );
+    let mut attached = [0u32; 32];
+    client.control(
+        client.root,
+        NV0000_CTRL_CMD_GPU_GET_ATTACHED_IDS,
+        &mut attached,
+    )?;
+    println!("attached {:x?}", listed(&attached));
+    let mut active = [0u32; 769];
+    client.control(
+        client.root,
+        NV0000_CTRL_CMD_GPU_GET_ACTIVE_DEVICE_IDS,
+        &mut active,
+    )?;
+    let ids: Vec<u32> = active[1..].iter().step_by(3).copied().collect();
+    let (counted, rest) = ids.split_at(active[0] as usize);
+    assert!(rest.iter().all(|id| *id == 0), "{ids:x?}");
+    println!("active {counted:x?}");
+    let mut bytes = [0u8; 8 * size_of::<nv_ioctl_card_info_t>()];
+    frontend(&client.control, NV_ESC_CARD_INFO, &mut bytes)?;
+    let cards = <[nv_ioctl_card_info_t; 8]>::read_from_bytes(&bytes);
+    let cards = cards.map_err(|_| "cards of another size")?;
+    let count = cards.iter().take_while(|card| card.valid != 0).count();
+    let rest = bytes.get(count * size_of::<nv_ioctl_card_info_t>()..);
+    assert!(rest.is_some_and(|rest| rest.iter().all(|byte| *byte == 0)));
+    let cards = cards.iter().take(count);
+    println!(
+        "cards {:x?}",
+        cards.map(|card| card.gpu_id).collect::<Vec<_>>()
+    );
+    let mut groups = [0u32; 561];
+    client.control(
+        client.root,
+        NV0000_CTRL_CMD_SYNC_GPU_BOOST_GROUP_INFO,
+        &mut groups,
+    )?;
+    println!("groups {}, with {:x?}", groups[0], &groups[2..4]);
+    Ok(())
+}
+
+/// What is told of the processes that used a GPU's engines.
+pub fn utilization(_: &[String]) -> Outcome {
+    const SAMPLES: usize = 16;
+    const SAMPLE: usize = 776;
+    let gpu = Gpu::open()?;
+    let mut parameters = [0u8; 55_888];
+    parameters[4..8].copy_from_slice(&((72 * SAMPLE) as u32).to_ne_bytes());
+    let command = NV2080_CTRL_CMD_PERF_GET_GPUMON_PERFMON_UTIL_SAMPLES_V2;
+    gpu.client.control(SUBDEVICE, command, &mut parameters)?;
+    let number = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| parameters[at + byte]));
+    for (engine, name) in ["fb", "gr", "nvenc", "nvdec", "nvjpg", "nvofa"]
+        .iter()
+        .enumerate()
+    {
+        let at = SAMPLES + 8 + engine * 128;
+        let called = parameters[at + 16..at + 116]
+            .iter()
+            .take_while(|byte| **byte != 0);
+        println!(
+            "{name}: {} of 10000, process {:x}, in a guest {:x} {:?}, at {:x}{:08x}",
+            number(at),
+            number(at + 8),
+            number(at + 12),
+            String::from_utf8_lossy(&called.copied().collect::<Vec<_>>()),
+            number(at + 124),
+            number(at + 120),
+        );
+    }
+    // The samples behind it have no process.
+    let last = SAMPLES + 71 * SAMPLE + 8;
+    println!("last: process {:x}", number(last + 8));
+    Ok(())
+}

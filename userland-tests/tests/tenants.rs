@@ -1,0 +1,134 @@
+//! Other tenants of the machine: a sandbox names none of their GPUs and is told nothing of them.
+
+use std::process::Command;
+
+use userland_tests::{
+    Ended, finish, guest_program, guest_with, ringfence_with_faults, showing_the_guest,
+};
+
+/// What a scenario prints with `--gpus GPUS`.
+fn printed(gpus: &str, scenario: &[&str]) -> Ended {
+    finish(&mut guest_with(&["--gpus", gpus], scenario))
+}
+
+/// The same where the server leaves out what keeps tenants apart.
+fn printed_without(rules: &str, gpus: &str, scenario: &[&str]) -> Ended {
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "sim", "--gpus", gpus])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .args(scenario)
+        .env("RINGFENCE_FAULTS", rules);
+    finish(&mut command)
+}
+
+/// What `named-gpus` prints where what is not given is answered with `other`.
+fn named(other: impl Fn(&str) -> String) -> String {
+    let list = |what: &str, status: &str| {
+        let other = other(status);
+        format!("{what}: ok {other} {other}\n")
+    };
+    let one = |what: &str, status: &str| format!("{what}: ok {}\n", other(status));
+    let invalid = "NV_ERR_INVALID_ARGUMENT";
+    [
+        list("attach to the description", "EINVAL"),
+        list("attach", invalid),
+        list("detach", invalid),
+        list("peers", invalid),
+        list("peers, second form", invalid),
+        list("matrix of peers", invalid),
+        format!("attach all: {}\ndetach all: ok\n", other(invalid)),
+        one("begin to attach", invalid),
+        one("wait until it is attached", invalid),
+        one("information", invalid),
+        one("information, second form", invalid),
+        one("place on the bus", "NV_ERR_OBJECT_NOT_FOUND"),
+        one("UUID", "NV_ERR_OBJECT_NOT_FOUND"),
+        one("whether it is drained", "NV_ERR_OBJECT_NOT_FOUND"),
+        one("whether it is accounted", invalid),
+        one("register with UVM", "NV_ERR_GPU_UUID_NOT_FOUND"),
+    ]
+    .concat()
+}
+
+#[test]
+fn a_gpu_that_was_not_given_is_answered_like_one_that_does_not_exist() {
+    let expected = Ended::printing(&named(str::to_owned));
+    assert_eq!(printed("0", &["named-gpus", "0", "1"]), expected);
+    assert_eq!(printed("1", &["named-gpus", "1", "0"]), expected);
+    assert_eq!(printed("0,1", &["named-gpus", "0", "7"]), expected);
+}
+
+#[test]
+fn a_gpu_that_was_given_is_named() {
+    let expected = Ended::printing(&named(|_| "ok".to_owned()));
+    let listed = printed("0,1", &["named-gpus", "0", "1"]);
+    assert_eq!(
+        listed,
+        Ended::printing(
+            &expected
+                .stdout
+                .replace("attach all: ok", "attach all: NV_ERR_INVALID_ARGUMENT")
+        )
+    );
+}
+
+/// That the tests above can fail.
+#[test]
+fn a_gpu_that_was_not_given_is_named_if_names_are_not_checked() {
+    let expected = Ended::printing(&named(|_| "ok".to_owned()));
+    let named = printed_without("server.named=drop", "0", &["named-gpus", "0", "1"]);
+    assert_eq!(named, expected);
+}
+
+/// What `told-gpus` prints of GPUs with these ids.
+fn told(ids: &[u32], groups: &str) -> Ended {
+    Ended::printing(&format!(
+        "probed {ids:x?}, excluded []\nattached {ids:x?}\nactive {ids:x?}\ncards {ids:x?}\n{groups}\n"
+    ))
+}
+
+#[test]
+fn gpus_that_were_not_given_are_not_told_of() {
+    let none = "groups 0, with [0, 0]";
+    assert_eq!(printed("0", &["told-gpus"]), told(&[0x100], none));
+    assert_eq!(printed("1", &["told-gpus"]), told(&[0x200], none));
+    assert_eq!(printed("0,1", &["told-gpus"]), told(&[0x100, 0x200], none));
+}
+
+/// That the test above can fail.
+#[test]
+fn gpus_that_were_not_given_are_told_of_if_answers_are_not_cleared() {
+    let one = "groups 1, with [100, 200]";
+    let expected = told(&[0x100, 0x200], one);
+    assert_eq!(
+        printed_without("server.told=drop", "1", &["told-gpus"]),
+        expected
+    );
+}
+
+/// What `told-processes` prints where `process` is told of each engine.
+fn processes(process: &str, last: &str) -> Ended {
+    let engines = ["fb", "gr", "nvenc", "nvdec", "nvjpg", "nvofa"];
+    let engines = engines.map(|engine| format!("{engine}: 5000 of 10000, {process}\n"));
+    Ended::printing(&format!("{}last: process {last}\n", engines.concat()))
+}
+
+#[test]
+fn processes_of_others_are_not_told_of() {
+    let nobody = "process ffffffff, in a guest ffffffff \"\", at 000000000";
+    assert_eq!(
+        printed("0", &["told-processes"]),
+        processes(nobody, "ffffffff")
+    );
+}
+
+/// That the test above can fail.
+#[test]
+fn processes_of_others_are_told_of_if_answers_are_not_cleared() {
+    let somebody = "process 1092, in a guest 1092 \"another tenant's\", at ffff888102345600";
+    let told = printed_without("server.told=drop", "0", &["told-processes"]);
+    assert_eq!(told, processes(somebody, "0"));
+}
