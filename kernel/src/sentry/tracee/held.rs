@@ -14,12 +14,13 @@ use super::{Look, PAUSE, Seized, Stragglers, has_ended};
 use crate::seccomp::listener::Listener;
 use crate::sentry::procfs;
 
-/// How long a stop usually takes at most.
-const PROMPT: Duration = Duration::from_micros(200);
+/// How long it usually takes at most until the last of some threads that were interrupted has stopped.
+const PROMPT: Duration = Duration::from_micros(500);
 
 /// How much longer threads may take to stand still: some two seconds, in looks that are a millisecond apart. The clock
 /// goes on while the sandbox is frozen by the freezer of cgroups, and no look is taken then.
 struct Patience {
+    /// When the last thread was interrupted.
     since: Instant,
     looks: u32,
 }
@@ -103,6 +104,7 @@ impl<'a> Held<'a> {
                     Err(errno) => return Err(errno),
                 }
             }
+            patience.since = Instant::now();
             held.wait_for_interrupted(&mut patience)?;
         }
     }
@@ -145,30 +147,16 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The sandbox's tasks, by what `/proc` shows: the processes of another process namespace than the sentry's own, in
-/// which servers come and go, but for `init`, which is process 1 of theirs.
+/// The sandbox's tasks: all processes of the sentry's process namespace, which `/proc` shows, but itself and `init`, which
+/// is process 1 of the tasks' own. Servers have namespaces beside it.
 pub fn tasks(init: Pid) -> Result<Vec<Pid>, Errno> {
-    let namespace = |process: Pid| std::fs::read_link(format!("/proc/{process}/ns/pid"));
-    let own = namespace(Pid::this()).map_err(|_| Errno::EIO)?;
-    let is_task = |process: Pid| match namespace(process) {
-        Ok(other) => other != own,
-        // A server that is being started, or a task that hides.
-        Err(_) => !has_one_number(process),
-    };
+    let own = Pid::this();
     let entries = std::fs::read_dir("/proc").map_err(|_| Errno::EIO)?;
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(numbers
         .map(Pid::from_raw)
-        .filter(|process| *process != init)
-        .filter(|process| is_task(*process))
+        .filter(|process| ![own, init].contains(process))
         .collect())
-}
-
-/// Whether `process` has a number in the sentry's process namespace only, as `/proc/PID/status` says to everybody.
-fn has_one_number(process: Pid) -> bool {
-    let status = procfs::text(process, "status");
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1)
 }
 
 fn threads(process: Pid) -> Vec<Pid> {
