@@ -429,3 +429,30 @@ fn page_tables_in_host_memory_are_refused() {
         );
     }
 }
+
+/// A boost with `flags`, and what comes of it.
+fn boost(flags: u8) -> Memory {
+    let mut parameters = [0; 8];
+    parameters[0] = flags;
+    Memory::default()
+        .with(ARGUMENT, &control(NV2080_CTRL_CMD_PERF_BOOST, 0x1000, 8))
+        .with(0x1000, &parameters)
+}
+
+#[test]
+fn a_field_is_only_passed_with_the_values_of_its_rule() {
+    let word = ioctl_word(NV_ESC_RM_CONTROL, 32);
+    for flags in [0, 0x10, 0x12] {
+        plan(Node::Control, word, boost(flags));
+    }
+    let refused = refusal(Node::Control, word, boost(0x52));
+    let answer = Answer::Status {
+        at: 28,
+        status: NV_ERR_NOT_SUPPORTED,
+    };
+    assert_eq!(refused.answer, answer);
+    assert_eq!(
+        refused.what.to_string(),
+        "control command 0x2080200a (NV2080_CTRL_CMD_PERF_BOOST) is not passed with flags = 0x52"
+    );
+}
