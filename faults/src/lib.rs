@@ -72,6 +72,8 @@ pub enum Point {
     Call,
     /// The driver has answered a request.
     Called,
+    /// The server is about to answer a request itself, instead of issuing it.
+    Instead,
     /// The server is about to check which GPUs a request names.
     Named,
     /// The server is about to take out of an answer what the sandbox is not to be told.
@@ -147,6 +149,7 @@ impl Point {
             Point::Prepared => "prepared",
             Point::Call => "call",
             Point::Called => "called",
+            Point::Instead => "instead",
             Point::Named => "named",
             Point::Told => "told",
             Point::Publish => "publish",
@@ -182,12 +185,13 @@ impl Point {
     }
 
     /// All of them.
-    pub const ALL: [Point; 36] = [
+    pub const ALL: [Point; 37] = [
         Point::Take,
         Point::Next,
         Point::Prepared,
         Point::Call,
         Point::Called,
+        Point::Instead,
         Point::Named,
         Point::Told,
         Point::Publish,

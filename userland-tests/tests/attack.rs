@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nvproxy_abi::number::{
-    NV_ESC_RM_ALLOC_MEMORY, NV_ESC_SYS_PARAMS, NV_IOCTL_MAGIC, NV01_MEMORY_SYSTEM_OS_DESCRIPTOR,
-    UVM_REGISTER_GPU, ioctl_word, parts,
+    NV_ESC_CHECK_VERSION_STR, NV_ESC_RM_ALLOC_MEMORY, NV_IOCTL_MAGIC,
+    NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, UVM_REGISTER_GPU, ioctl_word, parts,
 };
 use userland_tests::landlock::Landlock;
 use userland_tests::stand_in::{self, Seen};
@@ -326,7 +326,7 @@ fn no_word_that_any_driver_reads_reaches_a_node() {
     let [reached, issued] = words_that_reached("");
     assert!(reached.is_empty(), "{reached:x?}");
     // What the tables allow is the same request whatever the type, and issued as the driver's headers write it.
-    let allowed = ioctl_word(NV_ESC_SYS_PARAMS, 8);
+    let allowed = ioctl_word(NV_ESC_CHECK_VERSION_STR, 72);
     let times = issued.iter().filter(|word| **word == allowed).count();
     assert_eq!(times, 2 * 256, "on nvidiactl and nvidia0");
     let has_type = |word: &&u32| parts(**word).0 == NV_IOCTL_MAGIC;

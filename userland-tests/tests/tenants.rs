@@ -132,3 +132,22 @@ fn processes_of_others_are_told_of_if_answers_are_not_cleared() {
     let told = printed_without("server.told=drop", "0", &["told-processes"]);
     assert_eq!(told, processes(somebody, "0"));
 }
+
+/// What `block-size` prints where the driver answers the second time with `second`, and has `kept` afterwards.
+fn block_size(second: &str, kept: &str) -> Ended {
+    Ended::printing(&format!(
+        "100000: ok\n40000000: {second}\nthe driver has {kept}\n"
+    ))
+}
+
+#[test]
+fn the_size_of_memory_blocks_does_not_reach_the_driver() {
+    assert_eq!(printed("0", &["block-size"]), block_size("ok", "0"));
+}
+
+/// That the test above can fail: who says it first says it for the whole machine.
+#[test]
+fn the_size_of_memory_blocks_is_set_if_it_is_issued() {
+    let set = printed_without("server.instead=drop", "0", &["block-size"]);
+    assert_eq!(set, block_size("EBUSY", "100000"));
+}

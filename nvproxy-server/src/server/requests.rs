@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use nvproxy_abi::status::{self, NV_OK};
-use ringfence_faults::{Point, at};
+use ringfence_faults::{Act, Point, at};
 use ringfence_ipc::Submission;
 
 use super::{Server, Slow, completion, node_of, timed};
@@ -68,7 +68,7 @@ impl Server {
 
     /// Issues a request, if it names nothing that is another's and the ledger admits it.
     pub(super) fn admitted<'a>(&'a self, prepared: Prepared, passage: Passage<'a>) -> Executed {
-        if prepared.plan.is_answered() {
+        if prepared.plan.is_answered() && at(Point::Instead) != Some(Act::Drop) {
             return prepared.answered();
         }
         let admitted = tenants::check(&*self.host, &prepared)

@@ -3,21 +3,21 @@
 use std::process::Command;
 
 use super::{Bar, Claim, Limit, Measurement, NotMeasured, Session, Unit, shim};
-use crate::guest::requests::{PROBED_IDS, SYSTEM_PARAMETERS};
+use crate::guest::requests::{PROBED_IDS, VERSION};
 use crate::measure::{Side, in_turns};
 
 pub const REQUESTS: Claim = Claim {
     name: "requests",
-    title: "NV_ESC_SYS_PARAMS and RM_CONTROL 0x214 on NVIDIA's driver, trapped and through the shim",
+    title: "NV_ESC_CHECK_VERSION_STR and RM_CONTROL 0x214 on NVIDIA's driver, trapped and through the shim",
     beside: "the same requests without a sandbox, and under a naive supervisor",
     how: "The same program, which reads the clock around each request, is run in each way in turns, anew for each round. \
           The values are what the median has above that without a sandbox. The naive supervisor receives the \
           notification, takes a copy of the descriptor (pidfd_getfd), looks what it is (fstat), reads the argument, \
           issues the request, writes the argument back, and answers. All processors of the machine are used.",
     bars: &[
-        above("SYS_PARAMS, trapped", Limit::None),
-        above("SYS_PARAMS, naive supervisor", Limit::None),
-        above("SYS_PARAMS, through the shim", Limit::AtMost(2.5)),
+        above("CHECK_VERSION_STR, trapped", Limit::None),
+        above("CHECK_VERSION_STR, naive supervisor", Limit::None),
+        above("CHECK_VERSION_STR, through the shim", Limit::AtMost(2.5)),
         above("0x214, trapped", Limit::None),
         above("0x214, naive supervisor", Limit::None),
         above("0x214, through the shim", Limit::AtMost(2.5)),
@@ -39,7 +39,7 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
         curves: Vec::new(),
         notes: Vec::new(),
     };
-    for (kind, name) in [(SYSTEM_PARAMETERS, "SYS_PARAMS"), (PROBED_IDS, "0x214")] {
+    for (kind, name) in [(VERSION, "CHECK_VERSION_STR"), (PROBED_IDS, "0x214")] {
         let inside = |options: &[&str]| {
             let mut command = session.sandbox(&[&["--driver", "host"], options].concat());
             command.arg(&session.own).args(["guest", "requests", kind]);

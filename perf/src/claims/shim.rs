@@ -1,13 +1,13 @@
 //! What a request costs that goes to the server without the trap, by the library that `--fast` preloads.
 
 use super::{Attempt, Bar, Claim, Measurement, NotMeasured, Session};
-use crate::guest::requests::SYSTEM_PARAMETERS;
+use crate::guest::requests::VERSION;
 use crate::measure::{Side, in_turns};
 use crate::processors::Confined;
 
 pub const SHIM: Claim = Claim {
     name: "shim",
-    title: "an ioctl through the shim, which the simulated driver answers without doing anything (NV_ESC_SYS_PARAMS)",
+    title: "an ioctl through the shim, which the simulated driver answers without doing anything (NV_ESC_CHECK_VERSION_STR)",
     beside: "the same ioctl, trapped",
     how: "The same program runs in two sandboxes, one of them with `ringfence run --fast`, on the same two processors.",
     bars: &[Bar::ratio("median", 0.25)],
@@ -35,7 +35,7 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
     }
     let _confined = Confined::to_two().attempt("the processors")?;
     let sandboxed = |options: &[&str]| {
-        let command = session.sandboxed_guest(options, &["requests", SYSTEM_PARAMETERS]);
+        let command = session.sandboxed_guest(options, &["requests", VERSION]);
         session.subject("the program in the sandbox", command)
     };
     let (mut trapped, mut fast) = (sandboxed(&[])?, sandboxed(&[FAST])?);

@@ -12,7 +12,7 @@ use crate::system_calls::SystemCalls;
 
 pub const TASKS: Claim = Claim {
     name: "tasks",
-    title: "eight tasks that make requests at once (NV_ESC_SYS_PARAMS, simulated driver)",
+    title: "eight tasks that make requests at once (NV_ESC_CHECK_VERSION_STR, simulated driver)",
     beside: "as many of the same requests, one at a time",
     how: "Eight processes of one sandbox make an equal part of the requests each; beside it one of them makes all. The \
           time is from before the first is told to begin until the last has said that it is done. The server's system \

@@ -1,13 +1,13 @@
 //! What a request costs that the kernel stops for the sentry, beyond what stopping it costs by itself.
 
 use super::{Attempt, Bar, Claim, Measurement, NotMeasured, Session, Unit};
-use crate::guest::requests::{PROBED_IDS, SYSTEM_PARAMETERS};
+use crate::guest::requests::{PROBED_IDS, VERSION};
 use crate::measure::{Side, in_turns};
 use crate::processors::Confined;
 
 pub const TRAP: Claim = Claim {
     name: "trap",
-    title: "a trapped ioctl that the simulated driver answers without doing anything (NV_ESC_SYS_PARAMS)",
+    title: "a trapped ioctl that the simulated driver answers without doing anything (NV_ESC_CHECK_VERSION_STR)",
     beside: "a bare seccomp notification: getppid, answered by a supervisor that does nothing else",
     how: "Both programs are processes that read the clock around each call, on the same two processors, and neither is \
           confined further. The bare supervisor is a process of its own and receives and answers by the sentry's own \
@@ -28,7 +28,7 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
         let command = session.sandboxed_guest(&[], &["requests", kind]);
         session.subject("the program in the sandbox", command)
     };
-    let mut trapped = sandboxed(SYSTEM_PARAMETERS)?;
+    let mut trapped = sandboxed(VERSION)?;
     let mut pointing = sandboxed(PROBED_IDS)?;
     let mut sides = [
         Side::new("trapped ioctl", |count| trapped.ask(&count.to_string())),

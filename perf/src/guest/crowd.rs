@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use super::requests::SYSTEM_PARAMETERS;
+use super::requests::VERSION;
 use super::{Outcome, answer};
 
 /// Answers the question `TASKS REQUESTS`: how many nanoseconds so many tasks take for so many requests in all.
@@ -41,7 +41,7 @@ struct Task {
 impl Task {
     fn start() -> Outcome<Task> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["guest", "requests", SYSTEM_PARAMETERS])
+            .args(["guest", "requests", VERSION])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -14,7 +14,7 @@ use ringfence::guest::{Nothing, Result, open};
 
 use crate::Outcome;
 use crate::concurrency::{address_space, register_gpu};
-use crate::fast::system_parameters;
+use crate::fast::asks_version;
 use crate::gpu::{Gpu, LIMIT, MEMORY, MIB, SUBDEVICE};
 use crate::pins::{Pages, pin};
 use crate::refusals::word;
@@ -76,7 +76,7 @@ fn have_children_use(control: &File, count: usize) -> Outcome {
     let mut children = Vec::new();
     for _ in 0..count {
         children.push(child(|| {
-            let right = (0..10).all(|_| system_parameters(control.as_raw_fd()));
+            let right = (0..10).all(|_| asks_version(control.as_raw_fd()));
             writer = None;
             // Ends when the last has let go of the other end.
             reader.read_to_end(&mut Vec::new())?;

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::structs::control::NV0000_CTRL_GPU_GET_PROBED_IDS_PARAMS;
-use nvproxy_abi::structs::frontend::{NVOS54_PARAMETERS, nv_ioctl_sys_params_t};
+use nvproxy_abi::structs::frontend::{NVOS54_PARAMETERS, nv_ioctl_rm_api_version_t};
 use ringfence::guest::{Client, open};
 use zerocopy::FromZeros;
 
@@ -29,10 +29,11 @@ static HANDLED: AtomicU32 = AtomicU32::new(0);
 static WRONG: AtomicU32 = AtomicU32::new(0);
 
 /// Makes a request that needs no client, without allocating anything; whether it succeeds.
-pub fn system_parameters(control: i32) -> bool {
-    // The driver takes the first size of a memory block that it is told, and then no other.
-    let mut request = nv_ioctl_sys_params_t { memblock_size: 1 };
-    let command = ioctl_word(NV_ESC_SYS_PARAMS, size_of_val(&request));
+pub fn asks_version(control: i32) -> bool {
+    let mut request = nv_ioctl_rm_api_version_t::new_zeroed();
+    // NV_RM_API_VERSION_CMD_QUERY: nothing is compared.
+    request.cmd = u32::from(b'2');
+    let command = ioctl_word(NV_ESC_CHECK_VERSION_STR, size_of_val(&request));
     // SAFETY: the parameters outlive the call.
     let result = unsafe { libc::ioctl(control, command as libc::Ioctl, &raw mut request) };
     result == 0
@@ -166,10 +167,10 @@ pub fn errno(_: &[String]) -> Outcome {
     let control = open(Node::Control)?;
     for _ in 0..3 {
         Errno::set_raw(77);
-        assert!(system_parameters(control.as_raw_fd()));
+        assert!(asks_version(control.as_raw_fd()));
         println!("errno {}", Errno::last_raw());
     }
-    assert!(!system_parameters(-1));
+    assert!(!asks_version(-1));
     println!("errno {}", Errno::last_raw());
     Ok(())
 }
@@ -179,7 +180,7 @@ pub fn vfork(_: &[String]) -> Outcome {
     let (control, other) = (open(Node::Control)?, File::open("/dev/null")?);
     let (control, other) = (control.as_raw_fd(), other.as_raw_fd());
     for _ in 0..20 {
-        assert!(system_parameters(control) && !system_parameters(other));
+        assert!(asks_version(control) && !asks_version(other));
         // SAFETY: the child makes system calls and ends, and changes no memory but atomics and its own part of the stack.
         #[expect(deprecated, reason = "this is about vfork")]
         let child = unsafe { libc::vfork() };
@@ -188,13 +189,13 @@ pub fn vfork(_: &[String]) -> Outcome {
             unsafe {
                 libc::dup2(control, other);
                 libc::close(control);
-                let right = system_parameters(other) && !system_parameters(control);
+                let right = asks_version(other) && !asks_version(control);
                 libc::_exit(i32::from(!right));
             }
         }
         let child = nix::unistd::Pid::from_raw(Errno::result(child)?);
         expect_success(child)?;
-        assert!(system_parameters(control) && !system_parameters(other));
+        assert!(asks_version(control) && !asks_version(other));
     }
     println!("each knew its own");
     Ok(())
@@ -208,7 +209,7 @@ pub fn renumbered(_: &[String]) -> Outcome {
     let gpus = first.probed_gpus()?;
     let null = File::open("/dev/null")?;
     let expect = |is_client: bool, how: &str| {
-        assert_eq!(system_parameters(number), is_client, "{how}");
+        assert_eq!(asks_version(number), is_client, "{how}");
     };
     // SAFETY: the number is this scenario's own, which gives it back to its owner in the end.
     unsafe {
@@ -260,10 +261,10 @@ fn fork_twice(control: i32) -> Outcome {
     // SAFETY: the child makes system calls only, and ends without running anything of its parent's.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let right = (0..10).all(|_| system_parameters(control));
+        let right = (0..10).all(|_| asks_version(control));
         // SAFETY: as above.
         let grandchild = unsafe { libc::fork() };
-        let right = right && (0..10).all(|_| system_parameters(control));
+        let right = right && (0..10).all(|_| asks_version(control));
         let mut status = 0;
         // SAFETY: as above; the status outlives the call.
         unsafe {
@@ -323,7 +324,7 @@ fn lock(descriptor: i32, command: i32) {
 pub fn other_ioctls(_: &[String]) -> Outcome {
     let null = File::open("/dev/null")?;
     let outcome = |descriptor| {
-        let asked = system_parameters(descriptor);
+        let asked = asks_version(descriptor);
         assert!(!asked);
         Errno::last()
     };

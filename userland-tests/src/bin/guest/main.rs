@@ -107,6 +107,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("named-gpus", tenants::named),
     ("told-gpus", tenants::told),
     ("told-processes", tenants::utilization),
+    ("block-size", tenants::block_size),
     ("many-clients", ownership::many_clients),
     ("pin-private", pins::private),
     ("pin-shared", pins::shared),

@@ -3,7 +3,9 @@
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::structs::control::*;
-use nvproxy_abi::structs::frontend::nv_ioctl_card_info_t;
+use nvproxy_abi::structs::frontend::{
+    nv_ioctl_card_info_t, nv_ioctl_numa_info_t, nv_ioctl_sys_params_t,
+};
 use nvproxy_abi::structs::uvm::{NvProcessorUuid, UVM_INITIALIZE_PARAMS, UVM_REGISTER_GPU_PARAMS};
 use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
 use zerocopy::{FromBytes, FromZeros};
@@ -227,6 +229,22 @@ pub fn told(_: &[String]) -> Outcome {
         &mut groups,
     )?;
     println!("groups {}, with {:x?}", groups[0], &groups[2..4]);
+    Ok(())
+}
+
+/// A program says how large a block of memory is, first wrongly, then otherwise; and what the driver has of it.
+pub fn block_size(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    for size in [1 << 20, 1 << 30] {
+        let mut parameters = nv_ioctl_sys_params_t {
+            memblock_size: size,
+        };
+        let said = frontend(&gpu.client.control, NV_ESC_SYS_PARAMS, &mut parameters);
+        println!("{size:x}: {}", word(said.map(drop)));
+    }
+    let mut numa = nv_ioctl_numa_info_t::new_zeroed();
+    frontend(&gpu.node, NV_ESC_NUMA_INFO, &mut numa)?;
+    println!("the driver has {:x}", numa.memblock_size);
     Ok(())
 }
 
