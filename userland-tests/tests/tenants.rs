@@ -151,3 +151,30 @@ fn the_size_of_memory_blocks_is_set_if_it_is_issued() {
     let set = printed_without("server.instead=drop", "0", &["block-size"]);
     assert_eq!(set, block_size("EBUSY", "100000"));
 }
+
+#[test]
+fn what_would_change_a_gpu_for_others_is_passed_with_cudas_values_only() {
+    let [unsupported, invalid] = ["NV_ERR_NOT_SUPPORTED", "NV_ERR_INVALID_ARGUMENT"];
+    let boosts = [
+        ("12", "ok"),
+        ("10", "ok"),
+        ("52", unsupported),
+        ("1", unsupported),
+    ];
+    let boosts = boosts.map(|(flags, answer)| format!("boost {flags}: {answer}\n"));
+    let slices = [
+        ("2048", "ok"),
+        ("2049", invalid),
+        ("4000000", invalid),
+        ("4294967296", invalid),
+    ];
+    let slices = slices.map(|(slice, answer)| format!("timeslice {slice}: {answer}\n"));
+    let shares = (0..8).map(|kind| match kind {
+        0 | 4 => format!("share {kind}: ok ok\n"),
+        _ => format!("share {kind}: {invalid} {invalid}\n"),
+    });
+    let expected: String = boosts.into_iter().chain(slices).chain(shares).collect();
+    let ended = printed("0", &["values-for-all"]);
+    assert_eq!(ended.stdout, expected, "{ended:?}");
+    assert_eq!(ended.status, 0);
+}

@@ -269,6 +269,11 @@ fn what_keeps_tenants_apart_is_known_of_every_release() {
                 | "NV0000_CTRL_CMD_GPU_GET_ACTIVE_DEVICE_IDS" => lists == 1,
                 "NV0000_CTRL_CMD_GPU_GET_PROBED_IDS" => lists == 2,
                 "NV0000_CTRL_CMD_SYNC_GPU_BOOST_GROUP_INFO" => row.cleared.len() == 2,
+                "NV_ESC_SYS_PARAMS" => row.traits.answered,
+                "NV_ESC_RM_SHARE"
+                | "NV0000_CTRL_CMD_CLIENT_SET_INHERITED_SHARE_POLICY"
+                | "NV2080_CTRL_CMD_PERF_BOOST"
+                | "NVA06C_CTRL_CMD_SET_TIMESLICE" => row.passed.len() == 1,
                 // At least the number of a process, that in a guest and its name, for four engines.
                 "NV2080_CTRL_CMD_PERF_GET_GPUMON_PERFMON_UTIL_SAMPLES_V2" => {
                     row.cleared.len() >= 12

@@ -2,16 +2,17 @@
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
+use nvproxy_abi::structs::class::NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS;
 use nvproxy_abi::structs::control::*;
 use nvproxy_abi::structs::frontend::{
-    nv_ioctl_card_info_t, nv_ioctl_numa_info_t, nv_ioctl_sys_params_t,
+    NVOS57_PARAMETERS, nv_ioctl_card_info_t, nv_ioctl_numa_info_t, nv_ioctl_sys_params_t,
 };
 use nvproxy_abi::structs::uvm::{NvProcessorUuid, UVM_INITIALIZE_PARAMS, UVM_REGISTER_GPU_PARAMS};
 use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
 use zerocopy::{FromBytes, FromZeros};
 
 use crate::Outcome;
-use crate::gpu::{Gpu, SUBDEVICE};
+use crate::gpu::{DEVICE, Gpu, SUBDEVICE};
 use crate::refusals::word;
 
 /// NV0000_CTRL_GPU_INVALID_ID and NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS.
@@ -245,6 +246,38 @@ pub fn block_size(_: &[String]) -> Outcome {
     let mut numa = nv_ioctl_numa_info_t::new_zeroed();
     frontend(&gpu.node, NV_ESC_NUMA_INFO, &mut numa)?;
     println!("the driver has {:x}", numa.memblock_size);
+    Ok(())
+}
+
+/// What would change a GPU for others, with values of CUDA's and with others.
+pub fn values(_: &[String]) -> Outcome {
+    const GROUP: u32 = 0x20;
+    let gpu = Gpu::open()?;
+    let client = &gpu.client;
+    for flags in [0x12, 0x10, 0x52, 0x01] {
+        let mut boost = [flags, u32::MAX];
+        let boosted = client.control(SUBDEVICE, NV2080_CTRL_CMD_PERF_BOOST, &mut boost);
+        println!("boost {flags:x}: {}", word(boosted));
+    }
+    let mut group = NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS::new_zeroed();
+    client.allocate(DEVICE, GROUP, KEPLER_CHANNEL_GROUP_A, &mut group)?;
+    for microseconds in [2_048u64, 2_049, 4_000_000, 1 << 32] {
+        let mut slice = [microseconds];
+        let set = client.control(GROUP, NVA06C_CTRL_CMD_SET_TIMESLICE, &mut slice);
+        println!("timeslice {microseconds}: {}", word(set));
+    }
+    for kind in 0..8u32 {
+        // RS_SHARE_POLICY (rs_access.h): the target, which rights, the type.
+        let policy = [client.root, 1, kind];
+        let command = NV0000_CTRL_CMD_CLIENT_SET_INHERITED_SHARE_POLICY;
+        let inherited = client.control(client.root, command, &mut policy.clone());
+        let mut request = NVOS57_PARAMETERS::new_zeroed();
+        (request.hClient, request.hObject) = (client.root, DEVICE);
+        request.sharePolicy = policy;
+        frontend(&client.control, NV_ESC_RM_SHARE, &mut request)?;
+        let shared = check(request.status);
+        println!("share {kind}: {} {}", word(inherited), word(shared));
+    }
     Ok(())
 }
 
