@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 use userland_tests::processes::{Process, Tree};
@@ -34,9 +34,20 @@ impl Guest {
     }
 }
 
-/// What became of the memory of a task that got the number of one that was killed in a request, while a rule held up the
-/// sentry. `None` if this cannot be tried here.
-fn heir(rules: &str) -> Option<String> {
+/// A sandbox in which a task was killed in a request, and another that has its number now waits for a line.
+struct Heir {
+    child: Child,
+    guest: Guest,
+    /// When the sandbox was started.
+    begun: Instant,
+}
+
+/// How long a rule holds up the sentry, or the server.
+const HELD_UP: Duration = Duration::from_secs(8);
+
+/// Starts one, whose sentry `rules` hold up for [`HELD_UP`] when it works for the request. `None` if this cannot be tried
+/// here.
+fn heir(scenario: &[&str], rules: &str) -> Option<Heir> {
     if !geteuid().is_root() || fs::metadata(LAST_NUMBER).is_err() {
         eprintln!("skipped: only root can choose the next number, where {LAST_NUMBER} exists");
         return None;
@@ -47,18 +58,21 @@ fn heir(rules: &str) -> Option<String> {
         .args(showing_the_guest())
         .arg("--")
         .arg(guest_program())
-        .arg("reused")
+        .args(scenario)
         .env("RINGFENCE_FAULTS", rules)
         .stdin(Stdio::piped());
+    let begun = Instant::now();
     let (mut child, output) = started(&mut command);
     let tree = Tree::of(child.id());
     let input = child.stdin.take().expect("a pipe");
     let mut guest = Guest { input, output };
     let victim = tree.program.children()[0];
     let number = number_for_the_sentry(victim);
-    eventually("the sentry has the call", || {
-        is_in_an_ioctl(&format!("/proc/{}", victim.pid)) && !receives(tree.sentry)
+    eventually("the victim waits for its answer", || {
+        is_in_an_ioctl(&format!("/proc/{}", victim.pid))
     });
+    // Until the sentry, or the server, is where it is held up.
+    std::thread::sleep(Duration::from_secs(1));
     guest.tell("kill");
     assert_eq!(guest.said(), "gone");
     loop {
@@ -71,15 +85,38 @@ fn heir(rules: &str) -> Option<String> {
         // A thread of the sentry's was faster.
         guest.tell("go");
     }
-    assert!(!receives(tree.sentry), "the sentry was not held up enough");
-    eventually("the sentry is done", || receives(tree.sentry));
-    // An answer may be written yet, by another of its threads.
-    std::thread::sleep(Duration::from_millis(500));
-    guest.tell("look");
-    let found = guest.said();
-    guest.tell("end");
-    assert_eq!(wait_for(child), Ended::printing(""));
-    Some(found)
+    assert!(
+        begun.elapsed() < HELD_UP,
+        "the sentry was not held up enough"
+    );
+    Some(Heir {
+        child,
+        guest,
+        begun,
+    })
+}
+
+impl Heir {
+    /// What the heir says of its memory once the sentry is done: what the guest answers to "look", or nothing if the heir
+    /// was made to do something else.
+    fn found(mut self) -> String {
+        let done = HELD_UP + Duration::from_secs(4);
+        std::thread::sleep(done.saturating_sub(self.begun.elapsed()));
+        // The guest has ended if its heir was made to do something else.
+        let _ = writeln!(self.guest.input, "look");
+        let found = self.guest.said();
+        drop(self.guest.input);
+        let ended = wait_for(self.child);
+        if !found.is_empty() {
+            assert_eq!((ended.status, ended.stdout.as_str()), (0, ""));
+        }
+        found
+    }
+}
+
+/// What became of the memory of the heir of a task that was killed in a request.
+fn memory_of_an_heir(scenario: &[&str], rules: &str) -> Option<String> {
+    heir(scenario, rules).map(Heir::found)
 }
 
 /// The number of a task in the sentry's process namespace, which is the second of three.
@@ -110,23 +147,45 @@ fn is_in_an_ioctl(thread: &str) -> bool {
     call.split(' ').next() == Some(&libc::SYS_ioctl.to_string())
 }
 
-/// Whether a thread of the sentry waits for the next notification.
-fn receives(sentry: Process) -> bool {
-    let threads = fs::read_dir(format!("/proc/{}/task", sentry.pid)).expect("its threads");
-    threads
-        .filter_map(|thread| thread.ok()?.path().to_str().map(str::to_owned))
-        .any(|thread| is_in_an_ioctl(&thread))
-}
+/// Where the sentry is held up, with what it has read or is about to write.
+const MOMENTS: [&str; 2] = [
+    "sentry.received@1=delay:8000",
+    "sentry.answered@1=delay:8000",
+];
 
 #[test]
 fn nothing_is_read_from_a_task_that_got_the_number_of_another() {
-    let found = heir("sentry.received@1=delay:5000");
+    let found = memory_of_an_heir(&["reused"], MOMENTS[0]);
     assert!(found.is_none_or(|found| found == "untouched"));
 }
 
-/// The test above can fail: without the look whether the task still waits, another is taken for it.
+#[test]
+fn no_answer_is_written_to_a_task_that_got_the_number_of_another() {
+    let found = memory_of_an_heir(&["reused"], MOMENTS[1]);
+    assert!(found.is_none_or(|found| found == "untouched"));
+}
+
+/// The tests above can fail: without the look whether the task still waits, another is taken for it.
 #[test]
 fn without_a_look_another_task_is_taken_for_the_one_that_had_its_number() {
-    let found = heir("sentry.received@1=delay:5000 sentry.waiting=drop");
-    assert!(found.is_none_or(|found| found == "altered"));
+    for moment in MOMENTS {
+        let found = memory_of_an_heir(&["reused"], &format!("{moment} sentry.waiting=drop"));
+        assert!(found.is_none_or(|found| found == "altered"), "{moment}");
+    }
+}
+
+/// Before anything is done to the caller of a pin but that it is traced.
+const LENT: &str = "sentry.pin-lent@1=delay:8000";
+
+#[test]
+fn a_pin_is_not_issued_by_a_task_that_got_the_number_of_its_caller() {
+    let found = memory_of_an_heir(&["reused", "pin"], LENT);
+    assert!(found.is_none_or(|found| found == "untouched"));
+}
+
+/// The test above can fail: the heir is made to issue the pin, in place of the read that it is in.
+#[test]
+fn without_a_look_a_pin_is_issued_by_the_one_that_got_the_number_of_its_caller() {
+    let found = memory_of_an_heir(&["reused", "pin"], &format!("{LENT} sentry.waiting=drop"));
+    assert!(found.is_none_or(|found| found != "untouched"));
 }

@@ -1,9 +1,10 @@
 //! Whichever process of a sandbox is killed, and whatever it was doing: nothing is left behind.
 
 use std::fs;
+use std::process::Command;
 
 use userland_tests::processes::{Process, Tree};
-use userland_tests::{Directory, Ended, guest_with, started, wait_for};
+use userland_tests::{Directory, Ended, finish, guest_with, ringfence_program, started, wait_for};
 
 /// Kills a process of a sandbox whose program idles, and of one whose program makes requests, and checks how the
 /// launcher ends.
@@ -73,7 +74,8 @@ fn the_program_takes_all_with_it() {
     killing(&[], |tree| tree.program, 137, "");
 }
 
-/// One that stands still does not see that its sentry is gone, as one that was taken over would not care.
+/// One that stands still does not see that its sentry is gone, as one that was taken over would not care. The same of one
+/// that took the place of the first.
 #[test]
 fn a_server_that_would_not_end_is_taken_along() {
     let roles: [fn(&Tree) -> Process; 4] = [
@@ -83,11 +85,20 @@ fn a_server_that_would_not_end_is_taken_along() {
         |tree| tree.program,
     ];
     for role in roles {
-        let (child, _output) = started(&mut guest_with(&[], &["idle"]));
-        let tree = Tree::of(child.id());
-        tree.server.stop();
-        tree.kill(role);
-        wait_for(child);
-        tree.expect_gone();
+        for replace in [false, true] {
+            let (child, _output) = started(&mut guest_with(&[], &["idle"]));
+            let first = Tree::of(child.id());
+            if replace {
+                let mut command = Command::new(ringfence_program());
+                let upgraded = finish(command.args(["server-upgrade", &child.id().to_string()]));
+                assert_eq!(upgraded.status, 0, "{upgraded:?}");
+            }
+            let tree = Tree::of(child.id());
+            assert_eq!(tree.server != first.server, replace);
+            tree.server.stop();
+            tree.kill(role);
+            wait_for(child);
+            tree.expect_gone();
+        }
     }
 }

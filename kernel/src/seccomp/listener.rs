@@ -77,25 +77,50 @@ pub struct Listener {
     waiting: Mutex<Waiting>,
 }
 
-/// The tasks that wait for an answer.
+/// A call that was received. Its task's number is its own as long as the call waits, and may be another task's from then
+/// on: what a call is known by is what the kernel calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    id: u64,
+    task: Pid,
+}
+
+impl Call {
+    /// The thread that made it.
+    pub fn task(&self) -> Pid {
+        self.task
+    }
+}
+
+/// What came of holding a task.
+pub enum Hold<T> {
+    /// It waits in this call, and goes on waiting.
+    Waiting(Call),
+    /// It was interrupted.
+    Interrupted(T),
+}
+
+/// The calls that wait for an answer.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Those whose calls were received and not yet answered.
-    received: Vec<Pid>,
+    /// Those that were received and not yet answered. The tasks of some may have been killed meanwhile.
+    received: Vec<Call>,
     /// Those of them that are to go on waiting when their answer is there, and the answer.
-    frozen: Vec<(Pid, Option<seccomp_notif_resp>)>,
+    frozen: Vec<(Call, Option<seccomp_notif_resp>)>,
     /// Tasks that were interrupted and are about to stop: calls of theirs are not taken on.
     interrupted: Vec<Pid>,
 }
 
 impl Waiting {
-    /// Keeps `answer` if `task` is frozen; else notes that the task waits no more, and returns the answer to be given.
-    fn release(&mut self, task: Pid, answer: seccomp_notif_resp) -> Option<seccomp_notif_resp> {
-        if let Some((_, kept)) = self.frozen.iter_mut().find(|(frozen, _)| *frozen == task) {
+    /// Keeps `answer` if its call is frozen; else notes that it waits no more, and returns the answer to be given.
+    fn release(&mut self, answer: seccomp_notif_resp) -> Option<seccomp_notif_resp> {
+        let mut frozen = self.frozen.iter_mut();
+        if let Some((_, kept)) = frozen.find(|(call, _)| call.id == answer.id) {
             *kept = Some(answer);
             return None;
         }
-        if let Some(index) = self.received.iter().position(|waiting| *waiting == task) {
+        let mut received = self.received.iter();
+        if let Some(index) = received.position(|call| call.id == answer.id) {
             self.received.swap_remove(index);
         }
         Some(answer)
@@ -134,7 +159,10 @@ impl Listener {
                         self.restart(received.id);
                         continue;
                     }
-                    waiting.received.push(task);
+                    waiting.received.push(Call {
+                        id: received.id,
+                        task,
+                    });
                     return Ok(Some(Notification {
                         id: received.id,
                         task,
@@ -162,17 +190,26 @@ impl Listener {
             .is_some_and(|events| events.contains(PollFlags::POLLHUP))
     }
 
-    /// Whether the task still waits in this call. Its number is its own as long as it does, and may be another task's from
-    /// then on. So whoever has read from a task by its number asks afterwards, before anything is done with what was
-    /// read; and whoever writes to one asks before.
-    pub fn is_waiting(&self, notification: &Notification) -> bool {
+    /// Fails with `ESRCH` unless the task still waits in this call. Its number is its own as long as it does, and may be
+    /// another task's from then on. So whoever has learned something of a task by its number asks afterwards, before
+    /// anything is done with what was learned; and whoever writes to one asks before. (What is done by the notification, like
+    /// answering it, fails by itself if the task is gone.)
+    pub fn expect_waiting(&self, notification: &Notification) -> Result<(), Errno> {
+        let Notification { id, task, .. } = *notification;
+        match self.is_waiting(Call { id, task }) {
+            true => Ok(()),
+            false => Err(Errno::ESRCH),
+        }
+    }
+
+    /// Whether a task still waits in `call`, and so has had its number all the time.
+    pub fn is_waiting(&self, call: Call) -> bool {
         // A test leaves this out, to show that it would notice.
-        if at_task(Point::Waiting, notification.task.as_raw()) == Some(Act::Drop) {
+        if at_task(Point::Waiting, call.task.as_raw()) == Some(Act::Drop) {
             return true;
         }
         // SAFETY: the kernel reads the number, which outlives the call.
-        unsafe { requests::is_valid(self.descriptor.as_raw_fd(), &raw const notification.id) }
-            .is_ok()
+        unsafe { requests::is_valid(self.descriptor.as_raw_fd(), &raw const call.id) }.is_ok()
     }
 
     /// Lets the call return `outcome` without being executed.
@@ -182,34 +219,28 @@ impl Listener {
             Err(errno) => (0, -(errno as i32)),
         };
         let id = notification.id;
-        self.respond(
-            notification,
-            seccomp_notif_resp {
-                id,
-                val,
-                error,
-                flags: 0,
-            },
-        );
+        self.respond(seccomp_notif_resp {
+            id,
+            val,
+            error,
+            flags: 0,
+        });
     }
 
     /// Lets the kernel execute the call.
     pub fn let_run(&self, notification: &Notification) {
         let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
         let id = notification.id;
-        self.respond(
-            notification,
-            seccomp_notif_resp {
-                id,
-                val: 0,
-                error: 0,
-                flags,
-            },
-        );
+        self.respond(seccomp_notif_resp {
+            id,
+            val: 0,
+            error: 0,
+            flags,
+        });
     }
 
-    fn respond(&self, notification: &Notification, response: seccomp_notif_resp) {
-        let answer = self.waiting().release(notification.task, response);
+    fn respond(&self, response: seccomp_notif_resp) {
+        let answer = self.waiting().release(response);
         if let Some(answer) = answer {
             self.send(answer);
         }
@@ -293,20 +324,23 @@ impl Listener {
 
     /// Holds `task`: keeps it in the kernel until [`Listener::thaw`] if it waits for an answer, whatever answer it gets
     /// meanwhile; else calls `interrupt`, which must make it stop before it goes on, and takes on no call of it until
-    /// [`Listener::has_stopped`]. Returns what `interrupt` returned, if it was called.
+    /// [`Listener::has_stopped`]. One that waits is held as long as it does: it may be killed, and its number be another
+    /// task's then.
     pub fn hold<T>(
         &self,
         task: Pid,
         interrupt: impl FnOnce() -> Result<T, Errno>,
-    ) -> Result<Option<T>, Errno> {
+    ) -> Result<Hold<T>, Errno> {
         let mut waiting = self.waiting();
-        if waiting.received.contains(&task) {
-            waiting.frozen.push((task, None));
-            return Ok(None);
+        // There may be a call yet of a task that had this number before, and was killed.
+        let own = |call: &&Call| call.task == task && self.is_waiting(**call);
+        if let Some(call) = waiting.received.iter().find(own).copied() {
+            waiting.frozen.push((call, None));
+            return Ok(Hold::Waiting(call));
         }
         let interrupted = interrupt()?;
         waiting.interrupted.push(task);
-        Ok(Some(interrupted))
+        Ok(Hold::Interrupted(interrupted))
     }
 
     /// An interrupted task has stopped, or ended.
@@ -328,18 +362,15 @@ impl Listener {
         });
     }
 
-    /// Gives a frozen task the answer that it got meanwhile.
-    pub fn thaw(&self, task: Pid) {
+    /// Gives a call that was held the answer that it got meanwhile.
+    pub fn thaw(&self, call: Call) {
         let mut waiting = self.waiting();
-        let Some(index) = waiting
-            .frozen
-            .iter()
-            .position(|(frozen, _)| *frozen == task)
-        else {
+        let mut frozen = waiting.frozen.iter();
+        let Some(index) = frozen.position(|(frozen, _)| *frozen == call) else {
             return;
         };
         let (_, kept) = waiting.frozen.swap_remove(index);
-        let answer = kept.and_then(|answer| waiting.release(task, answer));
+        let answer = kept.and_then(|answer| waiting.release(answer));
         drop(waiting);
         if let Some(answer) = answer {
             self.send(answer);

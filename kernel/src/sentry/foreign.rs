@@ -22,19 +22,19 @@ use ringfence_faults::{Act, Point, at_task};
 
 use super::receivers::Turn;
 use super::{Sentry, memory};
-use crate::seccomp::listener::Notification;
+use crate::seccomp::listener::{Listener, Notification};
 
 /// A word, as the file layer of the kernel understands it (`file_ioctl`, fs/ioctl.c), for regular files.
 struct Word {
     word: u32,
-    answer: fn(&Notification, &OwnedFd, &FileStat) -> Result<i64, Errno>,
+    answer: fn(&Listener, &Notification, &OwnedFd, &FileStat) -> Result<i64, Errno>,
 }
 
 /// `FIBMAP` and `FS_IOC_UNRESVSP64` of linux/fs.h and linux/falloc.h.
 static REGULAR: &[Word] = &[
     Word {
         word: 1,
-        answer: |_, _, _| Err(Errno::EPERM), // It takes CAP_SYS_RAWIO, which no task has.
+        answer: |_, _, _, _| Err(Errno::EPERM), // It takes CAP_SYS_RAWIO, which no task has.
     },
     Word {
         word: 0x4030_582b,
@@ -59,11 +59,16 @@ pub fn answer(sentry: &Sentry, notification: &Notification, copy: &OwnedFd, turn
     if at_task(Point::Foreign, notification.task.as_raw()) == Some(Act::Drop) {
         return sentry.listener.let_run(notification);
     }
-    let outcome = outcome(notification, copy, turn);
+    let outcome = outcome(&sentry.listener, notification, copy, turn);
     sentry.listener.answer(notification, outcome);
 }
 
-fn outcome(notification: &Notification, copy: &OwnedFd, turn: &mut Turn<'_>) -> Result<i64, Errno> {
+fn outcome(
+    listener: &Listener,
+    notification: &Notification,
+    copy: &OwnedFd,
+    turn: &mut Turn<'_>,
+) -> Result<i64, Errno> {
     // A descriptor that names a file without having opened it (open(2)).
     if fcntl(copy, FcntlArg::F_GETFL)? & libc::O_PATH != 0 {
         return Err(Errno::EBADF);
@@ -77,11 +82,12 @@ fn outcome(notification: &Notification, copy: &OwnedFd, turn: &mut Turn<'_>) -> 
     }
     // It may take as long as it takes the file system.
     turn.pass_on();
-    (known.answer)(notification, copy, &status)
+    (known.answer)(listener, notification, copy, &status)
 }
 
 /// Frees a part of a file, as `ioctl_preallocate` (fs/ioctl.c) has it done.
 fn punch_hole(
+    listener: &Listener,
     notification: &Notification,
     copy: &OwnedFd,
     status: &FileStat,
@@ -93,6 +99,8 @@ fn punch_hole(
     // struct space_resv: where from (2 bytes at 2), which byte (8 at 8) and how many (8 at 16).
     let mut range = [0u8; 48];
     memory::read(notification.task, notification.arguments[2], &mut range)?;
+    // Both the file and what is to be done with it were the task's if it has waited all the time.
+    listener.expect_waiting(notification)?;
     let ([_, _, low, high, ..], [start, length, ..]) = (range, range[8..].as_chunks().0) else {
         return Err(Errno::EFAULT);
     };

@@ -127,6 +127,7 @@ impl Sentry {
             return Err(Errno::EPROTO);
         }
         let process = process_of(task).ok_or(Errno::ESRCH)?;
+        self.listener.expect_waiting(notification)?;
         for lane in self.lanes.take(|lane| lane.process == process) {
             self.close_lane(&lane);
         }
@@ -137,6 +138,7 @@ impl Sentry {
         let region = reply.descriptor.ok_or(Errno::EIO)?;
         let answer = LaneParameters::new(name, self.abi.version(), self.driver.capabilities);
         let kept = pidfd_open_process(process).and_then(|pidfd| {
+            self.listener.expect_waiting(notification)?;
             self.lanes.keep(Lane {
                 name,
                 process,
@@ -150,6 +152,7 @@ impl Sentry {
         }
         // A lane that its process does not get to know is closed when the process asks for another, or ends.
         let bytes = answer.as_bytes();
+        self.listener.expect_waiting(notification)?;
         memory::write(task, &[Write { address, bytes }])?;
         let number = self.listener.lend(notification, region.as_fd())?;
         Ok(number.into())
@@ -162,6 +165,7 @@ impl Sentry {
         let identified = self
             .descriptions
             .identify(notification.task, descriptor, false)?;
+        self.listener.expect_waiting(notification)?;
         let description = match identified {
             Identified::Device(description) if description.node != Node::Uvm => description,
             Identified::Closed => return Err(Errno::EBADF),

@@ -2,7 +2,7 @@
 //!
 //! A task is named by its number. The sentry lives in a process namespace that holds nothing but the tasks and init, so a
 //! number that outlived its task cannot lead out of the sandbox. That it leads to another task of it is noticed by the
-//! callers, who ask whether the task still waits: see [`crate::seccomp::listener::Listener::is_waiting`].
+//! callers, who ask whether the task still waits: see [`crate::seccomp::listener::Listener::expect_waiting`].
 
 use std::io::{IoSlice, IoSliceMut};
 

@@ -197,6 +197,10 @@ impl Pin<'_> {
             .map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinHeld, task.as_raw());
         let caller = Caller::seize(task, stragglers).map_err(Failed::BeforeAnswer)?;
+        // Else another task has the number by now, was left out when the others were held, and is traced. From here on
+        // the number is the caller's until its tracer has waited for its end.
+        let is_the_caller = listener.expect_waiting(self.notification);
+        is_the_caller.map_err(Failed::BeforeAnswer)?;
         // What it really returns is set when all is done.
         listener.answer(self.notification, Err(Errno::EIO));
         let mut stopped = caller.stopped().map_err(Failed::AfterAnswer)?;

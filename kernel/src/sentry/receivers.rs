@@ -113,7 +113,7 @@ impl Sentry {
         match notification.call {
             libc::SYS_ioctl if self.is_pin(&notification) => {}
             libc::SYS_exit_group => {
-                self.release_last(notification.task);
+                self.release_last(&notification);
                 self.listener.let_run(&notification);
             }
             _ => {
@@ -138,12 +138,13 @@ impl Sentry {
             }
             return self.ioctl(notification, times, share, turn, payload);
         }
-        let recognized = opens::recognize(&notification);
-        if recognized.is_some() && !self.listener.is_waiting(&notification) {
-            return self.let_go(&notification);
-        }
-        match recognized {
-            Some(open) if self.driver.has(open.node) => self.open(notification, open, times, share),
+        match opens::recognize(&notification) {
+            Some(open) if self.driver.has(open.node) => {
+                match self.listener.expect_waiting(&notification) {
+                    Ok(()) => self.open(notification, open, times, share),
+                    Err(errno) => self.listener.answer(&notification, Err(errno)),
+                }
+            }
             _ => self.listener.let_run(&notification),
         }
     }

@@ -30,6 +30,7 @@ use ringfence_ipc::Submission;
 
 use super::descriptions::{Description, Handle, Inode, Registered};
 use super::{Continuation, Sentry, tracee};
+use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
 
 /// How soon after an open the witnesses are asked.
@@ -201,16 +202,21 @@ impl Sentry {
         }
     }
 
-    /// `task` is about to end its process: if that is the only one, releases everything.
-    pub fn release_last(&self, task: Pid) {
+    /// The caller is about to end its process: if that is the only one, releases everything.
+    pub fn release_last(&self, notification: &Notification) {
         if self.descriptions.are_none() {
             return;
         }
+        let task = notification.task;
         let is_thread_of =
             |process: &Pid| Path::new(&format!("/proc/{process}/task/{task}")).exists();
         match tracee::tasks(self.init) {
             Ok(processes) if processes.iter().all(is_thread_of) => {}
             _ => return,
+        }
+        // Else its number may be that of a thread of a process that goes on.
+        if self.listener.expect_waiting(notification).is_err() {
+            return;
         }
         for description in self.descriptions.take_all() {
             self.release(description.handle);

@@ -72,9 +72,6 @@ impl Sentry {
             Ok(Identified::Closed) => {
                 return self.listener.answer(&notification, Err(Errno::EBADF));
             }
-            Ok(Identified::Foreign(_)) if !self.listener.is_waiting(&notification) => {
-                return self.let_go(&notification);
-            }
             Ok(Identified::Foreign(copy)) => {
                 return foreign::answer(self, &notification, &copy, turn);
             }
@@ -98,8 +95,8 @@ impl Sentry {
             payload,
         );
         // What was read, of its memory and its descriptors, was the task's if it has waited all the time.
-        if !self.listener.is_waiting(&notification) {
-            return self.let_go(&notification);
+        if let Err(errno) = self.listener.expect_waiting(&notification) {
+            return self.listener.answer(&notification, Err(errno));
         }
         let needs = marshalled.as_ref().map_or(Needs::default(), |marshalled| {
             Needs::of(&marshalled.plan, payload.len())
@@ -223,9 +220,7 @@ impl Sentry {
         times.answered(answer.driver);
         self.record_answer(begun, answer.outcome, answer.payload);
         let outcome = answer.outcome.and_then(|value| {
-            if !self.listener.is_waiting(&notification) {
-                return Err(Errno::ESRCH);
-            }
+            self.listener.expect_waiting(&notification)?;
             write_back(notification.task, &parts, answer.payload)?;
             Ok(i64::from(value))
         });
@@ -246,11 +241,6 @@ impl Sentry {
         self.listener.answer(&notification, outcome);
     }
 
-    /// Forgets a call whose task was killed: nobody waits for an answer.
-    pub fn let_go(&self, notification: &Notification) {
-        self.listener.answer(notification, Err(Errno::ESRCH));
-    }
-
     /// From now on the task polls the event descriptor, under the number that it registered events on.
     fn install_event_descriptor(
         &self,
@@ -260,6 +250,7 @@ impl Sentry {
     ) {
         use std::os::fd::AsFd;
         let number = notification.arguments[0] as i32;
+        // If this is not the task's, since it was killed, then the descriptor will find none to be put in.
         let close_on_exec = procfs::is_close_on_exec(notification.task, number);
         let installed = self.register(event, target).and_then(|()| {
             self.listener
@@ -314,11 +305,10 @@ impl Sentry {
             refusal::Answer::Status { at, status } => {
                 let address = notification.arguments[2].wrapping_add(u64::from(at));
                 let bytes = &status.to_ne_bytes();
-                let written = if self.listener.is_waiting(notification) {
-                    memory::write(task, &[Write { address, bytes }])
-                } else {
-                    Err(Errno::ESRCH)
-                };
+                let written = self
+                    .listener
+                    .expect_waiting(notification)
+                    .and_then(|()| memory::write(task, &[Write { address, bytes }]));
                 (written.map(|()| 0), Some(status))
             }
         };

@@ -18,9 +18,9 @@ pub enum Phase {
     Lending,
     /// The other tasks are held, and the caller is prepared.
     Holding,
-    /// The caller issues the ioctl itself, between two stops.
+    /// The helper issues the ioctl, between two stops.
     Calling,
-    /// The caller closes the descriptor, and the other tasks go on.
+    /// The helper ends, and the other tasks go on.
     Releasing,
     /// On its way to the driver: through the ring, and through the server, which checks it.
     Asking,

@@ -3,6 +3,11 @@
 //! Not only those that share the one's memory or descriptors could interfere with what it is made to do: any may write
 //! to its memory or copy its descriptors, if the kernel lets it trace the one, or has `/proc/PID/mem` open. A task that
 //! starts is found, because the search goes on until it finds nothing new.
+//!
+//! Threads are held by number. A number is a thread's own until its parent, or its tracer, has waited for its end. That
+//! is this process for the threads that it has interrupted, and it notices. A thread that waits for the sentry's answer is
+//! not traced, and may be killed in the meantime, and its number be given to one that runs. So those are looked at once
+//! more when nothing runs any more that could make a thread.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,7 +16,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::{Look, PAUSE, Seized, Stragglers, has_ended};
-use crate::seccomp::listener::Listener;
+use crate::seccomp::listener::{Call, Hold, Listener};
 use crate::sentry::procfs;
 
 /// How long it usually takes at most until the last of some threads that were interrupted has stopped.
@@ -50,8 +55,9 @@ impl Patience {
 /// Every task of the sandbox but one. They go on when this is dropped.
 pub struct Held<'a> {
     listener: &'a Listener,
+    stragglers: &'a Stragglers,
     /// Threads that wait in the kernel for the sentry's own answer, and are kept waiting.
-    frozen: Vec<Pid>,
+    frozen: Vec<Call>,
     /// Threads that were interrupted and have not stopped yet.
     interrupted: Vec<Seized<'a>>,
     /// Threads that wait in the kernel for a child that uses their memory, and is held: they stop when it is not.
@@ -71,11 +77,14 @@ impl<'a> Held<'a> {
         let mut patience = Patience::new();
         let mut held = Held {
             listener,
+            stragglers,
             frozen: Vec::new(),
             interrupted: stragglers.take(),
             behind_a_child: Vec::new(),
             stopped: Vec::new(),
         };
+        // Those that are held, by their numbers; each is taken out when its thread is seen to have ended, since another may
+        // have it then.
         let mut known: BTreeSet<Pid> = held
             .interrupted
             .iter()
@@ -85,32 +94,57 @@ impl<'a> Held<'a> {
         // A thread that starts another before it stops is why this looks again until nothing new is found; threads
         // that are held start none.
         loop {
-            let new: Vec<Pid> = tasks(init)?
-                .into_iter()
-                .flat_map(threads)
-                .filter(|thread| known.insert(*thread))
-                .collect();
-            if new.is_empty() && held.interrupted.is_empty() {
-                return Ok(held);
-            }
+            let mut any_new = false;
             // All are interrupted before the first is waited for: they stop at the same time.
-            for thread in new {
-                let seize = || Seized::new(thread, Seized::OPTIONS, stragglers);
-                match listener.hold(thread, seize) {
-                    Ok(Some(seized)) => held.interrupted.push(seized),
-                    Ok(None) => held.frozen.push(thread),
-                    Err(Errno::ESRCH) => {}
-                    Err(_) if has_ended(thread) => {}
-                    Err(errno) => return Err(errno),
+            for thread in tasks(init)?.into_iter().flat_map(threads) {
+                if !known.contains(&thread) && held.hold(thread)? {
+                    known.insert(thread);
+                    any_new = true;
                 }
             }
-            patience.since = Instant::now();
-            held.wait_for_interrupted(&mut patience)?;
+            if any_new {
+                patience.since = Instant::now();
+            } else if held.interrupted.is_empty() && held.all_wait(&mut known) {
+                return Ok(held);
+            }
+            held.wait_for_interrupted(&mut patience, &mut known)?;
         }
     }
 
+    /// Takes hold of one thread; false if it has ended.
+    fn hold(&mut self, thread: Pid) -> Result<bool, Errno> {
+        let stragglers = self.stragglers;
+        let seize = || Seized::new(thread, Seized::OPTIONS, stragglers);
+        match self.listener.hold(thread, seize) {
+            Ok(Hold::Interrupted(seized)) => self.interrupted.push(seized),
+            Ok(Hold::Waiting(call)) => self.frozen.push(call),
+            Err(Errno::ESRCH) => return Ok(false),
+            Err(_) if has_ended(thread) => return Ok(false),
+            Err(errno) => return Err(errno),
+        }
+        Ok(true)
+    }
+
+    /// Whether all threads that wait in a call do so still. Those that do not were killed, and are not `known` any more.
+    fn all_wait(&mut self, known: &mut BTreeSet<Pid>) -> bool {
+        let listener = self.listener;
+        let gone = self
+            .frozen
+            .extract_if(.., |call| !listener.is_waiting(*call));
+        let gone: Vec<Call> = gone.collect();
+        for call in &gone {
+            listener.thaw(*call);
+            known.remove(&call.task());
+        }
+        gone.is_empty()
+    }
+
     /// Waits until each interrupted thread has stopped or ended, or waits for a child.
-    fn wait_for_interrupted(&mut self, patience: &mut Patience) -> Result<(), Errno> {
+    fn wait_for_interrupted(
+        &mut self,
+        patience: &mut Patience,
+        known: &mut BTreeSet<Pid>,
+    ) -> Result<(), Errno> {
         while let Some(seized) = self.interrupted.last_mut() {
             let thread = seized.thread;
             match seized.look()? {
@@ -125,6 +159,7 @@ impl<'a> Held<'a> {
                 }
                 Look::Running | Look::Ended => {
                     drop(self.interrupted.pop());
+                    known.remove(&thread);
                     self.listener.has_stopped(thread);
                 }
                 Look::Stopped(_) => {
@@ -141,8 +176,8 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         // Those that have not stopped become stragglers, which stop yet and go on then.
         self.stopped.clear();
-        for thread in self.frozen.drain(..) {
-            self.listener.thaw(thread);
+        for call in self.frozen.drain(..) {
+            self.listener.thaw(call);
         }
     }
 }

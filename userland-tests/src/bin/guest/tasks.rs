@@ -20,6 +20,7 @@ use zerocopy::FromZeros;
 
 use crate::Outcome;
 use crate::gpu::{ALL, DEVICE, GIB, Gpu, MEMORY, SUBDEVICE};
+use crate::pins::{Pages, pin};
 
 /// Runs `body` in a child process, which must be forked while this one has one thread.
 pub fn child(body: impl FnOnce() -> Outcome) -> nix::Result<Pid> {
@@ -179,14 +180,20 @@ pub fn exec_inherited(arguments: &[String]) -> Outcome {
     Err(Command::new("/proc/self/exe").args(arguments).exec().into())
 }
 
-/// A child makes a request and is killed before it has an answer. Others follow, which have the same memory at the same
-/// place, until one is told to look whether anybody has written to it. The test says when.
-pub fn reused(_: &[String]) -> Outcome {
+/// A child makes a request, which is a pin if there is an argument, and is killed before it has an answer. Others follow,
+/// which have the same memory at the same place, until one is told to look whether anybody has written to it. The test
+/// says when.
+pub fn reused(arguments: &[String]) -> Outcome {
+    let gpu = (!arguments.is_empty()).then(Gpu::open).transpose()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
     let control = open(Node::Control)?;
     let mut request = Box::new(NVOS21_PARAMETERS::new_zeroed());
     request.hClass = NV01_ROOT_CLIENT;
     let victim = child(|| {
-        frontend(&control, NV_ESC_RM_ALLOC, &mut *request)?;
+        match &gpu {
+            Some(gpu) => pin(gpu, MEMORY, &pages)?,
+            None => drop(frontend(&control, NV_ESC_RM_ALLOC, &mut *request)?),
+        }
         Ok(())
     })?;
     println!("ready");
@@ -194,11 +201,11 @@ pub fn reused(_: &[String]) -> Outcome {
     kill(victim, Signal::SIGKILL)?;
     waitpid(victim, None)?;
     println!("gone");
-    while line()? != "end" {
+    while line()? == "start" {
         let before = *request;
         let heir = child(|| {
             println!("there");
-            if line()? == "look" {
+            while line()? == "look" {
                 let is_same = **std::hint::black_box(&request) == before;
                 println!("{}", if is_same { "untouched" } else { "altered" });
             }
