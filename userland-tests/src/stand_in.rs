@@ -59,10 +59,17 @@ pub fn mount_for(command: &mut Command, directory: &Path) -> impl FnOnce() -> Se
     let directory = directory.to_owned();
     let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let set_up = move || -> io::Result<()> {
-        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-        fs::write("/proc/self/setgroups", "deny")?;
-        fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
-        fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
+        if user.is_root() {
+            // Root may mount without a user namespace, in which there would be no other user.
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let alone = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, alone, None::<&str>)?;
+        } else {
+            unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+            fs::write("/proc/self/setgroups", "deny")?;
+            fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
+            fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
+        }
         let device = File::options().read(true).write(true).open("/dev/fuse")?;
         let number = device.as_raw_fd();
         let options =

@@ -1,6 +1,8 @@
 //! Ringfence as an ordinary user runs it.
 
-use userland_tests::{Ended, Reachable};
+use std::process::Command;
+
+use userland_tests::{Ended, Reachable, finish, ringfence_program};
 
 /// Nobody and nogroup.
 const USER: u32 = 65534;
@@ -28,5 +30,22 @@ fn an_ordinary_user_needs_no_rights() {
     assert_eq!(
         run(&[guest, "pin-private"]).stdout.lines().next(),
         Some("pinned: ok")
+    );
+}
+
+/// Where there is one user, root, who cannot become another to look at the kernel's files.
+#[test]
+fn root_of_a_namespace_without_other_users_can_run_a_program() {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--map-root-user", "--mount"])
+        .arg(ringfence_program())
+        .args(["run", "--driver", "sim", "--", "sh", "-c"])
+        .arg("echo ran; head -c 1 /proc/kpagecount 2>/dev/null | wc -c");
+    let ended = finish(&mut command);
+    assert_eq!(
+        (ended.status, ended.stdout.as_str()),
+        (0, "ran\n0\n"),
+        "{ended:?}"
     );
 }

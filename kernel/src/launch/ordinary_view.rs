@@ -166,7 +166,7 @@ fn remake_sys() -> Result<(), Failure> {
     if let Err(errno) = shown {
         tracing::warn!(
             "the sandbox has not all of /sys, since root's takes overlayfs ({errno}): load the module overlay, leave nothing \
-             mounted below /sys/devices, or run as an ordinary user"
+             mounted below /sys/devices, run it where user and group {NOBODY} exist, or run it as an ordinary user"
         );
     }
     let made = File::open(sys).attempt("/sys")?;
@@ -208,10 +208,12 @@ fn as_nobody<T>(action: impl FnOnce() -> Result<T, Errno>) -> Result<Result<T, E
     // A change of users takes both along.
     let (signal, dumpable) = (prctl::get_pdeathsig(), prctl::get_dumpable());
     let (signal, dumpable) = (signal.attempt("prctl")?, dumpable.attempt("prctl")?);
-    let done = setgroups(&[]).and_then(|()| {
-        become_for_files(Uid::from_raw(NOBODY), Gid::from_raw(NOBODY))?;
-        action()
-    });
+    // In a user namespace of few users nothing can be given up, and so nothing is to be had back.
+    if let Err(errno) = setgroups(&[]) {
+        return Ok(Err(errno));
+    }
+    let done =
+        become_for_files(Uid::from_raw(NOBODY), Gid::from_raw(NOBODY)).and_then(|()| action());
     become_for_files(user, group)
         .and_then(|()| setgroups(&groups))
         .and_then(|()| prctl::set_pdeathsig(signal))
