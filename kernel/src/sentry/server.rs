@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
 use ringfence_ipc::{Socket, SocketError, handshake};
 
 use super::descriptions::Handle;
@@ -152,11 +153,10 @@ impl Sentry {
         loop {
             match self.server.liaison.next() {
                 Ok(news) => self.take_up(news),
-                // The kernel ends this process with it, unless that was over before it was asked to.
+                // Nobody is left to be told. The kernel ends this process with the launcher, but closes its sockets first.
                 Err(SocketError::Closed) => {
-                    return Err(Failure::setup(
-                        "the launcher ended, and the sandbox with it",
-                    ));
+                    let _ = kill(self.init, Signal::SIGKILL);
+                    std::process::exit(i32::from(SETUP))
                 }
                 Err(_) => break,
             }

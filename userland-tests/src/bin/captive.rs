@@ -16,6 +16,12 @@ use nix::unistd::{getegid, geteuid};
 use nvproxy_abi::Abi;
 use nvproxy_abi::policy::Capabilities;
 
+/// Of asm-generic/fcntl.h.
+const F_SETSIG: i32 = 10;
+/// Of linux/kcmp.h.
+const KCMP_FILE: c_long = 0;
+const KCMP_VM: c_long = 1;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, role, attempt] = &arguments[..] else {
@@ -117,7 +123,45 @@ fn find(name: &str) -> Option<fn() -> c_long> {
         "UVM_INITIALIZE" => || ioctl(0x3000_0001),
         "a request of UVM that no table has" => || ioctl(0xff),
         "SECCOMP_IOCTL_NOTIF_RECV" => || ioctl(libc::SECCOMP_IOCTL_NOTIF_RECV as c_long),
-        "kill" => || call(libc::SYS_kill, [own(), 0, 0, 0, 0]),
+        // Of a signal that is ignored unless somebody handles it.
+        "kill" => || call(libc::SYS_kill, [own(), libc::SIGWINCH.into(), 0, 0, 0]),
+        "kill, by a signal that nobody passes on" => {
+            || call(libc::SYS_kill, [own(), libc::SIGURG.into(), 0, 0, 0])
+        }
+        "kcmp, of descriptors" => || call(libc::SYS_kcmp, [own(), own(), KCMP_FILE, 0, 0]),
+        "kcmp, of memory" => || call(libc::SYS_kcmp, [own(), own(), KCMP_VM, 0, 0]),
+        "pidfd_open" => || call(libc::SYS_pidfd_open, [1 << 29, 0, 0, 0, 0]),
+        "pidfd_open, with another flag" => || {
+            let flags = libc::O_NONBLOCK.into();
+            call(libc::SYS_pidfd_open, [1 << 29, flags, 0, 0, 0])
+        },
+        "pidfd_getfd" => || call(libc::SYS_pidfd_getfd, [0, 0, 0, 0, 0]),
+        "pidfd_getfd, with a flag" => || call(libc::SYS_pidfd_getfd, [0, 0, 1, 0, 0]),
+        "pidfd_send_signal" => || call(libc::SYS_pidfd_send_signal, [0, 0, 0, 0, 0]),
+        "dup" => || call(libc::SYS_dup, [0, 0, 0, 0, 0]),
+        "F_DUPFD_CLOEXEC" => || fcntl(libc::F_DUPFD_CLOEXEC, 0),
+        "F_SETOWN" => || fcntl(libc::F_SETOWN, own()),
+        "F_SETSIG" => || fcntl(F_SETSIG, libc::SIGKILL.into()),
+        "F_SETLEASE" => || fcntl(libc::F_SETLEASE, libc::F_RDLCK.into()),
+        "F_SETLK" => || fcntl(libc::F_SETLK, 0),
+        "F_OFD_SETLK" => || fcntl(libc::F_OFD_SETLK, 0),
+        "SO_TYPE" => || option(libc::SYS_getsockopt, libc::SO_TYPE),
+        "SO_PEERCRED" => || option(libc::SYS_getsockopt, libc::SO_PEERCRED),
+        "setting SO_SNDTIMEO" => || option(libc::SYS_setsockopt, libc::SO_SNDTIMEO),
+        "setting SO_PASSCRED" => || option(libc::SYS_setsockopt, libc::SO_PASSCRED),
+        "freeing a part of a file" => || {
+            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            call(libc::SYS_fallocate, [0, mode.into(), 0, 4096, 0])
+        },
+        "filling a part of a file" => || call(libc::SYS_fallocate, [0, 0, 0, 4096, 0]),
+        "readlinkat" => || {
+            let path = c("/proc/self/exe");
+            let directory = c_long::from(libc::AT_FDCWD);
+            call(
+                libc::SYS_readlinkat,
+                [directory, path.as_ptr() as c_long, 0, 0, 0],
+            )
+        },
         "signal a thread of its own" => || call(libc::SYS_tgkill, [own(), own(), 0, 0, 0]),
         "signal a thread of another" => || call(libc::SYS_tgkill, [1, 1, 0, 0, 0]),
         "ptrace another" => || {
@@ -186,6 +230,16 @@ fn open(path: &str, flags: i32) -> c_long {
 /// A request on stdin, which is no device.
 fn ioctl(request: c_long) -> c_long {
     call(libc::SYS_ioctl, [0, request, null::<u8>() as c_long, 0, 0])
+}
+
+/// A command on stdin.
+fn fcntl(command: i32, argument: c_long) -> c_long {
+    call(libc::SYS_fcntl, [0, command.into(), argument, 0, 0])
+}
+
+/// Gets or sets an option of stdin, which is no socket.
+fn option(how: c_long, option: i32) -> c_long {
+    call(how, [0, libc::SOL_SOCKET.into(), option.into(), 0, 0])
 }
 
 fn map(length: c_long, protection: i32) -> c_long {
