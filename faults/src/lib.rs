@@ -124,6 +124,10 @@ pub enum Point {
     Waiting,
     /// What the kernel shows root alone is about to be taken from a sandbox that root started.
     RootsFiles,
+    /// A process of a sandbox is about to leave its caller's session, or the program the process group that it is in.
+    Session,
+    /// The program's process is about to let neither signals nor connections to abstract sockets out of its domain.
+    Scope,
     /// A ring's producer is about to write an entry.
     Stage,
     /// A ring's producer is about to wake the consumer, which sleeps.
@@ -174,6 +178,8 @@ impl Point {
             Point::Apart => "apart",
             Point::Waiting => "waiting",
             Point::RootsFiles => "roots-files",
+            Point::Session => "session",
+            Point::Scope => "scope",
             Point::Stage => "stage",
             Point::Doorbell => "doorbell",
             Point::Version => "version",
@@ -185,7 +191,7 @@ impl Point {
     }
 
     /// All of them.
-    pub const ALL: [Point; 37] = [
+    pub const ALL: &'static [Point] = &[
         Point::Take,
         Point::Next,
         Point::Prepared,
@@ -216,6 +222,8 @@ impl Point {
         Point::Apart,
         Point::Waiting,
         Point::RootsFiles,
+        Point::Session,
+        Point::Scope,
         Point::Stage,
         Point::Doorbell,
         Point::Version,

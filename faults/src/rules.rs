@@ -101,7 +101,10 @@ fn parse(text: &str) -> Option<Rule> {
             "server" => Role::Server,
             _ => return None,
         },
-        point: Point::ALL.into_iter().find(|known| known.name() == point)?,
+        point: Point::ALL
+            .iter()
+            .copied()
+            .find(|known| known.name() == point)?,
         first,
         last,
         action: parse_action(action)?,

@@ -18,6 +18,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect,
@@ -30,6 +31,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::{Attempt, Failure};
 
+/// How a door is called after the sandbox's name.
+const SUFFIX: &str = ".sock";
+/// How one is called before its launcher's number, as long as nobody can connect to it.
+const UNNAMED: &str = ".";
 /// The longest request or reply, in bytes.
 const MAXIMUM_MESSAGE: usize = 64 << 10;
 /// How long a command that connected may take to say what it wants.
@@ -142,13 +147,25 @@ pub struct Door {
 struct Place(PathBuf);
 
 impl Door {
-    /// Makes the door of a sandbox. Fails if another of that name is running.
+    /// Makes the door of a sandbox, and takes away those of sandboxes whose launcher was killed. Fails if another of that
+    /// name is running.
     pub fn open(name: &Name) -> Result<Door, Failure> {
-        let path = path_of(&directory()?, name);
-        let address = UnixAddr::new(&path).attempt(path.display())?;
+        let directory = directory()?;
+        remove_stale(&directory);
+        let path = path_of(&directory, name);
+        // It gets its name when commands can connect to it: one that refuses them is stale.
+        let unnamed = Place(directory.join(format!("{UNNAMED}{}", std::process::id())));
+        let _ = fs::remove_file(&unnamed.0);
+        let address = UnixAddr::new(&unnamed.0).attempt(unnamed.0.display())?;
         let listener = seqpacket().attempt("socket")?;
-        let mut bound = bind(listener.as_raw_fd(), &address);
-        if bound == Err(Errno::EADDRINUSE) {
+        bind(listener.as_raw_fd(), &address).attempt(unnamed.0.display())?;
+        listen(&listener, Backlog::MAXALLOWABLE).attempt("listen")?;
+        let rename = || {
+            let flags = RenameFlags::RENAME_NOREPLACE;
+            renameat2(AT_FDCWD, &unnamed.0, AT_FDCWD, &path, flags)
+        };
+        let mut renamed = rename();
+        if renamed == Err(Errno::EEXIST) {
             if call(&path).is_ok() {
                 let Name(name) = name;
                 return Err(Failure::setup(format!(
@@ -157,13 +174,12 @@ impl Door {
             }
             // Its launcher was killed.
             let _ = fs::remove_file(&path);
-            bound = bind(listener.as_raw_fd(), &address);
+            renamed = rename();
         }
-        bound.attempt(path.display())?;
+        renamed.attempt(path.display())?;
+        std::mem::forget(unnamed);
         let place = Place(path);
-        let door = Door { listener, place };
-        listen(&door.listener, Backlog::MAXALLOWABLE).attempt("listen")?;
-        Ok(door)
+        Ok(Door { listener, place })
     }
 
     /// Lets go of the door without taking it away, in a process that it is not.
@@ -206,6 +222,7 @@ impl AsFd for Door {
 /// Every sandbox of this user that is running, by name.
 pub fn list() -> Result<Vec<About>, Failure> {
     let directory = directory()?;
+    remove_stale(&directory);
     let entries = fs::read_dir(&directory).attempt(directory.display())?;
     let mut found: Vec<About> = entries
         .filter_map(|entry| describe(&entry.ok()?.path()))
@@ -215,18 +232,26 @@ pub fn list() -> Result<Vec<About>, Failure> {
 }
 
 fn describe(path: &Path) -> Option<About> {
-    let socket = match call(path) {
-        Ok(socket) => socket,
-        Err(Errno::ECONNREFUSED) => {
-            // Its launcher was killed.
-            let _ = fs::remove_file(path);
-            return None;
-        }
-        Err(_) => return None,
-    };
+    let socket = call(path).ok()?;
     match ask(&socket, &Wish::Describe, None, PATIENCE) {
         Ok(Reply::Description(about)) => Some(about),
         _ => None,
+    }
+}
+
+/// Takes away the doors of launchers that were killed.
+fn remove_stale(directory: &Path) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let text = path.file_name().and_then(|name| name.to_str());
+        // A door is called after its launcher, unless the sandbox has a name: then only the door can tell.
+        let launcher = text.map(|text| text.trim_start_matches(UNNAMED).trim_end_matches(SUFFIX));
+        let is_launcher_there = launcher.is_some_and(|launcher| {
+            launcher.parse::<u32>().is_ok() && Path::new("/proc").join(launcher).exists()
+        });
+        if !is_launcher_there && call(&path).err() == Some(Errno::ECONNREFUSED) {
+            let _ = fs::remove_file(&path);
+        }
     }
 }
 
@@ -327,7 +352,7 @@ fn call(path: &Path) -> Result<Socket, Errno> {
 }
 
 fn path_of(directory: &Path, name: &Name) -> PathBuf {
-    directory.join(format!("{}.sock", name.0))
+    directory.join(format!("{}{SUFFIX}", name.0))
 }
 
 /// The directory of the doors of this user's sandboxes, which is made if there is none.

@@ -1,14 +1,17 @@
 //! Signals: which ones the processes of a sandbox pass on to the program, and how.
 //!
-//! Launcher, sentry and init block the signals that a user or a supervisor sends to end or notify a program, and take
-//! them one by one. What the terminal sends (Ctrl-C, a hang-up) reaches the program without their help, because it
-//! goes to the whole foreground process group; only what was sent to one process is passed on, hand over hand. The
+//! Launcher, sentry and init block the signals that a user, a supervisor or a terminal sends to end, stop or notify a
+//! program, and take them one by one. What was sent to one process is passed on to the program, hand over hand. Of the
+//! sandbox's processes only the launcher is in its caller's process group, so what is sent to that group, or by the
+//! caller's terminal, comes in once; what the launcher makes of a terminal's signals is in `launch/terminal.rs`. The
 //! program itself starts with the signal mask that the launcher was started with.
+//!
+//! `unsafe` is here because no library in use wraps sigpending(2) and sigtimedwait(2).
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
@@ -25,10 +28,22 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGWINCH,
 ];
 
+/// Further ones that are waited for: of children, and of job control.
+const HEEDED: [Signal; 5] = [
+    Signal::SIGCHLD,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGCONT,
+];
+
+/// Signals that stop a process, and can be blocked.
+const STOPS: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
+
 /// A signal mask.
 pub type Mask = SigSet;
 
-/// Blocks the forwarded signals and `SIGCHLD`, and returns the mask that was in force.
+/// Blocks the signals that are waited for, and returns the mask that was in force.
 pub fn block() -> Result<Mask, Failure> {
     let mut original = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&awaited()), Some(&mut original))
@@ -39,6 +54,24 @@ pub fn block() -> Result<Mask, Failure> {
 /// Restores a mask, in a process that is about to execute the program.
 pub fn restore(mask: &Mask) -> Result<(), Errno> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None)
+}
+
+/// A signal that came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    pub signal: Signal,
+    /// Whether the kernel sent it, for a terminal for instance (`SI_KERNEL`, sigaction(2)), and no process.
+    pub by_kernel: bool,
+}
+
+impl Received {
+    /// Passes it on to `next` if it was sent to this process to be passed on.
+    pub fn pass_on(self, next: Pid) {
+        if FORWARDED.contains(&self.signal) && !self.by_kernel {
+            // ESRCH: it has just ended, which the caller is about to see.
+            let _ = kill(next, self.signal);
+        }
+    }
 }
 
 /// Where blocked signals are read from.
@@ -52,27 +85,78 @@ pub fn descriptor() -> Result<Descriptor, Failure> {
 }
 
 impl Descriptor {
-    /// Waits for one signal and passes it on to `next` if it was sent to this process alone. Returns after any
-    /// signal, so that the caller can look whether a child ended.
-    pub fn forward(&self, next: Pid) -> Result<(), Failure> {
+    /// Waits for one signal. `None` for one that says nothing but that a child may have ended, and for what this process
+    /// sent to its own group.
+    pub fn next(&self) -> Result<Option<Received>, Failure> {
         let received = match self.0.read_signal() {
             Ok(received) => received,
             Err(Errno::EINTR) => None,
             Err(errno) => return Err(errno).attempt("waiting for a signal"),
         };
-        let Some(received) = received else {
-            return Ok(());
-        };
-        // What the terminal sends to the whole process group carries SI_KERNEL (sigaction(2)).
-        let sent_to_this_process = received.ssi_code != libc::SI_KERNEL;
-        if let Ok(signal) = Signal::try_from(received.ssi_signo as i32)
-            && signal != Signal::SIGCHLD
-            && sent_to_this_process
-        {
-            // ESRCH: it has just ended, which the caller is about to see.
-            let _ = kill(next, signal);
+        Ok(received.and_then(|received| {
+            let signal = Signal::try_from(received.ssi_signo as i32).ok()?;
+            let is_own =
+                received.ssi_code == libc::SI_USER && received.ssi_pid == std::process::id();
+            (signal != Signal::SIGCHLD && !is_own).then_some(Received {
+                signal,
+                by_kernel: received.ssi_code == libc::SI_KERNEL,
+            })
+        }))
+    }
+
+    /// Waits for one signal and passes it on to `next` if it was sent to this process. Returns after any signal, so that
+    /// the caller can look whether a child ended.
+    pub fn forward(&self, next: Pid) -> Result<(), Failure> {
+        if let Some(received) = self.next()? {
+            received.pass_on(next);
         }
         Ok(())
+    }
+}
+
+/// Has `signal`, one of those that stop a process, do to this process what it does to one that leaves it alone. Returns
+/// when the process was continued, and then whether anybody did that: the kernel does not stop whom nobody could
+/// continue, an orphaned process group (setpgid(2)). The SIGCONT is taken.
+pub fn stop_by(signal: Signal) -> bool {
+    let set: SigSet = [signal].into_iter().collect();
+    if take(Signal::SIGCONT) {
+        // It was continued before it stopped. To stop would lose that: either signal clears the other away.
+        return true;
+    }
+    // It waits until it is let in, unless it cannot be blocked.
+    let _ = raise(signal);
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None);
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None);
+    // A further stop that came in since has cleared the SIGCONT away, and comes in after this.
+    take(Signal::SIGCONT) || STOPS.into_iter().any(is_pending)
+}
+
+/// Whether a signal of this number stops a process that leaves it alone.
+pub fn is_stop(number: i32) -> bool {
+    number == libc::SIGSTOP || STOPS.into_iter().any(|stop| stop as i32 == number)
+}
+
+/// Takes a blocked signal if it has come in.
+fn take(signal: Signal) -> bool {
+    let set: SigSet = [signal].into_iter().collect();
+    let at_once = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the set and the time outlive the call; it writes nothing where there is no place for it.
+    let taken =
+        unsafe { libc::sigtimedwait(set.as_ref(), std::ptr::null_mut(), &raw const at_once) };
+    taken == signal as libc::c_int
+}
+
+/// Whether a blocked signal has come in that nobody has taken yet.
+fn is_pending(signal: Signal) -> bool {
+    // Neither nix nor rustix has sigpending(2).
+    let mut pending = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the kernel writes the set, which outlives the call; it is read only if it was written.
+    unsafe {
+        libc::sigpending(pending.as_mut_ptr()) == 0
+            && libc::sigismember(pending.as_ptr(), signal as libc::c_int) == 1
     }
 }
 
@@ -84,7 +168,5 @@ impl AsFd for Descriptor {
 
 /// The signals that are read from a [`Descriptor`].
 fn awaited() -> SigSet {
-    let mut set: SigSet = FORWARDED.into_iter().collect();
-    set.add(Signal::SIGCHLD);
-    set
+    FORWARDED.into_iter().chain(HEEDED).collect()
 }

@@ -148,6 +148,23 @@ pub fn wait_for(child: Child) -> Ended {
     }
 }
 
+/// Whether this kernel's Landlock can keep signals and connections to abstract sockets in: from Linux 6.12 on, where it is
+/// enabled (landlock(7), ABI 6).
+pub fn has_landlock_scopes() -> bool {
+    const VERSION: libc::c_uint = 1;
+    let no_ruleset = std::ptr::null::<libc::c_void>();
+    // SAFETY: asked for the version of its ABI, the kernel reads no ruleset.
+    let abi = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            no_ruleset,
+            0usize,
+            VERSION,
+        )
+    };
+    abi >= 6
+}
+
 /// Runs a scenario of the guest, which has to succeed and to print exactly this.
 pub fn prints(scenario: &[&str], expected: &str) {
     assert_eq!(finish(&mut guest(scenario)), Ended::printing(expected));

@@ -1,9 +1,14 @@
 //! A server that is replaced while programs run: they notice nothing, and if it cannot be done the old one serves on.
 
-use std::process::Command;
+use std::process::{Child, Command};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use userland_tests::conversation::Conversation;
-use userland_tests::{Ended, finish, guest_program, ringfence_program, ringfence_run};
+use userland_tests::{
+    Directory, Ended, finish, guest, guest_program, guest_with, ringfence_program, ringfence_run,
+    started, wait_for,
+};
 
 /// The end of a program that ends by itself.
 fn by_itself() -> Ended {
@@ -192,6 +197,49 @@ fn sandboxes_are_known_by_name() {
     assert!(stderr.starts_with(&absent), "{stderr}");
     let third = finish(ringfence_run(&["--name", &name]).arg("true"));
     assert_eq!(third, Ended::printing(""), "the name is free again");
+}
+
+#[test]
+fn the_next_start_takes_away_the_doors_of_killed_launchers() {
+    let directory = Directory::new("doors");
+    let doors = || {
+        let entries = std::fs::read_dir(directory.path().join("ringfence")).expect("doors");
+        let mut names: Vec<String> = entries
+            .map(|entry| {
+                entry
+                    .expect("a door")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
+        names.sort();
+        names
+    };
+    let mut running: Vec<Child> = ["alive", "dead"]
+        .into_iter()
+        .map(|name| idling(&mut guest_with(&["--name", name], &["idle"]), &directory))
+        .collect();
+    running.push(idling(&mut guest(&["idle"]), &directory));
+    assert_eq!(doors().len(), 3);
+    for child in running.drain(1..) {
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).expect("kill");
+        assert_eq!(wait_for(child).status, 137);
+    }
+    assert_eq!(doors().len(), 3, "nobody could take them away yet");
+    let ended = finish(guest(&["raise", "15"]).env("XDG_RUNTIME_DIR", directory.path()));
+    assert_eq!(ended.status, 143);
+    assert_eq!(doors(), ["alive.sock"]);
+    for child in running {
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("kill");
+        assert_eq!(wait_for(child).status, 143);
+    }
+    assert!(doors().is_empty());
+}
+
+/// A sandbox with its door below `directory`.
+fn idling(command: &mut Command, directory: &Directory) -> Child {
+    started(command.env("XDG_RUNTIME_DIR", directory.path())).0
 }
 
 #[test]

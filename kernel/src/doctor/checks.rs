@@ -39,7 +39,7 @@ impl Check {
 }
 
 /// Every need of the kernel, each before those that build on it.
-pub const ALL: [Check; 19] = [
+pub const ALL: [Check; 20] = [
     Check {
         name: "architecture",
         probe: probes::architecture,
@@ -155,6 +155,15 @@ pub const ALL: [Check; 19] = [
              Landlock, a program could also write files that it was given to read",
         ),
         remedy: "use Linux 6.10 or later, started with landlock among its security modules (lsm=landlock,...)",
+    },
+    Check {
+        name: "Landlock scopes",
+        probe: probes::landlock_scopes,
+        without: Without::Loses(
+            "with --net a program reaches the caller's sockets with abstract names, and its signals are kept in by its \
+             process namespace and process group alone",
+        ),
+        remedy: "use Linux 6.12 or later, started with landlock among its security modules (lsm=landlock,...)",
     },
     Check {
         name: "self-confinement",

@@ -12,7 +12,9 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
 use caps::{CapSet, Capability};
-use landlock::{AccessFs, LandlockStatus, Ruleset, RulesetAttr, RulesetStatus};
+use landlock::{
+    AccessFs, LandlockStatus, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope,
+};
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -270,22 +272,34 @@ pub fn inotify() -> Found {
 
 pub fn landlock() -> Found {
     child::attempt(Place::Here, || {
-        let status = Ruleset::default()
-            .handle_access(AccessFs::IoctlDev)
-            .and_then(|ruleset| ruleset.create())
-            .and_then(|ruleset| ruleset.restrict_self())
-            .attempt("Landlock")?;
-        if status.ruleset == RulesetStatus::FullyEnforced {
-            return Ok("ioctl on devices can be withheld".to_owned());
-        }
-        Err(Failure::setup(match status.landlock {
-            LandlockStatus::NotEnabled => "Landlock is built in, but not enabled".to_owned(),
-            LandlockStatus::NotImplemented => "this kernel has no Landlock".to_owned(),
-            LandlockStatus::Available { effective_abi, .. } => {
-                format!("Landlock's ABI is {} and not 5", effective_abi as u8)
-            }
-        }))
+        let ruleset = Ruleset::default().handle_access(AccessFs::IoctlDev);
+        enforced(ruleset, 5, "ioctl on devices can be withheld")
     })
+}
+
+pub fn landlock_scopes() -> Found {
+    child::attempt(Place::Here, || {
+        let ruleset = Ruleset::default().scope(Scope::Signal | Scope::AbstractUnixSocket);
+        enforced(ruleset, 6, "signals and abstract sockets can be kept in")
+    })
+}
+
+/// Enters a domain that Landlock has from this ABI on.
+fn enforced(ruleset: Result<Ruleset, RulesetError>, abi: u8, works: &str) -> Found {
+    let status = ruleset
+        .and_then(|ruleset| ruleset.create())
+        .and_then(|ruleset| ruleset.restrict_self())
+        .attempt("Landlock")?;
+    if status.ruleset == RulesetStatus::FullyEnforced {
+        return Ok(works.to_owned());
+    }
+    Err(Failure::setup(match status.landlock {
+        LandlockStatus::NotEnabled => "Landlock is built in, but not enabled".to_owned(),
+        LandlockStatus::NotImplemented => "this kernel has no Landlock".to_owned(),
+        LandlockStatus::Available { effective_abi, .. } => {
+            format!("Landlock's ABI is {} and not {abi}", effective_abi as u8)
+        }
+    }))
 }
 
 /// Leaves a process an empty file system and little else, as is done with the server.

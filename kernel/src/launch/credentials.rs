@@ -1,5 +1,5 @@
 //! What a task may do to the rest of the system: nothing that takes a privilege, no ioctl on a device but the harmless
-//! ones, and no writing but where the sandbox can be written.
+//! ones, no writing but where the sandbox can be written, and no signal or connection by an abstract name out of it.
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use caps::CapSet;
 use landlock::{
     ABI, AccessFs, AddRuleError, AddRulesError, BitFlags, PathBeneath, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, path_beneath_rules,
+    RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
+use ringfence_faults::{Act, Point};
 
 use crate::failure::{Attempt, Failure};
 
@@ -29,7 +30,7 @@ pub fn drop_capabilities() -> Result<(), Failure> {
     nix::sys::prctl::set_no_new_privs().attempt("no_new_privs")
 }
 
-/// Enters a Landlock domain, which has two purposes.
+/// Enters a Landlock domain, which has three purposes.
 ///
 /// Devices opened from now on accept ioctl only below `harmless`. A description of one of the driver's nodes that a
 /// task opens past the sentry, through /proc/self/fd say, is of no use to it.
@@ -42,7 +43,10 @@ pub fn drop_capabilities() -> Result<(), Failure> {
 /// directory above each file that is opened, to read it too, which nearly doubles what opening takes; so it is forbidden
 /// only to programs that have inherited what they could do it to.
 ///
-/// Kernels before Linux 6.10 cannot withhold ioctl, and those without Landlock nothing at all; the sandbox is then held
+/// Signals reach processes of this domain only, and so do connections to abstract sockets, which would otherwise be those
+/// of the caller for a program that has the caller's network.
+///
+/// Kernels before Linux 6.12 have no such scopes, those before Linux 6.10 cannot withhold ioctl, and those without Landlock nothing at all; the sandbox is then held
 /// by its other walls, which `ringfence doctor` says.
 pub fn enter_domain(
     harmless: &[String],
@@ -59,6 +63,10 @@ pub fn enter_domain(
     let to_files = writing & AccessFs::from_file(ABI::V5);
     let mut ruleset = Ruleset::default()
         .handle_access(writing | AccessFs::IoctlDev)
+        .and_then(|ruleset| match ringfence_faults::at(Point::Scope) {
+            Some(Act::Drop) => Ok(ruleset),
+            _ => ruleset.scope(Scope::Signal | Scope::AbstractUnixSocket),
+        })
         .and_then(|ruleset| ruleset.create())
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(harmless, AccessFs::IoctlDev)))
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(writable, writing)))

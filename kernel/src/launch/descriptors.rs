@@ -48,3 +48,17 @@ pub fn pass_on(descriptor: &OwnedFd) -> Result<(), Failure> {
         .map(drop)
         .attempt(format_args!("descriptor {}", descriptor.as_raw_fd()))
 }
+
+/// Puts a duplicate of `descriptor` in the place of `number`, for the program that the calling process is about to
+/// execute (dup2(2)).
+///
+/// # Safety
+///
+/// Nobody who owns `number` may count on the description that it was of.
+pub unsafe fn put_in_place(descriptor: &OwnedFd, number: RawFd) -> Result<(), Failure> {
+    // SAFETY: as the caller promises.
+    let duplicate = unsafe { libc::dup2(descriptor.as_raw_fd(), number) };
+    Errno::result(duplicate)
+        .map(drop)
+        .attempt(format_args!("descriptor {number}"))
+}

@@ -3,20 +3,20 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::unistd::execvp;
+use nix::unistd::{Pid, execvp};
 use ringfence_ipc::Socket;
 
 use super::grants::Grants;
-use super::{credentials, descriptors, devices, environment, root};
+use super::{Job, credentials, descriptors, devices, environment, inherited, jobs, root};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
 use crate::seccomp::listener;
-use crate::signals::{self, Mask};
+use crate::signals;
 
 /// The program, and what it starts with.
 pub struct Program<'a> {
@@ -27,30 +27,27 @@ pub struct Program<'a> {
     pub descriptors: &'a [OwnedFd],
     /// Where the caller is; `None` if that is nowhere any more.
     pub working_directory: Option<&'a PathBuf>,
-    /// The signal mask to start the program with.
-    pub mask: &'a Mask,
+    pub job: Job<'a>,
     /// Takes the listener of the program's filter to the sentry.
     pub listener: Socket,
 }
 
-impl Program<'_> {
-    /// What it inherits.
-    fn inherited(&self) -> Vec<BorrowedFd<'_>> {
-        // SAFETY: nothing in this process closes the standard streams.
-        let standard = [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) });
-        let others = self.descriptors.iter().map(OwnedFd::as_fd);
-        standard.into_iter().chain(others).collect()
-    }
-}
-
-/// Becomes the program. Returns only if that failed.
-pub fn run(program: &Program<'_>) -> Result<Infallible, Failure> {
+/// Becomes the program, with `terminal` in the place of its caller's. Returns only if that failed.
+pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallible, Failure> {
     let grants = program.grants;
+    // A group of its own, which init makes as well: whoever is first, both can rely on it.
+    jobs::lead_group(Pid::this())?;
+    if let (Some(terminal), Some(likeness)) = (terminal, program.job.likeness) {
+        for number in &likeness.descriptors {
+            // SAFETY: the number is of a descriptor that the program inherits and that nothing reads any more but by it.
+            unsafe { descriptors::put_in_place(terminal, *number) }?;
+        }
+    }
     credentials::drop_capabilities()?;
     credentials::enter_domain(
         &devices::harmless_paths(),
         &root::writable_places(grants),
-        &program.inherited(),
+        &inherited(program.descriptors),
     )?;
     root::enter_working_directory(grants.workdir.as_deref(), program.working_directory)?;
     // SAFETY: this process has one thread.
@@ -62,7 +59,7 @@ pub fn run(program: &Program<'_>) -> Result<Infallible, Failure> {
     // Rust's runtime ignores SIGPIPE, which a program would inherit.
     // SAFETY: the default action installs no handler.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.attempt("SIGPIPE")?;
-    signals::restore(program.mask).attempt("the signal mask")?;
+    signals::restore(program.job.mask).attempt("the signal mask")?;
     // For the test of what holds without the filter.
     if !ringfence_faults::is_unfiltered() {
         enter_filter(&program.listener)?;

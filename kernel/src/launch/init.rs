@@ -1,43 +1,81 @@
 //! Process 1 of the tasks' namespace: starts the program, passes signals on to it, reaps what its children leave, and
 //! ends with its status. When it ends, whichever way, the kernel ends every task.
+//!
+//! It leads the tasks' session and is to the program what a shell is to a job (`jobs.rs`): it is outside the program's
+//! group but in its session, without which the kernel would stop no program for its terminal's sake.
 
 use std::convert::Infallible;
 use std::io::{PipeWriter, Write};
+use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{ForkResult, Pid, fork};
 use ringfence_confinement::{Confinement, policies};
-use rustix::process::WaitOptions;
+use rustix::process::{WaitOptions, ioctl_tiocsctty};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{OptionalActions, tcsetattr, tcsetpgrp, tcsetwinsize};
 
 use super::exec::{self, Program};
+use super::jobs::{self, Order};
+use super::terminal::Likeness;
 use super::{namespaces, network, root};
 use crate::failure::{Attempt, Failure, SETUP};
-use crate::signals;
+use crate::signals::{self, Received};
 use crate::system_calls::exit_at_once;
 
 /// Runs as init until the program ends. A failure before that goes to `report`.
 pub fn run(program: Program<'_>, report: PipeWriter) -> ! {
     let signals = signals::descriptor();
     let status = signals.map_err(drop).and_then(|signals| {
-        let task = start(program, &report)?;
+        let mut init = start(program, signals, &report)?;
         confine().map_err(|failure| tell(&failure, &report))?;
         drop(report);
-        Ok(reap(task, &signals))
+        Ok(init.reap())
     });
     // A failure was reported; the sentry knows its status.
     exit_at_once(status.unwrap_or(i32::from(SETUP)))
 }
 
-fn start(program: Program<'_>, report: &PipeWriter) -> Result<Pid, ()> {
-    let started = set_up(&program).and_then(|()| {
+/// Init of a program that runs.
+struct Init {
+    /// The program, which leads a process group.
+    task: Pid,
+    /// Whether it is stopped.
+    is_stopped: bool,
+    signals: signals::Descriptor,
+    /// `None` when the launcher is gone.
+    job: Option<jobs::InitEnd>,
+    /// The program's end of its terminal.
+    terminal: Option<OwnedFd>,
+}
+
+fn start(
+    program: Program<'_>,
+    signals: signals::Descriptor,
+    report: &PipeWriter,
+) -> Result<Init, ()> {
+    let started = set_up(&program).and_then(|terminal| {
         // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
         match unsafe { fork() }.attempt("starting the program")? {
-            ForkResult::Parent { child } => Ok(child),
-            ForkResult::Child => exec::run(&program).map(|never: Infallible| match never {}),
+            ForkResult::Parent { child } => Ok((child, terminal)),
+            ForkResult::Child => {
+                exec::run(&program, terminal.as_ref()).map(|never: Infallible| match never {})
+            }
         }
     });
-    started.map_err(|failure| tell(&failure, report))
+    let (task, terminal) = started.map_err(|failure| tell(&failure, report))?;
+    // The child does the same. If it is so far that this fails, it has.
+    let _ = jobs::lead_group(task);
+    Ok(Init {
+        task,
+        is_stopped: false,
+        signals,
+        job: Some(program.job.end),
+        terminal,
+    })
 }
 
 fn tell(failure: &Failure, mut report: &PipeWriter) {
@@ -62,34 +100,142 @@ pub fn confine() -> Result<(), Failure> {
     .attempt("init's confinement")
 }
 
-fn set_up(program: &Program<'_>) -> Result<(), Failure> {
+/// Makes the program's surroundings, and its end of a terminal if it is to have one.
+fn set_up(program: &Program<'_>) -> Result<Option<OwnedFd>, Failure> {
     prctl::set_pdeathsig(Signal::SIGKILL).attempt("prctl")?;
     prctl::set_dumpable(false).attempt("prctl")?;
     namespaces::isolate_mounts()?;
     if !program.grants.network {
         network::bring_up_loopback()?;
     }
-    root::build(program.grants, &program.driver.node_names())
+    root::build(program.grants, &program.driver.node_names())?;
+    jobs::leave_session()?;
+    let likeness = program.job.likeness;
+    likeness
+        .map(|likeness| make_terminal(likeness, &program.job.end))
+        .transpose()
 }
 
-/// Waits for every child until `task` has ended; the status as a shell would give it. (By rustix, since nix's `waitpid`
-/// fails on a child that a real-time signal ended.)
-fn reap(task: Pid, signals: &signals::Descriptor) -> i32 {
-    loop {
-        match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some((ended, status))) if ended.as_raw_nonzero().get() == task.as_raw() => {
-                let signalled = status.terminating_signal().map(|signal| 128 + signal);
-                if let Some(status) = status.exit_status().or(signalled) {
-                    return status;
+/// Makes a terminal like the caller's the controlling one of this session, and hands the user's end to the launcher.
+fn make_terminal(likeness: &Likeness, job: &jobs::InitEnd) -> Result<OwnedFd, Failure> {
+    let make = || {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let user = openpt(flags)?;
+        unlockpt(&user)?;
+        let program = ioctl_tiocgptpeer(&user, flags)?;
+        tcsetattr(&program, OptionalActions::Now, &likeness.settings)?;
+        tcsetwinsize(&program, likeness.size)?;
+        ioctl_tiocsctty(&program)?;
+        Ok((user, program))
+    };
+    let made: rustix::io::Result<_> = make();
+    let (user, program) = made.attempt("a terminal for the program")?;
+    job.hand_over(&user).attempt("a terminal for the program")?;
+    Ok(program)
+}
+
+impl Init {
+    /// Waits for every child until the program has ended; the status as a shell would give it. (By rustix, since nix's
+    /// `waitpid` fails on a child that a real-time signal ended.)
+    fn reap(&mut self) -> i32 {
+        let awaited = WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED;
+        loop {
+            match rustix::process::wait(awaited) {
+                Ok(Some((ended, status))) if ended.as_raw_nonzero().get() == self.task.as_raw() => {
+                    let signalled = status.terminating_signal().map(|signal| 128 + signal);
+                    if let Some(status) = status.exit_status().or(signalled) {
+                        self.end();
+                        return status;
+                    }
+                    self.is_stopped = status.stopped();
+                    if let (Some(signal), Some(job)) = (status.stopping_signal(), &self.job) {
+                        job.stopped(signal);
+                    }
+                }
+                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => {
+                    if self.wait_for_news().is_err() {
+                        return i32::from(SETUP);
+                    }
+                }
+                Err(_) => return i32::from(SETUP),
+            }
+        }
+    }
+
+    fn wait_for_news(&mut self) -> Result<(), Failure> {
+        let job = self.job.as_ref().map_or(self.signals.as_fd(), AsFd::as_fd);
+        let awaited = [self.signals.as_fd(), job];
+        let mut polled = awaited.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+        match poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(()),
+            Err(errno) => return Err(errno).attempt("poll"),
+        }
+        let [signalled, ordered] = polled.map(|polled| polled.any() == Some(true));
+        if signalled && let Some(received) = self.signals.next()? {
+            self.heed(received);
+        }
+        if ordered
+            && let Some(job) = self.job.take()
+            && let Some(order) = job.wait()
+        {
+            self.obey(order, &job);
+            self.job = Some(job);
+        }
+        Ok(())
+    }
+
+    fn heed(&self, received: Received) {
+        // From the program's terminal, which tells init of a hang-up, since it leads the session, and of all else while
+        // its own group is in the foreground, and the program's is not.
+        if received.by_kernel {
+            self.signal(received.signal as i32);
+        }
+        received.pass_on(self.task);
+    }
+
+    fn obey(&mut self, order: Order, job: &jobs::InitEnd) {
+        match order {
+            Order::Signal(number) => {
+                self.signal(number);
+                if self.is_stopped && signals::is_stop(number) {
+                    // Of which no wait tells.
+                    job.stopped(number);
                 }
             }
-            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
-            Ok(None) => {
-                if signals.forward(task).is_err() {
-                    return i32::from(SETUP);
+            Order::Continue => {
+                self.is_stopped = false;
+                self.signal(libc::SIGCONT);
+            }
+            Order::Foreground(is) => {
+                let group = if is { self.task } else { Pid::this() };
+                if let (Some(terminal), Some(group)) = (
+                    &self.terminal,
+                    rustix::process::Pid::from_raw(group.as_raw()),
+                ) {
+                    // It was hung up, perhaps.
+                    let _ = tcsetpgrp(terminal, group);
                 }
             }
-            Err(_) => return i32::from(SETUP),
+            Order::Shown => return,
+        }
+        job.obeyed();
+    }
+
+    /// Sends a signal to the program's group.
+    fn signal(&self, number: i32) {
+        if let Ok(signal) = Signal::try_from(number) {
+            // The program has ended, perhaps, or moved to another group.
+            let _ = killpg(self.task, signal);
+        }
+    }
+
+    /// Waits until the user was shown what the program has written, before anybody else has something to say.
+    fn end(&self) {
+        if let (Some(_), Some(job)) = (&self.terminal, &self.job) {
+            job.ended();
+            while job.wait().is_some_and(|order| order != Order::Shown) {}
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A sandbox is a tree of processes, and the tree is what guarantees that nothing outlives it:
 //!
 //! ```text
-//! launcher            the caller's process: waits, passes signals on, starts servers
+//! launcher            the caller's process: waits, passes signals on, starts servers, copies for the program's terminal
 //! ├─ sentry           process 1 of a process namespace of its own: when it ends, the kernel ends all there
 //! │  └─ init          process 1 of the tasks' namespace
 //! │     └─ program    ... and its children: the tasks
@@ -12,6 +12,9 @@
 //!
 //! The sentry's own namespace has a second purpose. It reads and writes the memory of tasks that it names by number,
 //! and in that namespace there is no number that could, by reuse, come to name a process outside the sandbox.
+//!
+//! The launcher alone is in its caller's process group and session. Sentry, init and servers have sessions of their own;
+//! the tasks are in init's, and the program leads a group (`jobs.rs`, `terminal.rs`).
 //!
 //! Everything below runs in a user namespace that gives no rights outside it, so that the launcher needs none
 //! either. Each process is forked while its parent has a single thread.
@@ -24,6 +27,7 @@ mod exec;
 pub mod fast;
 pub mod grants;
 pub mod init;
+mod jobs;
 mod kernel_files;
 pub mod liaison;
 pub(crate) mod mounts;
@@ -32,11 +36,13 @@ pub(crate) mod network;
 mod ordinary_view;
 mod root;
 mod servers;
+mod standing;
 mod supervision;
+mod terminal;
 mod upgrade;
 
 use std::ffi::{CString, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -49,7 +55,8 @@ use ringfence_ipc::Socket;
 use self::grants::Grants;
 use self::liaison::SentryEnd;
 use self::servers::Starter;
-use self::supervision::Launcher;
+use self::supervision::{Ends, Launcher};
+use self::terminal::Likeness;
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
 use crate::record::Output;
@@ -83,6 +90,24 @@ pub struct Options {
     pub replay: Option<Replay>,
 }
 
+/// What the program has of its caller's job.
+pub struct Job<'a> {
+    /// The signal mask to start with.
+    pub mask: &'a signals::Mask,
+    /// What to make a terminal after, if the caller has one.
+    likeness: Option<&'a Likeness>,
+    /// Where init hears of what the caller's shell and terminal want.
+    end: jobs::InitEnd,
+}
+
+/// What a program inherits: the standard streams, and those of `others`.
+fn inherited(others: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
+    // SAFETY: nothing in these processes closes the standard streams.
+    let standard = [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+    let others = others.iter().map(OwnedFd::as_fd);
+    standard.into_iter().chain(others).collect()
+}
+
 /// Runs `options.command` in a sandbox and returns the exit status to end with.
 pub fn run(options: &Options) -> Result<u8, Failure> {
     tracing::debug!("starting a sandbox");
@@ -101,13 +126,21 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             .ok(),
     };
     let (launcher_end, sentry_end) = liaison::pair().attempt("socketpair")?;
+    let (job, init_end) = jobs::pair().attempt("socketpair")?;
+    let (terminal, likeness) = terminal::open(&inherited(&options.descriptors)).unzip();
     let mut own = namespaces::OF_ONE_PROCESS;
     own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
     match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
         ForkResult::Parent { child } => {
-            drop(sentry_end);
+            drop((sentry_end, init_end));
+            let ends = Ends {
+                liaison: launcher_end,
+                job,
+                terminal,
+                door,
+            };
             let started = Starter::new(options, child)
-                .and_then(|starter| Launcher::new(child, starter, launcher_end, door, about));
+                .and_then(|starter| Launcher::new(child, starter, ends, about));
             let status = started.inspect_err(|_| supervision::abandon(child))?.wait();
             tracing::debug!("the sandbox is gone");
             let status = status?;
@@ -117,12 +150,17 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             Ok(status)
         }
         ForkResult::Child => {
-            drop(launcher_end);
+            drop((launcher_end, job, terminal));
             if let Some(door) = door {
                 door.leave();
             }
-            let status = sentry_process(options, &command, &original_mask, sentry_end)
-                .unwrap_or_else(|failure| {
+            let job = Job {
+                mask: &original_mask,
+                likeness: likeness.as_ref(),
+                end: init_end,
+            };
+            let status =
+                sentry_process(options, &command, job, sentry_end).unwrap_or_else(|failure| {
                     eprintln!("ringfence: {failure}");
                     failure.status
                 });
@@ -134,14 +172,16 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
 fn sentry_process(
     options: &Options,
     command: &[CString],
-    mask: &signals::Mask,
+    job: Job<'_>,
     liaison: SentryEnd,
 ) -> Result<u8, Failure> {
+    // What is sent to the caller's group is for the launcher alone, which passes it on once.
+    jobs::leave_session()?;
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).attempt("prctl")?;
     nix::sys::prctl::set_dumpable(false).attempt("prctl")?;
     namespaces::isolate_mounts()?;
     namespaces::mount_proc()?;
-    let sandbox = build(options, command, mask, liaison)?;
+    let sandbox = build(options, command, job, liaison)?;
     raise_descriptor_limit().map_err(Failure::setup)?;
     let supervision = sentry::Options {
         driver: &options.driver,
@@ -159,7 +199,7 @@ fn sentry_process(
 fn build(
     options: &Options,
     command: &[CString],
-    mask: &signals::Mask,
+    job: Job<'_>,
     liaison: SentryEnd,
 ) -> Result<Sandbox, Failure> {
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
@@ -175,7 +215,7 @@ fn build(
                 grants: &options.grants,
                 descriptors: &options.descriptors,
                 working_directory: working_directory.as_ref(),
-                mask,
+                job,
                 listener: task_listener,
             };
             init::run(program, task_report)

@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{ForkResult, Pid, dup2_stdin, fexecve};
+use nix::unistd::{ForkResult, Pid, dup2_stdin, fexecve, setsid};
 use nvproxy_server::confinement;
 use nvproxy_server::process::Kind;
 use ringfence_confinement::pass_on;
@@ -154,6 +154,8 @@ impl<'a> Execution<'a> {
     }
 
     fn execute(&self) -> Result<Infallible, Failure> {
+        // Nothing that is sent to the caller's group is for a server.
+        setsid().attempt("setsid")?;
         prctl::set_pdeathsig(Signal::SIGKILL).attempt("prctl")?;
         namespaces::isolate_mounts()?;
         if self.needs_processes {

@@ -14,8 +14,10 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use ringfence_ipc::{Socket, SocketError};
 
+use super::jobs;
 use super::liaison::{LauncherEnd, Plea};
 use super::servers::{Input, Server, Starter};
+use super::terminal::Terminal;
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::sandboxes::{About, Door, Reply, Request, Visitor};
 use crate::signals;
@@ -40,9 +42,23 @@ pub struct Launcher<'a> {
     /// When servers were started in the place of lost ones, the last few times.
     restarts: Vec<Instant>,
     pub(super) signals: signals::Descriptor,
+    pub(super) job: jobs::LauncherEnd,
+    /// Whether init cannot tell anything any more.
+    is_init_gone: bool,
+    pub(super) terminal: Option<Terminal>,
+    /// Whether the launcher was asked to stop.
+    pub(super) is_to_stop: bool,
     /// Where commands come in, and what they are told of the sandbox.
     door: Option<Door>,
     about: About,
+}
+
+/// What the launcher talks to others by.
+pub struct Ends {
+    pub liaison: LauncherEnd,
+    pub job: jobs::LauncherEnd,
+    pub terminal: Option<Terminal>,
+    pub door: Option<Door>,
 }
 
 impl<'a> Launcher<'a> {
@@ -50,10 +66,15 @@ impl<'a> Launcher<'a> {
     pub fn new(
         sentry: Pid,
         starter: Starter<'a>,
-        liaison: LauncherEnd,
-        door: Option<Door>,
+        ends: Ends,
         about: About,
     ) -> Result<Launcher<'a>, Failure> {
+        let Ends {
+            liaison,
+            job,
+            terminal,
+            door,
+        } = ends;
         let mut launcher = Launcher {
             sentry,
             starter,
@@ -64,6 +85,10 @@ impl<'a> Launcher<'a> {
             replaced: Vec::new(),
             restarts: Vec::new(),
             signals: signals::descriptor()?,
+            job,
+            is_init_gone: false,
+            terminal,
+            is_to_stop: false,
             door,
             about,
         };
@@ -77,7 +102,12 @@ impl<'a> Launcher<'a> {
             self.reap_servers();
             let sentry = waitpid(self.sentry, Some(WaitPidFlag::WNOHANG));
             match sentry.attempt("waiting for the sentry")? {
-                WaitStatus::Exited(_, status) => return Ok(status as u8),
+                WaitStatus::Exited(_, status) => {
+                    if let Some(terminal) = &mut self.terminal {
+                        terminal.finish();
+                    }
+                    return Ok(status as u8);
+                }
                 WaitStatus::Signaled(_, signal, _) => {
                     return Err(Failure {
                         status: SETUP,
@@ -104,25 +134,38 @@ impl<'a> Launcher<'a> {
         // A sentry that is ending has closed its end, which would end every wait.
         let liaison = (!self.is_sentry_ending).then(|| self.liaison.as_fd());
         let door = self.door.as_ref().map(AsFd::as_fd);
-        let awaited = [Some(signals), liaison, door];
+        let job = (!self.is_init_gone).then(|| self.job.as_fd());
+        let awaited = [Some(signals), liaison, door, job];
         let mut polled: Vec<PollFd<'_>> = awaited
             .into_iter()
             .flatten()
             .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
             .collect();
+        let takes_keys = self.takes_keys();
+        let terminal = self.terminal.iter();
+        polled.extend(terminal.flat_map(|terminal| terminal.awaited(takes_keys)));
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).attempt("poll"),
         }
-        let [signalled, asked, knocked] = awaited.map(|descriptor| {
+        let [signalled, asked, knocked, told] = awaited.map(|descriptor| {
             let number = descriptor.map(|descriptor| descriptor.as_raw_fd());
             polled.iter().any(|polled| {
                 polled.any() == Some(true) && Some(polled.as_fd().as_raw_fd()) == number
             })
         });
         drop(polled);
-        if signalled {
-            self.signals.forward(self.sentry)?;
+        self.carry();
+        if signalled && let Some(received) = self.signals.next()? {
+            self.heed(received);
+        }
+        if told {
+            match self.job.next() {
+                Ok(Some(event)) => self.attend_to_program(event),
+                Ok(None) => {}
+                Err(SocketError::Closed) => self.is_init_gone = true,
+                Err(_) => {}
+            }
         }
         if asked {
             match self.liaison.next() {

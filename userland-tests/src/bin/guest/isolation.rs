@@ -14,7 +14,7 @@ use nix::pty::openpty;
 
 use crate::Outcome;
 
-fn said<T>(result: io::Result<T>) -> String {
+pub fn said<T>(result: io::Result<T>) -> String {
     match result {
         Ok(_) => "ok".to_owned(),
         Err(error) => error.raw_os_error().map_or_else(
@@ -164,6 +164,11 @@ const FORBIDDEN: &[(&str, libc::c_long, [u64; 3])] = &[
         "fcntl F_OFD_SETLKW",
         libc::SYS_fcntl,
         [0, libc::F_OFD_SETLKW as u64, 0],
+    ),
+    (
+        "fcntl F_SETLEASE",
+        libc::SYS_fcntl,
+        [0, libc::F_SETLEASE as u64, libc::F_RDLCK as u64],
     ),
     ("finit_module", libc::SYS_finit_module, [0; 3]),
     ("fsmount", libc::SYS_fsmount, [0; 3]),

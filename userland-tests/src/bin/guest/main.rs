@@ -21,6 +21,7 @@ mod limits;
 mod load;
 mod mapped_memory;
 mod memory_limit;
+mod outside;
 mod ownership;
 mod pins;
 mod pointers;
@@ -136,6 +137,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("killed", releases::killed),
     ("export", sharing::export),
     ("pass", sharing::pass),
+    ("reach", outside::reach),
+    ("reach-groups", outside::reach_groups),
+    ("steal", outside::steal),
     ("busy", signals::busy),
     ("counting", signals::counting),
     ("handler", signals::handler),

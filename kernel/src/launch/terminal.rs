@@ -1,0 +1,331 @@
+//! The caller's terminal, and the program's in its place.
+//!
+//! Whoever has a terminal for its controlling one can put the caller's shell into the background and read what is typed
+//! there; whoever has it open without that is stopped by nobody when it reads in the background. So a program has the
+//! caller's terminal in neither way. Where its caller has one, init makes another for the program's session, and the
+//! launcher copies what is typed and what is shown. Nothing that a task does to its terminal changes the caller's.
+//!
+//! The launcher takes what is typed only while the program *has the terminal*: the caller's does nothing to keys then,
+//! the program's does all. A program has it from the moment at which it first wants it. Until then it is in the
+//! background of its own terminal, so that the kernel stops it when it reads or changes settings (SIGTTIN, SIGTTOU). Init
+//! tells the launcher, which gives it the terminal if the caller's shell has given it to the launcher, and else is stopped
+//! itself, as any background job that wants the terminal. So a program that never reads takes no key from others of its
+//! pipeline, and what interrupts these interrupts it: `ringfence run train | less`, a script, make.
+//!
+//! Stopped programs stop the launcher, and what continues the launcher continues the program.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use rustix::process::getpgrp;
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, Winsize, tcgetattr, tcgetpgrp,
+    tcgetsid, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
+
+/// The calling process's controlling terminal (tty(4)).
+const CONTROLLING: &str = "/dev/tty";
+/// How much is copied at once, in bytes.
+const PIECE: usize = 4096;
+/// The keys that send a signal to the group in the foreground, and which.
+const SENDING: [(SpecialCodeIndex, Signal); 3] = [
+    (SpecialCodeIndex::VINTR, Signal::SIGINT),
+    (SpecialCodeIndex::VQUIT, Signal::SIGQUIT),
+    (SpecialCodeIndex::VSUSP, Signal::SIGTSTP),
+];
+
+/// What the program's terminal is made after.
+pub struct Likeness {
+    pub settings: Termios,
+    pub size: Winsize,
+    /// The inherited descriptors that are of the caller's terminal, and are to be of the program's.
+    pub descriptors: Vec<RawFd>,
+}
+
+/// Both terminals, as the launcher has them.
+pub struct Terminal {
+    /// The caller's, opened anew: whether a description waits concerns all who share it.
+    caller: File,
+    /// The user's end of the program's, once there is one; `None` as well when it was hung up.
+    program: Option<OwnedFd>,
+    /// The settings to restore when the program has the terminal no more.
+    found: Option<Termios>,
+    /// The settings of the program's as it got them.
+    made: Termios,
+    /// Whether the program had the terminal, or wanted it, when it was stopped.
+    wanted: bool,
+    typed: Vec<u8>,
+    shown: Vec<u8>,
+}
+
+/// Opens the caller's terminal, if it has one. Those of `inherited` that are of it are looked for.
+pub fn open(inherited: &[BorrowedFd<'_>]) -> Option<(Terminal, Likeness)> {
+    let caller = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(CONTROLLING)
+        .ok()?;
+    // The kernel answers for the controlling terminal alone.
+    let of_it = inherited
+        .iter()
+        .filter(|descriptor| tcgetsid(descriptor).is_ok());
+    let likeness = Likeness {
+        settings: tcgetattr(&caller).ok()?,
+        size: tcgetwinsize(&caller).ok()?,
+        descriptors: of_it.map(AsRawFd::as_raw_fd).collect(),
+    };
+    let terminal = Terminal {
+        caller,
+        program: None,
+        found: None,
+        made: likeness.settings.clone(),
+        wanted: false,
+        typed: Vec::new(),
+        shown: Vec::new(),
+    };
+    Some((terminal, likeness))
+}
+
+impl Terminal {
+    /// Takes the user's end of the program's terminal.
+    pub fn adopt(&mut self, program: OwnedFd) {
+        if fcntl(&program, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok() {
+            self.program = Some(program);
+            self.resize();
+        }
+    }
+
+    /// Whether the program has the terminal.
+    pub fn is_given(&self) -> bool {
+        self.found.is_some()
+    }
+
+    /// Whether it was given before the program was stopped, or is what it was stopped for.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Whether the program's terminal has other settings than it was made with. That is so as well if they were set from
+    /// another session, as tmux does: whom the kernel does not stop for it.
+    pub fn is_set_up(&self) -> bool {
+        let settings = self.program.as_ref().map(tcgetattr);
+        settings.is_some_and(|settings| {
+            settings.is_ok_and(|settings| {
+                settings.local_modes != self.made.local_modes
+                    || settings.input_modes != self.made.input_modes
+                    || settings.output_modes != self.made.output_modes
+            })
+        })
+    }
+
+    /// Gives the program the terminal, if the caller's shell has given it to the launcher's group.
+    pub fn give(&mut self) -> bool {
+        let Some(program) = &self.program else {
+            return false;
+        };
+        if !self.is_foreground() {
+            return false;
+        }
+        if self.found.is_none()
+            && let Ok(found) = tcgetattr(&self.caller)
+        {
+            if !self.is_set_up() {
+                // A shell that starts something in the background has set its terminal up for itself by then.
+                let _ = tcsetattr(program, OptionalActions::Now, &found);
+                self.made.clone_from(&found);
+            }
+            self.found = Some(found);
+        }
+        if let Some(found) = &self.found {
+            let mut raw = found.clone();
+            raw.make_raw();
+            let _ = tcsetattr(&self.caller, OptionalActions::Drain, &raw);
+        }
+        self.resize();
+        self.is_given()
+    }
+
+    /// Takes the terminal from the program, which was stopped by `signal`.
+    pub fn take_back(&mut self, signal: i32) {
+        self.carry(false);
+        self.wanted = self.is_given() || wants_terminal(signal);
+        self.restore();
+    }
+
+    /// The program's terminal is as large as the caller's; says whether that is new to it.
+    pub fn resize(&self) -> bool {
+        let (Some(program), Ok(size)) = (&self.program, tcgetwinsize(&self.caller)) else {
+            return false;
+        };
+        let former = tcgetwinsize(program);
+        // The kernel tells the group in the foreground there, if the size differs.
+        tcsetwinsize(program, size).is_ok() && former.is_ok_and(|former| former != size)
+    }
+
+    /// Hangs up, as the caller's terminal did, or because nobody could ever give it to the program.
+    pub fn hang_up(&mut self) {
+        self.restore();
+        self.program = None;
+    }
+
+    /// What to wait for; for what is typed only if the program `takes_keys`.
+    pub fn awaited(&self, takes_keys: bool) -> impl Iterator<Item = PollFd<'_>> {
+        let events = |input: bool, output: bool| {
+            let mut events = PollFlags::empty();
+            events.set(PollFlags::POLLIN, input);
+            events.set(PollFlags::POLLOUT, output);
+            events
+        };
+        let program = self.program.as_ref();
+        let of_program = program.map(|program| {
+            let events = events(self.shown.is_empty(), !self.typed.is_empty());
+            PollFd::new(program.as_fd(), events)
+        });
+        let of_caller = program.map(|_| {
+            let input = takes_keys && self.is_given() && self.typed.is_empty();
+            let events = events(input, !self.shown.is_empty());
+            PollFd::new(self.caller.as_fd(), events)
+        });
+        // What is waited for without an event ends the wait by a hang-up: of the caller's once, since that hangs up the
+        // program's, and of the program's again and again.
+        let of_program = of_program.filter(|polled| !polled.events().is_empty());
+        [of_program, of_caller].into_iter().flatten()
+    }
+
+    /// Copies what there is to copy without waiting; what is typed only if the program `takes_keys`.
+    pub fn carry(&mut self, takes_keys: bool) {
+        if tcgetattr(&self.caller).is_err() {
+            self.hang_up();
+        }
+        loop {
+            let Some(program) = &self.program else {
+                return;
+            };
+            let mut is_over = false;
+            let mut moved = false;
+            if self.shown.is_empty() {
+                moved |= take(program, &mut self.shown).unwrap_or(false);
+            }
+            moved |= put(&self.caller, &mut self.shown, &mut is_over);
+            if takes_keys && self.is_given() && self.typed.is_empty() {
+                match take(&self.caller, &mut self.typed) {
+                    Ok(any) => {
+                        moved |= any;
+                        self.tell_the_group();
+                    }
+                    Err(()) => is_over = true,
+                }
+            }
+            let mut is_gone = false;
+            moved |= put(program, &mut self.typed, &mut is_gone);
+            if is_over {
+                // Hung up, which the next look finds, or given to somebody else without the launcher's having been
+                // stopped.
+                self.found = None;
+                return;
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// Shows what the program had written when it ended.
+    pub fn finish(&mut self) {
+        self.carry(false);
+        while self.program.is_some() && !self.shown.is_empty() {
+            let mut polled = [PollFd::new(self.caller.as_fd(), PollFlags::POLLOUT)];
+            if poll(&mut polled, PollTimeout::NONE).is_err() {
+                return;
+            }
+            self.carry(false);
+        }
+    }
+
+    /// A key that the caller's terminal would have made a signal of for all of the launcher's group, and of which the
+    /// program's terminal makes one for the program, is one for the others of that group, too: of its pipeline, or the
+    /// script that started it. Whatever the program makes of its terminal, no other key is.
+    fn tell_the_group(&self) {
+        let (Some(found), Some(program)) = (&self.found, &self.program) else {
+            return;
+        };
+        let Ok(of_program) = tcgetattr(program) else {
+            return;
+        };
+        let sends = |settings: &Termios| settings.local_modes.contains(LocalModes::ISIG);
+        for (key, signal) in SENDING {
+            let code = found.special_codes[key];
+            if code != 0
+                && sends(found)
+                && sends(&of_program)
+                && code == of_program.special_codes[key]
+                && self.typed.contains(&code)
+            {
+                // The launcher gets it as well, and knows its own.
+                let _ = killpg(nix::unistd::getpgrp(), signal);
+            }
+        }
+    }
+
+    /// Whether the launcher's group is in the foreground of the caller's terminal.
+    fn is_foreground(&self) -> bool {
+        tcgetpgrp(&self.caller).is_ok_and(|group| group == getpgrp())
+    }
+
+    fn restore(&mut self) {
+        if let Some(found) = self.found.take()
+            && self.is_foreground()
+        {
+            let _ = tcsetattr(&self.caller, OptionalActions::Drain, &found);
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.restore();
+    }
+}
+
+/// Whether a signal of this number stops a process that wants the terminal.
+pub fn wants_terminal(signal: i32) -> bool {
+    signal == libc::SIGTTIN || signal == libc::SIGTTOU
+}
+
+/// Reads what is there to the end of `into`, and says whether that is anything. Fails if nothing can come any more.
+fn take(from: impl AsFd, into: &mut Vec<u8>) -> Result<bool, ()> {
+    let mut piece = [0; PIECE];
+    match nix::unistd::read(from, &mut piece) {
+        Ok(0) => Err(()),
+        Ok(length) => {
+            into.extend(piece.iter().take(length));
+            Ok(true)
+        }
+        Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+        Err(_) => Err(()),
+    }
+}
+
+/// Writes what there is and can be written, and says whether that is anything. If nothing can be any more, `is_over`.
+fn put(to: impl AsFd, from: &mut Vec<u8>, is_over: &mut bool) -> bool {
+    if from.is_empty() {
+        return false;
+    }
+    match nix::unistd::write(to, from) {
+        Ok(length) => {
+            from.drain(..length);
+            length > 0
+        }
+        Err(Errno::EAGAIN | Errno::EINTR) => false,
+        Err(_) => {
+            *is_over = true;
+            false
+        }
+    }
+}

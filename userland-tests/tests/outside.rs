@@ -1,0 +1,225 @@
+//! What a task does reaches no process outside, be it in the group that the caller started the sandbox from, or of the
+//! same user.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use userland_tests::processes::Process;
+use userland_tests::{
+    Ended, guest_program, ringfence_program, ringfence_with_faults, showing_the_guest,
+};
+
+/// What a process is to the scheduler, and what it may use.
+#[derive(Debug, PartialEq, Eq)]
+struct Standing {
+    nice: i64,
+    policy: String,
+    io_priority: i64,
+    processors: String,
+    limits: String,
+    state: String,
+    group: String,
+}
+
+impl Standing {
+    /// `None` if there is no such process.
+    fn of(process: Pid) -> Option<Standing> {
+        Process::find(process)?;
+        let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).ok();
+        let (stat, status) = (read("stat")?, read("status")?);
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let of_status = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            line.unwrap_or_default().to_owned()
+        };
+        // SAFETY: ioprio_get takes no pointer.
+        let io_priority = unsafe { libc::syscall(libc::SYS_ioprio_get, 1, process.as_raw()) };
+        Some(Standing {
+            nice: words.get(16)?.parse().ok()?,
+            policy: (*words.get(38)?).to_owned(),
+            io_priority: Errno::result(io_priority).ok()?,
+            processors: of_status("Cpus_allowed_list:"),
+            limits: read("limits")?,
+            state: (*words.first()?).to_owned(),
+            group: (*words.get(2)?).to_owned(),
+        })
+    }
+}
+
+/// What became of a script's other child while it ran a program.
+struct Run {
+    ended: Ended,
+    before: Standing,
+    /// `None` if it was ended.
+    after: Option<Standing>,
+}
+
+/// Runs `command SCENARIO BYSTANDER GROUP` from a script without job control, which has another child in its group.
+fn beside_a_bystander(command: &[&str]) -> Run {
+    let mut bystander = Command::new("setsid");
+    bystander
+        .args([
+            "sh",
+            "-c",
+            "sleep 1000 </dev/null >/dev/null 2>&1 & echo $!; read go; exec \"$@\" $! $$",
+            "sh",
+        ])
+        .args(command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = bystander.spawn().expect("setsid");
+    let number = {
+        let output = child.stdout.as_mut().expect("a pipe");
+        let mut line = String::new();
+        let mut byte = [0];
+        while output.read(&mut byte).expect("a line") == 1 && byte != *b"\n" {
+            line.push(char::from(byte[0]));
+        }
+        Pid::from_raw(line.parse().expect("a number"))
+    };
+    userland_tests::eventually("it sleeps", || {
+        fs::read_to_string(format!("/proc/{number}/comm")).is_ok_and(|name| name == "sleep\n")
+            && Standing::of(number).is_some_and(|standing| standing.state == "S")
+    });
+    let before = Standing::of(number).expect("the bystander");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(b"go\n").expect("the script waits");
+    drop(input);
+    let ended = userland_tests::wait_for(child);
+    let after = Standing::of(number);
+    // It may have been ended.
+    let _ = kill(number, Signal::SIGKILL);
+    Run {
+        ended,
+        before,
+        after,
+    }
+}
+
+/// `ringfence run … guest SCENARIO` by this executable.
+fn sandboxed(ringfence: &Path, scenario: &str) -> Vec<String> {
+    let text = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
+    let mut command = vec![text(ringfence), "run".to_owned(), "--driver=sim".to_owned()];
+    let options = showing_the_guest();
+    command.extend(options.iter().map(|option| text(Path::new(option))));
+    command.extend(["--".to_owned(), text(&guest_program()), scenario.to_owned()]);
+    command
+}
+
+fn run(command: &[String]) -> Run {
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    beside_a_bystander(&command)
+}
+
+#[test]
+fn groups_users_and_everybody_are_those_of_the_sandbox() {
+    let Run {
+        ended,
+        before,
+        after,
+    } = run(&sandboxed(&ringfence_program(), "reach-groups"));
+    let expected = "\
+setpriority of the group: ok
+setpriority of the user: ok
+ioprio_set of the group: ok
+ioprio_set of the user: ok
+kill of everybody: ESRCH
+kill of the group: ok
+";
+    assert_eq!(ended, Ended::printing(expected));
+    assert_eq!(after, Some(before));
+}
+
+/// The test above can fail: a program that stays in its caller's group slows down and ends whoever is in it.
+#[test]
+fn a_program_in_its_callers_group_reaches_the_group() {
+    let mut command = sandboxed(&ringfence_with_faults(), "reach-groups");
+    command.insert(
+        0,
+        "RINGFENCE_FAULTS=sentry.session=drop sentry.scope=drop".to_owned(),
+    );
+    command.insert(0, "env".to_owned());
+    let Run { after, .. } = run(&command);
+    assert_eq!(after, None);
+}
+
+#[test]
+fn a_group_that_is_killed_is_the_programs_own() {
+    let mut command = sandboxed(&ringfence_program(), "");
+    command.truncate(command.len() - 2);
+    command.extend(["sh", "-c", "kill -KILL 0"].map(str::to_owned));
+    let Run {
+        ended,
+        before,
+        after,
+    } = run(&command);
+    assert_eq!(
+        ended,
+        Ended {
+            status: 137,
+            ..Ended::printing("")
+        }
+    );
+    assert_eq!(after, Some(before));
+}
+
+#[test]
+fn no_number_names_a_process_or_a_group_outside() {
+    let Run {
+        ended,
+        before,
+        after,
+    } = run(&sandboxed(&ringfence_program(), "reach"));
+    let expected = "\
+leads its group: true, session: 1
+kill: ESRCH
+kill of a group: ESRCH
+tkill: ESRCH
+tgkill: ESRCH
+rt_sigqueueinfo: ESRCH
+pidfd_open: ESRCH
+getpriority: ESRCH
+getpriority of a group: ESRCH
+setpriority: ESRCH
+setpriority of a group: ESRCH
+ioprio_get: ESRCH
+ioprio_set: ESRCH
+ioprio_set of a group: ESRCH
+sched_setscheduler: ESRCH
+sched_setparam: ESRCH
+sched_setattr: ESRCH
+sched_getscheduler: ESRCH
+sched_setaffinity: ESRCH
+sched_getaffinity: ESRCH
+prlimit64: ESRCH
+getpgid: ESRCH
+getsid: ESRCH
+setpgid into a group: EPERM
+setpgid of a process: ESRCH
+ptrace: ESRCH
+get_robust_list: ESRCH
+F_SETOWN: ESRCH
+F_SETOWN of a group: ESRCH
+F_SETOWN_EX of a group: ESRCH
+setsid: EPERM
+";
+    assert_eq!(ended, Ended::printing(expected));
+    assert_eq!(after, Some(before));
+}
+
+/// The test above can fail: outside of a sandbox the same calls name the bystander.
+#[test]
+fn outside_of_a_sandbox_the_same_numbers_name_the_bystander() {
+    let guest = guest_program().to_str().expect("a path").to_owned();
+    let Run { ended, .. } = run(&[guest, "reach".to_owned()]);
+    // The first call ends it.
+    assert!(ended.stdout.contains("\nkill: ok\n"), "{ended:?}");
+    assert!(!ended.stdout.contains("\ngetsid: ESRCH\n"), "{ended:?}");
+}

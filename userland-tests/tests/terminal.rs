@@ -1,0 +1,409 @@
+//! Programs on a terminal, started from a shell with job control: what is typed reaches the program or its neighbours,
+//! as it would without a sandbox, and whatever a task does to its terminal, the shell keeps its own.
+//!
+//! Each test types what a user would and waits for what has to be shown. The lines are such that what is typed, which
+//! the terminal shows as well, is not what is waited for.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::unistd::{Pid, setsid};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use userland_tests::processes::Process;
+use userland_tests::{Directory, LIMIT, eventually, guest_program, ringfence_program};
+
+/// A user at a terminal with a shell.
+struct User {
+    terminal: File,
+    shell: Child,
+    /// What was shown and has not been waited for.
+    shown: String,
+    directory: Directory,
+}
+
+impl User {
+    fn sit_down() -> User {
+        let directory = Directory::new("terminal");
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let terminal = openpt(flags).expect("a terminal");
+        unlockpt(&terminal).expect("a terminal");
+        let program = ioctl_tiocgptpeer(&terminal, flags).expect("its other end");
+        let size = Winsize {
+            ws_row: 30,
+            ws_col: 100,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&program, size).expect("a size");
+        let stream = || program.try_clone().expect("a duplicate");
+        let mut command = Command::new("bash");
+        command
+            .args(["--norc", "--noprofile", "--noediting", "-i"])
+            .env("PS1", "[ready] ")
+            .env("RUN", run_line())
+            .env("GUEST", guest_program())
+            .env("REPORT", directory.path().join("report"))
+            .env("XDG_RUNTIME_DIR", directory.path())
+            .current_dir("/")
+            .stdin(stream())
+            .stdout(stream())
+            .stderr(stream());
+        // SAFETY: between fork and exec this makes two system calls and touches no memory.
+        unsafe {
+            command.pre_exec(|| {
+                setsid()?;
+                Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
+                Ok(())
+            })
+        };
+        let shell = command.spawn().expect("bash");
+        let mut user = User {
+            terminal: File::from(terminal),
+            shell,
+            shown: String::new(),
+            directory,
+        };
+        user.sees("[ready] ");
+        user
+    }
+
+    fn types(&mut self, text: &str) {
+        self.terminal.write_all(text.as_bytes()).expect("typed");
+    }
+
+    /// Waits until this is shown, and forgets what was shown up to there.
+    fn sees(&mut self, awaited: &str) -> String {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(place) = self.shown.find(awaited) {
+                let rest = self.shown.split_off(place + awaited.len());
+                return std::mem::replace(&mut self.shown, rest);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let ready = poll(
+                &mut [PollFd::new(
+                    std::os::fd::AsFd::as_fd(&self.terminal),
+                    PollFlags::POLLIN,
+                )],
+                timeout,
+            );
+            assert_eq!(ready, Ok(1), "not {awaited:?} but {:?}", self.shown);
+            let mut piece = [0; 4096];
+            let length = self.terminal.read(&mut piece).unwrap_or(0);
+            assert!(
+                length > 0,
+                "hung up instead of {awaited:?}: {:?}",
+                self.shown
+            );
+            let text = String::from_utf8_lossy(&piece[..length]);
+            self.shown.push_str(&text.replace('\r', ""));
+        }
+    }
+
+    /// Has the shell do something.
+    fn enters(&mut self, line: &str) {
+        self.types(&format!("{line}\n"));
+        self.sees(line);
+    }
+
+    /// The shell is there, in the foreground, with its terminal as it was, and says how the last command ended.
+    fn is_back(&mut self, status: i32) {
+        self.sees("[ready] ");
+        self.enters("echo status=$?.");
+        self.sees(&format!("status={status}.\n[ready] "));
+        let settings = tcgetattr(&self.terminal).expect("settings");
+        let modes = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
+        assert!(settings.local_flags.contains(modes));
+    }
+
+    /// The process group in the foreground.
+    fn foreground(&self) -> Pid {
+        let mut group = 0;
+        // SAFETY: the group outlives the call, which writes it.
+        let result =
+            unsafe { libc::ioctl(self.terminal.as_raw_fd(), libc::TIOCGPGRP, &raw mut group) };
+        Errno::result(result).expect("TIOCGPGRP");
+        Pid::from_raw(group)
+    }
+
+    fn shell(&self) -> Pid {
+        Pid::from_raw(self.shell.id() as i32)
+    }
+
+    /// Tells a program that the shell is where it is to be.
+    fn lets_go(&self) {
+        fs::write(self.directory.path().join("report"), "go\n").expect("the report");
+    }
+
+    fn report(&self) -> String {
+        fs::read_to_string(self.directory.path().join("report")).unwrap_or_default()
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+    }
+}
+
+/// The beginning of a command line that runs a program in a sandbox.
+fn run_line() -> OsString {
+    let mut line = ringfence_program().into_os_string();
+    line.push(" run --driver=sim --workdir=/ --bind ");
+    line.push(guest_program());
+    line.push("::ro --");
+    line
+}
+
+#[test]
+fn what_is_typed_reaches_a_program_that_reads_and_the_shell_after_it() {
+    let mut user = User::sit_down();
+    user.enters("$RUN sh -c 'read -r word; echo read:$word; stty size'");
+    user.types("abc\n");
+    user.sees("read:abc\n30 100\n");
+    user.is_back(0);
+    user.enters("$RUN cat");
+    user.types("to the end\n");
+    user.sees("to the end\nto the end\n");
+    user.types("\x04");
+    user.is_back(0);
+}
+
+#[test]
+fn an_interrupt_ends_a_program_whether_it_has_read_or_not() {
+    let mut user = User::sit_down();
+    user.enters("$RUN sh -c 'echo up:$((1+1)); exec sleep 1000'");
+    user.sees("up:2");
+    user.types("\x03");
+    user.is_back(130);
+    user.enters("$RUN cat");
+    user.types("x\n");
+    user.sees("x\nx\n");
+    user.types("\x03");
+    user.is_back(130);
+    user.enters("$RUN cat");
+    user.types("x\n");
+    user.sees("x\nx\n");
+    user.types("\x1c");
+    user.is_back(131);
+}
+
+#[test]
+fn a_program_is_stopped_and_continued_in_foreground_and_background() {
+    let mut user = User::sit_down();
+    for reads in [true, false] {
+        let program = if reads {
+            "$RUN sh -c 'echo up:$((1+1)); exec cat'"
+        } else {
+            // It starts nothing: a shell whose child is stopped before it executes waits unstoppably in vfork.
+            "$RUN sh -c 'echo up:$((1+1)); exec sleep 1000'"
+        };
+        user.enters(program);
+        user.sees("up:2");
+        if reads {
+            user.types("one\n");
+            user.sees("one\none\n");
+        }
+        user.types("\x1a");
+        user.sees("Stopped");
+        user.is_back(148);
+        user.enters("bg");
+        user.sees("[ready] ");
+        if reads {
+            // It wants to read, which it may not there.
+            user.enters("until jobs | grep Stopp''ed; do sleep 0.1; done");
+            user.sees("Stopped");
+        } else {
+            user.enters("jobs");
+            user.sees("Running");
+        }
+        user.sees("[ready] ");
+        user.enters("fg");
+        if reads {
+            user.sees("$RUN sh");
+            user.types("two\n");
+            user.sees("two\ntwo\n");
+            user.types("\x04");
+            user.is_back(0);
+        } else {
+            user.sees("$RUN sh");
+            // Which the shell shows before it gives the terminal away.
+            eventually("it is in the foreground", || {
+                user.foreground() != user.shell()
+            });
+            user.types("\x03");
+            user.is_back(130);
+        }
+    }
+}
+
+#[test]
+fn a_shell_in_a_sandbox_has_jobs_of_its_own() {
+    let mut user = User::sit_down();
+    user.enters("$RUN env PS1='[inside] ' sh -i");
+    user.sees("[inside] ");
+    user.enters("sh -c 'echo up:$((1+1)); exec cat'");
+    user.sees("up:2\n");
+    user.types("\x1a");
+    user.sees("Stopped");
+    user.sees("[inside] ");
+    user.enters("fg");
+    user.sees("cat");
+    // It reads only when it is in the foreground, which the shell says beforehand.
+    user.types("x\n");
+    user.sees("x\nx\n");
+    user.types("\x03");
+    user.sees("[inside] ");
+    user.enters("exit 9");
+    user.is_back(9);
+}
+
+#[test]
+fn a_background_program_that_reads_is_stopped_until_it_may() {
+    let mut user = User::sit_down();
+    user.enters("$RUN cat &");
+    user.sees("[ready] ");
+    user.enters("until jobs | grep Stopp''ed; do sleep 0.1; done");
+    user.sees("Stopped");
+    user.sees("[ready] ");
+    assert_eq!(user.foreground(), user.shell());
+    user.enters("fg");
+    user.sees("cat\n");
+    user.types("at last\n");
+    user.sees("at last\nat last\n");
+    user.types("\x04");
+    user.is_back(0);
+}
+
+#[test]
+fn others_of_a_pipeline_have_the_terminal_and_are_interrupted_with_the_program() {
+    let mut user = User::sit_down();
+    user.enters(
+        "$RUN sh -c 'echo piped; exec sleep 1000' | sh -c 'read -r p; read -r k </dev/tty; echo $p-$k; exec cat'",
+    );
+    user.types("key\n");
+    user.sees("piped-key\n");
+    user.types("\x03");
+    user.is_back(130);
+    // In the middle of one, and with the terminal: what is typed interrupts the others, too.
+    user.enters("sleep 1000 | $RUN sh -c 'read -r k </dev/tty; echo key:$k; exec cat' | cat");
+    user.types("key\n");
+    user.sees("key:key\n");
+    user.types("\x03");
+    user.is_back(130);
+}
+
+#[test]
+fn a_script_is_interrupted_with_the_program_that_it_runs() {
+    let mut user = User::sit_down();
+    for program in ["exec sleep 1000", "exec cat"] {
+        user.enters(&format!(
+            "sh -c \"$RUN sh -c 'echo up:$((1+1)); {program}'; echo went on\""
+        ));
+        user.sees("up:2");
+        if program.ends_with("cat") {
+            user.types("x\n");
+            user.sees("x\nx\n");
+        }
+        user.types("\x03");
+        let shown = user.sees("[ready] ");
+        assert!(!shown.contains("\nwent on"), "{shown:?}");
+        user.types("\n");
+        user.is_back(130);
+    }
+}
+
+/// What a program did to its terminal when it was told to do its worst.
+const STOLEN: &str = "\
+go
+TIOCSCTTY: EPERM
+TIOCSPGRP: ok
+TIOCSWINSZ: ok
+TIOCSTI: EPERM
+tcsetattr: ok
+done
+";
+
+#[test]
+fn nothing_that_a_task_does_to_its_terminal_is_done_to_its_callers() {
+    let mut user = User::sit_down();
+    user.enters("touch $REPORT; $RUN true");
+    user.sees("[ready] ");
+    let line = "${RUN% --} --bind ${REPORT%/*} -- $GUEST steal $REPORT &";
+    user.enters(line);
+    user.sees("[ready] ");
+    user.lets_go();
+    eventually("it did its worst", || user.report().contains("done\n"));
+    assert_eq!(user.report(), STOLEN);
+    assert_eq!(user.foreground(), user.shell());
+    user.enters("read -r secret; echo \"i read $secret\"; stty size");
+    user.types("a secret\n");
+    user.sees("i read a secret\n30 100\n");
+    user.sees("[ready] ");
+    assert_eq!(user.report(), STOLEN);
+    let settings = tcgetattr(&user.terminal).expect("settings");
+    assert!(settings.local_flags.contains(LocalFlags::ICANON));
+    // With the caller's terminal its own is gone, in the background as well.
+    user.terminal = File::open("/dev/null").expect("/dev/null");
+    eventually("its terminal is gone", || {
+        user.report().ends_with("done\nhung up\n")
+    });
+}
+
+/// The test above can fail: a program that has its caller's terminal takes it from the shell.
+#[test]
+fn without_a_sandbox_a_program_takes_the_terminal_from_the_shell() {
+    let mut user = User::sit_down();
+    // A shell would take it back as soon as it reads what the thief has typed.
+    user.enters("$GUEST steal $REPORT & exec sleep 1000");
+    let name = || fs::read_to_string(format!("/proc/{}/comm", user.shell()));
+    eventually("there is no shell", || {
+        name().is_ok_and(|name| name == "sleep\n")
+    });
+    user.lets_go();
+    eventually("it did its worst", || user.report().contains("done\n"));
+    assert_ne!(user.foreground(), user.shell());
+    kill(user.foreground(), Signal::SIGKILL).expect("the thief");
+}
+
+/// What is typed is on its way to a program of a shell in the sandbox.
+fn at_work_inside() -> User {
+    let mut user = User::sit_down();
+    user.enters("$RUN env PS1='[inside] ' sh -i");
+    user.sees("[inside] ");
+    user.enters("sh -c 'echo up:$((1+1)); exec sleep 1000'");
+    user.sees("up:2\n");
+    user
+}
+
+#[test]
+fn a_sandbox_ends_when_its_terminal_is_hung_up_or_its_launcher_killed() {
+    for hang_up in [true, false] {
+        let mut user = at_work_inside();
+        let launcher = Process::find(user.foreground()).expect("the launcher");
+        let all = launcher.descendants();
+        assert!(all.len() >= 6, "{all:?}");
+        if hang_up {
+            user.terminal = File::open("/dev/null").expect("/dev/null");
+        } else {
+            kill(launcher.pid, Signal::SIGKILL).expect("kill");
+            user.sees("Killed");
+            user.sees("[ready] ");
+        }
+        eventually("all of it is gone", || {
+            all.iter().all(|process| !process.is_alive())
+        });
+    }
+}
