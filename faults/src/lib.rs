@@ -118,6 +118,8 @@ pub enum Point {
     Words,
     /// The sentry is about to answer one of the driver's words on a descriptor that is not the driver's.
     Foreign,
+    /// The program's process is about to lower its limit of descriptors.
+    InFlight,
     /// The launcher is about to start a server in namespaces of its own, see [`fork_beside`].
     Apart,
     /// The sentry is about to look whether the task that it has read from, or is to write to, still waits for it.
@@ -175,6 +177,7 @@ impl Point {
             Point::Filter => "filter",
             Point::Words => "words",
             Point::Foreign => "foreign",
+            Point::InFlight => "in-flight",
             Point::Apart => "apart",
             Point::Waiting => "waiting",
             Point::RootsFiles => "roots-files",
@@ -219,6 +222,7 @@ impl Point {
         Point::Filter,
         Point::Words,
         Point::Foreign,
+        Point::InFlight,
         Point::Apart,
         Point::Waiting,
         Point::RootsFiles,

@@ -221,6 +221,11 @@ pub struct Reachable {
 impl Reachable {
     /// Copies them.
     pub fn new() -> Reachable {
+        Reachable::of(ringfence_program())
+    }
+
+    /// Copies this executable and the guest's.
+    pub fn of(ringfence: PathBuf) -> Reachable {
         let directory = Directory::new("reachable");
         let everyone = Permissions::from_mode(0o755);
         std::fs::set_permissions(directory.path(), everyone.clone()).expect("permissions");
@@ -231,7 +236,7 @@ impl Reachable {
             to
         };
         Reachable {
-            ringfence: copy(ringfence_program(), "ringfence"),
+            ringfence: copy(ringfence, "ringfence"),
             guest: copy(guest_program(), "guest"),
             directory,
         }
@@ -239,6 +244,11 @@ impl Reachable {
 
     /// `ringfence run --driver sim OPTIONS… -- ARGUMENTS…` in a sandbox that has the copies, as user and group `user`.
     pub fn run_as(&self, user: u32, options: &[&str], arguments: &[&str]) -> Ended {
+        finish(&mut self.command_as(user, options, arguments))
+    }
+
+    /// The same, still to be started.
+    pub fn command_as(&self, user: u32, options: &[&str], arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.ringfence);
         command
             .args(["run", "--driver", "sim", "--bind"])
@@ -247,7 +257,8 @@ impl Reachable {
             .arg("--")
             .args(arguments);
         command.current_dir("/").stdin(Stdio::null());
-        finish(command.uid(user).gid(user))
+        command.uid(user).gid(user);
+        command
     }
 }
 

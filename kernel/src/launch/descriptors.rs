@@ -10,8 +10,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ringfence_faults::{Act, Point};
 
 use crate::failure::{Attempt, Failure};
+use crate::sentry::confinement;
 
 /// The first number behind the standard streams.
 const FIRST: RawFd = 3;
@@ -61,4 +64,26 @@ pub unsafe fn put_in_place(descriptor: &OwnedFd, number: RawFd) -> Result<(), Fa
     Errno::result(duplicate)
         .map(drop)
         .attempt(format_args!("descriptor {number}"))
+}
+
+/// Has `send` send descriptors, and then lets the calling process, and all that it starts, have an eighth fewer than
+/// Ringfence's own processes.
+///
+/// The kernel counts how many descriptors a *user* has on their way through sockets, in all sandboxes and outside, and
+/// lets nobody send a further one whose own limit is below that count (unix(7), ETOOMANYREFS). With the lower limit tasks
+/// cannot get so many on their way that Ringfence's processes of the same user could send none.
+pub fn send_and_leave_some(send: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let limit = |soft, hard| {
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).attempt("the limit of descriptors")
+    };
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).attempt("the limit of descriptors")?;
+    limit(hard, hard)?;
+    send()?;
+    let own = hard.min(confinement::DESCRIPTORS);
+    // For the test of what holds without it.
+    let most = match ringfence_faults::at(Point::InFlight) {
+        Some(Act::Drop) => hard,
+        _ => own - own / 8,
+    };
+    limit(soft.min(most), most)
 }

@@ -60,10 +60,13 @@ pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallib
     // SAFETY: the default action installs no handler.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.attempt("SIGPIPE")?;
     signals::restore(program.job.mask).attempt("the signal mask")?;
-    // For the test of what holds without the filter.
-    if !ringfence_faults::is_unfiltered() {
-        enter_filter(&program.listener)?;
-    }
+    descriptors::send_and_leave_some(|| {
+        // For the test of what holds without the filter.
+        if ringfence_faults::is_unfiltered() {
+            return Ok(());
+        }
+        enter_filter(&program.listener)
+    })?;
     let Some(name) = program.command.first() else {
         return Err(Failure::setup("no program given"));
     };

@@ -133,6 +133,8 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
         ForkResult::Parent { child } => {
             drop((sentry_end, init_end));
+            // It passes descriptors on, too: see `descriptors::send_and_leave_some`.
+            raise_descriptor_limit().map_err(Failure::setup)?;
             let ends = Ends {
                 liaison: launcher_end,
                 job,
@@ -180,7 +182,7 @@ fn sentry_process(
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).attempt("prctl")?;
     nix::sys::prctl::set_dumpable(false).attempt("prctl")?;
     namespaces::isolate_mounts()?;
-    namespaces::mount_proc()?;
+    namespaces::mount_processes()?;
     let sandbox = build(options, command, job, liaison)?;
     raise_descriptor_limit().map_err(Failure::setup)?;
     let supervision = sentry::Options {

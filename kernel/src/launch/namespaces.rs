@@ -175,16 +175,16 @@ pub fn isolate_mounts() -> Result<(), Failure> {
 
 /// Mounts the process namespace's own view of processes over `/proc`.
 pub fn mount_proc() -> Result<(), Failure> {
-    mount_proc_with(NONE)
+    mount_proc_with(MsFlags::empty(), NONE)
 }
 
-/// The same, without what the kernel says of anything else than processes (proc(5), `subset=pid`).
+/// The same to be read only, and without what the kernel says of anything else than processes (proc(5), `subset=pid`).
 pub fn mount_processes() -> Result<(), Failure> {
-    mount_proc_with(Some("subset=pid"))
+    mount_proc_with(MsFlags::MS_RDONLY, Some("subset=pid"))
 }
 
-fn mount_proc_with(options: Option<&str>) -> Result<(), Failure> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+fn mount_proc_with(further: MsFlags, options: Option<&str>) -> Result<(), Failure> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | further;
     mount(Some("proc"), "/proc", Some("proc"), flags, options).map_err(|errno| {
         Failure::setup(format!(
             "mounting /proc: {errno}; in a container, /proc must not be masked (docker run --security-opt systempaths=unconfined)"

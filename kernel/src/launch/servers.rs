@@ -44,7 +44,7 @@ pub enum Input<'a> {
 
 /// How the servers of one sandbox are started.
 pub struct Starter<'a> {
-    options: &'a Options,
+    pub(super) options: &'a Options,
     /// Beside which they live.
     sentry: Pid,
     executable: OwnedFd,

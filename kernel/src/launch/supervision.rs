@@ -20,6 +20,7 @@ use super::servers::{Input, Server, Starter};
 use super::terminal::Terminal;
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::sandboxes::{About, Door, Reply, Request, Visitor};
+use crate::sentry::server::OnServerExit;
 use crate::signals;
 use crate::system_calls::pidfd_kill;
 
@@ -210,8 +211,14 @@ impl<'a> Launcher<'a> {
         }
     }
 
-    /// Starts a server in the place of one that was lost, if there were not too many.
+    /// Starts a server in the place of one that was lost, if that is the policy and there were not too many.
+    ///
+    /// That it was lost is what the sentry says. So it is ended: two that serve at once would each have a ledger.
     fn restart_server(&mut self) {
+        if self.starter.options.on_server_exit != OnServerExit::Restart {
+            return;
+        }
+        self.end_server();
         let now = Instant::now();
         self.restarts
             .retain(|restart| now.duration_since(*restart) < RESTART_PERIOD);

@@ -18,7 +18,7 @@ const CAPABILITIES: [Capability; 1] = [Capability::CAP_SYS_PTRACE];
 /// half), of which there are 69 at most, and for a recording, which is kept in memory until the end.
 const ADDRESS_SPACE: u64 = 32 << 30;
 /// A witness for each description that tasks hold, of which the server has 65536 at most, and a second one for events.
-const DESCRIPTORS: u64 = 1 << 18;
+pub const DESCRIPTORS: u64 = 1 << 18;
 
 /// Confines this process, which must have one thread.
 pub fn enter() -> Result<(), Failure> {

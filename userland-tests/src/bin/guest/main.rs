@@ -14,6 +14,7 @@ mod gpu;
 mod greed;
 mod host_memory;
 mod identifiers;
+mod in_flight;
 mod isolation;
 mod kernel_files;
 mod lent;
@@ -79,6 +80,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("questions", faults::questions),
     ("generations-on-demand", soak::generations_on_demand),
     ("greed", greed::greed),
+    ("in-flight", in_flight::in_flight),
     ("identifiers", identifiers::ask),
     ("forbidden", isolation::forbidden),
     ("network", isolation::network),
