@@ -246,7 +246,7 @@ fn of_a_sandbox_that_runs() {
 
     const GIB: u64 = 1 << 30;
     let empty = ("/", "ro,nosuid,noexec,relatime");
-    let processes = ("/proc", "rw,nosuid,nodev,noexec,relatime");
+    let processes = ("/proc", "ro,nosuid,nodev,noexec,relatime");
     let cap_sys_ptrace = 1 << 19;
     assert_eq!(
         [server, sentry],
@@ -403,7 +403,6 @@ fn in_the_sentrys_namespaces_the_server_is_the_sentrys() {
         "process_vm_writev",
         "kcmp",
         "prlimit",
-        "/proc/N/mem",
         "/proc/N/maps",
         "/proc/N/fd",
         "/proc/N/fd/0",
