@@ -94,10 +94,14 @@ pub enum Point {
     PinLent,
     /// Of a pin: all other tasks are about to be held.
     Hold,
+    /// Of a pin: it was looked whether a task may have escaped the last pass over all of them.
+    Settled,
     /// Of a pin: all other tasks are held.
     PinHeld,
     /// Of a pin: the caller has stopped.
     PinStopped,
+    /// Of a pin: an address is about to be chosen for the parameters; if that is left out, the kernel chooses it.
+    PinPage,
     /// Of a pin: a descriptor table is about to be made that the command descriptor is put into; if that is left out, it
     /// is the caller's.
     PinTable,
@@ -166,8 +170,10 @@ impl Point {
             Point::Answered => "answered",
             Point::PinLent => "pin-lent",
             Point::Hold => "hold",
+            Point::Settled => "settled",
             Point::PinHeld => "pin-held",
             Point::PinStopped => "pin-stopped",
+            Point::PinPage => "pin-page",
             Point::PinTable => "pin-table",
             Point::PinHelper => "pin-helper",
             Point::PinPrepared => "pin-prepared",
@@ -211,8 +217,10 @@ impl Point {
         Point::Answered,
         Point::PinLent,
         Point::Hold,
+        Point::Settled,
         Point::PinHeld,
         Point::PinStopped,
+        Point::PinPage,
         Point::PinTable,
         Point::PinHelper,
         Point::PinPrepared,

@@ -282,11 +282,18 @@ fn on_files(scenario: &[&str], rules: &str) -> (Ended, Vec<Seen>) {
     (ended, serving.join().expect("the files"))
 }
 
+/// The parameters lie where the contestants expect them. That nobody can write to them is not to rest on the address.
+const FORESEEABLE: &str = "sentry.pin-page=drop";
+
 #[test]
 fn what_is_pinned_is_what_was_validated() {
     // Where a pin takes longer than a blow takes to come, each is found altered and refused, which shows nothing.
     for (blows, period) in [(200, 10), (100, 50), (50, 250), (30, 1000)] {
-        let (ended, seen) = contest(blows, period, "sentry.pin-checked=delay:1");
+        let (ended, seen) = contest(
+            blows,
+            period,
+            &format!("{FORESEEABLE} sentry.pin-checked=delay:1"),
+        );
         assert_eq!((ended.status, ended.stdout.as_str()), (0, "contested\n"));
         // A page that was just put in the argument's place is empty.
         let empty = " WARN nvproxy: unknown class 0x0 (NV01_ROOT)\n";
@@ -304,7 +311,11 @@ fn what_is_pinned_is_what_was_validated() {
 /// The test above can fail: what the driver reads is altered if the other tasks are not held.
 #[test]
 fn what_is_pinned_is_altered_if_no_task_is_held() {
-    let (ended, seen) = contest(30, 100, "sentry.hold=drop sentry.pin-checked=delay:120");
+    let (ended, seen) = contest(
+        30,
+        100,
+        &format!("{FORESEEABLE} sentry.hold=drop sentry.pin-checked=delay:120"),
+    );
     assert!(seen.iter().any(is_altered), "{ended:?}");
 }
 

@@ -164,6 +164,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     } = sandbox;
     let uvm = uvm_number(driver);
     Spin::automatic();
+    let numbers = tracee::Numbers::open().attempt("/proc/loadavg")?;
     confinement::enter()?;
     let server = Server::new(liaison).inspect_err(|_| {
         // The program may wait for an answer already. It is not to see this process go away first. Init ends after
@@ -187,7 +188,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         descriptions: Descriptions::new(uvm),
         lanes: Lanes::new(options.fast).attempt("epoll")?,
         releases: Releases::new().attempt("inotify")?,
-        pins: Pins::default(),
+        pins: Pins::new(numbers),
         shares: Arc::default(),
         init,
         observer: Observer::new(options.stats, options.trace)?,

@@ -40,7 +40,7 @@ use super::requests::Progress;
 use super::server::ServerLink;
 use super::shares::Share;
 use super::times::{Phase, Times};
-use super::tracee::{Caller, Held, Helper, PAUSE, Stopped, Stragglers};
+use super::tracee::{Caller, Held, Helper, Numbers, PAUSE, Stopped, Stragglers};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
@@ -61,20 +61,20 @@ pub struct Pins {
     jobs: Mutex<mpsc::Receiver<Job>>,
     /// The call that the helper of the pin under way is about to make.
     expected: Mutex<Option<Expected>>,
+    numbers: Numbers,
 }
 
-impl Default for Pins {
-    fn default() -> Pins {
+impl Pins {
+    pub fn new(numbers: Numbers) -> Pins {
         let (sender, jobs) = mpsc::channel();
         Pins {
             sender,
             jobs: Mutex::new(jobs),
             expected: Mutex::default(),
+            numbers,
         }
     }
-}
 
-impl Pins {
     /// Hands over a pin to the thread that carries them out.
     pub fn begin(&self, job: Job) {
         // That thread never ends.
@@ -189,10 +189,11 @@ impl Pin<'_> {
         let lent = lent.map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinLent, task.as_raw());
         let (listener, stragglers) = (&self.sentry.listener, self.stragglers);
+        let numbers = &self.sentry.pins.numbers;
         // A test leaves this out, to show that it would notice.
         let is_to_hold = at_task(Point::Hold, task.as_raw()) != Some(Act::Drop);
         let held = is_to_hold
-            .then(|| Held::all_but(task, self.sentry.init, listener, stragglers))
+            .then(|| Held::all_but(task, self.sentry.init, numbers, listener, stragglers))
             .transpose()
             .map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinHeld, task.as_raw());
@@ -278,18 +279,40 @@ impl Pin<'_> {
         payload: &mut [u8],
     ) -> Result<Result<i32, Errno>, Errno> {
         let length = payload.len() as u64;
-        let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-        let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-        let page = stopped.call(libc::SYS_mmap, [0, length, protection, flags, u64::MAX, 0])?;
-        let page = match page {
-            1.. => page as u64,
-            // Only a filter of the program's answers so: the kernel never maps a page there unasked.
-            0 => return Err(Errno::EPERM),
-            _ => return Err(Errno::from_raw(-page as i32)),
-        };
+        let page = self.map(stopped, length)?;
         let issued = self.issue_at(stopped, lent, page, payload);
         stopped.call(libc::SYS_munmap, [page, length, 0, 0, 0, 0])?;
         issued
+    }
+
+    /// Has the caller map a fresh page, at an address that nobody could foresee: when a task that is held is killed, the
+    /// kernel writes on its behalf to addresses that it was told before (set_tid_address(2), get_robust_list(2)).
+    fn map(&self, stopped: &mut Stopped<'_>, length: u64) -> Result<u64, Errno> {
+        /// A hit on what is mapped already is rare, unless nearly everything is.
+        const TRIES: usize = 16;
+        let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+        let is_foreseeable =
+            at_task(Point::PinPage, self.notification.task.as_raw()) == Some(Act::Drop);
+        for _ in 0..TRIES {
+            // A test leaves the choice to the kernel, to show that it would notice.
+            let (address, fixed) = match is_foreseeable {
+                true => (0, 0),
+                false => (random_page()?, libc::MAP_FIXED_NOREPLACE),
+            };
+            let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | fixed) as u64;
+            let arguments = [address, length, protection, flags, u64::MAX, 0];
+            match stopped.call(libc::SYS_mmap, arguments)? {
+                page @ 1.. if is_foreseeable => return Ok(page as u64),
+                page @ 1.. if page as u64 == address => return Ok(address),
+                // Only a filter of the program's answers so.
+                0.. => return Err(Errno::EPERM),
+                failure => match Errno::from_raw(-failure as i32) {
+                    Errno::EEXIST => {}
+                    errno => return Err(errno),
+                },
+            }
+        }
+        Err(Errno::ENOMEM)
     }
 
     fn issue_at(
@@ -374,6 +397,22 @@ impl Pin<'_> {
         let reply = self.sentry.call(self.link, submission, payload);
         payload.truncate(length);
         reply
+    }
+}
+
+/// The address of a page, chosen at random from those that a program has on x86-64: 47 bits (TASK_SIZE_MAX in
+/// arch/x86/include/asm/page_64.h), less what vm.mmap_min_addr usually keeps back and as much at the upper end, where a
+/// stack is.
+fn random_page() -> Result<u64, Errno> {
+    const PAGE: u64 = 4096;
+    const FIRST: u64 = 1 << 16;
+    const END: u64 = (1 << 47) - (1 << 16);
+    let mut bytes = [0; 8];
+    let read = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    match read {
+        Ok(8) => Ok((FIRST + u64::from_ne_bytes(bytes) % (END - FIRST)) / PAGE * PAGE),
+        Ok(_) => Err(Errno::EIO),
+        Err(errno) => Err(Errno::from_raw(errno.raw_os_error())),
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Not only those that share the one's memory or descriptors could interfere with what it is made to do: any may write
 //! to its memory or copy its descriptors, if the kernel lets it trace the one, or has `/proc/PID/mem` open. A task that
-//! starts is found, because the search goes on until it finds nothing new.
+//! starts is found, because the search goes on until two passes in a row find the same, and the kernel says that no task
+//! was made during either ([`Numbers`]). To find nothing new is not enough: a task may make another and be gone before it
+//! is looked at, and so may its successor.
 //!
 //! Threads are held by number. A number is a thread's own until its parent, or its tracer, has waited for its end. That
 //! is this process for the threads that it has interrupted, and it notices. A thread that waits for the sentry's answer is
@@ -14,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
+use ringfence_faults::{Act, Point, at_task};
 
-use super::{Look, PAUSE, Seized, Stragglers, has_ended};
+use super::{Look, Numbers, PAUSE, Seized, Stragglers, has_ended};
 use crate::seccomp::listener::{Call, Hold, Listener};
 use crate::sentry::procfs;
 
@@ -43,6 +46,17 @@ impl Patience {
         self.since.elapsed() < PROMPT
     }
 
+    /// Between two passes over all tasks; false if there have been enough of them. Nobody pauses at first, since a task
+    /// that starts and ends all the time is to be overtaken.
+    fn is_left_for_a_pass(&mut self) -> bool {
+        if !self.is_fresh() {
+            return self.pause();
+        }
+        let is_left = self.looks > 0;
+        self.looks = self.looks.saturating_sub(1);
+        is_left
+    }
+
     /// Pauses until the next look; false if there have been enough of them.
     fn pause(&mut self) -> bool {
         let is_left = self.looks > 0;
@@ -50,6 +64,16 @@ impl Patience {
         std::thread::sleep(PAUSE);
         is_left
     }
+}
+
+/// What came of taking hold of a thread.
+#[derive(PartialEq, Eq)]
+enum Found {
+    Held,
+    /// It has ended, and is still there to be waited for.
+    Ended,
+    /// It is gone, and may have made another that was not there yet to be found.
+    Gone,
 }
 
 /// Every task of the sandbox but one. They go on when this is dropped.
@@ -71,6 +95,7 @@ impl<'a> Held<'a> {
     pub fn all_but(
         caller: Pid,
         init: Pid,
+        numbers: &Numbers,
         listener: &'a Listener,
         stragglers: &'a Stragglers,
     ) -> Result<Held<'a>, Errno> {
@@ -92,37 +117,61 @@ impl<'a> Held<'a> {
             .collect();
         known.insert(caller);
         // A thread that starts another before it stops is why this looks again until nothing new is found; threads
-        // that are held start none.
+        // that are held start none. A number may be given out before a pass whose task is to be seen only after it has
+        // been passed by: the next pass finds that one.
+        let mut before_the_last = None;
         loop {
-            let mut any_new = false;
+            let before = numbers.last()?;
+            let (mut any_new, mut any_gone) = (false, false);
             // All are interrupted before the first is waited for: they stop at the same time.
-            for thread in tasks(init)?.into_iter().flat_map(threads) {
-                if !known.contains(&thread) && held.hold(thread)? {
-                    known.insert(thread);
-                    any_new = true;
+            for process in tasks(init)? {
+                let threads = threads(process);
+                any_gone |= threads.is_empty();
+                for thread in threads {
+                    if known.contains(&thread) {
+                        continue;
+                    }
+                    match held.hold(thread)? {
+                        Found::Held => {
+                            known.insert(thread);
+                            any_new = true;
+                        }
+                        Found::Ended => {}
+                        Found::Gone => any_gone = true,
+                    }
                 }
             }
+            let is_settled = !any_new && !any_gone && before_the_last == Some(numbers.last()?);
+            // A test leaves this out, to show that it would notice.
+            let is_settled = match at_task(Point::Settled, caller.as_raw()) {
+                Some(Act::Drop) => !any_new,
+                _ => is_settled,
+            };
+            before_the_last = Some(before);
             if any_new {
                 patience.since = Instant::now();
-            } else if held.interrupted.is_empty() && held.all_wait(&mut known) {
+            } else if is_settled && held.interrupted.is_empty() && held.all_wait(&mut known) {
                 return Ok(held);
             }
             held.wait_for_interrupted(&mut patience, &mut known)?;
+            if !patience.is_left_for_a_pass() {
+                return Err(Errno::EAGAIN);
+            }
         }
     }
 
-    /// Takes hold of one thread; false if it has ended.
-    fn hold(&mut self, thread: Pid) -> Result<bool, Errno> {
+    /// Takes hold of one thread.
+    fn hold(&mut self, thread: Pid) -> Result<Found, Errno> {
         let stragglers = self.stragglers;
         let seize = || Seized::new(thread, Seized::OPTIONS, stragglers);
         match self.listener.hold(thread, seize) {
             Ok(Hold::Interrupted(seized)) => self.interrupted.push(seized),
             Ok(Hold::Waiting(call)) => self.frozen.push(call),
-            Err(Errno::ESRCH) => return Ok(false),
-            Err(_) if has_ended(thread) => return Ok(false),
+            Err(Errno::ESRCH) => return Ok(Found::Gone),
+            Err(_) if has_ended(thread) => return Ok(Found::Ended),
             Err(errno) => return Err(errno),
         }
-        Ok(true)
+        Ok(Found::Held)
     }
 
     /// Whether all threads that wait in a call do so still. Those that do not were killed, and are not `known` any more.

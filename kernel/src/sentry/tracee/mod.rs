@@ -10,6 +10,7 @@
 
 mod held;
 mod injection;
+mod numbers;
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use rustix::process::{WaitOptions, WaitStatus, waitpid};
 
 pub use self::held::{Held, tasks};
 pub use self::injection::{Caller, Helper, Stopped};
+pub use self::numbers::Numbers;
 use super::procfs;
 use crate::seccomp::listener::Listener;
 use crate::system_calls::detach;
