@@ -182,8 +182,10 @@ fn sentry_process(
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).attempt("prctl")?;
     nix::sys::prctl::set_dumpable(false).attempt("prctl")?;
     namespaces::isolate_mounts()?;
+    // The sentry's own `/proc` does not have the file.
+    let numbers = sentry::tracee::Numbers::open().attempt("/proc/loadavg")?;
     namespaces::mount_processes()?;
-    let sandbox = build(options, command, job, liaison)?;
+    let sandbox = build(options, command, job, liaison, numbers)?;
     raise_descriptor_limit().map_err(Failure::setup)?;
     let supervision = sentry::Options {
         driver: &options.driver,
@@ -203,6 +205,7 @@ fn build(
     command: &[CString],
     job: Job<'_>,
     liaison: SentryEnd,
+    numbers: sentry::tracee::Numbers,
 ) -> Result<Sandbox, Failure> {
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = std::io::pipe().attempt("pipe")?;
@@ -210,7 +213,7 @@ fn build(
     let init = match namespaces::fork_with(namespaces::OF_ONE_PROCESS).attempt("starting init")? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
-            drop((liaison, listener, report));
+            drop((liaison, listener, report, numbers));
             let program = exec::Program {
                 command,
                 driver: &options.driver,
@@ -228,6 +231,7 @@ fn build(
         listener,
         report,
         liaison,
+        numbers,
     })
 }
 

@@ -92,6 +92,8 @@ pub struct Sandbox {
     pub report: PipeReader,
     /// Tells of servers.
     pub liaison: SentryEnd,
+    /// Says whether any task was made in the meantime.
+    pub numbers: tracee::Numbers,
 }
 
 /// The sentry of one sandbox.
@@ -161,10 +163,10 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         listener,
         report,
         liaison,
+        numbers,
     } = sandbox;
     let uvm = uvm_number(driver);
     Spin::automatic();
-    let numbers = tracee::Numbers::open().attempt("/proc/loadavg")?;
     confinement::enter()?;
     let server = Server::new(liaison).inspect_err(|_| {
         // The program may wait for an answer already. It is not to see this process go away first. Init ends after

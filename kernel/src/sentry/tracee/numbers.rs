@@ -15,7 +15,8 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// To be opened before the process confines itself: it may not find the file any more from then on.
+    /// To be opened before the sentry gets a `/proc` of its own, which has processes only. Whose `/proc` this one is does
+    /// not matter.
     pub fn open() -> std::io::Result<Numbers> {
         let load = File::open("/proc/loadavg")?;
         Ok(Numbers { load })
