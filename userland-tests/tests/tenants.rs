@@ -171,6 +171,8 @@ fn what_would_change_a_gpu_for_others_is_passed_with_cudas_values_only() {
     let slices = slices.map(|(slice, answer)| format!("timeslice {slice}: {answer}\n"));
     let shares = (0..8).map(|kind| match kind {
         0 | 4 => format!("share {kind}: ok ok\n"),
+        // Of one object, which CUDA shares with other processes.
+        1 => format!("share {kind}: {invalid} ok\n"),
         _ => format!("share {kind}: {invalid} {invalid}\n"),
     });
     let expected: String = boosts.into_iter().chain(slices).chain(shares).collect();
