@@ -21,6 +21,7 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use nix::errno::Errno;
@@ -61,6 +62,8 @@ pub struct Pins {
     jobs: Mutex<mpsc::Receiver<Job>>,
     /// The call that the helper of the pin under way is about to make.
     expected: Mutex<Option<Expected>>,
+    /// Whether that call was let through.
+    was_let_through: AtomicBool,
     numbers: Numbers,
 }
 
@@ -71,6 +74,7 @@ impl Pins {
             sender,
             jobs: Mutex::new(jobs),
             expected: Mutex::default(),
+            was_let_through: AtomicBool::new(false),
             numbers,
         }
     }
@@ -216,6 +220,8 @@ impl Pin<'_> {
             times.answered(reply.driver);
             self.times.set(times);
             if reply.outcome.is_ok() {
+                // The others go on, and may have executed a program.
+                stopped.expect_present()?;
                 write_back(task, &self.marshalled.parts, &reply.payload)?;
             }
             Ok(reply)
@@ -364,6 +370,7 @@ impl Pin<'_> {
     ) -> Result<i64, Errno> {
         let [descriptor, command, ..] = self.notification.arguments;
         let pins = &self.sentry.pins;
+        pins.was_let_through.store(false, Ordering::SeqCst);
         *pins.expected() = Some(Expected {
             helper: helper.thread(),
             descriptor: descriptor as RawFd,
@@ -377,7 +384,11 @@ impl Pin<'_> {
         let result = helper.call(libc::SYS_ioctl, [descriptor, command, page, 0, 0, 0]);
         self.end(Phase::Calling);
         *pins.expected() = None;
-        result
+        match pins.was_let_through.load(Ordering::SeqCst) {
+            true => result,
+            // Whatever came back is not the driver's answer: a filter of the program's kept the call from being made.
+            false => result.map(|_| encode_result(Err(Errno::EPERM))),
+        }
     }
 
     /// Sends the request to the server, at one of the two moments of a pin that it is asked.
@@ -473,6 +484,7 @@ impl Sentry {
         match lent {
             Ok(()) => {
                 at_task(Point::PinChecked, expected.helper.as_raw());
+                self.pins.was_let_through.store(true, Ordering::SeqCst);
                 self.listener.let_run(notification);
             }
             Err(errno) => self.listener.answer(notification, Err(errno)),

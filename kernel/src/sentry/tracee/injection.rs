@@ -15,6 +15,23 @@ use crate::system_calls::{SignalMask, set_signal_mask, signal_mask};
 /// The length of x86's `syscall` instruction.
 const SYSCALL_INSTRUCTION: u64 = 2;
 
+/// The bit of `eflags` by which the processor traps after each instruction.
+const TRAP_FLAG: u64 = 1 << 8;
+
+/// How long a thread may take to get to a call that it is made to make, and to return from one that does not enter the
+/// driver: some two seconds, in pauses of a millisecond. A thread of the program's stands behind what was an instruction
+/// for a system call, and may have been something else since.
+const PATIENCE: u32 = 2000;
+
+/// What the processor raises against a thread that executes something other than a system call.
+const FAULTS: [libc::c_int; 5] = [
+    libc::SIGILL,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGTRAP,
+    libc::SIGFPE,
+];
+
 /// What a call that is to begin anew returns to a tracer, and to nobody else: ERESTARTSYS, ERESTARTNOINTR,
 /// ERESTARTNOHAND and ERESTART_RESTARTBLOCK (include/linux/errno.h in Linux).
 const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
@@ -37,7 +54,11 @@ impl<'a> Caller<'a> {
     /// Once the notification has been answered: waits until the thread has stopped.
     pub fn stopped(mut self) -> Result<Stopped<'a>, Errno> {
         let thread = self.seized.thread;
-        self.seized.next_stop()?.ok_or(Errno::ESRCH)?;
+        match self.seized.next_stop()? {
+            // Another program stands there, which did not make the call.
+            None | Some(Stop::Executed) => return Err(Errno::ESRCH),
+            Some(_) => {}
+        }
         let registers = ptrace::getregs(thread)?;
         let mask = signal_mask(thread)?;
         let stopped = Stopped {
@@ -63,6 +84,14 @@ pub struct Stopped<'a> {
 }
 
 impl Stopped<'_> {
+    /// Fails with `ESRCH` if it has been killed, or another thread of its process has executed a program and got its number.
+    pub fn expect_present(&mut self) -> Result<(), Errno> {
+        match self.seized.look()? {
+            Look::Running | Look::Stopped(_) if !self.seized.has_executed => Ok(()),
+            _ => Err(Errno::ESRCH),
+        }
+    }
+
     /// Has the thread execute the system call `number` and returns what came back: from the kernel, or from a seccomp
     /// filter of the program's.
     pub fn call(&mut self, number: libc::c_long, arguments: [u64; 6]) -> Result<i64, Errno> {
@@ -72,6 +101,9 @@ impl Stopped<'_> {
 
 impl Drop for Stopped<'_> {
     fn drop(&mut self) {
+        if self.expect_present().is_err() {
+            return;
+        }
         let thread = self.seized.thread;
         let mut registers = self.registers;
         registers.rax = self.result as u64;
@@ -170,6 +202,8 @@ fn call(
     let mut calling = *registers;
     calling.rip = registers.rip.wrapping_sub(SYSCALL_INSTRUCTION);
     calling.rax = number as u64;
+    // No trap after each instruction, if the program had itself single-stepped.
+    calling.eflags &= !TRAP_FLAG;
     // Not in a system call: else the kernel might take it for one to be restarted.
     calling.orig_rax = u64::MAX;
     [
@@ -182,8 +216,9 @@ fn call(
     ] = arguments;
     ptrace::setregs(seized.thread, calling)?;
     let mut made = None;
+    let to_return = (number != libc::SYS_ioctl).then_some(PATIENCE);
     loop {
-        go_on_to_system_call(seized, &mut made)?;
+        go_on_to_system_call(seized, &mut made, Some(PATIENCE))?;
         let before = ptrace::getregs(seized.thread)?;
         let is_the_one = before.rip == registers.rip
             && before.orig_rax == number as u64
@@ -192,7 +227,7 @@ fn call(
             // Something other than the instruction that the thread came from was executed.
             return Err(Errno::EPERM);
         }
-        go_on_to_system_call(seized, &mut made)?;
+        go_on_to_system_call(seized, &mut made, to_return)?;
         let after = ptrace::getregs(seized.thread)?;
         // What interrupts a call without being a signal to the program, the freezer of cgroups for instance, makes
         // the kernel begin it anew.
@@ -214,18 +249,38 @@ fn arguments_of(registers: &user_regs_struct) -> [u64; 6] {
     ]
 }
 
-/// Lets a thread run to the entry or the exit of a system call, whichever is next.
-fn go_on_to_system_call(seized: &mut Seized<'_>, made: &mut Option<Pid>) -> Result<(), Errno> {
+/// Lets a thread run to the entry or the exit of a system call, whichever is next. If it gets to neither, within so many
+/// pauses if any number is given, its process is killed: nobody can say what it would do if it was let go.
+fn go_on_to_system_call(
+    seized: &mut Seized<'_>,
+    made: &mut Option<Pid>,
+    pauses: Option<u32>,
+) -> Result<(), Errno> {
     loop {
         ptrace::syscall(seized.thread, None::<Signal>)?;
-        match seized.next_stop()? {
+        let stop = match seized.next_stop_within(pauses) {
+            Err(Errno::EAGAIN) => {
+                return Err(killed(seized.thread));
+            }
+            stop => stop?,
+        };
+        match stop {
             Some(Stop::SystemCall) => return Ok(()),
             Some(Stop::Cloned) => {
                 let thread = ptrace::getevent(seized.thread)?;
                 *made = Some(Pid::from_raw(thread as libc::pid_t));
             }
+            Some(Stop::Signal(signal)) if FAULTS.contains(&signal) => {
+                return Err(killed(seized.thread));
+            }
             Some(Stop::Signal(_) | Stop::Other) => {}
-            None => return Err(Errno::ESRCH),
+            None | Some(Stop::Executed) => return Err(Errno::ESRCH),
         }
     }
+}
+
+/// Kills the process of a thread that does not do as it is told.
+fn killed(thread: Pid) -> Errno {
+    let _ = kill(thread, Signal::SIGKILL);
+    Errno::ESRCH
 }

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustix::process::{WaitOptions, WaitStatus, waitpid};
+use rustix::process::{WaitOptions, WaitStatus, wait, waitpid};
 
 pub use self::held::{Held, tasks};
 pub use self::injection::{Caller, Helper, Stopped};
@@ -41,6 +41,8 @@ enum Stop {
     SystemCall,
     /// It has made a thread, and its call has not returned yet.
     Cloned,
+    /// It has executed a program. It has the number of its process's first thread from then on, which is gone.
+    Executed,
     /// A signal of this number is about to reach it.
     Signal(libc::c_int),
     /// It was interrupted, by its tracer or by job control.
@@ -81,6 +83,7 @@ fn meaning(status: WaitStatus) -> Look {
         None => Look::Ended,
         Some(SYSTEM_CALL) => Look::Stopped(Stop::SystemCall),
         Some(_) if event == libc::PTRACE_EVENT_CLONE => Look::Stopped(Stop::Cloned),
+        Some(_) if event == libc::PTRACE_EVENT_EXEC => Look::Stopped(Stop::Executed),
         Some(_) if event != 0 => Look::Stopped(Stop::Other),
         Some(signal) => Look::Stopped(Stop::Signal(signal)),
     }
@@ -111,45 +114,69 @@ impl Stragglers {
 
     /// Lets go those that have stopped meanwhile, and waits for those that have ended. Whether any is left, so that this
     /// has to be called again soon.
+    ///
+    /// Whoever is traced is waited for here, also who is no straggler: a thread whose maker was killed before it could
+    /// tell of it. The kernel keeps the maker's process until somebody has waited for that thread, too, so neither may be
+    /// left for when the other is gone.
     pub fn tend(&self, listener: &Listener) -> bool {
         let mut stragglers = self.0.borrow_mut();
-        stragglers.retain_mut(|straggler| {
-            match look(straggler.thread) {
-                Ok(Look::Running) | Err(_) => return true,
-                Ok(Look::Ended) => {
-                    listener.has_stopped(straggler.thread);
-                    return false;
-                }
-                Ok(Look::Stopped(Stop::Signal(signal))) => straggler.signal = signal,
-                Ok(Look::Stopped(_)) => {}
-            }
-            listener.has_stopped(straggler.thread);
-            detach(straggler.thread, straggler.signal).is_err()
+        stragglers.retain_mut(|straggler| match look(straggler.thread) {
+            Ok(look) => straggler.is_left(look, listener),
+            Err(_) => true,
         });
-        if !stragglers.is_empty() {
-            return true;
-        }
-        drop(stragglers);
-        self.reap_the_unknown()
-    }
-
-    /// Sees to the end of a thread whose maker was killed before it could tell of it; whether any is left.
-    fn reap_the_unknown(&self) -> bool {
         loop {
-            match waitpid(None, LOOKING) {
+            // Not `waitpid(None, …)`, which to rustix means those of the sentry's own process group.
+            match wait(LOOKING) {
                 Ok(Some((thread, status))) => {
-                    if let Look::Stopped(_) = meaning(status) {
-                        let _ = kill(
-                            Pid::from_raw(thread.as_raw_nonzero().get()),
-                            Signal::SIGKILL,
-                        );
+                    let thread = Pid::from_raw(thread.as_raw_nonzero().get());
+                    let mut all = stragglers.iter();
+                    match all.position(|straggler| straggler.thread == thread) {
+                        Some(index) => {
+                            if !stragglers[index].is_left(meaning(status), listener) {
+                                stragglers.swap_remove(index);
+                            }
+                        }
+                        None => see_off(thread, meaning(status)),
                     }
                 }
                 Ok(None) => return true,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return false,
+                Err(_) => return !stragglers.is_empty(),
             }
         }
+    }
+}
+
+impl Straggler {
+    /// Lets it go if it has stopped by this `look`; whether it is still to be waited for.
+    fn is_left(&mut self, look: Look, listener: &Listener) -> bool {
+        match look {
+            Look::Running => return true,
+            Look::Ended => {
+                listener.has_stopped(self.thread);
+                return false;
+            }
+            Look::Stopped(Stop::Signal(signal)) => self.signal = signal,
+            Look::Stopped(_) => {}
+        }
+        listener.has_stopped(self.thread);
+        // It fails if the thread was killed, and its end is waited for then.
+        detach(self.thread, self.signal).is_err()
+    }
+}
+
+/// Sees to the end of a thread whose maker was killed before it could tell of it. One that has executed a program is let
+/// go: it was seized under another number.
+fn see_off(thread: Pid, look: Look) {
+    match look {
+        // Fails if it was killed.
+        Look::Stopped(Stop::Executed) => {
+            let _ = detach(thread, 0);
+        }
+        Look::Stopped(_) => {
+            let _ = kill(thread, Signal::SIGKILL);
+        }
+        Look::Running | Look::Ended => {}
     }
 }
 
@@ -159,13 +186,19 @@ struct Seized<'a> {
     /// The number of the signal that it stopped for, and gets when it is let go of; 0 if it stopped for none.
     signal: libc::c_int,
     has_ended: bool,
+    /// The number is that of another thread now, which has executed a program.
+    has_executed: bool,
     stragglers: &'a Stragglers,
 }
 
 impl<'a> Seized<'a> {
     /// Should the sentry die, no thread that it traces is to run for the moment until the kernel ends the sandbox: one
     /// of them may hold a command descriptor.
-    const OPTIONS: Options = Options::PTRACE_O_TRACESYSGOOD.union(Options::PTRACE_O_EXITKILL);
+    ///
+    /// Who executes a program is to be told from who had its number before.
+    const OPTIONS: Options = Options::PTRACE_O_TRACESYSGOOD
+        .union(Options::PTRACE_O_EXITKILL)
+        .union(Options::PTRACE_O_TRACEEXEC);
 
     /// Seizes and interrupts `thread`.
     fn new(thread: Pid, options: Options, stragglers: &'a Stragglers) -> Result<Seized<'a>, Errno> {
@@ -181,6 +214,7 @@ impl<'a> Seized<'a> {
             thread,
             signal: 0,
             has_ended: false,
+            has_executed: false,
             stragglers,
         }
     }
@@ -189,6 +223,7 @@ impl<'a> Seized<'a> {
         let look = look(self.thread)?;
         match look {
             Look::Stopped(Stop::Signal(signal)) => self.signal = signal,
+            Look::Stopped(Stop::Executed) => self.has_executed = true,
             Look::Ended => self.has_ended = true,
             _ => {}
         }
@@ -198,6 +233,11 @@ impl<'a> Seized<'a> {
     /// Waits until it has stopped, however long it takes; `None` if it ended instead. A stop is usually a matter of
     /// microseconds or a few milliseconds, so this looks for a while before it sleeps.
     fn next_stop(&mut self) -> Result<Option<Stop>, Errno> {
+        self.next_stop_within(None)
+    }
+
+    /// The same, with so many pauses of a millisecond at most, if any number is given. Fails with `EAGAIN` then.
+    fn next_stop_within(&mut self, mut pauses: Option<u32>) -> Result<Option<Stop>, Errno> {
         let started = Instant::now();
         loop {
             match self.look()? {
@@ -205,7 +245,12 @@ impl<'a> Seized<'a> {
                 Look::Ended => return Ok(None),
                 Look::Running if started.elapsed() < USUAL => std::thread::yield_now(),
                 Look::Running if has_ended(self.thread) => return Ok(None),
-                Look::Running => std::thread::sleep(PAUSE),
+                Look::Running => {
+                    if let Some(pauses) = &mut pauses {
+                        *pauses = pauses.checked_sub(1).ok_or(Errno::EAGAIN)?;
+                    }
+                    std::thread::sleep(PAUSE);
+                }
             }
         }
     }
