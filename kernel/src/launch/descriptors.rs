@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::fstat;
 use ringfence_faults::{Act, Point};
 
 use crate::failure::{Attempt, Failure};
@@ -30,6 +31,7 @@ pub unsafe fn take(count: u16) -> Result<Vec<OwnedFd>, Failure> {
     // SAFETY: nobody owns what is closed, as the caller promises.
     let closed = unsafe { libc::close_range(end as libc::c_uint, libc::c_uint::MAX, 0) };
     Errno::result(closed).attempt("closing inherited descriptors")?;
+    (0..end).try_for_each(refuse_directory)?;
     (FIRST..end)
         .map(|number| {
             // SAFETY: it is only looked whether there is such a descriptor.
@@ -43,6 +45,21 @@ pub unsafe fn take(count: u16) -> Result<Vec<OwnedFd>, Failure> {
             Ok(unsafe { OwnedFd::from_raw_fd(number) })
         })
         .collect()
+}
+
+/// Fails if this is a directory: `..` leads from it through all of the host's files, past every mount of the sandbox.
+fn refuse_directory(number: RawFd) -> Result<(), Failure> {
+    // SAFETY: it is only looked at, if there is such a descriptor.
+    let lent = unsafe { BorrowedFd::borrow_raw(number) };
+    match fstat(lent) {
+        Ok(status) if status.st_mode & libc::S_IFMT == libc::S_IFDIR => {
+            Err(Failure::setup(format!(
+                "descriptor {number} is a directory, from which the program would reach all files of the host: close it, as with \
+             {number}<&- in a shell, and show the directory with --bind"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Lets the program that the calling process is about to execute inherit `descriptor`.

@@ -115,6 +115,28 @@ fn inherited_descriptors_are_closed_unless_asked_for() {
     );
 }
 
+/// From a directory of the host `..` leads through all of the host's files.
+#[test]
+fn a_directory_is_not_inherited() {
+    let run = |options: &[&str], redirection: &str| {
+        let sandbox = guest_with(options, &["surroundings"]);
+        let mut shell = Command::new("sh");
+        let script = format!("exec \"$@\" {redirection}");
+        shell.args(["-c", &script, "sh"]).arg(sandbox.get_program());
+        finish(shell.args(sandbox.get_args()).stdin(Stdio::null()))
+    };
+    let refused = |number: u32| {
+        let line = format!(
+            "ringfence: descriptor {number} is a directory, from which the program would reach all files of the host: close \
+             it, as with {number}<&- in a shell, and show the directory with --bind"
+        );
+        Ended::failing(125, &line)
+    };
+    assert_eq!(run(&[], "</"), refused(0));
+    assert_eq!(run(&["--preserve-fds", "1"], "3</etc"), refused(3));
+    assert_eq!(run(&[], "3</etc").status, 0);
+}
+
 #[test]
 fn terminals_can_be_made_and_nothing_typed_on_the_callers() {
     let pair = nix::pty::openpty(None, None).expect("a terminal");
