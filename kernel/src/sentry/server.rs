@@ -149,7 +149,9 @@ impl Sentry {
     /// Takes up what the launcher tells, and does what the policy says if the server has ended. Fails if that is to
     /// end the sandbox.
     pub fn look_after_the_server(&self) -> Result<(), Failure> {
-        // First: a server that was succeeded ends only after its successor was made known.
+        // Looked at before the news is read. The kernel ends the server with the launcher, but closes the launcher's
+        // sockets first, so that whoever sees the server ended by that sees the liaison closed.
+        let ended = self.server.serving().filter(Serving::has_ended);
         loop {
             match self.server.liaison.next() {
                 Ok(news) => self.take_up(news),
@@ -161,8 +163,9 @@ impl Sentry {
                 Err(_) => break,
             }
         }
-        match self.server.serving() {
-            Some(serving) if serving.has_ended() => self.lose(&serving),
+        match (ended, self.server.process()) {
+            // A server that was succeeded ends only after its successor was made known, and the news names that one.
+            (Some(lost), Some(current)) if Arc::ptr_eq(&lost.process, &current) => self.lose(&lost),
             _ => Ok(()),
         }
     }
