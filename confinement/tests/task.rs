@@ -65,9 +65,47 @@ fn opens_for_reading_and_writing_notify() {
     assert_eq!(openat(libc::O_WRONLY | libc::O_CREAT), Verdict::Allow);
     assert_eq!(open(libc::O_RDWR), Verdict::Notify);
     assert_eq!(open(libc::O_RDONLY), Verdict::Allow);
-    assert_eq!(native(libc::SYS_openat2, [0; 6]), Verdict::Notify);
+    assert_eq!(constant(libc::SYS_openat2), MISSING);
     assert_eq!(native(libc::SYS_exit_group, [0; 6]), Verdict::Notify);
     assert_eq!(native(libc::SYS_exit, [0; 6]), Verdict::Allow);
+}
+
+#[test]
+fn no_file_becomes_set_user_id_or_set_group_id() {
+    for mode in [0o4755, 0o2755, 0o6000, 0o10_4755, 0o755, 0o1777, 0o10_0644] {
+        let expected = match mode & 0o6000 {
+            0 => Verdict::Allow,
+            _ => REFUSED,
+        };
+        // In the lower half of a register, whatever the upper half is.
+        let at = |place: usize, flags: Option<(usize, libc::c_int)>| {
+            let mut arguments = [0xffff_ffff_0000_0000; 6];
+            arguments[place] |= mode;
+            if let Some((place, flags)) = flags {
+                arguments[place] |= flags as u32 as u64;
+            }
+            arguments
+        };
+        for call in [
+            libc::SYS_chmod,
+            libc::SYS_fchmod,
+            libc::SYS_creat,
+            libc::SYS_mknod,
+        ] {
+            assert_eq!(native(call, at(1, None)), expected, "{call} {mode:o}");
+        }
+        for call in [libc::SYS_fchmodat, libc::SYS_fchmodat2, libc::SYS_mknodat] {
+            assert_eq!(native(call, at(2, None)), expected, "{call} {mode:o}");
+        }
+        for (call, place) in [(libc::SYS_open, 1), (libc::SYS_openat, 2)] {
+            let verdict = |flags| native(call, at(place + 1, Some((place, flags))));
+            assert_eq!(verdict(libc::O_WRONLY | libc::O_CREAT), expected);
+            let made = verdict(libc::O_RDWR | libc::O_TMPFILE);
+            assert_eq!(made == REFUSED, expected == REFUSED);
+            // Where nothing is made the register can hold anything.
+            assert_eq!(verdict(libc::O_DIRECTORY), Verdict::Allow);
+        }
+    }
 }
 
 #[test]

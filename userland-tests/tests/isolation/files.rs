@@ -229,6 +229,84 @@ fn binds_are_written_or_read_as_they_were_given() {
     );
 }
 
+/// The modes of what a guest made in a directory that it was given, by name.
+fn modes(directory: &Directory) -> Vec<(String, u32)> {
+    let entries = fs::read_dir(directory.path()).expect("a directory");
+    let entries = entries.map(|entry| {
+        let entry = entry.expect("a file");
+        let name = entry.file_name().into_string().expect("a name");
+        (name, entry.metadata().expect("its status").mode() & 0o7777)
+    });
+    entries.collect()
+}
+
+#[test]
+fn no_file_is_left_set_user_id() {
+    let directory = Directory::new("set-ids");
+    let here = text(directory.path());
+    let ended = finish(&mut guest_with(&["--bind", here], &["set-ids", here]));
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
+    let mut count = 0;
+    for line in ended.stdout.lines() {
+        let (attempt, outcome) = line.rsplit_once(": ").expect("an outcome");
+        let expected = match attempt.rsplit_once(' ') {
+            Some(("openat2", _)) => "ENOSYS",
+            Some((_, "755")) => "ok",
+            _ => "EPERM",
+        };
+        // Linux has it since 6.6.
+        let is_missing = attempt.starts_with("fchmodat2 ") && outcome == "ENOSYS";
+        assert!(outcome == expected || is_missing, "{line}");
+        count += 1;
+    }
+    assert_eq!(count, 33);
+    let modes = modes(&directory);
+    assert!(modes.len() > 11, "{modes:?}");
+    assert!(modes.iter().all(|(_, mode)| *mode == 0o755), "{modes:?}");
+}
+
+/// The test above can fail: a process without the filter leaves such files, of root if root has started it.
+#[test]
+fn files_are_left_set_user_id_without_the_filter() {
+    let directory = Directory::new("set-ids");
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "sim"])
+        .args(showing_the_guest())
+        .arg("--bind")
+        .arg(directory.path())
+        .arg("--")
+        .arg(guest_program())
+        .arg("set-ids")
+        .arg(directory.path())
+        .arg("beside")
+        .env("RINGFENCE_FAULTS", "sentry.filter=duplicate");
+    let ended = finish(&mut command);
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
+    let left = modes(&directory);
+    let left = left.iter().filter(|(_, mode)| mode & 0o6000 != 0);
+    let mut left: Vec<&str> = left.map(|(name, _)| name.as_str()).collect();
+    left.sort_unstable();
+    for name in [
+        "chmod",
+        "fchmod",
+        "fchmodat",
+        "creat",
+        "open",
+        "openat",
+        "openat of a file without a name",
+        "openat2",
+        "mknod",
+        "mknodat",
+    ] {
+        for mode in ["4755", "2755"] {
+            let name = format!("unfiltered {name} {mode}");
+            assert!(left.contains(&&*name), "{name}, of {left:?}");
+        }
+    }
+    assert!(left.iter().all(|name| name.starts_with("unfiltered ")));
+}
+
 #[test]
 fn binds_that_cannot_be_are_explained() {
     let directory = Directory::new("no-binds");

@@ -35,11 +35,6 @@ pub fn recognize(notification: &Notification) -> Option<DeviceOpen> {
     let (directory, path, flags) = match notification.call {
         libc::SYS_open => (libc::AT_FDCWD, arguments[0], arguments[1] as i32),
         libc::SYS_openat => (arguments[0] as i32, arguments[1], arguments[2] as i32),
-        libc::SYS_openat2 => (
-            arguments[0] as i32,
-            arguments[1],
-            open_how_flags(notification)?,
-        ),
         _ => return None,
     };
     let mut buffer = [0; MAXIMUM_PATH];
@@ -60,15 +55,6 @@ pub fn recognize(notification: &Notification) -> Option<DeviceOpen> {
         node: Node::from_file_name(&name)?,
         flags,
     })
-}
-
-/// The flags of openat2(2) lie in memory: the first field of `struct open_how`. A call without access for reading and
-/// writing is none of the driver's.
-fn open_how_flags(notification: &Notification) -> Option<i32> {
-    let mut flags = [0; 8];
-    memory::read(notification.task, notification.arguments[2], &mut flags).ok()?;
-    let flags = i32::try_from(u64::from_ne_bytes(flags)).ok()?;
-    (flags & libc::O_ACCMODE == libc::O_RDWR).then_some(flags)
 }
 
 fn absolute(task: Pid, directory: RawFd, path: &Path) -> Option<Cow<'_, Path>> {

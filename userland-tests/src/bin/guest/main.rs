@@ -28,6 +28,7 @@ mod pins;
 mod pointers;
 mod refusals;
 mod releases;
+mod set_ids;
 mod sharing;
 mod signals;
 mod soak;
@@ -86,6 +87,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("network", isolation::network),
     ("permit", isolation::permit),
     ("read", isolation::read),
+    ("set-ids", set_ids::scenario),
     ("surroundings", isolation::surroundings),
     ("terminals", isolation::terminals),
     ("write", isolation::write),
