@@ -24,4 +24,5 @@ pub mod server;
 pub mod sim;
 pub mod supervision;
 mod tenants;
+mod version_check;
 pub mod workers;

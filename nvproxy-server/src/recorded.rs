@@ -23,6 +23,7 @@ use crate::handover::Enclosures;
 use crate::host::{Call, DeviceFile, Host, OpenFlags, Opened};
 use crate::protocol::decode_result;
 use crate::sim::backing::{Backing, Inode, OwnDescriptors, memory_file};
+use crate::version_check::Check;
 
 /// Why none of this can be saved: a replay is over before there is a reason to.
 const NO_HANDOVER: &str = "a replay cannot be handed over";
@@ -209,7 +210,7 @@ impl Description {
         Ok(value)
     }
 
-    /// The payload as the driver got it: with the bits that Ringfence sets.
+    /// The payload as it is issued: with the bits that Ringfence sets, and a query in place of a check of the version.
     fn expected(&self, request: &Request) -> Vec<u8> {
         let mut expected = request.before.clone();
         let layout = Layout::of(self.shared.abi, self.node, request.command, &expected);
@@ -218,6 +219,8 @@ impl Description {
         {
             put(&mut expected, at as usize, &(value | bits).to_ne_bytes());
         }
+        // What the query is answered with is what the program had asked, so that the check has the recorded outcome.
+        Check::begin(&layout.name, &mut expected);
         expected
     }
 }

@@ -14,6 +14,7 @@ use nvproxy_abi::refusal::Refusal;
 use nvproxy_abi::status::NV_OK;
 use nvproxy_abi::table::Role;
 use nvproxy_abi::{Abi, words};
+use ringfence_faults::{Act, Point, at};
 use ringfence_ipc::{Arena, Submission};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
@@ -25,6 +26,7 @@ use crate::ledger::Account;
 use crate::protocol::{
     ARGUMENT_HANDLES, CLOSED_DESCRIPTOR, Kind, MAXIMUM_DESCRIPTORS, UNUSED_NUMBER,
 };
+use crate::version_check::Check;
 
 /// Most descriptor fields that a request's row can have, and so most handles that may follow a request.
 const MAXIMUM_HANDLES_IN_REQUEST: usize = 16;
@@ -399,6 +401,10 @@ impl Prepared {
             replace(self.buffer.bytes_mut(), at, (original | bits).to_ne_bytes());
             (at, bits & !original)
         });
+        let check = match at(Point::Instead) {
+            Some(Act::Drop) => None,
+            _ => Check::begin(self.plan.ioctl.name, self.buffer.bytes_mut()),
+        };
         let call = Call {
             request: self.code,
             payload: self.buffer.bytes_mut(),
@@ -406,6 +412,10 @@ impl Prepared {
             descriptors: &descriptors,
         };
         let outcome = issue(&*self.file, call);
+        let outcome = match check {
+            Some(check) => check.end(self.buffer.bytes_mut(), outcome),
+            None => outcome,
+        };
         if let Some((at, bits)) = hidden {
             let value = read_u64(self.buffer.bytes(), at) & !bits;
             replace(self.buffer.bytes_mut(), at, value.to_ne_bytes());

@@ -152,6 +152,32 @@ fn the_size_of_memory_blocks_is_set_if_it_is_issued() {
     assert_eq!(set, block_size("EBUSY", "100000"));
 }
 
+/// What `check-releases` prints: as the driver answers, but that of a call that failed a program sees no parameters.
+const RELEASES: &str = "\
+0: ok, the driver's (0 1)
+0: EINVAL, its own (0 0)
+49: ok, the driver's (49 1)
+49: ok, its own (49 1)
+50: ok, the driver's (50 1)
+of another branch: EINVAL
+";
+
+#[test]
+fn the_driver_has_no_wrong_release_to_complain_of() {
+    assert_eq!(printed("0", &["check-releases"]), Ended::printing(RELEASES));
+}
+
+/// That the test above can fail: each wrong one is a complaint, in the program's words.
+#[test]
+fn the_driver_complains_of_a_wrong_release_that_reaches_it() {
+    let ended = printed_without("server.instead=drop", "0", &["check-releases"]);
+    assert_eq!(ended.stdout, RELEASES);
+    let complaints = ended.stderr.lines();
+    let complaints = complaints.filter(|line| line.contains("NVRM: API mismatch"));
+    assert_eq!(complaints.count(), 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains("1.2.3"), "{}", ended.stderr);
+}
+
 #[test]
 fn what_would_change_a_gpu_for_others_is_passed_with_cudas_values_only() {
     let [unsupported, invalid] = ["NV_ERR_NOT_SUPPORTED", "NV_ERR_INVALID_ARGUMENT"];

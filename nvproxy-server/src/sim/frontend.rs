@@ -383,10 +383,13 @@ fn check_version(state: &mut State, _: Issuer, buffers: &mut Buffers<'_>) -> Res
             }
         }
         if cmd == CMD_QUERY || matches {
-            Ok(())
-        } else {
-            Err(Errno::EINVAL)
+            return Ok(());
         }
+        let client = String::from_utf8_lossy(asked.split(|byte| *byte == 0).next().unwrap_or(&[]));
+        tracing::warn!(
+            "in the kernel's log: NVRM: API mismatch: the client has the version {client:?}"
+        );
+        Err(Errno::EINVAL)
     })
 }
 

@@ -113,6 +113,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("told-gpus", tenants::told),
     ("told-processes", tenants::utilization),
     ("block-size", tenants::block_size),
+    ("check-releases", tenants::releases),
     ("values-for-all", tenants::values),
     ("many-clients", ownership::many_clients),
     ("pin-private", pins::private),

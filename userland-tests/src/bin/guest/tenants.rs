@@ -5,7 +5,8 @@ use nvproxy_abi::number::*;
 use nvproxy_abi::structs::class::NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS;
 use nvproxy_abi::structs::control::*;
 use nvproxy_abi::structs::frontend::{
-    NVOS57_PARAMETERS, nv_ioctl_card_info_t, nv_ioctl_numa_info_t, nv_ioctl_sys_params_t,
+    NVOS57_PARAMETERS, nv_ioctl_card_info_t, nv_ioctl_numa_info_t, nv_ioctl_rm_api_version_t,
+    nv_ioctl_sys_params_t,
 };
 use nvproxy_abi::structs::uvm::{NvProcessorUuid, UVM_INITIALIZE_PARAMS, UVM_REGISTER_GPU_PARAMS};
 use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
@@ -246,6 +247,44 @@ pub fn block_size(_: &[String]) -> Outcome {
     let mut numa = nv_ioctl_numa_info_t::new_zeroed();
     frontend(&gpu.node, NV_ESC_NUMA_INFO, &mut numa)?;
     println!("the driver has {:x}", numa.memblock_size);
+    Ok(())
+}
+
+/// A program asks whether it is of the driver's release, in each of the three ways, rightly and wrongly.
+pub fn releases(_: &[String]) -> Outcome {
+    let client = Client::new()?;
+    let check = |how: u8, text: &[u8]| {
+        let mut parameters = nv_ioctl_rm_api_version_t::new_zeroed();
+        parameters.cmd = how.into();
+        parameters.versionString[..text.len()].copy_from_slice(text);
+        let answer = frontend(&client.control, NV_ESC_CHECK_VERSION_STR, &mut parameters);
+        let told = parameters.versionString.split(|byte| *byte == 0).next();
+        (
+            answer.map(drop),
+            told.unwrap_or_default().to_owned(),
+            parameters.cmd,
+            parameters.reply,
+        )
+    };
+    let (_, own, ..) = check(b'2', b"");
+    let branch = own.split(|byte| *byte == b'.').next().unwrap_or_default();
+    let other = [branch, b".1"].concat();
+    for (how, text) in [
+        (0, &own),
+        (0, &other),
+        (b'1', &own),
+        (b'1', &other),
+        (b'2', &other),
+    ] {
+        let (answer, told, cmd, reply) = check(how, text);
+        let told = if told == own {
+            "the driver's"
+        } else {
+            "its own"
+        };
+        println!("{how}: {}, {told} ({cmd} {reply})", word(answer));
+    }
+    println!("of another branch: {}", word(check(b'1', b"1.2.3").0));
     Ok(())
 }
 
