@@ -130,6 +130,8 @@ pub enum Point {
     Waiting,
     /// What the kernel shows root alone is about to be taken from a sandbox that root started.
     RootsFiles,
+    /// What the caller left open to be read, or a device that it left open, is about to be opened anew for the program.
+    Given,
     /// A process of a sandbox is about to leave its caller's session, or the program the process group that it is in.
     Session,
     /// The program's process is about to let neither signals nor connections to abstract sockets out of its domain.
@@ -187,6 +189,7 @@ impl Point {
             Point::Apart => "apart",
             Point::Waiting => "waiting",
             Point::RootsFiles => "roots-files",
+            Point::Given => "given",
             Point::Session => "session",
             Point::Scope => "scope",
             Point::Stage => "stage",
@@ -234,6 +237,7 @@ impl Point {
         Point::Apart,
         Point::Waiting,
         Point::RootsFiles,
+        Point::Given,
         Point::Session,
         Point::Scope,
         Point::Stage,

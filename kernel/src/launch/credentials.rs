@@ -35,9 +35,10 @@ pub fn drop_capabilities() -> Result<(), Failure> {
 /// Devices opened from now on accept ioctl only below `harmless`. A description of one of the driver's nodes that a
 /// task opens past the sentry, through /proc/self/fd say, is of no use to it.
 ///
-/// Only what lies below `writable` can be written. The sandbox's mounts see to that by themselves, but the descriptors
-/// that a program inherits are of the host's mounts: without this, a program that was given a file to read could open
-/// it anew through /proc/self/fd, to write. Those of `inherited` that were opened to be written stay so.
+/// Only what lies below `writable` can be written. The sandbox's mounts see to that by themselves, but some of the
+/// descriptors that a program inherits are of the host's mounts (`given.rs`): without this, a program that was given a
+/// named pipe or a device to read could open it anew through /proc/self/fd, to write. Those of `inherited` that were opened to be
+/// written stay so.
 ///
 /// A file can be emptied while it is opened to be read. But for a domain that forbids that, the kernel looks at every
 /// directory above each file that is opened, to read it too, which nearly doubles what opening takes; so it is forbidden

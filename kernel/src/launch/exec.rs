@@ -12,7 +12,7 @@ use nix::unistd::{Pid, execvp};
 use ringfence_ipc::Socket;
 
 use super::grants::Grants;
-use super::{Job, credentials, descriptors, devices, environment, inherited, jobs, root};
+use super::{Job, credentials, descriptors, devices, environment, given, inherited, jobs, root};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
 use crate::seccomp::listener;
@@ -43,6 +43,7 @@ pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallib
             unsafe { descriptors::put_in_place(terminal, *number) }?;
         }
     }
+    given::replace_devices(program.descriptors)?;
     credentials::drop_capabilities()?;
     credentials::enter_domain(
         &devices::harmless_paths(),

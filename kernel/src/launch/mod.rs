@@ -25,6 +25,7 @@ pub(crate) mod devices;
 mod environment;
 mod exec;
 pub mod fast;
+mod given;
 pub mod grants;
 pub mod init;
 mod jobs;
@@ -182,6 +183,7 @@ fn sentry_process(
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).attempt("prctl")?;
     nix::sys::prctl::set_dumpable(false).attempt("prctl")?;
     namespaces::isolate_mounts()?;
+    given::protect_files(&options.descriptors)?;
     // The sentry's own `/proc` does not have the file.
     let numbers = sentry::tracee::Numbers::open().attempt("/proc/loadavg")?;
     namespaces::mount_processes()?;

@@ -1,6 +1,7 @@
 //! What a sandbox has of the host: nothing that it was not given. And what it is given.
 
 mod files;
+mod given;
 mod kernel_files;
 mod network;
 mod surroundings;
@@ -11,7 +12,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use userland_tests::landlock::Landlock;
 use userland_tests::{
     Directory, Ended, Reachable, finish, guest_program, guest_with, has_landlock_scopes,
     ringfence_program, ringfence_run, ringfence_with_faults, showing_the_guest, wait_for,

@@ -10,6 +10,7 @@ mod conversation;
 mod descriptors;
 mod fast;
 mod faults;
+mod given;
 mod gpu;
 mod greed;
 mod host_memory;
@@ -84,6 +85,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("in-flight", in_flight::in_flight),
     ("identifiers", identifiers::ask),
     ("forbidden", isolation::forbidden),
+    ("given", given::scenario),
     ("network", isolation::network),
     ("permit", isolation::permit),
     ("read", isolation::read),
