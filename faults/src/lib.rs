@@ -132,6 +132,8 @@ pub enum Point {
     RootsFiles,
     /// What the caller left open to be read, or a device that it left open, is about to be opened anew for the program.
     Given,
+    /// The launcher is about to open a file that it was asked to write.
+    Outputs,
     /// A process of a sandbox is about to leave its caller's session, or the program the process group that it is in.
     Session,
     /// The program's process is about to let neither signals nor connections to abstract sockets out of its domain.
@@ -190,6 +192,7 @@ impl Point {
             Point::Waiting => "waiting",
             Point::RootsFiles => "roots-files",
             Point::Given => "given",
+            Point::Outputs => "outputs",
             Point::Session => "session",
             Point::Scope => "scope",
             Point::Stage => "stage",
@@ -238,6 +241,7 @@ impl Point {
         Point::Waiting,
         Point::RootsFiles,
         Point::Given,
+        Point::Outputs,
         Point::Session,
         Point::Scope,
         Point::Stage,

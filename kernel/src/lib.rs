@@ -12,6 +12,7 @@ pub mod guest;
 pub mod launch;
 pub mod log;
 pub mod memory;
+pub mod outputs;
 pub mod record;
 pub mod replay;
 pub mod sandboxes;

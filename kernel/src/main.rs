@@ -355,7 +355,8 @@ fn run(
     if arguments.driver == Choice::Auto {
         eprintln!("ringfence: {}", driver.describe());
     }
-    let trace = arguments.trace.as_deref().map(trace::Output::create);
+    let trace = arguments.trace.as_deref();
+    let trace = trace.map(|path| trace::Output::create(path, &arguments.grants.binds));
     launch::run(&launch::Options {
         driver,
         command: arguments.command,
@@ -391,7 +392,11 @@ fn record(arguments: Record) -> Result<u8, Failure> {
         ));
     }
     let kept = inherit(arguments.run.grants.preserve_fds)?;
-    let output = Output::create(&arguments.out, arguments.keep_identifiers)?;
+    let output = Output::create(
+        &arguments.out,
+        arguments.keep_identifiers,
+        &arguments.run.grants.binds,
+    )?;
     run(arguments.run, kept, Some(output))
 }
 

@@ -5,7 +5,7 @@
 //! which cannot reach the file system, writes it; the launcher gives it its name.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -13,12 +13,15 @@ use std::process;
 use ringfence_recording::Recording;
 
 use crate::failure::Failure;
+use crate::launch::grants::Bind;
+use crate::outputs::Place;
 
 /// Where a recording goes. The launcher and the sentry each have a copy, of the same open file.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
-    part: PathBuf,
+    place: Place,
+    part: OsString,
     file: File,
     /// The process that made it, and removes what is left of it.
     maker: u32,
@@ -27,23 +30,22 @@ pub struct Output {
 }
 
 impl Output {
-    /// Makes the file that becomes `path`.
-    pub fn create(path: &Path, keep_identifiers: bool) -> Result<Output, Failure> {
-        let mut part = OsString::from(path);
-        part.push(".part");
-        let part = PathBuf::from(part);
+    /// Makes the file that becomes `path`, for the run of a program with these binds.
+    pub fn create(path: &Path, keep_identifiers: bool, binds: &[Bind]) -> Result<Output, Failure> {
         let cannot = |reason: &dyn std::fmt::Display| {
             Failure::setup(format!(
                 "--out {}: {reason}: name a file in a directory that you may write to",
                 path.display()
             ))
         };
-        if path.is_dir() {
+        let place = Place::find(path, binds).map_err(|problem| cannot(&problem))?;
+        if place.is_directory() {
             return Err(cannot(&"it is a directory"));
         }
-        let file = File::create(&part).map_err(|error| cannot(&error))?;
+        let (file, part) = place.make_part().map_err(|problem| cannot(&problem))?;
         Ok(Output {
             path: path.to_owned(),
+            place,
             part,
             file,
             maker: process::id(),
@@ -71,7 +73,7 @@ impl Output {
                 // The sentry has said why.
                 return Ok(());
             }
-            fs::rename(&self.part, &self.path)
+            self.place.put(&self.part)
         });
         published.map_err(|error| self.failure(&error))
     }
@@ -89,7 +91,7 @@ impl Drop for Output {
     fn drop(&mut self) {
         // Once it has its right name nothing is left under the other. The sentry and what it forks have copies of this.
         if process::id() == self.maker {
-            let _ = fs::remove_file(&self.part);
+            self.place.remove(&self.part);
         }
     }
 }

@@ -7,7 +7,11 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use crate::failure::Failure;
+use crate::launch::grants::Bind;
+use crate::outputs::Place;
 
 /// How a trace begins: it is an array of the Trace Event Format, whose end may be missing.
 const BEGINNING: &[u8] = b"[";
@@ -20,18 +24,17 @@ pub struct Output {
 }
 
 impl Output {
-    /// Empties the file at `path`, or makes it, and writes the beginning of a trace.
-    pub fn create(path: &Path) -> Result<Output, Failure> {
-        let written = File::create(path).and_then(|mut file| {
-            file.write_all(BEGINNING)?;
-            Ok(file)
-        });
-        let file = written.map_err(|error| {
+    /// Empties the file at `path`, or makes it, and writes the beginning of a trace of a program with these binds.
+    pub fn create(path: &Path, binds: &[Bind]) -> Result<Output, Failure> {
+        let cannot = |reason: &dyn std::fmt::Display| {
             Failure::setup(format!(
-                "--trace {}: {error}: name a file that you may write to, where there is room",
+                "--trace {}: {reason}: name a file that you may write to, where there is room",
                 path.display()
             ))
-        })?;
+        };
+        let opened = Place::find(path, binds).and_then(|place| place.open(OFlags::TRUNC));
+        let mut file = opened.map_err(|problem| cannot(&problem))?;
+        file.write_all(BEGINNING).map_err(|error| cannot(&error))?;
         Ok(Output {
             path: path.to_owned(),
             file,

@@ -4,6 +4,7 @@ mod files;
 mod given;
 mod kernel_files;
 mod network;
+mod outputs;
 mod surroundings;
 mod users;
 

@@ -1,0 +1,132 @@
+//! What the launcher writes for its caller lands in the file that was named, whatever programs have put in its place in a
+//! directory that they were given.
+
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use super::*;
+
+/// A directory that programs are given, and beside it a file that they are not.
+struct Place {
+    _both: Directory,
+    given: PathBuf,
+    precious: PathBuf,
+}
+
+const CONTENT: &str = "precious\n";
+
+impl Place {
+    fn new() -> Place {
+        let both = Directory::new("outputs");
+        let real = fs::canonicalize(both.path()).expect("its path");
+        let (given, precious) = (real.join("given"), real.join("precious"));
+        fs::create_dir(&given).expect("a directory");
+        fs::write(&precious, CONTENT).expect("a file");
+        Place {
+            _both: both,
+            given,
+            precious,
+        }
+    }
+
+    /// `ringfence COMMAND --bind DIRECTORY OPTIONS… -- true`, each `@` in an option standing for the directory.
+    fn run(&self, ringfence: &Path, command: &str, options: &[&str]) -> Ended {
+        let mut run = Command::new(ringfence);
+        run.args([command, "--driver=sim", "--workdir=/", "--bind"]);
+        run.arg(&self.given);
+        run.args(options.iter().map(|option| self.named(option)));
+        run.args(["--", "true"]).stdin(Stdio::null());
+        finish(run.env("RINGFENCE_FAULTS", "sentry.outputs=drop"))
+    }
+
+    fn named(&self, text_with_mark: &str) -> String {
+        text_with_mark.replace('@', text(&self.given))
+    }
+
+    fn plant(&self, name: &str) {
+        symlink(&self.precious, self.given.join(name)).expect("a link");
+    }
+
+    fn content(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.precious).expect("its content")).into_owned()
+    }
+}
+
+#[test]
+fn a_link_that_a_program_can_have_put_there_is_not_followed() {
+    let place = Place::new();
+    place.plant("planted");
+    symlink(place.given.parent().expect("one"), place.given.join("out")).expect("a link");
+    let remedy = ": name a file that you may write to, where there is room";
+    for file in ["@/planted", "@/out/precious"] {
+        let ended = place.run(&ringfence_program(), "run", &["--trace", file]);
+        let line = place.named(&format!(
+            "ringfence: --trace {file}: a symbolic link in @, where programs can put one, is not followed: remove it, or name \
+             another file{remedy}"
+        ));
+        assert_eq!(ended, Ended::failing(125, &line));
+    }
+    let ended = place.run(&ringfence_program(), "record", &["--out", "@/planted"]);
+    let line = place.named(
+        "ringfence: --out @/planted: a symbolic link in @, where programs can put one, is not followed: remove it, or name \
+         another file: name a file in a directory that you may write to",
+    );
+    assert_eq!(ended, Ended::failing(125, &line));
+    assert_eq!(place.content(), CONTENT);
+}
+
+#[test]
+fn a_named_pipe_that_a_program_can_have_put_there_is_not_waited_for() {
+    let place = Place::new();
+    let everybody = Mode::from_bits_truncate(0o666);
+    mkfifo(&place.given.join("pipe"), everybody).expect("a pipe");
+    let ended = place.run(&ringfence_program(), "run", &["--trace", "@/pipe"]);
+    let line = place.named(
+        "ringfence: --trace @/pipe: it is no ordinary file, and in @, where programs can put one: remove it, or name another \
+         file: name a file that you may write to, where there is room",
+    );
+    assert_eq!(ended, Ended::failing(125, &line));
+}
+
+#[test]
+fn a_recording_is_a_file_of_its_own_whatever_is_in_its_place() {
+    let place = Place::new();
+    place.plant("recording.part");
+    let ended = place.run(&ringfence_program(), "record", &["--out", "@/recording"]);
+    assert_eq!(ended, Ended::printing(""));
+    assert_eq!(place.content(), CONTENT);
+    let recording = fs::symlink_metadata(place.given.join("recording")).expect("a recording");
+    assert!(recording.is_file() && recording.len() > 0);
+    // Nothing else is left.
+    assert_eq!(fs::read_dir(&place.given).expect("it").count(), 2);
+}
+
+#[test]
+fn what_is_written_where_a_program_writes_is_written() {
+    let place = Place::new();
+    let options = ["--trace", "@/trace"];
+    let ended = place.run(&ringfence_program(), "run", &options);
+    assert_eq!(ended, Ended::printing(""));
+    let trace = fs::read_to_string(place.given.join("trace")).expect("a trace");
+    assert!(trace.starts_with('['), "{trace}");
+}
+
+/// The tests above can fail: a link in the place of what is written leads to what the program was not given.
+#[test]
+fn links_that_programs_can_have_put_there_lead_out_if_they_are_followed() {
+    let ringfence = ringfence_with_faults();
+    let place = Place::new();
+    place.plant("planted");
+    let ended = place.run(&ringfence, "run", &["--trace", "@/planted"]);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(place.content().starts_with('['));
+
+    let place = Place::new();
+    place.plant("recording.part");
+    let ended = place.run(&ringfence, "record", &["--out", "@/recording"]);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_ne!(place.content(), CONTENT);
+}
