@@ -136,6 +136,8 @@ pub enum Point {
     Outputs,
     /// A process of a sandbox is about to leave its caller's session, or the program the process group that it is in.
     Session,
+    /// A process of a sandbox is about to let go of what its caller has open.
+    Descriptors,
     /// The program's process is about to let neither signals nor connections to abstract sockets out of its domain.
     Scope,
     /// A ring's producer is about to write an entry.
@@ -194,6 +196,7 @@ impl Point {
             Point::Given => "given",
             Point::Outputs => "outputs",
             Point::Session => "session",
+            Point::Descriptors => "descriptors",
             Point::Scope => "scope",
             Point::Stage => "stage",
             Point::Doorbell => "doorbell",
@@ -243,6 +246,7 @@ impl Point {
         Point::Given,
         Point::Outputs,
         Point::Session,
+        Point::Descriptors,
         Point::Scope,
         Point::Stage,
         Point::Doorbell,

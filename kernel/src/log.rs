@@ -5,12 +5,22 @@
 //! out, and a line says so once. Errors are bounded by kind alone, so that nothing a program floods the log with hides them.
 //!
 //! Each process counts its own lines.
+//!
+//! Sentry and servers write to a pipe of the launcher's, which may not take what they write (`launch/pipes.rs`). They wait
+//! for it once, for [`GRACE`]. On stderr that is until a line was shown, so that it stands before what comes of it: the pipe for
+//! messages has room again when all was. From then on lines that find no room are left out, and the next one that does comes after one
+//! that says how many. A line is shorter than what a pipe takes at once, so it is written whole or not.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use tracing::{Level, Metadata, callsite};
 use tracing_subscriber::fmt::MakeWriter;
@@ -23,17 +33,44 @@ const LINES_OF_A_KIND: u32 = 1024;
 const LINES: u32 = 8 << 10;
 /// Most bytes of a line.
 const LENGTH: usize = 1 << 10;
+/// How long the launcher may take nothing until what is written for it is left out.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// Whether what is written to stderr was shown when there is room again.
+static IS_CONFIRMED: AtomicBool = AtomicBool::new(false);
+
+/// From now on the process waits until what it writes to stderr was shown. For those whose stderr is the pipe for messages.
+pub fn confirm() {
+    IS_CONFIRMED.store(true, Ordering::Relaxed);
+}
+
+/// Lines that found no room, since the last one that did.
+static MISSING: AtomicU32 = AtomicU32::new(0);
+
+/// The number of the log's file, if it has one.
+static NUMBER: OnceLock<RawFd> = OnceLock::new();
+
+/// The number of the descriptor that the log is written to, if it has a file. It is never closed.
+pub fn number() -> Option<RawFd> {
+    NUMBER.get().copied()
+}
+
+/// Opens the file at `path` for [`write_to`].
+pub fn open(path: &Path) -> Result<OwnedFd, Failure> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.map(OwnedFd::from)
+        .map_err(|error| Failure::setup(format!("--log {}: {error}", path.display())))
+}
 
 /// Has the log appended to `file`, with debug messages, or warnings printed to stderr. To be called once.
-pub fn write_to(file: Option<&Path>) -> Result<(), Failure> {
+pub fn write_to(file: Option<OwnedFd>) {
     let builder = tracing_subscriber::fmt()
         .with_target(false)
         .with_ansi(false);
     match file {
-        Some(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            let file =
-                file.map_err(|error| Failure::setup(format!("--log {}: {error}", path.display())))?;
+        Some(file) => {
+            NUMBER.get_or_init(|| file.as_raw_fd());
+            let file = File::from(file);
             builder
                 .with_max_level(Level::DEBUG)
                 .with_writer(Bounded::new(file))
@@ -44,13 +81,56 @@ pub fn write_to(file: Option<&Path>) -> Result<(), Failure> {
             builder.with_writer(Bounded::new(io::stderr())).init();
         }
     }
-    Ok(())
+}
+
+/// Prints all of `text` to stderr, and waits as long as it takes until it is taken. For what a process has to say at its end.
+pub fn print(text: &str) {
+    let mut left = text.as_bytes();
+    while !left.is_empty() {
+        let stderr = io::stderr();
+        match stderr.lock().write(left) {
+            Ok(length) => left = left.get(length..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                wait_for_room(stderr.as_fd(), None);
+            }
+            // Nobody is left to tell.
+            Err(_) => return,
+        }
+    }
+}
+
+/// Says how many lines are missing at the end, if any are, and waits as long as it takes until that is taken.
+pub fn finish() {
+    let missing = MISSING.swap(0, Ordering::Relaxed);
+    if missing == 0 {
+        return;
+    }
+    let stderr = io::stderr();
+    // SAFETY: it is never closed.
+    let file = number().map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+    wait_for_room(file.unwrap_or(stderr.as_fd()), None);
+    tracing::warn!("{}", left_out(missing));
+}
+
+/// What stands in the place of so many lines.
+fn left_out(lines: u32) -> String {
+    format!("{lines} lines were left out before this: nobody took them")
+}
+
+/// Waits until something can be written to `to`, at most for `limit`; whether it can, as far as is known.
+pub fn wait_for_room(to: BorrowedFd<'_>, limit: Option<Duration>) -> bool {
+    let mut polled = [PollFd::new(to, PollFlags::POLLOUT)];
+    let limit = limit.map(|limit| PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
+    !matches!(poll(&mut polled, limit.unwrap_or(PollTimeout::NONE)), Ok(0))
 }
 
 /// Writes lines to `to` as long as there are not too many.
 struct Bounded<W> {
     to: W,
     counts: Mutex<Counts>,
+    /// Whether it was waited for room, and there was none.
+    is_behind: AtomicBool,
 }
 
 #[derive(Default)]
@@ -97,20 +177,21 @@ impl<W> Bounded<W> {
         Bounded {
             to,
             counts: Mutex::default(),
+            is_behind: AtomicBool::new(false),
         }
     }
 }
 
-impl<'a, W: 'a> MakeWriter<'a> for Bounded<W>
+impl<'a, W: AsFd + 'a> MakeWriter<'a> for Bounded<W>
 where
     &'a W: Write,
 {
-    type Writer = Line<&'a W>;
+    type Writer = Line<'a, W>;
 
     fn make_writer(&'a self) -> Self::Writer {
         // Only reached for what is no event, of which there is none.
         Line {
-            to: &self.to,
+            log: self,
             fate: Fate::Written,
             place: None,
             level: Level::ERROR,
@@ -121,7 +202,7 @@ where
         // The lock is not held while the line is written, which can take as long as who reads it likes.
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         Line {
-            to: &self.to,
+            log: self,
             fate: counts.next(metadata),
             place: metadata
                 .file()
@@ -132,21 +213,37 @@ where
     }
 }
 
+impl<W: AsFd> Bounded<W> {
+    /// Whether something can be written. Waits for that, unless that was in vain before.
+    fn has_room(&self) -> bool {
+        let limit = match self.is_behind.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => GRACE,
+        };
+        let has_room = wait_for_room(self.to.as_fd(), Some(limit));
+        self.is_behind.store(!has_room, Ordering::Relaxed);
+        has_room
+    }
+}
+
 /// Takes one line, whole.
-struct Line<W> {
-    to: W,
+struct Line<'a, W> {
+    log: &'a Bounded<W>,
     fate: Fate,
     /// Where in the source it comes from.
     place: Option<String>,
     level: Level,
 }
 
-impl<W: Write> Write for Line<W> {
+impl<'a, W: AsFd> Write for Line<'a, W>
+where
+    &'a W: Write,
+{
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = match self.fate {
             Fate::LeftOut => return Ok(line.len()),
             Fate::Written if line.len() <= LENGTH => {
-                return self.to.write_all(line).map(|()| line.len());
+                return self.put(line).map(|()| line.len());
             }
             Fate::Written => {
                 let (kept, left) = line.split_at(LENGTH);
@@ -162,15 +259,47 @@ impl<W: Write> Write for Line<W> {
                 &format!("more than {LINES} lines: all further ones but errors are left out"),
             ),
         };
-        self.to.write_all(&text).map(|()| line.len())
+        self.put(&text).map(|()| line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        (&self.log.to).flush()
     }
 }
 
-impl<W> Line<W> {
+impl<'a, W: AsFd> Line<'a, W>
+where
+    &'a W: Write,
+{
+    /// Writes `text`, and before it how many lines are missing, if there is room.
+    fn put(&self, text: &[u8]) -> io::Result<()> {
+        let log = self.log;
+        let missing = MISSING.swap(0, Ordering::Relaxed);
+        let whole = match missing {
+            0 => text.to_vec(),
+            missing => [&self.note(text, &left_out(missing)), text].concat(),
+        };
+        loop {
+            match (&log.to).write_all(&whole) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                written => {
+                    if number().is_none() && IS_CONFIRMED.load(Ordering::Relaxed) {
+                        log.has_room();
+                    } else {
+                        log.is_behind.store(false, Ordering::Relaxed);
+                    }
+                    return written;
+                }
+            }
+            if !log.has_room() {
+                MISSING.fetch_add(missing + 1, Ordering::Relaxed);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl<W> Line<'_, W> {
     /// `line` with `text` in the place of what it says: what comes before, the time for one, ends with the level.
     fn note(&self, line: &[u8], text: &str) -> Vec<u8> {
         let level = self.level.as_str().as_bytes();

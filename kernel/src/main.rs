@@ -250,8 +250,9 @@ struct Server {
     gpu_memory: Option<Size>,
     #[arg(long)]
     host_memory: Option<Size>,
+    /// The number of a descriptor that was left open for it to write its log to
     #[arg(long)]
-    log: Option<PathBuf>,
+    log: Option<RawFd>,
     #[arg(long, requires_all = ["progress", "report"])]
     recording: Option<PathBuf>,
     #[arg(long)]
@@ -316,7 +317,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            eprintln!("ringfence: {failure}");
+            log::print(&format!("ringfence: {failure}\n"));
             ExitCode::from(failure.status)
         }
     }
@@ -333,7 +334,7 @@ fn run(
     descriptors: Vec<OwnedFd>,
     record: Option<Output>,
 ) -> Result<u8, Failure> {
-    log::write_to(arguments.log.as_deref())?;
+    log::write_to(arguments.log.as_deref().map(log::open).transpose()?);
     if arguments.fast {
         fast::grant(&mut arguments.grants)?;
     }
@@ -375,7 +376,7 @@ fn run(
 
 fn issue_again(arguments: Replay) -> Result<u8, Failure> {
     inherit(0)?;
-    log::write_to(arguments.log.as_deref())?;
+    log::write_to(arguments.log.as_deref().map(log::open).transpose()?);
     replay::run(&replay::Options {
         recording: arguments.file,
         answers: arguments.answers,
@@ -458,7 +459,12 @@ fn upgrade(sandbox: &Name, executable: Option<&Path>) -> Result<u8, Failure> {
 }
 
 fn serve(arguments: Server) -> Result<u8, Failure> {
-    log::write_to(arguments.log.as_deref())?;
+    // SAFETY: the launcher left it open for this process, which takes it over here and nowhere else.
+    let file = arguments
+        .log
+        .map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+    log::write_to(file);
+    log::confirm();
     let options = process::Options {
         kind: arguments.driver,
         version: arguments.driver_version,

@@ -1,8 +1,8 @@
 //! `ringfence record`: the file that a recording is written to.
 //!
 //! It is made before the program starts, under a name of its own, so that a file that cannot be written is known at
-//! once; and it gets its right name when it is whole, so that nobody finds half a recording under that. The sentry,
-//! which cannot reach the file system, writes it; the launcher gives it its name.
+//! once; and it gets its right name when it is whole, so that nobody finds half a recording under that. What the sentry writes
+//! reaches it by a pipe (`launch/pipes.rs`); the launcher gives it its name.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::launch::grants::Bind;
 use crate::outputs::Place;
 
-/// Where a recording goes. The launcher and the sentry each have a copy, of the same open file.
+/// Where a recording goes. The launcher and the sentry each have a copy.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
@@ -53,26 +53,27 @@ impl Output {
         })
     }
 
-    /// Writes the recording: all of it, or nothing. Fails with the reason.
+    /// In the sentry: writes the recording, all of it or nothing. Fails with the reason.
     pub fn write(&self, recording: Recording) -> Result<(), String> {
         let bytes = recording.to_bytes().map_err(|error| error.to_string())?;
-        let written = (&self.file)
-            .write_all(&bytes)
-            .and_then(|()| self.file.sync_all());
-        written.map_err(|error| {
-            // A file that cannot be emptied either is on a disk that fails, and the run fails anyway.
-            let _ = self.file.set_len(0);
-            error.to_string()
-        })
+        let written = (&self.file).write_all(&bytes);
+        written.map_err(|error| error.to_string())
     }
 
-    /// In the launcher, when the sentry has ended by itself: gives the file its name, if there is a recording in it.
+    /// The open file, or in the sentry the way to it.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// In the launcher, when the sentry has ended by itself, and all that it wrote is in the file: gives that its name, if
+    /// there is a recording in it.
     pub fn publish(&self) -> Result<(), Failure> {
         let published = self.file.metadata().and_then(|status| {
             if status.len() == 0 {
                 // The sentry has said why.
                 return Ok(());
             }
+            self.file.sync_all()?;
             self.place.put(&self.part)
         });
         published.map_err(|error| self.failure(&error))

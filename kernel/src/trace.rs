@@ -1,10 +1,10 @@
 //! `--trace`: the file that a trace is written to.
 //!
-//! The launcher opens it before the program starts, so that a file that cannot be written is known at once. The sentry,
-//! which cannot reach the file system, writes to it while the program runs.
+//! The launcher opens it before the program starts, so that a file that cannot be written is known at once. What the sentry
+//! writes while the program runs reaches it by a pipe (`launch/pipes.rs`).
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 use crate::failure::Failure;
 use crate::launch::grants::Bind;
 use crate::outputs::Place;
+use crate::warnings::warn_once;
 
 /// How a trace begins: it is an array of the Trace Event Format, whose end may be missing.
 const BEGINNING: &[u8] = b"[";
@@ -46,8 +47,20 @@ impl Output {
         &self.path
     }
 
-    /// The open file, and how many bytes of it are written.
+    /// The open file, or in the sentry the way to it, and how many bytes of it are written.
     pub fn file(&self) -> (&File, u64) {
         (&self.file, BEGINNING.len() as u64)
+    }
+
+    /// Ends the trace behind `bytes` that the sentry has written, because of `error`: half an event would keep the rest from
+    /// being read.
+    pub fn cut(&self, bytes: u64, error: &io::Error) {
+        // What is no file on a disk cannot be cut.
+        let _ = self.file.set_len(BEGINNING.len() as u64 + bytes);
+        let path = self.path.display();
+        warn_once(
+            "--trace",
+            format_args!("{path}: {error}: what follows is missing"),
+        );
     }
 }

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
 use ringfence_recording::Recording;
 use serde_json::{Map, Value};
 use userland_tests::processes::Tree;
@@ -383,6 +384,51 @@ fn of_idle(file: &Path) -> impl Fn() -> bool {
         let text = fs::read_to_string(&file).expect("a trace");
         text.matches(r#""cat":"request""#).count() == 9 && text.ends_with("}")
     }
+}
+
+/// What sentry and server write is taken by the launcher. While that is stopped, a pipe holds some of it.
+#[test]
+fn a_launcher_that_is_stopped_keeps_no_program_waiting_and_what_it_missed_is_counted() {
+    let directory = Directory::new("stopped");
+    let [file, log] = ["trace.json", "log"].map(|name| directory.path().join(name));
+    let options = ["--trace", path(&file), "--log", path(&log)];
+    let mut command = userland_tests::ringfence_run(&options);
+    let script = "echo ready; read go; exec \"$0\" flood 1200";
+    command.args(["sh", "-c", script]).arg(guest_program());
+    let (mut child, output) = started(command.stdin(Stdio::piped()));
+    let launcher = Tree::of(child.id()).launcher.pid;
+    kill(launcher, Signal::SIGSTOP).expect("it is there");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(b"go\n").expect("the program");
+    let lines: Vec<String> = output
+        .lines()
+        .map(|line| line.expect("text"))
+        .take(4)
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "another's client: 1200",
+            "made up: 1200",
+            "failed opens: 1200",
+            "pins: 1200"
+        ]
+    );
+    kill(launcher, Signal::SIGCONT).expect("it is there");
+    let ended = wait_for(child);
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
+    let trace = Trace::parse(&fs::read_to_string(&file).expect("a trace"));
+    let is_missing = |note: &String| note.ends_with("requests or names are missing before this");
+    assert!(
+        trace.notes.iter().all(is_missing) && !trace.notes.is_empty(),
+        "{:?}",
+        trace.notes
+    );
+    let log = fs::read_to_string(&log).expect("the log");
+    let counted = log
+        .lines()
+        .filter(|line| line.ends_with(" lines were left out before this: nobody took them"));
+    assert_ne!(counted.count(), 0, "{log}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the processes of Ringfence itself cannot do, once they have confined themselves: each attempt and its exact
 //! outcome, and what the kernel says of them in a sandbox that runs. What tasks cannot do is in `confinement.rs`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,8 +11,8 @@ use nix::unistd::geteuid;
 use rustix::process::{PidfdFlags, pidfd_open};
 use userland_tests::processes::{Process, Tree};
 use userland_tests::{
-    Ended, captive_program, finish, guest, guest_program, intruder_program, ringfence_with_faults,
-    showing_the_guest, started,
+    Directory, Ended, captive_program, finish, guest, guest_program, intruder_program,
+    ringfence_with_faults, showing_the_guest, started,
 };
 
 /// Killed by the filter (SIGSYS).
@@ -294,6 +294,82 @@ fn the_server_holds_nothing_of_the_hosts_proc() {
         .filter(|(device, _)| *device == Some(host))
         .collect();
     assert!(of_the_host.is_empty(), "{of_the_host:?}");
+}
+
+/// What of its caller's each process of a sandbox holds that obeys `rules`: server, sentry, init and program.
+fn held_of_the_callers(rules: &str) -> [Vec<String>; 4] {
+    let directory = Directory::new("held");
+    let place = |name: &str| directory.path().join(name).display().to_string();
+    fs::write(place("input"), "of the caller").expect("a file");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "exec 3>>\"$0\"; exec \"$@\"", &place("inherited")])
+        .arg(ringfence_with_faults())
+        .args(["record", "--driver", "sim", "--preserve-fds", "1"])
+        .args(["--out", &place("recording"), "--log", &place("log")])
+        .args(["--trace", &place("trace")])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .arg("busy")
+        .stdin(File::open(place("input")).expect("the file"))
+        .env("RINGFENCE_FAULTS", rules);
+    of_a_sandbox(&mut command, |tree| {
+        let entries = fs::read_dir(directory.path()).expect("the directory");
+        let files = entries.map(|entry| entry.expect("an entry").path());
+        let streams = [("stdout", 1), ("stderr", 2)].map(|(name, number)| {
+            let path = format!("/proc/{}/fd/{number}", tree.launcher.pid);
+            (name.to_owned(), PathBuf::from(path))
+        });
+        let name = |path: &PathBuf| path.file_name().expect("a name").display().to_string();
+        let named = files.map(|path| (name(&path), path)).chain(streams);
+        let known: Vec<(String, (u64, u64))> = named
+            .map(|(name, path)| (name, identity(&path).expect("its status")))
+            .collect();
+        [tree.server, tree.sentry, tree.init, tree.program].map(|process| {
+            let entries = fs::read_dir(format!("/proc/{}/fd", process.pid)).expect("descriptors");
+            let paths = entries.map(|entry| entry.expect("a descriptor").path());
+            let held: Vec<_> = paths.filter_map(|path| identity(&path)).collect();
+            let names = known.iter().filter(|(_, known)| held.contains(known));
+            // Of a recording that is not there yet the name has a number in it.
+            let short = |name: &String| name.split('.').next().unwrap_or_default().to_owned();
+            let mut names: Vec<String> = names.map(|(name, _)| short(name)).collect();
+            names.sort();
+            names
+        })
+    })
+}
+
+/// Which file this is; `None` for an anonymous one, which cannot be followed to.
+fn identity(path: &PathBuf) -> Option<(u64, u64)> {
+    let status = fs::metadata(path).ok()?;
+    Some((status.dev(), status.ino()))
+}
+
+/// Who has a terminal open can read what is typed there, and who has a file open can shorten and rewrite it.
+#[test]
+fn none_but_the_program_holds_what_the_caller_has_open() {
+    let [server, sentry, init, program] = held_of_the_callers("");
+    assert_eq!([server, sentry, init], [const { Vec::<String>::new() }; 3]);
+    assert_eq!(program, ["inherited", "input", "stderr", "stdout"]);
+}
+
+/// The test above can fail: a process that is forked holds what its parent held.
+#[test]
+fn all_hold_what_the_caller_has_open_if_they_do_not_let_go() {
+    let [server, sentry, init, _] = held_of_the_callers("sentry.descriptors=drop");
+    assert_eq!(server, ["stderr", "stdout"]);
+    let all = [
+        "inherited",
+        "input",
+        "log",
+        "recording",
+        "stderr",
+        "stdout",
+        "trace",
+    ];
+    assert_eq!(sentry, all);
+    assert_eq!(init, all);
 }
 
 /// What comes of every attempt of `intruder` on the server of a sandbox that obeys `rules`. `None` if this user cannot

@@ -29,8 +29,7 @@ const FIRST: RawFd = 3;
 pub unsafe fn take(count: u16) -> Result<Vec<OwnedFd>, Failure> {
     let end = FIRST + RawFd::from(count);
     // SAFETY: nobody owns what is closed, as the caller promises.
-    let closed = unsafe { libc::close_range(end as libc::c_uint, libc::c_uint::MAX, 0) };
-    Errno::result(closed).attempt("closing inherited descriptors")?;
+    unsafe { close_range(end as libc::c_uint, libc::c_uint::MAX) }?;
     (0..end).try_for_each(refuse_directory)?;
     (FIRST..end)
         .map(|number| {
@@ -81,6 +80,39 @@ pub unsafe fn put_in_place(descriptor: &OwnedFd, number: RawFd) -> Result<(), Fa
     Errno::result(duplicate)
         .map(drop)
         .attempt(format_args!("descriptor {number}"))
+}
+
+/// Closes every descriptor of the calling process but those of these numbers.
+///
+/// # Safety
+///
+/// Nobody in this process uses or closes any other from now on.
+pub unsafe fn close_all_but(mut kept: Vec<RawFd>) -> Result<(), Failure> {
+    kept.sort_unstable();
+    let mut first: libc::c_uint = 0;
+    for number in kept {
+        let number = number as libc::c_uint;
+        if first < number {
+            // SAFETY: as the caller promises.
+            unsafe { close_range(first, number - 1) }?;
+        }
+        first = number + 1;
+    }
+    // SAFETY: as the caller promises.
+    unsafe { close_range(first, libc::c_uint::MAX) }
+}
+
+/// Closes the descriptors of these numbers and between (close_range(2)).
+///
+/// # Safety
+///
+/// Nobody owns them.
+unsafe fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), Failure> {
+    // SAFETY: as the caller promises.
+    let closed = unsafe { libc::close_range(first, last, 0) };
+    Errno::result(closed)
+        .map(drop)
+        .attempt("closing inherited descriptors")
 }
 
 /// Has `send` send descriptors, and then lets the calling process, and all that it starts, have an eighth fewer than

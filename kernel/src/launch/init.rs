@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::io::{PipeWriter, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,6 +14,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{ForkResult, Pid, fork};
 use ringfence_confinement::{Confinement, policies};
+use ringfence_faults::{Act, Point};
 use rustix::process::{WaitOptions, ioctl_tiocsctty};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{OptionalActions, tcsetattr, tcsetpgrp, tcsetwinsize};
@@ -21,7 +22,7 @@ use rustix::termios::{OptionalActions, tcsetattr, tcsetpgrp, tcsetwinsize};
 use super::exec::{self, Program};
 use super::jobs::{self, Order};
 use super::terminal::Likeness;
-use super::{namespaces, network, root};
+use super::{descriptors, namespaces, network, root};
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::signals::{self, Received};
 use crate::system_calls::exit_at_once;
@@ -31,6 +32,8 @@ pub fn run(program: Program<'_>, report: PipeWriter) -> ! {
     let signals = signals::descriptor();
     let status = signals.map_err(drop).and_then(|signals| {
         let mut init = start(program, signals, &report)?;
+        init.let_go(&report)
+            .map_err(|failure| tell(&failure, &report))?;
         confine().map_err(|failure| tell(&failure, &report))?;
         drop(report);
         Ok(init.reap())
@@ -135,6 +138,26 @@ fn make_terminal(likeness: &Likeness, job: &jobs::InitEnd) -> Result<OwnedFd, Fa
 }
 
 impl Init {
+    /// Closes all that the caller has open, which only the program is to have: the sentry, should it be taken over, takes
+    /// from a process below it what that has.
+    fn let_go(&self, report: &PipeWriter) -> Result<(), Failure> {
+        // A test leaves this out, to show that it would notice.
+        if ringfence_faults::at(Point::Descriptors) == Some(Act::Drop) {
+            return Ok(());
+        }
+        let job = self.job.as_ref().map(AsFd::as_fd);
+        let terminal = self.terminal.as_ref().map(AsFd::as_fd);
+        let kept = [
+            Some(self.signals.as_fd()),
+            Some(report.as_fd()),
+            job,
+            terminal,
+        ];
+        let kept = kept.iter().flatten().map(AsRawFd::as_raw_fd).collect();
+        // SAFETY: this process never returns to who owns the rest, and uses nothing else.
+        unsafe { descriptors::close_all_but(kept) }
+    }
+
     /// Waits for every child until the program has ended; the status as a shell would give it. (By rustix, since nix's
     /// `waitpid` fails on a child that a real-time signal ended.)
     fn reap(&mut self) -> i32 {

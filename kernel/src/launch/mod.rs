@@ -17,7 +17,7 @@
 //! the tasks are in init's, and the program leads a group (`jobs.rs`, `terminal.rs`).
 //!
 //! Everything below runs in a user namespace that gives no rights outside it, so that the launcher needs none
-//! either. Each process is forked while its parent has a single thread.
+//! either. Each process is forked while its parent has a single thread, or, the launcher, others that only copy (`pipes.rs`).
 
 mod credentials;
 pub mod descriptors;
@@ -35,6 +35,7 @@ pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod network;
 mod ordinary_view;
+mod pipes;
 mod root;
 mod servers;
 mod standing;
@@ -48,13 +49,14 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
-use nix::unistd::ForkResult;
+use nix::unistd::{ForkResult, Pid};
 use nvproxy_server::process::raise_descriptor_limit;
 use nvproxy_server::recorded::Replay;
 use ringfence_ipc::Socket;
 
 use self::grants::Grants;
 use self::liaison::SentryEnd;
+use self::pipes::{Inlets, Outlets, SentryEnds};
 use self::servers::Starter;
 use self::supervision::{Ends, Launcher};
 use self::terminal::Likeness;
@@ -65,7 +67,7 @@ use crate::sandboxes::{About, Door, Name};
 use crate::sentry::server::OnServerExit;
 use crate::sentry::{self, Sandbox};
 use crate::system_calls::exit_at_once;
-use crate::{signals, trace};
+use crate::{log, signals, trace};
 
 /// What to run, and how.
 #[derive(Debug)]
@@ -126,6 +128,8 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             .inspect_err(|failure| tracing::debug!("no door: {failure}"))
             .ok(),
     };
+    let (inlets, outlets) = pipes::create(options)?;
+    let sentry_ends = inlets.for_sentry()?;
     let (launcher_end, sentry_end) = liaison::pair().attempt("socketpair")?;
     let (job, init_end) = jobs::pair().attempt("socketpair")?;
     let (terminal, likeness) = terminal::open(&inherited(&options.descriptors)).unzip();
@@ -133,7 +137,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
     match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
         ForkResult::Parent { child } => {
-            drop((sentry_end, init_end));
+            drop((sentry_end, sentry_ends, init_end));
             // It passes descriptors on, too: see `descriptors::send_and_leave_some`.
             raise_descriptor_limit().map_err(Failure::setup)?;
             let ends = Ends {
@@ -142,18 +146,10 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
                 terminal,
                 door,
             };
-            let started = Starter::new(options, child)
-                .and_then(|starter| Launcher::new(child, starter, ends, about));
-            let status = started.inspect_err(|_| supervision::abandon(child))?.wait();
-            tracing::debug!("the sandbox is gone");
-            let status = status?;
-            if let Some(output) = &options.record {
-                output.publish()?;
-            }
-            Ok(status)
+            supervise(options, child, ends, about, (inlets, outlets))
         }
         ForkResult::Child => {
-            drop((launcher_end, job, terminal));
+            drop((launcher_end, job, terminal, inlets, outlets));
             if let Some(door) = door {
                 door.leave();
             }
@@ -162,9 +158,9 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
                 likeness: likeness.as_ref(),
                 end: init_end,
             };
-            let status =
-                sentry_process(options, &command, job, sentry_end).unwrap_or_else(|failure| {
-                    eprintln!("ringfence: {failure}");
+            let status = sentry_process(options, &command, job, sentry_end, sentry_ends)
+                .unwrap_or_else(|failure| {
+                    log::print(&format!("ringfence: {failure}\n"));
                     failure.status
                 });
             exit_at_once(i32::from(status))
@@ -172,11 +168,39 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     }
 }
 
+/// What the launcher does once the sentry was started.
+fn supervise(
+    options: &Options,
+    sentry: Pid,
+    ends: Ends,
+    about: About,
+    (inlets, outlets): (Inlets, Outlets),
+) -> Result<u8, Failure> {
+    let launcher = Starter::new(options, sentry, &inlets)
+        .and_then(|starter| Launcher::new(sentry, starter, ends, about))
+        .inspect_err(|_| supervision::abandon(sentry));
+    // Also if that failed: somebody may have said why.
+    let copying = outlets
+        .copy(options)
+        .inspect_err(|_| supervision::abandon(sentry))?;
+    let status = launcher.and_then(Launcher::wait);
+    drop(inlets);
+    let copied = copying.finish(options);
+    tracing::debug!("the sandbox is gone");
+    let status = status?;
+    copied?;
+    if let Some(output) = &options.record {
+        output.publish()?;
+    }
+    Ok(status)
+}
+
 fn sentry_process(
     options: &Options,
     command: &[CString],
     job: Job<'_>,
     liaison: SentryEnd,
+    ends: SentryEnds,
 ) -> Result<u8, Failure> {
     // What is sent to the caller's group is for the launcher alone, which passes it on once.
     jobs::leave_session()?;
@@ -187,7 +211,7 @@ fn sentry_process(
     // The sentry's own `/proc` does not have the file.
     let numbers = sentry::tracee::Numbers::open().attempt("/proc/loadavg")?;
     namespaces::mount_processes()?;
-    let sandbox = build(options, command, job, liaison, numbers)?;
+    let sandbox = build(options, command, job, (liaison, numbers), ends)?;
     raise_descriptor_limit().map_err(Failure::setup)?;
     let supervision = sentry::Options {
         driver: &options.driver,
@@ -201,13 +225,13 @@ fn sentry_process(
     sentry::run(&supervision, sandbox)
 }
 
-/// Starts the tasks' first processes.
+/// Starts the tasks' first processes, and lets go of what only these need.
 fn build(
     options: &Options,
     command: &[CString],
     job: Job<'_>,
-    liaison: SentryEnd,
-    numbers: sentry::tracee::Numbers,
+    (liaison, numbers): (SentryEnd, sentry::tracee::Numbers),
+    ends: SentryEnds,
 ) -> Result<Sandbox, Failure> {
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = std::io::pipe().attempt("pipe")?;
@@ -215,7 +239,7 @@ fn build(
     let init = match namespaces::fork_with(namespaces::OF_ONE_PROCESS).attempt("starting init")? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
-            drop((liaison, listener, report, numbers));
+            drop((liaison, listener, report, numbers, ends));
             let program = exec::Program {
                 command,
                 driver: &options.driver,
@@ -228,6 +252,15 @@ fn build(
             init::run(program, task_report)
         }
     };
+    drop((job, task_listener, task_report));
+    let needed = [
+        listener.as_fd(),
+        report.as_fd(),
+        liaison.as_fd(),
+        numbers.as_fd(),
+    ];
+    // SAFETY: this process, which never returns from here to who owns the rest, uses nothing else.
+    unsafe { ends.take_place(options, &needed) }?;
     Ok(Sandbox {
         init,
         listener,

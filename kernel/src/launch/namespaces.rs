@@ -21,7 +21,7 @@ pub const OF_ONE_PROCESS: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS);
 
-/// Forks the calling process, which must have one thread. The child lives in a user namespace of its own, and in the
+/// Forks the calling process, as [`fork_with`] does. The child lives in a user namespace of its own, and in the
 /// further namespaces of `also`; it has all rights in them, and none outside. It is who the caller is, with the same
 /// user and group ids as outside (all of them if the caller may map them, else its own), unless it is to have another
 /// `identity`: see [`IdMaps`]. A child that cannot become that says why on stderr, and ends.
@@ -61,11 +61,11 @@ pub fn fork_into_user_namespace(
 }
 
 /// fork(2), with these flags of clone(2): new namespaces for the child, or what it shares with its parent, which must
-/// not be memory. The calling process must have one thread.
+/// not be memory. The calling process must have one thread, or others that hold no lock and take no memory.
 pub(crate) fn fork_with(flags: CloneFlags) -> Result<ForkResult, Errno> {
     let flags = flags.difference(CloneFlags::CLONE_VM).bits() | libc::SIGCHLD;
-    // SAFETY: without a stack and without shared memory this is fork: the child, whose parent has one thread, goes on
-    // on a copy of this stack as if nothing had happened.
+    // SAFETY: without a stack and without shared memory this is fork: the child goes on on a copy of this stack as if nothing
+    // had happened, since no other thread of its parent's was in the middle of anything that concerns it.
     let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     Ok(match Errno::result(result)? {
         0 => ForkResult::Child,

@@ -15,15 +15,18 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{ForkResult, Pid, dup2_stdin, fexecve, setsid};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fexecve, setsid};
 use nvproxy_server::confinement;
 use nvproxy_server::process::Kind;
 use ringfence_confinement::pass_on;
+use ringfence_faults::{Act, Point};
 use ringfence_ipc::Socket;
 
 use super::namespaces::{self, OF_ONE_PROCESS, fork_into_user_namespace};
+use super::pipes::{Inlets, ServerEnds};
 use super::{Options, c_strings, descriptors};
 use crate::failure::{Attempt, Failure, SETUP};
+use crate::log;
 use crate::system_calls::{exit_at_once, pidfd_open};
 
 /// A server that was started. It is the launcher's child, which has to wait for it.
@@ -47,6 +50,8 @@ pub struct Starter<'a> {
     pub(super) options: &'a Options,
     /// Beside which they live.
     sentry: Pid,
+    /// By which they say what they have to say.
+    inlets: &'a Inlets,
     executable: OwnedFd,
     arguments: Vec<CString>,
     /// What a recorded driver reports to: files that it shares with the program.
@@ -55,7 +60,11 @@ pub struct Starter<'a> {
 
 impl<'a> Starter<'a> {
     /// With this executable, for the sandbox of this sentry.
-    pub fn new(options: &'a Options, sentry: Pid) -> Result<Starter<'a>, Failure> {
+    pub fn new(
+        options: &'a Options,
+        sentry: Pid,
+        inlets: &'a Inlets,
+    ) -> Result<Starter<'a>, Failure> {
         let executable = File::open("/proc/self/exe").attempt("/proc/self/exe")?;
         let shared = match &options.replay {
             Some(_) => &options.descriptors[..],
@@ -64,6 +73,7 @@ impl<'a> Starter<'a> {
         Ok(Starter {
             options,
             sentry,
+            inlets,
             executable: executable.into(),
             arguments: arguments(options)?,
             shared,
@@ -71,14 +81,15 @@ impl<'a> Starter<'a> {
     }
 
     /// Starts a server, of another executable than usual if there is one, without waiting until it has started. The
-    /// calling process must have one thread.
+    /// calling process must have one thread, but for those that only copy.
     pub fn start(
         &self,
         executable: Option<BorrowedFd<'_>>,
         input: Input<'_>,
     ) -> Result<Server, Failure> {
         let (supervision, server_supervision) = Socket::pair().attempt("socketpair")?;
-        let execution = Execution::new(self, executable, input, &server_supervision)?;
+        let ends = self.inlets.for_server()?;
+        let execution = Execution::new(self, executable, input, &server_supervision, &ends)?;
         match self.fork()? {
             ForkResult::Parent { child: pid } => Ok(Server {
                 pid,
@@ -88,7 +99,7 @@ impl<'a> Starter<'a> {
             }),
             ForkResult::Child => {
                 let Err(failure) = execution.execute();
-                eprintln!("ringfence: {failure}");
+                log::print(&format!("ringfence: {failure}\n"));
                 exit_at_once(i32::from(SETUP))
             }
         }
@@ -119,6 +130,7 @@ struct Execution<'a> {
     environment: Vec<CString>,
     input: BorrowedFd<'a>,
     supervision: BorrowedFd<'a>,
+    ends: &'a ServerEnds,
     shared: &'a [OwnedFd],
     /// Whether it opens descriptors of its own anew, which takes a `/proc`. It gets one that shows itself and nothing else.
     needs_processes: bool,
@@ -130,11 +142,16 @@ impl<'a> Execution<'a> {
         executable: Option<BorrowedFd<'a>>,
         input: Input<'a>,
         supervision: &'a Socket,
+        ends: &'a ServerEnds,
     ) -> Result<Execution<'a>, Failure> {
         let supervision = supervision.as_fd();
         let mut arguments = starter.arguments.clone();
         let number = supervision.as_raw_fd();
         arguments.extend(c_strings(&[format!("--supervision={number}").into()])?);
+        if let Some(log) = &ends.log {
+            let number = log.as_raw_fd();
+            arguments.extend(c_strings(&[format!("--log={number}").into()])?);
+        }
         let input = match input {
             Input::Control(socket) => socket.as_fd(),
             Input::Predecessor(socket) => {
@@ -148,6 +165,7 @@ impl<'a> Execution<'a> {
             environment: environment()?,
             input,
             supervision,
+            ends,
             shared: starter.shared,
             needs_processes: starter.options.driver.kind != Kind::Host,
         })
@@ -166,6 +184,13 @@ impl<'a> Execution<'a> {
         pass_on(&confinement::NEEDED).map_err(Failure::setup)?;
         dup2_stdin(self.input).attempt("the server's standard input")?;
         fcntl(self.supervision, FcntlArg::F_SETFD(FdFlag::empty())).attempt("fcntl")?;
+        self.ends.log.iter().try_for_each(descriptors::pass_on)?;
+        // Nothing that the caller has open is left: all else is closed on execution. A test leaves this out, to show that it
+        // would notice.
+        if ringfence_faults::at(Point::Descriptors) != Some(Act::Drop) {
+            dup2_stdout(&self.ends.messages).attempt("the server's standard output")?;
+            dup2_stderr(&self.ends.messages).attempt("the server's standard error")?;
+        }
         fexecve(self.executable, &self.arguments, &self.environment).attempt("executing the server")
     }
 }
@@ -190,9 +215,6 @@ fn arguments(options: &Options) -> Result<Vec<CString>, Failure> {
     ];
     let driver = options.driver.to_arguments();
     arguments.extend(driver.into_iter().map(OsString::from));
-    if let Some(log) = &options.log {
-        arguments.extend([OsString::from("--log"), log.into()]);
-    }
     if let Some(replay) = &options.replay {
         arguments.extend([
             OsString::from("--recording"),

@@ -78,6 +78,7 @@ use self::times::{DriverTime, Times};
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
 use crate::launch::liaison::SentryEnd;
+use crate::log;
 use crate::record::Output;
 use crate::seccomp::listener::{Listener, Notification};
 use crate::signals;
@@ -207,10 +208,12 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     tracing::debug!("the program's filter is in place");
     let status = sentry.supervise(report);
     tracing::debug!("the program has ended");
+    log::finish();
     if let Some(table) = sentry.observer.finish() {
-        eprint!("{table}");
+        log::print(&table);
         if sentry.has_lanes() {
-            eprintln!("{} requests by lanes", sentry.count_lane_requests());
+            let count = sentry.count_lane_requests();
+            log::print(&format!("{count} requests by lanes\n"));
         }
     }
     if let (Ok(_), Some(recorder), Some(output)) = (&status, &sentry.recorder, options.record) {

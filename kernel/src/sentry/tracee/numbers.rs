@@ -5,6 +5,7 @@
 //! the sentry's, too. So as long as the field is the same, no process and no thread was made.
 
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
@@ -12,6 +13,12 @@ use nix::errno::Errno;
 /// The numbers of tasks that the sentry's process namespace gives out.
 pub struct Numbers {
     load: File,
+}
+
+impl AsFd for Numbers {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.load.as_fd()
+    }
 }
 
 impl Numbers {

@@ -1,8 +1,9 @@
 //! `--trace`: what became of each request, and when, as a file that Perfetto and chrome://tracing open.
 //!
 //! The thread that finishes a request hands an [`Entry`] to one thread, the [`writer`], which makes text of it. There is
-//! room for a fixed number of entries in between: memory does not grow with the run, and nothing is left out. Who finds
-//! no room waits, so that a disk which is too slow slows the program down.
+//! room for a fixed number of entries in between: memory does not grow with the run. Who finds no room waits, so that a disk
+//! which is a little slow slows the program down, and nothing is left out. A launcher that takes nothing, because it
+//! was stopped, does not: then entries are left out, and the trace says how many.
 //!
 //! A thread of a program is named by the numbers that the program itself sees. They are looked up when the thread makes
 //! its first request and each time that it opens a node, which a program does anew once it was executed. In between, a

@@ -1,15 +1,19 @@
 //! The text of a trace: the JSON Array Format of the Trace Event Format.
 //!
 //! An array, because of all forms only this may lack its end: what was written of a sandbox that was killed can be
-//! opened. The file is written in pieces that end with an event. It ends with the first event that it has no room for,
-//! or that cannot be written.
+//! opened. It is written in pieces that end with an event, and that a pipe takes whole or not. It ends with the first event
+//! that it has no room for.
+//!
+//! The launcher takes what is written. If it takes nothing for [`GRACE`], events are left out until it does, and one says so;
+//! when the sandbox ends, all is written, as long as that takes.
 //!
 //! Times are microseconds since the sandbox started, rounded down to eighths: the finest fractions that are exact as
 //! floating-point numbers and as whole nanoseconds, so that spans which follow one another do so for every reader.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -20,6 +24,7 @@ use ringfence_faults::{Point, number};
 use serde::Serialize;
 
 use super::{Entry, Message, Track};
+use crate::log::{GRACE, wait_for_room};
 use crate::trace::Output;
 use crate::warnings::warn_once;
 
@@ -27,8 +32,8 @@ use crate::warnings::warn_once;
 const MAXIMUM_LENGTH: u32 = 1 << 30;
 /// What the last two lines of a trace take at most.
 const RESERVED: u64 = 256;
-/// So many bytes are written at once.
-const PIECE: usize = 64 << 10;
+/// At most so many bytes are written at once: as many as a pipe takes whole or not (pipe(7)). The lines of a request are fewer.
+const PIECE: usize = libc::PIPE_BUF;
 /// How long an event waits for others that are written with it.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Names that are remembered, so that they are written once. Further ones make this start over.
@@ -90,6 +95,10 @@ pub struct Writer {
     is_full: bool,
     /// The file takes nothing more.
     is_broken: bool,
+    /// The launcher takes nothing at the moment.
+    is_behind: bool,
+    /// How many requests were left out since something was written last.
+    missing: u64,
     /// When the trace began, in nanoseconds of the clock.
     origin: u64,
     names: HashMap<(Track, &'static str), String>,
@@ -108,6 +117,8 @@ impl Writer {
             has_events: false,
             is_full: false,
             is_broken: false,
+            is_behind: false,
+            missing: 0,
             origin,
             names: HashMap::new(),
         })
@@ -134,10 +145,10 @@ impl Writer {
                 // Who waits for the end is told by the drop of what it sent.
                 Ok(Message::End(_waiting)) => return self.end(),
                 Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => self.flush(),
-            }
-            if self.buffer.len() >= PIECE {
-                self.flush();
+                Err(RecvTimeoutError::Timeout) => {
+                    self.flush(Some(GRACE));
+                    due = None;
+                }
             }
             due = match due {
                 _ if self.buffer.is_empty() => None,
@@ -171,7 +182,9 @@ impl Writer {
                 args: Some(Named { name: &name }),
             });
             self.add(track, &text, start);
-            self.names.insert((key, event), name);
+            if !self.is_behind {
+                self.names.insert((key, event), name);
+            }
         }
     }
 
@@ -234,20 +247,18 @@ impl Writer {
         if self.is_full || self.is_broken {
             return;
         }
+        if self.buffer.len() + text.len() > PIECE {
+            self.flush(Some(GRACE));
+        }
+        if self.is_behind {
+            self.missing += 1;
+            return;
+        }
+        self.admit(track, start);
         let length = self.written + (self.buffer.len() + text.len()) as u64;
         if length + RESERVED > self.maximum {
             self.is_full = true;
-            let note = line::<()>(&Event {
-                name: "the trace has its greatest length",
-                form: 'i',
-                category: Some("trace"),
-                process: track.process,
-                thread: track.thread,
-                start: Some(start),
-                duration: None,
-                args: None,
-            });
-            self.put(&note);
+            self.put(&note("the trace has its greatest length", track, start));
             warn_once(
                 "--trace",
                 format!(
@@ -261,6 +272,15 @@ impl Writer {
         self.put(text);
     }
 
+    /// Says how many requests are missing here, if any are.
+    fn admit(&mut self, track: Track, start: f64) {
+        let missing = std::mem::take(&mut self.missing);
+        if missing > 0 {
+            let name = format!("{missing} requests or names are missing before this");
+            self.put(&note(&name, track, start));
+        }
+    }
+
     /// Puts lines into the buffer, of which the first of all needs nothing to separate it.
     fn put(&mut self, text: &[u8]) {
         let separated = if self.has_events { 0 } else { 1 };
@@ -268,31 +288,60 @@ impl Writer {
         self.buffer.extend(text.iter().skip(separated));
     }
 
-    fn flush(&mut self) {
-        if self.is_broken {
-            return self.buffer.clear();
-        }
-        match self.file.write_all(&self.buffer) {
-            Ok(()) => self.written += self.buffer.len() as u64,
-            Err(error) => {
-                self.is_broken = true;
-                // Half an event would keep the rest from being read. What is no file on a disk cannot be cut.
-                let _ = self.file.set_len(self.written);
-                let path = self.path.display();
-                warn_once(
-                    "--trace",
-                    format!("{path}: {error}: what follows is missing"),
-                );
+    /// Writes what is to be written next. Waits until it is taken, at most for `limit`.
+    fn flush(&mut self, limit: Option<Duration>) {
+        while !self.buffer.is_empty() && !self.is_broken {
+            match self.file.write(&self.buffer) {
+                Ok(length) => {
+                    self.written += length as u64;
+                    self.buffer.drain(..length);
+                    self.is_behind = false;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // It was waited for once already.
+                    let limit = limit.map(|limit| {
+                        if self.is_behind {
+                            Duration::ZERO
+                        } else {
+                            limit
+                        }
+                    });
+                    if !wait_for_room(self.file.as_fd(), limit) {
+                        self.is_behind = true;
+                        return;
+                    }
+                }
+                // The launcher is gone.
+                Err(_) => self.is_broken = true,
             }
         }
-        self.buffer.clear();
     }
 
     fn end(mut self) {
-        self.flush();
+        self.flush(None);
+        let nobody = Track {
+            process: 0,
+            thread: 0,
+        };
+        self.admit(nobody, self.moment(clock::now()));
         self.buffer.extend_from_slice(b"\n]\n");
-        self.flush();
+        self.flush(None);
     }
+}
+
+/// A line that says what became of the trace itself.
+fn note(name: &str, track: Track, start: f64) -> Vec<u8> {
+    line::<()>(&Event {
+        name,
+        form: 'i',
+        category: Some("trace"),
+        process: track.process,
+        thread: track.thread,
+        start: Some(start),
+        duration: None,
+        args: None,
+    })
 }
 
 /// An event in a line of its own, and before that what separates it from the one before.
