@@ -134,6 +134,10 @@ pub enum Point {
     Given,
     /// The launcher is about to open a file that it was asked to write.
     Outputs,
+    /// The launcher is about to stop with its program.
+    Stop,
+    /// The launcher is about to put up what tells it that it was continued before it stopped.
+    Guard,
     /// A process of a sandbox is about to leave its caller's session, or the program the process group that it is in.
     Session,
     /// A process of a sandbox is about to let go of what its caller has open.
@@ -195,6 +199,8 @@ impl Point {
             Point::RootsFiles => "roots-files",
             Point::Given => "given",
             Point::Outputs => "outputs",
+            Point::Stop => "stop",
+            Point::Guard => "guard",
             Point::Session => "session",
             Point::Descriptors => "descriptors",
             Point::Scope => "scope",
@@ -245,6 +251,8 @@ impl Point {
         Point::RootsFiles,
         Point::Given,
         Point::Outputs,
+        Point::Stop,
+        Point::Guard,
         Point::Session,
         Point::Descriptors,
         Point::Scope,

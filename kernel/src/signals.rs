@@ -8,12 +8,14 @@
 //!
 //! `unsafe` is here because no library in use wraps sigpending(2) and sigtimedwait(2).
 
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+use ringfence_faults::{Act, Point};
 
 use crate::failure::{Attempt, Failure};
 
@@ -75,20 +77,24 @@ impl Received {
 }
 
 /// Where blocked signals are read from.
-pub struct Descriptor(SignalFd);
+pub struct Descriptor {
+    signals: SignalFd,
+    /// See [`Descriptor::put_guard`].
+    guard: Option<Signal>,
+}
 
 /// A descriptor for the signals that [`block`] blocked.
 pub fn descriptor() -> Result<Descriptor, Failure> {
-    SignalFd::with_flags(&awaited(), SfdFlags::SFD_CLOEXEC)
-        .map(Descriptor)
-        .attempt("signalfd")
+    let signals = SignalFd::with_flags(&awaited(), SfdFlags::SFD_CLOEXEC).attempt("signalfd")?;
+    let guard = None;
+    Ok(Descriptor { signals, guard })
 }
 
 impl Descriptor {
     /// Waits for one signal. `None` for one that says nothing but that a child may have ended, and for what this process
     /// sent to its own group.
     pub fn next(&self) -> Result<Option<Received>, Failure> {
-        let received = match self.0.read_signal() {
+        let received = match self.signals.read_signal() {
             Ok(received) => received,
             Err(Errno::EINTR) => None,
             Err(errno) => return Err(errno).attempt("waiting for a signal"),
@@ -104,6 +110,108 @@ impl Descriptor {
         }))
     }
 
+    /// The same for a process that is to stop later when it is asked to, by [`Descriptor::stop_by`], unless it is continued by
+    /// then.
+    pub fn next_in_order(&mut self) -> Result<Option<Received>, Failure> {
+        let asked = STOPS
+            .into_iter()
+            .find(|stop| Some(*stop) != self.guard && is_pending(*stop));
+        if let Some(asked) = asked {
+            self.put_guard(asked);
+            if !is_pending(asked) {
+                // SIGCONT has cleared it away, and putting the guard, perhaps, the SIGCONT.
+                self.lift_guard();
+                return Ok(Some(Received {
+                    signal: Signal::SIGCONT,
+                    by_kernel: false,
+                }));
+            }
+        }
+        let received = self.next()?;
+        if received.is_some_and(|received| received.signal == Signal::SIGCONT) {
+            self.lift_guard();
+        }
+        Ok(received)
+    }
+
+    /// Has `signal`, one of those that stop a process, do to this process what it does to one that leaves it alone. Returns
+    /// when the process was continued, and then whether anybody did that: the kernel does not stop whom nobody could
+    /// continue, an orphaned process group (setpgid(2)). The SIGCONT is taken.
+    ///
+    /// If the process was continued since it was asked to stop, it does not stop. If nobody has asked it, a SIGCONT that comes
+    /// before it has stopped does what it does to whoever is not stopped yet.
+    pub fn stop_by(&mut self, signal: Signal) -> bool {
+        let is_asked = self.guard.is_some();
+        if !is_asked {
+            if take(Signal::SIGCONT) {
+                return true;
+            }
+            self.put_guard(signal);
+        }
+        let signal = match signal {
+            // It would not wait to be let in.
+            Signal::SIGSTOP if is_asked => Signal::SIGTSTP,
+            signal if Some(signal) == self.guard => Signal::SIGTSTP,
+            signal => signal,
+        };
+        ringfence_faults::at(Point::Stop);
+        // It waits until it is let in, unless it cannot be blocked. A SIGCONT that waits it clears away, but not that the guard
+        // is gone.
+        let _ = raise(signal);
+        if self.is_guarded() {
+            let set: SigSet = [signal].into_iter().collect();
+            let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None);
+            let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None);
+        } else {
+            take(signal);
+        }
+        let is_continued = !self.is_guarded() | take(Signal::SIGCONT);
+        self.lift_guard();
+        is_continued
+    }
+
+    /// Puts up a guard: a stop signal that waits at this thread, blocked and unread, until a SIGCONT comes for the process.
+    ///
+    /// That a SIGCONT has come cannot be seen of itself once a stop signal follows it: the kernel has either clear away the
+    /// other (signal(7)). So a process that is asked to stop, waits for something and then raises a signal that stops it
+    /// would miss being continued in between. But what cleared the SIGCONT away has not brought the guard back. While
+    /// `asked`, the signal that asks, waits as well, no SIGCONT can have come between it and the guard.
+    fn put_guard(&mut self, asked: Signal) {
+        if ringfence_faults::at(Point::Guard) == Some(Act::Drop) {
+            return;
+        }
+        let guard = *self.guard.get_or_insert(match asked {
+            Signal::SIGTTOU => Signal::SIGTTIN,
+            _ => Signal::SIGTTOU,
+        });
+        let mut read = awaited();
+        read.remove(guard);
+        // If that failed it would be read, and mean that the process is to stop.
+        if self.signals.set_mask(&read).is_ok() {
+            let _ = raise(guard);
+        } else {
+            self.guard = None;
+        }
+    }
+
+    /// Whether no SIGCONT has come since the guard was put up, if it was.
+    fn is_guarded(&self) -> bool {
+        self.guard.is_none_or(waits_at_this_thread)
+    }
+
+    fn lift_guard(&mut self) {
+        let Some(guard) = self.guard else {
+            return;
+        };
+        // Another of the same kind may have come for the process, which is read after this.
+        if waits_at_this_thread(guard) {
+            take(guard);
+        }
+        self.guard = None;
+        // It has worked with another mask.
+        let _ = self.signals.set_mask(&awaited());
+    }
+
     /// Waits for one signal and passes it on to `next` if it was sent to this process. Returns after any signal, so that
     /// the caller can look whether a child ended.
     pub fn forward(&self, next: Pid) -> Result<(), Failure> {
@@ -112,23 +220,6 @@ impl Descriptor {
         }
         Ok(())
     }
-}
-
-/// Has `signal`, one of those that stop a process, do to this process what it does to one that leaves it alone. Returns
-/// when the process was continued, and then whether anybody did that: the kernel does not stop whom nobody could
-/// continue, an orphaned process group (setpgid(2)). The SIGCONT is taken.
-pub fn stop_by(signal: Signal) -> bool {
-    let set: SigSet = [signal].into_iter().collect();
-    if take(Signal::SIGCONT) {
-        // It was continued before it stopped. To stop would lose that: either signal clears the other away.
-        return true;
-    }
-    // It waits until it is let in, unless it cannot be blocked.
-    let _ = raise(signal);
-    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None);
-    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None);
-    // A further stop that came in since has cleared the SIGCONT away, and comes in after this.
-    take(Signal::SIGCONT) || STOPS.into_iter().any(is_pending)
 }
 
 /// Whether a signal of this number stops a process that leaves it alone.
@@ -149,6 +240,18 @@ fn take(signal: Signal) -> bool {
     taken == signal as libc::c_int
 }
 
+/// Whether a blocked signal waits for the calling thread alone, as [`raise`] sends it, and not for the whole process
+/// (proc_pid_status(5)).
+fn waits_at_this_thread(signal: Signal) -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let waiting = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
+    match waiting.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()) {
+        Some(bits) => bits >> (signal as u32 - 1) & 1 == 1,
+        // Without /proc it can still be told whether one waits anywhere.
+        None => is_pending(signal),
+    }
+}
+
 /// Whether a blocked signal has come in that nobody has taken yet.
 fn is_pending(signal: Signal) -> bool {
     // Neither nix nor rustix has sigpending(2).
@@ -162,7 +265,7 @@ fn is_pending(signal: Signal) -> bool {
 
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.signals.as_fd()
     }
 }
 

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use super::jobs::{Event, Order};
 use super::supervision::Launcher;
 use super::terminal::wants_terminal;
-use crate::signals::{self, Received};
+use crate::signals::Received;
 
 impl Launcher<'_> {
     /// Does with a signal what it was sent for.
@@ -95,7 +95,7 @@ impl Launcher<'_> {
             None => {}
         }
         let signal = Signal::try_from(number).unwrap_or(Signal::SIGSTOP);
-        if !signals::stop_by(signal)
+        if !self.signals.stop_by(signal)
             && let Some(terminal) = &mut self.terminal
             && wants_terminal(number)
         {

@@ -157,7 +157,7 @@ impl<'a> Launcher<'a> {
         });
         drop(polled);
         self.carry();
-        if signalled && let Some(received) = self.signals.next()? {
+        if signalled && let Some(received) = self.signals.next_in_order()? {
             self.heed(received);
         }
         if told {
