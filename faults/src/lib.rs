@@ -78,6 +78,8 @@ pub enum Point {
     Named,
     /// The server is about to take out of an answer what the sandbox is not to be told.
     Told,
+    /// The server is about to count an address space, a range group, or what a request that failed has left.
+    Counted,
     /// The server is about to show the sentry what it completed.
     Publish,
     /// The server is about to open a node.
@@ -172,6 +174,7 @@ impl Point {
             Point::Instead => "instead",
             Point::Named => "named",
             Point::Told => "told",
+            Point::Counted => "counted",
             Point::Publish => "publish",
             Point::Open => "open",
             Point::Work => "work",
@@ -224,6 +227,7 @@ impl Point {
         Point::Instead,
         Point::Named,
         Point::Told,
+        Point::Counted,
         Point::Publish,
         Point::Open,
         Point::Work,

@@ -1,9 +1,12 @@
 //! `--gpu-memory` and `--host-memory`: how much of a GPU, and of the host, a sandbox gets, by whichever way it asks, and
 //! what it is told.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use userland_tests::{Ended, finish, guest, guest_with, wait_for};
+use userland_tests::{
+    Ended, finish, guest, guest_program, guest_with, ringfence_with_faults, showing_the_guest,
+    wait_for,
+};
 
 const LIMITED: &[&str] = &["--gpu-memory", "4GiB", "--host-memory", "1TiB"];
 
@@ -220,6 +223,77 @@ a client: NV_ERR_INSUFFICIENT_RESOURCES
 freed: ok
 ";
     prints_with_64_mib_of_the_host("limit-host-records", expected);
+}
+
+/// What a scenario prints with 64 MiB of the host's memory where the server does not count address spaces, range groups
+/// and what a request that failed has left.
+fn printed_without_counting(scenario: &str) -> Ended {
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "sim", "--host-memory", "64MiB"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .arg(scenario)
+        .env("RINGFENCE_FAULTS", "server.counted=drop");
+    finish(&mut command)
+}
+
+#[test]
+fn address_spaces_and_range_groups_count_as_memory_of_the_host() {
+    // 129 pages for each address space, a page for each group, of 16,384.
+    let expected = "\
+127 address spaces
+one more: NV_ERR_NO_MEMORY
+16255 range groups
+one more: NV_ERR_INSUFFICIENT_RESOURCES
+one destroyed: ok
+another: ok
+one more: NV_ERR_INSUFFICIENT_RESOURCES
+";
+    prints_with_64_mib_of_the_host("limit-host-spaces", expected);
+}
+
+/// That the test above can fail.
+#[test]
+fn address_spaces_and_range_groups_are_without_end_if_they_are_not_counted() {
+    let expected = "\
+200 address spaces
+one more: ok
+16384 range groups
+one more: ok
+one destroyed: ok
+another: ok
+one more: ok
+";
+    assert_eq!(
+        printed_without_counting("limit-host-spaces"),
+        Ended::printing(expected)
+    );
+}
+
+#[test]
+fn memory_of_the_host_that_a_failed_request_leaves_counts() {
+    let expected = "\
+7 times EINVAL, then NV_ERR_NO_MEMORY
+32 MiB more: NV_ERR_NO_MEMORY
+freed: ok
+";
+    prints_with_64_mib_of_the_host("limit-host-left", expected);
+}
+
+/// That the test above can fail: 160 MiB are had under a limit of 64, and more.
+#[test]
+fn memory_of_the_host_that_a_failed_request_leaves_is_free_if_it_is_not_counted() {
+    let expected = "\
+20 times EINVAL, then EINVAL
+32 MiB more: ok
+freed: ok
+";
+    assert_eq!(
+        printed_without_counting("limit-host-left"),
+        Ended::printing(expected)
+    );
 }
 
 #[test]

@@ -210,6 +210,12 @@ pub enum Effect {
     },
     /// An ioctl of UVM: the range that begins there is gone, and what is mapped in it.
     EndRange { base: u16 },
+    /// An ioctl of UVM: the description has an address space from now on, if it had none.
+    AddressSpace,
+    /// An ioctl of UVM: the description's address space has one more range group.
+    RangeGroup,
+    /// An ioctl of UVM: it has one less.
+    EndRangeGroup,
     /// An ioctl of UVM: the description keeps memory of the client from now on.
     Map(Mapping),
     /// An ioctl of UVM: the description no longer keeps what it kept in a range, or anywhere, for the GPU whose UUID is

@@ -336,7 +336,14 @@ fn owned_fields(row: &Request) -> Vec<(u16, u32)> {
             fields.extend(base.into_iter().chain(length).map(|at| (at, 8)));
             fields.extend(gpu.map(|at| (at, 16)));
         }
-        Some(Effect::Register | Effect::Client) | None => {}
+        Some(
+            Effect::Register
+            | Effect::Client
+            | Effect::AddressSpace
+            | Effect::RangeGroup
+            | Effect::EndRangeGroup,
+        )
+        | None => {}
     }
     fields
 }

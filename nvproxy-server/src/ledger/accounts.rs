@@ -115,7 +115,7 @@ pub struct Ledger {
     charged: BTreeMap<u32, u64>,
     /// Bytes of the host's memory, but for [`RECORD`]s.
     charged_to_host: u64,
-    /// Objects, exported copies, and ranges and mappings of UVM, and those that requests under way may add.
+    /// Objects, exported copies, and address spaces, range groups, ranges and mappings of UVM, and those that requests under way may add.
     objects: usize,
     /// Clients that requests under way may add.
     pending_clients: usize,
@@ -386,6 +386,30 @@ impl Ledger {
         if registrant.registered.replace(of).is_none() {
             self.descriptions.entry(of).or_default().registrants += 1;
         }
+    }
+
+    /// There is an address space from now on, for which `content` was taken, unless it was there.
+    pub fn add_space(&mut self, space: u64, content: Content) {
+        self.change_mappings(space, content, Mappings::begin);
+    }
+
+    /// An address space has one more range group.
+    pub fn add_group(&mut self, space: u64) {
+        if space == UNKNOWN_SPACE {
+            self.objects = self.objects.saturating_add(1);
+        }
+        self.change_mappings(space, Content::default(), |mappings, _| {
+            mappings.add_group();
+            Vec::new()
+        });
+    }
+
+    /// An address space has one range group less.
+    pub fn end_group(&mut self, space: u64) {
+        self.change_mappings(space, Content::default(), |mappings, _| {
+            mappings.end_group();
+            Vec::new()
+        });
     }
 
     /// An address space has a range from now on, which has memory of its own.

@@ -5,6 +5,7 @@
 
 use nvproxy_abi::plan::Plan;
 use nvproxy_abi::table::{ClientField, Effect, Extent, Mapping, Objects};
+use ringfence_faults::{Act, Point, at};
 use smallvec::SmallVec;
 
 use super::accounts::{Handle, UNKNOWN_SPACE};
@@ -68,6 +69,12 @@ pub(super) enum Deed {
         range: Addresses,
         backing: u64,
     },
+    /// It makes an address space, for which the driver takes as many bytes of the host's memory.
+    Space { space: u64, backing: u64 },
+    /// It makes a range group in an address space.
+    Group { space: u64 },
+    /// It takes one away.
+    EndGroup { space: u64 },
     /// It takes away the range that begins there.
     EndRange { space: u64, start: u64 },
     /// It makes an address space keep memory.
@@ -176,6 +183,19 @@ impl Deed {
                 space,
                 start: bytes.long(0, base),
             }),
+            Effect::AddressSpace | Effect::RangeGroup if at(Point::Counted) == Some(Act::Drop) => {
+                Deed::Nothing
+            }
+            Effect::AddressSpace => Deed::Space {
+                space: space().unwrap_or(UNKNOWN_SPACE),
+                backing: taken::ADDRESS_SPACE,
+            },
+            Effect::RangeGroup => Deed::Group {
+                space: space().unwrap_or(UNKNOWN_SPACE),
+            },
+            Effect::EndRangeGroup => {
+                space().map_or(Deed::Nothing, |space| Deed::EndGroup { space })
+            }
             Effect::Map(mapping) => Deed::Map {
                 client,
                 memory: bytes.handle(0, mapping.memory),
@@ -242,7 +262,7 @@ impl Deed {
         }
     }
 
-    /// How many objects, copies, ranges and mappings it may add.
+    /// How many objects, copies, address spaces, range groups, ranges and mappings it may add.
     pub fn objects(&self) -> usize {
         match self {
             Deed::Object { .. } | Deed::Copy { .. } => 1,
@@ -250,12 +270,13 @@ impl Deed {
             Deed::Import { count, .. } => *count as usize,
             // For each GPU the mapping itself, and one more where it lies within another and parts it.
             Deed::Map { gpus, .. } => 2 * gpus.len(),
-            Deed::Range { .. } | Deed::Unmap { .. } => 1,
+            Deed::Space { .. } | Deed::Group { .. } | Deed::Range { .. } | Deed::Unmap { .. } => 1,
             Deed::Nothing
             | Deed::Client { .. }
             | Deed::Free { .. }
             | Deed::Register { .. }
             | Deed::Hold { .. }
+            | Deed::EndGroup { .. }
             | Deed::EndRange { .. } => 0,
         }
     }
@@ -270,7 +291,10 @@ impl Deed {
             | Deed::Import { client, .. }
             | Deed::Hold { client, .. } => SmallVec::from_slice(&[client]),
             Deed::Map { client, space, .. } => SmallVec::from_slice(&[client, space as u32]),
-            Deed::Range { space, .. }
+            Deed::Space { space, .. }
+            | Deed::Group { space }
+            | Deed::EndGroup { space }
+            | Deed::Range { space, .. }
             | Deed::EndRange { space, .. }
             | Deed::Unmap { space, .. } => SmallVec::from_slice(&[space as u32]),
             Deed::Copy {

@@ -34,6 +34,11 @@ struct Piece {
 /// The mappings of one address space.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Mappings {
+    /// What was taken for the address space itself, and how many range groups it has.
+    #[serde(default)]
+    own: Option<Content>,
+    #[serde(default)]
+    groups: usize,
     kept: Slab<Kept>,
     /// The ranges that programs have made, by their first address: where they end, and what they have of their own.
     ranges: BTreeMap<u64, (u64, Content)>,
@@ -42,10 +47,32 @@ pub struct Mappings {
 }
 
 impl Mappings {
-    /// How many ranges and pieces there are.
+    /// How many ranges and pieces there are, with the range groups and, where it was begun, the address space itself.
     pub fn parts(&self) -> usize {
         let pieces: usize = self.gpus.values().map(BTreeMap::len).sum();
-        self.ranges.len() + pieces
+        let own = usize::from(self.own.is_some()) + self.groups;
+        own + self.ranges.len() + pieces
+    }
+
+    /// Keeps `content` for the address space itself, once. Returns what is not kept.
+    pub fn begin(&mut self, content: Content) -> Vec<Content> {
+        match &self.own {
+            Some(_) => vec![content],
+            None => {
+                self.own = Some(content);
+                Vec::new()
+            }
+        }
+    }
+
+    /// There is one range group more.
+    pub fn add_group(&mut self) {
+        self.groups = self.groups.saturating_add(1);
+    }
+
+    /// There is one range group less.
+    pub fn end_group(&mut self) {
+        self.groups = self.groups.saturating_sub(1);
     }
 
     /// Adds a range, in which something can be mapped, or which has memory of its own. Returns what is kept no longer.
@@ -123,6 +150,7 @@ impl Mappings {
     /// All that is kept.
     pub fn into_contents(self) -> impl Iterator<Item = Content> {
         let own = self.ranges.into_values().map(|(_, content)| content);
+        let own = own.chain(self.own);
         own.chain(self.kept.into_iter().map(|(_, kept)| kept.content))
     }
 }

@@ -38,6 +38,7 @@ use nvproxy_abi::status::{
     NV_ERR_NO_MEMORY, NV_ERR_OBJECT_NOT_FOUND, NV_OK,
 };
 use nvproxy_abi::table::{Effect, MemoryList};
+use ringfence_faults::{Act, Point, at};
 use smallvec::SmallVec;
 
 use self::accounts::{Full, Ledger, Limits, Pool};
@@ -205,18 +206,13 @@ impl Books {
         if admission.passage.deed == Deed::Nothing && list.is_none() {
             return;
         }
-        let succeeded = executed.outcome.is_ok()
-            && executed.prepared.action != Action::Lend
-            && executed
-                .prepared
-                .status()
-                .is_none_or(|status| status == NV_OK);
+        let came = Came::of(executed, &admission.passage.deed);
         let mut ledger = self.ledger();
-        if let Some(list) = list.filter(|_| succeeded) {
+        if let Some(list) = list.filter(|_| came == Came::About) {
             forget_ended(&mut ledger, host);
             show(&ledger, &mut executed.prepared, &list);
         }
-        enter(&mut ledger, admission, &executed.prepared, succeeded);
+        enter(&mut ledger, admission, &executed.prepared, came);
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -293,16 +289,18 @@ fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), N
                 return Err(refusal);
             }
         },
-        Deed::Range { backing, .. } if *backing > 0 => match ledger.charge(Pool::Host, *backing) {
-            Ok(key) => admission.contents.push(Some(Content {
-                gpu: None,
-                memory: vec![key],
-            })),
-            Err(Full) => {
-                ledger.expected_objects(objects);
-                return Err(NoRoom::MEMORY);
+        Deed::Range { backing, .. } | Deed::Space { backing, .. } if *backing > 0 => {
+            match ledger.charge(Pool::Host, *backing) {
+                Ok(key) => admission.contents.push(Some(Content {
+                    gpu: None,
+                    memory: vec![key],
+                })),
+                Err(Full) => {
+                    ledger.expected_objects(objects);
+                    return Err(NoRoom::MEMORY);
+                }
             }
-        },
+        }
         Deed::Copy { source, .. } => {
             let copy = ledger.copy_of(source.0, source.1);
             admission.contents.push(copy);
@@ -333,6 +331,9 @@ fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), N
         Deed::Nothing
         | Deed::Free { .. }
         | Deed::Register { .. }
+        | Deed::Space { .. }
+        | Deed::Group { .. }
+        | Deed::EndGroup { .. }
         | Deed::Range { .. }
         | Deed::EndRange { .. }
         | Deed::Unmap { .. } => {}
@@ -387,8 +388,37 @@ fn new_content(
     })
 }
 
+/// Whether what a request asks for came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    About,
+    /// The driver leaves memory of the host that it has allocated, and answers EINVAL, if that cannot be made ready to be
+    /// mapped (`RmIoctl`, NV_ESC_RM_ALLOC_MEMORY, src/nvidia/arch/nvalloc/unix/src/escape.c). By the answer it cannot be
+    /// told from a request that was not looked at, whose status is the program's own.
+    Perhaps,
+    ToNothing,
+}
+
+impl Came {
+    fn of(executed: &Executed, deed: &Deed) -> Came {
+        let (prepared, outcome) = (&executed.prepared, executed.outcome);
+        let status = prepared.status();
+        if prepared.action == Action::Lend || status.is_some_and(|status| status != NV_OK) {
+            return Came::ToNothing;
+        }
+        let may_be_left = prepared.action == Action::Issue
+            && deed.host_memory().is_some()
+            && at(Point::Counted) != Some(Act::Drop);
+        match outcome {
+            Ok(_) => Came::About,
+            Err(Errno::EINVAL) if may_be_left => Came::Perhaps,
+            Err(_) => Came::ToNothing,
+        }
+    }
+}
+
 /// Enters what came of a request, or gives back what was set aside for it.
-fn enter(ledger: &mut Ledger, admission: Admission<'_>, prepared: &Prepared, succeeded: bool) {
+fn enter(ledger: &mut Ledger, admission: Admission<'_>, prepared: &Prepared, came: Came) {
     let Admission {
         passage: Passage { deed, _gates },
         contents,
@@ -400,9 +430,9 @@ fn enter(ledger: &mut Ledger, admission: Admission<'_>, prepared: &Prepared, suc
     }
     ledger.expected_objects(objects);
     let mut contents = contents.into_iter();
-    if succeeded {
+    if came != Came::ToNothing {
         let answer = Bytes(prepared.buffer.bytes());
-        enter_success(ledger, &deed, &mut contents, prepared, answer);
+        enter_success(ledger, &deed, &mut contents, (prepared, came), answer);
     }
     for content in contents.flatten() {
         ledger.release(content);
@@ -413,7 +443,7 @@ fn enter_success(
     ledger: &mut Ledger,
     deed: &Deed,
     contents: &mut impl Iterator<Item = Option<Content>>,
-    prepared: &Prepared,
+    (prepared, came): (&Prepared, Came),
     answer: Bytes<'_>,
 ) {
     let mut next = || contents.next().flatten().unwrap_or_default();
@@ -436,9 +466,10 @@ fn enter_success(
                     );
                 }
             }
-            let displaces = prepared.action == Action::Issue;
-            if displaces || !ledger.has_object(*client, object) {
-                if let (false, What::HostMemory { bytes }) = (displaces, what) {
+            let is_pinned = prepared.action != Action::Issue;
+            let displaces = !is_pinned && came == Came::About;
+            if displaces || (object != 0 && !ledger.has_object(*client, object)) {
+                if let (true, What::HostMemory { bytes }) = (is_pinned, what) {
                     content
                         .memory
                         .push(ledger.charge_anyway(Pool::Host, *bytes));
@@ -497,6 +528,9 @@ fn enter_success(
         Deed::Map {
             space, at, gpus, ..
         } => ledger.map(*space, at, gpus, next()),
+        Deed::Space { space, .. } => ledger.add_space(*space, next()),
+        Deed::Group { space } => ledger.add_group(*space),
+        Deed::EndGroup { space } => ledger.end_group(*space),
         Deed::Range { space, range, .. } => ledger.add_range(*space, range, next()),
         Deed::EndRange { space, start } => ledger.end_range(*space, *start),
         Deed::Unmap { space, at, gpu } => ledger.unmap(*space, at, gpu.as_ref()),

@@ -25,6 +25,11 @@ const COMPRESSED: u64 = 256 << 10;
 /// entry of the memory descriptor, and one of a scatterlist of 32 bytes (kernel-open/nvidia/nv.c, nv-dma.c; mem_desc.c).
 const RECORDS_OF_A_PAGE: u64 = 64;
 
+/// Bytes of the host's memory that UVM takes for an address space (uvm_va_space_t, kernel-open/nvidia-uvm/uvm_va_space.h):
+/// with a kernel of up to 1,024 NUMA nodes, 264 KiB of tables of them, some 76 KiB of sets of 257 processors, and what it
+/// keeps to migrate pages. As no more than the first two were added up, half as much again is charged.
+pub(super) const ADDRESS_SPACE: u64 = 512 << 10;
+
 /// NVOS32_ATTR_*, NVOS32_ATTR2_*, NVOS32_ALLOC_FLAGS_* and NVOS02_FLAGS_* (nvos.h).
 const COMPR: u32 = 0x3 << 12;
 const PAGE_SIZE_SHIFT: u32 = 23;

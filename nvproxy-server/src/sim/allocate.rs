@@ -356,14 +356,14 @@ fn pinned_memory(state: &mut State, from_task: bool, address: u64, limit: u64) -
 }
 
 /// NV_ESC_RM_ALLOC_MEMORY, with `target` the number of the description to be mapped (RmIoctl and RmAllocOsDescriptor,
-/// escape.c).
+/// escape.c). Says whether it could be made ready to be mapped; if not, the object stays all the same.
 pub(super) fn allocate_memory(
     state: &mut State,
     caller: FileNumber,
     parameters: &mut NVOS02_PARAMETERS,
     target: i32,
     from_task: bool,
-) -> Outcome {
+) -> Outcome<bool> {
     let NVOS02_PARAMETERS {
         hRoot,
         hObjectParent,
@@ -406,12 +406,11 @@ pub(super) fn allocate_memory(
     };
     let (handle, gpu) = place(state, caller, class, request)?;
     let object = Object::new(hClass, class.kind, hObjectParent, gpu, detail);
+    let mut is_ready = true;
     if let Some(memory) = object.memory().filter(|_| !pinned).cloned() {
         let mapped = flags & NVOS02_ALLOC != NVOS02_ALLOC_NONE
             && flags & NVOS02_MAPPING != NVOS02_MAPPING_NO_MAP;
-        if mapped {
-            show(state, &memory, gpu, 0, length, target)?;
-        }
+        is_ready = !mapped || show(state, &memory, gpu, 0, length, target).is_ok();
         parameters.pMemory = memory.address();
     }
     state
@@ -420,7 +419,7 @@ pub(super) fn allocate_memory(
         .objects
         .insert(handle, object);
     parameters.hObjectNew = handle;
-    Ok(())
+    Ok(is_ready)
 }
 
 /// NV_ESC_RM_DUP_OBJECT (serverCopyResource, rs_server.c).

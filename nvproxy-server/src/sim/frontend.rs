@@ -190,18 +190,21 @@ fn allocate_memory(
     buffers: &mut Buffers<'_>,
 ) -> Result<(), Errno> {
     let caller = state.client_owner(issuer.file);
+    let mut is_ready = true;
     with_status(
         buffers,
         |argument: &mut nv_ioctl_nvos02_parameters_with_fd, _| {
-            allocate::allocate_memory(
+            is_ready = allocate::allocate_memory(
                 state,
                 caller,
                 &mut argument.params,
                 argument.fd,
                 issuer.from_task,
-            )
+            )?;
+            Ok(())
         },
-    )
+    )?;
+    is_ready.then_some(()).ok_or(Errno::EINVAL)
 }
 
 fn free(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {

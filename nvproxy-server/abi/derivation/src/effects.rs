@@ -112,6 +112,9 @@ pub(crate) fn effect(
         EffectRule::EndRange { base } => Effect::EndRange {
             base: sized(parameters, base, 8)?,
         },
+        EffectRule::AddressSpace => Effect::AddressSpace,
+        EffectRule::RangeGroup => Effect::RangeGroup,
+        EffectRule::EndRangeGroup => Effect::EndRangeGroup,
         EffectRule::Map(rule) => map(parameters, rule)?,
         EffectRule::Unmap(rule) => unmap(parameters, rule)?,
     }))

@@ -326,6 +326,9 @@ fn effect(effect: &Effect) -> String {
             format!("Range {{ base: {base}, length: {length}, backed: {backed} }}")
         }
         Effect::EndRange { base } => format!("EndRange {{ base: {} }}", base.at),
+        Effect::AddressSpace => "AddressSpace".to_owned(),
+        Effect::RangeGroup => "RangeGroup".to_owned(),
+        Effect::EndRangeGroup => "EndRangeGroup".to_owned(),
         Effect::Map {
             base,
             length,

@@ -198,6 +198,9 @@ pub enum Effect {
     EndRange {
         base: Place,
     },
+    AddressSpace,
+    RangeGroup,
+    EndRangeGroup,
     Map {
         base: Place,
         length: Place,

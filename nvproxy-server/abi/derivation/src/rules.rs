@@ -299,6 +299,12 @@ pub enum EffectRule {
     EndRange {
         base: String,
     },
+    #[serde(rename = "address-space")]
+    AddressSpace,
+    #[serde(rename = "range-group")]
+    RangeGroup,
+    #[serde(rename = "end-range-group")]
+    EndRangeGroup,
     Map(MapRule),
     Unmap(UnmapRule),
 }
@@ -390,7 +396,11 @@ impl EffectRule {
                 let fields = [&rule.base, &rule.length, &rule.gpu];
                 fields.into_iter().flatten().collect()
             }
-            EffectRule::Register | EffectRule::Client => Vec::new(),
+            EffectRule::Register
+            | EffectRule::Client
+            | EffectRule::AddressSpace
+            | EffectRule::RangeGroup
+            | EffectRule::EndRangeGroup => Vec::new(),
         }
     }
 }

@@ -53,6 +53,24 @@ fn a_range_ends_with_all_that_is_in_it() {
 }
 
 #[test]
+fn an_address_space_counts_once_and_each_of_its_range_groups() {
+    let mut mappings = Mappings::default();
+    assert!(keys(mappings.begin(content(1))).is_empty());
+    assert_eq!(keys(mappings.begin(content(2))), BTreeSet::from([2]));
+    mappings.add_group();
+    mappings.add_group();
+    assert_eq!(mappings.parts(), 3);
+    mappings.end_group();
+    assert_eq!(mappings.parts(), 2);
+    for _ in 0..2 {
+        mappings.end_group();
+    }
+    assert_eq!(mappings.parts(), 1);
+    let kept = mappings.into_contents().collect();
+    assert_eq!(keys(kept), BTreeSet::from([1]));
+}
+
+#[test]
 fn nothing_is_kept_of_what_has_no_memory_or_is_mapped_nowhere() {
     let mut mappings = Mappings::default();
     let gpus = [uuid(0)];

@@ -224,6 +224,16 @@ fn memory_allocated_by_the_older_ioctl_is_mapped_with_it() {
     assert_eq!((argument.params.status, target.length()), (NV_OK, 8192));
     assert_eq!(gpu.ioctl(NV_ESC_RM_ALLOC_MEMORY, &mut argument), Ok(0));
     assert_eq!(argument.params.status, NV_ERR_INSERT_DUPLICATE_NAME);
+    // What cannot be mapped is there all the same.
+    (argument.params.hObjectNew, argument.fd) = (0x21, -1);
+    let unmapped = gpu.ioctl(NV_ESC_RM_ALLOC_MEMORY, &mut argument);
+    assert_eq!(
+        (unmapped, argument.params.status),
+        (Err(Errno::EINVAL), NV_OK)
+    );
+    (argument.params.hObjectNew, argument.fd) = (0x21, target.number());
+    assert_eq!(gpu.ioctl(NV_ESC_RM_ALLOC_MEMORY, &mut argument), Ok(0));
+    assert_eq!(argument.params.status, NV_ERR_INSERT_DUPLICATE_NAME);
 }
 
 #[test]

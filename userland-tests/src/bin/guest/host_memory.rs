@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
+use nvproxy_abi::status::NV_ERR_NO_MEMORY;
 use nvproxy_abi::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
 use nvproxy_abi::structs::control::*;
 use nvproxy_abi::structs::frontend::nv_ioctl_nvos02_parameters_with_fd;
@@ -51,6 +52,17 @@ fn allocate_up_to(gpu: &Gpu, memory: u32, limit: u64, flags: u32) -> Result<()> 
     request.fd = -1;
     frontend(&gpu.node, NV_ESC_RM_ALLOC_MEMORY, &mut request)?;
     check(request.params.status)
+}
+
+/// Makes something again and again, `most` times or until it is refused: how often it was made, and the refusal.
+fn until_refused(most: u32, mut make: impl FnMut(u32) -> Result<()>) -> (u32, Result<()>) {
+    for made in 0..most {
+        let outcome = make(made);
+        if outcome.is_err() {
+            return (made, outcome);
+        }
+    }
+    (most, Ok(()))
 }
 
 fn make_pool(uvm: &File, length: u64) -> Result<()> {
@@ -192,6 +204,59 @@ pub fn records(_: &[String]) -> Outcome {
     gpu.client.free(gpu.client.root, SUBDEVICE)?;
     say("freed", allocate(&gpu, MEMORY, 48 * MIB, SCATTERED));
     Ok(())
+}
+
+/// Address spaces of UVM, and range groups in one: both are records, and come back.
+pub fn spaces(_: &[String]) -> Outcome {
+    let mut spaces = Vec::new();
+    let (made, refusal) = until_refused(200, |_| address_space().map(|space| spaces.push(space)));
+    println!("{made} address spaces");
+    say("one more", refusal);
+    drop(spaces);
+    let deadline = Instant::now() + crate::gpu::LIMIT;
+    let uvm = loop {
+        match address_space() {
+            Ok(uvm) => break uvm,
+            Err(error) => assert!(Instant::now() < deadline, "closed: still {error}"),
+        }
+    };
+    let make = |_| {
+        let mut parameters = UVM_CREATE_RANGE_GROUP_PARAMS::new_zeroed();
+        ioctl(&uvm, UVM_CREATE_RANGE_GROUP, &mut parameters)?;
+        check(parameters.rmStatus)
+    };
+    let (made, refusal) = until_refused(16 << 10, make);
+    println!("{made} range groups");
+    say("one more", refusal);
+    let mut parameters = UVM_DESTROY_RANGE_GROUP_PARAMS::new_zeroed();
+    parameters.rangeGroupId = 1;
+    ioctl(&uvm, UVM_DESTROY_RANGE_GROUP, &mut parameters)?;
+    say("one destroyed", check(parameters.rmStatus));
+    say("another", make(0));
+    say("one more", make(0));
+    Ok(())
+}
+
+/// Memory that the older request allocates and then fails to make ready to be mapped, for want of a descriptor.
+pub fn left(_: &[String]) -> Outcome {
+    /// NVOS02_FLAGS_PHYSICALITY_NONCONTIGUOUS, to be mapped.
+    const MAPPED: u32 = 1 << 4;
+    let gpu = Gpu::open()?;
+    let mut word = String::new();
+    let (made, _) = until_refused(20, |index| {
+        let outcome = allocate_up_to(&gpu, MEMORY + 0x100 + index, 8 * MIB - 1, MAPPED);
+        word = crate::refusals::word(outcome);
+        match word.as_str() {
+            "EINVAL" => Ok(()),
+            _ => check(NV_ERR_NO_MEMORY),
+        }
+    });
+    println!("{made} times EINVAL, then {word}");
+    say_what_is_left("32 MiB more", &gpu)?;
+    for index in 0..made {
+        gpu.free(MEMORY + 0x100 + index)?;
+    }
+    say_what_is_left("freed", &gpu)
 }
 
 /// Threads that take what there is at once get no more than that.

@@ -110,6 +110,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-records", host_memory::records),
     ("limit-host-default", host_memory::default),
     ("limit-host-threads", host_memory::threads),
+    ("limit-host-spaces", host_memory::spaces),
+    ("limit-host-left", host_memory::left),
     ("foreign-clients", ownership::foreign_clients),
     ("named-gpus", tenants::named),
     ("told-gpus", tenants::told),
