@@ -82,6 +82,8 @@ pub enum Point {
     Counted,
     /// The server is about to show the sentry what it completed.
     Publish,
+    /// How many descriptions a sandbox may have open.
+    Nodes,
     /// The server is about to open a node.
     Open,
     /// A worker of the server is about to do its job.
@@ -176,6 +178,7 @@ impl Point {
             Point::Told => "told",
             Point::Counted => "counted",
             Point::Publish => "publish",
+            Point::Nodes => "nodes",
             Point::Open => "open",
             Point::Work => "work",
             Point::Received => "received",
@@ -229,6 +232,7 @@ impl Point {
         Point::Told,
         Point::Counted,
         Point::Publish,
+        Point::Nodes,
         Point::Open,
         Point::Work,
         Point::Received,

@@ -30,6 +30,7 @@ fn round_trips(criterion: &mut Criterion) {
             number: 1,
         },
         node: Node::Control,
+        room: None,
     }));
     let mut payload = Vec::new();
     let mut there_and_back = |command: u32, argument: u64| {

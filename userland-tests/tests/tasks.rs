@@ -1,6 +1,10 @@
 //! Threads, processes and descriptors: what a task's descriptor means wherever it goes, and what is freed when.
 
-use userland_tests::prints;
+use std::process::Command;
+
+use userland_tests::{
+    Ended, finish, guest_program, prints, ringfence_with_faults, showing_the_guest,
+};
 
 #[test]
 fn threads_have_clients_of_their_own() {
@@ -89,4 +93,39 @@ fn ending_frees_generation_after_generation() {
 #[test]
 fn being_killed_in_the_middle_of_requests_frees() {
     prints(&["killed"], "freed after 100 were killed\n");
+}
+
+/// What `greedy` prints where a sandbox may have 640 nodes open and the sentry obeys this rule besides.
+fn nodes_that_are_had(rule: &str) -> Ended {
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "sim"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .arg("greedy")
+        .env("RINGFENCE_FAULTS", format!("server.nodes=value:640 {rule}"));
+    finish(&mut command)
+}
+
+#[test]
+fn a_process_that_opens_all_nodes_it_can_leaves_others_theirs() {
+    // Ten are nobody's. Of the others one has half, another half of what is left.
+    let expected = "\
+one has 325, then EMFILE: Too many open files
+another has 158, then EMFILE: Too many open files
+";
+    let had = nodes_that_are_had("sentry.nodes=value:640");
+    assert_eq!(had, Ended::printing(expected));
+}
+
+/// That the test above can fail.
+#[test]
+fn a_process_opens_all_nodes_if_they_are_not_divided() {
+    let expected = "\
+one has 640, then EMFILE: Too many open files
+another has 0, then EMFILE: Too many open files
+";
+    let had = nodes_that_are_had("sentry.nodes=drop");
+    assert_eq!(had, Ended::printing(expected));
 }

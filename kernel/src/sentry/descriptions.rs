@@ -24,6 +24,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 
+use super::nodes::Room;
 use crate::system_calls::{compare_with_registered, pidfd_getfd, pidfd_open};
 
 /// What a server calls a description that it keeps.
@@ -36,11 +37,21 @@ pub struct Handle {
 }
 
 /// An open file description that a server made for a task.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Description {
     pub handle: Handle,
     pub node: Node,
+    /// Its place among those that the sandbox can have.
+    pub room: Option<Room>,
 }
+
+impl PartialEq for Description {
+    fn eq(&self, other: &Description) -> bool {
+        (self.handle, self.node) == (other.handle, other.node)
+    }
+}
+
+impl Eq for Description {}
 
 /// What a task's descriptor turns out to be.
 #[derive(Debug)]

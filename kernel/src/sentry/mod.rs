@@ -16,6 +16,7 @@
 //! | [`lanes`] | what lets tasks make requests without the sentry |
 //! | [`server`], [`link`] | the server that serves now, and the channel to it |
 //! | [`shares`] | what there is little of, divided among processes |
+//! | [`nodes`] | how many nodes a process may have open |
 //! | [`releases`] | what tasks have let go of |
 //! | [`observer`] | who looks on: [`stats`] and [`tracer`], by the [`times`] of requests |
 //! | [`recorder`] | what was asked and answered, for `ringfence record` |
@@ -31,6 +32,7 @@ pub mod lanes;
 pub mod link;
 pub mod marshalling;
 pub mod memory;
+pub mod nodes;
 pub mod observer;
 pub mod opens;
 pub mod pins;
@@ -65,6 +67,7 @@ use ringfence_ipc::{Socket, Spin, Submission};
 use self::descriptions::Descriptions;
 use self::lanes::Lanes;
 use self::link::{Answer, Broken, Resume};
+use self::nodes::{Nodes, Room};
 use self::observer::Observer;
 use self::opens::recognition::DeviceOpen;
 use self::pins::Pins;
@@ -109,6 +112,7 @@ pub struct Sentry {
     releases: Releases,
     pins: Pins,
     shares: Arc<Shares>,
+    nodes: Arc<Nodes>,
     init: Pid,
     observer: Observer,
     recorder: Option<Recorder>,
@@ -124,7 +128,7 @@ pub struct Sentry {
 )]
 pub enum Continuation {
     /// Give the task its new descriptor.
-    Open(Notification, DeviceOpen, Times, Option<Begun>, Share),
+    Open(Notification, DeviceOpen, Times, Option<Begun>, Share, Room),
     /// Write back and return.
     Request(Issued),
     /// Hand the answer to the thread that waits for it.
@@ -193,6 +197,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         releases: Releases::new().attempt("inotify")?,
         pins: Pins::new(numbers),
         shares: Arc::default(),
+        nodes: Arc::default(),
         init,
         observer: Observer::new(options.stats, options.trace)?,
         recorder: options.record.map(|_| Recorder::new(abi)),
@@ -377,9 +382,9 @@ impl Sentry {
 impl Resume<Continuation> for Sentry {
     fn resume(&self, continuation: Continuation, answer: Answer<'_>) {
         match continuation {
-            Continuation::Open(notification, open, times, begun, share) => {
+            Continuation::Open(notification, open, times, begun, share, room) => {
                 drop(share);
-                self.finish_open(&notification, open, times, begun, answer)
+                self.finish_open(&notification, open, times, (begun, room), answer)
             }
             Continuation::Request(issued) => self.finish_request(issued, answer),
             Continuation::Call(sender) => {

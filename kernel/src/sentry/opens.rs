@@ -11,6 +11,7 @@ use ringfence_ipc::Submission;
 
 use super::descriptions::{Description, Handle};
 use super::link::Answer;
+use super::nodes::Room;
 use super::observer::{Done, Known};
 use super::recorder::Begun;
 use super::shares::{Needs, Share};
@@ -44,8 +45,10 @@ impl Sentry {
         let recorder = self.recorder.as_ref();
         let begun = recorder.map(|recorder| recorder.open(notification.task, open));
         times.end(Phase::Sentry);
-        let submitted = self.server.link().and_then(|link| {
-            let continuation = Continuation::Open(notification, open, times, begun, share);
+        let room = self.nodes.take(notification.task);
+        let linked = room.and_then(|room| Ok((room, self.server.link()?)));
+        let submitted = linked.and_then(|(room, link)| {
+            let continuation = Continuation::Open(notification, open, times, begun, share, room);
             link.submit(self, submission, &[], &[], continuation)
         });
         if let Err(errno) = submitted {
@@ -66,7 +69,7 @@ impl Sentry {
         notification: &Notification,
         open: DeviceOpen,
         mut times: Times,
-        begun: Option<Begun>,
+        (begun, room): (Option<Begun>, Room),
         answer: Answer<'_>,
     ) {
         times.answered(answer.driver);
@@ -104,6 +107,7 @@ impl Sentry {
         let description = Arc::new(Description {
             handle,
             node: open.node,
+            room: Some(room),
         });
         let give = || {
             // UVM's own description is not kept by the server, and has no handle.

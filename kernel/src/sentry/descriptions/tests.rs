@@ -11,6 +11,7 @@ fn description(handle: u64) -> Arc<Description> {
             number: handle,
         },
         node: Node::Control,
+        room: None,
     })
 }
 

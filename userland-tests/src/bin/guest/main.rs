@@ -157,6 +157,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("raise", signals::raise),
     ("duplicates", tasks::duplicates),
     ("exec", tasks::exec),
+    ("greedy", tasks::greedy),
     ("exec-closed", tasks::exec_closed),
     ("exec-inherited", tasks::exec_inherited),
     ("fork", tasks::fork),

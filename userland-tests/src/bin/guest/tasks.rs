@@ -225,3 +225,26 @@ fn line() -> Result<String, Errno> {
     }
     Ok(line)
 }
+
+/// A process opens as many nodes as it gets, and keeps them; then another does.
+pub fn greedy(_: &[String]) -> Outcome {
+    let take = |who: &str| {
+        let mut nodes = Vec::new();
+        let refusal = loop {
+            match open(Node::Control) {
+                Ok(node) => nodes.push(node),
+                Err(error) => break error,
+            }
+        };
+        println!("{who} has {}, then {refusal}", nodes.len());
+        nodes
+    };
+    let nodes = take("one");
+    let other = child(|| {
+        take("another");
+        Ok(())
+    })?;
+    expect_success(other)?;
+    drop(nodes);
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Open nodes, divided among the sandbox's processes.
+//!
+//! The server keeps so many descriptions for a sandbox and no more. The idea: a process may open one more as long as it
+//! has opened fewer than are left. So one that takes all that it can has half, two have a third each, and who has none yet
+//! finds some, however many the others are; no part is fixed beforehand.
+//!
+//! A description counts for the process that opened it until the last task has let go of it, whoever that is: it goes from
+//! one to another natively, and the sentry does not see it go. The first [`UNCOUNTED`]th part is nobody's, so that the
+//! kernel is asked only where it matters which process a task is of.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use nvproxy_server::handles::MAXIMUM_HANDLES;
+use ringfence_faults::{Act, Point, at};
+
+use super::procfs::process_of;
+
+/// Of how many descriptions one is nobody's.
+const UNCOUNTED: usize = 64;
+
+/// How many descriptions are open, and who opened them.
+#[derive(Debug)]
+pub struct Nodes {
+    /// How many there can be.
+    total: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    by: HashMap<Pid, usize>,
+}
+
+/// The place of one description, given back when this is dropped.
+#[derive(Debug)]
+pub struct Room {
+    nodes: Arc<Nodes>,
+    opener: Option<Pid>,
+}
+
+impl Default for Nodes {
+    fn default() -> Nodes {
+        Nodes {
+            total: match at(Point::Nodes) {
+                Some(Act::Value(total)) => total as usize,
+                // For the test of what holds without it.
+                Some(Act::Drop) => usize::MAX,
+                _ => MAXIMUM_HANDLES,
+            },
+            open: Mutex::default(),
+        }
+    }
+}
+
+impl Nodes {
+    /// Room for a description that `task` opens. Fails with `EMFILE` if its process has opened as many as are left.
+    pub fn take(self: &Arc<Nodes>, task: Pid) -> Result<Room, Errno> {
+        let matters = self.open().all >= self.total / UNCOUNTED;
+        let opener = if matters { process_of(task) } else { None };
+        let mut open = self.open();
+        let left = self.total.saturating_sub(open.all);
+        if let Some(opener) = opener {
+            let own = open.by.get(&opener).copied().unwrap_or(0);
+            if own >= left {
+                return Err(Errno::EMFILE);
+            }
+            open.by.insert(opener, own + 1);
+        }
+        open.all += 1;
+        Ok(Room {
+            nodes: Arc::clone(self),
+            opener,
+        })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut open = self.nodes.open();
+        open.all = open.all.saturating_sub(1);
+        let Some(opener) = self.opener else {
+            return;
+        };
+        match open.by.get_mut(&opener) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => drop(open.by.remove(&opener)),
+        }
+    }
+}
