@@ -12,7 +12,7 @@
 //! that says how many. A line is shorter than what a pipe takes at once, so it is written whole or not.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -22,10 +22,13 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use rustix::fs::OFlags;
 use tracing::{Level, Metadata, callsite};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::failure::Failure;
+use crate::launch::grants::Bind;
+use crate::outputs::Place;
 
 /// Most lines of a kind.
 const LINES_OF_A_KIND: u32 = 1024;
@@ -55,11 +58,12 @@ pub fn number() -> Option<RawFd> {
     NUMBER.get().copied()
 }
 
-/// Opens the file at `path` for [`write_to`].
-pub fn open(path: &Path) -> Result<OwnedFd, Failure> {
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    file.map(OwnedFd::from)
-        .map_err(|error| Failure::setup(format!("--log {}: {error}", path.display())))
+/// Opens the file at `path` for [`write_to`], for the run of a program with these binds.
+pub fn open(path: &Path, binds: &[Bind]) -> Result<OwnedFd, Failure> {
+    let opened = Place::find(path, binds).and_then(|place| place.open(OFlags::APPEND));
+    opened
+        .map(OwnedFd::from)
+        .map_err(|problem| Failure::setup(format!("--log {}: {problem}", path.display())))
 }
 
 /// Has the log appended to `file`, with debug messages, or warnings printed to stderr. To be called once.

@@ -334,7 +334,9 @@ fn run(
     descriptors: Vec<OwnedFd>,
     record: Option<Output>,
 ) -> Result<u8, Failure> {
-    log::write_to(arguments.log.as_deref().map(log::open).transpose()?);
+    let log = arguments.log.as_deref();
+    let log = log.map(|path| log::open(path, &arguments.grants.binds));
+    log::write_to(log.transpose()?);
     if arguments.fast {
         fast::grant(&mut arguments.grants)?;
     }
@@ -376,7 +378,8 @@ fn run(
 
 fn issue_again(arguments: Replay) -> Result<u8, Failure> {
     inherit(0)?;
-    log::write_to(arguments.log.as_deref().map(log::open).transpose()?);
+    let log = arguments.log.as_deref();
+    log::write_to(log.map(|path| log::open(path, &[])).transpose()?);
     replay::run(&replay::Options {
         recording: arguments.file,
         answers: arguments.answers,

@@ -61,10 +61,15 @@ fn a_link_that_a_program_can_have_put_there_is_not_followed() {
     place.plant("planted");
     symlink(place.given.parent().expect("one"), place.given.join("out")).expect("a link");
     let remedy = ": name a file that you may write to, where there is room";
-    for file in ["@/planted", "@/out/precious"] {
-        let ended = place.run(&ringfence_program(), "run", &["--trace", file]);
+    for (option, file, remedy) in [
+        ("--trace", "@/planted", remedy),
+        ("--trace", "@/out/precious", remedy),
+        ("--log", "@/planted", ""),
+        ("--log", "@/out/precious", ""),
+    ] {
+        let ended = place.run(&ringfence_program(), "run", &[option, file]);
         let line = place.named(&format!(
-            "ringfence: --trace {file}: a symbolic link in @, where programs can put one, is not followed: remove it, or name \
+            "ringfence: {option} {file}: a symbolic link in @, where programs can put one, is not followed: remove it, or name \
              another file{remedy}"
         ));
         assert_eq!(ended, Ended::failing(125, &line));
@@ -107,9 +112,14 @@ fn a_recording_is_a_file_of_its_own_whatever_is_in_its_place() {
 #[test]
 fn what_is_written_where_a_program_writes_is_written() {
     let place = Place::new();
-    let options = ["--trace", "@/trace"];
+    let options = ["--trace", "@/trace", "--log", "@/log"];
     let ended = place.run(&ringfence_program(), "run", &options);
     assert_eq!(ended, Ended::printing(""));
+    let log = fs::read_to_string(place.given.join("log")).expect("a log");
+    assert!(log.contains("starting a sandbox"), "{log}");
+    // Elsewhere a path means what it says.
+    let ended = place.run(&ringfence_program(), "run", &["--log", "/dev/stderr"]);
+    assert!(ended.stderr.contains("starting a sandbox"), "{ended:?}");
     let trace = fs::read_to_string(place.given.join("trace")).expect("a trace");
     assert!(trace.starts_with('['), "{trace}");
 }
@@ -123,6 +133,12 @@ fn links_that_programs_can_have_put_there_lead_out_if_they_are_followed() {
     let ended = place.run(&ringfence, "run", &["--trace", "@/planted"]);
     assert_eq!(ended.status, 0, "{ended:?}");
     assert!(place.content().starts_with('['));
+
+    let place = Place::new();
+    place.plant("planted");
+    let ended = place.run(&ringfence, "run", &["--log", "@/planted"]);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(place.content().contains("starting a sandbox"));
 
     let place = Place::new();
     place.plant("recording.part");
