@@ -273,6 +273,15 @@ one more: ok
 }
 
 #[test]
+fn what_is_mapped_can_be_unmapped_when_there_is_no_room_for_a_record() {
+    let expected = "\
+full: NV_ERR_INSUFFICIENT_RESOURCES
+unmapped: ok
+";
+    prints_with_64_mib_of_the_host("limit-host-unmapping", expected);
+}
+
+#[test]
 fn memory_of_the_host_that_a_failed_request_leaves_counts() {
     let expected = "\
 7 times EINVAL, then NV_ERR_NO_MEMORY

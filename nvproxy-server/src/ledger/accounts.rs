@@ -440,6 +440,12 @@ impl Ledger {
         });
     }
 
+    /// How many records more there are once an address space no longer keeps what it kept in a range.
+    pub fn parted_by(&self, space: u64, at: &Addresses, gpu: Option<&Uuid>) -> usize {
+        let mappings = self.mappings.get(&space);
+        mappings.map_or(0, |mappings| mappings.parted_by(at, gpu))
+    }
+
     /// Changes what an address space keeps. What [`UNKNOWN_SPACE`] keeps is never given back: it stands for many address
     /// spaces, so that what is mapped there takes nothing's place.
     fn change_mappings(

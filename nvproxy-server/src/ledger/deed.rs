@@ -270,14 +270,16 @@ impl Deed {
             Deed::Import { count, .. } => *count as usize,
             // For each GPU the mapping itself, and one more where it lies within another and parts it.
             Deed::Map { gpus, .. } => 2 * gpus.len(),
-            Deed::Space { .. } | Deed::Group { .. } | Deed::Range { .. } | Deed::Unmap { .. } => 1,
+            Deed::Space { .. } | Deed::Group { .. } | Deed::Range { .. } => 1,
             Deed::Nothing
             | Deed::Client { .. }
             | Deed::Free { .. }
             | Deed::Register { .. }
             | Deed::Hold { .. }
             | Deed::EndGroup { .. }
-            | Deed::EndRange { .. } => 0,
+            | Deed::EndRange { .. }
+            // What it adds depends on what there is.
+            | Deed::Unmap { .. } => 0,
         }
     }
 

@@ -126,6 +126,16 @@ impl Mappings {
         dropped
     }
 
+    /// For how many GPUs unmapping `at`, for one or for all, leaves one piece more than there was: something on both sides.
+    pub fn parted_by(&self, at: &Addresses, gpu: Option<&Uuid>) -> usize {
+        let concerned = self
+            .gpus
+            .iter()
+            .filter(|(own, _)| gpu.is_none_or(|gpu| gpu == *own));
+        let around = concerned.filter_map(|(_, pieces)| pieces.range(..at.start).next_back());
+        around.filter(|(_, piece)| piece.end > at.end).count()
+    }
+
     /// Unmaps what lies in `at`, for one GPU or for all. Returns what is kept no longer.
     pub fn unmap(&mut self, at: &Addresses, gpu: Option<&Uuid>) -> Vec<Content> {
         let mut dropped = Vec::new();

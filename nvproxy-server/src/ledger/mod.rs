@@ -270,7 +270,10 @@ impl From<Full> for NoRoom {
 fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), NoRoom> {
     let no_objects = |_: Full| NoRoom::OBJECTS;
     let deed = &admission.passage.deed;
-    let objects = deed.objects();
+    let objects = match deed {
+        Deed::Unmap { space, at, gpu } => ledger.parted_by(*space, at, gpu.as_ref()),
+        _ => deed.objects(),
+    };
     ledger.expect_objects(objects).map_err(no_objects)?;
     match deed {
         Deed::Client { .. } => {

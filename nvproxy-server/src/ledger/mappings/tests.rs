@@ -38,6 +38,24 @@ fn what_is_unmapped_in_parts_is_kept_until_the_last() {
 }
 
 #[test]
+fn only_what_leaves_something_on_both_sides_needs_room() {
+    let mut mappings = Mappings::default();
+    let (one, other) = (uuid(0), uuid(1));
+    assert!(keys(mappings.map(&(10..20), &[one, other], content(7))).is_empty());
+    for (at, gpu, parted) in [
+        (10..20, None, 0),
+        (10..15, None, 0),
+        (15..20, None, 0),
+        (0..u64::MAX, None, 0),
+        (20..30, None, 0),
+        (11..19, None, 2),
+        (11..19, Some(&one), 1),
+    ] {
+        assert_eq!(mappings.parted_by(&at, gpu), parted, "{at:?}");
+    }
+}
+
+#[test]
 fn a_range_ends_with_all_that_is_in_it() {
     let mut mappings = Mappings::default();
     assert!(keys(mappings.add_range(&(10..20), content(8))).is_empty());

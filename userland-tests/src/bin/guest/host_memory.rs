@@ -237,6 +237,22 @@ pub fn spaces(_: &[String]) -> Outcome {
     Ok(())
 }
 
+/// What is mapped can be unmapped when there is no room for a further record.
+pub fn unmapping(_: &[String]) -> Outcome {
+    let gpu = gpu_for_unified_memory()?;
+    let space = Space::new(&gpu)?;
+    allocate(&gpu, MEMORY, 48 * MIB, SCATTERED)?;
+    space.map(MEMORY)?;
+    let make = |index| {
+        let (class, object) = (GF100_SUBDEVICE_MASTER, MEMORY + 0x1000 + index);
+        gpu.client.allocate(SUBDEVICE, object, class, &mut ())
+    };
+    let (_, refusal) = until_refused(16 << 10, make);
+    say("full", refusal);
+    say("unmapped", space.unmap_all());
+    Ok(())
+}
+
 /// Memory that the older request allocates and then fails to make ready to be mapped, for want of a descriptor.
 pub fn left(_: &[String]) -> Outcome {
     /// NVOS02_FLAGS_PHYSICALITY_NONCONTIGUOUS, to be mapped.

@@ -112,6 +112,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-threads", host_memory::threads),
     ("limit-host-spaces", host_memory::spaces),
     ("limit-host-left", host_memory::left),
+    ("limit-host-unmapping", host_memory::unmapping),
     ("foreign-clients", ownership::foreign_clients),
     ("named-gpus", tenants::named),
     ("told-gpus", tenants::told),

@@ -108,6 +108,11 @@ impl<'a> Space<'a> {
         )
     }
 
+    /// Unmaps all that [`Space::map`] mapped.
+    pub fn unmap_all(&self) -> Result<()> {
+        self.unmap(BASE, LENGTH)
+    }
+
     pub fn free(&self) -> Result<()> {
         request!(
             self.uvm,
