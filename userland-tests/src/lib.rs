@@ -307,6 +307,11 @@ pub fn shim_library() -> PathBuf {
         .clone()
 }
 
+/// Whether this runs on an emulated processor, as in a guest of QEMU: `RINGFENCE_TESTS_ARE_EMULATED` says so.
+pub fn is_emulated() -> bool {
+    std::env::var_os("RINGFENCE_TESTS_ARE_EMULATED").is_some()
+}
+
 /// Builds an executable of the package `ringfence`.
 fn build(name: &str, options: &[&str]) -> PathBuf {
     let package = ["--package", "ringfence", "--bin", name];

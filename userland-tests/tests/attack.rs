@@ -14,8 +14,8 @@ use nvproxy_abi::number::{
 use userland_tests::landlock::Landlock;
 use userland_tests::stand_in::{self, Seen};
 use userland_tests::{
-    Directory, Ended, finish, guest_program, prints, ringfence_with_faults, showing_the_guest,
-    wait_for,
+    Directory, Ended, finish, guest_program, is_emulated, prints, ringfence_with_faults,
+    showing_the_guest, wait_for,
 };
 
 #[test]
@@ -319,10 +319,10 @@ fn what_is_pinned_is_altered_if_no_task_is_held() {
     assert!(seen.iter().any(is_altered), "{ended:?}");
 }
 
-/// Of every word that the driver of any release reads, of every type, on every node: what reached the nodes from the
+/// Of every word that the driver of any release reads, of these types or all, on every node: what reached the nodes from the
 /// task itself, and what the server issued.
-fn words_that_reached(rules: &str) -> [Vec<u32>; 2] {
-    let (ended, seen) = on_files(&["every-word"], rules);
+fn words_that_reached(types: &[&str], rules: &str) -> [Vec<u32>; 2] {
+    let (ended, seen) = on_files(&[&["every-word"], types].concat(), rules);
     assert_eq!(ended.status, 0, "{ended:?}");
     assert!(ended.stdout.starts_with("tried "), "{ended:?}");
     [false, true].map(|by_server| {
@@ -334,12 +334,18 @@ fn words_that_reached(rules: &str) -> [Vec<u32>; 2] {
 /// Whatever type and direction a word has, and whatever the release. The file layer takes FIGETBSZ before any file does.
 #[test]
 fn no_word_that_any_driver_reads_reaches_a_node() {
-    let [reached, issued] = words_that_reached("");
+    // Where a processor is emulated there is time for the driver's own type, its neighbours, and the ends alone.
+    let (types, count): (&[&str], usize) = if is_emulated() {
+        (&["0", "69", "70", "71", "255"], 5)
+    } else {
+        (&[], 256)
+    };
+    let [reached, issued] = words_that_reached(types, "");
     assert!(reached.is_empty(), "{reached:x?}");
     // What the tables allow is the same request whatever the type, and issued as the driver's headers write it.
     let allowed = ioctl_word(NV_ESC_CHECK_VERSION_STR, 72);
     let times = issued.iter().filter(|word| **word == allowed).count();
-    assert_eq!(times, 2 * 256, "on nvidiactl and nvidia0");
+    assert_eq!(times, 2 * count, "on nvidiactl and nvidia0");
     let has_type = |word: &&u32| parts(**word).0 == NV_IOCTL_MAGIC;
     let others: Vec<&u32> = issued.iter().filter(|word| !has_type(word)).collect();
     assert!(others.is_empty(), "{others:x?}");
@@ -348,7 +354,7 @@ fn no_word_that_any_driver_reads_reaches_a_node() {
 /// The test above can fail: with a filter that knows the driver's type alone, a request of another type is executed.
 #[test]
 fn words_of_other_types_reach_a_node_if_the_filter_knows_one_type() {
-    let [reached, _] = words_that_reached("sentry.words=drop");
+    let [reached, _] = words_that_reached(&[], "sentry.words=drop");
     let control = |kind: u32| {
         let of_kind = |word: &&u32| **word & 0x3fff_ffff == 0x20_002a | kind << 8;
         reached.iter().filter(of_kind).count()

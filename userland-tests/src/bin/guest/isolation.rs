@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixStream};
 
 use nix::errno::Errno;
@@ -55,11 +55,17 @@ pub fn write(paths: &[String]) -> Outcome {
             .append(true)
             .create(true)
             .open(path)
-            .and_then(|mut file| file.write_all(b"written\n"));
-        println!("{path}: {}", said(written));
+            .and_then(|mut file| file.write_all(b"written\n").and_then(|()| file.metadata()));
+        match written {
+            Ok(file) if file.rdev() == NULL => println!("{path}: the null device"),
+            written => println!("{path}: {}", said(written.map(drop))),
+        }
     }
     Ok(())
 }
+
+/// The null device, which covers what is hidden.
+const NULL: u64 = libc::makedev(1, 3);
 
 /// Tries to change the permissions of each of the files.
 pub fn permit(paths: &[String]) -> Outcome {

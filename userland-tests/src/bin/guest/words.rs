@@ -45,15 +45,22 @@ fn read_by_uvm() -> Vec<u32> {
     (0..words::UVM_BOUND).chain(words::uvm_beyond()).collect()
 }
 
-/// Every type with every number and size that the driver of any release reads, and every word of UVM's, on descriptors
-/// of all nodes. The direction changes from type to type.
-pub fn every(_: &[String]) -> Outcome {
+/// Every type, or those that were given, with every number and size that the driver of any release reads, and every word of
+/// UVM's, on descriptors of all nodes. The direction changes from type to type.
+pub fn every(types: &[String]) -> Outcome {
+    let mut types: Vec<u8> = types
+        .iter()
+        .map(|kind| kind.parse())
+        .collect::<Result<_, _>>()?;
+    if types.is_empty() {
+        types = (0..=u8::MAX).collect();
+    }
     let mut tried = 0u32;
     for node in [Node::Control, Node::Gpu(0), Node::Uvm] {
         for read in read_by_driver() {
             let mut file = open(node)?;
             let (_, number, _) = parts(read);
-            for kind in 0..=255u32 {
+            for kind in types.iter().map(|kind| u32::from(*kind)) {
                 // A descriptor that has been registered for events is none of a node any more.
                 if number == NV_ESC_ALLOC_OS_EVENT {
                     file = open(node)?;
