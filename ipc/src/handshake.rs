@@ -31,8 +31,9 @@ use crate::{
 /// together only if they have the same.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// How long either side waits for the other's message.
-pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long either side waits for the other's message. On a machine where many others want the processors, as much as ten
+/// seconds was seen.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest reason that a refusal carries, in bytes.
 pub const MAX_REASON_BYTES: usize = 256;
