@@ -374,7 +374,7 @@ fn all_hold_what_the_caller_has_open_if_they_do_not_let_go() {
 
 /// What comes of every attempt of `intruder` on the server of a sandbox that obeys `rules`. `None` if this user cannot
 /// take the sentry's place.
-fn from_the_sentrys_place(rules: &str) -> Option<String> {
+fn from_the_sentrys_place(rules: &str, further: &[&str]) -> Option<String> {
     if !geteuid().is_root() {
         eprintln!("skipped: only root can enter a sentry's namespaces");
         return None;
@@ -397,7 +397,7 @@ fn from_the_sentrys_place(rules: &str) -> Option<String> {
             false => number,
         };
         let mut intruder = Command::new(intruder_program());
-        finish(intruder.args([sentry, number]).stdin(server))
+        finish(intruder.args([sentry, number]).args(further).stdin(server))
     });
     assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
     Some(ended.stdout)
@@ -439,7 +439,7 @@ const OF_SOME_KERNELS: &[(&str, &[&str])] = &[
 
 #[test]
 fn from_the_sentrys_place_the_server_is_out_of_reach() {
-    let Some(outcomes) = from_the_sentrys_place("") else {
+    let Some(outcomes) = from_the_sentrys_place("", &[]) else {
         return;
     };
     let mut count = 0;
@@ -461,10 +461,45 @@ fn from_the_sentrys_place_the_server_is_out_of_reach() {
     assert_eq!(count, 58);
 }
 
+/// Under the sentry's filter what is left of the attempts is what a sentry does to tasks, and reading: what comes of that is
+/// said above.
+#[test]
+fn from_the_sentrys_place_its_filter_leaves_little_to_attempt() {
+    let Some(outcomes) = from_the_sentrys_place("", &["filtered"]) else {
+        return;
+    };
+    let mut outcomes: Vec<(&str, &str)> = outcomes
+        .lines()
+        .map(|line| line.rsplit_once(": ").expect("an outcome"))
+        .collect();
+    assert_eq!(outcomes.len(), 58);
+    outcomes.retain(|(_, outcome)| *outcome != KILLED);
+    let (files, calls): (Vec<_>, Vec<_>) = outcomes
+        .into_iter()
+        .partition(|(attempt, _)| attempt.starts_with("/proc/"));
+    assert!(files.iter().all(|(_, outcome)| *outcome == "ENOENT"));
+    // It would be opened to be written.
+    assert!(!files.iter().any(|(file, _)| *file == "/proc/N/mem"));
+    let expected = [
+        ("pidfd_open", "ESRCH"),
+        ("PTRACE_SEIZE", "ESRCH"),
+        ("process_vm_readv", "ESRCH"),
+        ("process_vm_writev", "ESRCH"),
+        ("sched_getaffinity", "ESRCH"),
+        ("pidfd_getfd", "EPERM"),
+        ("its number", "ESRCH"),
+    ];
+    let calls: Vec<_> = calls
+        .into_iter()
+        .filter(|(call, _)| *call != "pidfd_open, of a thread")
+        .collect();
+    assert_eq!(calls, expected);
+}
+
 /// The test above can fail: in the sentry's namespaces a server is the sentry's.
 #[test]
 fn in_the_sentrys_namespaces_the_server_is_the_sentrys() {
-    let Some(outcomes) = from_the_sentrys_place("sentry.apart=drop") else {
+    let Some(outcomes) = from_the_sentrys_place("sentry.apart=drop", &[]) else {
         return;
     };
     let succeeded: Vec<&str> = outcomes

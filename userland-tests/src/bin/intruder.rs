@@ -1,10 +1,10 @@
 //! In a sentry's place: enters the namespaces of a sentry, keeps the one capability that it has, and tries every call by
 //! which one process can name another on a server. For each it prints its name and `ok`, or the name of the error.
 //!
-//! Standard input is a pidfd of the server, which a sentry has, too. The sentry's filter is left out: what keeps it from
-//! its server is to hold without.
+//! Standard input is a pidfd of the server, which a sentry has, too. The sentry's filter is left out, since what keeps it
+//! from its server is to hold without; or each attempt is made under it, and `killed` if the filter does not let it through.
 //!
-//! Usage: `intruder SENTRY NUMBER`, where NUMBER is what the server is to be called in the sentry's process namespace. Only
+//! Usage: `intruder SENTRY NUMBER [filtered]`, where NUMBER is what the server is to be called in the sentry's process namespace. Only
 //! root can do this: a sentry shows its namespaces to nobody else.
 
 use std::error::Error;
@@ -15,8 +15,10 @@ use std::ptr::{null, null_mut};
 use libc::{c_int, c_long};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+use ringfence_confinement::{Table, install, policies};
 
 /// CAP_SYS_PTRACE of linux/capability.h.
 const CAP_SYS_PTRACE: u32 = 1 << 19;
@@ -40,9 +42,10 @@ fn main() -> ExitCode {
 
 fn enter() -> Result<ExitCode, Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, sentry, number] = &arguments[..] else {
-        return Err("usage: intruder SENTRY NUMBER".into());
+    let [_, sentry, number, how @ ..] = &arguments[..] else {
+        return Err("usage: intruder SENTRY NUMBER [filtered]".into());
     };
+    let is_filtered = !how.is_empty();
     let number: c_long = number.parse()?;
     let open = |name: &str| File::open(format!("/proc/{sentry}/ns/{name}"));
     let namespaces = [
@@ -61,7 +64,7 @@ fn enter() -> Result<ExitCode, Box<dyn Error>> {
         },
         ForkResult::Child => {
             keep_rights().map_err(|errno| format!("capset: {errno}"))?;
-            try_all(number);
+            try_all(number, is_filtered);
             exit(0)
         }
     }
@@ -78,23 +81,54 @@ fn keep_rights() -> Result<(), Errno> {
     nix::sys::prctl::set_no_new_privs()
 }
 
-fn try_all(number: c_long) {
+fn try_all(number: c_long, is_filtered: bool) {
     for (name, attempt) in BY_NUMBER {
-        tell(name, attempt(number));
+        tell(name, is_filtered, || attempt(number));
     }
     for (name, flags) in FILES {
-        tell(&format!("/proc/N/{name}"), open(number, name, *flags));
+        let attempt = || open(number, name, *flags);
+        tell(&format!("/proc/N/{name}"), is_filtered, attempt);
     }
     for (name, attempt) in BY_DESCRIPTOR {
-        tell(name, attempt());
+        tell(name, is_filtered, attempt);
     }
 }
 
-fn tell(name: &str, result: c_long) {
-    match Errno::result(result) {
+fn tell(name: &str, is_filtered: bool, attempt: impl FnOnce() -> c_long) {
+    if is_filtered {
+        // SAFETY: this process has one thread.
+        match unsafe { fork() } {
+            Ok(ForkResult::Child) => {
+                if let Err(reason) = enter_filter() {
+                    println!("{name}: {reason}");
+                    exit(0);
+                }
+            }
+            Ok(ForkResult::Parent { child }) => {
+                if let Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) = waitpid(child, None) {
+                    println!("{name}: killed");
+                }
+                return;
+            }
+            Err(errno) => return println!("{name}: fork: {errno}"),
+        }
+    }
+    match Errno::result(attempt()) {
         Ok(_) => println!("{name}: ok"),
         Err(errno) => println!("{name}: {errno:?}"),
     }
+    if is_filtered {
+        exit(0);
+    }
+}
+
+/// Has this process make no call that a sentry could not make.
+fn enter_filter() -> Result<(), String> {
+    let own = [std::process::id()];
+    let (name, numbers) = ("self", &own[..]);
+    let program = policies::SENTRY.compile(&[Table { name, numbers }]);
+    let program = program.map_err(|problem| problem.to_string())?;
+    install(&program).map_err(|errno| errno.to_string())
 }
 
 type ByNumber = fn(c_long) -> c_long;
