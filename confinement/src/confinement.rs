@@ -26,6 +26,8 @@ pub struct Confinement<'a> {
     pub address_space: u64,
     /// Descriptors.
     pub descriptors: u64,
+    /// Bytes up to which it may write a file, be it on a disk or in memory, or lengthen one.
+    pub file_size: u64,
     /// The filter of its system calls, from [`crate::Policy::compile`].
     pub program: &'a [sock_filter],
 }
@@ -49,7 +51,7 @@ impl Confinement<'_> {
         if let Some(kept) = self.kept {
             root::replace(&kept)?;
         }
-        rights::limit(self.address_space, self.descriptors)?;
+        rights::limit(self.address_space, self.descriptors, self.file_size)?;
         rights::refuse_executable_memory()?;
         rights::keep(self.capabilities)?;
         // After capabilities have changed, which may undo it.

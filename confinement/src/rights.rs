@@ -37,12 +37,13 @@ pub(crate) fn keep(kept: &[Capability]) -> Result<(), String> {
     nix::sys::prctl::set_no_new_privs().map_err(|errno| format!("no_new_privs: {errno}"))
 }
 
-/// Limits the address space to `bytes` and descriptors to numbers below `descriptors`, unless they are limited further
-/// already; and forbids core files.
-pub(crate) fn limit(bytes: u64, descriptors: u64) -> Result<(), String> {
+/// Limits the address space to `bytes`, descriptors to numbers below `descriptors`, and files that are written to `file_size`
+/// bytes, unless they are limited further already; and forbids core files.
+pub(crate) fn limit(bytes: u64, descriptors: u64, file_size: u64) -> Result<(), String> {
     for (resource, most) in [
         (Resource::RLIMIT_AS, bytes),
         (Resource::RLIMIT_NOFILE, descriptors),
+        (Resource::RLIMIT_FSIZE, file_size),
         (Resource::RLIMIT_CORE, 0),
     ] {
         getrlimit(resource)

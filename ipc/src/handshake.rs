@@ -151,8 +151,13 @@ impl From<SocketError> for HandshakeError {
 
 /// The client's side: makes a region of this geometry and offers it to the server.
 pub fn offer(socket: Socket, geometry: Geometry) -> Result<ClientChannel, HandshakeError> {
+    offer_region(socket, Region::create(geometry)?)
+}
+
+/// The same, with a region that was made before.
+pub fn offer_region(socket: Socket, region: Region) -> Result<ClientChannel, HandshakeError> {
     socket.prepare()?;
-    let region = Region::create(geometry)?;
+    let geometry = region.geometry();
     let hello = Hello {
         prefix: prefix(HELLO),
         ring_entries: geometry.ring_entries,

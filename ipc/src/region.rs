@@ -175,6 +175,11 @@ pub struct Region {
 impl Region {
     /// Makes a region, zeroed and sealed.
     pub fn create(geometry: Geometry) -> Result<Self, RegionError> {
+        Self::map(Self::make_memory(geometry)?, geometry)
+    }
+
+    /// Makes the memory file of a region, for another process to [attach](Self::attach).
+    pub fn make_memory(geometry: Geometry) -> Result<OwnedFd, RegionError> {
         geometry.validate()?;
         let descriptor = memfd_create(
             c"ringfence-ipc",
@@ -186,7 +191,7 @@ impl Region {
         ftruncate(&descriptor, bytes).map_err(|errno| RegionError::System("ftruncate", errno))?;
         fcntl(&descriptor, FcntlArg::F_ADD_SEALS(SEALS))
             .map_err(|errno| RegionError::System("fcntl(F_ADD_SEALS)", errno))?;
-        Self::map(descriptor, geometry)
+        Ok(descriptor)
     }
 
     /// Maps a region that the peer made, if it is a memory file with all three seals and exactly

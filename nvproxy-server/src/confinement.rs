@@ -55,6 +55,8 @@ pub fn enter(nodes: &[Node], abi: &Abi) -> Result<(), String> {
         capabilities: &[],
         address_space: ADDRESS_SPACE,
         descriptors: DESCRIPTORS,
+        // The simulated driver's memory is files.
+        file_size: u64::MAX,
         program: &program,
     }
     .enter()

@@ -99,6 +99,9 @@ fn the_server() {
         ("kill", KILLED),
         ("signal a thread of its own", "ok"),
         ("F_OFD_SETLK", "EFAULT"),
+        ("memfd_create", "ok"),
+        ("ftruncate", "EINVAL"),
+        ("filling a part of a file", KILLED),
         ("setting SO_SNDTIMEO", "ENOTSOCK"),
         ("kcmp, of memory", KILLED),
         ("pidfd_open", KILLED),
@@ -126,6 +129,10 @@ fn the_sentry() {
         ("pidfd_getfd", "EBADF"),
         ("pidfd_getfd, with a flag", KILLED),
         ("F_OFD_SETLK", KILLED),
+        ("memfd_create", KILLED),
+        ("ftruncate", KILLED),
+        ("pwrite64", KILLED),
+        ("F_ADD_SEALS", KILLED),
         ("setting SO_SNDTIMEO", KILLED),
         ("freeing a part of a file", "EBADF"),
         ("filling a part of a file", KILLED),
@@ -171,8 +178,8 @@ struct Walls {
     filters: u32,
     /// Where something is mounted, and how.
     mounts: Vec<(String, String)>,
-    /// Bytes of address space, descriptors, bytes of a core file.
-    limits: [u64; 3],
+    /// Bytes of address space, descriptors, bytes of a file, bytes of a core file.
+    limits: [u64; 4],
 }
 
 impl Walls {
@@ -193,7 +200,8 @@ impl Walls {
         let limit = |name: &str| {
             let line = limits.lines().find_map(|line| line.strip_prefix(name));
             let word = line.expect(name).split_whitespace().nth(1);
-            word.and_then(|hard| hard.parse().ok()).expect(name)
+            let hard = word.expect(name);
+            hard.parse().unwrap_or(u64::MAX)
         };
         Walls {
             capabilities: bits("CapEff"),
@@ -204,15 +212,16 @@ impl Walls {
             limits: [
                 limit("Max address space"),
                 limit("Max open files"),
+                limit("Max file size"),
                 limit("Max core file size"),
             ],
         }
     }
 
     /// With one filter, and nothing to get back.
-    fn new(capabilities: u64, mounts: &[(&str, &str)], limits: [u64; 2]) -> Walls {
+    fn new(capabilities: u64, mounts: &[(&str, &str)], limits: [u64; 3]) -> Walls {
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-        let [bytes, descriptors] = limits;
+        let [bytes, descriptors, file] = limits;
         Walls {
             capabilities,
             obtainable: 0,
@@ -222,7 +231,7 @@ impl Walls {
                 .iter()
                 .map(|(place, how)| ((*place).to_owned(), (*how).to_owned()))
                 .collect(),
-            limits: [bytes, descriptors.min(most), 0],
+            limits: [bytes, descriptors.min(most), file, 0],
         }
     }
 }
@@ -251,13 +260,13 @@ fn of_a_sandbox_that_runs() {
     assert_eq!(
         [server, sentry],
         [
-            Walls::new(0, &[empty], [20 * GIB, 1 << 18]),
-            Walls::new(cap_sys_ptrace, &[empty, processes], [32 * GIB, 1 << 18]),
+            Walls::new(0, &[empty], [20 * GIB, 1 << 18, u64::MAX]),
+            Walls::new(cap_sys_ptrace, &[empty, processes], [32 * GIB, 1 << 18, 0]),
         ]
     );
     // Init, which cannot open anything, sees what the program sees.
     let mounts = Vec::new();
-    let expected = Walls::new(0, &[], [GIB, 64]);
+    let expected = Walls::new(0, &[], [GIB, 64, 0]);
     assert_eq!(Walls { mounts, ..init }, expected);
 }
 

@@ -316,6 +316,7 @@ pub fn confinement() -> Found {
             capabilities: &[],
             address_space: u64::MAX,
             descriptors: u64::MAX,
+            file_size: u64::MAX,
             program: &program,
         };
         confinement.enter().map_err(Failure::setup)?;

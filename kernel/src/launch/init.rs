@@ -97,6 +97,7 @@ pub fn confine() -> Result<(), Failure> {
         capabilities: &[],
         address_space: ADDRESS_SPACE,
         descriptors: DESCRIPTORS,
+        file_size: 0,
         program: &program,
     }
     .enter()

@@ -17,14 +17,19 @@ const SUCCEEDED: u8 = 4;
 const WANTED: u8 = 5;
 const HOLD: u8 = 6;
 const END: u8 = 7;
+const MEMORY: u8 = 8;
 
 /// The longest reason, in bytes.
 const MAXIMUM_REASON: usize = 255;
 
 /// What the launcher tells the sentry.
 pub enum News {
-    /// A server was started: its pidfd, and the sentry's end of its control socket.
-    Started { process: OwnedFd, control: Socket },
+    /// A server was started: its pidfd, the sentry's end of its control socket, and the memory for a region to share with it.
+    Started {
+        process: OwnedFd,
+        control: Socket,
+        memory: OwnedFd,
+    },
     /// The server has handed all that it had to another process, this one, which serves on.
     Succeeded { process: OwnedFd },
     /// The server that was asked for cannot be had, for this reason.
@@ -55,10 +60,16 @@ pub fn pair() -> Result<(LauncherEnd, SentryEnd), SocketError> {
 }
 
 impl LauncherEnd {
-    /// A server was started.
-    pub fn started(&self, process: BorrowedFd<'_>, control: &Socket) -> Result<(), SocketError> {
+    /// A server was started. The sentry gets the memory for the region as well, since it may make none.
+    pub fn started(
+        &self,
+        process: BorrowedFd<'_>,
+        control: &Socket,
+        memory: BorrowedFd<'_>,
+    ) -> Result<(), SocketError> {
         self.0.send_message(&[PROCESS], Some(process))?;
-        self.0.send_message(&[CONTROL], Some(control.as_fd()))
+        self.0.send_message(&[CONTROL], Some(control.as_fd()))?;
+        self.0.send_message(&[MEMORY], Some(memory))
     }
 
     /// The server has handed all that it had to this process.
@@ -125,11 +136,15 @@ impl SentryEnd {
         if *kind == SUCCEEDED {
             return Ok(News::Succeeded { process });
         }
-        // The launcher sends it right after.
-        let (_, control) = self.0.receive_message(&mut [0], MsgFlags::empty())?;
+        // The launcher sends both right after.
+        let receive = || {
+            let (_, descriptor) = self.0.receive_message(&mut [0], MsgFlags::empty())?;
+            descriptor.ok_or(SocketError::NoDescriptor)
+        };
         Ok(News::Started {
             process,
-            control: control.ok_or(SocketError::NoDescriptor)?.into(),
+            control: receive()?.into(),
+            memory: receive()?,
         })
     }
 }

@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use ringfence_ipc::region::Region;
 use ringfence_ipc::{Socket, SocketError};
 
 use super::jobs;
@@ -20,6 +21,7 @@ use super::servers::{Input, Server, Starter};
 use super::terminal::Terminal;
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::sandboxes::{About, Door, Reply, Request, Visitor};
+use crate::sentry::link::geometry;
 use crate::sentry::server::OnServerExit;
 use crate::signals;
 use crate::system_calls::pidfd_kill;
@@ -198,8 +200,11 @@ impl<'a> Launcher<'a> {
 
     fn start_server(&mut self) -> Result<(), Failure> {
         let (control, server_control) = Socket::pair().attempt("socketpair")?;
+        let memory = Region::make_memory(geometry()).attempt("memory to share with a server")?;
         let server = self.starter.start(None, Input::Control(&server_control))?;
-        let told = self.liaison.started(server.pidfd.as_fd(), &control);
+        let told = self
+            .liaison
+            .started(server.pidfd.as_fd(), &control, memory.as_fd());
         self.servers.push(server);
         told.attempt("telling the sentry of a server")
     }

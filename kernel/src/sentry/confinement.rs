@@ -40,6 +40,8 @@ pub fn enter() -> Result<(), Failure> {
         capabilities: &CAPABILITIES,
         address_space: ADDRESS_SPACE,
         descriptors: DESCRIPTORS,
+        // What it writes goes through pipes.
+        file_size: 0,
         program: &program,
     }
     .enter()

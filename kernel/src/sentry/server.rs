@@ -11,7 +11,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use ringfence_ipc::{Socket, SocketError, handshake};
+use ringfence_ipc::region::Region;
+use ringfence_ipc::{HandshakeError, Socket, SocketError, handshake};
 
 use super::descriptions::Handle;
 use super::link::{self, Broken, Link};
@@ -42,9 +43,16 @@ struct Serving {
 }
 
 impl Serving {
-    /// Shakes hands with the server behind `control`, which is the sandbox's server of this `number`.
-    fn new(number: u32, process: OwnedFd, control: Socket) -> Result<Serving, Failure> {
-        let channel = handshake::offer(control, link::geometry())
+    /// Shakes hands with the server behind `control`, which is the sandbox's server of this `number`, by a region in `memory`.
+    fn new(
+        number: u32,
+        process: OwnedFd,
+        control: Socket,
+        memory: OwnedFd,
+    ) -> Result<Serving, Failure> {
+        let channel = Region::attach(memory, link::geometry())
+            .map_err(HandshakeError::from)
+            .and_then(|region| handshake::offer_region(control, region))
             .map_err(|error| Failure::setup(error.to_string()))?;
         let link = Link::new(number, channel).map_err(|Broken(reason)| Failure::setup(reason))?;
         Ok(Serving {
@@ -71,11 +79,16 @@ pub struct Server {
 impl Server {
     /// Takes up the sandbox's first server, of which the launcher is about to tell.
     pub fn new(liaison: SentryEnd) -> Result<Server, Failure> {
-        let Ok(News::Started { process, control }) = liaison.wait() else {
+        let Ok(News::Started {
+            process,
+            control,
+            memory,
+        }) = liaison.wait()
+        else {
             return Err(Failure::setup("the launcher started no server"));
         };
         Ok(Server {
-            current: RwLock::new(Some(Serving::new(1, process, control)?)),
+            current: RwLock::new(Some(Serving::new(1, process, control, memory)?)),
             count: AtomicU32::new(1),
             liaison,
         })
@@ -172,9 +185,13 @@ impl Sentry {
 
     fn take_up(&self, news: News) {
         match news {
-            News::Started { process, control } => {
+            News::Started {
+                process,
+                control,
+                memory,
+            } => {
                 let number = self.server.count.fetch_add(1, Ordering::Relaxed) + 1;
-                match Serving::new(number, process, control) {
+                match Serving::new(number, process, control, memory) {
                     Ok(serving) => self.server.replace(Some(serving)),
                     Err(failure) => {
                         tracing::warn!("another server did not start: {failure}");

@@ -154,6 +154,16 @@ fn find(name: &str) -> Option<fn() -> c_long> {
             call(libc::SYS_fallocate, [0, mode.into(), 0, 4096, 0])
         },
         "filling a part of a file" => || call(libc::SYS_fallocate, [0, 0, 0, 4096, 0]),
+        "memfd_create" => || {
+            let name = c("memory");
+            call(
+                libc::SYS_memfd_create,
+                [name.as_ptr() as c_long, 0, 0, 0, 0],
+            )
+        },
+        "ftruncate" => || call(libc::SYS_ftruncate, [0, 4096, 0, 0, 0]),
+        "pwrite64" => || call(libc::SYS_pwrite64, [1, 0, 0, 0, 0]),
+        "F_ADD_SEALS" => || fcntl(libc::F_ADD_SEALS, 0),
         "readlinkat" => || {
             let path = c("/proc/self/exe");
             let directory = c_long::from(libc::AT_FDCWD);
