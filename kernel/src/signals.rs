@@ -6,13 +6,13 @@
 //! caller's terminal, comes in once; what the launcher makes of a terminal's signals is in `launch/terminal.rs`. The
 //! program itself starts with the signal mask that the launcher was started with.
 //!
-//! `unsafe` is here because no library in use wraps sigpending(2) and sigtimedwait(2).
+//! `unsafe` is here because no library in use wraps sigpending(2) and sigtimedwait(2), and none can know what an action does.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, raise, signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use ringfence_faults::{Act, Point};
@@ -51,6 +51,16 @@ pub fn block() -> Result<Mask, Failure> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&awaited()), Some(&mut original))
         .attempt("the signal mask")?;
     Ok(original)
+}
+
+/// Has the signals of a fault end this process when somebody sends them. Rust's runtime handles them, to say that a stack has
+/// overflowed, and lets the first one pass that is of no fault.
+pub fn heed_faults() -> Result<(), Failure> {
+    for fault in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: the default action installs no handler.
+        unsafe { signal(fault, SigHandler::SigDfl) }.attempt("the action of a signal")?;
+    }
+    Ok(())
 }
 
 /// Restores a mask, in a process that is about to execute the program.

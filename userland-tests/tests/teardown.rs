@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
 use userland_tests::processes::{Process, Tree};
 use userland_tests::{Directory, Ended, finish, guest_with, ringfence_program, started, wait_for};
 
@@ -47,6 +48,36 @@ fn the_launcher_takes_all_with_it() {
     killing(&[], |tree| tree.launcher, 137, "");
 }
 
+/// Rust's runtime handles these, and lets the first one pass that is of no fault.
+#[test]
+fn the_launcher_is_ended_by_the_signals_of_faults() {
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+        let (child, _output) = started(&mut guest_with(&[], &["idle"]));
+        let tree = Tree::of(child.id());
+        kill(tree.launcher.pid, signal).expect("it is there");
+        let ended = wait_for(child);
+        assert_eq!(
+            (ended.status, ended.stderr.as_str()),
+            (128 + signal as i32, "")
+        );
+        tree.expect_gone();
+    }
+}
+
+/// A sentry that stands still does not see that its server has ended, as one that was taken over would not care.
+#[test]
+fn the_server_takes_a_sentry_along_that_would_not_end() {
+    let options = ["--on-server-exit", "kill"];
+    let (child, _output) = started(&mut guest_with(&options, &["idle"]));
+    let tree = Tree::of(child.id());
+    tree.sentry.stop();
+    tree.kill(|tree| tree.server);
+    let ended = wait_for(child);
+    let line = "ringfence: the server ended unexpectedly, and the sandbox with it\n";
+    assert_eq!((ended.status, ended.stderr.as_str()), (125, line));
+    tree.expect_gone();
+}
+
 #[test]
 fn the_sentry_takes_all_with_it() {
     let line = "ringfence: the sentry was ended by SIGKILL, and the sandbox with it\n";
@@ -64,8 +95,8 @@ fn init_takes_all_with_it() {
     killing(
         &[],
         |tree| tree.init,
-        137,
-        "ringfence: init was ended by SIGKILL\n",
+        125,
+        "ringfence: init was ended by SIGKILL, and the sandbox with it\n",
     );
 }
 

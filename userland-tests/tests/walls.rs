@@ -1,9 +1,10 @@
 //! What the processes of Ringfence itself cannot do, once they have confined themselves: each attempt and its exact
 //! outcome, and what the kernel says of them in a sandbox that runs. What tasks cannot do is in `confinement.rs`.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -303,6 +304,30 @@ fn the_server_holds_nothing_of_the_hosts_proc() {
         .filter(|(device, _)| *device == Some(host))
         .collect();
     assert!(of_the_host.is_empty(), "{of_the_host:?}");
+}
+
+/// The simulated server's descriptor of its own descriptors leads nowhere else.
+#[test]
+fn from_the_servers_directories_no_other_can_be_reached() {
+    let names = |path: &str| {
+        let entries = fs::read_dir(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        names.collect::<BTreeSet<_>>()
+    };
+    of_a_sandbox(&mut guest(&["busy"]), |tree| {
+        let place = format!("/proc/{}/fd", tree.server.pid);
+        let numbers = names(&place).into_iter().map(|number| number.into_string());
+        let paths = numbers.map(|number| format!("{place}/{}", number.expect("a number")));
+        let directories: Vec<String> = paths.filter(|path| Path::new(path).is_dir()).collect();
+        assert_eq!(directories.len(), 1, "{directories:?}");
+        for directory in directories {
+            // All of them are numbers, as in the directory itself, which the server opens and closes meanwhile.
+            for name in names(&format!("{directory}/..")) {
+                let name = name.into_string().expect("text");
+                assert!(name.parse::<u32>().is_ok(), "{name}");
+            }
+        }
+    });
 }
 
 /// What of its caller's each process of a sandbox holds that obeys `rules`: server, sentry, init and program.

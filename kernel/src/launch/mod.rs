@@ -140,6 +140,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             drop((sentry_end, sentry_ends, init_end));
             // It passes descriptors on, too: see `descriptors::send_and_leave_some`.
             raise_descriptor_limit().map_err(Failure::setup)?;
+            signals::heed_faults()?;
             let ends = Ends {
                 liaison: launcher_end,
                 job,

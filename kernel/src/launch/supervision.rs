@@ -29,6 +29,8 @@ use crate::system_calls::pidfd_kill;
 /// A sandbox gets at most this many servers within [`RESTART_PERIOD`] in the place of lost ones.
 const MAXIMUM_RESTARTS: usize = 5;
 const RESTART_PERIOD: Duration = Duration::from_secs(60);
+/// How long a sentry may take to end because its server has ended.
+const DEPARTURE: Duration = Duration::from_secs(5);
 
 /// The launcher of a sandbox whose sentry runs.
 pub struct Launcher<'a> {
@@ -38,6 +40,8 @@ pub struct Launcher<'a> {
     /// See [`Plea::HoldListener`].
     listener: Option<OwnedFd>,
     is_sentry_ending: bool,
+    /// When the sentry is ended if it has not by itself, of whose server nothing is left.
+    deadline: Option<Instant>,
     /// Those that were not waited for yet; the last one serves.
     pub(super) servers: Vec<Server>,
     /// Those that were replaced and not waited for yet. They may stay for their successors' sake.
@@ -84,6 +88,7 @@ impl<'a> Launcher<'a> {
             liaison,
             listener: None,
             is_sentry_ending: false,
+            deadline: None,
             servers: Vec::new(),
             replaced: Vec::new(),
             restarts: Vec::new(),
@@ -112,16 +117,19 @@ impl<'a> Launcher<'a> {
                     return Ok(status as u8);
                 }
                 WaitStatus::Signaled(_, signal, _) => {
+                    let who = match self.deadline {
+                        Some(_) => "the server ended unexpectedly".to_owned(),
+                        None => format!("the sentry was ended by {signal}"),
+                    };
                     return Err(Failure {
                         status: SETUP,
-                        message: format!(
-                            "the sentry was ended by {signal}, and the sandbox with it"
-                        ),
+                        message: format!("{who}, and the sandbox with it"),
                     });
                 }
                 _ => {}
             }
-            self.wait_for_news()?;
+            let left = self.heed_the_end_of_servers();
+            self.wait_for_news(left)?;
         }
     }
 
@@ -132,7 +140,26 @@ impl<'a> Launcher<'a> {
         }
     }
 
-    fn wait_for_news(&mut self) -> Result<(), Failure> {
+    /// If the sandbox is to end with its server, and that has ended, the sentry is to end, too: by itself, saying why, or
+    /// else, since it may have been taken over, in some time. Returns how long is left.
+    fn heed_the_end_of_servers(&mut self) -> Option<Duration> {
+        let is_over =
+            self.servers.is_empty() && self.starter.options.on_server_exit == OnServerExit::Kill;
+        if !is_over {
+            return None;
+        }
+        let now = Instant::now();
+        let deadline = *self.deadline.get_or_insert(now + DEPARTURE);
+        if deadline <= now {
+            // It was not waited for, so that the number is its own.
+            let _ = kill(self.sentry, Signal::SIGKILL);
+            return None;
+        }
+        Some(deadline - now)
+    }
+
+    /// Waits for something to do, at most for `limit`, and does it.
+    fn wait_for_news(&mut self, limit: Option<Duration>) -> Result<(), Failure> {
         let signals = self.signals.as_fd();
         // A sentry that is ending has closed its end, which would end every wait.
         let liaison = (!self.is_sentry_ending).then(|| self.liaison.as_fd());
@@ -147,7 +174,10 @@ impl<'a> Launcher<'a> {
         let takes_keys = self.takes_keys();
         let terminal = self.terminal.iter();
         polled.extend(terminal.flat_map(|terminal| terminal.awaited(takes_keys)));
-        match poll(&mut polled, PollTimeout::NONE) {
+        // Rounded up, so that it is over then.
+        let limit = limit.map(|limit| limit + Duration::from_millis(1));
+        let limit = limit.map(|limit| PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
+        match poll(&mut polled, limit.unwrap_or(PollTimeout::NONE)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).attempt("poll"),
         }

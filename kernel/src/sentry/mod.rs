@@ -79,7 +79,7 @@ use self::server::{OnServerExit, Server, ServerLink};
 use self::shares::{Share, Shares};
 use self::times::{DriverTime, Times};
 use crate::driver::Driver;
-use crate::failure::{Attempt, Failure};
+use crate::failure::{Attempt, Failure, SETUP};
 use crate::launch::liaison::SentryEnd;
 use crate::log;
 use crate::record::Output;
@@ -265,8 +265,8 @@ impl Sentry {
                 }
                 WaitStatus::Signaled(_, signal, _) => {
                     return Err(Failure {
-                        status: 128 + signal as u8,
-                        message: format!("init was ended by {signal}"),
+                        status: SETUP,
+                        message: format!("init was ended by {signal}, and the sandbox with it"),
                     });
                 }
                 _ => {}

@@ -14,10 +14,14 @@ use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{Whence, lseek};
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use serde::{Deserialize, Serialize};
 
 use super::saved::descriptor;
 
+/// Where a process finds its descriptors.
+const PATH: &str = "/proc/self/fd";
 /// How many bytes are copied at a time.
 const COPY_BYTES: usize = 64 << 10;
 
@@ -40,13 +44,21 @@ impl Inode {
 }
 
 /// The directory `/proc/self/fd`, opened once, so that a process which later gives up its file system can still open
-/// its descriptors anew.
+/// its descriptors anew. It is a mount of its own, from which `..` does not lead to the rest of `/proc`.
 pub(crate) struct OwnDescriptors(OwnedFd);
 
 impl OwnDescriptors {
     pub fn open() -> Result<OwnDescriptors, Errno> {
-        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        open("/proc/self/fd", flags, Mode::empty()).map(OwnDescriptors)
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        match open_tree(CWD, PATH, flags) {
+            Ok(directory) => Ok(OwnDescriptors(directory)),
+            // Whoever may not mount, as who runs a test, is not about to give anything up.
+            Err(rustix::io::Errno::PERM) => {
+                let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+                open(PATH, flags, Mode::empty()).map(OwnDescriptors)
+            }
+            Err(errno) => Err(Errno::from_raw(errno.raw_os_error())),
+        }
     }
 
     /// A new open file description of the file behind `descriptor`.
