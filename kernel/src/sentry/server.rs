@@ -162,9 +162,7 @@ impl Sentry {
     /// Takes up what the launcher tells, and does what the policy says if the server has ended. Fails if that is to
     /// end the sandbox.
     pub fn look_after_the_server(&self) -> Result<(), Failure> {
-        // Looked at before the news is read. The kernel ends the server with the launcher, but closes the launcher's
-        // sockets first, so that whoever sees the server ended by that sees the liaison closed.
-        let ended = self.server.serving().filter(Serving::has_ended);
+        // First: a server that was succeeded ends only after its successor was made known.
         loop {
             match self.server.liaison.next() {
                 Ok(news) => self.take_up(news),
@@ -176,9 +174,8 @@ impl Sentry {
                 Err(_) => break,
             }
         }
-        match (ended, self.server.process()) {
-            // A server that was succeeded ends only after its successor was made known, and the news names that one.
-            (Some(lost), Some(current)) if Arc::ptr_eq(&lost.process, &current) => self.lose(&lost),
+        match self.server.serving() {
+            Some(serving) if serving.has_ended() => self.lose(&serving),
             _ => Ok(()),
         }
     }
