@@ -98,6 +98,12 @@ pub enum Point {
     PinLent,
     /// Of a pin: all other tasks are about to be held.
     Hold,
+    /// Of a pin: an alarm is about to be set, lest a seizure waits for ever.
+    Alarm,
+    /// Of a pin: a thread has been seized, and is about to be interrupted.
+    Seized,
+    /// Of a pin: a thread cannot be seized that this process traces already.
+    Traced,
     /// Of a pin: it was looked whether a task may have escaped the last pass over all of them.
     Settled,
     /// Of a pin: all other tasks are held.
@@ -186,6 +192,9 @@ impl Point {
             Point::Answered => "answered",
             Point::PinLent => "pin-lent",
             Point::Hold => "hold",
+            Point::Alarm => "alarm",
+            Point::Seized => "seized",
+            Point::Traced => "traced",
             Point::Settled => "settled",
             Point::PinHeld => "pin-held",
             Point::PinStopped => "pin-stopped",
@@ -240,6 +249,9 @@ impl Point {
         Point::Answered,
         Point::PinLent,
         Point::Hold,
+        Point::Alarm,
+        Point::Seized,
+        Point::Traced,
         Point::Settled,
         Point::PinHeld,
         Point::PinStopped,

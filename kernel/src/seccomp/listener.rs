@@ -11,12 +11,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
 use nvproxy_abi::words;
 use ringfence_confinement::{Problem, Table, install_with_listener, policies};
 use ringfence_faults::{Act, Point, at, at_task};
 
 use crate::failure::{Attempt, Failure};
+use crate::sentry::procfs;
 use crate::warnings::warn_once;
 
 /// `SECCOMP_IOCTL_NOTIF_SET_FLAGS` of linux/seccomp.h, and the flag that wakes the other side on this processor.
@@ -107,11 +108,21 @@ struct Waiting {
     received: Vec<Call>,
     /// Those of them that are to go on waiting when their answer is there, and the answer.
     frozen: Vec<(Call, Option<seccomp_notif_resp>)>,
-    /// Tasks that were interrupted and are about to stop: calls of theirs are not taken on.
-    interrupted: Vec<Pid>,
+    /// Tasks that were interrupted and are about to stop, and by which thread: calls of theirs are not taken on.
+    interrupted: Vec<(Pid, Pid)>,
 }
 
 impl Waiting {
+    /// Whether `task` was interrupted and has not stopped yet. It may also be another by now, which has executed a program
+    /// and got the number of its process's first thread: one that is not interrupted is not traced either.
+    fn is_to_stop(&self, task: Pid) -> bool {
+        let mut interrupted = self.interrupted.iter();
+        let Some((_, by)) = interrupted.find(|(interrupted, _)| *interrupted == task) else {
+            return false;
+        };
+        procfs::tracer_of(task) == Some(*by)
+    }
+
     /// Keeps `answer` if its call is frozen; else notes that it waits no more, and returns the answer to be given.
     fn release(&mut self, answer: seccomp_notif_resp) -> Option<seccomp_notif_resp> {
         let mut frozen = self.frozen.iter_mut();
@@ -155,7 +166,7 @@ impl Listener {
                 Ok(_) => {
                     let task = Pid::from_raw(received.pid as i32);
                     let mut waiting = self.waiting();
-                    if waiting.interrupted.contains(&task) {
+                    if waiting.is_to_stop(task) {
                         self.restart(received.id);
                         continue;
                     }
@@ -339,7 +350,7 @@ impl Listener {
             return Ok(Hold::Waiting(call));
         }
         let interrupted = interrupt()?;
-        waiting.interrupted.push(task);
+        waiting.interrupted.push((task, gettid()));
         Ok(Hold::Interrupted(interrupted))
     }
 
@@ -347,7 +358,7 @@ impl Listener {
     pub fn has_stopped(&self, task: Pid) {
         self.waiting()
             .interrupted
-            .retain(|interrupted| *interrupted != task);
+            .retain(|(interrupted, _)| *interrupted != task);
     }
 
     /// Lets a call start over once its task, which was interrupted, goes on. (The kernel turns this error into a

@@ -172,6 +172,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     } = sandbox;
     let uvm = uvm_number(driver);
     Spin::automatic();
+    let alarm = tracee::Alarm::new().attempt("the alarm of the thread that pins")?;
     confinement::enter()?;
     let server = Server::new(liaison).inspect_err(|_| {
         // The program may wait for an answer already. It is not to see this process go away first. Init ends after
@@ -195,7 +196,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         descriptions: Descriptions::new(uvm),
         lanes: Lanes::new(options.fast).attempt("epoll")?,
         releases: Releases::new().attempt("inotify")?,
-        pins: Pins::new(numbers),
+        pins: Pins::new(numbers, alarm),
         shares: Arc::default(),
         nodes: Arc::default(),
         init,

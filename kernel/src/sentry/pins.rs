@@ -41,7 +41,7 @@ use super::requests::Progress;
 use super::server::ServerLink;
 use super::shares::Share;
 use super::times::{Phase, Times};
-use super::tracee::{Caller, Held, Helper, Numbers, PAUSE, Stopped, Stragglers};
+use super::tracee::{Alarm, Caller, Held, Helper, Numbers, PAUSE, Stopped, Tracer};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
@@ -65,10 +65,12 @@ pub struct Pins {
     /// Whether that call was let through.
     was_let_through: AtomicBool,
     numbers: Numbers,
+    /// Until the thread that carries out pins has taken it.
+    alarm: Mutex<Option<Alarm>>,
 }
 
 impl Pins {
-    pub fn new(numbers: Numbers) -> Pins {
+    pub fn new(numbers: Numbers, alarm: Alarm) -> Pins {
         let (sender, jobs) = mpsc::channel();
         Pins {
             sender,
@@ -76,6 +78,7 @@ impl Pins {
             expected: Mutex::default(),
             was_let_through: AtomicBool::new(false),
             numbers,
+            alarm: Mutex::new(Some(alarm)),
         }
     }
 
@@ -115,7 +118,7 @@ impl Expected {
 }
 
 /// Carries out one pin.
-fn run(sentry: &Sentry, stragglers: &Stragglers, job: Job) {
+fn run(sentry: &Sentry, tracer: &Tracer, job: Job) {
     let Job {
         link,
         notification,
@@ -131,7 +134,7 @@ fn run(sentry: &Sentry, stragglers: &Stragglers, job: Job) {
     progress.times.end(Phase::Sentry);
     let pin = Pin {
         sentry,
-        stragglers,
+        tracer,
         link: &link,
         notification: &notification,
         description,
@@ -165,7 +168,7 @@ enum Failed {
 
 struct Pin<'a> {
     sentry: &'a Sentry,
-    stragglers: &'a Stragglers,
+    tracer: &'a Tracer,
     link: &'a ServerLink,
     notification: &'a Notification,
     description: Arc<Description>,
@@ -192,16 +195,16 @@ impl Pin<'_> {
         self.end(Phase::Lending);
         let lent = lent.map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinLent, task.as_raw());
-        let (listener, stragglers) = (&self.sentry.listener, self.stragglers);
+        let (listener, tracer) = (&self.sentry.listener, self.tracer);
         let numbers = &self.sentry.pins.numbers;
         // A test leaves this out, to show that it would notice.
         let is_to_hold = at_task(Point::Hold, task.as_raw()) != Some(Act::Drop);
         let held = is_to_hold
-            .then(|| Held::all_but(task, self.sentry.init, numbers, listener, stragglers))
+            .then(|| Held::all_but(task, self.sentry.init, numbers, listener, tracer))
             .transpose()
             .map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinHeld, task.as_raw());
-        let caller = Caller::seize(task, stragglers).map_err(Failed::BeforeAnswer)?;
+        let caller = Caller::seize(task, tracer).map_err(Failed::BeforeAnswer)?;
         // Else another task has the number by now, was left out when the others were held, and is traced. From here on
         // the number is the caller's until its tracer has waited for its end.
         let is_the_caller = listener.expect_waiting(self.notification);
@@ -451,16 +454,20 @@ fn put_address(payload: &mut [u8], at: usize, address: u64) -> Option<u64> {
 impl Sentry {
     /// The one thread that carries out pins.
     pub fn pin_for_ever(&self) {
-        let jobs = &self.pins.jobs;
+        let (jobs, alarm) = (&self.pins.jobs, &self.pins.alarm);
         let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let stragglers = Stragglers::default();
+        let alarm = alarm.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(alarm) = alarm else {
+            return;
+        };
+        let tracer = Tracer::new(alarm);
         loop {
-            let job = match stragglers.tend(&self.listener) {
+            let job = match tracer.tend(&self.listener) {
                 true => jobs.recv_timeout(PAUSE).ok(),
                 false => jobs.recv().ok(),
             };
             if let Some(job) = job {
-                run(self, &stragglers, job);
+                run(self, &tracer, job);
             }
         }
     }

@@ -21,6 +21,24 @@ pub fn process_of(thread: Pid) -> Option<Pid> {
     number.map(Pid::from_raw)
 }
 
+/// The state of a task (proc_pid_stat(5)); nothing if the task is gone.
+pub fn state(task: Pid) -> Option<char> {
+    let stat = text(task, "stat");
+    // The name, in parentheses, may contain anything.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.chars().next()
+}
+
+/// The thread that traces `task` (proc_pid_status(5), `TracerPid`); `None` if none does, or if it is gone.
+pub fn tracer_of(task: Pid) -> Option<Pid> {
+    const NONE: libc::pid_t = 0;
+    let status = text(task, "status");
+    let mut lines = status.lines();
+    let number = lines.find_map(|line| line.strip_prefix("TracerPid:"))?;
+    let number = number.trim().parse().ok()?;
+    (number != NONE).then_some(Pid::from_raw(number))
+}
+
 /// Whether the task's descriptor is closed by exec (proc_pid_fdinfo(5)). A descriptor that has just been closed counts as
 /// one that is.
 pub fn is_close_on_exec(task: Pid, descriptor: RawFd) -> bool {

@@ -7,18 +7,22 @@
 //! is looked at, and so may its successor.
 //!
 //! Threads are held by number. A number is a thread's own until its parent, or its tracer, has waited for its end. That
-//! is this process for the threads that it has interrupted, and it notices. A thread that waits for the sentry's answer is
-//! not traced, and may be killed in the meantime, and its number be given to one that runs. So those are looked at once
-//! more when nothing runs any more that could make a thread.
+//! is this process for the threads that it has interrupted, and it notices. There are two exceptions. A thread that waits
+//! for the sentry's answer is not traced, and may be killed in the meantime, and its number be given to one that runs. And a
+//! thread that executes a program takes the number of its process's first one, whoever traces that. So all are looked at
+//! once more when nothing runs any more that could make a thread or execute a program.
+//!
+//! Who executes a program waits until the process's other threads are gone, and those that are traced are when their tracer
+//! has waited for them. So whenever this waits for anybody, it also waits for those that have ended.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
 use ringfence_faults::{Act, Point, at_task};
 
-use super::{Look, Numbers, PAUSE, Seized, Stragglers, has_ended};
+use super::{Look, Numbers, PAUSE, Seized, Tracer, has_ended};
 use crate::seccomp::listener::{Call, Hold, Listener};
 use crate::sentry::procfs;
 
@@ -74,12 +78,14 @@ enum Found {
     Ended,
     /// It is gone, and may have made another that was not there yet to be found.
     Gone,
+    /// It cannot be seized yet, because a thread of its process executes a program.
+    Busy,
 }
 
 /// Every task of the sandbox but one. They go on when this is dropped.
 pub struct Held<'a> {
     listener: &'a Listener,
-    stragglers: &'a Stragglers,
+    tracer: &'a Tracer,
     /// Threads that wait in the kernel for the sentry's own answer, and are kept waiting.
     frozen: Vec<Call>,
     /// Threads that were interrupted and have not stopped yet.
@@ -97,14 +103,19 @@ impl<'a> Held<'a> {
         init: Pid,
         numbers: &Numbers,
         listener: &'a Listener,
-        stragglers: &'a Stragglers,
+        tracer: &'a Tracer,
     ) -> Result<Held<'a>, Errno> {
         let mut patience = Patience::new();
+        let mut alarm = tracer.alarm.borrow_mut();
+        // A test leaves this out, to show that it would notice.
+        let _ringing = (at_task(Point::Alarm, caller.as_raw()) != Some(Act::Drop))
+            .then(|| alarm.start())
+            .transpose()?;
         let mut held = Held {
             listener,
-            stragglers,
+            tracer,
             frozen: Vec::new(),
-            interrupted: stragglers.take(),
+            interrupted: tracer.take_stragglers(),
             behind_a_child: Vec::new(),
             stopped: Vec::new(),
         };
@@ -122,7 +133,7 @@ impl<'a> Held<'a> {
         let mut before_the_last = None;
         loop {
             let before = numbers.last()?;
-            let (mut any_new, mut any_gone) = (false, false);
+            let (mut any_new, mut any_gone, mut any_busy) = (false, false, false);
             // All are interrupted before the first is waited for: they stop at the same time.
             for process in tasks(init)? {
                 let threads = threads(process);
@@ -131,17 +142,19 @@ impl<'a> Held<'a> {
                     if known.contains(&thread) {
                         continue;
                     }
-                    match held.hold(thread)? {
+                    match held.hold(process, thread)? {
                         Found::Held => {
                             known.insert(thread);
                             any_new = true;
                         }
                         Found::Ended => {}
                         Found::Gone => any_gone = true,
+                        Found::Busy => any_busy = true,
                     }
                 }
             }
-            let is_settled = !any_new && !any_gone && before_the_last == Some(numbers.last()?);
+            let is_settled =
+                !any_new && !any_gone && !any_busy && before_the_last == Some(numbers.last()?);
             // A test leaves this out, to show that it would notice.
             let is_settled = match at_task(Point::Settled, caller.as_raw()) {
                 Some(Act::Drop) => !any_new,
@@ -150,25 +163,49 @@ impl<'a> Held<'a> {
             before_the_last = Some(before);
             if any_new {
                 patience.since = Instant::now();
-            } else if is_settled && held.interrupted.is_empty() && held.all_wait(&mut known) {
+            } else if is_settled && held.interrupted.is_empty() && held.all_are_there(&mut known) {
                 return Ok(held);
             }
             held.wait_for_interrupted(&mut patience, &mut known)?;
+            if any_busy {
+                held.pause(&mut patience, &mut known)?;
+            }
             if !patience.is_left_for_a_pass() {
                 return Err(Errno::EAGAIN);
             }
         }
     }
 
-    /// Takes hold of one thread.
-    fn hold(&mut self, thread: Pid) -> Result<Found, Errno> {
-        let stragglers = self.stragglers;
-        let seize = || Seized::new(thread, Seized::OPTIONS, stragglers);
+    /// Takes hold of one thread of `process`.
+    fn hold(&mut self, process: Pid, thread: Pid) -> Result<Found, Errno> {
+        let tracer = self.tracer;
+        let seize = || match Seized::new(thread, Seized::OPTIONS, tracer) {
+            // It was seized under another number, and has executed a program since.
+            // A test leaves this out, to show that it would notice.
+            Err(Errno::EPERM)
+                if !has_ended(thread)
+                    && procfs::tracer_of(thread) == Some(gettid())
+                    && at_task(Point::Traced, thread.as_raw()) != Some(Act::Drop) =>
+            {
+                Ok(Seized::born(thread, tracer))
+            }
+            Err(Errno::ESRCH) => {
+                tracer.follow(process);
+                Err(Errno::ESRCH)
+            }
+            seized => seized,
+        };
         match self.listener.hold(thread, seize) {
             Ok(Hold::Interrupted(seized)) => self.interrupted.push(seized),
             Ok(Hold::Waiting(call)) => self.frozen.push(call),
-            Err(Errno::ESRCH) => return Ok(Found::Gone),
+            Err(Errno::ESRCH) => {
+                self.expect_stop(process);
+                return Ok(Found::Gone);
+            }
+            Err(Errno::EINTR) => return Ok(Found::Busy),
             Err(_) if has_ended(thread) => return Ok(Found::Ended),
+            // The number was that of one that had ended, and is another's now, which has executed a program.
+            Err(Errno::EPERM) if procfs::tracer_of(thread).is_none() => return Ok(Found::Gone),
             Err(errno) => return Err(errno),
         }
         Ok(Found::Held)
@@ -188,6 +225,44 @@ impl<'a> Held<'a> {
         gone.is_empty()
     }
 
+    /// Has this wait for the thread of this number if that was held by it and does not stand still any more, since the number
+    /// is that of another now.
+    fn expect_stop(&mut self, number: Pid) {
+        let is_another =
+            |seized: &mut Seized<'_>| seized.thread == number && procfs::state(number) != Some('t');
+        let stopped = self.stopped.extract_if(.., is_another);
+        let behind_a_child = self.behind_a_child.extract_if(.., is_another);
+        self.interrupted.extend(stopped.chain(behind_a_child));
+    }
+
+    /// Whether all that are held are there still, under the numbers that they are `known` by.
+    fn all_are_there(&mut self, known: &mut BTreeSet<Pid>) -> bool {
+        let have_stopped = self.all_stand_still(known);
+        self.all_wait(known) && have_stopped
+    }
+
+    /// Whether all threads that have stopped are there still. Those that are not were killed, and are not `known` any more.
+    fn all_stand_still(&mut self, known: &mut BTreeSet<Pid>) -> bool {
+        let has_ended = |seized: &mut Seized<'_>| matches!(seized.look(), Ok(Look::Ended));
+        let stopped = self.stopped.extract_if(.., has_ended);
+        let behind_a_child = self.behind_a_child.extract_if(.., has_ended);
+        let gone: Vec<Seized<'_>> = stopped.chain(behind_a_child).collect();
+        for seized in &gone {
+            known.remove(&seized.thread);
+            self.listener.has_stopped(seized.thread);
+        }
+        gone.is_empty()
+    }
+
+    /// Pauses until the next look, and has those be gone that were killed.
+    fn pause(&mut self, patience: &mut Patience, known: &mut BTreeSet<Pid>) -> Result<(), Errno> {
+        self.all_stand_still(known);
+        match patience.pause() {
+            true => Ok(()),
+            false => Err(Errno::EAGAIN),
+        }
+    }
+
     /// Waits until each interrupted thread has stopped or ended, or waits for a child.
     fn wait_for_interrupted(
         &mut self,
@@ -202,9 +277,7 @@ impl<'a> Held<'a> {
                     self.behind_a_child.extend(self.interrupted.pop());
                 }
                 Look::Running if !has_ended(thread) => {
-                    if !patience.pause() {
-                        return Err(Errno::EAGAIN);
-                    }
+                    self.pause(patience, known)?;
                 }
                 Look::Running | Look::Ended => {
                     drop(self.interrupted.pop());
@@ -223,8 +296,15 @@ impl<'a> Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        // Those that have not stopped become stragglers, which stop yet and go on then.
         self.stopped.clear();
+        // One may have stopped since it was looked at, and the listener has to hear of it.
+        for seized in self
+            .interrupted
+            .drain(..)
+            .chain(self.behind_a_child.drain(..))
+        {
+            seized.lag();
+        }
         for call in self.frozen.drain(..) {
             self.listener.thaw(call);
         }

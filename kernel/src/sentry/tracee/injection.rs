@@ -9,7 +9,7 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Look, PAUSE, Seized, Stop, Stragglers};
+use super::{Look, PAUSE, Seized, Stop, Tracer};
 use crate::system_calls::{SignalMask, set_signal_mask, signal_mask};
 
 /// The length of x86's `syscall` instruction.
@@ -44,10 +44,10 @@ pub struct Caller<'a> {
 impl<'a> Caller<'a> {
     /// Takes hold of a thread that waits for its notification to be answered: it will stop on its way out. The threads
     /// that it makes from now on are traced from birth.
-    pub fn seize(thread: Pid, stragglers: &'a Stragglers) -> Result<Caller<'a>, Errno> {
+    pub fn seize(thread: Pid, tracer: &'a Tracer) -> Result<Caller<'a>, Errno> {
         let options = Seized::OPTIONS | Options::PTRACE_O_TRACECLONE;
         Ok(Caller {
-            seized: Seized::new(thread, options, stragglers)?,
+            seized: Seized::new(thread, options, tracer)?,
         })
     }
 
@@ -145,7 +145,7 @@ impl<'a> Helper<'a> {
             ..0 => Errno::from_raw(-result as i32),
             _ => Errno::EIO,
         })?;
-        let mut seized = Seized::born(thread, caller.seized.stragglers);
+        let mut seized = Seized::born(thread, caller.seized.tracer);
         seized.next_stop()?.ok_or(Errno::ESRCH)?;
         Ok(Helper {
             // It stands where its maker does, at first.

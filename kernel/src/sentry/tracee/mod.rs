@@ -3,11 +3,12 @@
 //! This is ptrace(2) of the modern kind: seized, so that nothing is signalled, and interrupted. What a thread traces,
 //! no other may: all that is here belongs to the one thread that carries out pins (`pins.rs`). What is taken hold of is
 //! let go when its value is dropped, whichever way the pin goes. What cannot be let go yet, because it has not stopped
-//! or is about to end, is among the [`Stragglers`] until it can.
+//! or is about to end, is among the [`Tracer`]'s stragglers until it can.
 //!
 //! An interrupted thread executes nothing more of its program until it is let go, whether it has stopped or not: on its
 //! way out of the kernel it stops. All that it may still do is what the kernel does in the call that it is in.
 
+mod alarm;
 mod held;
 mod injection;
 mod numbers;
@@ -19,8 +20,10 @@ use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ringfence_faults::{Point, at_task};
 use rustix::process::{WaitOptions, WaitStatus, wait, waitpid};
 
+pub use self::alarm::Alarm;
 pub use self::held::{Held, tasks};
 pub use self::injection::{Caller, Helper, Stopped};
 pub use self::numbers::Numbers;
@@ -96,20 +99,43 @@ struct Straggler {
     signal: libc::c_int,
 }
 
-/// Traced threads that have not stopped yet, or are ending: the kernel lets a tracer let go of a stopped thread only,
-/// and keeps one that has ended, and with it its whole process, until its tracer has waited for it.
-#[derive(Default)]
-pub struct Stragglers(RefCell<Vec<Straggler>>);
+/// What the one thread of this process has that traces others.
+pub struct Tracer {
+    /// Traced threads that have not stopped yet, or are ending: the kernel lets a tracer let go of a stopped thread only,
+    /// and keeps one that has ended, and with it its whole process, until its tracer has waited for it.
+    stragglers: RefCell<Vec<Straggler>>,
+    alarm: RefCell<Alarm>,
+}
 
-impl Stragglers {
-    /// Takes all of them.
-    fn take(&self) -> Vec<Seized<'_>> {
-        let stragglers = self.0.take().into_iter();
-        let seized = stragglers.map(|straggler| Seized {
+impl Tracer {
+    /// Makes the calling thread the tracer.
+    pub fn new(alarm: Alarm) -> Tracer {
+        alarm.take_up();
+        Tracer {
+            stragglers: RefCell::default(),
+            alarm: RefCell::new(alarm),
+        }
+    }
+
+    /// Takes all stragglers.
+    fn take_stragglers(&self) -> Vec<Seized<'_>> {
+        let mut stragglers = self.stragglers.take();
+        stragglers.sort_by_key(|straggler| straggler.thread);
+        stragglers.dedup_by_key(|straggler| straggler.thread);
+        let seized = stragglers.into_iter().map(|straggler| Seized {
             signal: straggler.signal,
             ..Seized::born(straggler.thread, self)
         });
         seized.collect()
+    }
+
+    /// To be called when a thread of `process` was gone after it had been seized, and before it was interrupted. It may have
+    /// executed a program while the kernel seized it. Then it does not stop for that any more, has the number of its
+    /// process's first thread, and is interrupted here.
+    fn follow(&self, process: Pid) {
+        if ptrace::interrupt(process).is_ok() {
+            Seized::born(process, self).lag();
+        }
     }
 
     /// Lets go those that have stopped meanwhile, and waits for those that have ended. Whether any is left, so that this
@@ -119,7 +145,7 @@ impl Stragglers {
     /// tell of it. The kernel keeps the maker's process until somebody has waited for that thread, too, so neither may be
     /// left for when the other is gone.
     pub fn tend(&self, listener: &Listener) -> bool {
-        let mut stragglers = self.0.borrow_mut();
+        let mut stragglers = self.stragglers.borrow_mut();
         stragglers.retain_mut(|straggler| match look(straggler.thread) {
             Ok(look) => straggler.is_left(look, listener),
             Err(_) => true,
@@ -188,7 +214,7 @@ struct Seized<'a> {
     has_ended: bool,
     /// The number is that of another thread now, which has executed a program.
     has_executed: bool,
-    stragglers: &'a Stragglers,
+    tracer: &'a Tracer,
 }
 
 impl<'a> Seized<'a> {
@@ -201,22 +227,39 @@ impl<'a> Seized<'a> {
         .union(Options::PTRACE_O_TRACEEXEC);
 
     /// Seizes and interrupts `thread`.
-    fn new(thread: Pid, options: Options, stragglers: &'a Stragglers) -> Result<Seized<'a>, Errno> {
+    fn new(thread: Pid, options: Options, tracer: &'a Tracer) -> Result<Seized<'a>, Errno> {
         ptrace::seize(thread, options)?;
-        let seized = Seized::born(thread, stragglers);
+        let seized = Seized::born(thread, tracer);
+        at_task(Point::Seized, thread.as_raw());
         ptrace::interrupt(thread)?;
         Ok(seized)
     }
 
     /// One that is traced already.
-    fn born(thread: Pid, stragglers: &'a Stragglers) -> Seized<'a> {
+    fn born(thread: Pid, tracer: &'a Tracer) -> Seized<'a> {
         Seized {
             thread,
             signal: 0,
             has_ended: false,
             has_executed: false,
-            stragglers,
+            tracer,
         }
+    }
+
+    /// Leaves it among the stragglers, which stop yet and go on then.
+    fn lag(mut self) {
+        if !self.has_ended {
+            self.push();
+        }
+        // Nothing is left to be done when this is dropped.
+        self.has_ended = true;
+    }
+
+    fn push(&self) {
+        self.tracer.stragglers.borrow_mut().push(Straggler {
+            thread: self.thread,
+            signal: self.signal,
+        });
     }
 
     fn look(&mut self) -> Result<Look, Errno> {
@@ -259,22 +302,14 @@ impl<'a> Seized<'a> {
 impl Drop for Seized<'_> {
     fn drop(&mut self) {
         if !self.has_ended && detach(self.thread, self.signal).is_err() {
-            self.stragglers.0.borrow_mut().push(Straggler {
-                thread: self.thread,
-                signal: self.signal,
-            });
+            self.push();
         }
     }
 }
 
-/// Whether `thread` is only still there to be waited for (proc_pid_stat(5)), and so cannot be seized.
+/// Whether `thread` is only still there to be waited for, and so cannot be seized.
 fn has_ended(thread: Pid) -> bool {
-    let stat = procfs::text(thread, "stat");
-    // The name, in parentheses, may contain anything.
-    let state = stat
-        .rsplit_once(") ")
-        .and_then(|(_, rest)| rest.chars().next());
-    matches!(state, None | Some('Z' | 'X'))
+    matches!(procfs::state(thread), None | Some('Z' | 'X'))
 }
 
 #[cfg(test)]

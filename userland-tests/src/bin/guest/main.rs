@@ -26,6 +26,7 @@ mod memory_limit;
 mod outside;
 mod ownership;
 mod pins;
+mod pins_beside;
 mod pointers;
 mod refusals;
 mod releases;
@@ -134,6 +135,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-without-descriptors", pins::without_descriptors),
     ("pin-that-fails", pins::that_fails),
     ("pin-beside-vfork", pins::beside_vfork),
+    ("pin-beside-executions", pins_beside::executions),
+    ("execute", pins_beside::execute),
     ("lent", lent::beside_another),
     ("bad-pointers", pointers::bad),
     ("made-up", refusals::made_up),

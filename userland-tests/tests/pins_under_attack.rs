@@ -1,0 +1,99 @@
+//! Pins beside programs that do what makes them hard to hold, and that each of these would be noticed.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use userland_tests::processes::Process;
+use userland_tests::{Ended, finish, guest_program, ringfence_with_faults, showing_the_guest};
+
+/// A scenario of the guest, under rules.
+fn command(scenario: &[&str], rules: &str) -> Command {
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "sim"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .args(scenario)
+        .env("RINGFENCE_FAULTS", rules);
+    command
+}
+
+/// What a program says whose pins all succeeded, beside a process that was not disturbed.
+const UNDISTURBED: &str = "pins: ok\nbeside: exit status: 0\nthen: ok\n";
+
+/// A process executes itself so many times while another pins.
+fn executing(times: u32, how: &str, rules: &str) -> Command {
+    let scenario = ["pin-beside-executions", &times.to_string(), how];
+    command(&scenario, rules)
+}
+
+/// Time for a thread to execute a program between being seized and being interrupted: much where there are few.
+const SLOWLY: &str = "sentry.seized=delay:1";
+const MORE_SLOWLY: &str = "sentry.seized=delay:20";
+
+/// Who executes a program waits for the other threads of its process to be gone, and these for the sentry if it traces
+/// them; and the sentry would wait for the execution to be over before it can trace another.
+#[test]
+fn a_pin_and_an_execution_do_not_wait_for_each_other() {
+    for rules in ["", SLOWLY] {
+        let ended = finish(&mut executing(20, "among threads", rules));
+        assert_eq!(ended, Ended::printing(UNDISTURBED), "{rules}");
+    }
+}
+
+/// The test above can fail: without the alarm that ends a seizure, the two wait for each other.
+#[test]
+fn a_pin_and_an_execution_wait_for_each_other_without_an_alarm() {
+    let rules = format!("{SLOWLY} sentry.alarm=drop");
+    let mut child = executing(1000, "among threads", &rules)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("ringfence");
+    let launcher = Process::find(Pid::from_raw(child.id() as i32)).expect("the launcher");
+    // It goes on for ever then. What is looked for is a wait that is longer than any that an execution takes.
+    let mut looks_in_a_row = 0;
+    while looks_in_a_row < 20 {
+        assert_eq!(
+            child.try_wait().expect("a status"),
+            None,
+            "it did not happen"
+        );
+        looks_in_a_row = match waits_in_ptrace(launcher) {
+            true => looks_in_a_row + 1,
+            false => 0,
+        };
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    child.kill().expect("kill");
+    child.wait().expect("a status");
+}
+
+/// Whether a thread below `launcher` is in ptrace(2). (The first thread of who executes the program has ended.)
+fn waits_in_ptrace(launcher: Process) -> bool {
+    let processes = launcher.descendants().into_iter();
+    processes
+        .filter_map(|process| fs::read_dir(format!("/proc/{}/task", process.pid)).ok())
+        .flat_map(|threads| threads.filter_map(Result::ok))
+        .filter_map(|thread| fs::read_to_string(thread.path().join("syscall")).ok())
+        .any(|call| call.starts_with(&format!("{} ", libc::SYS_ptrace)))
+}
+
+#[test]
+fn a_pin_beside_an_execution_behind_a_request_succeeds() {
+    for rules in ["", MORE_SLOWLY] {
+        let ended = finish(&mut executing(20, "behind a request", rules));
+        assert_eq!(ended, Ended::printing(UNDISTURBED), "{rules}");
+    }
+}
+
+/// The test above can fail: a thread has another number once it has executed a program, and cannot be traced twice.
+#[test]
+fn a_pin_fails_beside_an_execution_if_it_is_not_known_who_executed() {
+    let rules = format!("{MORE_SLOWLY} sentry.traced=drop");
+    let ended = finish(&mut executing(100, "behind a request", &rules));
+    assert!(ended.stdout.starts_with("pins: EPERM, ok"), "{ended:?}");
+}
