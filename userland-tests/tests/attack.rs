@@ -11,6 +11,7 @@ use nvproxy_abi::number::{
     NV_ESC_CHECK_VERSION_STR, NV_ESC_RM_ALLOC_MEMORY, NV_IOCTL_MAGIC,
     NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, UVM_REGISTER_GPU, ioctl_word, parts,
 };
+use ringfence_recording::{Event, Recording};
 use userland_tests::landlock::Landlock;
 use userland_tests::stand_in::{self, Seen};
 use userland_tests::{
@@ -260,10 +261,16 @@ fn contest(blows: u32, period: u32, rules: &str) -> (Ended, Vec<Seen>) {
 /// Runs a scenario on files that stand in for the nodes; returns what these saw. The files are no devices,
 /// so Landlock withholds no ioctl on them: it is as on a kernel that lacks IOCTL_DEV.
 fn on_files(scenario: &[&str], rules: &str) -> (Ended, Vec<Seen>) {
+    started_on_files(&["run"], scenario, rules)
+}
+
+/// As [`on_files`], started by another command, which may have options.
+fn started_on_files(start: &[&str], scenario: &[&str], rules: &str) -> (Ended, Vec<Seen>) {
     let nodes = nodes("files");
     let mut command = Command::new(ringfence_with_faults());
     command
-        .args(["run", "--driver", "host"])
+        .args(start)
+        .args(["--driver", "host"])
         .args(showing_the_guest())
         .arg("--")
         .arg(guest_program())
@@ -411,4 +418,23 @@ fn a_node_that_the_server_does_not_find_is_missing() {
         ..Ended::printing("missing\n")
     };
     assert_eq!(finish(&mut command), expected);
+}
+
+/// To tell the descriptions of UVM apart, of which the server keeps nothing, the sentry marks them.
+#[test]
+fn what_is_asked_of_uvm_is_recorded() {
+    let directory = Directory::new("recording");
+    let file = directory.path().join("recording");
+    let start = ["record", "--out", file.to_str().expect("a path of text")];
+    let (ended, _) = started_on_files(&start, &["exchanged"], "");
+    assert_eq!(
+        (ended.status, ended.stdout.as_str()),
+        (0, "exchanged\n"),
+        "{ended:?}"
+    );
+    let recording = std::fs::read(&file).expect("a recording");
+    let recording = Recording::from_bytes(&recording).expect("a valid recording");
+    let is_of_uvm =
+        |event: &Event| matches!(event, Event::Request(made) if made.command == UVM_REGISTER_GPU);
+    assert!(recording.events.iter().any(is_of_uvm));
 }
