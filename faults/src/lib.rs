@@ -154,6 +154,10 @@ pub enum Point {
     Descriptors,
     /// The program's process is about to let neither signals nor connections to abstract sockets out of its domain.
     Scope,
+    /// A server that is to be replaced is about to send its state to the next one.
+    Handover,
+    /// The launcher is about to end a server that was replaced, or that server itself to end.
+    Departure,
     /// A ring's producer is about to write an entry.
     Stage,
     /// A ring's producer is about to wake the consumer, which sleeps.
@@ -219,6 +223,8 @@ impl Point {
             Point::Session => "session",
             Point::Descriptors => "descriptors",
             Point::Scope => "scope",
+            Point::Handover => "handover",
+            Point::Departure => "departure",
             Point::Stage => "stage",
             Point::Doorbell => "doorbell",
             Point::Version => "version",
@@ -276,6 +282,8 @@ impl Point {
         Point::Session,
         Point::Descriptors,
         Point::Scope,
+        Point::Handover,
+        Point::Departure,
         Point::Stage,
         Point::Doorbell,
         Point::Version,

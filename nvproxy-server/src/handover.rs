@@ -4,8 +4,8 @@
 //! [`Enclosures`] and writes down its number; whoever restores takes it out by that number. Saving consumes nothing: if
 //! the handover fails, the saved server goes on.
 //!
-//! A saved state comes from a process of the same trust, so it is not defended against as a request is. It may still be
-//! damaged or of another release, and so every mistake in it is an error with a sentence for the user.
+//! A saved state can come from a server that was taken over. It is read by a confined process, is bounded in size, and has
+//! nothing in it that the launcher says; every mistake in it is an error with a sentence for the user.
 
 use std::os::fd::OwnedFd;
 

@@ -26,7 +26,7 @@ use crate::ledger::accounts::Limits;
 use crate::ledger::size::Size;
 use crate::reactor::Ring;
 use crate::recorded::{Recorded, Replay};
-use crate::server::{End, Server, accept_succession, obey};
+use crate::server::{End, Own, Server, accept_succession, obey};
 use crate::sim::{Configuration, Simulator};
 use crate::supervision::{REFUSED, send};
 
@@ -116,35 +116,52 @@ fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
         _ => std::process::exit(1),
     })?;
     let (abi, ring, host) = prepared?;
-    let books = Books::new(Limits::with_memory(
-        options.gpu_memory.map(Size::bytes),
-        options.host_memory.map(Size::bytes),
-    ));
-    Server::new(host, abi, books, channel, ring)
+    Server::new(host, abi, Books::new(limits(options)), channel, ring)
 }
 
 /// Takes the place of another server. If that fails the other one serves on, whoever is to know was told, and the
-/// process ends.
+/// process ends. What comes from the other one is read after the process is confined.
 fn succeed(options: &Options, predecessor: OwnedFd, supervision: &Socket) -> Arc<Server> {
     let succeeded = prepare(options)
+        .and_then(|(abi, ring)| {
+            let restore = heir(options, abi)?;
+            confine(options, abi)?;
+            let limits = limits(options);
+            Ok((Own { abi, limits, ring }, restore))
+        })
         .inspect_err(|reason| {
             // A launcher that is gone needs no reason.
             let _ = send(supervision, REFUSED, reason, None);
         })
-        .and_then(|(abi, ring)| {
-            let restore = |saved, enclosures: &mut Enclosures| {
-                let host: Arc<dyn Host> = match options.kind {
-                    Kind::Recorded => return Err("a replay cannot be handed over".to_owned()),
-                    Kind::Host => Arc::new(Driver::restore(saved, enclosures)?),
-                    Kind::Simulated => Arc::new(Simulator::restore(saved, abi, enclosures)?),
-                };
-                confine(options, abi)?;
-                Ok(host)
-            };
-            accept_succession(predecessor, supervision, abi, ring, restore)
-        })
-        .and_then(|(server, predecessor)| predecessor.wait_for_go(&server).map(|()| server));
+        .and_then(|(own, restore)| accept_succession(predecessor, supervision, own, restore));
     succeeded.unwrap_or_else(|_| std::process::exit(1))
+}
+
+/// Makes a host of what another one has saved.
+type Restore = Box<dyn FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>>;
+
+/// A host as the launcher has described it, to which only the state is missing: it has looked by now at the files that a
+/// confined process cannot reach.
+fn heir(options: &Options, abi: &'static Abi) -> Result<Restore, String> {
+    Ok(match options.kind {
+        Kind::Recorded => return Err("a replay cannot be handed over".to_owned()),
+        Kind::Host => {
+            let driver = driver(options);
+            Box::new(move |saved, enclosures| Ok(Arc::new(driver.restore(saved, enclosures)?)))
+        }
+        Kind::Simulated => {
+            let simulator = simulator(options, abi)?;
+            Box::new(move |saved, enclosures| Ok(Arc::new(simulator.restore(saved, enclosures)?)))
+        }
+    })
+}
+
+/// What the sandbox may have.
+fn limits(options: &Options) -> Limits {
+    Limits::with_memory(
+        options.gpu_memory.map(Size::bytes),
+        options.host_memory.map(Size::bytes),
+    )
 }
 
 fn end(end: End) -> ! {
@@ -179,17 +196,18 @@ fn host(options: &Options, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
                 .ok_or("no recording to answer from")?;
             Arc::new(Recorded::new(replay, abi)?)
         }
-        Kind::Host => Arc::new(Driver::new(
-            &ringfence_faults::device_directory(),
-            &options.gpus,
-        )),
-        Kind::Simulated => {
-            let configuration = Configuration::new(options.version, abi, options.gpus.clone());
-            Arc::new(
-                Simulator::new(configuration).map_err(|error| format!("the simulator: {error}"))?,
-            )
-        }
+        Kind::Host => Arc::new(driver(options)),
+        Kind::Simulated => Arc::new(simulator(options, abi)?),
     })
+}
+
+fn driver(options: &Options) -> Driver {
+    Driver::new(&ringfence_faults::device_directory(), &options.gpus)
+}
+
+fn simulator(options: &Options, abi: &'static Abi) -> Result<Simulator, String> {
+    let configuration = Configuration::new(options.version, abi, options.gpus.clone());
+    Simulator::new(configuration).map_err(|error| format!("the simulator: {error}"))
 }
 
 /// Confines the process, which must have one thread, once all is open that is opened in advance.

@@ -44,7 +44,9 @@ use crate::workers::Pool;
 
 use self::descriptions::Entry;
 use self::lanes::Lanes;
-pub use self::succession::{Predecessor, accept_succession, obey};
+#[cfg(test)]
+pub use self::succession::MAXIMUM_STATE;
+pub use self::succession::{Own, accept_succession, obey};
 
 /// Threads for what a confined thread cannot do, and for closing.
 const MAXIMUM_WORKERS: usize = 64;

@@ -4,23 +4,29 @@
 //!
 //! | from | to | message | with |
 //! |---|---|---|---|
-//! | new server | launcher | [`PREPARED`]: it could serve | |
+//! | new server | launcher | [`PREPARED`]: it is confined, and could serve; or [`REFUSED`] and why | |
 //! | launcher | old server | [`HAND_OVER`] | the socket to the new one |
 //! | old server | new server | [`STATE`]: how many descriptors follow | the saved state, as a file; then the descriptors |
-//! | new server | old server | [`RESTORED`], or [`REFUSED`] and why | |
 //! | old server | launcher | [`HANDED_OVER`], or [`REFUSED`] and why | |
+//! | new server | launcher | [`RESTORED`], or [`REFUSED`] and why | |
 //! | launcher | sentry | the new server's pidfd | |
 //! | launcher | old server | [`COMMIT`], or [`ABORT`] | |
-//! | old server | new server | [`GO`]: it serves from now on | |
 //! | old server | launcher | [`KEEPING`], if it does not end at once | |
+//! | launcher | new server | [`GO`]: it is to serve from now on | |
+//! | new server | launcher | [`SERVING`] | |
 //!
-//! The old server takes no request from the moment when it begins to save. When it has said [`GO`] it ends, unless the driver
+//! The old server takes no request from the moment when it begins to save. When it is told [`COMMIT`] it ends, unless the driver
 //! wants the process that made a client for some requests: then it stays to issue these for the new one, and nothing else
 //! ([`crate::host::Host::keep`]). If anything fails before, it goes on as if nothing had happened, and the new one, which
 //! is never told to go, ends. So at any moment at most one of them serves.
 //!
-//! A message is one byte, which says its kind, and text. All of these processes are of the same trust; a server that
-//! does not keep to this is a failed replacement, or a lost server.
+//! The old server may have been taken over, and be replaced for that. So nothing that matters rests on its word: the
+//! launcher ends it unless the driver is of the kind that wants it kept, and hears of the new one itself what that has and
+//! that it serves. The new one is confined before it reads the state, has from the launcher all that a launcher says, and
+//! believes of the rest what it can check. The ledger is what it cannot: what the sandbox has so far is the old one's word.
+//!
+//! A message is one byte, which says its kind, and text. A server that does not keep to this is a failed replacement, or a
+//! lost server.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -38,6 +44,7 @@ pub const COMMIT: u8 = 7;
 pub const ABORT: u8 = 8;
 pub const GO: u8 = 9;
 pub const KEEPING: u8 = 10;
+pub const SERVING: u8 = 11;
 
 /// The longest text of a message, in bytes.
 const MAXIMUM_TEXT: usize = 1024;

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use userland_tests::conversation::Conversation;
 use userland_tests::{
     Directory, Ended, finish, guest, guest_program, guest_with, ringfence_program, ringfence_run,
-    started, wait_for,
+    ringfence_with_faults, showing_the_guest, started, wait_for,
 };
 
 /// The end of a program that ends by itself.
@@ -254,4 +254,58 @@ fn a_sandboxed_program_cannot_replace_a_server() {
     assert_eq!(conversation.tree().server, before.server);
     assert_eq!(conversation.ask("use"), "ok");
     drop(conversation.end());
+}
+
+/// A sandbox whose processes obey `rules`.
+fn faulty(rules: &str) -> Conversation {
+    let mut command = Command::new(ringfence_with_faults());
+    command.args(["run", "--driver", "sim"]);
+    command.args(showing_the_guest()).arg("--");
+    command.arg(guest_program()).arg("converse");
+    command.env("RINGFENCE_FAULTS", rules);
+    Conversation::of(command)
+}
+
+/// What a server that was taken over does: it says that it stays for the next one's sake, and goes on serving.
+#[test]
+fn a_server_that_does_not_go_is_ended() {
+    let mut conversation = faulty("server.departure=drop");
+    upgrade(&conversation);
+    for line in ["use", "open", "use second"] {
+        assert_eq!(conversation.ask(line), "ok", "{line}");
+    }
+    assert_eq!(conversation.end(), by_itself());
+}
+
+#[test]
+fn a_server_that_does_not_go_stays_if_nobody_ends_it() {
+    let conversation = faulty("server.departure=drop sentry.departure=drop");
+    let before = conversation.tree();
+    let sandbox = conversation.launcher().to_string();
+    let Ended { status, stdout, .. } = server_upgrade(&sandbox, &[]);
+    assert_eq!(status, 0);
+    assert!(stdout.contains(" was replaced by "), "{stdout}");
+    let children = before.launcher.children();
+    assert_eq!(children.len(), 3);
+    assert!(children.contains(&before.server));
+    drop(conversation.end());
+}
+
+/// What the old server says of it does not count.
+#[test]
+fn a_server_is_replaced_if_the_new_one_says_so() {
+    let mut conversation = faulty("server.handover=drop");
+    let before = conversation.tree();
+    let sandbox = conversation.launcher().to_string();
+    let Ended {
+        status,
+        stdout,
+        stderr,
+    } = server_upgrade(&sandbox, &[]);
+    assert_eq!((status, stdout.as_str()), (1, ""));
+    let reason = format!("ringfence: {sandbox}: waiting for the state: ");
+    assert!(stderr.starts_with(&reason), "{stderr}");
+    assert_eq!(conversation.tree().server, before.server);
+    assert_eq!(conversation.ask("use"), "ok");
+    assert_eq!(conversation.end(), by_itself());
 }

@@ -1,17 +1,21 @@
 //! `ringfence server-upgrade`, on the launcher's side: starts a server that takes the place of the one that serves.
 //!
 //! [`nvproxy_server::supervision`] has the course of it. Whatever goes wrong before the old server is told to end, it
-//! serves on, and the new one is ended.
+//! serves on, and the new one is ended. An old server that was taken over gains nothing by what it says: that the new one
+//! has the state, and that it serves, is the new one's word, and the old one is ended whatever it says, unless the driver
+//! wants such processes kept.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nvproxy_server::process::Kind;
 use nvproxy_server::supervision::{
-    ABORT, COMMIT, HAND_OVER, HANDED_OVER, KEEPING, Message, PREPARED, REFUSED, receive,
-    receive_until, send,
+    ABORT, COMMIT, GO, HAND_OVER, HANDED_OVER, KEEPING, Message, PREPARED, REFUSED, RESTORED,
+    SERVING, receive, send,
 };
+use ringfence_faults::{Act, Point, at};
 use ringfence_ipc::{Socket, SocketError};
 
 use super::servers::{Input, Server};
@@ -22,8 +26,12 @@ use crate::sandboxes::Upgrade;
 const PREPARATION: Duration = Duration::from_secs(10);
 /// How long the old server may take to come to a halt and hand over; it gives up sooner by itself.
 const HANDOVER: Duration = Duration::from_secs(40);
-/// How long a server that was replaced may take to end.
+/// How long a new server may take to make a state that was sent its own.
+const RESTORATION: Duration = Duration::from_secs(20);
+/// How long a server that was replaced may take to end, and the new one to serve.
 const DEPARTURE: Duration = Duration::from_secs(5);
+/// At most as many messages are left of earlier handovers: one of each that the launcher gave up.
+const MAXIMUM_LEFT: usize = 16;
 
 impl Launcher<'_> {
     /// Replaces the server that serves by one of this executable. Fails with a sentence for the user; then the old one
@@ -42,20 +50,20 @@ impl Launcher<'_> {
             .map_err(|failure| failure.message)?;
         // The new one has it now: that it ends has to show at the other end.
         drop(to_old);
-        if let Err(reason) = self.hand_over(old, &new, &to_new) {
+        if let Err(reason) = self.hand_over(old, &new, to_new) {
             new.end();
             new.wait();
             // If it waits to be told to end, it is to go on. Only now, that nobody else can be told to.
             let _ = send(&old.supervision, ABORT, "", None);
             return Err(reason);
         }
-        let told = self.liaison.succeeded(new.pidfd.as_fd());
-        let told = told.and_then(|()| send(&old.supervision, COMMIT, "", None));
-        // It ends at once, or says that it stays for the new one's sake; if neither, nothing waits for that.
-        let stays = receive_until(&old.supervision, Instant::now() + DEPARTURE)
-            .is_ok_and(|message| message.kind == KEEPING);
-        if !stays {
-            is_ready(&old.pidfd, DEPARTURE);
+        self.retire(old);
+        let serves = send(&new.supervision, GO, "", None)
+            .map_err(|error| unheard("the new server", error))
+            .and_then(|()| self.expect(&new, SERVING, DEPARTURE, "the new server"));
+        if serves.is_err() {
+            // The sentry sees that it ends, as it sees the end of any server.
+            new.end();
         }
         let upgrade = Upgrade {
             from: old.pid.as_raw(),
@@ -65,36 +73,56 @@ impl Launcher<'_> {
         self.replaced.append(&mut self.servers);
         self.reap_servers();
         self.servers.push(new);
-        told.map(|()| upgrade)
-            .map_err(|error| failed("the old server, or the sandbox, has ended", &error))
+        serves.map(|()| upgrade).map_err(|reason| {
+            format!("the old server was ended, and the new one does not serve: {reason}")
+        })
     }
 
-    /// Brings it so far that the new server has all that the old one has.
-    fn hand_over(&self, old: &Server, new: &Server, to_new: &Socket) -> Result<(), String> {
-        let answer = self.wait_for(new, PREPARATION, "the new server");
-        match answer? {
-            Message { kind: PREPARED, .. } => {}
-            Message {
-                kind: REFUSED,
-                text,
-                ..
-            } => return Err(text),
-            _ => return Err("the new server does not keep to the protocol".to_owned()),
+    /// Brings it so far that the new server has all that the old one has, and the sentry knows.
+    fn hand_over(&self, old: &Server, new: &Server, to_new: Socket) -> Result<(), String> {
+        self.expect(new, PREPARED, PREPARATION, "the new server")?;
+        for _ in 0..MAXIMUM_LEFT {
+            if !is_ready(&old.supervision, Duration::ZERO) || receive(&old.supervision).is_err() {
+                break;
+            }
         }
-        // What is left of a handover that took too long.
-        while is_ready(&old.supervision, Duration::ZERO) && receive(&old.supervision).is_ok() {}
         send(&old.supervision, HAND_OVER, "", Some(to_new.as_fd()))
             .map_err(|error| unheard("the old server", error))?;
-        match self.wait_for(old, HANDOVER, "the old server")? {
-            Message {
-                kind: HANDED_OVER, ..
-            } => Ok(()),
+        // The old one has it now: that it is done has to show at the other end.
+        drop(to_new);
+        self.expect(old, HANDED_OVER, HANDOVER, "the old server")?;
+        self.expect(new, RESTORED, RESTORATION, "the new server")?;
+        self.liaison
+            .succeeded(new.pidfd.as_fd())
+            .map_err(|error| format!("the sandbox has ended: {error}"))
+    }
+
+    /// Has the old server end, or stay for the new one's sake and do nothing else. Where the driver wants nobody kept, it is
+    /// ended whatever it says.
+    fn retire(&self, old: &Server) {
+        // One that has ended needs not be told.
+        let _ = send(&old.supervision, COMMIT, "", None);
+        let may_stay = self.starter.options.driver.kind == Kind::Host;
+        let stays = (may_stay || at(Point::Departure) == Some(Act::Drop))
+            && self
+                .expect(old, KEEPING, DEPARTURE, "the old server")
+                .is_ok();
+        if !stays {
+            old.end();
+            is_ready(&old.pidfd, DEPARTURE);
+        }
+    }
+
+    /// Waits for a server to say this and nothing else.
+    fn expect(&self, server: &Server, kind: u8, limit: Duration, who: &str) -> Result<(), String> {
+        match self.wait_for(server, limit, who)? {
+            message if message.kind == kind => Ok(()),
             Message {
                 kind: REFUSED,
                 text,
                 ..
             } => Err(text),
-            _ => Err("the old server does not keep to the protocol".to_owned()),
+            _ => Err(format!("{who} does not keep to the protocol")),
         }
     }
 

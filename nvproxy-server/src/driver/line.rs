@@ -37,6 +37,7 @@ pub enum Named {
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Order {
     /// Issue a request.
     Issue {

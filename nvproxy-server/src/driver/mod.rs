@@ -142,12 +142,14 @@ impl Driver {
         }
     }
 
-    /// The driver that another process had saved.
+    /// This driver, of which nothing was opened yet, as another process had saved it. Which nodes there are and which
+    /// GPUs were given stays what this one was made with.
     pub fn restore(
+        self,
         saved: serde_json::Value,
         enclosures: &mut Enclosures,
     ) -> Result<Driver, String> {
-        saved::restore(saved, enclosures)
+        saved::restore(self, saved, enclosures)
     }
 
     fn presence(&self, gpu: u8) -> Option<Arc<Presence>> {

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, Weak};
 
 use nvproxy_abi::node::Node;
@@ -20,12 +19,10 @@ use super::{CommandFile, Commands, Driver, Presence};
 use crate::handover::{Enclosures, node_name};
 use crate::host::DeviceFile;
 
-/// A [`Driver`].
+/// A [`Driver`], but for what the launcher says of it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedDriver {
-    devices: PathBuf,
-    gpus: Vec<u8>,
     /// Numbers of enclosed descriptors, by the minor number of the GPU.
     presences: BTreeMap<u8, u32>,
     /// How many servers there were before the saved one.
@@ -84,8 +81,6 @@ pub(super) fn save(driver: &Driver, enclosures: &mut Enclosures) -> Result<Value
         }
     }
     let saved = SavedDriver {
-        devices: driver.devices.clone(),
-        gpus: driver.gpus.clone(),
         presences,
         server: driver.commands.server,
         keepers: save_keepers(driver, enclosures)?,
@@ -122,16 +117,17 @@ fn save_keepers(
     Ok(keepers)
 }
 
-pub(super) fn restore(saved: Value, enclosures: &mut Enclosures) -> Result<Driver, String> {
+pub(super) fn restore(
+    mut driver: Driver,
+    saved: Value,
+    enclosures: &mut Enclosures,
+) -> Result<Driver, String> {
     let SavedDriver {
-        devices,
-        gpus,
         presences,
         server,
         keepers,
         marks,
     } = serde_json::from_value(saved).map_err(damaged)?;
-    let mut driver = Driver::new(&devices, &gpus);
     driver.identities.reach();
     driver.marks = Arc::new(Marks::restored(marks));
     driver.commands = Arc::new(Commands {
@@ -147,6 +143,12 @@ pub(super) fn restore(saved: Value, enclosures: &mut Enclosures) -> Result<Drive
         .get_mut()
         .unwrap_or_else(PoisonError::into_inner);
     for (gpu, number) in presences {
+        if !driver.gpus.contains(&gpu) {
+            let node = Node::Gpu(gpu).file_name();
+            return Err(format!(
+                "a descriptor of {node} was handed over, which the sandbox was not given"
+            ));
+        }
         let presence = Arc::new(Presence(enclosures.take(number)?));
         known.insert(gpu, Arc::downgrade(&presence));
         held.presences.push(presence);

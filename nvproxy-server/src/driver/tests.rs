@@ -33,7 +33,7 @@ fn lent(file: &Arc<dyn DeviceFile>) -> File {
 
 #[test]
 fn files_keep_their_descriptions_across_a_handover() {
-    let (_devices, driver) = driver();
+    let (devices, driver) = driver();
     let files = [Node::Control, Node::Gpu(0)].map(|node| open_file(&driver, node));
     // The position belongs to the open file description, by which one is recognized here.
     for (position, file) in (100..).zip(&files) {
@@ -50,7 +50,9 @@ fn files_keep_their_descriptions_across_a_handover() {
     assert!(!unused.is_ready(), "saving opens nothing");
 
     let mut enclosures = sent(enclosures);
-    let restored = Driver::restore(saved, &mut enclosures).expect("restored");
+    let restored = Driver::new(devices.path(), &[0])
+        .restore(saved, &mut enclosures)
+        .expect("restored");
     drop((driver, files, unused));
     let mut restore = |saved| {
         let restored = restored.restore_file(saved, &mut enclosures);
@@ -73,22 +75,26 @@ fn files_keep_their_descriptions_across_a_handover() {
 
 #[test]
 fn a_damaged_state_is_refused() {
-    let (_devices, driver) = driver();
+    let (devices, driver) = driver();
     let file = open_file(&driver, Node::Gpu(0));
     file.number().expect("a command descriptor");
     let mut enclosures = Enclosures::default();
     let saved = driver.save(&mut enclosures).expect("saved");
     let saved_file = file.save(&mut enclosures).expect("saved");
     let mut none = Enclosures::default();
-    for field in ["devices", "gpus", "presences", "server", "keepers", "marks"] {
+    for field in ["presences", "server", "keepers", "marks"] {
         let mut damaged = saved.clone();
         damaged.as_object_mut().expect("an object").remove(field);
-        let refused = Driver::restore(damaged, &mut none).err();
+        let refused = Driver::new(devices.path(), &[0])
+            .restore(damaged, &mut none)
+            .err();
         let expected = format!("what was saved of the driver: missing field `{field}`");
         assert_eq!(refused, Some(expected));
     }
     assert_eq!(
-        Driver::restore(saved.clone(), &mut none).err(),
+        Driver::new(devices.path(), &[0])
+            .restore(saved.clone(), &mut none)
+            .err(),
         Some("the saved state names descriptor 0 of 0 that came with it".to_owned())
     );
     let empty = Driver::new(Path::new("/nonexistent"), &[]);
@@ -96,7 +102,14 @@ fn a_damaged_state_is_refused() {
         empty.restore_file(saved_file.clone(), &mut none).err(),
         Some("no descriptor of nvidia0 was handed over".to_owned())
     );
-    let restored = Driver::restore(saved, &mut sent(enclosures)).expect("restored");
+    let fewer = Driver::new(Path::new("/nonexistent"), &[1]);
+    assert_eq!(
+        fewer.restore(saved.clone(), &mut none).err(),
+        Some("a descriptor of nvidia0 was handed over, which the sandbox was not given".to_owned())
+    );
+    let restored = Driver::new(devices.path(), &[0])
+        .restore(saved, &mut sent(enclosures))
+        .expect("restored");
     for (field, value, expected) in [
         (
             "command",

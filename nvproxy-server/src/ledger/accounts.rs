@@ -12,6 +12,7 @@ use slab::Slab;
 
 use super::content::{Content, Key};
 use super::mappings::{Addresses, Mappings, Uuid};
+use super::numbered;
 
 /// Most clients of a sandbox. A CUDA process has two or three.
 pub const MAXIMUM_CLIENTS: usize = 1 << 12;
@@ -30,8 +31,8 @@ pub const RECORD: u64 = 4 << 10;
 /// A handle of a client or of an object, as programs and the driver choose them.
 pub type Handle = u32;
 
-/// How much a sandbox may have.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// How much a sandbox may have. It is what the launcher said, and so never comes from another server.
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of memory of each GPU.
     pub gpu_memory: Option<u64>,
@@ -51,6 +52,16 @@ impl Limits {
             objects: MAXIMUM_OBJECTS,
         }
     }
+
+    /// Those of a ledger that has not been given any.
+    fn nothing() -> Limits {
+        Limits {
+            gpu_memory: Some(0),
+            host_memory: Some(0),
+            clients: 0,
+            objects: 0,
+        }
+    }
 }
 
 /// There is no room under a limit.
@@ -67,6 +78,7 @@ pub enum Pool {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Allocation {
     pool: Pool,
     bytes: u64,
@@ -74,6 +86,7 @@ struct Allocation {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Object {
     parent: Handle,
     content: Content,
@@ -81,6 +94,7 @@ struct Object {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Client {
     /// The description that it was made through, with which it ends.
     description: u64,
@@ -91,11 +105,13 @@ struct Client {
 
 /// A description of a device node, as far as it concerns objects.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Description {
     clients: HashSet<Handle>,
     /// Copies of objects on their way to another process, by their place.
     exported: BTreeMap<u32, Content>,
     /// The description whose clients it uses, and keeps open.
+    #[serde(deserialize_with = "Option::deserialize")]
     registered: Option<u64>,
     /// How many descriptions are registered with it.
     registrants: u32,
@@ -103,21 +119,30 @@ struct Description {
 }
 
 /// Who owns what in one sandbox. Descriptions are named by the server's handles.
+///
+/// What is written of it for another server is what only this one knows. What follows from that, and what the launcher
+/// said, is not.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ledger {
+    #[serde(skip, default = "Limits::nothing")]
     limits: Limits,
     clients: HashMap<Handle, Client>,
     descriptions: HashMap<u64, Description>,
     /// What UVM keeps, by the description that is the address space.
     mappings: HashMap<u64, Mappings>,
+    #[serde(deserialize_with = "numbered::deserialize")]
     allocations: Slab<Allocation>,
     /// Bytes, by GPU.
+    #[serde(skip)]
     charged: BTreeMap<u32, u64>,
     /// Bytes of the host's memory, but for [`RECORD`]s.
+    #[serde(skip)]
     charged_to_host: u64,
     /// Objects, exported copies, and address spaces, range groups, ranges and mappings of UVM, and those that requests under way may add.
     objects: usize,
     /// Clients that requests under way may add.
+    #[serde(skip)]
     pending_clients: usize,
 }
 
@@ -135,6 +160,29 @@ impl Ledger {
             objects: 0,
             pending_clients: 0,
         }
+    }
+
+    /// This ledger, which was read from what another server has written, with the limits of the sandbox. No request is
+    /// under way.
+    pub fn with_limits(mut self, limits: Limits) -> Ledger {
+        self.limits = limits;
+        let charges = self.allocations.iter();
+        let charges: Vec<_> = charges
+            .map(|(_, allocation)| (allocation.pool, allocation.bytes))
+            .collect();
+        for (pool, bytes) in charges {
+            let charged = self.charged_in(pool);
+            *charged = charged.saturating_add(bytes);
+        }
+        self
+    }
+
+    /// Whether there is nothing, and nothing is charged or expected.
+    pub fn is_empty(&self) -> bool {
+        let is_charged = self.charged_to_host > 0 || self.charged.values().any(|bytes| *bytes > 0);
+        let is_known = !self.clients.is_empty() || !self.descriptions.is_empty();
+        let is_counted = self.objects > 0 || self.pending_clients > 0;
+        !(is_charged || is_known || is_counted) && self.allocations.is_empty()
     }
 
     /// Whether `client` is the sandbox's own.
@@ -170,7 +218,7 @@ impl Ledger {
     /// Whether as many bytes of the host's memory are left.
     pub fn has_host_memory(&self, bytes: u64) -> Result<(), Full> {
         let clients = self.clients.len() + self.pending_clients;
-        let records = RECORD.saturating_mul((clients + self.objects) as u64);
+        let records = RECORD.saturating_mul(clients.saturating_add(self.objects) as u64);
         let taken = self.charged_to_host.checked_add(records);
         let total = taken.and_then(|taken| taken.checked_add(bytes));
         let limit = self.limits.host_memory.unwrap_or(u64::MAX);
@@ -322,7 +370,7 @@ impl Ledger {
             children: HashSet::new(),
         };
         owner.objects.insert(object, added);
-        self.objects += 1;
+        self.objects = self.objects.saturating_add(1);
     }
 
     /// Adds what an object keeps from now on.
@@ -376,7 +424,7 @@ impl Ledger {
         let exported = &mut self.descriptions.entry(description).or_default().exported;
         match exported.insert(place, content) {
             Some(replaced) => self.release(replaced),
-            None => self.objects += 1,
+            None => self.objects = self.objects.saturating_add(1),
         }
     }
 
@@ -384,7 +432,8 @@ impl Ledger {
     pub fn register(&mut self, description: u64, of: u64) {
         let registrant = self.descriptions.entry(description).or_default();
         if registrant.registered.replace(of).is_none() {
-            self.descriptions.entry(of).or_default().registrants += 1;
+            let registrants = &mut self.descriptions.entry(of).or_default().registrants;
+            *registrants = registrants.saturating_add(1);
         }
     }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::content::Content;
+use super::numbered;
 
 /// How UVM calls a GPU: the 16 bytes of an NvProcessorUuid.
 pub type Uuid = u128;
@@ -19,12 +20,14 @@ pub type Uuid = u128;
 pub type Addresses = Range<u64>;
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Kept {
     content: Content,
     pieces: usize,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Piece {
     end: u64,
     /// Of what is kept.
@@ -33,12 +36,13 @@ struct Piece {
 
 /// The mappings of one address space.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mappings {
     /// What was taken for the address space itself, and how many range groups it has.
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     own: Option<Content>,
-    #[serde(default)]
     groups: usize,
+    #[serde(deserialize_with = "numbered::deserialize")]
     kept: Slab<Kept>,
     /// The ranges that programs have made, by their first address: where they end, and what they have of their own.
     ranges: BTreeMap<u64, (u64, Content)>,

@@ -25,6 +25,7 @@ pub mod accounts;
 mod content;
 mod deed;
 mod mappings;
+mod numbered;
 pub mod size;
 mod taken;
 mod visible;
@@ -39,6 +40,7 @@ use nvproxy_abi::status::{
 };
 use nvproxy_abi::table::{Effect, MemoryList};
 use ringfence_faults::{Act, Point, at};
+use serde_json::value::{RawValue, to_raw_value};
 use smallvec::SmallVec;
 
 use self::accounts::{Full, Ledger, Limits, Pool};
@@ -110,16 +112,22 @@ impl Books {
         })
     }
 
-    /// What another server needs in order to keep these books on. No request may be under way.
-    pub fn save(&self) -> Result<serde_json::Value, String> {
-        serde_json::to_value(&*self.ledger()).map_err(|error| format!("the ledger: {error}"))
+    /// What another server needs in order to keep these books on, but for the limits. No request may be under way.
+    pub fn save(&self) -> Result<Box<RawValue>, String> {
+        to_raw_value(&*self.ledger()).map_err(|error| format!("the ledger: {error}"))
     }
 
-    /// Books that go on where others were saved.
-    pub fn restore(saved: serde_json::Value) -> Result<Arc<Books>, String> {
-        let ledger =
-            serde_json::from_value(saved).map_err(|error| format!("the ledger: {error}"))?;
-        Ok(Books::keeping(ledger))
+    /// What is in the books, in words for a programmer, if there is anything.
+    pub fn left(&self) -> Option<String> {
+        let ledger = self.ledger();
+        (!ledger.is_empty()).then(|| format!("{ledger:?}"))
+    }
+
+    /// Books that go on where others were saved, with the limits that the launcher gave this process.
+    pub fn restore(saved: &RawValue, limits: Limits) -> Result<Arc<Books>, String> {
+        let ledger: Ledger =
+            serde_json::from_str(saved.get()).map_err(|error| format!("the ledger: {error}"))?;
+        Ok(Books::keeping(ledger.with_limits(limits)))
     }
 
     /// Waits until nothing that concerns the same clients is under way.

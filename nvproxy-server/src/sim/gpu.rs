@@ -19,7 +19,7 @@ const REGISTERS: u64 = 0x2000_0000_0000;
 pub(super) const REGISTERS_SIZE: u64 = 16 << 20;
 const APERTURES_APART: u64 = 1 << 40;
 /// The most bytes of memory that fit into an aperture.
-pub(super) const LARGEST_MEMORY: u64 = APERTURES_APART >> 1;
+const LARGEST_MEMORY: u64 = APERTURES_APART >> 1;
 
 /// One GPU. Its instance, of the GPU and of the device alike, is its index.
 #[derive(Debug)]

@@ -129,14 +129,14 @@ impl Simulator {
         })
     }
 
-    /// The driver that another process had saved ([`Host::save`]). `abi` are the tables that it went by. Fails with a
-    /// sentence for the user.
+    /// This driver, of which nothing was opened yet, as another process had saved it ([`Host::save`]). What is simulated
+    /// stays what this one was made with. Fails with a sentence for the user.
     pub fn restore(
+        self,
         saved: serde_json::Value,
-        abi: &'static Abi,
         enclosures: &mut Enclosures,
     ) -> Result<Simulator, String> {
-        saved::restore(saved, abi, enclosures)
+        saved::restore(self, saved, enclosures)
     }
 
     fn unclaimed(&self) -> MutexGuard<'_, BTreeMap<FileNumber, Arc<Description>>> {

@@ -147,7 +147,7 @@ impl Served {
         successor.send(0, successor.as_fd()).expect("sent");
     }
 
-    fn receive(predecessor: &Socket) -> Served {
+    fn receive(devices: &Path, predecessor: &Socket) -> Served {
         let mut bytes = [0; 4096];
         let (length, _) = predecessor
             .receive_message(&mut bytes, MsgFlags::empty())
@@ -159,7 +159,10 @@ impl Served {
             descriptors.push(descriptor);
         }
         let mut enclosures = Enclosures::from(descriptors);
-        let mut driver = Driver::restore(state.0, &mut enclosures).expect("restored");
+        let successor = Driver::new(devices, &[0]);
+        let mut driver = successor
+            .restore(state.0, &mut enclosures)
+            .expect("restored");
         driver.issue = record;
         let files = state.1.into_iter().map(|file| {
             let restored = driver.restore_file(file, &mut enclosures);
@@ -187,7 +190,7 @@ fn a_server_that_hands_over() {
         .receive_message(&mut order, MsgFlags::empty())
         .expect("an order");
     let mut served = match predecessor {
-        Some(predecessor) => Served::receive(&Socket::from(predecessor)),
+        Some(predecessor) => Served::receive(Path::new(&devices), &Socket::from(predecessor)),
         None => Served::new(Path::new(&devices)),
     };
     for position in &order[..length] {
@@ -233,8 +236,8 @@ impl Other {
         self.process.id()
     }
 
-    fn take_over(&self) -> Served {
-        Served::receive(&self.socket)
+    fn take_over(&self, devices: &Path) -> Served {
+        Served::receive(devices, &self.socket)
     }
 
     /// Waits for its end.
@@ -258,7 +261,7 @@ fn who_opened_a_description_issues_the_requests_on_it() {
     let devices = devices();
     let first = Other::start(devices.path(), &[2, 3], None);
     let second = Other::start(devices.path(), &[4], Some(&first));
-    let mut served = second.take_over();
+    let mut served = second.take_over(devices.path());
     served.open(Node::Control, 6);
     let [a, b, c, d] = &served.files[..] else {
         panic!("four files");
@@ -299,7 +302,7 @@ fn who_opened_a_description_issues_the_requests_on_it() {
 fn a_request_on_a_description_of_uvm_is_issued_by_who_opened_what_it_names() {
     let devices = devices();
     let first = Other::start(devices.path(), &[2], None);
-    let mut served = first.take_over();
+    let mut served = first.take_over(devices.path());
     served.open(Node::Control, 6);
     let mut task = tempfile::tempfile().expect("a file");
     task.seek(SeekFrom::Start(9)).expect("a seek");
@@ -329,7 +332,7 @@ fn a_server_that_opened_nothing_ends_and_one_that_did_ends_with_the_last_file() 
     let devices = devices();
     let first = Other::start(devices.path(), &[2, 4], None);
     let second = Other::start(devices.path(), &[0], Some(&first));
-    let mut served = second.take_over();
+    let mut served = second.take_over(devices.path());
     second.expect_end();
     // What the second dropped is still there, and the first is not gone.
     let last = served.files.pop().expect("a file");
@@ -353,12 +356,13 @@ fn a_server_that_opened_nothing_ends_and_one_that_did_ends_with_the_last_file() 
 fn a_server_that_does_not_come_to_serve_closes_nothing() {
     let devices = devices();
     let first = Other::start(devices.path(), &[2], None);
-    let served = first.take_over();
+    let served = first.take_over(devices.path());
     let mut enclosures = Enclosures::default();
     let file = served.files[0].save(&mut enclosures).expect("saved");
     let saved = served.driver.save(&mut enclosures).expect("saved");
     let mut enclosures = sent(enclosures);
-    let failed = Driver::restore(saved, &mut enclosures).expect("restored");
+    let successor = Driver::new(devices.path(), &[0]);
+    let failed = successor.restore(saved, &mut enclosures).expect("restored");
     drop(
         failed
             .restore_file(file, &mut enclosures)
@@ -375,7 +379,7 @@ fn a_server_that_does_not_come_to_serve_closes_nothing() {
 fn a_request_that_takes_long_delays_no_other() {
     let devices = devices();
     let first = Other::start(devices.path(), &[2, 3], None);
-    let served = first.take_over();
+    let served = first.take_over(devices.path());
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let slow = sender.clone();
@@ -401,7 +405,7 @@ fn a_request_that_takes_long_delays_no_other() {
 fn what_is_kept_fails_when_its_keeper_is_lost() {
     let devices = devices();
     let mut first = Other::start(devices.path(), &[2], None);
-    let mut served = first.take_over();
+    let mut served = first.take_over(devices.path());
     served.open(Node::Gpu(0), 3);
     assert!(issue(&*served.files[0], &[], 0).is_ok());
     first.process.kill().expect("killed");
@@ -415,7 +419,7 @@ fn what_is_kept_fails_when_its_keeper_is_lost() {
 fn a_keeper_holds_a_presence_of_a_gpu_that_is_opened_later() {
     let devices = devices();
     let first = Other::start(devices.path(), &[2], None);
-    let mut served = first.take_over();
+    let mut served = first.take_over(devices.path());
     served.open(Node::Gpu(0), 3);
     let node = devices.path().join("nvidia0");
     let held = (0..64)

@@ -191,7 +191,8 @@ fn it_is_the_same_after_a_handover() {
     ledger.add_range(1 << 61, &(0..100), own);
     ledger.map(1 << 61, &(10..20), &[u128::MAX], mapped);
     let text = serde_json::to_string(&ledger).expect("text");
-    let mut other: Ledger = serde_json::from_str(&text).expect("a ledger");
+    let other: Ledger = serde_json::from_str(&text).expect("a ledger");
+    let mut other = other.with_limits(Limits::with_memory(None, None));
     for description in [10, 11] {
         assert_eq!(other.charged(0), MIB);
         other.close(description);
@@ -412,4 +413,126 @@ fn long_random_sequences_come_to_what_the_model_says() {
         assert_eq!((ledger.charged(0), ledger.objects), (0, 0));
         assert!(ledger.allocations.is_empty());
     }
+}
+
+/// A ledger with something of every kind.
+fn rich() -> Ledger {
+    let mut ledger = with_memory(MIB);
+    ledger.register(11, 10);
+    let copy = ledger.copy_of(1, 3).expect("a copy");
+    ledger.add_exported(10, 0, copy);
+    let key = ledger.charge(Pool::Host, MIB).expect("room");
+    let memory = vec![key];
+    ledger.add_space(7, Content { gpu: None, memory });
+    ledger.add_range(7, &(0..64), Content::default());
+    let copy = ledger.copy_of(1, 3).expect("a copy");
+    ledger.map(7, &(0..64), &[5], copy);
+    ledger
+}
+
+fn read(saved: &serde_json::Value) -> Result<Ledger, serde_json::Error> {
+    serde_json::from_str(&saved.to_string())
+}
+
+/// The paths of all objects in `value`.
+fn objects(value: &serde_json::Value, path: String, found: &mut Vec<String>) {
+    use serde_json::Value;
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                objects(field, format!("{path}/{name}"), found);
+            }
+            found.push(path);
+        }
+        Value::Array(elements) => {
+            for (index, element) in elements.iter().enumerate() {
+                objects(element, format!("{path}/{index}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn what_another_server_has_written_has_every_field_and_no_other() {
+    let saved = serde_json::to_value(rich()).expect("saved");
+    read(&saved).expect("as it was written");
+    let mut paths = Vec::new();
+    objects(&saved, String::new(), &mut paths);
+    let mut removed = 0;
+    for path in &paths {
+        let changed = |change: &dyn Fn(&mut serde_json::Map<String, serde_json::Value>)| {
+            let mut changed = saved.clone();
+            let object = changed.pointer_mut(path).expect("a path");
+            change(object.as_object_mut().expect("an object"));
+            read(&changed).map(drop)
+        };
+        changed(&|fields| drop(fields.insert("more".to_owned(), 0.into())))
+            .expect_err(&format!("{path}/more"));
+        let object = saved.pointer(path).and_then(serde_json::Value::as_object);
+        for name in object.expect("an object").keys() {
+            // A number is a handle or a key, of which there may be any.
+            if name.parse::<u128>().is_err() {
+                changed(&|fields| drop(fields.remove(name))).expect_err(&format!("{path}/{name}"));
+                removed += 1;
+            }
+        }
+    }
+    assert!(
+        paths.len() > 20 && removed > 30,
+        "{} {removed}",
+        paths.len()
+    );
+}
+
+#[test]
+fn limits_and_sums_are_this_servers_own() {
+    let mut saved = serde_json::to_value(rich()).expect("saved");
+    for field in ["limits", "charged", "charged_to_host", "pending_clients"] {
+        assert_eq!(saved.get(field), None);
+    }
+    assert!(Ledger::new(Limits::nothing()).expect_client().is_err());
+    let mut unlimited = read(&saved).expect("read");
+    assert!(unlimited.charge(Pool::Gpu(0), 1).is_err(), "not yet");
+    let mut own = unlimited.with_limits(Limits::with_memory(Some(2 * MIB), Some(2 * MIB)));
+    assert_eq!((own.charged(0), own.charged_to_host), (MIB, MIB));
+    assert!(own.charge(Pool::Gpu(0), MIB + 1).is_err());
+    assert!(own.charge(Pool::Gpu(0), MIB).is_ok());
+    assert!(own.charge(Pool::Host, MIB).is_err(), "there are records");
+    // Numbers that no ledger has do no harm.
+    saved["objects"] = u64::MAX.into();
+    let full = read(&saved).expect("read");
+    let mut full = full.with_limits(Limits::with_memory(None, None));
+    full.add_object(1, 4, 2, Content::default());
+    assert!(full.expect_objects(1).is_err());
+    saved["allocations"]["4294967296"] = saved["allocations"]["0"].clone();
+    let refused = read(&saved).expect_err("a slab of that many entries");
+    assert!(
+        refused
+            .to_string()
+            .contains("the number 4294967296, of at most")
+    );
+}
+
+#[test]
+fn a_full_ledger_is_written_in_less_than_is_handed_over() {
+    const OBJECTS: u32 = 1 << 12;
+    let mut ledger = Ledger::new(Limits::with_memory(None, None));
+    let (client, device) = (u32::MAX, u32::MAX - 1);
+    ledger.add_client(client, u64::MAX);
+    ledger.add_object(client, device, client, Content::default());
+    for index in 0..OBJECTS {
+        let gpu = u32::MAX;
+        let key = ledger.charge(Pool::Gpu(gpu), 1 << 40).expect("no limit");
+        let content = Content {
+            gpu: Some(gpu),
+            memory: vec![key],
+        };
+        ledger.add_object(client, device - 1 - index, device, content);
+    }
+    let written = serde_json::to_string(&ledger).expect("written").len();
+    // Each key is written twice, and has four digits here where it could have seven.
+    let each = written.div_ceil(OBJECTS as usize) + 2 * 3;
+    let all = each * MAXIMUM_OBJECTS;
+    assert!(all as u64 <= crate::server::MAXIMUM_STATE, "{all} bytes");
 }

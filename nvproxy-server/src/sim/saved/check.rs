@@ -6,22 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nvproxy_abi::node::Node;
 
-use super::super::Configuration;
 use super::super::backing::Backing;
-use super::super::gpu::LARGEST_MEMORY;
 use super::super::objects::{Client, Detail, Object};
 use super::super::state::{FileNumber, FileState, State};
-
-/// Addresses are computed from sizes.
-pub(super) fn configuration(configuration: &Configuration) -> Result<(), String> {
-    if configuration.memory > LARGEST_MEMORY {
-        return Err(format!(
-            "GPUs with {} bytes of memory",
-            configuration.memory
-        ));
-    }
-    Ok(())
-}
 
 /// The descriptor has to be of the file that was meant.
 pub(super) fn backing(backing: &Backing) -> Result<(), String> {

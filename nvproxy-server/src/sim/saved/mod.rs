@@ -10,31 +10,23 @@ mod context;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use nvproxy_abi::Abi;
 use serde::{Deserialize, Serialize};
 use serde_json::{Error, Value, from_value, to_value};
 
 use self::context::{Context, entries, fill};
 pub(super) use self::context::{array, descriptor, shared, tables};
+use super::Simulator;
 use super::backing::Backing;
 use super::description::Description;
 use super::memory::Memory;
 use super::state::{FileNumber, Shared, State};
-use super::{Configuration, Simulator};
 use crate::handover::Enclosures;
 
-/// A [`Simulator`].
+/// A [`Simulator`], but for its [`super::Configuration`], which each server has from the launcher.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved {
-    version: String,
-    gpus: Vec<u8>,
-    given: Vec<u8>,
-    /// Bytes of memory of each GPU.
-    memory: u64,
-    register_gpu: Duration,
     /// A [`State`].
     state: Value,
     /// Which description of `nvidiactl` another has been registered with.
@@ -61,23 +53,18 @@ pub(super) fn save(shared: &Shared, enclosures: &mut Enclosures) -> Result<Value
             .collect(),
         ..Context::default()
     };
-    let saved = context.enter(|| to_saved(&shared.configuration, &state));
+    let saved = context.enter(|| to_saved(&state));
     *enclosures = context.enclosures;
     saved.and_then(to_value).map_err(damaged)
 }
 
 /// Writes the state, then the memory that this has turned out to refer to, then the files that both refer to.
-fn to_saved(configuration: &Configuration, state: &State) -> Result<Saved, Error> {
+fn to_saved(state: &State) -> Result<Saved, Error> {
     let registered = state.files.iter().filter_map(|(number, file)| {
         let control = file.registered.as_ref()?;
         Some((*number, control.file_number()))
     });
     Ok(Saved {
-        version: configuration.version.to_string(),
-        gpus: configuration.gpus.clone(),
-        given: configuration.given.clone(),
-        memory: configuration.memory,
-        register_gpu: configuration.register_gpu,
         registered: registered.collect(),
         state: to_value(state)?,
         memories: entries::<Memory>()
@@ -91,26 +78,16 @@ fn to_saved(configuration: &Configuration, state: &State) -> Result<Saved, Error
     })
 }
 
-/// The simulated driver that was saved, and all its descriptions.
+/// `simulator`, with the state that was saved, and all its descriptions.
 pub(super) fn restore(
+    simulator: Simulator,
     saved: Value,
-    abi: &'static Abi,
     enclosures: &mut Enclosures,
 ) -> Result<Simulator, String> {
     let saved: Saved = from_value(saved).map_err(damaged)?;
-    let configuration = Configuration {
-        version: saved.version.parse().map_err(damaged)?,
-        abi,
-        gpus: saved.gpus.clone(),
-        given: saved.given.clone(),
-        memory: saved.memory,
-        register_gpu: saved.register_gpu,
-    };
-    check::configuration(&configuration).map_err(damaged)?;
     let registered = saved.registered.clone();
-    let simulator = Simulator::new(configuration).map_err(damaged)?;
     let mut context = Context {
-        abi: Some(abi),
+        abi: Some(simulator.shared.configuration.abi),
         enclosures: std::mem::take(enclosures),
         ..Context::default()
     };
@@ -140,7 +117,7 @@ fn from_saved(saved: Saved, shared: &Shared) -> Result<State, String> {
     }
     fill(memories);
     let mut state: State = from_value(saved.state).map_err(damaged)?;
-    state.version = saved.version;
+    state.version = shared.configuration.version.to_string();
     state.gpus = gpus;
     Ok(state)
 }

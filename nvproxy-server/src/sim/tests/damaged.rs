@@ -103,10 +103,6 @@ fn no_value_breaks_the_driver() {
     let likely = [0xc1d0_0000, 0x10, 0x11, 0x20, 0x40, 1, 2, 4096, 65536];
     let (mut refused, mut restored) = (0, 0);
     for path in all_paths(&saved.driver) {
-        // UVM_REGISTER_GPU would take that long.
-        if path.starts_with("/register_gpu") {
-            continue;
-        }
         let values: &[Value] = match saved.driver.pointer(&path) {
             Some(Value::Number(_)) => &[
                 json!(u64::MAX),
@@ -152,14 +148,6 @@ fn what_is_referred_to_has_to_be_there() {
     };
     let range = "/state/files/".to_owned() + &uvm + "/address_space/ranges/68719476736";
     for (path, value, expected) in [
-        ("/version".to_owned(), json!("565.57.01"), "none: name one"),
-        ("/version".to_owned(), json!("five"), "not a driver version"),
-        (
-            "/memory".to_owned(),
-            json!(1u64 << 40),
-            "1099511627776 bytes",
-        ),
-        ("/memory".to_owned(), json!(65536), "no room for memory of"),
         (
             "/state/abi".to_owned(),
             json!("535.43.02"),

@@ -96,7 +96,7 @@ impl SavedWorld {
         let text = self.driver.to_string();
         let saved = serde_json::from_str(&text).expect("the text of a value");
         let mut enclosures = Enclosures::from(self.enclosures);
-        let driver = Simulator::restore(saved, abi(), &mut enclosures)?;
+        let driver = driver().restore(saved, &mut enclosures)?;
         let mut files = BTreeMap::new();
         for (name, file) in self.files {
             files.insert(name, driver.restore_file(file, &mut enclosures)?);
