@@ -80,6 +80,8 @@ pub enum Point {
     Told,
     /// The server is about to count an address space, a range group, or what a request that failed has left.
     Counted,
+    /// The server is about to refuse the end of a pin that was not begun.
+    Begun,
     /// The server is about to show the sentry what it completed.
     Publish,
     /// How many descriptions a sandbox may have open.
@@ -187,6 +189,7 @@ impl Point {
             Point::Named => "named",
             Point::Told => "told",
             Point::Counted => "counted",
+            Point::Begun => "begun",
             Point::Publish => "publish",
             Point::Nodes => "nodes",
             Point::Open => "open",
@@ -246,6 +249,7 @@ impl Point {
         Point::Named,
         Point::Told,
         Point::Counted,
+        Point::Begun,
         Point::Publish,
         Point::Nodes,
         Point::Open,

@@ -187,13 +187,34 @@ impl Pin<'_> {
 
     /// `share` is given back before the caller goes on, which may pin again at once.
     fn carry_out(&self, share: Share, payload: &mut Vec<u8>) -> Result<(), Failed> {
-        let task = self.notification.task;
-        let lent = self.ask(Kind::PinBegin, payload, None).and_then(|reply| {
-            reply.outcome?;
-            reply.descriptor.ok_or(Errno::EIO)
-        });
+        let begun = self.ask(Kind::PinBegin, payload, None);
         self.end(Phase::Lending);
-        let lent = lent.map_err(Failed::BeforeAnswer)?;
+        let begun = begun.and_then(|reply| reply.outcome.map(|_| reply.descriptor));
+        let lent = begun.map_err(Failed::BeforeAnswer)?;
+        let mut as_begun = payload.clone();
+        self.sentry
+            .pins
+            .was_let_through
+            .store(false, Ordering::SeqCst);
+        let outcome = match lent {
+            Some(lent) => self.carry_out_with(lent, share, payload),
+            None => Err(Failed::BeforeAnswer(Errno::EIO)),
+        };
+        // The server keeps what it may take until it is told. What was let through may have come about.
+        if outcome.is_err() && !self.sentry.pins.was_let_through.load(Ordering::SeqCst) {
+            // Of a server that was lost nothing is left.
+            let _ = self.ask(Kind::PinFinish, &mut as_begun, Some(Err(Errno::ECANCELED)));
+        }
+        outcome
+    }
+
+    fn carry_out_with(
+        &self,
+        lent: OwnedFd,
+        share: Share,
+        payload: &mut Vec<u8>,
+    ) -> Result<(), Failed> {
+        let task = self.notification.task;
         at_task(Point::PinLent, task.as_raw());
         let (listener, tracer) = (&self.sentry.listener, self.tracer);
         let numbers = &self.sentry.pins.numbers;

@@ -118,6 +118,23 @@ struct Description {
     closed: bool,
 }
 
+/// Which pin it is: the description that it is issued on, the client and the parent of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    pub description: u64,
+    pub client: Handle,
+    pub parent: Handle,
+}
+
+/// A pin that the task is issuing. Room is made for its object.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Begun {
+    pin: Pin,
+    content: Content,
+}
+
 /// Who owns what in one sandbox. Descriptions are named by the server's handles.
 ///
 /// What is written of it for another server is what only this one knows. What follows from that, and what the launcher
@@ -139,6 +156,8 @@ pub struct Ledger {
     /// Bytes of the host's memory, but for [`RECORD`]s.
     #[serde(skip)]
     charged_to_host: u64,
+    /// What a task was lent a descriptor for, and has not been said to be finished.
+    pins: Vec<Begun>,
     /// Objects, exported copies, and address spaces, range groups, ranges and mappings of UVM, and those that requests under way may add.
     objects: usize,
     /// Clients that requests under way may add.
@@ -157,6 +176,7 @@ impl Ledger {
             allocations: Slab::new(),
             charged: BTreeMap::new(),
             charged_to_host: 0,
+            pins: Vec::new(),
             objects: 0,
             pending_clients: 0,
         }
@@ -182,7 +202,8 @@ impl Ledger {
         let is_charged = self.charged_to_host > 0 || self.charged.values().any(|bytes| *bytes > 0);
         let is_known = !self.clients.is_empty() || !self.descriptions.is_empty();
         let is_counted = self.objects > 0 || self.pending_clients > 0;
-        !(is_charged || is_known || is_counted) && self.allocations.is_empty()
+        let is_begun = !self.pins.is_empty();
+        !(is_charged || is_known || is_counted || is_begun) && self.allocations.is_empty()
     }
 
     /// Whether `client` is the sandbox's own.
@@ -535,9 +556,49 @@ impl Ledger {
         }
     }
 
+    /// A task is about to issue a pin, for which the driver takes as many bytes of the host's memory. They are charged, and
+    /// room for the object is made, until it is finished or the description closed.
+    pub fn begin_pin(&mut self, pin: Pin, bytes: u64) -> Result<(), Full> {
+        self.expect_objects(1)?;
+        match self.charge(Pool::Host, bytes) {
+            Ok(key) => {
+                let content = Content {
+                    gpu: self.gpu_of(pin.client, pin.parent),
+                    memory: vec![key],
+                };
+                self.pins.push(Begun { pin, content });
+                Ok(())
+            }
+            Err(Full) => {
+                self.expected_objects(1);
+                Err(Full)
+            }
+        }
+    }
+
+    /// A pin is over that was begun: what its object has, or would have. The room that was made for it stays made. `None` if
+    /// there is none like it.
+    pub fn finish_pin(&mut self, pin: Pin) -> Option<Content> {
+        let at = self.pins.iter().position(|begun| begun.pin == pin)?;
+        Some(self.pins.remove(at).content)
+    }
+
+    /// A pin that was begun has not come to be issued.
+    pub fn give_up_pin(&mut self, pin: Pin) {
+        if let Some(content) = self.finish_pin(pin) {
+            self.expected_objects(1);
+            self.release(content);
+        }
+    }
+
     /// A description was closed: its clients and what lies in it are gone, once none is open that keeps it.
     pub fn close(&mut self, description: u64) {
         self.end_address_space(description);
+        let on_it = |begun: &mut Begun| begun.pin.description == description;
+        for begun in self.pins.extract_if(.., on_it).collect::<Vec<_>>() {
+            self.expected_objects(1);
+            self.release(begun.content);
+        }
         let mut next = Some(description);
         while let Some(closed) = next.take() {
             let Some(known) = self.descriptions.get_mut(&closed) else {

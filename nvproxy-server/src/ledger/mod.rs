@@ -12,7 +12,8 @@
 //!
 //! Requests may come from a hostile sentry, but they were planned by the tables, and their outcome is the driver's. Only
 //! of a pinned request the outcome is the sentry's word (docs/ARCHITECTURE.md, Pins); what is entered of one displaces
-//! nothing.
+//! nothing. What it takes is charged when the descriptor is lent for it, and no other is finished than was begun: so a
+//! sentry that never says how one came out has it charged until the description is closed.
 //!
 //! UVM keeps what is mapped, and its descriptions belong to the tasks: the host tells which of them a request was issued on
 //! and which are gone, where that can matter, for what is over the limit or is asked for.
@@ -36,14 +37,14 @@ use nix::errno::Errno;
 use nvproxy_abi::plan::Plan;
 use nvproxy_abi::status::{
     NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_INVALID_ARGUMENT, NV_ERR_INVALID_OBJECT_PARENT,
-    NV_ERR_NO_MEMORY, NV_ERR_OBJECT_NOT_FOUND, NV_OK,
+    NV_ERR_INVALID_STATE, NV_ERR_NO_MEMORY, NV_ERR_OBJECT_NOT_FOUND, NV_OK,
 };
 use nvproxy_abi::table::{Effect, MemoryList};
 use ringfence_faults::{Act, Point, at};
 use serde_json::value::{RawValue, to_raw_value};
 use smallvec::SmallVec;
 
-use self::accounts::{Full, Ledger, Limits, Pool};
+use self::accounts::{Full, Ledger, Limits, Pin, Pool};
 use self::content::Content;
 use self::deed::{Bytes, Deed, What};
 use crate::host::Host;
@@ -186,18 +187,38 @@ impl Books {
             client: false,
         };
         let (plan, payload) = (&prepared.plan, prepared.buffer.bytes());
-        // One that was pinned has been issued already, by the task, on a description that the driver ties to its clients.
-        if matches!(prepared.action, Action::Pinned(_))
-            || (admission.passage.deed == Deed::Nothing && !names_clients(plan))
+        if admission.passage.deed == Deed::Nothing
+            && !names_clients(plan)
+            && prepared.action == Action::Issue
         {
             return Ok(admission);
         }
         let mut ledger = self.ledger();
-        if prepared.action == Action::Lend {
-            return match admission.passage.deed.host_memory() {
-                Some(bytes) if ledger.has_host_memory(bytes).is_err() => Err(NV_ERR_NO_MEMORY),
-                _ => Ok(admission),
-            };
+        let deed = &admission.passage.deed;
+        match prepared.action {
+            Action::Issue => {}
+            // The driver ties the description that it is lent on to its clients.
+            Action::Lend => {
+                let bytes = deed.host_memory().unwrap_or(0);
+                let begun = ledger.begin_pin(pin_of(prepared, deed), bytes);
+                return begun.map(|()| admission).map_err(|Full| NV_ERR_NO_MEMORY);
+            }
+            // It has been issued already, by the task. What it has is what it was begun with, whatever is said of it now.
+            Action::Pinned(_) => {
+                let mut content = ledger.finish_pin(pin_of(prepared, deed));
+                // A test leaves out the look whether it was begun.
+                if content.is_none() && at(Point::Begun) == Some(Act::Drop) {
+                    let key = ledger.charge_anyway(Pool::Host, deed.host_memory().unwrap_or(0));
+                    content = Some(Content {
+                        gpu: None,
+                        memory: vec![key],
+                    });
+                }
+                let content = content.ok_or(NV_ERR_INVALID_STATE)?;
+                admission.contents.push(Some(content));
+                admission.objects = 1;
+                return Ok(admission);
+            }
         }
         check_clients(&ledger, plan, payload)?;
         let mut outcome = set_aside(&mut ledger, &mut admission);
@@ -211,7 +232,16 @@ impl Books {
     /// Enters what came of a request, and makes what it tells of memory agree with the limit.
     pub fn settle(&self, host: &dyn Host, admission: Admission<'_>, executed: &mut Executed) {
         let list = executed.prepared.plan.request.memory_list;
-        if admission.passage.deed == Deed::Nothing && list.is_none() {
+        if executed.prepared.action == Action::Lend {
+            // One that is not lent is not finished, either.
+            if executed.outcome.is_err() {
+                let pin = pin_of(&executed.prepared, &admission.passage.deed);
+                self.ledger().give_up_pin(pin);
+            }
+            return;
+        }
+        let is_issued = executed.prepared.action == Action::Issue;
+        if admission.passage.deed == Deed::Nothing && list.is_none() && is_issued {
             return;
         }
         let came = Came::of(executed, &admission.passage.deed);
@@ -225,6 +255,19 @@ impl Books {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which pin a request begins or finishes.
+fn pin_of(prepared: &Prepared, deed: &Deed) -> Pin {
+    let (client, parent) = match deed {
+        Deed::Object { client, parent, .. } => (*client, *parent),
+        _ => (0, 0),
+    };
+    Pin {
+        description: prepared.handle,
+        client,
+        parent,
     }
 }
 
@@ -414,7 +457,7 @@ impl Came {
     fn of(executed: &Executed, deed: &Deed) -> Came {
         let (prepared, outcome) = (&executed.prepared, executed.outcome);
         let status = prepared.status();
-        if prepared.action == Action::Lend || status.is_some_and(|status| status != NV_OK) {
+        if status.is_some_and(|status| status != NV_OK) {
             return Came::ToNothing;
         }
         let may_be_left = prepared.action == Action::Issue
@@ -467,7 +510,7 @@ fn enter_success(
             answer: at,
             what,
         } => {
-            let (mut content, object) = (next(), answer.word(*at));
+            let (content, object) = (next(), answer.word(*at));
             if let (What::GpuMemory { answer: at, .. }, Some(key)) = (what, content.memory.first())
             {
                 let size = answer.long_at(*at);
@@ -480,11 +523,6 @@ fn enter_success(
             let is_pinned = prepared.action != Action::Issue;
             let displaces = !is_pinned && came == Came::About;
             if displaces || (object != 0 && !ledger.has_object(*client, object)) {
-                if let (true, What::HostMemory { bytes }) = (is_pinned, what) {
-                    content
-                        .memory
-                        .push(ledger.charge_anyway(Pool::Host, *bytes));
-                }
                 ledger.add_object(*client, object, *parent, content);
             } else {
                 ledger.release(content);
@@ -568,8 +606,9 @@ fn show(ledger: &Ledger, prepared: &mut Prepared, list: &MemoryList) {
 /// with that of too little memory, what has no status with the one that the driver has for everything.
 pub fn answer(mut prepared: Prepared, status: u32) -> Executed {
     let outcome = match (prepared.action, prepared.set_status(status)) {
-        // What the task was to issue itself has no answer of the driver's.
+        // What the task was to issue itself has no answer of the driver's, nor has what it cannot have issued.
         (Action::Lend, _) => Err(Errno::ENOMEM),
+        (Action::Pinned(_), _) => Err(Errno::EPROTO),
         (_, true) => Ok(0),
         (_, false) => Err(Errno::EINVAL),
     };

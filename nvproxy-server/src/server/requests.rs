@@ -16,6 +16,8 @@ use crate::tenants;
 
 /// Buffers that are kept for further requests.
 const MAXIMUM_SPARE: usize = 64;
+/// A wrong of the sentry's.
+const NOT_BEGUN: &str = "the end of a pin that was not begun";
 
 impl Server {
     pub(super) fn request(
@@ -81,6 +83,9 @@ impl Server {
                 executed
             }
             Err(status) => {
+                if matches!(prepared.action, Action::Pinned(_)) && self.is_new(NOT_BEGUN) {
+                    tracing::warn!("malformed message: {NOT_BEGUN}");
+                }
                 let (name, status_name) = (prepared.plan.request.name, status::name(status));
                 tracing::debug!("{name}: not issued: {}", status_name.unwrap_or_default());
                 ledger::answer(prepared, status)

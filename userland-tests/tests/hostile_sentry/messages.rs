@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nvproxy_abi::plan::MAXIMUM_PAYLOAD;
+use nvproxy_abi::status::NV_ERR_INSUFFICIENT_RESOURCES;
 use nvproxy_server::protocol::{ARGUMENT_HANDLES, ARGUMENT_NODE, ARGUMENT_RESULT, VALUE_HANDLE};
+use ringfence_ipc::FLAG_DESCRIPTOR;
 
 use super::*;
 
@@ -276,6 +278,83 @@ fn a_pin_and_a_request_are_not_taken_for_one_another() {
         peer.close(),
         served(&["malformed message: a pinning request and its kind disagree"])
     );
+}
+
+/// What is said of a pin of as many bytes, on a GPU's node: that it begins, or what it returned. The answer's result.
+fn pin(peer: &mut Peer, kind: Kind, (gpu, root): (u64, u32), bytes: u64) -> i64 {
+    let mut parameters = [0u8; 56];
+    parameters[0..4].copy_from_slice(&root.to_ne_bytes());
+    parameters[4..8].copy_from_slice(&0x1000u32.to_ne_bytes());
+    parameters[8..12].copy_from_slice(&0x2000u32.to_ne_bytes());
+    parameters[12..16].copy_from_slice(&NV01_MEMORY_SYSTEM_OS_DESCRIPTOR.to_ne_bytes());
+    parameters[32..40].copy_from_slice(&(bytes - 1).to_ne_bytes());
+    parameters[48..52].copy_from_slice(&(-1i32).to_ne_bytes());
+    let asked = Submission {
+        code: ioctl_word(NV_ESC_RM_ALLOC_MEMORY, parameters.len()),
+        ..submission(kind, gpu, Node::Gpu(0))
+    };
+    let done = peer.request(asked, 0, &parameters);
+    if done.flags & u32::from(FLAG_DESCRIPTOR) != 0 {
+        drop(peer.channel.socket.receive().expect("a descriptor"));
+    }
+    done.result
+}
+
+/// A server that may take 16 MiB of the host's memory, of which pins of a mebibyte take 16 KiB and more each.
+fn of_16_mib(rules: &str) -> (Peer, (u64, u32)) {
+    let mut peer = Peer::with(rules, &["--host-memory=16MiB"]);
+    let root = peer.client().1;
+    let gpu = peer.open(Node::Gpu(0)).expect("a handle");
+    (peer, (gpu, root))
+}
+
+#[test]
+fn a_pin_that_was_not_begun_is_not_finished() {
+    let (mut peer, on) = of_16_mib("");
+    let (begin, finish) = (Kind::PinBegin, Kind::PinFinish);
+    // It would have taken 16 GiB.
+    assert_eq!(pin(&mut peer, finish, on, 1 << 40), EPROTO);
+    assert_eq!(pin(&mut peer, begin, on, 1 << 40), -(Errno::ENOMEM as i64));
+    assert_eq!(pin(&mut peer, finish, on, 1 << 40), EPROTO);
+    // One that was begun is finished once, with the length that it was begun with.
+    assert_eq!(pin(&mut peer, begin, on, 1 << 20), 0);
+    assert_eq!(pin(&mut peer, finish, on, 1 << 40), 0);
+    assert_eq!(pin(&mut peer, finish, on, 1 << 20), EPROTO);
+    let client = peer.client();
+    peer.expect_service(client);
+    assert_eq!(
+        peer.close(),
+        served(&["malformed message: the end of a pin that was not begun"])
+    );
+}
+
+#[test]
+fn a_pin_that_was_not_begun_takes_what_it_says_if_nobody_looks() {
+    let (mut peer, on) = of_16_mib("server.begun=drop");
+    assert_eq!(pin(&mut peer, Kind::PinFinish, on, 1 << 40), 0);
+    let control = peer.open(Node::Control).expect("a handle");
+    assert_eq!(
+        peer.allocate_client(control).0,
+        NV_ERR_INSUFFICIENT_RESOURCES
+    );
+    drop(peer.close());
+}
+
+#[test]
+fn pins_that_are_never_finished_are_charged() {
+    let (mut peer, on) = of_16_mib("");
+    let begun = (0..).take_while(|_| pin(&mut peer, Kind::PinBegin, on, 1 << 20) == 0);
+    let begun = begun.count();
+    // 16 MiB, by a record of 4 KiB and 64 bytes for each of 257 pages, and one for a client.
+    assert_eq!(begun, 816);
+    let control = peer.open(Node::Control).expect("a handle");
+    let node = Submission {
+        target: on.0,
+        ..submission(Kind::Close, on.0, Node::Gpu(0))
+    };
+    assert_eq!(peer.ask(node).result, 0);
+    assert_eq!(peer.allocate_client(control).0, 0);
+    assert_eq!(peer.close(), served(&[]));
 }
 
 #[test]

@@ -56,6 +56,11 @@ pub struct Ended {
 
 /// Starts a server that obeys `rules` and has not been spoken to.
 pub fn spawn(rules: &str) -> (Child, OwnedFd) {
+    spawn_with(rules, &[])
+}
+
+/// The same with further options.
+fn spawn_with(rules: &str, options: &[&str]) -> (Child, OwnedFd) {
     let (ours, theirs) = Socket::pair().expect("a socket pair");
     // Where the launcher would give orders. Nobody does, but a server ends when nobody can.
     let (orders, supervision) = Socket::pair().expect("a socket pair");
@@ -67,6 +72,7 @@ pub fn spawn(rules: &str) -> (Child, OwnedFd) {
         .args(["nvproxy-server", "--driver=sim", "--minors=0,1"])
         .args(["--driver-version=580.142", "--tables=580.142"])
         .args(["--driver-capabilities=compute,utility", "--supervision=1"])
+        .args(options)
         .env("RINGFENCE_FAULTS", rules)
         .stdin(OwnedFd::from(theirs))
         .stdout(OwnedFd::from(supervision))
@@ -118,7 +124,12 @@ pub fn end_of(mut child: Child) -> Ended {
 impl Peer {
     /// A server that obeys `rules`, with a channel of [`GEOMETRY`].
     pub fn new(rules: &str) -> Peer {
-        let (child, socket) = spawn(rules);
+        Peer::with(rules, &[])
+    }
+
+    /// The same with further options for the server.
+    pub fn with(rules: &str, options: &[&str]) -> Peer {
+        let (child, socket) = spawn_with(rules, options);
         let region = Region::create(GEOMETRY).expect("a region");
         let copy = region.as_fd().try_clone_to_owned().expect("a copy");
         send(&socket, &hello(PROTOCOL_VERSION, GEOMETRY), &[copy]);
@@ -199,6 +210,13 @@ impl Peer {
     /// Allocates a client on `/dev/nvidiactl`: the handle of that and the client's own.
     pub fn client(&mut self) -> (u64, u32) {
         let handle = self.open(Node::Control).expect("a handle");
+        let (status, client) = self.allocate_client(handle);
+        assert_eq!(status, 0);
+        (handle, client)
+    }
+
+    /// Allocates a client on a description of `/dev/nvidiactl`: the status and the handle.
+    pub fn allocate_client(&mut self, handle: u64) -> (u32, u32) {
         let mut request = NVOS21_PARAMETERS::new_zeroed();
         request.hClass = NV01_ROOT_CLIENT;
         let asked = Submission {
@@ -213,8 +231,7 @@ impl Peer {
             .read(0, &mut answer)
             .expect("in the arena");
         let answer = NVOS21_PARAMETERS::read_from_bytes(&answer).expect("an answer");
-        assert_eq!(answer.status, 0);
-        (handle, answer.hObjectNew)
+        (answer.status, answer.hObjectNew)
     }
 
     /// A good request, and that its answer is right.

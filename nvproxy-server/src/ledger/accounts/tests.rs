@@ -427,7 +427,58 @@ fn rich() -> Ledger {
     ledger.add_range(7, &(0..64), Content::default());
     let copy = ledger.copy_of(1, 3).expect("a copy");
     ledger.map(7, &(0..64), &[5], copy);
+    assert_eq!(ledger.begin_pin(PIN, MIB), Ok(()));
     ledger
+}
+
+const PIN: Pin = Pin {
+    description: 10,
+    client: 1,
+    parent: 2,
+};
+
+#[test]
+fn a_pin_is_charged_from_its_begin_until_it_fails_or_what_it_made_is_freed() {
+    type Way = (&'static str, fn(&mut Ledger));
+    let finished = |ledger: &mut Ledger| {
+        let content = ledger.finish_pin(PIN).expect("one that was begun");
+        ledger.expected_objects(1);
+        content
+    };
+    let ways: [Way; 3] = [
+        ("given up", |ledger| ledger.give_up_pin(PIN)),
+        ("the description", |ledger| ledger.close(10)),
+        ("the other server", |ledger| {
+            let text = serde_json::to_string(&*ledger).expect("text");
+            let other: Ledger = serde_json::from_str(&text).expect("a ledger");
+            *ledger = other.with_limits(Limits::with_memory(None, None));
+            assert_eq!(ledger.charged_to_host, MIB);
+            ledger.give_up_pin(PIN);
+        }),
+    ];
+    for (way, end) in ways {
+        let mut ledger = with_memory(MIB);
+        ledger.limits.host_memory = Some(2 * MIB);
+        let objects = ledger.objects;
+        assert_eq!(ledger.begin_pin(PIN, MIB), Ok(()));
+        assert_eq!((ledger.charged_to_host, ledger.objects), (MIB, objects + 1));
+        assert_eq!(ledger.begin_pin(PIN, MIB), Err(Full), "there are records");
+        assert_eq!((ledger.charged_to_host, ledger.objects), (MIB, objects + 1));
+        end(&mut ledger);
+        assert_eq!(ledger.charged_to_host, 0, "{way}");
+        assert!(ledger.finish_pin(PIN).is_none(), "{way}");
+    }
+    let mut ledger = with_memory(MIB);
+    let other = Pin { parent: 3, ..PIN };
+    assert!(ledger.finish_pin(PIN).is_none());
+    assert_eq!(ledger.begin_pin(PIN, MIB), Ok(()));
+    assert!(ledger.finish_pin(other).is_none());
+    let content = finished(&mut ledger);
+    assert!(ledger.finish_pin(PIN).is_none());
+    ledger.add_object(1, 4, 2, content);
+    assert_eq!((ledger.charged_to_host, ledger.objects), (MIB, 3));
+    ledger.free(1, 4);
+    assert_eq!((ledger.charged_to_host, ledger.objects), (0, 2));
 }
 
 fn read(saved: &serde_json::Value) -> Result<Ledger, serde_json::Error> {
@@ -494,8 +545,8 @@ fn limits_and_sums_are_this_servers_own() {
     assert!(Ledger::new(Limits::nothing()).expect_client().is_err());
     let mut unlimited = read(&saved).expect("read");
     assert!(unlimited.charge(Pool::Gpu(0), 1).is_err(), "not yet");
-    let mut own = unlimited.with_limits(Limits::with_memory(Some(2 * MIB), Some(2 * MIB)));
-    assert_eq!((own.charged(0), own.charged_to_host), (MIB, MIB));
+    let mut own = unlimited.with_limits(Limits::with_memory(Some(2 * MIB), Some(3 * MIB)));
+    assert_eq!((own.charged(0), own.charged_to_host), (MIB, 2 * MIB));
     assert!(own.charge(Pool::Gpu(0), MIB + 1).is_err());
     assert!(own.charge(Pool::Gpu(0), MIB).is_ok());
     assert!(own.charge(Pool::Host, MIB).is_err(), "there are records");
