@@ -139,9 +139,10 @@ impl Server {
         current.clone()
     }
 
-    fn replace(&self, by: Option<Serving>) {
+    /// Returns the one that served until now.
+    fn replace(&self, by: Option<Serving>) -> Option<Serving> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        *current = by;
+        std::mem::replace(&mut current, by)
     }
 
     fn want_another(&self) {
@@ -175,7 +176,7 @@ impl Sentry {
             }
         }
         match self.server.serving() {
-            Some(serving) if serving.has_ended() => self.lose(&serving),
+            Some(serving) if serving.has_ended() => self.lose(),
             _ => Ok(()),
         }
     }
@@ -189,7 +190,12 @@ impl Sentry {
             } => {
                 let number = self.server.count.fetch_add(1, Ordering::Relaxed) + 1;
                 match Serving::new(number, process, control, memory) {
-                    Ok(serving) => self.server.replace(Some(serving)),
+                    Ok(serving) => {
+                        // Whoever has one in its place was ended, though that may not have been seen yet.
+                        if let Some(ended) = self.server.replace(Some(serving)) {
+                            ended.link.fail(self);
+                        }
+                    }
                     Err(failure) => {
                         tracing::warn!("another server did not start: {failure}");
                         self.server.want_another();
@@ -203,7 +209,7 @@ impl Sentry {
         }
     }
 
-    fn lose(&self, lost: &Serving) -> Result<(), Failure> {
+    fn lose(&self) -> Result<(), Failure> {
         match self.on_server_exit {
             OnServerExit::Kill => {
                 return Err(Failure {
@@ -218,8 +224,9 @@ impl Sentry {
                 "the server ended unexpectedly: what is open fails with EIO from now on, and another server is started"
             ),
         }
-        self.server.replace(None);
-        lost.link.fail(self);
+        if let Some(lost) = self.server.replace(None) {
+            lost.link.fail(self);
+        }
         if self.on_server_exit == OnServerExit::Restart {
             self.server.want_another();
         }
