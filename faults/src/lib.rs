@@ -12,6 +12,7 @@
 //! | action | what happens |
 //! |---|---|
 //! | `kill` | the process dies at once, by an illegal instruction: as suddenly as by SIGKILL, but process 1 of a namespace can do it to itself, under any seccomp filter |
+//! | `leave` | the thread that passes ends, and the others of its process go on |
 //! | `kill-task` | the task that the sentry is working for is killed |
 //! | `delay:MS` | it waits so many milliseconds |
 //! | `block` | it waits for ever |
@@ -50,6 +51,9 @@ const DEVICES: &str = "RINGFENCE_DEVICES";
 
 /// What fills the answer of a driver call that is to answer with garbage.
 pub const GARBAGE: u8 = 0xa5;
+
+/// Text that a terminal would obey.
+pub const CONTROLS: &str = "a\u{1b}]0;title\u{7}\u{9b}2Jb";
 
 /// Whose rules a process obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +164,21 @@ pub enum Point {
     Handover,
     /// The launcher is about to end a server that was replaced, or that server itself to end.
     Departure,
+    /// The first thread of a sentry is about to wait for what happens in its sandbox, or that of a server to serve.
+    FirstThread,
+    /// The launcher is about to open a descriptor for a server: for all of it; if that is left out, for its first thread.
+    Whole,
+    /// The program's process is about to hand a descriptor for itself to the launcher.
+    Program,
+    /// How many seconds a sandbox whose program has ended may take to end by itself.
+    Over,
+    /// The launcher is about to make its ends of sockets such that it never waits to send.
+    Unwaiting,
+    /// A server is about to say something to the launcher or to another server; garbage is a refusal, for the reason of
+    /// [`CONTROLS`].
+    Say,
+    /// Text of another process is about to be made fit to be shown.
+    Shown,
     /// A ring's producer is about to write an entry.
     Stage,
     /// A ring's producer is about to wake the consumer, which sleeps.
@@ -228,6 +247,13 @@ impl Point {
             Point::Scope => "scope",
             Point::Handover => "handover",
             Point::Departure => "departure",
+            Point::FirstThread => "first-thread",
+            Point::Whole => "whole",
+            Point::Program => "program",
+            Point::Over => "over",
+            Point::Unwaiting => "unwaiting",
+            Point::Say => "say",
+            Point::Shown => "shown",
             Point::Stage => "stage",
             Point::Doorbell => "doorbell",
             Point::Version => "version",
@@ -288,6 +314,13 @@ impl Point {
         Point::Scope,
         Point::Handover,
         Point::Departure,
+        Point::FirstThread,
+        Point::Whole,
+        Point::Program,
+        Point::Over,
+        Point::Unwaiting,
+        Point::Say,
+        Point::Shown,
         Point::Stage,
         Point::Doorbell,
         Point::Version,

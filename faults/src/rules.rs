@@ -15,6 +15,7 @@ static IS_SERVER: AtomicBool = AtomicBool::new(false);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Kill,
+    Leave,
     KillTask,
     Delay(Duration),
     Block,
@@ -59,6 +60,7 @@ pub fn pass(point: Point, task: i32) -> Option<Act> {
     let (action, nth) = due?;
     match action {
         Action::Kill => process::die(),
+        Action::Leave => process::leave(),
         Action::KillTask => process::kill_task(task),
         Action::Delay(time) => process::wait(Some(time)),
         Action::Block => process::wait(None),
@@ -116,6 +118,7 @@ fn parse_action(text: &str) -> Option<Action> {
     let words: Vec<&str> = text.split(':').collect();
     Some(match words[..] {
         ["kill"] => Action::Kill,
+        ["leave"] => Action::Leave,
         ["kill-task"] => Action::KillTask,
         ["delay", time] => Action::Delay(Duration::from_millis(number(time)?)),
         ["block"] => Action::Block,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{PipeReader, Read};
 
+use crate::visible::escaped;
+
 /// The sandbox could not be set up.
 pub const SETUP: u8 = 125;
 /// The program was found but could not be executed.
@@ -58,7 +60,8 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
+        // Whoever failed may not be who says so.
+        formatter.write_str(&escaped(&self.message))
     }
 }
 

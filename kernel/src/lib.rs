@@ -21,4 +21,5 @@ pub mod sentry;
 mod signals;
 mod system_calls;
 pub mod trace;
+pub mod visible;
 mod warnings;

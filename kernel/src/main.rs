@@ -21,7 +21,7 @@ use ringfence::record::Output;
 use ringfence::replay;
 use ringfence::sandboxes::Name;
 use ringfence::sentry::server::OnServerExit;
-use ringfence::{drivers, launch, log, sandboxes, trace};
+use ringfence::{drivers, launch, log, sandboxes, trace, visible};
 
 /// Run GPU programs that you do not trust.
 ///
@@ -435,6 +435,7 @@ fn list_sandboxes(json: bool) -> Result<u8, Failure> {
         let heading = "NAME              PROCESS  DRIVER       COMMAND\n".to_owned();
         running.iter().fold(heading, |mut text, about| {
             let command = about.command.join(" ");
+            let command = visible::escaped(&command);
             let (name, process, driver) = (&about.name, about.process, &about.driver);
             text.push_str(&format!(
                 "{name:<16} {process:>8}  {driver:<12} {command}\n"

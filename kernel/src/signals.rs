@@ -1,7 +1,7 @@
 //! Signals: which ones the processes of a sandbox pass on to the program, and how.
 //!
 //! Launcher, sentry and init block the signals that a user, a supervisor or a terminal sends to end, stop or notify a
-//! program, and take them one by one. What was sent to one process is passed on to the program, hand over hand. Of the
+//! program, and take them one by one. What was sent to one process is passed on to the program: by the launcher directly, by the others hand over hand. Of the
 //! sandbox's processes only the launcher is in its caller's process group, so what is sent to that group, or by the
 //! caller's terminal, comes in once; what the launcher makes of a terminal's signals is in `launch/terminal.rs`. The
 //! program itself starts with the signal mask that the launcher was started with.
@@ -77,11 +77,16 @@ pub struct Received {
 }
 
 impl Received {
+    /// The signal, if it was sent to this process to be passed on.
+    pub fn to_pass_on(self) -> Option<Signal> {
+        (FORWARDED.contains(&self.signal) && !self.by_kernel).then_some(self.signal)
+    }
+
     /// Passes it on to `next` if it was sent to this process to be passed on.
     pub fn pass_on(self, next: Pid) {
-        if FORWARDED.contains(&self.signal) && !self.by_kernel {
+        if let Some(signal) = self.to_pass_on() {
             // ESRCH: it has just ended, which the caller is about to see.
-            let _ = kill(next, self.signal);
+            let _ = kill(next, signal);
         }
     }
 }
@@ -235,6 +240,12 @@ impl Descriptor {
 /// Whether a signal of this number stops a process that leaves it alone.
 pub fn is_stop(number: i32) -> bool {
     number == libc::SIGSTOP || STOPS.into_iter().any(|stop| stop as i32 == number)
+}
+
+/// Whether somebody sends this signal to end a process.
+pub fn is_to_end(signal: Signal) -> bool {
+    use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    [SIGHUP, SIGINT, SIGQUIT, SIGTERM].contains(&signal)
 }
 
 /// Takes a blocked signal if it has come in.

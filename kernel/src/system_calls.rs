@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 /// `KCMP_EPOLL_TFD` of linux/kcmp.h.
@@ -94,15 +95,15 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, descriptor: RawFd) -> Result<OwnedFd, 
     Errno::result(result).map(owned)
 }
 
-/// Sends `SIGKILL` to the process behind `pidfd` (pidfd_send_signal(2)).
-pub fn pidfd_kill(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Sends `signal` to the process, or the thread, behind `pidfd` (pidfd_send_signal(2)).
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<(), Errno> {
     let information = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: without information about the signal the kernel makes its own, as kill(2) does.
     let result = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
             pidfd.as_raw_fd(),
-            libc::SIGKILL,
+            signal as libc::c_int,
             information,
             0,
         )

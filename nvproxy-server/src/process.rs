@@ -15,6 +15,7 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
+use ringfence_faults::{Act, CONTROLS, Point, at};
 use ringfence_ipc::{HandshakeError, Socket, SocketError, Spin, handshake};
 
 use crate::confinement;
@@ -94,6 +95,9 @@ pub fn run(options: &Options, given: Given) -> Result<Infallible, String> {
     server
         .watch(end)
         .map_err(|error| format!("starting a thread: {error}"))?;
+    if at(Point::FirstThread) == Some(Act::Garbage) {
+        eprintln!("{CONTROLS}");
+    }
     server.run(end)
 }
 

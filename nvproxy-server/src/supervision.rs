@@ -32,6 +32,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::sys::socket::MsgFlags;
+use ringfence_faults::{Act, CONTROLS, Point, at};
 use ringfence_ipc::{Socket, SocketError};
 
 pub const PREPARED: u8 = 1;
@@ -64,6 +65,10 @@ pub fn send(
     text: &str,
     descriptor: Option<BorrowedFd<'_>>,
 ) -> Result<(), SocketError> {
+    let (kind, text) = match at(Point::Say) {
+        Some(Act::Garbage) => (REFUSED, CONTROLS),
+        _ => (kind, text),
+    };
     let mut bytes = vec![kind];
     bytes.extend(text.bytes().take(MAXIMUM_TEXT));
     socket.send_message(&bytes, descriptor)

@@ -17,7 +17,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// The process that has this number now; `None` if none has, or only a zombie.
+    /// The process that has this number now; `None` if none has, or only a zombie. One whose first thread has ended is no
+    /// zombie as long as others go on.
     pub fn find(pid: Pid) -> Option<Process> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name is in parentheses and may hold anything; what follows it are words.
@@ -31,7 +32,8 @@ impl Process {
             parent: Pid::from_raw(parent.parse().ok()?),
             started: words.get(19)?.parse().ok()?,
         };
-        (state != "Z" && state != "X").then_some(process)
+        let has_ended = matches!(state, "Z" | "X") && !has_other_threads(pid);
+        (!has_ended).then_some(process)
     }
 
     /// Whether it still runs.
@@ -90,6 +92,12 @@ impl Process {
     }
 }
 
+/// Whether a process has threads besides the first.
+fn has_other_threads(process: Pid) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{process}/task"));
+    tasks.is_ok_and(|tasks| tasks.count() > 1)
+}
+
 /// The processes of a sandbox whose program has no children.
 #[derive(Clone, Copy, Debug)]
 pub struct Tree {
@@ -104,7 +112,10 @@ impl Tree {
     /// The tree below a launcher whose program is running.
     pub fn of(launcher: u32) -> Tree {
         let launcher = Process::find(Pid::from_raw(launcher as i32)).expect("the launcher");
-        let is_server = |process: &Process| process.name_given() == "ringfence-nvproxy-server";
+        // One whose first thread has ended has lost its name.
+        let is_server = |process: &Process| {
+            ["ringfence-nvproxy-server", ""].contains(&process.name_given().as_str())
+        };
         // A program that does not need it can be faster.
         eventually("there are a sentry and a server", || {
             let children = launcher.children();

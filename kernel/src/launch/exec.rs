@@ -37,6 +37,7 @@ pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallib
     let grants = program.grants;
     // A group of its own, which init makes as well: whoever is first, both can rely on it.
     jobs::lead_group(Pid::this())?;
+    program.job.end.hand_over_this_process()?;
     if let (Some(terminal), Some(likeness)) = (terminal, program.job.likeness) {
         for number in &likeness.descriptors {
             // SAFETY: the number is of a descriptor that the program inherits and that nothing reads any more but by it.

@@ -3,7 +3,8 @@
 //! The program leads a process group in a session that has nobody else but init, so that no call which names a group
 //! reaches a process outside. A shell therefore sees the launcher where it would see the program, and the launcher stands
 //! in for it: init says when the program was stopped, and the launcher says what the caller's terminal or shell wants
-//! of it. Both sides are trusted. A message is two bytes, the first with a descriptor.
+//! of it. Init is trusted, but the sentry, should it be taken over, can have it do what it likes, or nothing: so the launcher
+//! never waits for it. A message is two bytes, with a descriptor where it hands one over.
 //!
 //! Both act at the same time, and signals of neither wait for the other. So init confirms every order, and the launcher
 //! knows by that what it is told of: what init tells before it confirms that it has continued the program was before.
@@ -19,7 +20,9 @@ use nix::unistd::{Pid, setpgid, setsid};
 use ringfence_faults::{Act, Point};
 use ringfence_ipc::{Socket, SocketError};
 
+use super::liaison::never_wait;
 use crate::failure::{Attempt, Failure};
+use crate::system_calls::pidfd_open_process;
 
 const TERMINAL: u8 = 1;
 const STOPPED: u8 = 2;
@@ -29,11 +32,14 @@ const FOREGROUND: u8 = 5;
 const SHOWN: u8 = 6;
 const CONTINUE: u8 = 7;
 const OBEYED: u8 = 8;
+const STARTED: u8 = 9;
 
 /// What init tells the launcher.
 pub enum Event {
     /// The program's terminal was made: the end that is the user's.
     Terminal(OwnedFd),
+    /// The program's process was started: a descriptor for it (pidfd_open(2)).
+    Started(OwnedFd),
     /// A signal of this number has stopped the program.
     Stopped(i32),
     /// The program has ended; init waits for [`Order::Shown`].
@@ -85,6 +91,7 @@ pub struct InitEnd(Socket);
 /// The two ends.
 pub fn pair() -> Result<(LauncherEnd, InitEnd), SocketError> {
     let (launcher, init) = Socket::pair()?;
+    never_wait(&launcher)?;
     let launcher = LauncherEnd {
         socket: launcher,
         unconfirmed: VecDeque::new(),
@@ -93,7 +100,7 @@ pub fn pair() -> Result<(LauncherEnd, InitEnd), SocketError> {
 }
 
 impl LauncherEnd {
-    /// Gives an order. If init is gone, so is the program.
+    /// Gives an order. If init is gone, so is the program; one that takes no orders any more gets none.
     pub fn order(&mut self, order: Order) {
         let message = match order {
             Order::Signal(number) => [SIGNAL, number as u8],
@@ -130,6 +137,7 @@ impl LauncherEnd {
             .receive_message(&mut message, MsgFlags::MSG_DONTWAIT)?;
         match (message, received) {
             ([TERMINAL, _], (2, Some(terminal))) => Ok(Event::Terminal(terminal)),
+            ([STARTED, _], (2, Some(process))) => Ok(Event::Started(process)),
             ([STOPPED, signal], (2, None)) => Ok(Event::Stopped(i32::from(signal))),
             ([ENDED, _], (2, None)) => Ok(Event::Ended),
             ([OBEYED, _], (2, None)) => Ok(Event::Obeyed),
@@ -142,6 +150,17 @@ impl InitEnd {
     /// Hands over the user's end of the program's terminal.
     pub fn hand_over(&self, terminal: &OwnedFd) -> Result<(), SocketError> {
         self.0.send_message(&[TERMINAL, 0], Some(terminal.as_fd()))
+    }
+
+    /// Hands over a descriptor for the calling process, which is about to become the program.
+    pub fn hand_over_this_process(&self) -> Result<(), Failure> {
+        // A test leaves this out, to show that it would notice.
+        if ringfence_faults::at(Point::Program) == Some(Act::Drop) {
+            return Ok(());
+        }
+        let process = pidfd_open_process(Pid::this()).attempt("the program's pidfd")?;
+        let sent = self.0.send_message(&[STARTED, 0], Some(process.as_fd()));
+        sent.attempt("the program's pidfd")
     }
 
     /// Tells that the program was stopped.

@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::MsgFlags;
+use ringfence_faults::{Act, Point};
 use ringfence_ipc::{Socket, SocketError};
 
 const PROCESS: u8 = 1;
@@ -56,7 +57,18 @@ pub struct SentryEnd(Socket);
 /// The two ends.
 pub fn pair() -> Result<(LauncherEnd, SentryEnd), SocketError> {
     let (launcher, sentry) = Socket::pair()?;
+    never_wait(&launcher)?;
     Ok((LauncherEnd(launcher), SentryEnd(sentry)))
+}
+
+/// Has the launcher not wait, by its end of a socket, for a peer that takes nothing: sending fails instead, with
+/// [`SocketError::WouldBlock`], when there is no room. Whoever was taken over could keep it from all else.
+pub fn never_wait(launcher: &Socket) -> Result<(), SocketError> {
+    // A test leaves this out, to show that it would notice.
+    match ringfence_faults::at(Point::Unwaiting) {
+        Some(Act::Drop) => Ok(()),
+        _ => launcher.set_nonblocking(true),
+    }
 }
 
 impl LauncherEnd {

@@ -20,6 +20,7 @@
 //! either. Each process is forked while its parent has a single thread, or, the launcher, others that only copy (`pipes.rs`).
 
 mod credentials;
+mod departure;
 pub mod descriptors;
 pub(crate) mod devices;
 mod environment;
@@ -56,7 +57,7 @@ use ringfence_ipc::Socket;
 
 use self::grants::Grants;
 use self::liaison::SentryEnd;
-use self::pipes::{Inlets, Outlets, SentryEnds};
+use self::pipes::{Inlets, Outlets, Pace, SentryEnds};
 use self::servers::Starter;
 use self::supervision::{Ends, Launcher};
 use self::terminal::Likeness;
@@ -177,12 +178,13 @@ fn supervise(
     about: About,
     (inlets, outlets): (Inlets, Outlets),
 ) -> Result<u8, Failure> {
+    let pace = Pace::default();
     let launcher = Starter::new(options, sentry, &inlets)
-        .and_then(|starter| Launcher::new(sentry, starter, ends, about))
+        .and_then(|starter| Launcher::new(sentry, starter, ends, about, &pace))
         .inspect_err(|_| supervision::abandon(sentry));
     // Also if that failed: somebody may have said why.
     let copying = outlets
-        .copy(options)
+        .copy(options, &pace)
         .inspect_err(|_| supervision::abandon(sentry))?;
     let status = launcher.and_then(Launcher::wait);
     drop(inlets);

@@ -2,7 +2,8 @@
 //!
 //! The idea: whoever holds a terminal can read what is typed there, and whoever holds a file can shorten and rewrite it.
 //! So neither a sentry nor a server holds anything that its caller has open. Each has the ends of pipes, by which nothing can
-//! be done but to add to what was written, and the launcher, which is the caller's own, copies from there, unread.
+//! be done but to add to what was written, and the launcher, which is the caller's own, copies from there. Of messages and the
+//! log it makes text that is fit to be shown (`visible.rs`); all else it copies unread.
 //!
 //! Nobody waits for the launcher while a program runs, which may be stopped, or be kept waiting itself by who reads its
 //! stderr: messages that nobody takes are left out and counted (`log.rs`), and so are requests in a trace
@@ -18,6 +19,7 @@
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 
@@ -29,6 +31,7 @@ use super::{Options, descriptors};
 use crate::failure::{Attempt, Failure};
 use crate::log;
 use crate::system_calls::tee;
+use crate::visible;
 
 /// Most bytes that all processes of a sandbox get to write to stderr, or to the log. Those that keep to the bounds of
 /// `log.rs` need a fraction.
@@ -186,10 +189,28 @@ struct Copied {
     error: Option<io::Error>,
 }
 
+/// Whether the launcher is kept waiting by who takes what it copies.
+#[derive(Clone, Default)]
+pub struct Pace(Arc<AtomicU32>);
+
+impl Pace {
+    /// Whether something is being written at this moment.
+    pub fn is_writing(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let written = write();
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        written
+    }
+}
+
 impl Outlets {
     /// Starts to copy to what the caller has open. Everything is copied until all who could write have ended, whatever
     /// becomes of it.
-    pub fn copy(self, options: &Options) -> Result<Copying, Failure> {
+    pub fn copy(self, options: &Options, pace: &Pace) -> Result<Copying, Failure> {
         let Each {
             messages,
             log,
@@ -202,11 +223,12 @@ impl Outlets {
         let copy = |from: Source, to: BorrowedFd<'_>, most: u64, what: &'static str| {
             let to = File::from(to.try_clone_to_owned().attempt(what)?);
             let started = Arc::clone(&started);
+            let pace = pace.clone();
             let thread = thread::Builder::new()
                 .name(what.to_owned())
                 .stack_size(STACK);
             thread
-                .spawn(move || copy_all(from, to, most, &started))
+                .spawn(move || copy_all(from, to, most, &started, &pace))
                 .attempt("a thread")
         };
         let stderr = io::stderr();
@@ -216,12 +238,17 @@ impl Outlets {
         let recording_file = options.record.as_ref().map(|output| output.file().as_fd());
         let if_wanted = |from: Option<PipeReader>, to: Option<BorrowedFd<'_>>, most, what| {
             let ends = from.zip(to);
-            let source = |pipe| Source { pipe, look: None };
+            let source = |pipe| Source {
+                pipe,
+                is_text: what == "log",
+                look: None,
+            };
             ends.map(|(pipe, to)| copy(source(pipe), to, most, what))
                 .transpose()
         };
         let shown = Source {
             pipe: messages,
+            is_text: true,
             look: Some(io::pipe().attempt("pipe")?),
         };
         let copying = Copying(Each {
@@ -235,9 +262,11 @@ impl Outlets {
     }
 }
 
-/// Copies until nobody is left who could write. Takes no memory and no lock once it has `started`.
-fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier) -> Copied {
+/// Copies until nobody is left who could write. Takes no memory and no lock once it has `started`. Text is made fit to be
+/// shown.
+fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier, pace: &Pace) -> Copied {
     let mut piece = vec![0; PIECE];
+    let mut text = source.is_text.then(|| visible::Stream::new(PIECE));
     let mut copied = Copied {
         bytes: 0,
         error: None,
@@ -245,7 +274,12 @@ fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier) -> C
     started.wait();
     loop {
         let length = match source.look(&mut piece) {
-            Ok(0) => return copied,
+            Ok(0) => {
+                // Nobody waits for this, nor needs to know whether it was written.
+                let rest = text.as_mut().map(visible::Stream::rest);
+                let _ = to.write_all(rest.unwrap_or_default());
+                return copied;
+            }
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => return copied,
@@ -256,7 +290,11 @@ fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier) -> C
             let written = if bytes > most {
                 Err(io::ErrorKind::FileTooLarge.into())
             } else {
-                to.write_all(taken)
+                let shown = match &mut text {
+                    Some(text) => text.next(taken),
+                    None => taken,
+                };
+                pace.while_writing(|| to.write_all(shown))
             };
             match written {
                 Ok(()) => copied.bytes = bytes,
@@ -270,6 +308,8 @@ fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier) -> C
 /// A pipe that is copied from.
 struct Source {
     pipe: PipeReader,
+    /// Whether it brings text that is to be shown.
+    is_text: bool,
     /// By which is looked at what is in the pipe, where whoever writes waits until that was copied.
     look: Option<(PipeReader, PipeWriter)>,
 }

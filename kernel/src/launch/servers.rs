@@ -11,6 +11,7 @@ use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
@@ -22,12 +23,13 @@ use ringfence_confinement::pass_on;
 use ringfence_faults::{Act, Point};
 use ringfence_ipc::Socket;
 
+use super::liaison::never_wait;
 use super::namespaces::{self, OF_ONE_PROCESS, fork_into_user_namespace};
 use super::pipes::{Inlets, ServerEnds};
 use super::{Options, c_strings, descriptors};
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::log;
-use crate::system_calls::{exit_at_once, pidfd_open};
+use crate::system_calls::{exit_at_once, pidfd_open, pidfd_open_process};
 
 /// A server that was started. It is the launcher's child, which has to wait for it.
 pub struct Server {
@@ -88,13 +90,13 @@ impl<'a> Starter<'a> {
         input: Input<'_>,
     ) -> Result<Server, Failure> {
         let (supervision, server_supervision) = Socket::pair().attempt("socketpair")?;
+        never_wait(&supervision).attempt("socketpair")?;
         let ends = self.inlets.for_server()?;
         let execution = Execution::new(self, executable, input, &server_supervision, &ends)?;
         match self.fork()? {
             ForkResult::Parent { child: pid } => Ok(Server {
                 pid,
-                // It is this process's child, so that the number cannot have come to mean another.
-                pidfd: pidfd_open(pid).attempt("the server's pidfd")?,
+                pidfd: open_whole(pid).attempt("the server's pidfd")?,
                 supervision,
             }),
             ForkResult::Child => {
@@ -120,6 +122,16 @@ impl<'a> Starter<'a> {
                 })
                 .attempt("starting the server"),
         }
+    }
+}
+
+/// A descriptor for this server, of which the number cannot have come to mean another, since it is this process's child. It
+/// is for all of its threads: the first one can end before the others.
+fn open_whole(server: Pid) -> Result<OwnedFd, Errno> {
+    // A test leaves this out, to show that it would notice.
+    match ringfence_faults::at(Point::Whole) {
+        Some(Act::Drop) => pidfd_open(server),
+        _ => pidfd_open_process(server),
     }
 }
 

@@ -18,6 +18,7 @@ impl Launcher<'_> {
     /// Does with a signal what it was sent for.
     pub(super) fn heed(&mut self, received: Received) {
         let Received { signal, by_kernel } = received;
+        self.hurry(signal);
         match signal {
             Signal::SIGCONT => self.resume(),
             Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU => {
@@ -38,7 +39,7 @@ impl Launcher<'_> {
                     .is_some_and(|terminal| terminal.resize()) => {}
             Signal::SIGWINCH if by_kernel => {}
             _ if by_kernel => self.job.order(Order::Signal(signal as i32)),
-            _ => received.pass_on(self.sentry),
+            _ => self.pass_on(received),
         }
     }
 
@@ -67,6 +68,7 @@ impl Launcher<'_> {
                     terminal.adopt(user);
                 }
             }
+            Event::Started(process) => self.program.adopt(process),
             Event::Stopped(signal) => self.stop_with_program(signal),
             Event::Ended => {
                 if let Some(terminal) = &mut self.terminal {

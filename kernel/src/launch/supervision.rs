@@ -2,21 +2,25 @@
 //! answers commands, and waits.
 //!
 //! When the sentry ends, the kernel ends all of the sandbox with it but the servers. These are the launcher's children: it
-//! ends them, also those that would not end by themselves.
+//! ends them, also those that would not end by themselves. It waits for nobody in particular, and for nobody to take what it
+//! says: `departure.rs` says what becomes of a sandbox whose sentry does not end.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use ringfence_ipc::region::Region;
 use ringfence_ipc::{Socket, SocketError};
 
+use super::departure::{Departure, Program};
 use super::jobs;
 use super::liaison::{LauncherEnd, Plea};
+use super::pipes::Pace;
 use super::servers::{Input, Server, Starter};
 use super::terminal::Terminal;
 use crate::failure::{Attempt, Failure, SETUP};
@@ -24,13 +28,11 @@ use crate::sandboxes::{About, Door, Reply, Request, Visitor};
 use crate::sentry::link::geometry;
 use crate::sentry::server::OnServerExit;
 use crate::signals;
-use crate::system_calls::pidfd_kill;
+use crate::system_calls::pidfd_signal;
 
 /// A sandbox gets at most this many servers within [`RESTART_PERIOD`] in the place of lost ones.
 const MAXIMUM_RESTARTS: usize = 5;
 const RESTART_PERIOD: Duration = Duration::from_secs(60);
-/// How long a sentry may take to end because its server has ended.
-const DEPARTURE: Duration = Duration::from_secs(5);
 
 /// The launcher of a sandbox whose sentry runs.
 pub struct Launcher<'a> {
@@ -40,12 +42,17 @@ pub struct Launcher<'a> {
     /// See [`Plea::HoldListener`].
     listener: Option<OwnedFd>,
     is_sentry_ending: bool,
-    /// When the sentry is ended if it has not by itself, of whose server nothing is left.
-    deadline: Option<Instant>,
+    /// `None` as long as the sandbox is not over.
+    pub(super) departure: Option<Departure>,
+    pub(super) program: Program,
+    /// What is copied for the sandbox.
+    pub(super) pace: &'a Pace,
     /// Those that were not waited for yet; the last one serves.
-    pub(super) servers: Vec<Server>,
+    pub(super) servers: Vec<Rc<Server>>,
     /// Those that were replaced and not waited for yet. They may stay for their successors' sake.
-    pub(super) replaced: Vec<Server>,
+    pub(super) replaced: Vec<Rc<Server>>,
+    /// Whether the server is being replaced.
+    pub(super) is_upgrading: bool,
     /// When servers were started in the place of lost ones, the last few times.
     restarts: Vec<Instant>,
     pub(super) signals: signals::Descriptor,
@@ -75,6 +82,7 @@ impl<'a> Launcher<'a> {
         starter: Starter<'a>,
         ends: Ends,
         about: About,
+        pace: &'a Pace,
     ) -> Result<Launcher<'a>, Failure> {
         let Ends {
             liaison,
@@ -88,9 +96,12 @@ impl<'a> Launcher<'a> {
             liaison,
             listener: None,
             is_sentry_ending: false,
-            deadline: None,
+            departure: None,
+            program: Program::default(),
+            pace,
             servers: Vec::new(),
             replaced: Vec::new(),
+            is_upgrading: false,
             restarts: Vec::new(),
             signals: signals::descriptor()?,
             job,
@@ -107,7 +118,6 @@ impl<'a> Launcher<'a> {
     /// Waits for the sentry, and returns its exit status.
     pub fn wait(mut self) -> Result<u8, Failure> {
         loop {
-            self.reap_servers();
             let sentry = waitpid(self.sentry, Some(WaitPidFlag::WNOHANG));
             match sentry.attempt("waiting for the sentry")? {
                 WaitStatus::Exited(_, status) => {
@@ -117,19 +127,18 @@ impl<'a> Launcher<'a> {
                     return Ok(status as u8);
                 }
                 WaitStatus::Signaled(_, signal, _) => {
-                    let who = match self.deadline {
-                        Some(_) => "the server ended unexpectedly".to_owned(),
-                        None => format!("the sentry was ended by {signal}"),
-                    };
-                    return Err(Failure {
+                    let unexpected = || Failure {
                         status: SETUP,
-                        message: format!("{who}, and the sandbox with it"),
-                    });
+                        message: format!(
+                            "the sentry was ended by {signal}, and the sandbox with it"
+                        ),
+                    };
+                    let own = self.departure.as_ref().and_then(Departure::failure);
+                    return Err(own.unwrap_or_else(unexpected));
                 }
                 _ => {}
             }
-            let left = self.heed_the_end_of_servers();
-            self.wait_for_news(left)?;
+            self.attend(None, None)?;
         }
     }
 
@@ -140,32 +149,40 @@ impl<'a> Launcher<'a> {
         }
     }
 
-    /// If the sandbox is to end with its server, and that has ended, the sentry is to end, too: by itself, saying why, or
-    /// else, since it may have been taken over, in some time. Returns how long is left.
-    fn heed_the_end_of_servers(&mut self) -> Option<Duration> {
-        let is_over =
-            self.servers.is_empty() && self.starter.options.on_server_exit == OnServerExit::Kill;
-        if !is_over {
-            return None;
-        }
-        let now = Instant::now();
-        let deadline = *self.deadline.get_or_insert(now + DEPARTURE);
-        if deadline <= now {
-            // It was not waited for, so that the number is its own.
-            let _ = kill(self.sentry, Signal::SIGKILL);
-            return None;
-        }
-        Some(deadline - now)
+    /// Whether nothing is left of the sandbox but what the launcher still has to wait for.
+    pub(super) fn has_ended(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(self.sentry), flags) != Ok(WaitStatus::StillAlive)
     }
 
-    /// Waits for something to do, at most for `limit`, and does it.
-    fn wait_for_news(&mut self, limit: Option<Duration>) -> Result<(), Failure> {
+    /// Waits for something to do and does it, at most for `limit`. It returns as well when there is something to read from
+    /// `further`, which is left to the caller.
+    pub(super) fn attend(
+        &mut self,
+        limit: Option<Duration>,
+        further: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Failure> {
+        self.reap_servers();
+        let left = self.heed_the_end();
+        let held = self.deliver();
+        let limit = [limit, left, held].into_iter().flatten().min();
+        self.wait_for_news(limit, further)
+    }
+
+    fn wait_for_news(
+        &mut self,
+        limit: Option<Duration>,
+        further: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Failure> {
         let signals = self.signals.as_fd();
         // A sentry that is ending has closed its end, which would end every wait.
         let liaison = (!self.is_sentry_ending).then(|| self.liaison.as_fd());
         let door = self.door.as_ref().map(AsFd::as_fd);
         let job = (!self.is_init_gone).then(|| self.job.as_fd());
-        let awaited = [Some(signals), liaison, door, job];
+        // Its end is news only once.
+        let program = self.program.process().filter(|_| self.departure.is_none());
+        let program = program.map(AsFd::as_fd);
+        let awaited = [Some(signals), liaison, door, job, program, further];
         let mut polled: Vec<PollFd<'_>> = awaited
             .into_iter()
             .flatten()
@@ -181,7 +198,7 @@ impl<'a> Launcher<'a> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).attempt("poll"),
         }
-        let [signalled, asked, knocked, told] = awaited.map(|descriptor| {
+        let [signalled, asked, knocked, told, ..] = awaited.map(|descriptor| {
             let number = descriptor.map(|descriptor| descriptor.as_raw_fd());
             polled.iter().any(|polled| {
                 polled.any() == Some(true) && Some(polled.as_fd().as_raw_fd()) == number
@@ -220,6 +237,9 @@ impl<'a> Launcher<'a> {
         let Visitor { socket, request } = visitor;
         let reply = match request {
             Request::Describe => Reply::Description(self.about.clone()),
+            Request::Upgrade(_) if self.is_upgrading => {
+                Reply::Failed("its server is being replaced already".to_owned())
+            }
             Request::Upgrade(executable) => match self.upgrade(executable.as_fd()) {
                 Ok(upgrade) => Reply::Upgraded(upgrade),
                 Err(reason) => Reply::Failed(reason),
@@ -235,7 +255,7 @@ impl<'a> Launcher<'a> {
         let told = self
             .liaison
             .started(server.pidfd.as_fd(), &control, memory.as_fd());
-        self.servers.push(server);
+        self.servers.push(Rc::new(server));
         told.attempt("telling the sentry of a server")
     }
 
@@ -276,15 +296,15 @@ impl Drop for Launcher<'_> {
     fn drop(&mut self) {
         // All of them first, so that they end at the same time.
         let servers = || self.servers.iter().chain(&self.replaced);
-        servers().for_each(Server::end);
-        servers().for_each(Server::wait);
+        servers().for_each(|server| server.end());
+        servers().for_each(|server| server.wait());
     }
 }
 
 impl Server {
     /// Kills it, if it has not ended yet.
     pub(super) fn end(&self) {
-        let _ = pidfd_kill(self.pidfd.as_fd());
+        let _ = pidfd_signal(self.pidfd.as_fd(), Signal::SIGKILL);
     }
 
     /// Waits until it has ended. It may have been waited for.

@@ -210,7 +210,14 @@ impl Terminal {
             let mut is_over = false;
             let mut moved = false;
             if self.shown.is_empty() {
-                moved |= take(program, &mut self.shown).unwrap_or(false);
+                match take(program, &mut self.shown) {
+                    Ok(any) => moved |= any,
+                    Err(()) => {
+                        // Init has it open as long as it lives. Of the program nothing is left.
+                        self.hang_up();
+                        return;
+                    }
+                }
             }
             moved |= put(&self.caller, &mut self.shown, &mut is_over);
             if takes_keys && self.is_given() && self.typed.is_empty() {

@@ -4,11 +4,13 @@
 //! serves on, and the new one is ended. An old server that was taken over gains nothing by what it says: that the new one
 //! has the state, and that it serves, is the new one's word, and the old one is ended whatever it says, unless the driver
 //! wants such processes kept.
+//!
+//! While the launcher waits for one of them it does all else that it has to do: a server that says nothing delays nobody.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nvproxy_server::process::Kind;
 use nvproxy_server::supervision::{
@@ -33,13 +35,24 @@ const DEPARTURE: Duration = Duration::from_secs(5);
 /// At most as many messages are left of earlier handovers: one of each that the launcher gave up.
 const MAXIMUM_LEFT: usize = 16;
 
+/// What the two are called.
+const OLD: &str = "the old server";
+const NEW: &str = "the new server";
+
 impl Launcher<'_> {
     /// Replaces the server that serves by one of this executable. Fails with a sentence for the user; then the old one
     /// serves on.
     pub fn upgrade(&mut self, executable: BorrowedFd<'_>) -> Result<Upgrade, String> {
+        self.is_upgrading = true;
+        let upgraded = self.replace_server(executable);
+        self.is_upgrading = false;
+        upgraded
+    }
+
+    fn replace_server(&mut self, executable: BorrowedFd<'_>) -> Result<Upgrade, String> {
         let started = Instant::now();
         self.reap_servers();
-        let Some(old) = self.servers.last() else {
+        let Some(old) = self.servers.last().map(Rc::clone) else {
             return Err("it has no server: the last one ended unexpectedly".to_owned());
         };
         let failed = |doing: &str, error: &dyn std::fmt::Display| format!("{doing}: {error}");
@@ -48,19 +61,22 @@ impl Launcher<'_> {
             .starter
             .start(Some(executable), Input::Predecessor(&to_old))
             .map_err(|failure| failure.message)?;
+        let new = Rc::new(new);
         // The new one has it now: that it ends has to show at the other end.
         drop(to_old);
-        if let Err(reason) = self.hand_over(old, &new, to_new) {
+        if let Err(reason) = self.hand_over(&old, &new, to_new) {
             new.end();
             new.wait();
             // If it waits to be told to end, it is to go on. Only now, that nobody else can be told to.
             let _ = send(&old.supervision, ABORT, "", None);
             return Err(reason);
         }
-        self.retire(old);
+        self.replaced.append(&mut self.servers);
+        self.servers.push(Rc::clone(&new));
+        self.retire(&old);
         let serves = send(&new.supervision, GO, "", None)
-            .map_err(|error| unheard("the new server", error))
-            .and_then(|()| self.expect(&new, SERVING, DEPARTURE, "the new server"));
+            .map_err(|error| unheard(NEW, error))
+            .and_then(|()| self.expect(&new, SERVING, DEPARTURE, NEW));
         if serves.is_err() {
             // The sentry sees that it ends, as it sees the end of any server.
             new.end();
@@ -70,51 +86,61 @@ impl Launcher<'_> {
             to: new.pid.as_raw(),
             microseconds: started.elapsed().as_micros() as u64,
         };
-        self.replaced.append(&mut self.servers);
         self.reap_servers();
-        self.servers.push(new);
         serves.map(|()| upgrade).map_err(|reason| {
             format!("the old server was ended, and the new one does not serve: {reason}")
         })
     }
 
     /// Brings it so far that the new server has all that the old one has, and the sentry knows.
-    fn hand_over(&self, old: &Server, new: &Server, to_new: Socket) -> Result<(), String> {
-        self.expect(new, PREPARED, PREPARATION, "the new server")?;
+    fn hand_over(&mut self, old: &Rc<Server>, new: &Server, to_new: Socket) -> Result<(), String> {
+        self.expect(new, PREPARED, PREPARATION, NEW)?;
         for _ in 0..MAXIMUM_LEFT {
             if !is_ready(&old.supervision, Duration::ZERO) || receive(&old.supervision).is_err() {
                 break;
             }
         }
         send(&old.supervision, HAND_OVER, "", Some(to_new.as_fd()))
-            .map_err(|error| unheard("the old server", error))?;
+            .map_err(|error| unheard(OLD, error))?;
         // The old one has it now: that it is done has to show at the other end.
         drop(to_new);
-        self.expect(old, HANDED_OVER, HANDOVER, "the old server")?;
-        self.expect(new, RESTORED, RESTORATION, "the new server")?;
+        self.expect(old, HANDED_OVER, HANDOVER, OLD)?;
+        self.expect(new, RESTORED, RESTORATION, NEW)?;
+        // It may have been lost since, and another started in its place.
+        if !self
+            .servers
+            .last()
+            .is_some_and(|last| Rc::ptr_eq(last, old))
+        {
+            return Err(format!("{OLD} ended before it was ready"));
+        }
         self.liaison
             .succeeded(new.pidfd.as_fd())
-            .map_err(|error| format!("the sandbox has ended: {error}"))
+            .map_err(|error| unheard("the sandbox", error))
     }
 
     /// Has the old server end, or stay for the new one's sake and do nothing else. Where the driver wants nobody kept, it is
     /// ended whatever it says.
-    fn retire(&self, old: &Server) {
+    fn retire(&mut self, old: &Server) {
         // One that has ended needs not be told.
         let _ = send(&old.supervision, COMMIT, "", None);
         let may_stay = self.starter.options.driver.kind == Kind::Host;
         let stays = (may_stay || at(Point::Departure) == Some(Act::Drop))
-            && self
-                .expect(old, KEEPING, DEPARTURE, "the old server")
-                .is_ok();
+            && self.expect(old, KEEPING, DEPARTURE, OLD).is_ok();
         if !stays {
             old.end();
-            is_ready(&old.pidfd, DEPARTURE);
+            let _ = self.wait_until_ready(old.pidfd.as_fd(), DEPARTURE);
         }
     }
 
     /// Waits for a server to say this and nothing else.
-    fn expect(&self, server: &Server, kind: u8, limit: Duration, who: &str) -> Result<(), String> {
+    fn expect(
+        &mut self,
+        server: &Server,
+        kind: u8,
+        limit: Duration,
+        who: &str,
+    ) -> Result<(), String> {
         match self.wait_for(server, limit, who)? {
             message if message.kind == kind => Ok(()),
             Message {
@@ -126,31 +152,35 @@ impl Launcher<'_> {
         }
     }
 
-    /// Waits for a server's message, and passes signals on meanwhile.
-    fn wait_for(&self, server: &Server, limit: Duration, who: &str) -> Result<Message, String> {
+    /// Waits for a server's message.
+    fn wait_for(&mut self, server: &Server, limit: Duration, who: &str) -> Result<Message, String> {
+        if self.wait_until_ready(server.supervision.as_fd(), limit)? {
+            receive(&server.supervision).map_err(|error| unheard(who, error))
+        } else {
+            Err(format!("{who} did not answer for {limit:?}"))
+        }
+    }
+
+    /// Waits until there is something to read, and does meanwhile all else that there is to do; whether there is.
+    fn wait_until_ready(
+        &mut self,
+        descriptor: BorrowedFd<'_>,
+        limit: Duration,
+    ) -> Result<bool, String> {
         let deadline = Instant::now() + limit;
         loop {
+            if is_ready(&descriptor, Duration::ZERO) {
+                return Ok(true);
+            }
+            if self.has_ended() {
+                return Err("it has ended".to_owned());
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(format!("{who} did not answer for {limit:?}"));
+                return Ok(false);
             }
-            let mut polled = [server.supervision.as_fd(), self.signals.as_fd()]
-                .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
-            // At most a minute.
-            let timeout = PollTimeout::from(left.as_millis().min(60_000) as u16);
-            match poll(&mut polled, timeout) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(format!("poll: {errno}")),
-            }
-            let [answered, signalled] = polled.map(|polled| polled.any().unwrap_or(false));
-            if signalled {
-                self.signals
-                    .forward(self.sentry)
-                    .map_err(|failure| failure.message)?;
-            }
-            if answered {
-                return receive(&server.supervision).map_err(|error| unheard(who, error));
-            }
+            self.attend(Some(left), Some(descriptor))
+                .map_err(|failure| failure.message)?;
         }
     }
 }
@@ -159,6 +189,7 @@ impl Launcher<'_> {
 fn unheard(who: &str, error: SocketError) -> String {
     match error {
         SocketError::Closed => format!("{who} ended before it was ready"),
+        SocketError::WouldBlock => format!("{who} takes no messages"),
         error => format!("{who}: {error}"),
     }
 }

@@ -255,6 +255,7 @@ impl Sentry {
     fn supervise(&self, report: PipeReader) -> Result<u8, Failure> {
         let signals = signals::descriptor()?;
         let mut report = Some(report);
+        ringfence_faults::at(ringfence_faults::Point::FirstThread);
         loop {
             let init = waitpid(self.init, Some(WaitPidFlag::WNOHANG));
             match init.attempt("waiting for init")? {

@@ -1,0 +1,199 @@
+//! How the launcher sees to it that a sandbox can be ended, and ends with its program, whatever becomes of its sentry.
+//!
+//! The idea: a sentry that was taken over, or that stands still, passes nothing on and need not end. So the launcher asks
+//! nothing of it for this. It has a descriptor of the program, which hands that over before it becomes hostile: by that it
+//! sends the program what it is sent itself, and sees that the program has ended.
+//!
+//! A sandbox is over when its program has ended, or when its server has and it is to end with that. Then it has some time to
+//! end by itself, since there may be much to write, and less when somebody asks for its end. What the launcher itself is kept
+//! waiting for, by who reads what it writes, is not held against the sentry. After that the launcher kills the sentry, and
+//! the kernel ends all below it.
+//!
+//! Time in which the launcher did not run, since it or the machine was stopped, counts little: others had none, either.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use ringfence_faults::{Point, number};
+
+use super::pipes::Pace;
+use super::supervision::Launcher;
+use crate::failure::{Failure, SETUP};
+use crate::sentry::server::OnServerExit;
+use crate::signals::{self, Received};
+use crate::system_calls::pidfd_signal;
+
+/// How many seconds a sandbox may take to end after its program: as long as it takes to write a recording, and more.
+const AFTER_PROGRAM: u32 = 60;
+/// How long it may take after its server, and when somebody asks for its end.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// At most so much time counts between two looks, and so long signals wait for init to have sent earlier ones.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why a sandbox is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Program,
+    Server,
+}
+
+/// A sandbox that is over and has not ended yet.
+pub struct Departure {
+    reason: Reason,
+    left: Duration,
+    looked: Instant,
+    is_hurried: bool,
+}
+
+impl Departure {
+    fn new(reason: Reason) -> Departure {
+        Departure {
+            reason,
+            left: match reason {
+                Reason::Program => after_program(),
+                Reason::Server => AT_ONCE,
+            },
+            looked: Instant::now(),
+            is_hurried: false,
+        }
+    }
+
+    /// Somebody asks for the end.
+    fn hurry(&mut self) {
+        self.is_hurried = true;
+        self.left = self.left.min(AT_ONCE);
+    }
+
+    /// How long to wait until the next look; `None` if the time is over.
+    fn look(&mut self, pace: &Pace) -> Option<Duration> {
+        let now = Instant::now();
+        self.left = self
+            .left
+            .saturating_sub(now.duration_since(self.looked).min(LOOK));
+        self.looked = now;
+        if self.left.is_zero() && pace.is_writing() && !self.is_hurried {
+            self.left = after_program();
+        }
+        (!self.left.is_zero()).then(|| self.left.min(LOOK))
+    }
+
+    /// How the launcher fails if it has ended the sandbox.
+    pub fn failure(&self) -> Option<Failure> {
+        if !self.left.is_zero() {
+            return None;
+        }
+        let message = match self.reason {
+            Reason::Program => "the sentry did not end after the program, and was ended",
+            Reason::Server => "the server ended unexpectedly, and the sandbox with it",
+        };
+        Some(Failure {
+            status: SETUP,
+            message: message.to_owned(),
+        })
+    }
+}
+
+fn after_program() -> Duration {
+    Duration::from_secs(number(Point::Over, AFTER_PROGRAM).into())
+}
+
+/// The program, as the launcher has it.
+#[derive(Default)]
+pub struct Program {
+    /// `None` until it was started.
+    process: Option<OwnedFd>,
+    /// What it is still to be sent, in order, and since when there is any.
+    held: Vec<Signal>,
+    since: Option<Instant>,
+}
+
+impl Program {
+    /// Takes the descriptor, once.
+    pub fn adopt(&mut self, process: OwnedFd) {
+        self.process.get_or_insert(process);
+    }
+
+    /// Holds a signal for it. A second one of a kind is lost, as the kernel does it with those that wait (signal(7)).
+    fn hold(&mut self, signal: Signal) {
+        if !self.held.contains(&signal) {
+            self.held.push(signal);
+            self.since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Sends it what is held, if it is there and everything that came before was done, or takes too long. Else returns how
+    /// long that may still take.
+    fn deliver(&mut self, is_turn: bool) -> Option<Duration> {
+        let (Some(process), Some(since)) = (&self.process, self.since) else {
+            return None;
+        };
+        let left = LOOK.saturating_sub(since.elapsed());
+        if !is_turn && !left.is_zero() {
+            return Some(left);
+        }
+        for signal in self.held.drain(..) {
+            // It has ended, perhaps, which the launcher is about to see.
+            let _ = pidfd_signal(process.as_fd(), signal);
+        }
+        self.since = None;
+        None
+    }
+
+    /// What to wait for, to learn of its end.
+    pub fn process(&self) -> Option<&OwnedFd> {
+        self.process.as_ref()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| {
+            let mut polled = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+            matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1))
+        })
+    }
+}
+
+impl Launcher<'_> {
+    /// Has a signal sent to the program that was sent to the launcher to be passed on.
+    pub(super) fn pass_on(&mut self, received: Received) {
+        if let Some(signal) = received.to_pass_on() {
+            self.program.hold(signal);
+        }
+    }
+
+    /// Sends the program what it is to be sent, after what init was told to send it before. An init that does not answer is
+    /// not waited for longer than a moment; then returns how long that still is.
+    pub(super) fn deliver(&mut self) -> Option<Duration> {
+        self.program.deliver(self.job.is_obeyed())
+    }
+
+    /// If the sandbox is over, somebody who ends the launcher wants it to end.
+    pub(super) fn hurry(&mut self, signal: Signal) {
+        if signals::is_to_end(signal)
+            && let Some(departure) = &mut self.departure
+        {
+            departure.hurry();
+        }
+    }
+
+    /// Ends the sandbox if it is over and has had its time. Else returns how long to wait until the next look, if one is
+    /// needed.
+    pub(super) fn heed_the_end(&mut self) -> Option<Duration> {
+        let is_to_end_with_server = self.starter.options.on_server_exit == OnServerExit::Kill;
+        let reason = if self.servers.is_empty() && is_to_end_with_server {
+            Reason::Server
+        } else if self.program.has_ended() {
+            Reason::Program
+        } else {
+            return None;
+        };
+        let departure = self.departure.get_or_insert_with(|| Departure::new(reason));
+        let left = departure.look(self.pace);
+        if left.is_none() {
+            // It was not waited for, so that the number is its own.
+            let _ = kill(self.sentry, Signal::SIGKILL);
+        }
+        left
+    }
+}

@@ -1,0 +1,263 @@
+//! A sandbox whose sentry or server was taken over, or stands still: it is ended as ever, by its program's end and by signals,
+//! and nothing that these do keeps the launcher from that.
+//!
+//! They are played by processes that were stopped, and by such whose first thread ends while the others go on.
+
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use userland_tests::processes::{Process, Tree};
+use userland_tests::{
+    Ended, eventually, finish, guest, ringfence_program, ringfence_with_faults, showing_the_guest,
+    started, wait_for,
+};
+
+const NOT_ENDED: &str = "ringfence: the sentry did not end after the program, and was ended";
+
+fn send(process: Process, signal: Signal) {
+    kill(process.pid, signal).expect("it is there");
+}
+
+/// Runs a program that idles and asks nothing of the driver, with an executable that obeys `rules`.
+fn of_faults(rules: &str) -> Command {
+    let mut command = Command::new(ringfence_with_faults());
+    command.args(["run", "--driver", "sim"]);
+    command.args(showing_the_guest());
+    command.args(["--", "sh", "-c", "echo ready; exec sleep 100000"]);
+    command.env("RINGFENCE_FAULTS", rules).stdin(Stdio::null());
+    command
+}
+
+/// A sandbox with such a program, which runs.
+fn idling(rules: &str) -> (Child, Tree) {
+    let (child, _output) = started(&mut of_faults(rules));
+    let tree = Tree::of(child.id());
+    (child, tree)
+}
+
+/// Whether the launcher answers, which it does once it has done with what was sent to it before.
+fn answers(tree: &Tree) -> bool {
+    let mut command = Command::new(ringfence_program());
+    let listed = finish(command.arg("ps")).stdout;
+    listed.contains(&tree.launcher.pid.to_string())
+}
+
+#[test]
+fn a_server_whose_first_thread_has_ended_is_taken_along() {
+    let roles: [fn(&Tree) -> Process; 4] = [
+        |tree| tree.launcher,
+        |tree| tree.sentry,
+        |tree| tree.init,
+        |tree| tree.program,
+    ];
+    for role in roles {
+        let (child, tree) = idling("server.first-thread=leave");
+        tree.kill(role);
+        wait_for(child);
+        tree.expect_gone();
+    }
+}
+
+/// The test above can fail: a signal to the first thread alone ends nothing of such a server, and the launcher waits for it.
+#[test]
+fn a_server_whose_first_thread_has_ended_stays_if_only_that_is_ended() {
+    let (child, tree) = idling("server.first-thread=leave sentry.whole=drop");
+    tree.kill(|tree| tree.program);
+    eventually("all but the server is gone", || {
+        tree.launcher.children() == [tree.server]
+    });
+    eventually("the launcher does not answer", || !answers(&tree));
+    assert!(tree.server.is_alive());
+    send(tree.launcher, Signal::SIGKILL);
+    assert_eq!(wait_for(child).status, 137);
+    tree.expect_gone();
+}
+
+/// How a sandbox ends whose sentry stands still when one process of it ends.
+fn ending_without_the_sentry(role: fn(&Tree) -> Process) {
+    let (child, tree) = idling("sentry.over=value:1");
+    tree.sentry.stop();
+    tree.kill(role);
+    assert_eq!(wait_for(child), Ended::failing(125, NOT_ENDED));
+    tree.expect_gone();
+}
+
+#[test]
+fn the_end_of_the_program_ends_a_sandbox_whose_sentry_does_not_end() {
+    ending_without_the_sentry(|tree| tree.program);
+}
+
+#[test]
+fn the_end_of_init_ends_a_sandbox_whose_sentry_does_not_end() {
+    ending_without_the_sentry(|tree| tree.init);
+}
+
+/// The kernel ends init with the thread that started it (`PR_SET_PDEATHSIG`).
+#[test]
+fn a_sentry_whose_first_thread_has_ended_is_ended() {
+    let ended = finish(&mut of_faults(
+        "sentry.first-thread=leave sentry.over=value:1",
+    ));
+    assert_eq!(
+        (ended.status, ended.stderr),
+        (125, format!("{NOT_ENDED}\n"))
+    );
+}
+
+/// The sentry could hold init as well.
+#[test]
+fn signals_end_a_program_without_sentry_and_init() {
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ] {
+        let (child, tree) = idling("sentry.over=value:1");
+        tree.sentry.stop();
+        tree.init.stop();
+        send(tree.launcher, signal);
+        assert_eq!(wait_for(child), Ended::failing(125, NOT_ENDED), "{signal}");
+        tree.expect_gone();
+    }
+}
+
+/// Who asks for the end again does not wait as long as a recording may take to be written.
+#[test]
+fn a_second_signal_ends_the_sentry_of_a_program_that_has_ended() {
+    let (child, _output) = started(&mut guest(&["idle"]));
+    let tree = Tree::of(child.id());
+    tree.sentry.stop();
+    send(tree.launcher, Signal::SIGTERM);
+    eventually("the program is gone", || !tree.program.is_alive());
+    send(tree.launcher, Signal::SIGTERM);
+    assert_eq!(wait_for(child), Ended::failing(125, NOT_ENDED));
+    tree.expect_gone();
+}
+
+/// The tests above can fail: a launcher that has nothing of the program reaches it by the sentry alone, and sees no end.
+#[test]
+fn without_a_descriptor_of_it_a_program_is_not_reached_and_its_end_not_seen() {
+    let rules = "sentry.over=value:1 sentry.program=drop";
+    let (child, tree) = idling(rules);
+    tree.sentry.stop();
+    send(tree.launcher, Signal::SIGTERM);
+    assert!(answers(&tree));
+    assert!(answers(&tree));
+    assert!(tree.program.is_alive());
+    send(tree.program, Signal::SIGKILL);
+    eventually("the program is gone", || !tree.program.is_alive());
+    assert!(answers(&tree));
+    assert!(tree.sentry.is_alive());
+    send(tree.launcher, Signal::SIGKILL);
+    assert_eq!(wait_for(child).status, 137);
+    tree.expect_gone();
+}
+
+/// `ringfence server-upgrade` of this sandbox, with an executable that obeys `rules`.
+fn upgrade(tree: &Tree, rules: &str) -> Ended {
+    let mut command = Command::new(ringfence_with_faults());
+    command.args(["server-upgrade", &tree.launcher.pid.to_string()]);
+    finish(command.env("RINGFENCE_FAULTS", rules))
+}
+
+/// Upgrades until the sentry's socket is full. A message with a descriptor takes up more of it than its bytes.
+#[test]
+fn a_sentry_that_reads_nothing_does_not_stop_the_launcher() {
+    let (child, tree) = idling("sentry.over=value:1");
+    tree.sentry.stop();
+    let failed = loop {
+        let upgraded = upgrade(&tree, "");
+        if upgraded.status != 0 {
+            break upgraded;
+        }
+    };
+    let line = format!(
+        "ringfence: {}: the sandbox takes no messages; the server was not replaced",
+        tree.launcher.pid
+    );
+    assert_eq!(failed, Ended::failing(1, &line));
+    send(tree.launcher, Signal::SIGTERM);
+    assert_eq!(wait_for(child), Ended::failing(125, NOT_ENDED));
+    tree.expect_gone();
+}
+
+/// The test above can fail: a launcher that waits until there is room does nothing else any more.
+#[test]
+fn a_sentry_that_reads_nothing_stops_a_launcher_that_waits_for_it() {
+    let (child, tree) = idling("sentry.unwaiting=drop");
+    tree.sentry.stop();
+    let upgrading = std::thread::spawn(move || while upgrade(&tree, "").status == 0 {});
+    eventually("the launcher does not answer", || !answers(&tree));
+    send(tree.launcher, Signal::SIGKILL);
+    assert_eq!(wait_for(child).status, 137);
+    tree.expect_gone();
+    upgrading.join().expect("the upgrades");
+}
+
+/// While an upgrade waits for a server that says nothing, the launcher does what else there is to do.
+#[test]
+fn a_server_that_says_nothing_delays_nobody() {
+    let (child, tree) = idling("sentry.over=value:1");
+    tree.server.stop();
+    let upgrading = std::thread::spawn(move || upgrade(&tree, ""));
+    eventually("the new server is there", || {
+        tree.launcher.children().len() == 3
+    });
+    assert!(answers(&tree));
+    let line = format!(
+        "ringfence: {}: its server is being replaced already; the server was not replaced",
+        tree.launcher.pid
+    );
+    assert_eq!(upgrade(&tree, ""), Ended::failing(1, &line));
+    send(tree.launcher, Signal::SIGTERM);
+    let ended = wait_for(child);
+    assert_eq!(ended.status, 143, "{ended:?}");
+    tree.expect_gone();
+    let line = format!(
+        "ringfence: {}: it has ended; the server was not replaced",
+        tree.launcher.pid
+    );
+    assert_eq!(
+        upgrading.join().expect("the command"),
+        Ended::failing(1, &line)
+    );
+}
+
+/// What a server says that refuses to take over, or writes to stderr, and how that is shown.
+const SAID: &str = "a\u{1b}]0;title\u{7}\u{9b}2Jb";
+const SHOWN: &str = "a\\u{1b}]0;title\\u{7}\\u{9b}2Jb";
+
+/// What the command and the sandbox write to stderr whose servers say this.
+fn shown(rules: &str) -> (String, String) {
+    let faults = format!("server.first-thread=garbage {rules}");
+    let (child, tree) = idling(&faults);
+    let mut command = Command::new(ringfence_with_faults());
+    command.args(["server-upgrade", &tree.launcher.pid.to_string()]);
+    let upgraded = finish(command.env("RINGFENCE_FAULTS", rules));
+    send(tree.launcher, Signal::SIGTERM);
+    let ended = wait_for(child);
+    assert_eq!((upgraded.status, ended.status), (1, 143));
+    (upgraded.stderr, ended.stderr)
+}
+
+fn refused(tree_is_unknown: &str, reason: &str) {
+    let (_, after) = tree_is_unknown.split_once(": ").expect("a message");
+    let (_, after) = after.split_once(": ").expect("the sandbox");
+    assert_eq!(after, format!("{reason}; the server was not replaced\n"));
+}
+
+#[test]
+fn no_text_of_a_server_is_obeyed_by_a_terminal() {
+    let (command, sandbox) = shown("server.say=garbage");
+    refused(&command, SHOWN);
+    assert_eq!(sandbox, format!("{SHOWN}\n"));
+}
+
+/// The test above can fail.
+#[test]
+fn text_of_a_server_is_obeyed_by_a_terminal_if_it_is_left_as_it_is() {
+    let (command, sandbox) = shown("server.say=garbage sentry.shown=drop");
+    refused(&command, SAID);
+    assert_eq!(sandbox, format!("{SAID}\n"));
+}
