@@ -123,11 +123,19 @@ pub enum Point {
     PinTable,
     /// Of a pin: the thread that is to issue the request has been made.
     PinHelper,
+    /// Of a pin: that thread is about to map the pages of the pin; if that is left out, the caller maps them.
+    PinMaker,
+    /// Of a pin: that thread is about to be set to an instruction that the sentry has written; if that is left out, it
+    /// makes its calls by the program's own.
+    PinCode,
     /// Of a pin: the validated parameters lie in the caller's page.
     PinPrepared,
     /// Of a pin: the descriptor is lent, the parameters were found to be the validated ones, and the driver is about to
     /// read them.
     PinChecked,
+    /// Of a pin: the request is over, and the driver's answer is about to be read; if that is left out, it counts as one that
+    /// was not let through.
+    PinAnswer,
     /// Of a pin: the request has been issued.
     PinIssued,
     /// Of a pin: the thread that issued the request has ended.
@@ -227,8 +235,11 @@ impl Point {
             Point::PinPage => "pin-page",
             Point::PinTable => "pin-table",
             Point::PinHelper => "pin-helper",
+            Point::PinMaker => "pin-maker",
+            Point::PinCode => "pin-code",
             Point::PinPrepared => "pin-prepared",
             Point::PinChecked => "pin-checked",
+            Point::PinAnswer => "pin-answer",
             Point::PinIssued => "pin-issued",
             Point::PinEnded => "pin-ended",
             Point::Filter => "filter",
@@ -294,8 +305,11 @@ impl Point {
         Point::PinPage,
         Point::PinTable,
         Point::PinHelper,
+        Point::PinMaker,
+        Point::PinCode,
         Point::PinPrepared,
         Point::PinChecked,
+        Point::PinAnswer,
         Point::PinIssued,
         Point::PinEnded,
         Point::Filter,

@@ -305,6 +305,62 @@ freed: ok
     );
 }
 
+/// Pins by processes that are killed meanwhile, with 64 MiB of the host's memory.
+fn unheard(filter: &[&str], rules: &str) -> Ended {
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "sim", "--host-memory", "64MiB"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .arg("limit-host-unheard")
+        .args(filter)
+        .env("RINGFENCE_FAULTS", rules);
+    finish(&mut command)
+}
+
+const BY_A_FILTER: &[&str] = &["by a filter"];
+
+/// Whether the driver's answer is known, or nobody was left to see it: then it stays until the client is freed.
+#[test]
+fn what_was_pinned_counts_if_the_process_is_killed_meanwhile() {
+    for (filter, rules, then) in [
+        (BY_A_FILTER, "", "ok"),
+        (&[][..], "sentry.pin-checked=kill-task", "NV_ERR_NO_MEMORY"),
+    ] {
+        let ended = unheard(filter, rules);
+        let expected = format!(
+            "\
+3 killed
+32 MiB more: NV_ERR_NO_MEMORY
+freed: ok
+freed: ok
+freed: ok
+then: {then}
+of another client: ok
+"
+        );
+        let seen = (ended.status, ended.stdout.as_str());
+        assert_eq!(seen, (0, expected.as_str()), "{ended:?}");
+    }
+}
+
+/// That the test above can fail: pins are had without end.
+#[test]
+fn what_was_pinned_is_free_if_the_server_does_not_hear_of_it() {
+    for (filter, rules) in [
+        (BY_A_FILTER, "sentry.pin-answer=drop"),
+        (
+            &[][..],
+            "sentry.pin-checked=kill-task sentry.pin-answer=drop",
+        ),
+    ] {
+        let ended = unheard(filter, rules);
+        let start = "8 killed\n32 MiB more: ok\n";
+        assert!(ended.stdout.starts_with(start), "{ended:?}");
+    }
+}
+
 #[test]
 fn threads_at_once_get_no_more_of_the_hosts_memory_than_the_limit() {
     // The records of 63 objects, and of what there was before, take a part of the last.

@@ -97,3 +97,48 @@ fn a_pin_fails_beside_an_execution_if_it_is_not_known_who_executed() {
     let ended = finish(&mut executing(100, "behind a request", &rules));
     assert!(ended.stdout.starts_with("pins: EPERM, ok"), "{ended:?}");
 }
+
+/// Pins in a restartable sequence, while a process is killed so many milliseconds later on whose behalf the kernel would
+/// alter the limit if anybody knew where it lies.
+fn restarted(attempts: u32, milliseconds: u32, rules: &str) -> Ended {
+    let numbers = [attempts, milliseconds].map(|number| number.to_string());
+    finish(&mut command(
+        &["pin-restarted", &numbers[0], &numbers[1]],
+        rules,
+    ))
+}
+
+/// The kernel takes the caller to code of the program's, which learns nothing there.
+#[test]
+fn a_thread_that_the_kernel_takes_elsewhere_does_not_learn_where_parameters_lie() {
+    let expected = "taken elsewhere: true\nknown: false\naltered: false\n";
+    assert_eq!(restarted(8, 20, ""), Ended::printing(expected));
+}
+
+/// The test above can fail: the caller is taken elsewhere when it is about to map the page, and a word there is altered.
+#[test]
+fn parameters_are_altered_if_the_caller_maps_their_page() {
+    let rules = "sentry.pin-maker=drop sentry.pin-checked=delay:700";
+    let expected = "taken elsewhere: true\nknown: true\naltered: true\n";
+    assert_eq!(restarted(20, 350, rules), Ended::printing(expected));
+}
+
+/// The processes that share the memory are held, and one is killed between the ioctl and the helper's end.
+fn altered(rules: &str) -> Ended {
+    let rules = format!("sentry.pin-issued=delay:1500 {rules}");
+    finish(&mut command(&["pin-altered"], &rules))
+}
+
+#[test]
+fn the_code_of_a_pin_is_not_the_programs() {
+    let expected = "in place of: nothing\nchild: status 0\n";
+    assert_eq!(altered(""), Ended::printing(expected));
+}
+
+/// The test above can fail: the program's own instruction is altered, and what it executes then has what was lent.
+#[test]
+fn code_of_the_programs_is_executed_if_the_pin_uses_its_instruction() {
+    let ended = altered("sentry.pin-code=drop");
+    let exit = format!("in place of: {}\nchild: SIGKILL\n", libc::SYS_exit);
+    assert_eq!(ended.stdout, exit, "{ended:?}");
+}

@@ -5,14 +5,18 @@
 //!
 //! 1. The server validates the request and lends the command descriptor, to the sentry.
 //! 2. Every other task of the sandbox is stopped, or, if it waits for an answer of the sentry's, kept waiting.
-//! 3. The caller's call returns into a stop. It is made to map a fresh private page. The validated parameters, not the
-//!    task's own, are written there. Since the page is private and new, no other process has it either.
-//! 4. It is made to make a thread, the *helper*, with a descriptor table of its own, which the sentry traces from birth.
-//! 5. The helper is made to issue the ioctl on the page. This notifies once more. If the page still holds what was
-//!    validated, which nobody can change any more while the thread waits, the helper's table gets the command descriptor,
-//!    and the call is let through.
-//! 6. The helper is made to end, and its table with it. Then the page is unmapped and the others go on, and, when the
-//!    server has been told the outcome, the caller does.
+//! 3. The caller's call returns into a stop. It is made to make a thread, the *helper*, with a descriptor table of its
+//!    own, which the sentry traces from birth. The kernel may take the caller elsewhere than where it is set to, and never
+//!    the helper (`tracee/injection.rs`). So the helper does all that follows.
+//! 4. It is made to map fresh private pages. On the first, which nobody can write to, is the instruction by which it
+//!    makes its further calls. On the others the validated parameters are written, not the task's own. Since they are
+//!    private and new, no other process has them either.
+//! 5. It is made to issue the ioctl on them. This notifies once more. If they still hold what was validated, which nobody
+//!    can change any more while the thread waits, the helper's table gets the command descriptor, and the call is let
+//!    through. What the driver answers is read at once.
+//! 6. The helper is made to end, and its table with it. Then the caller unmaps the pages and the others go on, and, when
+//!    the server has been told the outcome, the caller does. The server is told of all that was let through, whatever fails
+//!    later: what the driver has done counts.
 //!
 //! So no task's descriptor table ever has the command descriptor, and nobody goes on before the helper is seen to have
 //! ended. What a task's own seccomp filters answer to the calls, and who is killed when, changes nothing about either.
@@ -41,7 +45,7 @@ use super::requests::Progress;
 use super::server::ServerLink;
 use super::shares::Share;
 use super::times::{Phase, Times};
-use super::tracee::{Alarm, Caller, Held, Helper, Numbers, PAUSE, Stopped, Tracer};
+use super::tracee::{Alarm, Caller, Calls, Held, Helper, Numbers, PAUSE, Stopped, Tracer};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
@@ -234,12 +238,18 @@ impl Pin<'_> {
         listener.answer(self.notification, Err(Errno::EIO));
         let mut stopped = caller.stopped().map_err(Failed::AfterAnswer)?;
         at_task(Point::PinStopped, task.as_raw());
-        let issued = self.issue(&mut stopped, lent, payload);
+        let mut issued = None;
+        let done = self.issue(&mut stopped, lent, payload, &mut issued);
         at_task(Point::PinEnded, task.as_raw());
         drop(held);
         self.end(Phase::Releasing);
-        let finished = issued.and_then(|issued| {
-            let reply = self.ask(Kind::PinFinish, payload, Some(issued))?;
+        // The server hears what the driver has answered, whatever has failed since.
+        let told = issued.map(|issued| self.ask(Kind::PinFinish, payload, Some(issued)));
+        let told = match (told, done) {
+            (Some(told), Ok(())) => told,
+            (_, done) => Err(done.err().unwrap_or(Errno::EIO)),
+        };
+        let finished = told.and_then(|reply| {
             let mut times = self.times.get();
             times.answered(reply.driver);
             self.times.set(times);
@@ -301,26 +311,58 @@ impl Pin<'_> {
             .stopped(task, times, self.description.node, known, answer);
     }
 
-    /// Has the ioctl issued on a page of its own; `payload` then holds what the driver left there.
+    /// Has the ioctl issued by a thread of its own, on pages of its own. `issued` is set as soon as the call
+    /// has returned, whatever fails later; `payload` then holds what the driver left there.
     fn issue(
         &self,
         stopped: &mut Stopped<'_>,
         lent: OwnedFd,
-        payload: &mut [u8],
-    ) -> Result<Result<i32, Errno>, Errno> {
-        let length = payload.len() as u64;
-        let page = self.map(stopped, length)?;
-        let issued = self.issue_at(stopped, lent, page, payload);
-        stopped.call(libc::SYS_munmap, [page, length, 0, 0, 0, 0])?;
-        issued
+        payload: &mut Vec<u8>,
+        issued: &mut Option<Result<i32, Errno>>,
+    ) -> Result<(), Errno> {
+        let task = self.notification.task.as_raw();
+        // A test has the caller's descriptor table used, to show that it would notice.
+        let shared = match at_task(Point::PinTable, task) {
+            Some(Act::Drop) => libc::CLONE_FILES,
+            _ => 0,
+        };
+        let mut helper = Helper::new(stopped, shared)?;
+        at_task(Point::PinHelper, task);
+        // A test has the caller map them, to show that it would notice.
+        let maker = match at_task(Point::PinMaker, task) {
+            Some(Act::Drop) => stopped.calls(),
+            _ => helper.calls(),
+        };
+        let pages = self.map(maker, payload.len() as u64);
+        let done = pages.and_then(|pages| {
+            self.make_writable(helper.calls(), pages)?;
+            let done = self.issue_at(&mut helper, lent, pages.parameters(), payload, issued);
+            at_task(Point::PinIssued, task);
+            done
+        });
+        helper.end().map_err(|errno| {
+            warn_once(
+                "a process that pinned memory was killed, because its seccomp filter lets no thread end",
+                errno,
+            );
+            Errno::ESRCH
+        })?;
+        if let Ok(pages) = pages {
+            let arguments = [pages.start, pages.length, 0, 0, 0, 0];
+            self.have_call_from(stopped.calls(), pages)?;
+            stopped.calls().call(libc::SYS_munmap, arguments)?;
+        }
+        done
     }
 
-    /// Has the caller map a fresh page, at an address that nobody could foresee: when a task that is held is killed, the
-    /// kernel writes on its behalf to addresses that it was told before (set_tid_address(2), get_robust_list(2)).
-    fn map(&self, stopped: &mut Stopped<'_>, length: u64) -> Result<u64, Errno> {
+    /// Has `maker` map fresh pages for so many bytes of parameters, at an address that nobody could foresee: when a task
+    /// that is held is killed, the kernel writes on its behalf to addresses that it was told before (set_tid_address(2),
+    /// get_robust_list(2)).
+    fn map(&self, maker: &mut Calls<'_>, length: u64) -> Result<Pages, Errno> {
         /// A hit on what is mapped already is rare, unless nearly everything is.
         const TRIES: usize = 16;
-        let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+        let length = PAGE + length.next_multiple_of(PAGE);
+        let protection = (libc::PROT_READ | libc::PROT_EXEC) as u64;
         let is_foreseeable =
             at_task(Point::PinPage, self.notification.task.as_raw()) == Some(Act::Drop);
         for _ in 0..TRIES {
@@ -329,11 +371,13 @@ impl Pin<'_> {
                 true => (0, 0),
                 false => (random_page()?, libc::MAP_FIXED_NOREPLACE),
             };
-            let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | fixed) as u64;
+            let flags = (PRIVATE | fixed) as u64;
             let arguments = [address, length, protection, flags, u64::MAX, 0];
-            match stopped.call(libc::SYS_mmap, arguments)? {
-                page @ 1.. if is_foreseeable => return Ok(page as u64),
-                page @ 1.. if page as u64 == address => return Ok(address),
+            match maker.call(libc::SYS_mmap, arguments)? {
+                start @ 1.. if is_foreseeable || start as u64 == address => {
+                    let start = start as u64;
+                    return Ok(Pages { start, length });
+                }
                 // Only a filter of the program's answers so.
                 0.. => return Err(Errno::EPERM),
                 failure => match Errno::from_raw(-failure as i32) {
@@ -345,43 +389,76 @@ impl Pin<'_> {
         Err(Errno::ENOMEM)
     }
 
+    /// Has a thread make its calls by an instruction on the first page from now on, which no write of the kernel's on
+    /// anybody's behalf alters: it is not writable.
+    fn have_call_from(&self, calls: &mut Calls<'_>, pages: Pages) -> Result<(), Errno> {
+        // A test has the program's own instruction used, to show that it would notice.
+        match at_task(Point::PinCode, self.notification.task.as_raw()) {
+            Some(Act::Drop) => Ok(()),
+            _ => calls.call_from(pages.start),
+        }
+    }
+
+    /// Has the helper make the other pages writable, by that instruction.
+    fn make_writable(&self, calls: &mut Calls<'_>, pages: Pages) -> Result<(), Errno> {
+        self.have_call_from(calls, pages)?;
+        let (address, length) = (pages.parameters(), pages.length - PAGE);
+        let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+        let flags = (PRIVATE | libc::MAP_FIXED) as u64;
+        let arguments = [address, length, protection, flags, u64::MAX, 0];
+        match calls.call(libc::SYS_mmap, arguments)? {
+            mapped @ 0.. if mapped as u64 == address => Ok(()),
+            0.. => Err(Errno::EPERM),
+            failure => Err(Errno::from_raw(-failure as i32)),
+        }
+    }
+
+    /// Has the helper issue the ioctl on the parameters, which are put to `page`.
     fn issue_at(
         &self,
-        stopped: &mut Stopped<'_>,
+        helper: &mut Helper<'_>,
         lent: OwnedFd,
         page: u64,
-        payload: &mut [u8],
-    ) -> Result<Result<i32, Errno>, Errno> {
-        let task = self.notification.task;
-        let originals = relocate(&self.marshalled.plan, page, payload);
+        payload: &mut Vec<u8>,
+        issued: &mut Option<Result<i32, Errno>>,
+    ) -> Result<(), Errno> {
+        let mut placed = payload.clone();
+        let originals = relocate(&self.marshalled.plan, page, &mut placed);
+        let thread = helper.calls().thread();
+        let bytes = &placed[..];
         memory::write(
-            task,
+            thread,
             &[Write {
                 address: page,
-                bytes: payload,
+                bytes,
             }],
         )?;
-        // A test has the caller's descriptor table used, to show that it would notice.
-        let shared = match at_task(Point::PinTable, task.as_raw()) {
-            Some(Act::Drop) => libc::CLONE_FILES,
-            _ => 0,
-        };
-        let mut helper = Helper::new(stopped, shared)?;
-        at_task(Point::PinHelper, task.as_raw());
-        let result = self.have_called(&mut helper, lent, page, payload);
-        at_task(Point::PinIssued, task.as_raw());
-        helper.end().inspect_err(|errno| {
-            warn_once(
-                "a process that pinned memory was killed, because its seccomp filter lets no thread end",
-                errno,
-            )
-        })?;
-        let result = result?;
-        memory::read(task, page, payload)?;
-        for (at, address) in originals {
-            put_address(payload, at, address);
+        let result = self.have_called(helper, lent, page, &placed);
+        // A test has it forgotten that it was let through, to show that it would notice.
+        let was_let_through = &self.sentry.pins.was_let_through;
+        if at_task(Point::PinAnswer, self.notification.task.as_raw()) == Some(Act::Drop) {
+            was_let_through.store(false, Ordering::SeqCst);
         }
-        Ok(decode_result(result))
+        if !was_let_through.load(Ordering::SeqCst) {
+            // Whatever came back is not the driver's answer: a filter of the program's kept the call from being made, or
+            // the parameters were not the validated ones any more.
+            return result.and(Err(Errno::EPERM));
+        }
+        let answer = result.and_then(|result| {
+            memory::read(thread, page, &mut placed)?;
+            Ok(decode_result(result))
+        });
+        let answer = answer.inspect_err(|_| {
+            tracing::info!(
+                "a process was killed while it pinned memory: what it would have pinned is counted until its client is freed"
+            );
+        })?;
+        *issued = Some(answer);
+        for (at, address) in originals {
+            put_address(&mut placed, at, address);
+        }
+        *payload = placed;
+        Ok(())
     }
 
     /// Has the helper make the call, under the descriptor number that the task made it with.
@@ -390,29 +467,26 @@ impl Pin<'_> {
         helper: &mut Helper<'_>,
         lent: OwnedFd,
         page: u64,
-        payload: &[u8],
+        placed: &[u8],
     ) -> Result<i64, Errno> {
         let [descriptor, command, ..] = self.notification.arguments;
         let pins = &self.sentry.pins;
         pins.was_let_through.store(false, Ordering::SeqCst);
         *pins.expected() = Some(Expected {
-            helper: helper.thread(),
+            helper: helper.calls().thread(),
             descriptor: descriptor as RawFd,
             command: command as u32,
             page,
-            bytes: payload.to_vec(),
+            bytes: placed.to_vec(),
             lent,
         });
         at_task(Point::PinPrepared, self.notification.task.as_raw());
         self.end(Phase::Holding);
-        let result = helper.call(libc::SYS_ioctl, [descriptor, command, page, 0, 0, 0]);
+        let arguments = [descriptor, command, page, 0, 0, 0];
+        let result = helper.calls().call(libc::SYS_ioctl, arguments);
         self.end(Phase::Calling);
         *pins.expected() = None;
-        match pins.was_let_through.load(Ordering::SeqCst) {
-            true => result,
-            // Whatever came back is not the driver's answer: a filter of the program's kept the call from being made.
-            false => result.map(|_| encode_result(Err(Errno::EPERM))),
-        }
+        result
     }
 
     /// Sends the request to the server, at one of the two moments of a pin that it is asked.
@@ -435,11 +509,28 @@ impl Pin<'_> {
     }
 }
 
+const PAGE: u64 = 4096;
+
+/// Memory that no other process has.
+const PRIVATE: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+
+/// Pages that were made for a pin: an instruction's, and those of the parameters.
+#[derive(Clone, Copy)]
+struct Pages {
+    start: u64,
+    length: u64,
+}
+
+impl Pages {
+    fn parameters(self) -> u64 {
+        self.start + PAGE
+    }
+}
+
 /// The address of a page, chosen at random from those that a program has on x86-64: 47 bits (TASK_SIZE_MAX in
 /// arch/x86/include/asm/page_64.h), less what vm.mmap_min_addr usually keeps back and as much at the upper end, where a
 /// stack is.
 fn random_page() -> Result<u64, Errno> {
-    const PAGE: u64 = 4096;
     const FIRST: u64 = 1 << 16;
     const END: u64 = (1 << 47) - (1 << 16);
     let mut bytes = [0; 8];

@@ -1,5 +1,11 @@
 //! Threads that are made to call the kernel: the one whose call is being carried out, and one that it is made to make.
 //!
+//! The caller may be taken elsewhere by the kernel whenever it returns to its program, to code of the program's: by a
+//! restartable sequence around its `syscall` instruction (rseq(2)), or by Syscall User Dispatch (prctl(2)). Both are the
+//! thread's own, set up before, and kept in memory that others may change. A thread that it makes with its memory has
+//! neither (rseq_fork in include/linux/rseq.h, copy_process in kernel/fork.c). So the caller makes that thread, when there
+//! is nothing yet to be learned or altered, and cleans up when there is nothing left; all else the thread does.
+//!
 //! What a task's own seccomp filters answer in place of the kernel is not believed where it matters: that a thread was
 //! made is told by an event of ptrace, and that one has ended by wait(2). Both are the kernel's own.
 
@@ -14,6 +20,9 @@ use crate::system_calls::{SignalMask, set_signal_mask, signal_mask};
 
 /// The length of x86's `syscall` instruction.
 const SYSCALL_INSTRUCTION: u64 = 2;
+
+/// What is written where a thread is to make its calls: that instruction, and such as nobody can go on by.
+const INSTRUCTIONS: [u8; 8] = [0x0f, 0x05, 0x0f, 0x0b, 0x0f, 0x0b, 0x0f, 0x0b];
 
 /// The bit of `eflags` by which the processor traps after each instruction.
 const TRAP_FLAG: u64 = 1 << 8;
@@ -62,10 +71,9 @@ impl<'a> Caller<'a> {
         let registers = ptrace::getregs(thread)?;
         let mask = signal_mask(thread)?;
         let stopped = Stopped {
-            registers,
             mask,
             result: -i64::from(Errno::EIO as i32),
-            seized: self.seized,
+            calls: Calls::new(self.seized, registers),
         };
         // Nothing of the program's runs in between: a signal handler would be something of the program's.
         set_signal_mask(thread, &SignalMask::ALL)?;
@@ -73,29 +81,67 @@ impl<'a> Caller<'a> {
     }
 }
 
+/// A stopped thread that can be made to call the kernel.
+pub struct Calls<'a> {
+    seized: Seized<'a>,
+    /// Those that it came with.
+    registers: user_regs_struct,
+    /// Where the `syscall` instruction lies that it executes.
+    instruction: u64,
+}
+
+impl<'a> Calls<'a> {
+    /// Of a thread that stands behind a `syscall` instruction, or begins there.
+    fn new(seized: Seized<'a>, registers: user_regs_struct) -> Calls<'a> {
+        Calls {
+            seized,
+            registers,
+            instruction: registers.rip.wrapping_sub(SYSCALL_INSTRUCTION),
+        }
+    }
+
+    pub fn thread(&self) -> Pid {
+        self.seized.thread
+    }
+
+    /// Has the thread make its calls from the page at `address` on, which it has just mapped to be read and executed. The
+    /// instruction is written there as a debugger does it.
+    pub fn call_from(&mut self, address: u64) -> Result<(), Errno> {
+        let instructions = libc::c_long::from_ne_bytes(INSTRUCTIONS);
+        ptrace::write(self.thread(), address as ptrace::AddressType, instructions)?;
+        self.instruction = address;
+        Ok(())
+    }
+
+    /// Has the thread execute the system call `number` and returns what came back: from the kernel, or from a seccomp
+    /// filter of the program's. Fails with `ESRCH` if it does anything else, which is the end of its process, or is killed.
+    pub fn call(&mut self, number: libc::c_long, arguments: [u64; 6]) -> Result<i64, Errno> {
+        self.make(number, arguments).map(|(result, _)| result)
+    }
+}
+
 /// A thread that stands right behind a `syscall` instruction. When this is dropped it goes on from there, with
 /// [`Stopped::result`] for what the call returned.
 pub struct Stopped<'a> {
-    registers: user_regs_struct,
+    calls: Calls<'a>,
     mask: SignalMask,
     /// What the program sees; `EIO` until it is set.
     pub result: i64,
-    seized: Seized<'a>,
 }
 
-impl Stopped<'_> {
+impl<'a> Stopped<'a> {
     /// Fails with `ESRCH` if it has been killed, or another thread of its process has executed a program and got its number.
     pub fn expect_present(&mut self) -> Result<(), Errno> {
-        match self.seized.look()? {
-            Look::Running | Look::Stopped(_) if !self.seized.has_executed => Ok(()),
+        let seized = &mut self.calls.seized;
+        match seized.look()? {
+            Look::Running | Look::Stopped(_) if !seized.has_executed => Ok(()),
             _ => Err(Errno::ESRCH),
         }
     }
 
-    /// Has the thread execute the system call `number` and returns what came back: from the kernel, or from a seccomp
-    /// filter of the program's.
-    pub fn call(&mut self, number: libc::c_long, arguments: [u64; 6]) -> Result<i64, Errno> {
-        call(&mut self.seized, &self.registers, number, arguments).map(|(result, _)| result)
+    /// To have it call the kernel.
+    pub fn calls(&mut self) -> &mut Calls<'a> {
+        &mut self.calls
     }
 }
 
@@ -104,8 +150,8 @@ impl Drop for Stopped<'_> {
         if self.expect_present().is_err() {
             return;
         }
-        let thread = self.seized.thread;
-        let mut registers = self.registers;
+        let thread = self.calls.thread();
+        let mut registers = self.calls.registers;
         registers.rax = self.result as u64;
         registers.orig_rax = u64::MAX;
         // Both fail if the thread was killed, and then nobody is left to notice.
@@ -120,8 +166,7 @@ impl Drop for Stopped<'_> {
 /// is told to, and so needs no stack. When this is dropped the thread has ended, and its table is gone: until then this
 /// waits, and if the thread cannot be ended otherwise its process is killed.
 pub struct Helper<'a> {
-    registers: user_regs_struct,
-    seized: Seized<'a>,
+    calls: Calls<'a>,
     /// Nothing need be done any more for its end to come.
     is_ending: bool,
 }
@@ -134,40 +179,31 @@ impl<'a> Helper<'a> {
     /// Has `caller` make one. `further` is shared besides.
     pub fn new(caller: &mut Stopped<'a>, further: libc::c_int) -> Result<Helper<'a>, Errno> {
         let flags = (Helper::SHARED | further) as u64;
-        let (result, made) = call(
-            &mut caller.seized,
-            &caller.registers,
-            libc::SYS_clone,
-            [flags, 0, 0, 0, 0, 0],
-        )?;
+        let calls = &mut caller.calls;
+        let (result, made) = calls.make(libc::SYS_clone, [flags, 0, 0, 0, 0, 0])?;
         // Without an event there is no thread, whatever the result looks like.
         let thread = made.ok_or(match result {
             ..0 => Errno::from_raw(-result as i32),
             _ => Errno::EIO,
         })?;
-        let mut seized = Seized::born(thread, caller.seized.tracer);
+        let mut seized = Seized::born(thread, calls.seized.tracer);
         seized.next_stop()?.ok_or(Errno::ESRCH)?;
         Ok(Helper {
             // It stands where its maker does, at first.
-            registers: caller.registers,
-            seized,
+            calls: Calls::new(seized, calls.registers),
             is_ending: false,
         })
     }
 
-    pub fn thread(&self) -> Pid {
-        self.seized.thread
-    }
-
-    /// As [`Stopped::call`].
-    pub fn call(&mut self, number: libc::c_long, arguments: [u64; 6]) -> Result<i64, Errno> {
-        call(&mut self.seized, &self.registers, number, arguments).map(|(result, _)| result)
+    /// To have it call the kernel.
+    pub fn calls(&mut self) -> &mut Calls<'a> {
+        &mut self.calls
     }
 
     /// Ends it. Fails with `EPERM` if a seccomp filter of the program's does not let threads end: then its process has
     /// been killed.
     pub fn end(mut self) -> Result<(), Errno> {
-        match self.call(libc::SYS_exit, [0; 6]) {
+        match self.calls.call(libc::SYS_exit, [0; 6]) {
             Err(Errno::ESRCH) => {
                 self.is_ending = true;
                 Ok(())
@@ -179,60 +215,64 @@ impl<'a> Helper<'a> {
 
 impl Drop for Helper<'_> {
     fn drop(&mut self) {
-        if !self.seized.has_ended && !self.is_ending {
+        let seized = &mut self.calls.seized;
+        if !seized.has_ended && !self.is_ending {
             // The kernel knows no way to kill one thread of a process.
-            let _ = kill(self.seized.thread, Signal::SIGKILL);
+            let _ = kill(seized.thread, Signal::SIGKILL);
         }
-        while !self.seized.has_ended {
-            if !matches!(self.seized.look(), Ok(Look::Ended)) {
+        while !seized.has_ended {
+            if !matches!(seized.look(), Ok(Look::Ended)) {
                 std::thread::sleep(PAUSE);
             }
         }
     }
 }
 
-/// Has a stopped thread execute the system call `number`, from the instruction before where `registers` stand. Returns
-/// what came back, and the thread that it made, if it made one.
-fn call(
-    seized: &mut Seized<'_>,
-    registers: &user_regs_struct,
-    number: libc::c_long,
-    arguments: [u64; 6],
-) -> Result<(i64, Option<Pid>), Errno> {
-    let mut calling = *registers;
-    calling.rip = registers.rip.wrapping_sub(SYSCALL_INSTRUCTION);
-    calling.rax = number as u64;
-    // No trap after each instruction, if the program had itself single-stepped.
-    calling.eflags &= !TRAP_FLAG;
-    // Not in a system call: else the kernel might take it for one to be restarted.
-    calling.orig_rax = u64::MAX;
-    [
-        calling.rdi,
-        calling.rsi,
-        calling.rdx,
-        calling.r10,
-        calling.r8,
-        calling.r9,
-    ] = arguments;
-    ptrace::setregs(seized.thread, calling)?;
-    let mut made = None;
-    let to_return = (number != libc::SYS_ioctl).then_some(PATIENCE);
-    loop {
-        go_on_to_system_call(seized, &mut made, Some(PATIENCE))?;
-        let before = ptrace::getregs(seized.thread)?;
-        let is_the_one = before.rip == registers.rip
-            && before.orig_rax == number as u64
-            && arguments_of(&before) == arguments;
-        if !is_the_one {
-            // Something other than the instruction that the thread came from was executed.
-            return Err(Errno::EPERM);
-        }
-        go_on_to_system_call(seized, &mut made, to_return)?;
-        let after = ptrace::getregs(seized.thread)?;
-        // What interrupts a call without being a signal to the program, the freezer of cgroups for instance, makes
-        // the kernel begin it anew.
-        if !RESTARTS.contains(&(after.rax as i64)) {
-            return Ok((after.rax as i64, made));
+impl Calls<'_> {
+    /// As [`Calls::call`]; besides, the thread that the call made, if it made one.
+    fn make(
+        &mut self,
+        number: libc::c_long,
+        arguments: [u64; 6],
+    ) -> Result<(i64, Option<Pid>), Errno> {
+        let seized = &mut self.seized;
+        let mut calling = self.registers;
+        calling.rip = self.instruction;
+        calling.rax = number as u64;
+        // No trap after each instruction, if the program had itself single-stepped.
+        calling.eflags &= !TRAP_FLAG;
+        // Not in a system call: else the kernel might take it for one to be restarted.
+        calling.orig_rax = u64::MAX;
+        [
+            calling.rdi,
+            calling.rsi,
+            calling.rdx,
+            calling.r10,
+            calling.r8,
+            calling.r9,
+        ] = arguments;
+        ptrace::setregs(seized.thread, calling)?;
+        let mut made = None;
+        let to_return = (number != libc::SYS_ioctl).then_some(PATIENCE);
+        let behind = self.instruction.wrapping_add(SYSCALL_INSTRUCTION);
+        loop {
+            go_on_to_system_call(seized, &mut made, Some(PATIENCE))?;
+            let before = ptrace::getregs(seized.thread)?;
+            let is_the_one = before.rip == behind
+                && before.orig_rax == number as u64
+                && arguments_of(&before) == arguments;
+            if !is_the_one {
+                // Something other than the instruction that the thread was set to was executed. It executes no more:
+                // not even this call, since it has been killed.
+                return Err(killed(seized.thread));
+            }
+            go_on_to_system_call(seized, &mut made, to_return)?;
+            let after = ptrace::getregs(seized.thread)?;
+            // What interrupts a call without being a signal to the program, the freezer of cgroups for instance, makes
+            // the kernel begin it anew.
+            if !RESTARTS.contains(&(after.rax as i64)) {
+                return Ok((after.rax as i64, made));
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ use rustix::process::{WaitOptions, WaitStatus, wait, waitpid};
 
 pub use self::alarm::Alarm;
 pub use self::held::{Held, tasks};
-pub use self::injection::{Caller, Helper, Stopped};
+pub use self::injection::{Caller, Calls, Helper, Stopped};
 pub use self::numbers::Numbers;
 use super::procfs;
 use crate::seccomp::listener::Listener;

@@ -16,7 +16,9 @@ use zerocopy::FromZeros;
 
 use crate::Outcome;
 use crate::concurrency::address_space;
-use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
+use crate::faults::end_of;
+use crate::gpu::{DEVICE, GIB, Gpu, MEMORY, MIB, SUBDEVICE};
+use crate::lent::answer;
 use crate::mapped_memory::{Space, gpu_for_unified_memory};
 use crate::memory_limit::{duplicate, say};
 use crate::tasks::{child, expect_success};
@@ -273,6 +275,40 @@ pub fn left(_: &[String]) -> Outcome {
         gpu.free(MEMORY + 0x100 + index)?;
     }
     say_what_is_left("freed", &gpu)
+}
+
+/// Children pin a GiB each, of whose pages the driver keeps 16 MiB, and are killed while they do: by a filter of their own
+/// that lets no thread end, if an argument says so. Then what they pinned is freed, as far as the driver has it.
+pub fn unheard(arguments: &[String]) -> Outcome {
+    const MOST: u32 = 8;
+    let gpu = Gpu::open()?;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
+    let pages = unsafe { libc::mmap(std::ptr::null_mut(), GIB as usize, protection, flags, -1, 0) };
+    let mut killed = 0;
+    while killed < MOST {
+        let pinning = child(|| {
+            if !arguments.is_empty() {
+                answer(libc::SYS_exit as u32, 0)?;
+            }
+            let memory = MEMORY + killed;
+            let client = &gpu.client;
+            Ok(client.pin(&gpu.node, DEVICE, memory, pages.cast(), GIB as usize)?)
+        })?;
+        if end_of(pinning)? != "SIGKILL" {
+            break;
+        }
+        killed += 1;
+    }
+    println!("{killed} killed");
+    say_what_is_left("32 MiB more", &gpu)?;
+    for memory in MEMORY..MEMORY + killed {
+        say("freed", gpu.free(memory));
+    }
+    say_what_is_left("then", &gpu)?;
+    drop(gpu);
+    wait_for_room("of another client", &Gpu::open()?)
 }
 
 /// Threads that take what there is at once get no more than that.

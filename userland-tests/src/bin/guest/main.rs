@@ -8,6 +8,7 @@ mod confinement;
 mod contest;
 mod conversation;
 mod descriptors;
+mod diverted;
 mod fast;
 mod faults;
 mod given;
@@ -113,6 +114,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-threads", host_memory::threads),
     ("limit-host-spaces", host_memory::spaces),
     ("limit-host-left", host_memory::left),
+    ("limit-host-unheard", host_memory::unheard),
     ("limit-host-unmapping", host_memory::unmapping),
     ("foreign-clients", ownership::foreign_clients),
     ("named-gpus", tenants::named),
@@ -137,6 +139,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-beside-vfork", pins::beside_vfork),
     ("pin-beside-executions", pins_beside::executions),
     ("execute", pins_beside::execute),
+    ("pin-restarted", diverted::restarted),
+    ("pin-altered", diverted::altered),
     ("lent", lent::beside_another),
     ("bad-pointers", pointers::bad),
     ("made-up", refusals::made_up),

@@ -52,6 +52,11 @@ impl Pages {
         }
         Ok(Pages(address.cast()))
     }
+
+    /// Where they lie.
+    pub fn address(&self) -> *mut u8 {
+        self.0
+    }
 }
 
 /// Pins the pages as `memory`.
