@@ -100,6 +100,8 @@ pub enum Point {
     Submit,
     /// The sentry has a request's answer and has not written it back.
     Answered,
+    /// Of a pin: it is its turn, and it is about to be looked how long it has waited for that; if that is left out, it has not.
+    PinQueued,
     /// Of a pin: the server has lent the command descriptor.
     PinLent,
     /// Of a pin: all other tasks are about to be held.
@@ -224,6 +226,7 @@ impl Point {
             Point::Received => "received",
             Point::Submit => "submit",
             Point::Answered => "answered",
+            Point::PinQueued => "pin-queued",
             Point::PinLent => "pin-lent",
             Point::Hold => "hold",
             Point::Alarm => "alarm",
@@ -294,6 +297,7 @@ impl Point {
         Point::Received,
         Point::Submit,
         Point::Answered,
+        Point::PinQueued,
         Point::PinLent,
         Point::Hold,
         Point::Alarm,

@@ -142,3 +142,18 @@ fn code_of_the_programs_is_executed_if_the_pin_uses_its_instruction() {
     let exit = format!("in place of: {}\nchild: SIGKILL\n", libc::SYS_exit);
     assert_eq!(ended.stdout, exit, "{ended:?}");
 }
+
+/// A pin waits for all those before it no longer than it may take itself.
+#[test]
+fn pins_that_take_their_time_do_not_add_up() {
+    let ended = finish(&mut command(&["pin-crowded"], ""));
+    let eagain = format!("SIGKILL, status {}\n", libc::EAGAIN);
+    assert_eq!(ended, Ended::printing(&eagain));
+}
+
+/// The test above can fail: each has its time, one after the other.
+#[test]
+fn pins_that_take_their_time_add_up_if_nobody_counts() {
+    let ended = finish(&mut command(&["pin-crowded"], "sentry.pin-queued=drop"));
+    assert_eq!(ended, Ended::printing("SIGKILL\n"));
+}

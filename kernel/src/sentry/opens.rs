@@ -31,7 +31,10 @@ impl Sentry {
         share: Share,
     ) {
         // The first open of a GPU can take the driver seconds.
-        let Some(share) = self.shares.take(&notification, Needs::THREAD, times, share) else {
+        let Some(share) = self
+            .shares
+            .take(&notification, Needs::THREAD, times, share, 0)
+        else {
             return;
         };
         let mut submission = Submission {

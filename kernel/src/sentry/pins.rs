@@ -45,7 +45,9 @@ use super::requests::Progress;
 use super::server::ServerLink;
 use super::shares::Share;
 use super::times::{Phase, Times};
-use super::tracee::{Alarm, Caller, Calls, Held, Helper, Numbers, PAUSE, Stopped, Tracer};
+use super::tracee::{
+    Alarm, Caller, Calls, Held, Helper, Looks, Numbers, PAUSE, Patience, Stopped, Tracer,
+};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
@@ -64,6 +66,7 @@ pub struct Job {
 pub struct Pins {
     sender: mpsc::Sender<Job>,
     jobs: Mutex<mpsc::Receiver<Job>>,
+    looks: Looks,
     /// The call that the helper of the pin under way is about to make.
     expected: Mutex<Option<Expected>>,
     /// Whether that call was let through.
@@ -79,6 +82,7 @@ impl Pins {
         Pins {
             sender,
             jobs: Mutex::new(jobs),
+            looks: Looks::default(),
             expected: Mutex::default(),
             was_let_through: AtomicBool::new(false),
             numbers,
@@ -90,6 +94,11 @@ impl Pins {
     pub fn begin(&self, job: Job) {
         // That thread never ends.
         let _ = self.sender.send(job);
+    }
+
+    /// How many looks have been taken for pins by now.
+    pub fn looks(&self) -> u64 {
+        self.looks.count()
     }
 
     fn expected(&self) -> MutexGuard<'_, Option<Expected>> {
@@ -136,7 +145,15 @@ fn run(sentry: &Sentry, tracer: &Tracer, job: Job) {
         return sentry.stop(&notification, target.node(), stopped, progress.times, None);
     };
     progress.times.end(Phase::Sentry);
+    let looks = &sentry.pins.looks;
+    // A test has it forgotten how long it has waited, to show that it would notice.
+    let since = match at_task(Point::PinQueued, notification.task.as_raw()) {
+        Some(Act::Drop) => looks.count(),
+        _ => progress.share.since,
+    };
     let pin = Pin {
+        to_begin: Patience::since(since, looks),
+        to_call: Patience::since(looks.count(), looks),
         sentry,
         tracer,
         link: &link,
@@ -171,6 +188,10 @@ enum Failed {
 }
 
 struct Pin<'a> {
+    /// Until the others are held, from when it began to wait. Then it fails.
+    to_begin: Patience<'a>,
+    /// Until it is over, from when it was its turn. Then its process is killed, which has waited for nobody else.
+    to_call: Patience<'a>,
     sentry: &'a Sentry,
     tracer: &'a Tracer,
     link: &'a ServerLink,
@@ -191,6 +212,9 @@ impl Pin<'_> {
 
     /// `share` is given back before the caller goes on, which may pin again at once.
     fn carry_out(&self, share: Share, payload: &mut Vec<u8>) -> Result<(), Failed> {
+        if !self.to_begin.is_left() {
+            return Err(Failed::BeforeAnswer(Errno::EAGAIN));
+        }
         let begun = self.ask(Kind::PinBegin, payload, None);
         self.end(Phase::Lending);
         let begun = begun.and_then(|reply| reply.outcome.map(|_| reply.descriptor));
@@ -225,11 +249,14 @@ impl Pin<'_> {
         // A test leaves this out, to show that it would notice.
         let is_to_hold = at_task(Point::Hold, task.as_raw()) != Some(Act::Drop);
         let held = is_to_hold
-            .then(|| Held::all_but(task, self.sentry.init, numbers, listener, tracer))
+            .then(|| {
+                let init = self.sentry.init;
+                Held::all_but(task, init, numbers, listener, tracer, &self.to_begin)
+            })
             .transpose()
             .map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinHeld, task.as_raw());
-        let caller = Caller::seize(task, tracer).map_err(Failed::BeforeAnswer)?;
+        let caller = Caller::seize(task, tracer, &self.to_call).map_err(Failed::BeforeAnswer)?;
         // Else another task has the number by now, was left out when the others were held, and is traced. From here on
         // the number is the caller's until its tracer has waited for its end.
         let is_the_caller = listener.expect_waiting(self.notification);

@@ -101,7 +101,8 @@ impl Sentry {
         let needs = marshalled.as_ref().map_or(Needs::default(), |marshalled| {
             Needs::of(&marshalled.plan, payload.len())
         });
-        let Some(share) = self.shares.take(&notification, needs, times, share) else {
+        let since = self.pins.looks();
+        let Some(share) = self.shares.take(&notification, needs, times, share, since) else {
             return;
         };
         let recorder = self.recorder.as_ref();

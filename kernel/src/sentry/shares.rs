@@ -75,6 +75,8 @@ impl Needs {
 #[derive(Default)]
 pub struct Share {
     needs: Needs,
+    /// How many looks had been taken for pins when it was asked for ([`super::tracee::Looks`]).
+    pub since: u64,
     /// Where it came from, under which number; `None` if it is nothing.
     held: Option<(Arc<Shares>, usize)>,
 }
@@ -113,18 +115,20 @@ struct State {
 struct Waiting {
     notification: Notification,
     needs: Needs,
+    since: u64,
     times: Times,
 }
 
 impl Shares {
     /// What `notification` needs, if it can have it now; else `None`, and it waits until [`Shares::next`] returns it.
-    /// `already` is what it has waited for before.
+    /// `already` is what it has waited for before, and `since` when this is, in looks.
     pub fn take(
         self: &Arc<Self>,
         notification: &Notification,
         needs: Needs,
         times: Times,
         already: Share,
+        since: u64,
     ) -> Option<Share> {
         // Its memory may have changed while it waited, and so what it needs.
         if already.needs == needs {
@@ -139,11 +143,12 @@ impl Shares {
         let queue = state.queue_of(task);
         if queue.is_none() && state.has_room(task, needs) {
             let number = state.holders.insert((task, needs));
-            return Some(self.share(needs, number));
+            return Some(self.share(needs, since, number));
         }
         let waiting = Waiting {
             notification: *notification,
             needs,
+            since,
             times,
         };
         match queue.and_then(|index| state.queues.get_mut(index)) {
@@ -161,7 +166,7 @@ impl Shares {
                 return Ready {
                     notification: waiting.notification,
                     times: waiting.times,
-                    share: self.share(waiting.needs, number),
+                    share: self.share(waiting.needs, waiting.since, number),
                 };
             }
             let woken = self.readied.wait(state);
@@ -169,9 +174,10 @@ impl Shares {
         }
     }
 
-    fn share(self: &Arc<Self>, needs: Needs, number: usize) -> Share {
+    fn share(self: &Arc<Self>, needs: Needs, since: u64, number: usize) -> Share {
         Share {
             needs,
+            since,
             held: Some((Arc::clone(self), number)),
         }
     }

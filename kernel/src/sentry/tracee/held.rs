@@ -22,26 +22,28 @@ use nix::errno::Errno;
 use nix::unistd::{Pid, gettid};
 use ringfence_faults::{Act, Point, at_task};
 
-use super::{Look, Numbers, PAUSE, Seized, Tracer, has_ended};
+use super::{Look, Numbers, Patience, Seized, Tracer, has_ended};
 use crate::seccomp::listener::{Call, Hold, Listener};
 use crate::sentry::procfs;
 
 /// How long it usually takes at most until the last of some threads that were interrupted has stopped.
 const PROMPT: Duration = Duration::from_micros(500);
 
-/// How much longer threads may take to stand still: some two seconds, in looks that are a millisecond apart. The clock
-/// goes on while the sandbox is frozen by the freezer of cgroups, and no look is taken then.
-struct Patience {
+/// Passes over all tasks, and pauses between them.
+struct Passes<'a> {
     /// When the last thread was interrupted.
     since: Instant,
-    looks: u32,
+    /// How many more there may be without a pause.
+    unpaused: u32,
+    patience: &'a Patience<'a>,
 }
 
-impl Patience {
-    fn new() -> Patience {
-        Patience {
+impl<'a> Passes<'a> {
+    fn new(patience: &'a Patience<'a>) -> Passes<'a> {
+        Passes {
             since: Instant::now(),
-            looks: 2000,
+            unpaused: 2000,
+            patience,
         }
     }
 
@@ -52,20 +54,12 @@ impl Patience {
 
     /// Between two passes over all tasks; false if there have been enough of them. Nobody pauses at first, since a task
     /// that starts and ends all the time is to be overtaken.
-    fn is_left_for_a_pass(&mut self) -> bool {
+    fn is_left(&mut self) -> bool {
         if !self.is_fresh() {
-            return self.pause();
+            return self.patience.pause();
         }
-        let is_left = self.looks > 0;
-        self.looks = self.looks.saturating_sub(1);
-        is_left
-    }
-
-    /// Pauses until the next look; false if there have been enough of them.
-    fn pause(&mut self) -> bool {
-        let is_left = self.looks > 0;
-        self.looks = self.looks.saturating_sub(1);
-        std::thread::sleep(PAUSE);
+        let is_left = self.unpaused > 0;
+        self.unpaused = self.unpaused.saturating_sub(1);
         is_left
     }
 }
@@ -97,15 +91,16 @@ pub struct Held<'a> {
 
 impl<'a> Held<'a> {
     /// Holds every thread but `caller`, which itself waits in the kernel. Fails with `EAGAIN` if a thread cannot be
-    /// stopped in good time.
+    /// stopped as long as there is `patience`.
     pub fn all_but(
         caller: Pid,
         init: Pid,
         numbers: &Numbers,
         listener: &'a Listener,
         tracer: &'a Tracer,
+        patience: &Patience<'_>,
     ) -> Result<Held<'a>, Errno> {
-        let mut patience = Patience::new();
+        let mut passes = Passes::new(patience);
         let mut alarm = tracer.alarm.borrow_mut();
         // A test leaves this out, to show that it would notice.
         let _ringing = (at_task(Point::Alarm, caller.as_raw()) != Some(Act::Drop))
@@ -162,15 +157,15 @@ impl<'a> Held<'a> {
             };
             before_the_last = Some(before);
             if any_new {
-                patience.since = Instant::now();
+                passes.since = Instant::now();
             } else if is_settled && held.interrupted.is_empty() && held.all_are_there(&mut known) {
                 return Ok(held);
             }
-            held.wait_for_interrupted(&mut patience, &mut known)?;
+            held.wait_for_interrupted(&passes, &mut known)?;
             if any_busy {
-                held.pause(&mut patience, &mut known)?;
+                held.pause(&passes, &mut known)?;
             }
-            if !patience.is_left_for_a_pass() {
+            if !passes.is_left() {
                 return Err(Errno::EAGAIN);
             }
         }
@@ -255,9 +250,9 @@ impl<'a> Held<'a> {
     }
 
     /// Pauses until the next look, and has those be gone that were killed.
-    fn pause(&mut self, patience: &mut Patience, known: &mut BTreeSet<Pid>) -> Result<(), Errno> {
+    fn pause(&mut self, passes: &Passes<'_>, known: &mut BTreeSet<Pid>) -> Result<(), Errno> {
         self.all_stand_still(known);
-        match patience.pause() {
+        match passes.patience.pause() {
             true => Ok(()),
             false => Err(Errno::EAGAIN),
         }
@@ -266,18 +261,18 @@ impl<'a> Held<'a> {
     /// Waits until each interrupted thread has stopped or ended, or waits for a child.
     fn wait_for_interrupted(
         &mut self,
-        patience: &mut Patience,
+        passes: &Passes<'_>,
         known: &mut BTreeSet<Pid>,
     ) -> Result<(), Errno> {
         while let Some(seized) = self.interrupted.last_mut() {
             let thread = seized.thread;
             match seized.look()? {
-                Look::Running if patience.is_fresh() => std::thread::yield_now(),
+                Look::Running if passes.is_fresh() => std::thread::yield_now(),
                 Look::Running if waits_for_a_child(thread) => {
                     self.behind_a_child.extend(self.interrupted.pop());
                 }
                 Look::Running if !has_ended(thread) => {
-                    self.pause(patience, known)?;
+                    self.pause(passes, known)?;
                 }
                 Look::Running | Look::Ended => {
                     drop(self.interrupted.pop());

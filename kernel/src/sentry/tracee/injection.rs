@@ -15,7 +15,7 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Look, PAUSE, Seized, Stop, Tracer};
+use super::{Look, PAUSE, Patience, Seized, Stop, Tracer};
 use crate::system_calls::{SignalMask, set_signal_mask, signal_mask};
 
 /// The length of x86's `syscall` instruction.
@@ -26,11 +26,6 @@ const INSTRUCTIONS: [u8; 8] = [0x0f, 0x05, 0x0f, 0x0b, 0x0f, 0x0b, 0x0f, 0x0b];
 
 /// The bit of `eflags` by which the processor traps after each instruction.
 const TRAP_FLAG: u64 = 1 << 8;
-
-/// How long a thread may take to get to a call that it is made to make, and to return from one that does not enter the
-/// driver: some two seconds, in pauses of a millisecond. A thread of the program's stands behind what was an instruction
-/// for a system call, and may have been something else since.
-const PATIENCE: u32 = 2000;
 
 /// What the processor raises against a thread that executes something other than a system call.
 const FAULTS: [libc::c_int; 5] = [
@@ -48,15 +43,23 @@ const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
 /// The thread whose call is being carried out, from its seizure on.
 pub struct Caller<'a> {
     seized: Seized<'a>,
+    patience: &'a Patience<'a>,
 }
 
 impl<'a> Caller<'a> {
     /// Takes hold of a thread that waits for its notification to be answered: it will stop on its way out. The threads
-    /// that it makes from now on are traced from birth.
-    pub fn seize(thread: Pid, tracer: &'a Tracer) -> Result<Caller<'a>, Errno> {
+    /// that it makes from now on are traced from birth. All calls that it and they are made to make, but for what enters the
+    /// driver, may together take as long as there is `patience`: a thread of the program's stands behind what was an
+    /// instruction for a system call, and may have been something else since.
+    pub fn seize(
+        thread: Pid,
+        tracer: &'a Tracer,
+        patience: &'a Patience<'a>,
+    ) -> Result<Caller<'a>, Errno> {
         let options = Seized::OPTIONS | Options::PTRACE_O_TRACECLONE;
         Ok(Caller {
             seized: Seized::new(thread, options, tracer)?,
+            patience,
         })
     }
 
@@ -73,7 +76,7 @@ impl<'a> Caller<'a> {
         let stopped = Stopped {
             mask,
             result: -i64::from(Errno::EIO as i32),
-            calls: Calls::new(self.seized, registers),
+            calls: Calls::new(self.seized, registers, self.patience),
         };
         // Nothing of the program's runs in between: a signal handler would be something of the program's.
         set_signal_mask(thread, &SignalMask::ALL)?;
@@ -88,15 +91,21 @@ pub struct Calls<'a> {
     registers: user_regs_struct,
     /// Where the `syscall` instruction lies that it executes.
     instruction: u64,
+    patience: &'a Patience<'a>,
 }
 
 impl<'a> Calls<'a> {
     /// Of a thread that stands behind a `syscall` instruction, or begins there.
-    fn new(seized: Seized<'a>, registers: user_regs_struct) -> Calls<'a> {
+    fn new(
+        seized: Seized<'a>,
+        registers: user_regs_struct,
+        patience: &'a Patience<'a>,
+    ) -> Calls<'a> {
         Calls {
             seized,
             registers,
             instruction: registers.rip.wrapping_sub(SYSCALL_INSTRUCTION),
+            patience,
         }
     }
 
@@ -190,7 +199,7 @@ impl<'a> Helper<'a> {
         seized.next_stop()?.ok_or(Errno::ESRCH)?;
         Ok(Helper {
             // It stands where its maker does, at first.
-            calls: Calls::new(seized, calls.registers),
+            calls: Calls::new(seized, calls.registers, calls.patience),
             is_ending: false,
         })
     }
@@ -253,10 +262,10 @@ impl Calls<'_> {
         ] = arguments;
         ptrace::setregs(seized.thread, calling)?;
         let mut made = None;
-        let to_return = (number != libc::SYS_ioctl).then_some(PATIENCE);
+        let to_return = (number != libc::SYS_ioctl).then_some(self.patience);
         let behind = self.instruction.wrapping_add(SYSCALL_INSTRUCTION);
         loop {
-            go_on_to_system_call(seized, &mut made, Some(PATIENCE))?;
+            go_on_to_system_call(seized, &mut made, Some(self.patience))?;
             let before = ptrace::getregs(seized.thread)?;
             let is_the_one = before.rip == behind
                 && before.orig_rax == number as u64
@@ -289,16 +298,16 @@ fn arguments_of(registers: &user_regs_struct) -> [u64; 6] {
     ]
 }
 
-/// Lets a thread run to the entry or the exit of a system call, whichever is next. If it gets to neither, within so many
-/// pauses if any number is given, its process is killed: nobody can say what it would do if it was let go.
+/// Lets a thread run to the entry or the exit of a system call, whichever is next. If it gets to neither as long as there is
+/// patience, if that is given, its process is killed: nobody can say what it would do if it was let go.
 fn go_on_to_system_call(
     seized: &mut Seized<'_>,
     made: &mut Option<Pid>,
-    pauses: Option<u32>,
+    patience: Option<&Patience<'_>>,
 ) -> Result<(), Errno> {
     loop {
         ptrace::syscall(seized.thread, None::<Signal>)?;
-        let stop = match seized.next_stop_within(pauses) {
+        let stop = match seized.next_stop_within(patience) {
             Err(Errno::EAGAIN) => {
                 return Err(killed(seized.thread));
             }

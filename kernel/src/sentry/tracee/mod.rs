@@ -12,6 +12,7 @@ mod alarm;
 mod held;
 mod injection;
 mod numbers;
+mod patience;
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ pub use self::alarm::Alarm;
 pub use self::held::{Held, tasks};
 pub use self::injection::{Caller, Calls, Helper, Stopped};
 pub use self::numbers::Numbers;
+pub use self::patience::{Looks, Patience};
 use super::procfs;
 use crate::seccomp::listener::Listener;
 use crate::system_calls::detach;
@@ -279,8 +281,8 @@ impl<'a> Seized<'a> {
         self.next_stop_within(None)
     }
 
-    /// The same, with so many pauses of a millisecond at most, if any number is given. Fails with `EAGAIN` then.
-    fn next_stop_within(&mut self, mut pauses: Option<u32>) -> Result<Option<Stop>, Errno> {
+    /// The same, as long as any patience is left, if that is given. Fails with `EAGAIN` then.
+    fn next_stop_within(&mut self, patience: Option<&Patience<'_>>) -> Result<Option<Stop>, Errno> {
         let started = Instant::now();
         loop {
             match self.look()? {
@@ -288,12 +290,11 @@ impl<'a> Seized<'a> {
                 Look::Ended => return Ok(None),
                 Look::Running if started.elapsed() < USUAL => std::thread::yield_now(),
                 Look::Running if has_ended(self.thread) => return Ok(None),
-                Look::Running => {
-                    if let Some(pauses) = &mut pauses {
-                        *pauses = pauses.checked_sub(1).ok_or(Errno::EAGAIN)?;
-                    }
-                    std::thread::sleep(PAUSE);
-                }
+                Look::Running => match patience {
+                    Some(patience) if !patience.pause() => return Err(Errno::EAGAIN),
+                    Some(_) => {}
+                    None => std::thread::sleep(PAUSE),
+                },
             }
         }
     }

@@ -13,7 +13,7 @@ use std::arch::global_asm;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -124,6 +124,9 @@ static TIMES: AtomicU32 = AtomicU32::new(0);
 /// The limit of the pin that is under way, as far as anybody knows where it lies; 0 if nobody does.
 static KNOWN: AtomicU64 = AtomicU64::new(0);
 
+/// Whether it never goes on from there.
+static STAYS: AtomicBool = AtomicBool::new(false);
+
 /// From now on the thread is in the sequence.
 fn enter() {
     AREA.0[1].store((&raw const SEQUENCE) as u64, Ordering::SeqCst);
@@ -134,6 +137,9 @@ extern "C" fn aborted(registers: *const [u64; 8]) {
     // SAFETY: they were just pushed.
     let [.., address, number] = unsafe { *registers };
     TIMES.fetch_add(1, Ordering::SeqCst);
+    while STAYS.load(Ordering::SeqCst) {
+        std::hint::spin_loop();
+    }
     if number == libc::SYS_mmap as u64 {
         KNOWN.store(address + LIMIT_AT, Ordering::SeqCst);
         LIST[2].store(address + LIMIT_AT, Ordering::SeqCst);
@@ -141,35 +147,73 @@ extern "C" fn aborted(registers: *const [u64; 8]) {
     enter();
 }
 
-/// Pins again and again, in a restartable sequence, with the number of a process that a timer kills so many milliseconds
-/// later for the limit; says whether the kernel took the thread elsewhere, whether it knew then where the limit lay, and
-/// whether that was altered.
-pub fn restarted(arguments: &[String]) -> Outcome {
-    let arguments = arguments.iter().map(String::as_str);
+/// Executes the scenario anew unless the C library has registered no area of its own.
+fn expect_no_area(scenario: &str, arguments: &[String]) -> Outcome {
     let tunables = "glibc.pthread.rseq=0";
-    // The C library is not to have such an area itself.
-    if std::env::var("GLIBC_TUNABLES").as_deref() != Ok(tunables) {
-        return Err(Command::new("/proc/self/exe")
-            .arg("pin-restarted")
-            .args(arguments)
-            .env("GLIBC_TUNABLES", tunables)
-            .exec()
-            .into());
+    if std::env::var("GLIBC_TUNABLES").as_deref() == Ok(tunables) {
+        return Ok(());
     }
-    let [attempts, milliseconds] = arguments.collect::<Vec<_>>()[..] else {
-        return Err("how often, and when?".into());
-    };
-    let (attempts, milliseconds): (u32, u64) = (attempts.parse()?, milliseconds.parse()?);
-    let (gpu, pages) = (Gpu::open()?, Pages::new(libc::MAP_PRIVATE)?);
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(scenario).args(arguments);
+    Err(command.env("GLIBC_TUNABLES", tunables).exec().into())
+}
+
+/// Has the kernel know of the sequence.
+fn register() -> nix::Result<()> {
     let start = guest_call as *const () as u64;
     let sequence = [0, start, 2, guest_aborted as *const () as u64];
     for (word, value) in SEQUENCE.0.iter().zip(sequence) {
         word.store(value, Ordering::SeqCst);
     }
-    LIST[0].store((&raw const LIST) as u64, Ordering::SeqCst);
     // SAFETY: the area is as long as it says, and lasts.
     let registered = unsafe { libc::syscall(libc::SYS_rseq, &raw const AREA, 32, 0, SIGNATURE) };
-    Errno::result(registered)?;
+    Errno::result(registered).map(drop)
+}
+
+/// Processes pin at once, of which each keeps the others waiting in a restartable sequence as long as it may; says
+/// whether all were killed for that, and what else came of them.
+pub fn crowded(arguments: &[String]) -> Outcome {
+    expect_no_area("pin-crowded", arguments)?;
+    const PROCESSES: u32 = 4;
+    let (gpu, pages) = (Gpu::open()?, Pages::new(libc::MAP_PRIVATE)?);
+    register()?;
+    STAYS.store(true, Ordering::SeqCst);
+    let pinning = (0..PROCESSES).map(|_| {
+        child(|| {
+            // SAFETY: the code is that of such a function.
+            let ioctl: Ioctl = unsafe { std::mem::transmute(guest_ioctl as *const ()) };
+            loop {
+                let mut request = request(&gpu, &pages, 0xfff);
+                enter();
+                let outcome = pinned(&gpu, ioctl, &mut request, 0);
+                if outcome < 0 {
+                    std::process::exit(-outcome as i32);
+                }
+            }
+        })
+    });
+    let pinning: Vec<Pid> = pinning.collect::<nix::Result<_>>()?;
+    let ends = pinning.into_iter().map(end_of);
+    let mut ends: Vec<String> = ends.collect::<nix::Result<_>>()?;
+    ends.sort();
+    ends.dedup();
+    println!("{}", ends.join(", "));
+    Ok(())
+}
+
+/// Pins again and again, in a restartable sequence, with the number of a process that a timer kills so many milliseconds
+/// later for the limit; says whether the kernel took the thread elsewhere, whether it knew then where the limit lay, and
+/// whether that was altered.
+pub fn restarted(arguments: &[String]) -> Outcome {
+    expect_no_area("pin-restarted", arguments)?;
+    let arguments = arguments.iter().map(String::as_str);
+    let [attempts, milliseconds] = arguments.collect::<Vec<_>>()[..] else {
+        return Err("how often, and when?".into());
+    };
+    let (attempts, milliseconds): (u32, u64) = (attempts.parse()?, milliseconds.parse()?);
+    let (gpu, pages) = (Gpu::open()?, Pages::new(libc::MAP_PRIVATE)?);
+    LIST[0].store((&raw const LIST) as u64, Ordering::SeqCst);
+    register()?;
     let mut is_altered = false;
     for _ in 0..attempts {
         LIST[2].store(0, Ordering::SeqCst);

@@ -141,6 +141,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("execute", pins_beside::execute),
     ("pin-restarted", diverted::restarted),
     ("pin-altered", diverted::altered),
+    ("pin-crowded", diverted::crowded),
     ("lent", lent::beside_another),
     ("bad-pointers", pointers::bad),
     ("made-up", refusals::made_up),
