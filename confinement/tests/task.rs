@@ -261,3 +261,15 @@ fn nothing_is_typed_into_a_terminal_and_no_line_discipline_set() {
         assert_eq!(native(libc::SYS_ioctl, [0, wide, 0, 0, 0, 0]), REFUSED);
     }
 }
+
+/// Whoever makes a file in memory could otherwise have the kernel keep 128 KiB for it that count nowhere.
+#[test]
+fn extended_attributes_are_short() {
+    for number in [libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr] {
+        let of_size = |size| native(number, [0x1000, 0x2000, 0x3000, size, 0, 0]);
+        assert_eq!(of_size(1023), Verdict::Allow);
+        for size in [1024, 65536] {
+            assert_eq!(of_size(size), Verdict::Errno(libc::E2BIG as u16));
+        }
+    }
+}

@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use userland_tests::{
-    Ended, finish, guest_program, prints, ringfence_with_faults, showing_the_guest,
+    Ended, finish, guest_program, prints, ringfence_program, ringfence_with_faults,
+    showing_the_guest,
 };
 
 #[test]
@@ -128,4 +129,23 @@ another has 0, then EMFILE: Too many open files
 ";
     let had = nodes_that_are_had("sentry.nodes=drop");
     assert_eq!(had, Ended::printing(expected));
+}
+
+/// The same where the caller's limit allows fewer: each node takes two descriptors of the server.
+#[test]
+fn nodes_are_divided_by_the_callers_limit_of_descriptors() {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 1024; exec \"$@\"", "sh"])
+        .arg(ringfence_program())
+        .args(["run", "--driver", "sim"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .arg("greedy");
+    let expected = "\
+one has 260, then EMFILE: Too many open files
+another has 126, then EMFILE: Too many open files
+";
+    assert_eq!(finish(&mut command), Ended::printing(expected));
 }

@@ -173,6 +173,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     let uvm = uvm_number(driver);
     Spin::automatic();
     let alarm = tracee::Alarm::new().attempt("the alarm of the thread that pins")?;
+    let nodes = Arc::new(Nodes::within(nodes::descriptors()));
     confinement::enter()?;
     let server = Server::new(liaison).inspect_err(|_| {
         // The program may wait for an answer already. It is not to see this process go away first. Init ends after
@@ -198,7 +199,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         releases: Releases::new().attempt("inotify")?,
         pins: Pins::new(numbers, alarm),
         shares: Arc::default(),
-        nodes: Arc::default(),
+        nodes,
         init,
         observer: Observer::new(options.stats, options.trace)?,
         recorder: options.record.map(|_| Recorder::new(abi)),

@@ -1,6 +1,6 @@
 //! Open nodes, divided among the sandbox's processes.
 //!
-//! The server keeps so many descriptions for a sandbox and no more. The idea: a process may open one more as long as it
+//! The server keeps so many descriptions for a sandbox and no more, fewer if its limit of descriptors is low. The idea: a process may open one more as long as it
 //! has opened fewer than are left. So one that takes all that it can has half, two have a third each, and who has none yet
 //! finds some, however many the others are; no part is fixed beforehand.
 //!
@@ -12,11 +12,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use nvproxy_server::handles::MAXIMUM_HANDLES;
 use ringfence_faults::{Act, Point, at};
 
 use super::procfs::process_of;
+
+/// As many descriptors a server has at most for each description that it keeps.
+const DESCRIPTORS: usize = 2;
 
 /// Of how many descriptions one is nobody's.
 const UNCOUNTED: usize = 64;
@@ -35,6 +39,13 @@ struct Open {
     by: HashMap<Pid, usize>,
 }
 
+/// How many descriptors a server may have: as many as this process, since both were started with the caller's limit. The
+/// sentry's filter does not let it ask.
+pub fn descriptors() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE);
+    limit.map_or(0, |(_, most)| usize::try_from(most).unwrap_or(usize::MAX))
+}
+
 /// The place of one description, given back when this is dropped.
 #[derive(Debug)]
 pub struct Room {
@@ -42,21 +53,20 @@ pub struct Room {
     opener: Option<Pid>,
 }
 
-impl Default for Nodes {
-    fn default() -> Nodes {
+impl Nodes {
+    /// For a server that may have so many `descriptors`.
+    pub fn within(descriptors: usize) -> Nodes {
         Nodes {
             total: match at(Point::Nodes) {
                 Some(Act::Value(total)) => total as usize,
                 // For the test of what holds without it.
                 Some(Act::Drop) => usize::MAX,
-                _ => MAXIMUM_HANDLES,
+                _ => MAXIMUM_HANDLES.min(descriptors / DESCRIPTORS),
             },
             open: Mutex::default(),
         }
     }
-}
 
-impl Nodes {
     /// Room for a description that `task` opens. Fails with `EMFILE` if its process has opened as many as are left.
     pub fn take(self: &Arc<Nodes>, task: Pid) -> Result<Room, Errno> {
         let matters = self.open().all >= self.total / UNCOUNTED;
