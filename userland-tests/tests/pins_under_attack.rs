@@ -123,6 +123,61 @@ fn parameters_are_altered_if_the_caller_maps_their_page() {
     assert_eq!(restarted(20, 350, rules), Ended::printing(expected));
 }
 
+/// The same, with the place that the kernel would choose for the parameters.
+fn foreseen(attempts: u32, milliseconds: u32, rules: &str) -> Ended {
+    let numbers = [attempts, milliseconds].map(|number| number.to_string());
+    let scenario = ["pin-restarted", &numbers[0], &numbers[1], "foreseen"];
+    finish(&mut command(&scenario, rules))
+}
+
+#[test]
+fn where_parameters_lie_cannot_be_foreseen() {
+    let expected = "taken elsewhere: false\nknown: false\naltered: false\n";
+    let ended = foreseen(2, 350, "sentry.pin-checked=delay:700");
+    assert_eq!(ended, Ended::printing(expected));
+}
+
+/// The test above can fail.
+#[test]
+fn parameters_are_altered_if_the_kernel_chooses_their_place() {
+    let rules = "sentry.pin-page=drop sentry.pin-checked=delay:700";
+    let expected = "taken elsewhere: false\nknown: false\naltered: true\n";
+    assert_eq!(foreseen(20, 350, rules), Ended::printing(expected));
+}
+
+/// What a filter answers in the driver's place is not taken for its answer.
+#[test]
+fn a_filter_pins_nothing_by_answering_with_success() {
+    let expected = Ended {
+        stderr: " WARN a request that pins was not finished: EPERM: Operation not permitted\n"
+            .to_owned(),
+        ..Ended::printing("pinned: EPERM\npinned: EPERM\n")
+    };
+    assert_eq!(finish(&mut command(&["pin-answered"], "")), expected);
+}
+
+/// Pins so many times beside processes that make one another.
+fn beside_a_chain(times: u32, rules: &str) -> Ended {
+    let scenario = ["pin-beside-a-chain", &times.to_string(), "20"];
+    finish(&mut command(
+        &scenario,
+        &format!("sentry.pin-issued=delay:20 {rules}"),
+    ))
+}
+
+#[test]
+fn processes_that_make_one_another_are_held() {
+    let expected = "pins: ok\nstood still: true\n";
+    assert_eq!(beside_a_chain(20, ""), Ended::printing(expected));
+}
+
+/// The test above can fail: a pass over all tasks that finds nothing new has missed one.
+#[test]
+fn processes_that_make_one_another_are_missed_if_a_pass_is_enough() {
+    let ended = beside_a_chain(2000, "sentry.settled=drop");
+    assert!(ended.stdout.ends_with("stood still: false\n"), "{ended:?}");
+}
+
 /// The processes that share the memory are held, and one is killed between the ioctl and the helper's end.
 fn altered(rules: &str) -> Ended {
     let rules = format!("sentry.pin-issued=delay:1500 {rules}");
@@ -156,4 +211,16 @@ fn pins_that_take_their_time_do_not_add_up() {
 fn pins_that_take_their_time_add_up_if_nobody_counts() {
     let ended = finish(&mut command(&["pin-crowded"], "sentry.pin-queued=drop"));
     assert_eq!(ended, Ended::printing("SIGKILL\n"));
+}
+
+/// An instruction that there is none of, and a jump to itself: a thread that does not do as it is set to is the end of its
+/// process, and of nothing else.
+#[test]
+fn who_replaces_the_instruction_of_a_pin_is_killed() {
+    for [first, second] in [[0x0fu8, 0x0b], [0xeb, 0xfe]] {
+        let bytes = [first, second].map(|byte| byte.to_string());
+        let scenario = ["pin-replaced", &bytes[0], &bytes[1]];
+        let ended = finish(&mut command(&scenario, "sentry.pin-lent@1=delay:300"));
+        assert_eq!(ended, Ended::printing("child: SIGKILL\nthen: ok\n"));
+    }
 }

@@ -100,7 +100,7 @@ fn write(process: Pid, at: usize, bytes: &[u8]) {
 }
 
 /// Where a mapping of one page would lie now.
-fn next_page() -> usize {
+pub fn next_page() -> usize {
     let page = map(0, libc::MAP_PRIVATE, libc::PROT_NONE);
     // SAFETY: the mapping was just made here.
     unsafe { libc::munmap(page as *mut _, PAGE) };

@@ -19,15 +19,18 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
 use nvproxy_abi::number::*;
 use nvproxy_abi::structs::frontend::nv_ioctl_nvos02_parameters_with_fd;
 use zerocopy::FromZeros;
 
 use crate::Outcome;
+use crate::contest::next_page;
 use crate::faults::end_of;
 use crate::gpu::{DEVICE, Gpu, MEMORY};
-use crate::pins::Pages;
+use crate::pins::{Pages, pin};
+use crate::pins_beside::is_in_an_ioctl;
+use crate::refusals::word;
 use crate::tasks::child;
 
 /// What stands before the place that the kernel takes a thread to (RSEQ_SIG).
@@ -203,11 +206,13 @@ pub fn crowded(arguments: &[String]) -> Outcome {
 
 /// Pins again and again, in a restartable sequence, with the number of a process that a timer kills so many milliseconds
 /// later for the limit; says whether the kernel took the thread elsewhere, whether it knew then where the limit lay, and
-/// whether that was altered.
+/// whether that was altered. With a further argument it is not in a sequence, and foresees where the limit would lie if the
+/// kernel chose the place.
 pub fn restarted(arguments: &[String]) -> Outcome {
     expect_no_area("pin-restarted", arguments)?;
     let arguments = arguments.iter().map(String::as_str);
-    let [attempts, milliseconds] = arguments.collect::<Vec<_>>()[..] else {
+    let arguments: Vec<&str> = arguments.collect();
+    let [attempts, milliseconds, further @ ..] = &arguments[..] else {
         return Err("how often, and when?".into());
     };
     let (attempts, milliseconds): (u32, u64) = (attempts.parse()?, milliseconds.parse()?);
@@ -220,7 +225,12 @@ pub fn restarted(arguments: &[String]) -> Outcome {
         let ends = start_victim(Victim::Robust, Duration::from_millis(milliseconds))?;
         let limit = ends.as_raw() as u64;
         let mut request = request(&gpu, &pages, limit);
-        enter();
+        if further.is_empty() {
+            enter();
+        } else {
+            // Behind the page that the instruction is on.
+            LIST[2].store(next_page() as u64 + LIMIT_AT - 4096, Ordering::SeqCst);
+        }
         // SAFETY: the code is that of such a function.
         let ioctl: Ioctl = unsafe { std::mem::transmute(guest_ioctl as *const ()) };
         let outcome = pinned(&gpu, ioctl, &mut request, 0);
@@ -267,29 +277,66 @@ pub fn altered(_: &[String]) -> Outcome {
     }
 }
 
-fn pin_by_altered_code(
-    gpu: &Gpu,
-    pages: &Pages,
-    in_place_of: &AtomicU64,
-    delay: Duration,
-) -> Outcome {
+/// Another thread puts two bytes in the place of the instruction that a child pins by, while the call waits. Says what came
+/// of the child, and of a pin of this process's then.
+pub fn replaced(arguments: &[String]) -> Outcome {
+    let [first, second] = arguments else {
+        return Err("which bytes?".into());
+    };
+    let bytes: [u8; 2] = [first.parse()?, second.parse()?];
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let pinning = child(|| {
+        let (ioctl, altered) = alterable_code()?;
+        let (own, place) = (gettid(), altered as usize);
+        std::thread::spawn(move || {
+            while !is_in_an_ioctl(own) {
+                std::thread::yield_now();
+            }
+            // SAFETY: it is two bytes of this process's own code.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place as *mut u8, 2) };
+        });
+        let mut request = request(&gpu, &pages, 0xfff);
+        pinned(&gpu, ioctl, &mut request, 0);
+        Ok(())
+    })?;
+    println!("child: {}", end_of(pinning)?);
+    println!("then: {}", word(pin(&gpu, MEMORY, &pages)));
+    Ok(())
+}
+
+/// A copy of the ioctl that can be altered, and where its instruction is.
+fn alterable_code() -> nix::Result<(Ioctl, *mut u8)> {
     const LENGTH: usize = 4096;
     let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new mapping disturbs nothing.
     let code = unsafe { libc::mmap(std::ptr::null_mut(), LENGTH, protection, flags, -1, 0) };
     if code == libc::MAP_FAILED {
-        return Err(Errno::last().into());
+        return Err(Errno::last());
     }
     let [begin, altered, end] =
         [guest_alterable, guest_altered, guest_alterable_end].map(|at| at as *const () as usize);
     // SAFETY: the code is shorter than a page, and does not refer to anything outside it.
-    let ioctl: Ioctl = unsafe {
-        std::ptr::copy_nonoverlapping(begin as *const u8, code.cast::<u8>(), end - begin);
-        std::mem::transmute(code)
-    };
+    unsafe {
+        let code = code.cast::<u8>();
+        std::ptr::copy_nonoverlapping(begin as *const u8, code, end - begin);
+        Ok((
+            std::mem::transmute::<*mut u8, Ioctl>(code),
+            code.add(altered - begin),
+        ))
+    }
+}
+
+fn pin_by_altered_code(
+    gpu: &Gpu,
+    pages: &Pages,
+    in_place_of: &AtomicU64,
+    delay: Duration,
+) -> Outcome {
+    let (ioctl, altered) = alterable_code()?;
     // The last of the four bytes that are cleared is the instruction's first; the others are 0 already.
-    let cleared = code as usize + altered - begin - 3;
+    let cleared = altered as usize - 3;
     start_victim(Victim::Cleared(cleared), delay)?;
     let mut request = request(gpu, pages, 0xfff);
     pinned(
@@ -301,7 +348,8 @@ fn pin_by_altered_code(
     Ok(())
 }
 
-fn request(gpu: &Gpu, pages: &Pages, limit: u64) -> nv_ioctl_nvos02_parameters_with_fd {
+/// A pin, up to this limit.
+pub fn request(gpu: &Gpu, pages: &Pages, limit: u64) -> nv_ioctl_nvos02_parameters_with_fd {
     let mut request = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
     request.params.hRoot = gpu.client.root;
     request.params.hObjectParent = DEVICE;

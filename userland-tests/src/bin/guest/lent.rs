@@ -10,8 +10,11 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
+use nvproxy_abi::number::NV_ESC_RM_ALLOC_MEMORY;
+use ringfence::guest::frontend;
 
 use crate::Outcome;
+use crate::diverted::request;
 use crate::faults::end_of;
 use crate::gpu::{Gpu, MEMORY};
 use crate::pins::{Pages, pin};
@@ -66,26 +69,57 @@ pub fn is_lent(descriptor: &Path) -> bool {
     link.to_str().is_some_and(|name| name.contains("lent"))
 }
 
-/// From now on the kernel answers the calling thread's calls of this number with this errno, as those of the threads that
-/// it makes.
-pub fn answer(call: u32, errno: u32) -> nix::Result<()> {
-    let statement = |code: u32, k: u32, jump_if_false: u8| libc::sock_filter {
+/// Pins under a filter of its own that answers every ioctl with success, but for those on its own argument.
+pub fn under_an_answering_filter(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let mut request = request(&gpu, &pages, 0xfff);
+    // The number and the lower half of the third argument of struct seccomp_data.
+    let (number, third) = (0, 32);
+    install(&mut [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, number, 0),
+        statement(EQUALS, libc::SYS_ioctl as u32, 3),
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, third, 0),
+        statement(EQUALS, &raw const request as u32, 2),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO, 0),
+    ])?;
+    for _ in 0..2 {
+        let outcome = frontend(&gpu.node, NV_ESC_RM_ALLOC_MEMORY, &mut request);
+        println!("pinned: {}", word(outcome));
+    }
+    Ok(())
+}
+
+const EQUALS: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+
+fn statement(code: u32, k: u32, jump_if_false: u8) -> libc::sock_filter {
+    libc::sock_filter {
         code: code as u16,
         jt: 0,
         jf: jump_if_false,
         k,
-    };
+    }
+}
+
+/// From now on the kernel answers the calling thread's calls of this number with this errno, as those of the threads that
+/// it makes.
+pub fn answer(call: u32, errno: u32) -> nix::Result<()> {
     // The call's number is the first word of struct seccomp_data.
-    let mut program = [
+    install(&mut [
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
-        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call, 1),
+        statement(EQUALS, call, 1),
         statement(
             libc::BPF_RET | libc::BPF_K,
             libc::SECCOMP_RET_ERRNO | errno,
             0,
         ),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
-    ];
+    ])
+}
+
+fn install(program: &mut [libc::sock_filter]) -> nix::Result<()> {
     let program = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_mut_ptr(),

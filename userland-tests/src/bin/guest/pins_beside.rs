@@ -1,10 +1,16 @@
 //! Pins, while other processes of the sandbox do what makes them hard to hold.
+//!
+//! `unsafe` is here for processes that the library does not make, and what they share.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
 
 use crate::Outcome;
@@ -12,6 +18,7 @@ use crate::concurrency::{address_space, register_gpu};
 use crate::gpu::{Gpu, MEMORY};
 use crate::pins::{Pages, pin};
 use crate::refusals::word;
+use crate::tasks::child;
 
 /// Pins and frees again and again until a process that executes this program with `arguments` has ended; says what
 /// came of the pins, and of the process.
@@ -33,6 +40,70 @@ fn pin_beside(arguments: &[&str]) -> Outcome {
     println!("beside: {ended}");
     println!("then: {}", word(pin(&gpu, MEMORY, &pages)));
     Ok(())
+}
+
+/// Pins so many times beside processes of which each makes the next, for the same parent, and ends. Says whether all pins
+/// succeeded or failed for want of time, and whether none of these processes ran for so many milliseconds during each that
+/// succeeded.
+pub fn chain(arguments: &[String]) -> Outcome {
+    let [times, milliseconds] = arguments else {
+        return Err("how often, and how long?".into());
+    };
+    let (times, milliseconds): (u32, u64) = (times.parse()?, milliseconds.parse()?);
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let shared = Pages::new(libc::MAP_SHARED)?;
+    // SAFETY: it is never unmapped, and these words are used for nothing else.
+    let [last, longest, is_over] =
+        [0, 1, 2].map(|at| unsafe { &*shared.address().cast::<AtomicU64>().add(at) });
+    // SAFETY: nobody waits for a child from here on.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+    last.store(now(), Ordering::SeqCst);
+    let _ = child(|| loop_of_processes(last, longest, is_over))?;
+    let (mut outcomes, mut stood_still) = (BTreeSet::new(), true);
+    for _ in 0..times {
+        longest.store(0, Ordering::SeqCst);
+        let outcome = word(pin(&gpu, MEMORY, &pages));
+        // The next one is to have said how long there was none.
+        let seen = last.load(Ordering::SeqCst);
+        while last.load(Ordering::SeqCst) == seen {
+            std::thread::yield_now();
+        }
+        if outcome == "ok" {
+            gpu.free(MEMORY)?;
+            stood_still &= longest.load(Ordering::SeqCst) >= milliseconds * 1_000_000;
+        }
+        outcomes.insert(outcome);
+        if !stood_still {
+            break;
+        }
+    }
+    is_over.store(1, Ordering::SeqCst);
+    outcomes.remove("EAGAIN");
+    let outcomes: Vec<String> = outcomes.into_iter().collect();
+    println!("pins: {}", outcomes.join(", "));
+    println!("stood still: {stood_still}");
+    Ok(())
+}
+
+/// Nanoseconds of the monotonic clock.
+fn now() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| Duration::from(now).as_nanos() as u64)
+}
+
+fn loop_of_processes(last: &AtomicU64, longest: &AtomicU64, is_over: &AtomicU64) -> Outcome {
+    while is_over.load(Ordering::SeqCst) == 0 {
+        let now = now();
+        let since = now.saturating_sub(last.swap(now, Ordering::SeqCst));
+        longest.fetch_max(since, Ordering::SeqCst);
+        let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+        // SAFETY: it is fork(2) but for the parent, and this process has one thread.
+        if Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })? != 0 {
+            break;
+        }
+    }
+    // SAFETY: nothing of this process is to be done at its end.
+    unsafe { libc::_exit(0) }
 }
 
 /// Pins beside a process that executes itself again and again, as [`execute`] says.
@@ -84,7 +155,7 @@ pub fn execute(arguments: &[String]) -> Outcome {
 }
 
 /// By proc_pid_syscall(5).
-fn is_in_an_ioctl(thread: nix::unistd::Pid) -> bool {
+pub fn is_in_an_ioctl(thread: nix::unistd::Pid) -> bool {
     let call = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall"));
     call.is_ok_and(|call| call.starts_with(&format!("{} ", libc::SYS_ioctl)))
 }
