@@ -84,6 +84,10 @@ pub enum Point {
     Told,
     /// The server is about to count an address space, a range group, or what a request that failed has left.
     Counted,
+    /// The server is about to check whether what everybody is to be let copy is memory.
+    Shared,
+    /// The server is about to take out of a request what its answer is not to tell.
+    Said,
     /// The server is about to refuse the end of a pin that was not begun.
     Begun,
     /// The server is about to show the sentry what it completed.
@@ -218,6 +222,8 @@ impl Point {
             Point::Named => "named",
             Point::Told => "told",
             Point::Counted => "counted",
+            Point::Shared => "shared",
+            Point::Said => "said",
             Point::Begun => "begun",
             Point::Publish => "publish",
             Point::Nodes => "nodes",
@@ -289,6 +295,8 @@ impl Point {
         Point::Named,
         Point::Told,
         Point::Counted,
+        Point::Shared,
+        Point::Said,
         Point::Begun,
         Point::Publish,
         Point::Nodes,

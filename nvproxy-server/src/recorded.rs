@@ -210,7 +210,8 @@ impl Description {
         Ok(value)
     }
 
-    /// The payload as it is issued: with the bits that Ringfence sets, and a query in place of a check of the version.
+    /// The payload as it is issued: with the bits that Ringfence sets, zeros where its answer is not told, and a query
+    /// in place of a check of the version.
     fn expected(&self, request: &Request) -> Vec<u8> {
         let mut expected = request.before.clone();
         let layout = Layout::of(self.shared.abi, self.node, request.command, &expected);
@@ -218,6 +219,11 @@ impl Description {
             && let Some(value) = field(&expected, at as usize).map(u64::from_ne_bytes)
         {
             put(&mut expected, at as usize, &(value | bits).to_ne_bytes());
+        }
+        for part in layout.cleared {
+            if let Some(part) = expected.get_mut(part) {
+                part.fill(0);
+            }
         }
         // What the query is answered with is what the program had asked, so that the check has the recorded outcome.
         Check::begin(&layout.name, &mut expected);

@@ -2,16 +2,19 @@
 //!
 //! The idea: the driver serves everybody who can open its nodes, and knows nothing of `--gpus`. A request can name a GPU
 //! whose node the sandbox does not have, and an answer can tell of one, or of processes of other tenants. Where that is the
-//! case is in the rows ([`GpuField`], [`GpuList`], [`Cleared`]). So a name is checked before a request is issued, as a
+//! case is in the rows ([`GpuField`], [`GpuList`],
+//! [`Plan::cleared`]). So a name is checked before a request is issued, as a
 //! client is ([`crate::ledger`]), and answered as the driver answers one that no GPU has; and what an answer is not to tell
 //! is taken out before anybody else sees it.
 //!
 //! The bytes are hostile on the way in and the driver's on the way out; offsets come from the tables, and every access is
 //! checked against the parameters' end.
 
+use std::ops::Range;
+
 use nvproxy_abi::plan::Plan;
 use nvproxy_abi::status::{NV_ERR_INVALID_ARGUMENT, NV_OK};
-use nvproxy_abi::table::{Cleared, GpuField, GpuList, Naming};
+use nvproxy_abi::table::{GpuField, GpuList, Naming};
 use ringfence_faults::{Act, Point, at};
 use smallvec::SmallVec;
 
@@ -58,6 +61,18 @@ pub fn check(host: &dyn Host, prepared: &Prepared) -> Result<(), u32> {
     Ok(())
 }
 
+/// Takes out of a request what its answer is not to tell: there the driver expects nothing of a program, and reads it all
+/// the same.
+pub fn hush(prepared: &mut Prepared) {
+    if prepared.action != Action::Issue || at(Point::Said) == Some(Act::Drop) {
+        return;
+    }
+    let payload = prepared.buffer.bytes_mut();
+    for (part, _) in prepared.plan.cleared() {
+        overwrite(payload, part, 0);
+    }
+}
+
 /// Takes out of an answer what the sandbox is not to be told.
 pub fn clear(host: &dyn Host, executed: &mut Executed) {
     let Prepared {
@@ -81,10 +96,10 @@ pub fn clear(host: &dyn Host, executed: &mut Executed) {
     let given = host
         .gpus()
         .filter(|_| status.is_none_or(|status| status == NV_OK));
+    for (part, fill) in plan.cleared() {
+        overwrite(payload, part, fill);
+    }
     for (row, base) in plan.rows() {
-        for cleared in row.cleared {
-            overwrite(plan, payload, base, cleared);
-        }
         for list in given.iter().flat_map(|_| row.gpu_lists) {
             keep(
                 plan,
@@ -124,14 +139,9 @@ fn names(plan: &Plan, payload: &[u8], base: u32, field: &GpuField) -> SmallVec<[
 }
 
 /// Writes over what is not told.
-fn overwrite(plan: &Plan, payload: &mut [u8], base: u32, cleared: &Cleared) {
-    let end = plan.end_of(base) as usize;
-    for index in 0..usize::from(cleared.count) {
-        let from = base as usize + usize::from(cleared.at) + index * usize::from(cleared.stride);
-        let to = (from + usize::from(cleared.length)).min(end);
-        if let Some(part) = payload.get_mut(from..to) {
-            part.fill(cleared.fill);
-        }
+fn overwrite(payload: &mut [u8], part: Range<usize>, fill: u8) {
+    if let Some(part) = payload.get_mut(part) {
+        part.fill(fill);
     }
 }
 

@@ -484,6 +484,7 @@ mod tests {
                 .into(),
             descriptors: Vec::new(),
             set_bits: None,
+            cleared: Vec::new(),
         };
         let mut payload = [0; 600];
         // Whether the board has two GPUs, and half of the PDI.
@@ -514,6 +515,7 @@ mod tests {
             ],
             descriptors: Vec::new(),
             set_bits: None,
+            cleared: Vec::new(),
         };
         let place = Place {
             at: 60,

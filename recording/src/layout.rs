@@ -4,6 +4,7 @@
 //! request was refused.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
@@ -21,6 +22,8 @@ pub struct Layout {
     pub descriptors: Vec<DescriptorField>,
     /// (offset, bits): bits of an 8-byte field that Ringfence sets for the driver and hides from the program.
     pub set_bits: Option<(u32, u64)>,
+    /// Parts in which Ringfence gives the driver zeros ([`Plan::cleared`]).
+    pub cleared: Vec<Range<usize>>,
 }
 
 impl Layout {
@@ -34,6 +37,7 @@ impl Layout {
                     segments: Vec::new(),
                     descriptors: Vec::new(),
                     set_bits: None,
+                    cleared: Vec::new(),
                 };
             }
         };
@@ -83,6 +87,7 @@ impl From<Plan> for Layout {
             segments: plan.segments.to_vec(),
             descriptors: plan.descriptors.to_vec(),
             set_bits: plan.set_bits(),
+            cleared: plan.cleared().map(|(part, _)| part).collect(),
         }
     }
 }

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 
 use ringfence_recording::{Event, Reached, Recording, Request};
 use userland_tests::{
-    Directory, Ended, finish, guest_program, ringfence_program, showing_the_guest,
+    Directory, Ended, finish, guest_program, ringfence_program, ringfence_with_faults,
+    showing_the_guest,
 };
 
 /// `ringfence record --driver sim --out FILE OPTIONS… -- PROGRAM ARGUMENTS…`
@@ -141,6 +142,22 @@ fn pins_replay_through_the_pin_path() {
         &["pin-from-two-threads"],
         "127 requests of 1 task and 3 threads",
     );
+}
+
+/// The guest fills the whole structure. A replay compares what reaches the driver with zeros where the answer is not told.
+#[test]
+fn nothing_that_is_said_where_an_answer_is_not_told_reaches_the_driver() {
+    let directory = Directory::new("recordings");
+    let file = recorded(&directory, &["told-processes"]);
+    let replayed = replay::<&str>(&file, &[]);
+    assert_eq!(replayed.status, 0, "{replayed:?}");
+    assert!(replayed.stdout.contains("no byte differs"), "{replayed:?}");
+    // That this can fail.
+    let mut command = Command::new(ringfence_with_faults());
+    command.args(["replay", "--"]).arg(&file);
+    command.env("RINGFENCE_FAULTS", "server.said=drop");
+    let replayed = finish(command.stdin(Stdio::null()));
+    assert_eq!(replayed.status, 1, "{replayed:?}");
 }
 
 #[test]

@@ -196,13 +196,43 @@ fn what_would_change_a_gpu_for_others_is_passed_with_cudas_values_only() {
     ];
     let slices = slices.map(|(slice, answer)| format!("timeslice {slice}: {answer}\n"));
     let shares = (0..8).map(|kind| match kind {
-        0 | 4 => format!("share {kind}: ok ok\n"),
-        // Of one object, which CUDA shares with other processes.
-        1 => format!("share {kind}: {invalid} ok\n"),
-        _ => format!("share {kind}: {invalid} {invalid}\n"),
+        0 | 4 => format!("share {kind}: ok ok ok ok\n"),
+        // Of memory, which CUDA shares with other processes.
+        1 => format!("share {kind}: {invalid} {invalid} {invalid} ok\n"),
+        _ => format!("share {kind}: {invalid} {invalid} {invalid} {invalid}\n"),
     });
-    let expected: String = boosts.into_iter().chain(slices).chain(shares).collect();
+    let spaces = (0..5).map(|index| match index {
+        0 | 1 | 3 => format!("address space {index}: ok\n"),
+        _ => format!("address space {index}: {invalid}\n"),
+    });
+    let values = boosts.into_iter().chain(slices);
+    let expected: String = values.chain(shares).chain(spaces).collect();
     let ended = printed("0", &["values-for-all"]);
     assert_eq!(ended.stdout, expected, "{ended:?}");
+    assert_eq!(ended.status, 0);
+}
+
+/// That the test above can fail: all that a client has could be copied by everybody.
+#[test]
+fn a_client_and_its_device_are_shared_with_everybody_if_nobody_looks() {
+    let ended = printed_without("server.shared=drop", "0", &["values-for-all"]);
+    let shared = "share 1: NV_ERR_INVALID_ARGUMENT ok ok ok\n";
+    assert!(ended.stdout.contains(shared), "{ended:?}");
+}
+
+/// Of another's handle it would be told that it exists, and of a free one be given it.
+#[test]
+fn no_program_chooses_the_handle_of_a_client() {
+    let wanted = "c1d00555";
+    let lines = ["0", "1", "41"].map(|class| {
+        let chosen = [(wanted, "0"), ("0", wanted), (wanted, wanted)];
+        let chosen = chosen.map(|(root, object)| {
+            let invalid = "NV_ERR_INVALID_ARGUMENT";
+            format!("{class} {root} {object}: {invalid} {invalid}\n")
+        });
+        format!("{class} 0 0: ok ok\n{}", chosen.concat())
+    });
+    let ended = printed("0", &["chosen-clients"]);
+    assert_eq!(ended.stdout, lines.concat(), "{ended:?}");
     assert_eq!(ended.status, 0);
 }

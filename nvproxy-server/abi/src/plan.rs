@@ -8,6 +8,8 @@
 //!
 //! The bytes are hostile. Every sum is checked, every field read is bounds-checked, and the payload's length is capped.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use crate::Abi;
@@ -15,7 +17,7 @@ use crate::node::Node;
 use crate::number;
 use crate::refusal::{Answer, EFAULT, EINVAL, ENOSYS, Refusal, What};
 use crate::status;
-use crate::table::{Contents, Family, Length, Passed, Pointer, Request, Reserved, Role};
+use crate::table::{Contents, Effect, Family, Length, Passed, Pointer, Request, Reserved, Role};
 
 /// The most bytes that the driver copies for one pointer (RMAPI_PARAM_COPY_MAX_PARAMS_SIZE,
 /// src/nvidia/inc/kernel/rmapi/param_copy.h).
@@ -112,6 +114,22 @@ impl Plan {
         let mut segments = self.segments.iter();
         let segment = segments.find(|segment| segment.offset == at);
         segment.map_or(at, |segment| segment.offset + segment.length)
+    }
+
+    /// Parts of the payload that are zero on the way in, and on the way out filled with a byte: the driver has them for
+    /// its answer, which is not told ([`crate::table::Cleared`]).
+    pub fn cleared(&self) -> impl Iterator<Item = (Range<usize>, u8)> {
+        self.rows().flat_map(move |(row, base)| {
+            let end = self.end_of(base) as usize;
+            row.cleared.iter().flat_map(move |cleared| {
+                (0..usize::from(cleared.count)).map(move |index| {
+                    let from = usize::from(cleared.at) + index * usize::from(cleared.stride);
+                    let from = (base as usize + from).min(end);
+                    let to = (from + usize::from(cleared.length)).min(end);
+                    (from..to, cleared.fill)
+                })
+            })
+        })
     }
 
     /// Whether the request is answered with success and not issued.
@@ -272,6 +290,7 @@ impl Planner {
         if std::ptr::eq(row, self.request) {
             self.request_at = Some(base);
         }
+        let family = self.family;
         if let Some(refused) = row.refused_flags {
             let flags = field(parameters, refused.at)?;
             if flags & refused.bits != 0 {
@@ -282,19 +301,6 @@ impl Planner {
                     flags,
                 };
                 return Err(self.refuse(what, refused.status));
-            }
-        }
-        for passed in row.passed {
-            let value = value(parameters, passed)?;
-            if !passed.values.contain(value) {
-                let what = What::Value {
-                    family: self.family,
-                    id: row.id,
-                    name: row.name,
-                    field: passed.field,
-                    value,
-                };
-                return Err(self.refuse(what, passed.status));
             }
         }
         if let Some((at, bits)) = row.traits.set_bits {
@@ -309,6 +315,7 @@ impl Planner {
         for pointer in row.pointers {
             self.follow(row, pointer, base, parameters)?;
         }
+        self.check_values(family, row, parameters)?;
         let Some(variants) = row.variants else {
             return Ok(());
         };
@@ -320,6 +327,33 @@ impl Planner {
         })?;
         self.descend(Family::Alloc, variant);
         self.examine(variant, base, parameters)
+    }
+
+    /// Refuses values of fields that are not passed. `family` is that of `row`; the class or command is known by now.
+    fn check_values(
+        &self,
+        family: Family,
+        row: &'static Request,
+        parameters: &[u8],
+    ) -> Result<(), Refusal> {
+        let makes_client = self.request.effect == Some(Effect::Client);
+        for passed in row.passed {
+            if passed.of_clients && !makes_client {
+                continue;
+            }
+            let value = value(parameters, passed)?;
+            if !passed.values.contain(value) {
+                let what = What::Value {
+                    family,
+                    id: row.id,
+                    name: row.name,
+                    field: passed.field,
+                    value,
+                };
+                return Err(self.refuse(what, passed.status));
+            }
+        }
+        Ok(())
     }
 
     /// Finds what a pointer in the parameters of `row` points to.

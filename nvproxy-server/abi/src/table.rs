@@ -92,6 +92,8 @@ pub struct Passed {
     pub at: u16,
     /// Bytes: 1, 2, 4 or 8.
     pub width: u8,
+    /// Other values are passed, too, unless the request makes a client.
+    pub of_clients: bool,
     pub values: Values,
     pub status: u32,
 }
@@ -181,6 +183,8 @@ pub enum Effect {
     },
     /// An ioctl: the description uses the clients of the one in the descriptor field from now on.
     Register,
+    /// An ioctl: an object may be copied by others, by the RS_SHARE_TYPE_* in the 2-byte field `kind`.
+    Share { object: u16, kind: u16 },
     /// The ioctl by which control commands are issued, to this object.
     Control { object: u16 },
     /// A control command: copies of objects come to be in the description in the descriptor field.

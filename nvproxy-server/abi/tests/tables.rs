@@ -273,7 +273,9 @@ fn what_keeps_tenants_apart_is_known_of_every_release() {
                 "NV_ESC_RM_SHARE"
                 | "NV0000_CTRL_CMD_CLIENT_SET_INHERITED_SHARE_POLICY"
                 | "NV2080_CTRL_CMD_PERF_BOOST"
+                | "FERMI_VASPACE_A"
                 | "NVA06C_CTRL_CMD_SET_TIMESLICE" => row.passed.len() == 1,
+                "NV_ESC_RM_ALLOC" => row.passed.len() == 2,
                 // At least the number of a process, that in a guest and its name, for four engines.
                 "NV2080_CTRL_CMD_PERF_GET_GPUMON_PERFMON_UTIL_SAMPLES_V2" => {
                     row.cleared.len() >= 12
@@ -316,6 +318,7 @@ fn owned_fields(row: &Request) -> Vec<(u16, u32)> {
             source,
         }) => fields.extend([(parent, 4), (object, 4), (source, 4)]),
         Some(Effect::Free { object: at } | Effect::Control { object: at }) => fields.push((at, 4)),
+        Some(Effect::Share { object, kind }) => fields.extend([(object, 4), (kind, 2)]),
         Some(Effect::Device { instance }) => fields.push((instance, 4)),
         Some(Effect::GpuMemory(amount) | Effect::HostMemory(amount)) => {
             fields.extend([(amount.size, 8), (amount.alignment, 8)]);

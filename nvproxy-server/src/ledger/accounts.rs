@@ -408,6 +408,12 @@ impl Ledger {
         self.object(client, object).is_some()
     }
 
+    /// Whether an object keeps memory.
+    pub fn keeps_memory(&self, client: Handle, object: Handle) -> bool {
+        let object = self.object(client, object);
+        object.is_some_and(|object| !object.content.memory.is_empty())
+    }
+
     fn object(&self, client: Handle, object: Handle) -> Option<&Object> {
         self.clients.get(&client)?.objects.get(&object)
     }

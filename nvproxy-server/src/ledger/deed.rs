@@ -15,6 +15,9 @@ use super::taken;
 /// Handles of objects in a request.
 pub(super) type Handles = SmallVec<[Handle; 4]>;
 
+/// RS_SHARE_TYPE_ALL (rs_access.h).
+const SHARE_TYPE_ALL: u16 = 1;
+
 /// What a request is about to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Deed {
@@ -38,6 +41,8 @@ pub(super) enum Deed {
         answer: u32,
         source: (Handle, Handle),
     },
+    /// It lets everybody copy an object, and all below it.
+    Share { client: Handle, object: Handle },
     /// It registers the description with another.
     Register { with: u64 },
     /// It puts copies of objects into a description, from a place on; 0 leaves a place as it is.
@@ -160,6 +165,12 @@ impl Deed {
                 }
             }
             Effect::Register => named.map_or(Deed::Nothing, |with| Deed::Register { with }),
+            Effect::Share { object, kind } if bytes.short(0, kind) == SHARE_TYPE_ALL => {
+                Deed::Share {
+                    client,
+                    object: bytes.handle(0, object),
+                }
+            }
             Effect::Control { object } => Deed::of_command(plan, bytes, named, (client, object)),
             Effect::Range {
                 base,
@@ -274,6 +285,7 @@ impl Deed {
             Deed::Nothing
             | Deed::Client { .. }
             | Deed::Free { .. }
+            | Deed::Share { .. }
             | Deed::Register { .. }
             | Deed::Hold { .. }
             | Deed::EndGroup { .. }
@@ -289,6 +301,7 @@ impl Deed {
             Deed::Nothing | Deed::Client { .. } | Deed::Register { .. } => SmallVec::new(),
             Deed::Object { client, .. }
             | Deed::Free { client, .. }
+            | Deed::Share { client, .. }
             | Deed::Export { client, .. }
             | Deed::Import { client, .. }
             | Deed::Hold { client, .. } => SmallVec::from_slice(&[client]),

@@ -221,6 +221,7 @@ impl Books {
             }
         }
         check_clients(&ledger, plan, payload)?;
+        check_shared(&ledger, &admission.passage.deed)?;
         let mut outcome = set_aside(&mut ledger, &mut admission);
         if outcome.is_err() && forget_ended(&mut ledger, host) {
             outcome = set_aside(&mut ledger, &mut admission);
@@ -286,12 +287,7 @@ fn names_clients(plan: &Plan) -> bool {
 
 /// Whether every client that a request names is the sandbox's own. 0 is nobody's, and left to the driver to answer.
 fn check_clients(ledger: &Ledger, plan: &Plan, payload: &[u8]) -> Result<(), u32> {
-    let makes_client = plan.request.effect == Some(Effect::Client);
     for (row, base) in plan.rows() {
-        // The handle with which a client is made is what the program would like to have.
-        if makes_client && row.effect != Some(Effect::Client) {
-            continue;
-        }
         for field in row.clients {
             let mut named = Bytes(payload).clients(plan, base, field).into_iter();
             if !named.all(|client| client == 0 || ledger.has_client(client)) {
@@ -300,6 +296,21 @@ fn check_clients(ledger: &Ledger, plan: &Plan, payload: &[u8]) -> Result<(), u32
         }
     }
     Ok(())
+}
+
+/// Whether what everybody is to be let copy is memory. What else a client has is nobody's business, and what is below it
+/// would be copied with it. An object that does not exist is left to the driver to answer.
+fn check_shared(ledger: &Ledger, deed: &Deed) -> Result<(), u32> {
+    match deed {
+        Deed::Share { client, object }
+            if (client == object || ledger.has_object(*client, *object))
+                && !ledger.keeps_memory(*client, *object)
+                && at(Point::Shared) != Some(Act::Drop) =>
+        {
+            Err(NV_ERR_INVALID_ARGUMENT)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The status for a request for which there is no room, or of which it cannot be told how much it needs.
@@ -384,6 +395,7 @@ fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), N
         }
         Deed::Nothing
         | Deed::Free { .. }
+        | Deed::Share { .. }
         | Deed::Register { .. }
         | Deed::Space { .. }
         | Deed::Group { .. }
@@ -502,7 +514,7 @@ fn enter_success(
 ) {
     let mut next = || contents.next().flatten().unwrap_or_default();
     match deed {
-        Deed::Nothing => {}
+        Deed::Nothing | Deed::Share { .. } => {}
         Deed::Client { answer: at } => ledger.add_client(answer.word(*at), prepared.handle),
         Deed::Object {
             client,

@@ -69,7 +69,7 @@ impl Server {
     }
 
     /// Issues a request, if it names nothing that is another's and the ledger admits it.
-    pub(super) fn admitted<'a>(&'a self, prepared: Prepared, passage: Passage<'a>) -> Executed {
+    pub(super) fn admitted<'a>(&'a self, mut prepared: Prepared, passage: Passage<'a>) -> Executed {
         if prepared.plan.is_answered() && at(Point::Instead) != Some(Act::Drop) {
             return prepared.answered();
         }
@@ -77,6 +77,7 @@ impl Server {
             .and_then(|()| self.books.admit(&*self.host, &prepared, passage));
         match admitted {
             Ok(admission) => {
+                tenants::hush(&mut prepared);
                 let mut executed = prepared.execute(&*self.host);
                 self.books.settle(&*self.host, admission, &mut executed);
                 tenants::clear(&*self.host, &mut executed);

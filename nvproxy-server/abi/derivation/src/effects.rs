@@ -75,6 +75,10 @@ pub(crate) fn effect(
             source: handle(source)?,
         },
         EffectRule::Register => Effect::Register,
+        EffectRule::Share { object, kind } => Effect::Share {
+            object: handle(object)?,
+            kind: sized(parameters, kind, 2)?,
+        },
         EffectRule::Control { object } => Effect::Control {
             object: handle(object)?,
         },

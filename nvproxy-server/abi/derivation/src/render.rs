@@ -230,6 +230,7 @@ fn passed(passed: &Passed) -> String {
     let Passed {
         place: Place { path, at },
         width,
+        of_clients,
         values,
         status,
     } = passed;
@@ -238,7 +239,7 @@ fn passed(passed: &Passed) -> String {
         Values::AtMost(most) => format!("AtMost({most})"),
     };
     format!(
-        "Passed {{ field: {path:?}, at: {at}, width: {width}, values: Values::{values}, status: status::{status} }}"
+        "Passed {{ field: {path:?}, at: {at}, width: {width}, of_clients: {of_clients}, values: Values::{values}, status: status::{status} }}"
     )
 }
 
@@ -297,6 +298,9 @@ fn effect(effect: &Effect) -> String {
             parent.at, object.at, source.at
         ),
         Effect::Register => "Register".to_owned(),
+        Effect::Share { object, kind } => {
+            format!("Share {{ object: {}, kind: {} }}", object.at, kind.at)
+        }
         Effect::Control { object } => format!("Control {{ object: {} }}", object.at),
         Effect::Export(listed) => format!("Export({})", objects(listed)),
         Effect::Import {

@@ -168,6 +168,10 @@ pub enum Effect {
         source: Place,
     },
     Register,
+    Share {
+        object: Place,
+        kind: Place,
+    },
     Control {
         object: Place,
     },
@@ -263,6 +267,7 @@ pub enum Naming {
 pub struct Passed {
     pub place: Place,
     pub width: u8,
+    pub of_clients: bool,
     pub values: Values,
     /// The name of an NV_STATUS.
     pub status: String,

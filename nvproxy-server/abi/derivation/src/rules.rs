@@ -210,6 +210,9 @@ pub struct GpuRule {
 #[serde(deny_unknown_fields)]
 pub struct PassedRule {
     pub field: String,
+    /// Only of requests that make a client.
+    #[serde(default)]
+    pub of_clients: bool,
     pub values: Option<Vec<u64>>,
     pub most: Option<u64>,
     pub status: String,
@@ -259,6 +262,10 @@ pub enum EffectRule {
         source: String,
     },
     Register,
+    Share {
+        object: String,
+        kind: String,
+    },
     Control {
         object: String,
     },
@@ -373,6 +380,7 @@ impl EffectRule {
             EffectRule::Import { parent, objects } => {
                 std::iter::once(parent).chain(objects.fields()).collect()
             }
+            EffectRule::Share { object, kind } => vec![object, kind],
             EffectRule::Device { instance } => vec![instance],
             EffectRule::GpuMemory(amount) | EffectRule::HostMemory(amount) => vec![
                 &amount.size,

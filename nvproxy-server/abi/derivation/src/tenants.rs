@@ -111,6 +111,7 @@ pub(crate) fn passed(
     Ok(Some(Passed {
         place,
         width: size as u8,
+        of_clients: rule.of_clients,
         values,
         status: rule.status.clone(),
     }))

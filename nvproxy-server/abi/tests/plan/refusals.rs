@@ -456,3 +456,26 @@ fn a_field_is_only_passed_with_the_values_of_its_rule() {
         "control command 0x2080200a (NV2080_CTRL_CMD_PERF_BOOST) is not passed with flags = 0x52"
     );
 }
+
+#[test]
+fn no_client_is_made_with_a_handle_of_the_programs_choice() {
+    let chosen = |root, object| {
+        let request = NVOS64_PARAMETERS {
+            hRoot: root,
+            hObjectNew: object,
+            ..alloc(NV01_ROOT_CLIENT, 0)
+        };
+        Memory::default().with(ARGUMENT, &request)
+    };
+    plan(Node::Control, ALLOC, chosen(0, 0));
+    for (root, object, field) in [(5, 0, "hRoot"), (0, 5, "hObjectNew"), (5, 5, "hRoot")] {
+        let refused = refusal(Node::Control, ALLOC, chosen(root, object));
+        let answer = Answer::Status {
+            at: 40,
+            status: NV_ERR_INVALID_ARGUMENT,
+        };
+        assert_eq!(refused.answer, answer);
+        let text = format!("ioctl 0x2b (NV_ESC_RM_ALLOC) is not passed with {field} = 0x5");
+        assert_eq!(refused.what.to_string(), text);
+    }
+}

@@ -123,6 +123,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("block-size", tenants::block_size),
     ("check-releases", tenants::releases),
     ("values-for-all", tenants::values),
+    ("chosen-clients", tenants::chosen),
     ("many-clients", ownership::many_clients),
     ("pin-private", pins::private),
     ("pin-shared", pins::shared),

@@ -2,18 +2,20 @@
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::class::NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS;
+use nvproxy_abi::structs::class::{
+    NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS, NV_VASPACE_ALLOCATION_PARAMETERS,
+};
 use nvproxy_abi::structs::control::*;
 use nvproxy_abi::structs::frontend::{
-    NVOS57_PARAMETERS, nv_ioctl_card_info_t, nv_ioctl_numa_info_t, nv_ioctl_rm_api_version_t,
-    nv_ioctl_sys_params_t,
+    NVOS21_PARAMETERS, NVOS57_PARAMETERS, NVOS64_PARAMETERS, nv_ioctl_card_info_t,
+    nv_ioctl_numa_info_t, nv_ioctl_rm_api_version_t, nv_ioctl_sys_params_t,
 };
 use nvproxy_abi::structs::uvm::{NvProcessorUuid, UVM_INITIALIZE_PARAMS, UVM_REGISTER_GPU_PARAMS};
 use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
 use zerocopy::{FromBytes, FromZeros};
 
 use crate::Outcome;
-use crate::gpu::{DEVICE, Gpu, SUBDEVICE};
+use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
 use crate::refusals::word;
 
 /// NV0000_CTRL_GPU_INVALID_ID and NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS.
@@ -291,7 +293,9 @@ pub fn releases(_: &[String]) -> Outcome {
 /// What would change a GPU for others, with values of CUDA's and with others.
 pub fn values(_: &[String]) -> Outcome {
     const GROUP: u32 = 0x20;
+    const SPACE: u32 = 0x21;
     let gpu = Gpu::open()?;
+    gpu.allocate(MEMORY, 2 * MIB)?;
     let client = &gpu.client;
     for flags in [0x12, 0x10, 0x52, 0x01] {
         let mut boost = [flags, u32::MAX];
@@ -311,11 +315,42 @@ pub fn values(_: &[String]) -> Outcome {
         let command = NV0000_CTRL_CMD_CLIENT_SET_INHERITED_SHARE_POLICY;
         let inherited = client.control(client.root, command, &mut policy.clone());
         let mut request = NVOS57_PARAMETERS::new_zeroed();
-        (request.hClient, request.hObject) = (client.root, DEVICE);
+        request.hClient = client.root;
         request.sharePolicy = policy;
-        frontend(&client.control, NV_ESC_RM_SHARE, &mut request)?;
-        let shared = check(request.status);
-        println!("share {kind}: {} {}", word(inherited), word(shared));
+        let [all, device, memory] = [client.root, DEVICE, MEMORY].map(|object| {
+            request.hObject = object;
+            let shared = frontend(&client.control, NV_ESC_RM_SHARE, &mut request);
+            word(shared.and_then(|_| check(request.status)))
+        });
+        let inherited = word(inherited);
+        println!("share {kind}: {inherited} {all} {device} {memory}");
+    }
+    for index in 0..5u32 {
+        let mut space = NV_VASPACE_ALLOCATION_PARAMETERS::new_zeroed();
+        space.index = index;
+        let made = client.allocate(DEVICE, SPACE, FERMI_VASPACE_A, &mut space);
+        println!("address space {index}: {}", word(made));
+        let _ = client.free(DEVICE, SPACE);
+    }
+    Ok(())
+}
+
+/// A program chooses the handle of a client, in each of the ways, in each form of the request and of each class.
+pub fn chosen(_: &[String]) -> Outcome {
+    const WANTED: u32 = 0xc1d0_0555;
+    let control = open(Node::Control)?;
+    for class in [NV01_ROOT, NV01_ROOT_NON_PRIV, NV01_ROOT_CLIENT] {
+        for (root, object) in [(0, 0), (WANTED, 0), (0, WANTED), (WANTED, WANTED)] {
+            let mut shorter = NVOS21_PARAMETERS::new_zeroed();
+            (shorter.hRoot, shorter.hObjectNew, shorter.hClass) = (root, object, class);
+            let first = frontend(&control, NV_ESC_RM_ALLOC, &mut shorter);
+            let first = word(first.and_then(|_| check(shorter.status)));
+            let mut longer = NVOS64_PARAMETERS::new_zeroed();
+            (longer.hRoot, longer.hObjectNew, longer.hClass) = (root, object, class);
+            let second = frontend(&control, NV_ESC_RM_ALLOC, &mut longer);
+            let second = word(second.and_then(|_| check(longer.status)));
+            println!("{class:x} {root:x} {object:x}: {first} {second}");
+        }
     }
     Ok(())
 }
@@ -326,6 +361,8 @@ pub fn utilization(_: &[String]) -> Outcome {
     const SAMPLE: usize = 776;
     let gpu = Gpu::open()?;
     let mut parameters = [0u8; 55_888];
+    // What a program leaves there reaches nobody.
+    parameters[SAMPLES..].fill(0x5a);
     parameters[4..8].copy_from_slice(&((72 * SAMPLE) as u32).to_ne_bytes());
     let command = NV2080_CTRL_CMD_PERF_GET_GPUMON_PERFMON_UTIL_SAMPLES_V2;
     gpu.client.control(SUBDEVICE, command, &mut parameters)?;
