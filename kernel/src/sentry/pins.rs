@@ -23,6 +23,8 @@
 //!
 //! ptrace(2) is a matter of threads: all pins are carried out by one thread of the sentry, one after the other.
 
+mod pages;
+
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,10 +32,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use nvproxy_abi::plan::Plan;
 use nvproxy_server::protocol::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
 use ringfence_faults::{Act, Point, at_task};
 
+use self::pages::{put_address, relocate};
 use super::descriptions::Description;
 use super::marshalling::{
     Marshalled, Stopped as StoppedRequest, Target, length_of, status_of, submission, write_back,
@@ -46,7 +48,7 @@ use super::server::ServerLink;
 use super::shares::Share;
 use super::times::{Phase, Times};
 use super::tracee::{
-    Alarm, Caller, Calls, Held, Helper, Looks, Numbers, PAUSE, Patience, Stopped, Tracer,
+    Alarm, Caller, Held, Helper, Looks, Numbers, PAUSE, Patience, Stopped, Tracer,
 };
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
@@ -382,64 +384,6 @@ impl Pin<'_> {
         done
     }
 
-    /// Has `maker` map fresh pages for so many bytes of parameters, at an address that nobody could foresee: when a task
-    /// that is held is killed, the kernel writes on its behalf to addresses that it was told before (set_tid_address(2),
-    /// get_robust_list(2)).
-    fn map(&self, maker: &mut Calls<'_>, length: u64) -> Result<Pages, Errno> {
-        /// A hit on what is mapped already is rare, unless nearly everything is.
-        const TRIES: usize = 16;
-        let length = PAGE + length.next_multiple_of(PAGE);
-        let protection = (libc::PROT_READ | libc::PROT_EXEC) as u64;
-        let is_foreseeable =
-            at_task(Point::PinPage, self.notification.task.as_raw()) == Some(Act::Drop);
-        for _ in 0..TRIES {
-            // A test leaves the choice to the kernel, to show that it would notice.
-            let (address, fixed) = match is_foreseeable {
-                true => (0, 0),
-                false => (random_page()?, libc::MAP_FIXED_NOREPLACE),
-            };
-            let flags = (PRIVATE | fixed) as u64;
-            let arguments = [address, length, protection, flags, u64::MAX, 0];
-            match maker.call(libc::SYS_mmap, arguments)? {
-                start @ 1.. if is_foreseeable || start as u64 == address => {
-                    let start = start as u64;
-                    return Ok(Pages { start, length });
-                }
-                // Only a filter of the program's answers so.
-                0.. => return Err(Errno::EPERM),
-                failure => match Errno::from_raw(-failure as i32) {
-                    Errno::EEXIST => {}
-                    errno => return Err(errno),
-                },
-            }
-        }
-        Err(Errno::ENOMEM)
-    }
-
-    /// Has a thread make its calls by an instruction on the first page from now on, which no write of the kernel's on
-    /// anybody's behalf alters: it is not writable.
-    fn have_call_from(&self, calls: &mut Calls<'_>, pages: Pages) -> Result<(), Errno> {
-        // A test has the program's own instruction used, to show that it would notice.
-        match at_task(Point::PinCode, self.notification.task.as_raw()) {
-            Some(Act::Drop) => Ok(()),
-            _ => calls.call_from(pages.start),
-        }
-    }
-
-    /// Has the helper make the other pages writable, by that instruction.
-    fn make_writable(&self, calls: &mut Calls<'_>, pages: Pages) -> Result<(), Errno> {
-        self.have_call_from(calls, pages)?;
-        let (address, length) = (pages.parameters(), pages.length - PAGE);
-        let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-        let flags = (PRIVATE | libc::MAP_FIXED) as u64;
-        let arguments = [address, length, protection, flags, u64::MAX, 0];
-        match calls.call(libc::SYS_mmap, arguments)? {
-            mapped @ 0.. if mapped as u64 == address => Ok(()),
-            0.. => Err(Errno::EPERM),
-            failure => Err(Errno::from_raw(-failure as i32)),
-        }
-    }
-
     /// Has the helper issue the ioctl on the parameters, which are put to `page`.
     fn issue_at(
         &self,
@@ -534,60 +478,6 @@ impl Pin<'_> {
         payload.truncate(length);
         reply
     }
-}
-
-const PAGE: u64 = 4096;
-
-/// Memory that no other process has.
-const PRIVATE: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-
-/// Pages that were made for a pin: an instruction's, and those of the parameters.
-#[derive(Clone, Copy)]
-struct Pages {
-    start: u64,
-    length: u64,
-}
-
-impl Pages {
-    fn parameters(self) -> u64 {
-        self.start + PAGE
-    }
-}
-
-/// The address of a page, chosen at random from those that a program has on x86-64: 47 bits (TASK_SIZE_MAX in
-/// arch/x86/include/asm/page_64.h), less what vm.mmap_min_addr usually keeps back and as much at the upper end, where a
-/// stack is.
-fn random_page() -> Result<u64, Errno> {
-    const FIRST: u64 = 1 << 16;
-    const END: u64 = (1 << 47) - (1 << 16);
-    let mut bytes = [0; 8];
-    let read = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    match read {
-        Ok(8) => Ok((FIRST + u64::from_ne_bytes(bytes) % (END - FIRST)) / PAGE * PAGE),
-        Ok(_) => Err(Errno::EIO),
-        Err(errno) => Err(Errno::from_raw(errno.raw_os_error())),
-    }
-}
-
-/// Lets the pointers in `payload` point to where their buffers will lie at `page`; returns what stood there.
-fn relocate(plan: &Plan, page: u64, payload: &mut [u8]) -> Vec<(usize, u64)> {
-    let mut originals = Vec::new();
-    for segment in &plan.segments {
-        let Some(at) = segment.pointer_at else {
-            continue;
-        };
-        let original = put_address(payload, at as usize, page + u64::from(segment.offset));
-        originals.extend(original.map(|original| (at as usize, original)));
-    }
-    originals
-}
-
-fn put_address(payload: &mut [u8], at: usize, address: u64) -> Option<u64> {
-    let field = payload.get_mut(at..)?.first_chunk_mut::<8>()?;
-    Some(u64::from_ne_bytes(std::mem::replace(
-        field,
-        address.to_ne_bytes(),
-    )))
 }
 
 impl Sentry {
