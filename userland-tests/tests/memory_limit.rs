@@ -273,6 +273,23 @@ one more: ok
 }
 
 #[test]
+fn events_are_bounded_and_count_until_they_are_gone() {
+    let refused = "NV_ERR_INSUFFICIENT_RESOURCES";
+    let expected = format!(
+        "4096 events\none more: {refused}\none freed: ok\nanother, elsewhere: ok\n\
+         one more: {refused}\nclosed: ok\nthe client freed: ok\n"
+    );
+    prints_with_64_mib_of_the_host("limit-host-events", &expected);
+}
+
+/// That the test above can fail.
+#[test]
+fn events_are_without_end_if_they_are_not_counted() {
+    let ended = printed_without_counting("limit-host-events");
+    assert!(ended.stdout.starts_with("5000 events\n"), "{ended:?}");
+}
+
+#[test]
 fn what_is_mapped_can_be_unmapped_when_there_is_no_room_for_a_record() {
     let expected = "\
 full: NV_ERR_INSUFFICIENT_RESOURCES

@@ -183,6 +183,10 @@ pub enum Effect {
     },
     /// An ioctl: the description uses the clients of the one in the descriptor field from now on.
     Register,
+    /// An ioctl: the driver keeps a record of an event of the operating system, under the client and this number.
+    OsEvent { key: u16 },
+    /// An ioctl: that record is gone.
+    EndOsEvent { key: u16 },
     /// An ioctl: an object may be copied by others, by the RS_SHARE_TYPE_* in the 2-byte field `kind`.
     Share { object: u16, kind: u16 },
     /// The ioctl by which control commands are issued, to this object.

@@ -21,6 +21,10 @@ pub const MAXIMUM_CLIENTS: usize = 1 << 12;
 /// a machine with eight GPUs of 192 GiB, each filled in pieces of 2 MiB, has 786,432.
 pub const MAXIMUM_OBJECTS: usize = 1 << 20;
 
+/// Most records of events of the operating system. The driver walks those of the whole machine with a lock held
+/// (`allocate_os_event`, src/nvidia/arch/nvalloc/unix/src/osapi.c). A CUDA process was recorded to have nine.
+pub const MAXIMUM_OS_EVENTS: usize = 1 << 12;
+
 /// What stands for an address space of which the host cannot tell which it is. What it keeps is charged for good.
 pub const UNKNOWN_SPACE: u64 = u64::MAX;
 
@@ -158,7 +162,9 @@ pub struct Ledger {
     charged_to_host: u64,
     /// What a task was lent a descriptor for, and has not been said to be finished.
     pins: Vec<Begun>,
-    /// Objects, exported copies, and address spaces, range groups, ranges and mappings of UVM, and those that requests under way may add.
+    /// Records of events of the operating system, by client and key: the descriptions with which they end.
+    os_events: BTreeMap<u64, u64>,
+    /// Objects, exported copies, records of events, and address spaces, range groups, ranges and mappings of UVM, and those that requests under way may add.
     objects: usize,
     /// Clients that requests under way may add.
     #[serde(skip)]
@@ -177,6 +183,7 @@ impl Ledger {
             charged: BTreeMap::new(),
             charged_to_host: 0,
             pins: Vec::new(),
+            os_events: BTreeMap::new(),
             objects: 0,
             pending_clients: 0,
         }
@@ -437,6 +444,7 @@ impl Ledger {
         let Some(freed) = self.clients.remove(&client) else {
             return;
         };
+        self.end_os_events(|event, _| event >> 32 == u64::from(client));
         if let Some(description) = self.descriptions.get_mut(&freed.description) {
             description.clients.remove(&client);
         }
@@ -444,6 +452,34 @@ impl Ledger {
         for object in freed.objects.into_values() {
             self.release(object.content);
         }
+    }
+
+    /// Whether there may be one more record of an event of the operating system.
+    pub fn has_room_for_os_event(&self) -> bool {
+        self.os_events.len() < MAXIMUM_OS_EVENTS
+    }
+
+    /// There is a record of an event under `client` and `key` from now on, until `description` or the client is gone.
+    pub fn add_os_event(&mut self, description: u64, client: Handle, key: u32) {
+        self.descriptions.entry(description).or_default();
+        let event = event(client, key);
+        if self.os_events.insert(event, description).is_none() {
+            self.objects = self.objects.saturating_add(1);
+        }
+    }
+
+    /// That record is gone.
+    pub fn end_os_event(&mut self, client: Handle, key: u32) {
+        let gone = event(client, key);
+        self.end_os_events(|event, _| event == gone);
+    }
+
+    fn end_os_events(&mut self, is_gone: impl Fn(u64, u64) -> bool) {
+        let before = self.os_events.len();
+        self.os_events
+            .retain(|event, description| !is_gone(*event, *description));
+        let gone = before - self.os_events.len();
+        self.objects = self.objects.saturating_sub(gone);
     }
 
     /// Puts a copy of an object into a description, in the place of what was there.
@@ -620,6 +656,7 @@ impl Ledger {
             for client in known.clients {
                 self.free_client(client);
             }
+            self.end_os_events(|_, description| description == closed);
             self.objects = self.objects.saturating_sub(known.exported.len());
             for content in known.exported.into_values() {
                 self.release(content);
@@ -632,6 +669,11 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Under what the ledger keeps a record of an event.
+fn event(client: Handle, key: u32) -> u64 {
+    u64::from(client) << 32 | u64::from(key)
 }
 
 impl Client {

@@ -41,6 +41,10 @@ pub(super) enum Deed {
         answer: u32,
         source: (Handle, Handle),
     },
+    /// It makes a record of an event of the operating system.
+    OsEvent { client: Handle, key: u32 },
+    /// It takes one away.
+    EndOsEvent { client: Handle, key: u32 },
     /// It lets everybody copy an object, and all below it.
     Share { client: Handle, object: Handle },
     /// It registers the description with another.
@@ -165,6 +169,15 @@ impl Deed {
                 }
             }
             Effect::Register => named.map_or(Deed::Nothing, |with| Deed::Register { with }),
+            Effect::OsEvent { .. } if at(Point::Counted) == Some(Act::Drop) => Deed::Nothing,
+            Effect::OsEvent { key } => Deed::OsEvent {
+                client,
+                key: bytes.handle(0, key),
+            },
+            Effect::EndOsEvent { key } => Deed::EndOsEvent {
+                client,
+                key: bytes.handle(0, key),
+            },
             Effect::Share { object, kind } if bytes.short(0, kind) == SHARE_TYPE_ALL => {
                 Deed::Share {
                     client,
@@ -276,7 +289,7 @@ impl Deed {
     /// How many objects, copies, address spaces, range groups, ranges and mappings it may add.
     pub fn objects(&self) -> usize {
         match self {
-            Deed::Object { .. } | Deed::Copy { .. } => 1,
+            Deed::Object { .. } | Deed::Copy { .. } | Deed::OsEvent { .. } => 1,
             Deed::Export { objects, .. } => objects.len(),
             Deed::Import { count, .. } => *count as usize,
             // For each GPU the mapping itself, and one more where it lies within another and parts it.
@@ -286,6 +299,7 @@ impl Deed {
             | Deed::Client { .. }
             | Deed::Free { .. }
             | Deed::Share { .. }
+            | Deed::EndOsEvent { .. }
             | Deed::Register { .. }
             | Deed::Hold { .. }
             | Deed::EndGroup { .. }
@@ -302,6 +316,8 @@ impl Deed {
             Deed::Object { client, .. }
             | Deed::Free { client, .. }
             | Deed::Share { client, .. }
+            | Deed::OsEvent { client, .. }
+            | Deed::EndOsEvent { client, .. }
             | Deed::Export { client, .. }
             | Deed::Import { client, .. }
             | Deed::Hold { client, .. } => SmallVec::from_slice(&[client]),

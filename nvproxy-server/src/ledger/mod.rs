@@ -222,6 +222,11 @@ impl Books {
         }
         check_clients(&ledger, plan, payload)?;
         check_shared(&ledger, &admission.passage.deed)?;
+        if let Deed::OsEvent { .. } = admission.passage.deed
+            && !ledger.has_room_for_os_event()
+        {
+            return Err(NV_ERR_INSUFFICIENT_RESOURCES);
+        }
         let mut outcome = set_aside(&mut ledger, &mut admission);
         if outcome.is_err() && forget_ended(&mut ledger, host) {
             outcome = set_aside(&mut ledger, &mut admission);
@@ -396,6 +401,8 @@ fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), N
         Deed::Nothing
         | Deed::Free { .. }
         | Deed::Share { .. }
+        | Deed::OsEvent { .. }
+        | Deed::EndOsEvent { .. }
         | Deed::Register { .. }
         | Deed::Space { .. }
         | Deed::Group { .. }
@@ -515,6 +522,8 @@ fn enter_success(
     let mut next = || contents.next().flatten().unwrap_or_default();
     match deed {
         Deed::Nothing | Deed::Share { .. } => {}
+        Deed::OsEvent { client, key } => ledger.add_os_event(prepared.handle, *client, *key),
+        Deed::EndOsEvent { client, key } => ledger.end_os_event(*client, *key),
         Deed::Client { answer: at } => ledger.add_client(answer.word(*at), prepared.handle),
         Deed::Object {
             client,

@@ -75,6 +75,8 @@ pub(crate) fn effect(
             source: handle(source)?,
         },
         EffectRule::Register => Effect::Register,
+        EffectRule::OsEvent { key } => Effect::OsEvent { key: handle(key)? },
+        EffectRule::EndOsEvent { key } => Effect::EndOsEvent { key: handle(key)? },
         EffectRule::Share { object, kind } => Effect::Share {
             object: handle(object)?,
             kind: sized(parameters, kind, 2)?,

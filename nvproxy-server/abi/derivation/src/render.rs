@@ -298,6 +298,8 @@ fn effect(effect: &Effect) -> String {
             parent.at, object.at, source.at
         ),
         Effect::Register => "Register".to_owned(),
+        Effect::OsEvent { key } => format!("OsEvent {{ key: {} }}", key.at),
+        Effect::EndOsEvent { key } => format!("EndOsEvent {{ key: {} }}", key.at),
         Effect::Share { object, kind } => {
             format!("Share {{ object: {}, kind: {} }}", object.at, kind.at)
         }

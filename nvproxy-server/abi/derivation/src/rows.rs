@@ -168,6 +168,12 @@ pub enum Effect {
         source: Place,
     },
     Register,
+    OsEvent {
+        key: Place,
+    },
+    EndOsEvent {
+        key: Place,
+    },
     Share {
         object: Place,
         kind: Place,

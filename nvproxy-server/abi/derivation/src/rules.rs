@@ -262,6 +262,14 @@ pub enum EffectRule {
         source: String,
     },
     Register,
+    #[serde(rename = "os-event")]
+    OsEvent {
+        key: String,
+    },
+    #[serde(rename = "end-os-event")]
+    EndOsEvent {
+        key: String,
+    },
     Share {
         object: String,
         kind: String,
@@ -380,6 +388,7 @@ impl EffectRule {
             EffectRule::Import { parent, objects } => {
                 std::iter::once(parent).chain(objects.fields()).collect()
             }
+            EffectRule::OsEvent { key } | EffectRule::EndOsEvent { key } => vec![key],
             EffectRule::Share { object, kind } => vec![object, kind],
             EffectRule::Device { instance } => vec![instance],
             EffectRule::GpuMemory(amount) | EffectRule::HostMemory(amount) => vec![

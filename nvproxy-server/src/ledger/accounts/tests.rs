@@ -419,6 +419,7 @@ fn long_random_sequences_come_to_what_the_model_says() {
 fn rich() -> Ledger {
     let mut ledger = with_memory(MIB);
     ledger.register(11, 10);
+    ledger.add_os_event(10, 1, 7);
     let copy = ledger.copy_of(1, 3).expect("a copy");
     ledger.add_exported(10, 0, copy);
     let key = ledger.charge(Pool::Host, MIB).expect("room");

@@ -9,9 +9,11 @@ use nvproxy_abi::number::*;
 use nvproxy_abi::status::NV_ERR_NO_MEMORY;
 use nvproxy_abi::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
 use nvproxy_abi::structs::control::*;
-use nvproxy_abi::structs::frontend::nv_ioctl_nvos02_parameters_with_fd;
+use nvproxy_abi::structs::frontend::{
+    nv_ioctl_alloc_os_event_t, nv_ioctl_free_os_event_t, nv_ioctl_nvos02_parameters_with_fd,
+};
 use nvproxy_abi::structs::uvm::*;
-use ringfence::guest::{Result, check, frontend, ioctl, open};
+use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
@@ -205,6 +207,39 @@ pub fn records(_: &[String]) -> Outcome {
     say("a client", Gpu::open().map(drop));
     gpu.client.free(gpu.client.root, SUBDEVICE)?;
     say("freed", allocate(&gpu, MEMORY, 48 * MIB, SCATTERED));
+    Ok(())
+}
+
+/// Records of events, of which there may be so many in a sandbox. Each is gone with what it belongs to.
+pub fn events(_: &[String]) -> Outcome {
+    let (client, other) = (Client::new()?, Client::new()?);
+    let make = |on: &File, key: u32| {
+        let mut request = nv_ioctl_alloc_os_event_t::new_zeroed();
+        (request.hClient, request.fd) = (client.root, 1_000_000 + key);
+        frontend(on, NV_ESC_ALLOC_OS_EVENT, &mut request)?;
+        check(request.Status)
+    };
+    let (made, refusal) = until_refused(5000, |key| make(&client.control, key));
+    println!("{made} events");
+    say("one more", refusal);
+    let mut request = nv_ioctl_free_os_event_t::new_zeroed();
+    (request.hClient, request.fd) = (client.root, 1_000_000);
+    frontend(&client.control, NV_ESC_FREE_OS_EVENT, &mut request)?;
+    say("one freed", check(request.Status));
+    let description = open(Node::Control)?;
+    say("another, elsewhere", make(&description, 5000));
+    say("one more", make(&client.control, 5001));
+    drop(description);
+    let deadline = Instant::now() + crate::gpu::LIMIT;
+    while let Err(error) = make(&client.control, 5002) {
+        assert!(Instant::now() < deadline, "closed: still {error}");
+    }
+    println!("closed: ok");
+    client.free(client.root, client.root)?;
+    let mut request = nv_ioctl_alloc_os_event_t::new_zeroed();
+    request.hClient = other.root;
+    frontend(&other.control, NV_ESC_ALLOC_OS_EVENT, &mut request)?;
+    say("the client freed", check(request.Status));
     Ok(())
 }
 

@@ -110,6 +110,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host", host_memory::requests),
     ("limit-host-keepers", host_memory::keepers),
     ("limit-host-records", host_memory::records),
+    ("limit-host-events", host_memory::events),
     ("limit-host-default", host_memory::default),
     ("limit-host-threads", host_memory::threads),
     ("limit-host-spaces", host_memory::spaces),
