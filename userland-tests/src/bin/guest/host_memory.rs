@@ -233,6 +233,7 @@ pub fn events(_: &[String]) -> Outcome {
     let deadline = Instant::now() + crate::gpu::LIMIT;
     while let Err(error) = make(&client.control, 5002) {
         assert!(Instant::now() < deadline, "closed: still {error}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
     }
     println!("closed: ok");
     client.free(client.root, client.root)?;
