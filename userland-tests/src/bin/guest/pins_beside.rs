@@ -35,6 +35,8 @@ fn pin_beside(arguments: &[&str]) -> Outcome {
             break status;
         }
     };
+    // Others may keep the processors for so long that there was no time to pin.
+    outcomes.remove("EAGAIN");
     let outcomes: Vec<String> = outcomes.into_iter().collect();
     println!("pins: {}", outcomes.join(", "));
     println!("beside: {ended}");
