@@ -256,7 +256,11 @@ impl<'a> Launcher<'a> {
             .liaison
             .started(server.pidfd.as_fd(), &control, memory.as_fd());
         self.servers.push(Rc::new(server));
-        told.attempt("telling the sentry of a server")
+        match told {
+            // It has ended, and is about to be waited for. Why, it has said itself.
+            Err(SocketError::Closed) => Ok(()),
+            told => told.attempt("telling the sentry of a server"),
+        }
     }
 
     /// Ends the server that serves. The sentry will see that it has ended.
