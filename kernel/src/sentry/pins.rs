@@ -421,7 +421,7 @@ impl Pin<'_> {
         });
         let answer = answer.inspect_err(|_| {
             tracing::info!(
-                "a process was killed while it pinned memory: what it would have pinned is counted until its client is freed"
+                "a process was killed while it pinned memory: what it would have pinned is counted until its descriptor is closed"
             );
         })?;
         *issued = Some(answer);
