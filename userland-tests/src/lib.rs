@@ -71,6 +71,16 @@ pub fn guest_with<S: AsRef<OsStr>>(options: &[&str], scenario: &[S]) -> Command 
     command
 }
 
+/// The same as [`guest`] with the executable that has points of fault, and obeys `rules` there.
+pub fn guest_under<S: AsRef<OsStr>>(rules: &str, scenario: &[S]) -> Command {
+    let mut command = Command::new(ringfence_with_faults());
+    command.args(["run", "--driver", "sim"]);
+    command.args(showing_the_guest()).arg("--");
+    command.arg(guest_program()).args(scenario);
+    command.stdin(Stdio::null()).env("RINGFENCE_FAULTS", rules);
+    command
+}
+
 /// `ringfence run --driver sim OPTIONS… --`, and what [`showing_the_guest`] says.
 pub fn ringfence_run(options: &[&str]) -> Command {
     let mut command = Command::new(ringfence_program());

@@ -15,8 +15,8 @@ use ringfence_recording::{Event, Recording};
 use userland_tests::landlock::Landlock;
 use userland_tests::stand_in::{self, Seen};
 use userland_tests::{
-    Directory, Ended, finish, guest_program, is_emulated, prints, ringfence_with_faults,
-    showing_the_guest, wait_for,
+    Directory, Ended, finish, guest_program, guest_under, is_emulated, prints,
+    ringfence_with_faults, showing_the_guest, wait_for,
 };
 
 #[test]
@@ -142,16 +142,7 @@ fn without_a_filter_and_not_held_a_task_gets_at_what_a_pin_lends() {
 
 /// Has a process pin whose descriptor table another one has, and says what came of it and what was left in the table.
 fn lent(filter: &[&str], rules: &str) -> Ended {
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim"])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .arg("lent")
-        .args(filter)
-        .env("RINGFENCE_FAULTS", rules);
-    finish(&mut command)
+    finish(&mut guest_under(rules, &[&["lent"], filter].concat()))
 }
 
 /// With the caller's own descriptor table in the place of one that is made for the pin.
@@ -211,15 +202,7 @@ fn what_a_pin_lends_is_not_left_to_a_thread_that_cannot_end() {
 
 /// Has a process look, through `/proc`, at what the threads of another have while it pins.
 fn watched(rules: &str) -> Ended {
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim"])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .arg("pin-watched")
-        .env("RINGFENCE_FAULTS", rules);
-    finish(&mut command)
+    finish(&mut guest_under(rules, &["pin-watched"]))
 }
 
 #[test]

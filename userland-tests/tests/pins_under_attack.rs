@@ -6,20 +6,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use userland_tests::processes::Process;
-use userland_tests::{Ended, finish, guest_program, ringfence_with_faults, showing_the_guest};
-
-/// A scenario of the guest, under rules.
-fn command(scenario: &[&str], rules: &str) -> Command {
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim"])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .args(scenario)
-        .env("RINGFENCE_FAULTS", rules);
-    command
-}
+use userland_tests::{Ended, finish, guest_under};
 
 /// What a program says whose pins all succeeded, beside a process that was not disturbed.
 const UNDISTURBED: &str = "pins: ok\nbeside: exit status: 0\nthen: ok\n";
@@ -27,7 +14,7 @@ const UNDISTURBED: &str = "pins: ok\nbeside: exit status: 0\nthen: ok\n";
 /// A process executes itself so many times while another pins.
 fn executing(times: u32, how: &str, rules: &str) -> Command {
     let scenario = ["pin-beside-executions", &times.to_string(), how];
-    command(&scenario, rules)
+    guest_under(rules, &scenario)
 }
 
 /// Time for a thread to execute a program between being seized and being interrupted: much where there are few.
@@ -102,9 +89,9 @@ fn a_pin_fails_beside_an_execution_if_it_is_not_known_who_executed() {
 /// alter the limit if anybody knew where it lies.
 fn restarted(attempts: u32, milliseconds: u32, rules: &str) -> Ended {
     let numbers = [attempts, milliseconds].map(|number| number.to_string());
-    finish(&mut command(
-        &["pin-restarted", &numbers[0], &numbers[1]],
+    finish(&mut guest_under(
         rules,
+        &["pin-restarted", &numbers[0], &numbers[1]],
     ))
 }
 
@@ -127,7 +114,7 @@ fn parameters_are_altered_if_the_caller_maps_their_page() {
 fn foreseen(attempts: u32, milliseconds: u32, rules: &str) -> Ended {
     let numbers = [attempts, milliseconds].map(|number| number.to_string());
     let scenario = ["pin-restarted", &numbers[0], &numbers[1], "foreseen"];
-    finish(&mut command(&scenario, rules))
+    finish(&mut guest_under(rules, &scenario))
 }
 
 #[test]
@@ -153,15 +140,15 @@ fn a_filter_pins_nothing_by_answering_with_success() {
             .to_owned(),
         ..Ended::printing("pinned: EPERM\npinned: EPERM\n")
     };
-    assert_eq!(finish(&mut command(&["pin-answered"], "")), expected);
+    assert_eq!(finish(&mut guest_under("", &["pin-answered"])), expected);
 }
 
 /// Pins so many times beside processes that make one another.
 fn beside_a_chain(times: u32, rules: &str) -> Ended {
     let scenario = ["pin-beside-a-chain", &times.to_string(), "20"];
-    finish(&mut command(
-        &scenario,
+    finish(&mut guest_under(
         &format!("sentry.pin-issued=delay:20 {rules}"),
+        &scenario,
     ))
 }
 
@@ -181,7 +168,7 @@ fn processes_that_make_one_another_are_missed_if_a_pass_is_enough() {
 /// The processes that share the memory are held, and one is killed between the ioctl and the helper's end.
 fn altered(rules: &str) -> Ended {
     let rules = format!("sentry.pin-issued=delay:1500 {rules}");
-    finish(&mut command(&["pin-altered"], &rules))
+    finish(&mut guest_under(&rules, &["pin-altered"]))
 }
 
 #[test]
@@ -201,7 +188,7 @@ fn code_of_the_programs_is_executed_if_the_pin_uses_its_instruction() {
 /// A pin waits for all those before it no longer than it may take itself.
 #[test]
 fn pins_that_take_their_time_do_not_add_up() {
-    let ended = finish(&mut command(&["pin-crowded"], ""));
+    let ended = finish(&mut guest_under("", &["pin-crowded"]));
     let eagain = format!("SIGKILL, status {}\n", libc::EAGAIN);
     assert_eq!(ended, Ended::printing(&eagain));
 }
@@ -209,7 +196,7 @@ fn pins_that_take_their_time_do_not_add_up() {
 /// The test above can fail: each has its time, one after the other.
 #[test]
 fn pins_that_take_their_time_add_up_if_nobody_counts() {
-    let ended = finish(&mut command(&["pin-crowded"], "sentry.pin-queued=drop"));
+    let ended = finish(&mut guest_under("sentry.pin-queued=drop", &["pin-crowded"]));
     assert_eq!(ended, Ended::printing("SIGKILL\n"));
 }
 
@@ -220,7 +207,7 @@ fn who_replaces_the_instruction_of_a_pin_is_killed() {
     for [first, second] in [[0x0fu8, 0x0b], [0xeb, 0xfe]] {
         let bytes = [first, second].map(|byte| byte.to_string());
         let scenario = ["pin-replaced", &bytes[0], &bytes[1]];
-        let ended = finish(&mut command(&scenario, "sentry.pin-lent@1=delay:300"));
+        let ended = finish(&mut guest_under("sentry.pin-lent@1=delay:300", &scenario));
         assert_eq!(ended, Ended::printing("child: SIGKILL\nthen: ok\n"));
     }
 }

@@ -3,8 +3,7 @@
 use std::process::Command;
 
 use userland_tests::{
-    Ended, finish, guest_program, prints, ringfence_program, ringfence_with_faults,
-    showing_the_guest,
+    Ended, finish, guest_program, guest_under, prints, ringfence_program, showing_the_guest,
 };
 
 #[test]
@@ -98,15 +97,8 @@ fn being_killed_in_the_middle_of_requests_frees() {
 
 /// What `greedy` prints where a sandbox may have 640 nodes open and the sentry obeys this rule besides.
 fn nodes_that_are_had(rule: &str) -> Ended {
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim"])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .arg("greedy")
-        .env("RINGFENCE_FAULTS", format!("server.nodes=value:640 {rule}"));
-    finish(&mut command)
+    let rules = format!("server.nodes=value:640 {rule}");
+    finish(&mut guest_under(&rules, &["greedy"]))
 }
 
 #[test]

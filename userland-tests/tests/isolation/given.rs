@@ -4,7 +4,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::fchown;
 use std::time::SystemTime;
 
-use userland_tests::guest_program;
+use userland_tests::guest_under;
 
 use super::*;
 
@@ -112,16 +112,7 @@ fn a_file_that_was_given_to_be_read_cannot_be_changed() {
 }
 
 fn with_faults(scenario: &[&str]) -> Command {
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim"])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .args(scenario)
-        .stdin(Stdio::null())
-        .env("RINGFENCE_FAULTS", "sentry.given=drop");
-    command
+    guest_under("sentry.given=drop", scenario)
 }
 
 /// The test above can fail: on the mount that the caller opened it on a file can be changed.
