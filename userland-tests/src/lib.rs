@@ -73,9 +73,14 @@ pub fn guest_with<S: AsRef<OsStr>>(options: &[&str], scenario: &[S]) -> Command 
 
 /// The same as [`guest`] with the executable that has points of fault, and obeys `rules` there.
 pub fn guest_under<S: AsRef<OsStr>>(rules: &str, scenario: &[S]) -> Command {
+    guest_under_with(rules, &[], scenario)
+}
+
+/// The same with further options for `ringfence run`.
+pub fn guest_under_with<S: AsRef<OsStr>>(rules: &str, options: &[&str], scenario: &[S]) -> Command {
     let mut command = Command::new(ringfence_with_faults());
     command.args(["run", "--driver", "sim"]);
-    command.args(showing_the_guest()).arg("--");
+    command.args(showing_the_guest()).args(options).arg("--");
     command.arg(guest_program()).args(scenario);
     command.stdin(Stdio::null()).env("RINGFENCE_FAULTS", rules);
     command

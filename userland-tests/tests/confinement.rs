@@ -1,10 +1,6 @@
 //! What a task cannot do.
 
-use std::process::Command;
-
-use userland_tests::{
-    Ended, finish, guest_program, prints, ringfence_with_faults, showing_the_guest,
-};
+use userland_tests::{Ended, finish, guest_under, prints};
 
 #[test]
 fn ways_around_the_filter_are_missing() {
@@ -40,17 +36,9 @@ fn an_open_whose_path_changes_meanwhile_fails() {
 /// hear of it.
 #[test]
 fn ordinary_ioctls_are_not_stopped() {
-    let ordinary = |scenario: &[&str]| {
-        let mut command = Command::new(ringfence_with_faults());
-        command
-            .args(["run", "--driver", "sim"])
-            .args(showing_the_guest())
-            .arg("--")
-            .arg(guest_program())
-            .arg("ordinary-words")
-            .args(scenario)
-            .env("RINGFENCE_FAULTS", "sentry.received=kill");
-        finish(&mut command)
+    let ordinary = |words: &[&str]| {
+        let scenario = [&["ordinary-words"], words].concat();
+        finish(&mut guest_under("sentry.received=kill", &scenario))
     };
     let expected = "\
 terminal: ok ok ok ok ok

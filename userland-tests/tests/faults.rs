@@ -11,34 +11,19 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use userland_tests::{
-    Directory, Ended, finish, guest_program, heed_interrupts, ringfence_program,
-    ringfence_with_faults, showing_the_guest, wait_for,
+    Directory, Ended, finish, guest_under_with, heed_interrupts, ringfence_program,
+    ringfence_with_faults, wait_for,
 };
-
-/// `RINGFENCE_FAULTS=RULES EXECUTABLE run --driver sim OPTIONS… -- guest SCENARIO…`
-fn command(rules: &str, options: &[&str], scenario: &[&str]) -> Command {
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim"])
-        .args(showing_the_guest())
-        .args(options)
-        .arg("--")
-        .arg(guest_program())
-        .args(scenario)
-        .env("RINGFENCE_FAULTS", rules)
-        .stdin(Stdio::null());
-    command
-}
 
 fn check(rules: &str, options: &[&str], scenario: &[&str], expected: &Ended) {
     let directory = Directory::new("faults");
-    let mut command = command(rules, options, scenario);
+    let mut command = guest_under_with(rules, options, scenario);
     let ended = finish(command.env("TMPDIR", directory.path()));
     assert_eq!(ended, *expected, "with {rules}");
     let left = fs::read_dir(directory.path()).expect("the directory");
@@ -343,7 +328,7 @@ matrix! {
 
 /// Waits until the program has printed `line`, sends a signal to the launcher, and says what comes of it.
 fn signalled(rules: &str, line: &str, signal: Signal) -> Ended {
-    let mut command = command(rules, &[], &["requests", "5"]);
+    let mut command = guest_under_with(rules, &[], &["requests", "5"]);
     heed_interrupts(&mut command);
     let mut child = command
         .stdout(Stdio::piped())
@@ -392,8 +377,8 @@ fn the_clock_jumps() {
     let log = directory.path().join("log");
     let options = ["--log", log.to_str().expect("a path")];
     let rules = "sentry.clock=value:3000000000 server.clock=value:3000000000";
-    let ended = finish(&mut command(rules, &options, &["walk"]));
-    let usual = finish(&mut command(NO_RULES, &[], &["walk"]));
+    let ended = finish(&mut guest_under_with(rules, &options, &["walk"]));
+    let usual = finish(&mut guest_under_with(NO_RULES, &[], &["walk"]));
     assert_eq!(ended, usual);
     assert_eq!(usual.status, 0);
     let log = fs::read_to_string(log).expect("the log");

@@ -7,10 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 use userland_tests::processes::{Process, Tree};
-use userland_tests::{
-    Ended, eventually, finish, guest_program, ringfence_with_faults, showing_the_guest, started,
-    wait_for,
-};
+use userland_tests::{Ended, eventually, finish, guest_under, started, wait_for};
 
 /// Says which number the kernel gave last, and takes another for it: of the process namespace of whoever asks
 /// (CONFIG_CHECKPOINT_RESTORE).
@@ -52,15 +49,8 @@ fn heir(scenario: &[&str], rules: &str) -> Option<Heir> {
         eprintln!("skipped: only root can choose the next number, where {LAST_NUMBER} exists");
         return None;
     }
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim"])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .args(scenario)
-        .env("RINGFENCE_FAULTS", rules)
-        .stdin(Stdio::piped());
+    let mut command = guest_under(rules, scenario);
+    command.stdin(Stdio::piped());
     let begun = Instant::now();
     let (mut child, output) = started(&mut command);
     let tree = Tree::of(child.id());

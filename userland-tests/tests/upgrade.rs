@@ -6,8 +6,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use userland_tests::conversation::Conversation;
 use userland_tests::{
-    Directory, Ended, finish, guest, guest_program, guest_with, ringfence_program, ringfence_run,
-    ringfence_with_faults, showing_the_guest, started, wait_for,
+    Directory, Ended, finish, guest, guest_program, guest_under, guest_with, ringfence_program,
+    ringfence_run, started, wait_for,
 };
 
 /// The end of a program that ends by itself.
@@ -258,12 +258,7 @@ fn a_sandboxed_program_cannot_replace_a_server() {
 
 /// A sandbox whose processes obey `rules`.
 fn faulty(rules: &str) -> Conversation {
-    let mut command = Command::new(ringfence_with_faults());
-    command.args(["run", "--driver", "sim"]);
-    command.args(showing_the_guest()).arg("--");
-    command.arg(guest_program()).arg("converse");
-    command.env("RINGFENCE_FAULTS", rules);
-    Conversation::of(command)
+    Conversation::of(guest_under(rules, &["converse"]))
 }
 
 /// What a server that was taken over does: it says that it stays for the next one's sake, and goes on serving.

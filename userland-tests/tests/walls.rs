@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 use rustix::process::{PidfdFlags, pidfd_open};
 use userland_tests::processes::{Process, Tree};
 use userland_tests::{
-    Directory, Ended, captive_program, finish, guest, guest_program, intruder_program,
+    Directory, Ended, captive_program, finish, guest, guest_program, guest_under, intruder_program,
     ringfence_with_faults, showing_the_guest, started,
 };
 
@@ -414,15 +414,7 @@ fn from_the_sentrys_place(rules: &str, further: &[&str]) -> Option<String> {
         eprintln!("skipped: only root can enter a sentry's namespaces");
         return None;
     }
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim"])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .arg("busy")
-        .env("RINGFENCE_FAULTS", rules);
-    let ended = of_a_sandbox(&mut command, |tree| {
+    let ended = of_a_sandbox(&mut guest_under(rules, &["busy"]), |tree| {
         let server = rustix::process::Pid::from_raw(tree.server.pid.as_raw()).expect("a number");
         let server = pidfd_open(server, PidfdFlags::empty()).expect("the server's pidfd");
         let [sentry, number] = [tree.sentry, tree.server].map(|process| process.pid.to_string());
