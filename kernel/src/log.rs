@@ -11,6 +11,7 @@
 //! messages has room again when all was. From then on lines that find no room are left out, and the next one that does comes after one
 //! that says how many. A line is shorter than what a pipe takes at once, so it is written whole or not.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -21,7 +22,6 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 use rustix::fs::OFlags;
 use tracing::{Level, Metadata, callsite};
 use tracing_subscriber::fmt::MakeWriter;
@@ -280,8 +280,8 @@ where
         let log = self.log;
         let missing = MISSING.swap(0, Ordering::Relaxed);
         let whole = match missing {
-            0 => text.to_vec(),
-            missing => [&self.note(text, &left_out(missing)), text].concat(),
+            0 => Cow::Borrowed(text),
+            missing => [&self.note(text, &left_out(missing)), text].concat().into(),
         };
         loop {
             match (&log.to).write_all(&whole) {

@@ -1,8 +1,8 @@
 //! Open nodes, divided among the sandbox's processes.
 //!
-//! The server keeps so many descriptions for a sandbox and no more, fewer if its limit of descriptors is low. The idea: a process may open one more as long as it
-//! has opened fewer than are left. So one that takes all that it can has half, two have a third each, and who has none yet
-//! finds some, however many the others are; no part is fixed beforehand.
+//! The server keeps so many descriptions for a sandbox and no more, fewer if its limit of descriptors is low. The idea: a
+//! process may open one more as long as it has opened fewer than are left. So one that takes all that it can has half, two
+//! have a third each, and who has none yet finds some, however many the others are; no part is fixed beforehand.
 //!
 //! A description counts for the process that opened it until the last task has let go of it, whoever that is: it goes from
 //! one to another natively, and the sentry does not see it go. The first [`UNCOUNTED`]th part is nobody's, so that the
