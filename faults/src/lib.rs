@@ -90,6 +90,11 @@ pub enum Point {
     Said,
     /// The server is about to refuse the end of a pin that was not begun.
     Begun,
+    /// The server is about to look which pins, whose outcome it has not heard, something copied or closed may concern.
+    Copied,
+    /// The server is about to lend a descriptor for a pin; if that is left out, the simulated driver has carried it out by
+    /// then, as the real one has before the server hears of it.
+    Lend,
     /// The server is about to show the sentry what it completed.
     Publish,
     /// How many descriptions a sandbox may have open.
@@ -144,8 +149,15 @@ pub enum Point {
     PinAnswer,
     /// Of a pin: the request has been issued.
     PinIssued,
+    /// Of a pin: a call has come back, and it is about to be looked whether it was let through; if that is left out, what
+    /// came back counts as the driver's answer.
+    PinBelieved,
+    /// Of a pin: a thread has been set to a system call; if what follows is left out, it is not killed for making none.
+    PinObeyed,
     /// Of a pin: the thread that issued the request has ended.
     PinEnded,
+    /// Of a pin: the other tasks go on, and the server is about to be told.
+    PinTold,
     /// The program's process is about to install its filter, see [`is_unfiltered`].
     Filter,
     /// The program's process is about to fill the driver's words into its filter.
@@ -225,6 +237,8 @@ impl Point {
             Point::Shared => "shared",
             Point::Said => "said",
             Point::Begun => "begun",
+            Point::Copied => "copied",
+            Point::Lend => "lend",
             Point::Publish => "publish",
             Point::Nodes => "nodes",
             Point::Open => "open",
@@ -250,6 +264,9 @@ impl Point {
             Point::PinChecked => "pin-checked",
             Point::PinAnswer => "pin-answer",
             Point::PinIssued => "pin-issued",
+            Point::PinBelieved => "pin-believed",
+            Point::PinObeyed => "pin-obeyed",
+            Point::PinTold => "pin-told",
             Point::PinEnded => "pin-ended",
             Point::Filter => "filter",
             Point::Words => "words",
@@ -298,6 +315,8 @@ impl Point {
         Point::Shared,
         Point::Said,
         Point::Begun,
+        Point::Copied,
+        Point::Lend,
         Point::Publish,
         Point::Nodes,
         Point::Open,
@@ -323,7 +342,10 @@ impl Point {
         Point::PinChecked,
         Point::PinAnswer,
         Point::PinIssued,
+        Point::PinBelieved,
+        Point::PinObeyed,
         Point::PinEnded,
+        Point::PinTold,
         Point::Filter,
         Point::Words,
         Point::Foreign,

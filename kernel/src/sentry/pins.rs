@@ -272,6 +272,7 @@ impl Pin<'_> {
         at_task(Point::PinEnded, task.as_raw());
         drop(held);
         self.end(Phase::Releasing);
+        at_task(Point::PinTold, task.as_raw());
         // The server hears what the driver has answered, whatever has failed since.
         let told = issued.map(|issued| self.ask(Kind::PinFinish, payload, Some(issued)));
         let told = match (told, done) {
@@ -410,7 +411,10 @@ impl Pin<'_> {
         if at_task(Point::PinAnswer, self.notification.task.as_raw()) == Some(Act::Drop) {
             was_let_through.store(false, Ordering::SeqCst);
         }
-        if !was_let_through.load(Ordering::SeqCst) {
+        // A test has it believed that it was, to show that it would notice.
+        let is_believed =
+            at_task(Point::PinBelieved, self.notification.task.as_raw()) == Some(Act::Drop);
+        if !was_let_through.load(Ordering::SeqCst) && !is_believed {
             // Whatever came back is not the driver's answer: a filter of the program's kept the call from being made, or
             // the parameters were not the validated ones any more.
             return result.and(Err(Errno::EPERM));

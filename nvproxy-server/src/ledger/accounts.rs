@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use ringfence_faults::{Act, Point, at};
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
@@ -24,6 +25,9 @@ pub const MAXIMUM_OBJECTS: usize = 1 << 20;
 /// Most records of events of the operating system. The driver walks those of the whole machine with a lock held
 /// (`allocate_os_event`, src/nvidia/arch/nvalloc/unix/src/osapi.c). A CUDA process was recorded to have nine.
 pub const MAXIMUM_OS_EVENTS: usize = 1 << 12;
+
+/// What stands for the description of a pin when that was closed.
+const CLOSED: u64 = u64::MAX;
 
 /// What stands for an address space of which the host cannot tell which it is. What it keeps is charged for good.
 pub const UNKNOWN_SPACE: u64 = u64::MAX;
@@ -321,14 +325,37 @@ impl Ledger {
         more > 0
     }
 
-    /// What a copy of an object has, with references of its own.
+    /// What a copy of an object has, with references of its own. One that is not known may be that of any pin of its client
+    /// that was begun and of which nothing has been heard since: the driver has made that one already.
     pub fn copy_of(&mut self, client: Handle, object: Handle) -> Option<Content> {
-        let content = &self.clients.get(&client)?.objects.get(&object)?.content;
-        let copy = Content {
-            gpu: content.gpu,
-            memory: content.memory.clone(),
+        let owner = self.clients.get(&client)?;
+        let copy = match owner.objects.get(&object) {
+            Some(Object { content, .. }) => Content {
+                gpu: content.gpu,
+                memory: content.memory.clone(),
+            },
+            None => self.begun_of(client)?,
         };
         Some(self.referred(copy))
+    }
+
+    /// What the objects of all pins of a client have of which nothing has been heard since they were begun.
+    fn begun_of(&self, client: Handle) -> Option<Content> {
+        // A test has it forgotten that there are such objects.
+        if at(Point::Copied) == Some(Act::Drop) {
+            return None;
+        }
+        let mut begun = self
+            .pins
+            .iter()
+            .filter(|begun| begun.pin.client == client)
+            .peekable();
+        let gpu = begun.peek()?.content.gpu;
+        let memory = begun.flat_map(|begun| begun.content.memory.iter().copied());
+        Some(Content {
+            gpu,
+            memory: memory.collect(),
+        })
     }
 
     /// What a copy of an object has that lies in a description, with references of its own.
@@ -445,6 +472,9 @@ impl Ledger {
             return;
         };
         self.end_os_events(|event, _| event >> 32 == u64::from(client));
+        let gone =
+            |begun: &mut Begun| begun.pin.client == client && begun.pin.description == CLOSED;
+        self.forget_begun(gone);
         if let Some(description) = self.descriptions.get_mut(&freed.description) {
             description.clients.remove(&client);
         }
@@ -599,7 +629,7 @@ impl Ledger {
     }
 
     /// A task is about to issue a pin, for which the driver takes as many bytes of the host's memory. They are charged, and
-    /// room for the object is made, until it is finished or the description closed.
+    /// room for the object is made, until it is finished, or description and client are gone.
     pub fn begin_pin(&mut self, pin: Pin, bytes: u64) -> Result<(), Full> {
         self.expect_objects(1)?;
         match self.charge(Pool::Host, bytes) {
@@ -633,14 +663,32 @@ impl Ledger {
         }
     }
 
-    /// A description was closed: its clients and what lies in it are gone, once none is open that keeps it.
-    pub fn close(&mut self, description: u64) {
-        self.end_address_space(description);
-        let on_it = |begun: &mut Begun| begun.pin.description == description;
-        for begun in self.pins.extract_if(.., on_it).collect::<Vec<_>>() {
+    /// A description was closed that pins were issued on. What came of them will not be heard any more. Their objects belong
+    /// to their clients, which may have been made through other descriptions.
+    fn close_begun(&mut self, description: u64) {
+        let clients = &self.clients;
+        // A test has it forgotten that they do.
+        let are_kept = at(Point::Copied) != Some(Act::Drop);
+        for Begun { pin, .. } in &mut self.pins {
+            if pin.description == description && clients.contains_key(&pin.client) && are_kept {
+                pin.description = CLOSED;
+            }
+        }
+        self.forget_begun(|begun| begun.pin.description == description);
+    }
+
+    /// Nothing is left of some pins that were begun.
+    fn forget_begun(&mut self, is_gone: impl FnMut(&mut Begun) -> bool) {
+        for begun in self.pins.extract_if(.., is_gone).collect::<Vec<_>>() {
             self.expected_objects(1);
             self.release(begun.content);
         }
+    }
+
+    /// A description was closed: its clients and what lies in it are gone, once none is open that keeps it.
+    pub fn close(&mut self, description: u64) {
+        self.end_address_space(description);
+        self.close_begun(description);
         let mut next = Some(description);
         while let Some(closed) = next.take() {
             let Some(known) = self.descriptions.get_mut(&closed) else {

@@ -13,7 +13,9 @@
 //! Requests may come from a hostile sentry, but they were planned by the tables, and their outcome is the driver's. Only
 //! of a pinned request the outcome is the sentry's word (docs/ARCHITECTURE.md, Pins); what is entered of one displaces
 //! nothing. What it takes is charged when the descriptor is lent for it, and no other is finished than was begun: so a
-//! sentry that never says how one came out has it charged until the description is closed.
+//! sentry that never says how one came out has it charged until description and client are gone. Until it is said, the
+//! driver may have an object that the ledger does not know. What is copied of its client in the meantime, and not known,
+//! counts as a copy of it.
 //!
 //! UVM keeps what is mapped, and its descriptions belong to the tasks: the host tells which of them a request was issued on
 //! and which are gone, where that can matter, for what is over the limit or is asked for.
@@ -543,8 +545,12 @@ fn enter_success(
             }
             let is_pinned = prepared.action != Action::Issue;
             let displaces = !is_pinned && came == Came::About;
-            if displaces || (object != 0 && !ledger.has_object(*client, object)) {
+            let is_there = ledger.has_object(*client, object);
+            if displaces || (object != 0 && !is_there) {
                 ledger.add_object(*client, object, *parent, content);
+            } else if is_pinned && is_there {
+                // One of the two is gone, and it is not known which.
+                ledger.hold(*client, object, content);
             } else {
                 ledger.release(content);
             }

@@ -300,17 +300,18 @@ fn pin(peer: &mut Peer, kind: Kind, (gpu, root): (u64, u32), bytes: u64) -> i64 
     done.result
 }
 
-/// A server that may take 16 MiB of the host's memory, of which pins of a mebibyte take 16 KiB and more each.
-fn of_16_mib(rules: &str) -> (Peer, (u64, u32)) {
+/// A server that may take 16 MiB of the host's memory, of which pins of a mebibyte take 16 KiB and more each, the
+/// description that a client was made on, and what pins are issued on.
+fn of_16_mib(rules: &str) -> (Peer, u64, (u64, u32)) {
     let mut peer = Peer::with(rules, &["--host-memory=16MiB"]);
-    let root = peer.client().1;
+    let (control, root) = peer.client();
     let gpu = peer.open(Node::Gpu(0)).expect("a handle");
-    (peer, (gpu, root))
+    (peer, control, (gpu, root))
 }
 
 #[test]
 fn a_pin_that_was_not_begun_is_not_finished() {
-    let (mut peer, on) = of_16_mib("");
+    let (mut peer, _, on) = of_16_mib("");
     let (begin, finish) = (Kind::PinBegin, Kind::PinFinish);
     // It would have taken 16 GiB.
     assert_eq!(pin(&mut peer, finish, on, 1 << 40), EPROTO);
@@ -330,7 +331,7 @@ fn a_pin_that_was_not_begun_is_not_finished() {
 
 #[test]
 fn a_pin_that_was_not_begun_takes_what_it_says_if_nobody_looks() {
-    let (mut peer, on) = of_16_mib("server.begun=drop");
+    let (mut peer, _, on) = of_16_mib("server.begun=drop");
     assert_eq!(pin(&mut peer, Kind::PinFinish, on, 1 << 40), 0);
     let control = peer.open(Node::Control).expect("a handle");
     assert_eq!(
@@ -342,18 +343,22 @@ fn a_pin_that_was_not_begun_takes_what_it_says_if_nobody_looks() {
 
 #[test]
 fn pins_that_are_never_finished_are_charged() {
-    let (mut peer, on) = of_16_mib("");
+    let (mut peer, control, on) = of_16_mib("");
     let begun = (0..).take_while(|_| pin(&mut peer, Kind::PinBegin, on, 1 << 20) == 0);
     let begun = begun.count();
     // 16 MiB, by a record of 4 KiB and 64 bytes for each of 257 pages, and one for a client.
     assert_eq!(begun, 816);
-    let control = peer.open(Node::Control).expect("a handle");
-    let node = Submission {
-        target: on.0,
-        ..submission(Kind::Close, on.0, Node::Gpu(0))
+    let further = (peer.open(Node::Gpu(0)).expect("a handle"), on.1);
+    let closing = |handle, node| Submission {
+        target: handle,
+        ..submission(Kind::Close, handle, node)
     };
-    assert_eq!(peer.ask(node).result, 0);
-    assert_eq!(peer.allocate_client(control).0, 0);
+    // What they were to make would belong to the client.
+    assert_eq!(peer.ask(closing(on.0, Node::Gpu(0))).result, 0);
+    let refused = pin(&mut peer, Kind::PinBegin, further, 1 << 20);
+    assert_eq!(refused, -(Errno::ENOMEM as i64));
+    assert_eq!(peer.ask(closing(control, Node::Control)).result, 0);
+    assert_eq!(pin(&mut peer, Kind::PinBegin, further, 1 << 20), 0);
     assert_eq!(peer.close(), served(&[]));
 }
 

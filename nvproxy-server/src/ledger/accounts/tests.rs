@@ -482,6 +482,52 @@ fn a_pin_is_charged_from_its_begin_until_it_fails_or_what_it_made_is_freed() {
     assert_eq!((ledger.charged_to_host, ledger.objects), (0, 2));
 }
 
+/// The driver has made it, and nobody has said so yet.
+#[test]
+fn a_copy_of_what_is_not_known_has_what_the_pins_of_its_client_have() {
+    let mut ledger = with_memory(MIB);
+    assert!(ledger.copy_of(1, 4).is_none());
+    assert_eq!(ledger.begin_pin(PIN, MIB), Ok(()));
+    assert_eq!(ledger.begin_pin(PIN, MIB), Ok(()));
+    let copy = ledger.copy_of(1, 4).expect("a copy");
+    let known = ledger.copy_of(1, 3).expect("a copy");
+    assert_eq!((copy.memory.len(), known.memory.len()), (2, 1));
+    ledger.release(known);
+    assert!(ledger.copy_of(9, 4).is_none(), "of another client");
+    for object in [4, 5] {
+        let content = ledger.finish_pin(PIN).expect("one that was begun");
+        ledger.expected_objects(1);
+        ledger.add_object(1, object, 2, content);
+        ledger.free(1, object);
+    }
+    assert_eq!(ledger.charged_to_host, 2 * MIB);
+    ledger.release(copy);
+    assert_eq!(ledger.charged_to_host, 0);
+    assert!(ledger.copy_of(1, 4).is_none());
+}
+
+/// It belongs to its client, and not to the description that it was issued on.
+#[test]
+fn a_pin_of_which_nothing_was_heard_is_charged_until_its_client_is_gone() {
+    let on_another = Pin {
+        description: 11,
+        ..PIN
+    };
+    let mut ledger = with_memory(MIB);
+    let objects = ledger.objects;
+    assert_eq!(ledger.begin_pin(on_another, MIB), Ok(()));
+    ledger.close(11);
+    assert_eq!((ledger.charged_to_host, ledger.objects), (MIB, objects + 1));
+    assert!(ledger.finish_pin(on_another).is_none());
+    assert!(ledger.copy_of(1, 4).is_some_and(|copy| {
+        let is_counted = copy.memory.len() == 1;
+        ledger.release(copy);
+        is_counted
+    }));
+    ledger.free(1, 1);
+    assert_eq!((ledger.charged_to_host, ledger.objects), (0, 0));
+}
+
 fn read(saved: &serde_json::Value) -> Result<Ledger, serde_json::Error> {
     serde_json::from_str(&saved.to_string())
 }

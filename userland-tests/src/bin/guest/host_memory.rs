@@ -86,7 +86,7 @@ fn free_pool(uvm: &File, length: u64) -> Result<()> {
 }
 
 /// Whether 32 MiB can be had besides: there are not while 48 MiB are taken.
-fn say_what_is_left(when: &str, gpu: &Gpu) -> Outcome {
+pub fn say_what_is_left(when: &str, gpu: &Gpu) -> Outcome {
     let outcome = allocate(gpu, MEMORY + 0x10, 32 * MIB, SCATTERED);
     if outcome.is_ok() {
         gpu.free(MEMORY + 0x10)?;
@@ -96,7 +96,7 @@ fn say_what_is_left(when: &str, gpu: &Gpu) -> Outcome {
 }
 
 /// The same once what was given back behind the program's back has been.
-fn wait_for_room(when: &str, gpu: &Gpu) -> Outcome {
+pub fn wait_for_room(when: &str, gpu: &Gpu) -> Outcome {
     let deadline = Instant::now() + crate::gpu::LIMIT;
     while let Err(error) = allocate(gpu, MEMORY + 0x10, 32 * MIB, SCATTERED) {
         assert!(Instant::now() < deadline, "{when}: still {error}");

@@ -28,6 +28,7 @@ mod outside;
 mod ownership;
 mod pins;
 mod pins_beside;
+mod pins_counted;
 mod pointers;
 mod refusals;
 mod releases;
@@ -141,6 +142,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-beside-vfork", pins::beside_vfork),
     ("pin-beside-executions", pins_beside::executions),
     ("pin-beside-a-chain", pins_beside::chain),
+    ("pin-copied", pins_counted::copied),
+    ("pin-on-a-closed-node", pins_counted::on_a_closed_node),
     ("pin-answered", lent::under_an_answering_filter),
     ("execute", pins_beside::execute),
     ("pin-restarted", diverted::restarted),
