@@ -143,6 +143,14 @@ fn a_filter_pins_nothing_by_answering_with_success() {
     assert_eq!(finish(&mut guest_under("", &["pin-answered"])), expected);
 }
 
+/// The test above can fail: nothing was pinned, and the program is told that it was.
+#[test]
+fn a_filter_is_believed_to_have_pinned_if_nobody_asks_what_was_let_through() {
+    let rules = "sentry.pin-believed=drop";
+    let ended = finish(&mut guest_under(rules, &["pin-answered"]));
+    assert_eq!(ended, Ended::printing("pinned: ok\npinned: ok\n"));
+}
+
 /// Pins so many times beside processes that make one another.
 fn beside_a_chain(times: u32, rules: &str) -> Ended {
     let scenario = ["pin-beside-a-chain", &times.to_string(), "20"];
@@ -200,14 +208,61 @@ fn pins_that_take_their_time_add_up_if_nobody_counts() {
     assert_eq!(ended, Ended::printing("SIGKILL\n"));
 }
 
-/// An instruction that there is none of, and a jump to itself: a thread that does not do as it is set to is the end of its
-/// process, and of nothing else.
+/// An instruction that there is none of, and a jump to itself.
+const REPLACEMENTS: [[u8; 2]; 2] = [[0x0f, 0x0b], [0xeb, 0xfe]];
+
+/// A process puts that in the place of the instruction that it pins by.
+fn replaced(by: [u8; 2], rules: &str) -> Command {
+    let [first, second] = by.map(|byte| byte.to_string());
+    let rules = format!("sentry.pin-lent@1=delay:300 {rules}");
+    guest_under(&rules, &["pin-replaced", &first, &second])
+}
+
+/// A thread that does not do as it is set to is the end of its process, and of nothing else.
 #[test]
 fn who_replaces_the_instruction_of_a_pin_is_killed() {
-    for [first, second] in [[0x0fu8, 0x0b], [0xeb, 0xfe]] {
-        let bytes = [first, second].map(|byte| byte.to_string());
-        let scenario = ["pin-replaced", &bytes[0], &bytes[1]];
-        let ended = finish(&mut guest_under("sentry.pin-lent@1=delay:300", &scenario));
+    for by in REPLACEMENTS {
+        let ended = finish(&mut replaced(by, ""));
         assert_eq!(ended, Ended::printing("child: SIGKILL\nthen: ok\n"));
     }
+}
+
+/// The test above can fail: the pin does not end, and the whole sandbox stands still.
+#[test]
+fn who_replaces_the_instruction_of_a_pin_keeps_all_others_held_if_it_is_not_killed() {
+    for by in REPLACEMENTS {
+        let mut child = replaced(by, "sentry.pin-obeyed=drop")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("ringfence");
+        let launcher = Process::find(Pid::from_raw(child.id() as i32)).expect("the launcher");
+        // It goes on for ever then. What is looked for is a pin that is longer than any other is let be.
+        let mut looks_in_a_row = 0;
+        while looks_in_a_row < 40 {
+            assert_eq!(
+                child.try_wait().expect("a status"),
+                None,
+                "it did not happen"
+            );
+            looks_in_a_row = match is_held(launcher) {
+                true => looks_in_a_row + 1,
+                false => 0,
+            };
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        child.kill().expect("kill");
+        child.wait().expect("a status");
+    }
+}
+
+/// Whether a process below `launcher` is stopped by the one that traces it.
+fn is_held(launcher: Process) -> bool {
+    let mut processes = launcher.descendants().into_iter();
+    processes.any(|process| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
+        // The name may have anything in it, and is in parentheses.
+        let rest = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        rest.is_some_and(|rest| rest.starts_with('t'))
+    })
 }
