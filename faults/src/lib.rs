@@ -174,6 +174,8 @@ pub enum Point {
     RootsFiles,
     /// What the caller left open to be read, or a device that it left open, is about to be opened anew for the program.
     Given,
+    /// Pipes are about to be made in the place of those that the caller left open to be read.
+    Inputs,
     /// The launcher is about to open a file that it was asked to write.
     Outputs,
     /// The launcher is about to stop with its program.
@@ -276,6 +278,7 @@ impl Point {
             Point::Waiting => "waiting",
             Point::RootsFiles => "roots-files",
             Point::Given => "given",
+            Point::Inputs => "inputs",
             Point::Outputs => "outputs",
             Point::Stop => "stop",
             Point::Guard => "guard",
@@ -354,6 +357,7 @@ impl Point {
         Point::Waiting,
         Point::RootsFiles,
         Point::Given,
+        Point::Inputs,
         Point::Outputs,
         Point::Stop,
         Point::Guard,

@@ -111,14 +111,6 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<(), Errno> 
     Errno::result(result).map(drop)
 }
 
-/// Puts at most `most` bytes of what is in the pipe `from` into the pipe `to`, and leaves them in the former. Waits until there
-/// are any; 0 if nobody is left who could write (tee(2)).
-pub fn tee(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> Result<usize, Errno> {
-    // SAFETY: tee takes no pointer.
-    let length = unsafe { libc::tee(from.as_raw_fd(), to.as_raw_fd(), most, 0) };
-    Errno::result(length).map(|length| length as usize)
-}
-
 /// Adds `attributes` (`MOUNT_ATTR_*`) to the mount whose root `mount` is, and to all below it, leaving their other
 /// attributes alone (mount_setattr(2)).
 pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> Result<(), Errno> {

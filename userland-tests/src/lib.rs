@@ -78,10 +78,16 @@ pub fn guest_under<S: AsRef<OsStr>>(rules: &str, scenario: &[S]) -> Command {
 
 /// The same with further options for `ringfence run`.
 pub fn guest_under_with<S: AsRef<OsStr>>(rules: &str, options: &[&str], scenario: &[S]) -> Command {
+    let mut command = ringfence_under(rules, options);
+    command.arg(guest_program()).args(scenario);
+    command
+}
+
+/// The same as [`ringfence_run`] with the executable that has points of fault, and obeys `rules` there.
+pub fn ringfence_under(rules: &str, options: &[&str]) -> Command {
     let mut command = Command::new(ringfence_with_faults());
     command.args(["run", "--driver", "sim"]);
     command.args(showing_the_guest()).args(options).arg("--");
-    command.arg(guest_program()).args(scenario);
     command.stdin(Stdio::null()).env("RINGFENCE_FAULTS", rules);
     command
 }

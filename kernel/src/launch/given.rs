@@ -5,14 +5,19 @@
 //! host's. So what was given to be read is opened anew, on a mount that is read-only, and put in its place; and what every
 //! sandbox has, as the null device, is the sandbox's own. What was given to be written is the program's in all of this.
 //!
-//! Pipes, sockets and files without a name are left as they are: what they are like matters to nobody else.
+//! A file in memory (memfd_create(2)) is on no mount that can be read only, and Landlock does not cover it: whoever has it to be
+//! read can open it anew to write. So one is refused unless it is sealed.
+//!
+//! Pipes are dealt with in `inputs.rs`. Sockets cannot be opened anew. Other files without a name are left as they are: their
+//! content is kept by Landlock, and what they are like matters to nobody else.
 
 use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::stat::{FileStat, Mode, fstat, major, stat};
 use nix::unistd::{AccessFlags, Whence, faccessat, geteuid, lseek};
 use ringfence_faults::{Act, Point};
@@ -35,6 +40,10 @@ pub fn protect_files(others: &[OwnedFd]) -> Result<(), Failure> {
             continue;
         };
         if is_left_out() {
+            continue;
+        }
+        if file.status.st_nlink == 0 {
+            file.refuse_memory()?;
             continue;
         }
         // One copy of the whole tree, so that files keep their names in /proc/self/fd, as far as their mount has them.
@@ -97,7 +106,7 @@ fn kept_flags(flags: libc::c_int) -> OFlag {
     (OFlag::from_bits_retain(flags) & kept) | OFlag::O_CLOEXEC
 }
 
-/// A file with a name that was opened to be read.
+/// A file that was opened to be read.
 struct GivenToRead<'a> {
     descriptor: BorrowedFd<'a>,
     status: FileStat,
@@ -110,7 +119,6 @@ impl<'a> GivenToRead<'a> {
         let status = fstat(descriptor).ok()?;
         let flags = kept_flags(fcntl(descriptor, FcntlArg::F_GETFL).ok()?);
         let is = status.st_mode & libc::S_IFMT == libc::S_IFREG
-            && status.st_nlink > 0
             && flags & OFlag::O_ACCMODE == OFlag::O_RDONLY;
         is.then_some(GivenToRead {
             descriptor,
@@ -154,6 +162,21 @@ impl<'a> GivenToRead<'a> {
             || faccessat(self.descriptor, "", AccessFlags::W_OK, flags).is_ok()
     }
 
+    /// Fails if this is a file in memory that the program could write.
+    fn refuse_memory(&self) -> Result<(), Failure> {
+        let path = fs::read_link(self.link()).unwrap_or_default();
+        let is_memory = path.as_os_str().as_bytes().starts_with(b"/memfd:");
+        if !is_memory || is_sealed(self.descriptor) || !self.can_be_changed() {
+            return Ok(());
+        }
+        Err(Failure::setup(format!(
+            "descriptor {} is of a file in memory that the program could write, though it was opened to be read: seal it against \
+             writing, growing and shrinking (F_ADD_SEALS), or hand over what is in it through a pipe: {}",
+            self.descriptor.as_raw_fd(),
+            path.display(),
+        )))
+    }
+
     fn refused(&self, reason: Errno) -> Failure {
         let path = fs::read_link(self.link()).unwrap_or_default();
         Failure::setup(format!(
@@ -168,6 +191,13 @@ impl<'a> GivenToRead<'a> {
     fn link(&self) -> String {
         format!("/proc/self/fd/{}", self.descriptor.as_raw_fd())
     }
+}
+
+/// Whether nobody can change what is in a file in memory.
+fn is_sealed(memory: BorrowedFd<'_>) -> bool {
+    let against = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK;
+    let seals = fcntl(memory, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
+    seals.is_ok_and(|seals| seals.contains(against))
 }
 
 fn errno(error: &std::io::Error) -> Errno {

@@ -29,6 +29,7 @@ pub mod fast;
 mod given;
 pub mod grants;
 pub mod init;
+mod inputs;
 mod jobs;
 mod kernel_files;
 pub mod liaison;
@@ -56,6 +57,7 @@ use nvproxy_server::recorded::Replay;
 use ringfence_ipc::Socket;
 
 use self::grants::Grants;
+use self::inputs::{Inputs, ProgramEnds};
 use self::liaison::SentryEnd;
 use self::pipes::{Inlets, Outlets, Pace, SentryEnds};
 use self::servers::Starter;
@@ -129,6 +131,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             .inspect_err(|failure| tracing::debug!("no door: {failure}"))
             .ok(),
     };
+    let (inputs, program_ends) = inputs::create(&inherited(&options.descriptors))?;
     let (inlets, outlets) = pipes::create(options)?;
     let sentry_ends = inlets.for_sentry()?;
     let (launcher_end, sentry_end) = liaison::pair().attempt("socketpair")?;
@@ -138,7 +141,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
     match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
         ForkResult::Parent { child } => {
-            drop((sentry_end, sentry_ends, init_end));
+            drop((sentry_end, sentry_ends, init_end, program_ends));
             // It passes descriptors on, too: see `descriptors::send_and_leave_some`.
             raise_descriptor_limit().map_err(Failure::setup)?;
             signals::heed_faults()?;
@@ -148,10 +151,10 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
                 terminal,
                 door,
             };
-            supervise(options, child, ends, about, (inlets, outlets))
+            supervise(options, child, ends, about, (inputs, inlets, outlets))
         }
         ForkResult::Child => {
-            drop((launcher_end, job, terminal, inlets, outlets));
+            drop((launcher_end, job, terminal, inputs, inlets, outlets));
             if let Some(door) = door {
                 door.leave();
             }
@@ -160,11 +163,13 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
                 likeness: likeness.as_ref(),
                 end: init_end,
             };
-            let status = sentry_process(options, &command, job, sentry_end, sentry_ends)
-                .unwrap_or_else(|failure| {
+            let ends = (sentry_ends, program_ends);
+            let status = sentry_process(options, &command, job, sentry_end, ends).unwrap_or_else(
+                |failure| {
                     log::print(&format!("ringfence: {failure}\n"));
                     failure.status
-                });
+                },
+            );
             exit_at_once(i32::from(status))
         }
     }
@@ -176,7 +181,7 @@ fn supervise(
     sentry: Pid,
     ends: Ends,
     about: About,
-    (inlets, outlets): (Inlets, Outlets),
+    (inputs, inlets, outlets): (Inputs, Inlets, Outlets),
 ) -> Result<u8, Failure> {
     let pace = Pace::default();
     let launcher = Starter::new(options, sentry, &inlets)
@@ -186,7 +191,11 @@ fn supervise(
     let copying = outlets
         .copy(options, &pace)
         .inspect_err(|_| supervision::abandon(sentry))?;
+    let filling = inputs
+        .copy()
+        .inspect_err(|_| supervision::abandon(sentry))?;
     let status = launcher.and_then(Launcher::wait);
+    filling.finish();
     drop(inlets);
     let copied = copying.finish(options);
     tracing::debug!("the sandbox is gone");
@@ -203,13 +212,14 @@ fn sentry_process(
     command: &[CString],
     job: Job<'_>,
     liaison: SentryEnd,
-    ends: SentryEnds,
+    (ends, program_ends): (SentryEnds, ProgramEnds),
 ) -> Result<u8, Failure> {
     // What is sent to the caller's group is for the launcher alone, which passes it on once.
     jobs::leave_session()?;
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).attempt("prctl")?;
     nix::sys::prctl::set_dumpable(false).attempt("prctl")?;
     namespaces::isolate_mounts()?;
+    program_ends.take_place()?;
     given::protect_files(&options.descriptors)?;
     // The sentry's own `/proc` does not have the file.
     let numbers = sentry::tracee::Numbers::open().attempt("/proc/loadavg")?;

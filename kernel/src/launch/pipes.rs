@@ -26,11 +26,11 @@ use std::thread::{self, JoinHandle};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use ringfence_faults::{Act, Point};
+use rustix::pipe::{SpliceFlags, tee};
 
 use super::{Options, descriptors};
 use crate::failure::{Attempt, Failure};
 use crate::log;
-use crate::system_calls::tee;
 use crate::visible;
 
 /// Most bytes that all processes of a sandbox get to write to stderr, or to the log. Those that keep to the bounds of
@@ -43,7 +43,7 @@ const PIECE: usize = 64 << 10;
 /// The size of the pipe for messages.
 const PAGE: libc::c_int = 4096;
 /// Enough for a thread that calls read and write.
-const STACK: usize = 128 << 10;
+pub const STACK: usize = 128 << 10;
 
 /// One of a kind for each thing that is written.
 struct Each<T> {
@@ -320,7 +320,7 @@ impl Source {
         let Some((look, into)) = &mut self.look else {
             return self.pipe.read(piece);
         };
-        let length = tee(self.pipe.as_fd(), into.as_fd(), piece.len())?;
+        let length = tee(&self.pipe, &*into, piece.len(), SpliceFlags::empty())?;
         look.read_exact(piece.get_mut(..length).unwrap_or_default())?;
         Ok(length)
     }

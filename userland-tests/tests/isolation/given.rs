@@ -1,10 +1,13 @@
 //! What was left open to be read, and devices that were left open, cannot be changed in other ways, either.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::fchown;
 use std::time::SystemTime;
 
-use userland_tests::guest_under;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use userland_tests::{guest_under, ringfence_under};
 
 use super::*;
 
@@ -201,4 +204,43 @@ fn a_file_that_cannot_be_opened_anew_is_refused_if_it_could_be_changed() {
     let mut rest = String::new();
     file.read_to_string(&mut rest).expect("the file");
     assert_eq!(rest, "");
+}
+
+/// A file in memory that says this, and the same opened to be read.
+fn memory(text: &str) -> (File, File) {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut memory = File::from(memfd_create("lent", flags).expect("a file in memory"));
+    memory.write_all(text.as_bytes()).expect("written");
+    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+    let to_read = File::open(path).expect("the same");
+    (memory, to_read)
+}
+
+/// Writes to its standard input, and reads it.
+const OVERWRITING: [&str; 3] = ["sh", "-c", "echo changed 1<>/proc/self/fd/0; cat"];
+
+#[test]
+fn a_file_in_memory_that_was_given_to_be_read_is_sealed_or_refused() {
+    let (memory, to_read) = memory("as it is\n");
+    let run = || {
+        let stdin = to_read.try_clone().expect("a duplicate");
+        finish(ringfence_run(&[]).args(OVERWRITING).stdin(stdin))
+    };
+    let line = "ringfence: descriptor 0 is of a file in memory that the program could write, though it was opened to be read: \
+                seal it against writing, growing and shrinking (F_ADD_SEALS), or hand over what is in it through a pipe: \
+                /memfd:lent (deleted)";
+    assert_eq!(run(), Ended::failing(125, line));
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK;
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)).expect("sealed");
+    let ended = run();
+    assert_eq!((ended.status, &*ended.stdout), (0, "as it is\n"));
+}
+
+/// The test above can fail: whoever has a file in memory to be read can open it to write.
+#[test]
+fn a_file_in_memory_that_was_given_to_be_read_is_written_if_it_is_not_refused() {
+    let (_memory, to_read) = memory("as it is\n");
+    let mut command = ringfence_under("sentry.given=drop", &[]);
+    let ended = finish(command.args(OVERWRITING).stdin(to_read));
+    assert_eq!((ended.status, &*ended.stdout), (0, "changed\n\n"));
 }

@@ -2,6 +2,7 @@
 
 mod files;
 mod given;
+mod inputs;
 mod kernel_files;
 mod network;
 mod outputs;
