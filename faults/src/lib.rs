@@ -88,6 +88,8 @@ pub enum Point {
     Shared,
     /// The server is about to take out of a request what its answer is not to tell.
     Said,
+    /// The server is about to note that a task can map memory of the host.
+    Mapped,
     /// The server is about to refuse the end of a pin that was not begun.
     Begun,
     /// The server is about to look which pins, whose outcome it has not heard, something copied or closed may concern.
@@ -238,6 +240,7 @@ impl Point {
             Point::Counted => "counted",
             Point::Shared => "shared",
             Point::Said => "said",
+            Point::Mapped => "mapped",
             Point::Begun => "begun",
             Point::Copied => "copied",
             Point::Lend => "lend",
@@ -317,6 +320,7 @@ impl Point {
         Point::Counted,
         Point::Shared,
         Point::Said,
+        Point::Mapped,
         Point::Begun,
         Point::Copied,
         Point::Lend,

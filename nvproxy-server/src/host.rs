@@ -95,7 +95,14 @@ pub trait Host: Send + Sync {
         None
     }
 
-    /// Which of these are gone for good, of descriptions that [`DeviceFile::description`] has named.
+    /// Marks a description that a task was granted, for as long as anything refers to it, a mapping that was made through it
+    /// included. Returns a name for it, which is not given twice, by whichever server of the sandbox; `None` if it cannot be
+    /// marked.
+    fn mark(&self, _granted: BorrowedFd<'_>) -> Option<u64> {
+        None
+    }
+
+    /// Which of these are gone for good, of descriptions that [`DeviceFile::description`] or [`Host::mark`] has named.
     fn ended(&self, _descriptions: &[u64]) -> Vec<u64> {
         Vec::new()
     }

@@ -14,6 +14,7 @@ pub mod host;
 pub mod lane;
 pub mod ledger;
 mod load;
+mod locks;
 pub mod process;
 pub mod protocol;
 pub mod reactor;

@@ -340,6 +340,11 @@ impl Prepared {
         }
     }
 
+    /// The description that came to be named in the request, which is what a task can map after some requests.
+    pub fn target_of_mapping(&self) -> Option<BorrowedFd<'_>> {
+        self.carried.as_ref().map(AsFd::as_fd)
+    }
+
     /// Issues the request. What stood in its descriptor fields and the bits that the plan sets on the way in are put
     /// back afterwards, so that the program sees its own.
     pub fn execute(mut self, host: &dyn Host) -> Executed {

@@ -228,6 +228,11 @@ freed: ok
 /// What a scenario prints with 64 MiB of the host's memory where the server does not count address spaces, range groups
 /// and what a request that failed has left.
 fn printed_without_counting(scenario: &str) -> Ended {
+    printed_with("server.counted=drop", scenario)
+}
+
+/// What a scenario prints with 64 MiB of the host's memory where what these rules say goes wrong.
+fn printed_with(rules: &str, scenario: &str) -> Ended {
     let mut command = Command::new(ringfence_with_faults());
     command
         .args(["run", "--driver", "sim", "--host-memory", "64MiB"])
@@ -235,7 +240,7 @@ fn printed_without_counting(scenario: &str) -> Ended {
         .arg("--")
         .arg(guest_program())
         .arg(scenario)
-        .env("RINGFENCE_FAULTS", "server.counted=drop");
+        .env("RINGFENCE_FAULTS", rules);
     finish(&mut command)
 }
 
@@ -296,6 +301,48 @@ full: NV_ERR_INSUFFICIENT_RESOURCES
 unmapped: ok
 ";
     prints_with_64_mib_of_the_host("limit-host-unmapping", expected);
+}
+
+#[test]
+fn memory_of_the_host_that_is_mapped_counts_whoever_frees_the_object() {
+    let expected = "\
+7 times 8 MiB
+one more: NV_ERR_NO_MEMORY
+unmapped: ok
+";
+    prints_with_64_mib_of_the_host("limit-host-mapped", expected);
+}
+
+/// That the test above can fail: 160 MiB are had under a limit of 64, and more.
+#[test]
+fn memory_of_the_host_that_is_mapped_is_free_if_nobody_notes_it() {
+    let expected = "\
+20 times 8 MiB
+one more: ok
+unmapped: ok
+";
+    let ended = printed_with("server.mapped=drop", "limit-host-mapped");
+    assert_eq!(ended, Ended::printing(expected));
+}
+
+#[test]
+fn mapped_memory_of_the_host_counts_until_nothing_can_hold_it() {
+    let freed = |way: &str| format!("{way} freed: NV_ERR_NO_MEMORY\nand unmapped: ok\n");
+    let ways = ["the object", "its device", "its client", "its description"];
+    let expected = ways.map(freed).concat()
+        + "\
+what the driver has unmapped: NV_ERR_NO_MEMORY
+in a child: NV_ERR_NO_MEMORY
+unmapped: ok
+mapped by the older request: NV_ERR_NO_MEMORY
+and closed: ok
+";
+    prints_with_64_mib_of_the_host("limit-host-mapped-kept", &expected);
+}
+
+#[test]
+fn memory_of_the_host_that_is_mapped_and_freed_again_and_again_leaves_nothing() {
+    prints_with_64_mib_of_the_host("limit-host-mapped-back", "1000 times 40 MiB\n");
 }
 
 #[test]

@@ -189,6 +189,8 @@ pub enum Effect {
     EndOsEvent { key: u16 },
     /// An ioctl: an object may be copied by others, by the RS_SHARE_TYPE_* in the 2-byte field `kind`.
     Share { object: u16, kind: u16 },
+    /// An ioctl: a task can map this memory through the description in the descriptor field from now on.
+    Show { memory: u16 },
     /// The ioctl by which control commands are issued, to this object.
     Control { object: u16 },
     /// A control command: copies of objects come to be in the description in the descriptor field.

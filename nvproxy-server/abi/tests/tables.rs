@@ -319,6 +319,7 @@ fn owned_fields(row: &Request) -> Vec<(u16, u32)> {
         }) => fields.extend([(parent, 4), (object, 4), (source, 4)]),
         Some(Effect::Free { object: at } | Effect::Control { object: at }) => fields.push((at, 4)),
         Some(Effect::OsEvent { key } | Effect::EndOsEvent { key }) => fields.push((key, 4)),
+        Some(Effect::Show { memory }) => fields.push((memory, 4)),
         Some(Effect::Share { object, kind }) => fields.extend([(object, 4), (kind, 2)]),
         Some(Effect::Device { instance }) => fields.push((instance, 4)),
         Some(Effect::GpuMemory(amount) | Effect::HostMemory(amount)) => {

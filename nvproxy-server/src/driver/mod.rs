@@ -25,7 +25,7 @@ mod saved;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +49,8 @@ use crate::host::{Call, DeviceFile, GpuNames, Host, OpenFlags, Opened, Opener};
 
 /// The major number of `nvidiactl`, the GPUs' nodes (Documentation/admin-guide/devices.txt in Linux).
 const FRONTEND_MAJOR: u64 = 195;
+/// The minor number of `nvidiactl`.
+const CONTROL_MINOR: u64 = 255;
 
 /// NVIDIA's driver on this machine.
 pub struct Driver {
@@ -67,6 +69,8 @@ pub struct Driver {
     register: Arc<Register>,
     /// By which tasks' descriptions of UVM are told apart.
     marks: Arc<Marks>,
+    /// By which it is told which descriptions of `nvidiactl` are gone that showed memory.
+    shown: Marks,
     told_of_marks: AtomicBool,
     /// Where this process is to be told what to do as a keeper, if there was something to keep when it was last saved.
     control: Mutex<Option<Socket>>,
@@ -135,7 +139,8 @@ impl Driver {
             commands: Arc::default(),
             keepers: Mutex::default(),
             register: Arc::default(),
-            marks: Arc::default(),
+            marks: Arc::new(Marks::of_uvm(BTreeSet::new())),
+            shown: Marks::of_control(),
             told_of_marks: AtomicBool::new(false),
             control: Mutex::default(),
             handed_over: Mutex::default(),
@@ -287,9 +292,19 @@ impl Host for Driver {
         Some(self.identities.of(&self.gpus))
     }
 
+    /// The driver lets memory of the host be mapped through `nvidiactl` alone (`nvidia_mmap_helper`,
+    /// kernel-open/nvidia/nv-mmap.c, 580.142).
+    fn mark(&self, granted: BorrowedFd<'_>) -> Option<u64> {
+        let number = character_device(&granted).ok()??;
+        let is_control = (major(number), minor(number)) == (FRONTEND_MAJOR, CONTROL_MINOR);
+        is_control.then(|| self.shown.place(granted).ok())?
+    }
+
     fn ended(&self, descriptions: &[u64]) -> Vec<u64> {
-        self.marks
-            .ended(descriptions, || self.open_node(Node::Uvm, OFlag::empty()))
+        let open = |node| move || self.open_node(node, OFlag::empty());
+        let mut ended = self.marks.ended(descriptions, open(Node::Uvm));
+        ended.extend(self.shown.ended(descriptions, open(Node::Control)));
+        ended
     }
 
     fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {

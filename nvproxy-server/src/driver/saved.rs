@@ -129,7 +129,7 @@ pub(super) fn restore(
         marks,
     } = serde_json::from_value(saved).map_err(damaged)?;
     driver.identities.reach();
-    driver.marks = Arc::new(Marks::restored(marks));
+    driver.marks = Arc::new(Marks::of_uvm(marks));
     driver.commands = Arc::new(Commands {
         server: server.saturating_add(1),
         ..Commands::default()

@@ -2,8 +2,8 @@
 //!
 //! It is plain data, kept from what the driver was asked and answered, so that it can be handed to another process. It
 //! knows nothing of requests. Memory is an [`Allocation`] that counts who refers to it: objects, copies of objects, and
-//! copies that lie in a description for another process. It is charged once, and given back when the last of these is
-//! gone, by whichever way.
+//! copies that lie in a description for another process, and descriptions through which tasks can have mapped it
+//! ([`super::shown`]). It is charged once, and given back when the last of these is gone, by whichever way.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,6 +14,7 @@ use slab::Slab;
 use super::content::{Content, Key};
 use super::mappings::{Addresses, Mappings, Uuid};
 use super::numbered;
+use super::shown::Shown;
 
 /// Most clients of a sandbox. A CUDA process has two or three.
 pub const MAXIMUM_CLIENTS: usize = 1 << 12;
@@ -87,9 +88,9 @@ pub enum Pool {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Allocation {
-    pool: Pool,
-    bytes: u64,
+pub(super) struct Allocation {
+    pub(super) pool: Pool,
+    pub(super) bytes: u64,
     references: u32,
 }
 
@@ -157,13 +158,15 @@ pub struct Ledger {
     /// What UVM keeps, by the description that is the address space.
     mappings: HashMap<u64, Mappings>,
     #[serde(deserialize_with = "numbered::deserialize")]
-    allocations: Slab<Allocation>,
+    pub(super) allocations: Slab<Allocation>,
+    /// What tasks can have mapped.
+    pub(super) shown: Shown,
     /// Bytes, by GPU.
     #[serde(skip)]
     charged: BTreeMap<u32, u64>,
     /// Bytes of the host's memory, but for [`RECORD`]s.
     #[serde(skip)]
-    charged_to_host: u64,
+    pub(super) charged_to_host: u64,
     /// What a task was lent a descriptor for, and has not been said to be finished.
     pins: Vec<Begun>,
     /// Records of events of the operating system, by client and key: the descriptions with which they end.
@@ -184,6 +187,7 @@ impl Ledger {
             descriptions: HashMap::new(),
             mappings: HashMap::new(),
             allocations: Slab::new(),
+            shown: Shown::default(),
             charged: BTreeMap::new(),
             charged_to_host: 0,
             pins: Vec::new(),
@@ -205,6 +209,7 @@ impl Ledger {
             let charged = self.charged_in(pool);
             *charged = charged.saturating_add(bytes);
         }
+        self.charged_to_host = self.charged_to_host.saturating_add(self.shown.for_good);
         self
     }
 
@@ -214,7 +219,9 @@ impl Ledger {
         let is_known = !self.clients.is_empty() || !self.descriptions.is_empty();
         let is_counted = self.objects > 0 || self.pending_clients > 0;
         let is_begun = !self.pins.is_empty();
-        !(is_charged || is_known || is_counted || is_begun) && self.allocations.is_empty()
+        let is_shown = !self.shown.is_empty();
+        !(is_charged || is_known || is_counted || is_begun || is_shown)
+            && self.allocations.is_empty()
     }
 
     /// Whether `client` is the sandbox's own.
@@ -368,7 +375,8 @@ impl Ledger {
         Some(self.referred(copy))
     }
 
-    fn referred(&mut self, content: Content) -> Content {
+    /// The same, of which the caller owns further references.
+    pub(super) fn referred(&mut self, content: Content) -> Content {
         for key in &content.memory {
             if let Some(allocation) = self.allocations.get_mut(*key) {
                 allocation.references = allocation.references.saturating_add(1);
@@ -612,9 +620,10 @@ impl Ledger {
         }
     }
 
-    /// The address spaces that have a range or keep something.
-    pub fn address_spaces(&self) -> Vec<u64> {
-        self.mappings.keys().copied().collect()
+    /// The address spaces that have a range or keep something, and what marks descriptions that show something.
+    pub fn marks(&self) -> Vec<u64> {
+        let spaces = self.mappings.keys().copied();
+        spaces.chain(self.shown.marks()).collect()
     }
 
     /// An address space is gone.

@@ -47,6 +47,8 @@ pub(super) enum Deed {
     EndOsEvent { client: Handle, key: u32 },
     /// It lets everybody copy an object, and all below it.
     Share { client: Handle, object: Handle },
+    /// It lets a task map memory through the description that came with it.
+    Show { client: Handle, memory: Handle },
     /// It registers the description with another.
     Register { with: u64 },
     /// It puts copies of objects into a description, from a place on; 0 leaves a place as it is.
@@ -184,6 +186,10 @@ impl Deed {
                     object: bytes.handle(0, object),
                 }
             }
+            Effect::Show { memory } => Deed::Show {
+                client,
+                memory: bytes.handle(0, memory),
+            },
             Effect::Control { object } => Deed::of_command(plan, bytes, named, (client, object)),
             Effect::Range {
                 base,
@@ -299,6 +305,7 @@ impl Deed {
             | Deed::Client { .. }
             | Deed::Free { .. }
             | Deed::Share { .. }
+            | Deed::Show { .. }
             | Deed::EndOsEvent { .. }
             | Deed::Register { .. }
             | Deed::Hold { .. }
@@ -316,6 +323,7 @@ impl Deed {
             Deed::Object { client, .. }
             | Deed::Free { client, .. }
             | Deed::Share { client, .. }
+            | Deed::Show { client, .. }
             | Deed::OsEvent { client, .. }
             | Deed::EndOsEvent { client, .. }
             | Deed::Export { client, .. }

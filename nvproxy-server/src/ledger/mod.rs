@@ -18,7 +18,8 @@
 //! counts as a copy of it.
 //!
 //! UVM keeps what is mapped, and its descriptions belong to the tasks: the host tells which of them a request was issued on
-//! and which are gone, where that can matter, for what is over the limit or is asked for.
+//! and which are gone, where that can matter, for what is over the limit or is asked for. So are those through which tasks
+//! can have mapped memory of the host, which the driver keeps for them ([`shown`]).
 //!
 //! Memory is charged before the driver is asked for it, by what the driver will take ([`taken`]). What the ledger does not
 //! see is memory of a GPU that the driver takes for itself: for channels, contexts and page tables, and for managed memory.
@@ -29,10 +30,12 @@ mod content;
 mod deed;
 mod mappings;
 mod numbered;
+mod shown;
 pub mod size;
 mod taken;
 mod visible;
 
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nix::errno::Errno;
@@ -253,7 +256,16 @@ impl Books {
             return;
         }
         let came = Came::of(executed, &admission.passage.deed);
+        let mark = shown_by(&admission, &executed.prepared, came).map(|shown| host.mark(shown));
         let mut ledger = self.ledger();
+        if let Some(mark) = mark {
+            if ledger.should_look_for_ended() {
+                forget_ended(&mut ledger, host);
+            }
+            for content in admission.contents.iter().flatten() {
+                ledger.show(mark, content);
+            }
+        }
         if let Some(list) = list.filter(|_| came == Came::About) {
             forget_ended(&mut ledger, host);
             show(&ledger, &mut executed.prepared, &list);
@@ -279,13 +291,29 @@ fn pin_of(prepared: &Prepared, deed: &Deed) -> Pin {
     }
 }
 
-/// Enters that address spaces are gone, and whether any is.
+/// Enters which address spaces and which descriptions that show memory are gone, and whether any is.
 fn forget_ended(ledger: &mut Ledger, host: &dyn Host) -> bool {
-    let ended = host.ended(&ledger.address_spaces());
-    for space in &ended {
-        ledger.end_address_space(*space);
+    let ended = host.ended(&ledger.marks());
+    for mark in &ended {
+        ledger.end_address_space(*mark);
+        ledger.end_shown(*mark);
     }
+    ledger.looked_for_ended();
     !ended.is_empty()
+}
+
+/// The description through which a task can map memory of the host, now that the request has come about.
+fn shown_by<'a>(
+    admission: &Admission<'_>,
+    prepared: &'a Prepared,
+    came: Came,
+) -> Option<BorrowedFd<'a>> {
+    let takes_the_hosts = match &admission.passage.deed {
+        Deed::Show { .. } => admission.contents.iter().any(Option::is_some),
+        deed => deed.host_memory().is_some(),
+    };
+    let is_shown = came == Came::About && takes_the_hosts && at(Point::Mapped) != Some(Act::Drop);
+    prepared.target_of_mapping().filter(|_| is_shown)
 }
 
 fn names_clients(plan: &Plan) -> bool {
@@ -395,6 +423,10 @@ fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), N
         Deed::Hold { client, memory, .. } => {
             let held = memory.iter().map(|memory| ledger.copy_of(*client, *memory));
             admission.contents.extend(held);
+        }
+        Deed::Show { client, memory } => {
+            let shown = ledger.host_memory_of(*client, *memory);
+            admission.contents.push(shown);
         }
         Deed::Map { client, memory, .. } => {
             let mapped = ledger.copy_of(*client, *memory);
@@ -523,7 +555,8 @@ fn enter_success(
 ) {
     let mut next = || contents.next().flatten().unwrap_or_default();
     match deed {
-        Deed::Nothing | Deed::Share { .. } => {}
+        // What is shown was entered before.
+        Deed::Nothing | Deed::Share { .. } | Deed::Show { .. } => {}
         Deed::OsEvent { client, key } => ledger.add_os_event(prepared.handle, *client, *key),
         Deed::EndOsEvent { client, key } => ledger.end_os_event(*client, *key),
         Deed::Client { answer: at } => ledger.add_client(answer.word(*at), prepared.handle),

@@ -19,9 +19,12 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use serde::{Deserialize, Serialize};
 
 use super::saved::descriptor;
+use crate::locks;
 
 /// Where a process finds its descriptors.
 const PATH: &str = "/proc/self/fd";
+/// The byte that is locked on a task's description: above what anybody locks for a reason.
+const MARK: u64 = 1 << 61;
 /// How many bytes are copied at a time.
 const COPY_BYTES: usize = 64 << 10;
 
@@ -109,6 +112,16 @@ impl Backing {
 
     pub fn inode(&self) -> Inode {
         self.inode
+    }
+
+    /// Locks the task's description of the file for as long as it lasts.
+    pub fn mark(&self, granted: BorrowedFd<'_>) -> Result<(), Errno> {
+        locks::lock(granted, MARK)
+    }
+
+    /// Whether that description is gone.
+    pub fn has_lost_its_mark(&self) -> bool {
+        locks::is_in_the_way(self.file.as_fd(), MARK) == Ok(false)
     }
 
     /// Makes the file `bytes` long; new bytes are zeros and take no memory until they are written.

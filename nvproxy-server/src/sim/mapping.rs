@@ -14,9 +14,11 @@ use nvproxy_abi::structs::frontend::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::backing::Backing;
 use super::classes::Kind;
 use super::memory::{Memory, PAGE, Place};
 use super::objects::{Client, Detail, Handle, Object, Outcome};
+use super::saved::shared;
 use super::state::{FileNumber, State};
 
 /// NVOS33_FLAGS_ACCESS (nvos.h): the value that means nothing.
@@ -41,6 +43,14 @@ const DMA_OFFSET_FIXED: u32 = 1 << 15;
 #[serde(deny_unknown_fields)]
 pub(super) struct CpuMapping {
     pub address: u64,
+}
+
+/// The file of a description that shows memory of the host. Its pages last as long as it does, as the driver's do.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Showing {
+    #[serde(with = "shared")]
+    pub backing: Arc<Backing>,
 }
 
 /// A range of a GPU's virtual addresses (NV50_MEMORY_VIRTUAL) and what is mapped there.

@@ -54,6 +54,7 @@ use nvproxy_abi::version::DriverVersion;
 
 use self::backing::Inode;
 use self::description::Description;
+use self::mapping::Showing;
 use self::state::{FileNumber, Shared};
 use crate::handover::Enclosures;
 use crate::host::{DeviceFile, GpuNames, Host, OpenFlags, Opened};
@@ -63,6 +64,9 @@ const BRANCH: u16 = 580;
 
 /// How many GPUs the simulated machine has.
 pub const MACHINE_GPUS: u8 = 2;
+
+/// From where on marked descriptions are named, by their numbers: apart from what the server calls descriptions.
+const SHOWN: u64 = 1 << 60;
 
 /// What is simulated.
 #[derive(Clone, Debug)]
@@ -183,6 +187,34 @@ impl Host for Simulator {
             uuid: Some(gpu.uuid),
         });
         Some(names.collect())
+    }
+
+    fn mark(&self, granted: BorrowedFd<'_>) -> Option<u64> {
+        let description = self.shared.description(Inode::of(granted).ok()?)?;
+        let number = description.file_number();
+        let mut state = self.shared.state();
+        let backing = Arc::clone(&state.files.get(&number)?.backing);
+        backing.mark(granted).ok()?;
+        state.shown.insert(number, Showing { backing });
+        Some(SHOWN + u64::try_from(number.0).ok()?)
+    }
+
+    fn ended(&self, descriptions: &[u64]) -> Vec<u64> {
+        let mut state = self.shared.state();
+        let has_ended = |name: &u64| {
+            let number = name
+                .checked_sub(SHOWN)
+                .and_then(|number| i32::try_from(number).ok());
+            let found = number.map(FileNumber);
+            let is_gone = |showing: &Showing| showing.backing.has_lost_its_mark();
+            let ended = found.filter(|number| state.shown.get(number).is_some_and(is_gone));
+            ended
+                .and_then(|number| state.shown.remove(&number))
+                .is_some()
+        };
+        let mut ended = descriptions.to_vec();
+        ended.retain(has_ended);
+        ended
     }
 
     fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {

@@ -15,6 +15,7 @@ use super::description::Description;
 use super::events::{OsEvents, Pending};
 use super::export::Exports;
 use super::gpu::Gpu;
+use super::mapping::Showing;
 use super::objects::Clients;
 use super::saved::{shared, tables};
 use crate::handover::node_name;
@@ -63,6 +64,8 @@ pub(super) struct State {
     pub files: BTreeMap<FileNumber, FileState>,
     pub clients: Clients,
     pub os_events: OsEvents,
+    /// Files of descriptions through which tasks can have mapped memory of the host, until these are known to be gone.
+    pub shown: BTreeMap<FileNumber, Showing>,
     /// NV_ESC_SYS_PARAMS sets it once.
     pub memory_block_size: u64,
     next_file: i32,
@@ -82,6 +85,7 @@ impl State {
             files: BTreeMap::new(),
             clients: Clients::default(),
             os_events: OsEvents::default(),
+            shown: BTreeMap::new(),
             memory_block_size: 0,
             next_file: 1,
             next_address: FIRST_ADDRESS,

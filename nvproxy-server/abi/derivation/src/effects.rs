@@ -81,6 +81,9 @@ pub(crate) fn effect(
             object: handle(object)?,
             kind: sized(parameters, kind, 2)?,
         },
+        EffectRule::Show { memory } => Effect::Show {
+            memory: handle(memory)?,
+        },
         EffectRule::Control { object } => Effect::Control {
             object: handle(object)?,
         },

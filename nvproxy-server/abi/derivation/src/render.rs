@@ -303,6 +303,7 @@ fn effect(effect: &Effect) -> String {
         Effect::Share { object, kind } => {
             format!("Share {{ object: {}, kind: {} }}", object.at, kind.at)
         }
+        Effect::Show { memory } => format!("Show {{ memory: {} }}", memory.at),
         Effect::Control { object } => format!("Control {{ object: {} }}", object.at),
         Effect::Export(listed) => format!("Export({})", objects(listed)),
         Effect::Import {

@@ -178,6 +178,9 @@ pub enum Effect {
         object: Place,
         kind: Place,
     },
+    Show {
+        memory: Place,
+    },
     Control {
         object: Place,
     },

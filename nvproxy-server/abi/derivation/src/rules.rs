@@ -274,6 +274,9 @@ pub enum EffectRule {
         object: String,
         kind: String,
     },
+    Show {
+        memory: String,
+    },
     Control {
         object: String,
     },
@@ -390,6 +393,7 @@ impl EffectRule {
             }
             EffectRule::OsEvent { key } | EffectRule::EndOsEvent { key } => vec![key],
             EffectRule::Share { object, kind } => vec![object, kind],
+            EffectRule::Show { memory } => vec![memory],
             EffectRule::Device { instance } => vec![instance],
             EffectRule::GpuMemory(amount) | EffectRule::HostMemory(amount) => vec![
                 &amount.size,

@@ -1,8 +1,12 @@
 //! Marks on ordinary files, of which locks are the same as on the driver's nodes.
 
 use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::fcntl::{FcntlArg, fcntl};
 
 use super::*;
+use crate::locks::lock_of;
 
 struct Node(tempfile::NamedTempFile);
 
@@ -27,7 +31,7 @@ impl Node {
 
 #[test]
 fn descriptions_are_told_apart_by_whichever_descriptor() {
-    let (node, marks) = (Node::new(), Marks::default());
+    let (node, marks) = (Node::new(), Marks::of_uvm(BTreeSet::new()));
     let descriptions = [(); 3].map(|()| node.marked(&marks));
     let names = descriptions
         .each_ref()
@@ -43,7 +47,7 @@ fn descriptions_are_told_apart_by_whichever_descriptor() {
 
 #[test]
 fn a_description_has_ended_when_its_last_descriptor_is_closed() {
-    let (node, marks) = (Node::new(), Marks::default());
+    let (node, marks) = (Node::new(), Marks::of_uvm(BTreeSet::new()));
     let [first, second] = [(); 2].map(|()| node.marked(&marks));
     let names = [&first, &second].map(|one| marks.of(one.as_fd()).expect("a mark"));
     let copy = first.try_clone().expect("a copy");
@@ -61,10 +65,10 @@ fn a_description_has_ended_when_its_last_descriptor_is_closed() {
 
 #[test]
 fn another_server_knows_them_too() {
-    let (node, marks) = (Node::new(), Marks::default());
+    let (node, marks) = (Node::new(), Marks::of_uvm(BTreeSet::new()));
     let description = node.marked(&marks);
     let name = marks.of(description.as_fd()).expect("a mark");
-    let successor = Marks::restored(marks.marked());
+    let successor = Marks::of_uvm(marks.marked());
     drop(marks);
     assert!(successor.ended(&[name], || node.open()).is_empty());
     assert_eq!(successor.of(description.as_fd()), Some(name));
@@ -74,7 +78,7 @@ fn another_server_knows_them_too() {
 
 #[test]
 fn a_lock_of_a_process_takes_no_mark_away_and_is_none() {
-    let (node, marks) = (Node::new(), Marks::default());
+    let (node, marks) = (Node::new(), Marks::of_uvm(BTreeSet::new()));
     let description = node.marked(&marks);
     let name = marks.of(description.as_fd()).expect("a mark");
     let hostile = node.open().expect("opened");
@@ -97,7 +101,7 @@ fn a_lock_of_a_process_takes_no_mark_away_and_is_none() {
 
 #[test]
 fn where_all_is_locked_nothing_can_be_marked() {
-    let (node, marks) = (Node::new(), Marks::default());
+    let (node, marks) = (Node::new(), Marks::of_uvm(BTreeSet::new()));
     let hostile = node.open().expect("opened");
     let everything = libc::flock {
         l_start: 0,
@@ -113,7 +117,7 @@ fn where_all_is_locked_nothing_can_be_marked() {
 
 #[test]
 fn so_many_are_marked_and_room_is_made_where_some_have_ended() {
-    let (node, marks) = (Node::new(), Marks::default());
+    let (node, marks) = (Node::new(), Marks::of_uvm(BTreeSet::new()));
     let mut descriptions: Vec<OwnedFd> = (0..MAXIMUM_MARKS).map(|_| node.marked(&marks)).collect();
     let one_more = node.open().expect("opened");
     let refused = marks.mark(one_more.as_fd(), || node.open());
@@ -122,4 +126,27 @@ fn so_many_are_marked_and_room_is_made_where_some_have_ended() {
     let marked = marks.mark(one_more.as_fd(), || node.open());
     assert_eq!(marked, Ok(()));
     assert_eq!(marks.marked().len(), MAXIMUM_MARKS);
+}
+
+#[test]
+fn what_a_description_showed_has_ended_when_its_last_mapping_is_gone() {
+    let (node, marks) = (Node::new(), Marks::of_control());
+    let description = node.open().expect("opened");
+    nix::unistd::ftruncate(&description, 4096).expect("a page");
+    let names = [(); 2].map(|()| marks.place(description.as_fd()).expect("a mark"));
+    let uvm = Marks::of_uvm(BTreeSet::new());
+    let nothing = || unreachable!("none of these is of UVM");
+    assert!(uvm.ended(&names, nothing).is_empty());
+    let (length, protection) = (4096, libc::PROT_READ);
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
+    let mapped = unsafe {
+        let (file, flags) = (description.as_raw_fd(), libc::MAP_SHARED);
+        libc::mmap(std::ptr::null_mut(), length, protection, flags, file, 0)
+    };
+    assert_ne!(mapped, libc::MAP_FAILED);
+    drop(description);
+    assert!(marks.ended(&names, || node.open()).is_empty());
+    // SAFETY: nobody else knows of the mapping.
+    assert_eq!(unsafe { libc::munmap(mapped, length) }, 0);
+    assert_eq!(marks.ended(&names, || node.open()), names);
 }

@@ -310,7 +310,7 @@ fn a_request_on_a_description_of_uvm_is_issued_by_who_opened_what_it_names() {
         descriptor: task.into(),
         issue: record,
         register: Arc::clone(&served.driver.register),
-        marks: Arc::default(),
+        marks: Arc::clone(&served.driver.marks),
     };
     let [kept, own] = &served.files[..] else {
         panic!("two files");

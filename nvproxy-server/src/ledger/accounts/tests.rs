@@ -201,12 +201,12 @@ fn it_is_the_same_after_a_handover() {
     assert_eq!(other.charged(0), MIB);
     other.close(90);
     assert_eq!(other.charged(0), MIB);
-    assert_eq!(other.address_spaces(), [1 << 61]);
+    assert_eq!(other.marks(), [1 << 61]);
     assert_eq!(other.charged_to_host, MIB);
     other.end_range(1 << 61, 0);
     assert_eq!((other.charged(0), other.objects), (0, 0));
     assert!(other.allocations.is_empty());
-    assert!(other.address_spaces().is_empty());
+    assert!(other.marks().is_empty());
     assert_eq!(other.charged_to_host, 0);
 }
 
@@ -429,6 +429,10 @@ fn rich() -> Ledger {
     let copy = ledger.copy_of(1, 3).expect("a copy");
     ledger.map(7, &(0..64), &[5], copy);
     assert_eq!(ledger.begin_pin(PIN, MIB), Ok(()));
+    let memory = vec![ledger.charge(Pool::Host, MIB).expect("room")];
+    let shown = Content { gpu: None, memory };
+    ledger.show(Some(8), &shown);
+    ledger.release(shown);
     ledger
 }
 
@@ -592,8 +596,8 @@ fn limits_and_sums_are_this_servers_own() {
     assert!(Ledger::new(Limits::nothing()).expect_client().is_err());
     let mut unlimited = read(&saved).expect("read");
     assert!(unlimited.charge(Pool::Gpu(0), 1).is_err(), "not yet");
-    let mut own = unlimited.with_limits(Limits::with_memory(Some(2 * MIB), Some(3 * MIB)));
-    assert_eq!((own.charged(0), own.charged_to_host), (MIB, 2 * MIB));
+    let mut own = unlimited.with_limits(Limits::with_memory(Some(2 * MIB), Some(4 * MIB)));
+    assert_eq!((own.charged(0), own.charged_to_host), (MIB, 3 * MIB));
     assert!(own.charge(Pool::Gpu(0), MIB + 1).is_err());
     assert!(own.charge(Pool::Gpu(0), MIB).is_ok());
     assert!(own.charge(Pool::Host, MIB).is_err(), "there are records");

@@ -29,13 +29,13 @@ use crate::tasks::{child, expect_success};
 const POOL: u64 = 0x20_0000_0000;
 
 /// NVOS32_ATTR_LOCATION_PCI with an NVOS32_ATTR_PHYSICALITY (nvos.h).
-const SCATTERED: u32 = 1 << 25 | 1 << 27;
+pub const SCATTERED: u32 = 1 << 25 | 1 << 27;
 const CONTIGUOUS: u32 = 1 << 25 | 2 << 27;
 /// NVOS02_FLAGS_PHYSICALITY_NONCONTIGUOUS and NVOS02_FLAGS_MAPPING_NO_MAP.
 const OLDER_SCATTERED: u32 = 1 << 4 | 1 << 30;
 const OLDER_CONTIGUOUS: u32 = 1 << 30;
 
-fn allocate(gpu: &Gpu, memory: u32, bytes: u64, attr: u32) -> Result<()> {
+pub fn allocate(gpu: &Gpu, memory: u32, bytes: u64, attr: u32) -> Result<()> {
     let mut parameters = NV_MEMORY_ALLOCATION_PARAMS::new_zeroed();
     parameters.owner = gpu.client.root;
     parameters.size = bytes;
@@ -59,7 +59,7 @@ fn allocate_up_to(gpu: &Gpu, memory: u32, limit: u64, flags: u32) -> Result<()> 
 }
 
 /// Makes something again and again, `most` times or until it is refused: how often it was made, and the refusal.
-fn until_refused(most: u32, mut make: impl FnMut(u32) -> Result<()>) -> (u32, Result<()>) {
+pub fn until_refused(most: u32, mut make: impl FnMut(u32) -> Result<()>) -> (u32, Result<()>) {
     for made in 0..most {
         let outcome = make(made);
         if outcome.is_err() {

@@ -22,6 +22,7 @@ mod kernel_files;
 mod lent;
 mod limits;
 mod load;
+mod mapped_host_memory;
 mod mapped_memory;
 mod memory_limit;
 mod outside;
@@ -118,6 +119,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-left", host_memory::left),
     ("limit-host-unheard", host_memory::unheard),
     ("limit-host-unmapping", host_memory::unmapping),
+    ("limit-host-mapped", mapped_host_memory::again_and_again),
+    ("limit-host-mapped-kept", mapped_host_memory::kept),
+    ("limit-host-mapped-back", mapped_host_memory::given_back),
     ("foreign-clients", ownership::foreign_clients),
     ("named-gpus", tenants::named),
     ("told-gpus", tenants::told),
