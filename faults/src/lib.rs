@@ -80,6 +80,8 @@ pub enum Point {
     Instead,
     /// The server is about to check which GPUs a request names.
     Named,
+    /// The server is about to refuse a client that is none of the sandbox's.
+    Owned,
     /// The server is about to take out of an answer what the sandbox is not to be told.
     Told,
     /// The server is about to count an address space, a range group, or what a request that failed has left.
@@ -90,6 +92,8 @@ pub enum Point {
     Said,
     /// The server is about to note that a task can map memory of the host.
     Mapped,
+    /// A value of a request is about to be refused that is not passed.
+    Values,
     /// The server is about to refuse the end of a pin that was not begun.
     Begun,
     /// The server is about to look which pins, whose outcome it has not heard, something copied or closed may concern.
@@ -202,6 +206,10 @@ pub enum Point {
     Program,
     /// How many seconds a sandbox whose program has ended may take to end by itself.
     Over,
+    /// The sentry is about to look whether the server has ended; garbage: it takes it for one that has.
+    Ended,
+    /// The launcher is about to end what served before the server that it starts.
+    Predecessor,
     /// The launcher is about to make its ends of sockets such that it never waits to send.
     Unwaiting,
     /// A server is about to say something to the launcher or to another server; garbage is a refusal, for the reason of
@@ -221,6 +229,10 @@ pub enum Point {
     Slots,
     /// How many bytes a trace may have.
     Trace,
+    /// A line of the log is about to be counted.
+    Lines,
+    /// How many bytes sentry and servers may have the launcher show, or add to the log.
+    Messages,
     /// The process reads the time of day; a value is the seconds by which each reading jumps, to and fro.
     Clock,
 }
@@ -236,11 +248,13 @@ impl Point {
             Point::Called => "called",
             Point::Instead => "instead",
             Point::Named => "named",
+            Point::Owned => "owned",
             Point::Told => "told",
             Point::Counted => "counted",
             Point::Shared => "shared",
             Point::Said => "said",
             Point::Mapped => "mapped",
+            Point::Values => "values",
             Point::Begun => "begun",
             Point::Copied => "copied",
             Point::Lend => "lend",
@@ -294,6 +308,8 @@ impl Point {
             Point::Whole => "whole",
             Point::Program => "program",
             Point::Over => "over",
+            Point::Ended => "ended",
+            Point::Predecessor => "predecessor",
             Point::Unwaiting => "unwaiting",
             Point::Say => "say",
             Point::Shown => "shown",
@@ -303,6 +319,8 @@ impl Point {
             Point::Entries => "entries",
             Point::Slots => "slots",
             Point::Trace => "trace",
+            Point::Lines => "lines",
+            Point::Messages => "messages",
             Point::Clock => "clock",
         }
     }
@@ -316,11 +334,13 @@ impl Point {
         Point::Called,
         Point::Instead,
         Point::Named,
+        Point::Owned,
         Point::Told,
         Point::Counted,
         Point::Shared,
         Point::Said,
         Point::Mapped,
+        Point::Values,
         Point::Begun,
         Point::Copied,
         Point::Lend,
@@ -374,6 +394,8 @@ impl Point {
         Point::Whole,
         Point::Program,
         Point::Over,
+        Point::Ended,
+        Point::Predecessor,
         Point::Unwaiting,
         Point::Say,
         Point::Shown,
@@ -383,6 +405,8 @@ impl Point {
         Point::Entries,
         Point::Slots,
         Point::Trace,
+        Point::Lines,
+        Point::Messages,
         Point::Clock,
     ];
 }

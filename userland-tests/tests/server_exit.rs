@@ -1,7 +1,13 @@
 //! A server that ends before its sandbox: what the program sees, by policy, whatever it was doing.
 
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
 use userland_tests::conversation::Conversation;
-use userland_tests::{Directory, Ended, eventually};
+use userland_tests::processes::Process;
+use userland_tests::{
+    Directory, Ended, eventually, finish, guest_under_with, ringfence_with_faults,
+};
 
 const FAIL: &str =
     " WARN the server ended unexpectedly: every request to the driver fails with EIO from now on\n";
@@ -134,4 +140,71 @@ fn servers_that_end_again_and_again_are_given_up() {
         assert_eq!(conversation.ask(line), EIO, "{line}");
     }
     assert_eq!(conversation.end(), by_itself(""));
+}
+
+/// A sandbox whose server only seems to have ended, when its sentry looks for the twentieth time; it gets another one. Those
+/// of its servers that were there before, and that live on beside that one.
+fn living_on(rules: &str, is_upgraded: bool) -> Vec<Process> {
+    let rules = format!("sentry.ended@20=garbage {rules}");
+    let options = ["--on-server-exit", "restart"];
+    let mut conversation = Conversation::of(guest_under_with(&rules, &options, &["converse"]));
+    let tree = conversation.tree();
+    if is_upgraded {
+        let sandbox = conversation.launcher().to_string();
+        let mut upgrade = Command::new(ringfence_with_faults());
+        assert_eq!(finish(upgrade.args(["server-upgrade", &sandbox])).status, 0);
+    }
+    let servers = || {
+        let children = tree.launcher.children().into_iter();
+        children.filter(|child| *child != tree.sentry)
+    };
+    let before: Vec<Process> = servers().collect();
+    assert_eq!(before.len(), if is_upgraded { 2 } else { 1 });
+    // They do not end by themselves, as honest ones would without a sentry.
+    before.iter().for_each(Process::stop);
+    eventually("there is another server", || {
+        // The sentry looks whenever something happens.
+        kill(tree.sentry.pid, Signal::SIGCHLD).expect("kill");
+        servers().any(|server| !before.contains(&server))
+    });
+    assert_eq!(conversation.ask("start over"), "ok");
+    assert_eq!(conversation.ask("use second"), "ok");
+    if !rules.contains("sentry.predecessor=drop") {
+        eventually("one server is left", || servers().count() == 1);
+    }
+    let living: Vec<Process> = before
+        .iter()
+        .filter(|old| old.is_alive())
+        .copied()
+        .collect();
+    assert_eq!(servers().count(), living.len() + 1);
+    assert_eq!(conversation.end(), by_itself(RESTART));
+    living
+}
+
+/// What a server that was taken over could do: it seems to be gone, and goes on.
+#[test]
+fn a_server_that_only_seems_to_have_ended_does_not_live_on_beside_the_next_one() {
+    assert_eq!(living_on("", false), []);
+}
+
+/// That the test above can fail.
+#[test]
+fn a_server_that_only_seems_to_have_ended_lives_on_if_nobody_ends_it() {
+    assert_eq!(living_on("sentry.predecessor=drop", false).len(), 1);
+}
+
+/// It stayed for the sake of one that is lost now.
+const STAYING: &str = "server.departure=drop sentry.departure=drop";
+
+#[test]
+fn a_server_that_was_replaced_and_stayed_does_not_live_on_beside_the_next_one() {
+    assert_eq!(living_on(STAYING, true), []);
+}
+
+/// That the test above can fail.
+#[test]
+fn a_server_that_was_replaced_and_stayed_lives_on_if_nobody_ends_it() {
+    let rules = format!("{STAYING} sentry.predecessor=drop");
+    assert_eq!(living_on(&rules, true).len(), 2);
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
+use ringfence_faults::{Act, Point, at};
 use ringfence_ipc::region::Region;
 use ringfence_ipc::{HandshakeError, Socket, SocketError, handshake};
 
@@ -62,6 +63,10 @@ impl Serving {
     }
 
     fn has_ended(&self) -> bool {
+        // A test has it that a server only seems to be gone.
+        if at(Point::Ended) == Some(Act::Garbage) {
+            return true;
+        }
         let mut polled = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1))
     }
