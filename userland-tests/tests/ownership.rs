@@ -1,6 +1,6 @@
 //! A sandbox reaches only clients of its own, and has no more of them than it may.
 
-use userland_tests::prints;
+use userland_tests::{finish, guest_under, prints};
 
 #[test]
 fn another_s_client_is_answered_like_one_that_does_not_exist() {
@@ -25,6 +25,24 @@ tie its address space: NV_ERR_INVALID_CLIENT
 after all that: ok
 ";
     prints(&["foreign-clients"], expected);
+}
+
+/// That the test above can fail: where the driver is asked, it tells of a client of another that it exists.
+#[test]
+fn another_s_client_is_known_by_the_drivers_answer_if_nobody_looks() {
+    let ended = finish(&mut guest_under("server.owned=drop", &["foreign-clients"]));
+    let exists = "NV_ERR_INVALID_CLIENT";
+    for what in [
+        "free",
+        "free the client",
+        "map",
+        "unmap",
+        "share",
+        "copy to",
+    ] {
+        let told = format!("\n{what}: {exists}\n");
+        assert!(ended.stdout.contains(&told), "{what}: {}", ended.stdout);
+    }
 }
 
 #[test]

@@ -220,19 +220,66 @@ fn a_client_and_its_device_are_shared_with_everybody_if_nobody_looks() {
     assert!(ended.stdout.contains(shared), "{ended:?}");
 }
 
-/// Of another's handle it would be told that it exists, and of a free one be given it.
+/// What `chosen-clients` prints where a handle of one's choice is answered so: as a client's root, and as a new object's
+/// handle, of which the driver takes no notice.
+fn chosen_clients(free: &str, anothers: &str, ignored: &str) -> String {
+    let lines = ["0", "1", "41"].into_iter().flat_map(|class| {
+        let of = |whose: &str, answer: &str| {
+            format!(
+                "{class} 0 0: ok ok\n\
+                 {class} {whose} 0: {answer} {answer}\n\
+                 {class} 0 {whose}: {ignored} {ignored}\n\
+                 {class} {whose} {whose}: {answer} {answer}\n"
+            )
+        };
+        [of("free", free), of("another's", anothers)]
+    });
+    lines.collect()
+}
+
 #[test]
 fn no_program_chooses_the_handle_of_a_client() {
-    let wanted = "c1d00555";
-    let lines = ["0", "1", "41"].map(|class| {
-        let chosen = [(wanted, "0"), ("0", wanted), (wanted, wanted)];
-        let chosen = chosen.map(|(root, object)| {
-            let invalid = "NV_ERR_INVALID_ARGUMENT";
-            format!("{class} {root} {object}: {invalid} {invalid}\n")
-        });
-        format!("{class} 0 0: ok ok\n{}", chosen.concat())
-    });
+    let invalid = "NV_ERR_INVALID_ARGUMENT";
     let ended = printed("0", &["chosen-clients"]);
-    assert_eq!(ended.stdout, lines.concat(), "{ended:?}");
+    assert_eq!(ended.stdout, chosen_clients(invalid, invalid, invalid));
     assert_eq!(ended.status, 0);
+}
+
+/// That the test above can fail: of another tenant's handle a program is told that it exists, and a free one it is given.
+#[test]
+fn a_program_chooses_the_handle_of_a_client_and_learns_of_others_if_nobody_looks() {
+    let without = |rules| printed_without(rules, "0", &["chosen-clients"]).stdout;
+    let all = "sentry.values=drop server.values=drop server.owned=drop";
+    let told = chosen_clients("ok", "NV_ERR_INSERT_DUPLICATE_NAME", "ok");
+    assert_eq!(without(all), told);
+    // Either of the two suffices.
+    let values = "sentry.values=drop server.values=drop";
+    let unknown = "NV_ERR_INVALID_OBJECT_HANDLE";
+    assert_eq!(without(values), chosen_clients(unknown, unknown, "ok"));
+    let invalid = "NV_ERR_INVALID_ARGUMENT";
+    let refused = chosen_clients(invalid, invalid, invalid);
+    assert_eq!(without("server.owned=drop"), refused);
+}
+
+/// That the test of what would change a GPU for others can fail, for address spaces of the GPU's own.
+#[test]
+fn address_spaces_of_the_gpus_own_are_entered_if_values_are_not_looked_at() {
+    let rules = "sentry.values=drop server.values=drop";
+    let ended = printed_without(rules, "0", &["values-for-all"]);
+    for index in 0..5 {
+        let entered = format!("address space {index}: ok\n");
+        assert!(ended.stdout.contains(&entered), "{ended:?}");
+    }
+}
+
+/// The server looks by itself, too: what a sentry that was taken over lets pass goes no further.
+#[test]
+fn the_server_looks_at_values_by_itself() {
+    let ended = printed_without("sentry.values=drop", "0", &["values-for-all"]);
+    for index in [2, 4] {
+        let refused = format!("address space {index}: EPROTO\n");
+        assert!(ended.stdout.contains(&refused), "{ended:?}");
+    }
+    let warning = " WARN refused after the sentry let it pass: ";
+    assert!(ended.stderr.starts_with(warning), "{ended:?}");
 }

@@ -25,6 +25,8 @@ pub(super) type Outcome<T = ()> = Result<T, u32>;
 
 /// The first handle of a client that is given out (RS_CLIENT_HANDLE_BASE, src/nvidia/inc/libraries/resserv/resserv.h).
 const CLIENT_HANDLES: Handle = 0xc1d0_0000;
+/// A client that another tenant of the machine has: its handle is taken, and nobody here may use it.
+const ANOTHERS: Handle = CLIENT_HANDLES + 0x40;
 /// The handles that are generated for objects (RS_UNIQUE_HANDLE_BASE, RS_UNIQUE_HANDLE_RANGE, rs_client.h).
 const GENERATED_HANDLES: Handle = 0xcaf0_0000;
 const GENERATED_HANDLES_COUNT: u32 = 0x8_0000;
@@ -203,7 +205,7 @@ impl Clients {
         } else {
             requested
         };
-        if self.by_handle.contains_key(&handle) {
+        if handle == ANOTHERS || self.by_handle.contains_key(&handle) {
             return Err(NV_ERR_INSERT_DUPLICATE_NAME);
         }
         let itself = Object::new(
@@ -230,7 +232,7 @@ impl Clients {
         loop {
             let handle = CLIENT_HANDLES + (self.made & 0xf_ffff);
             self.made = self.made.wrapping_add(1);
-            if !self.by_handle.contains_key(&handle) {
+            if handle != ANOTHERS && !self.by_handle.contains_key(&handle) {
                 return handle;
             }
         }
@@ -261,6 +263,9 @@ impl Clients {
         caller: FileNumber,
         absent: u32,
     ) -> Outcome<&mut Client> {
+        if handle == ANOTHERS {
+            return Err(NV_ERR_INVALID_CLIENT);
+        }
         let client = self.by_handle.get_mut(&handle).ok_or(absent)?;
         if client.owner == caller {
             Ok(client)

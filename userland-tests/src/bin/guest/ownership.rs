@@ -12,6 +12,7 @@ use crate::Outcome;
 use crate::concurrency::address_space;
 use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
 use crate::refusals::word;
+use crate::tenants::ANOTHERS;
 
 /// NV2080_CTRL_CMD_FIFO_DISABLE_CHANNELS (ctrl2080fifo.h).
 const DISABLE_CHANNELS: u32 = 0x2080_110b;
@@ -47,8 +48,7 @@ fn status<P: FromBytes + IntoBytes>(
 pub fn foreign_clients(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     gpu.allocate(MEMORY, MIB)?;
-    // As a driver numbers them, a client of somebody else's.
-    let foreign = gpu.client.root + 0x40;
+    let foreign = ANOTHERS;
     let stranger = Client {
         control: gpu.client.control.try_clone()?,
         root: foreign,

@@ -1,5 +1,7 @@
 //! GPUs that the sandbox was not given, and what is told of other tenants.
 
+use std::fs::File;
+
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::structs::class::{
@@ -21,6 +23,9 @@ use crate::refusals::word;
 /// NV0000_CTRL_GPU_INVALID_ID and NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS.
 const NONE: u32 = u32::MAX;
 const ALL: u32 = 0xffff;
+
+/// A client that another tenant has of the simulated driver.
+pub const ANOTHERS: u32 = 0xc1d0_0040;
 
 /// The id and the UUID of the simulated GPU with this minor number.
 fn names(minor: &str) -> std::result::Result<(u32, [u8; 16]), Box<dyn std::error::Error>> {
@@ -335,24 +340,41 @@ pub fn values(_: &[String]) -> Outcome {
     Ok(())
 }
 
-/// A program chooses the handle of a client, in each of the ways, in each form of the request and of each class.
+/// A program chooses the handle of a client, in each of the ways, in each form of the request and of each class: one that
+/// nobody has, and one that another tenant of the machine has.
 pub fn chosen(_: &[String]) -> Outcome {
-    const WANTED: u32 = 0xc1d0_0555;
-    let control = open(Node::Control)?;
+    const FREE: u32 = 0xc1d0_0555;
     for class in [NV01_ROOT, NV01_ROOT_NON_PRIV, NV01_ROOT_CLIENT] {
-        for (root, object) in [(0, 0), (WANTED, 0), (0, WANTED), (WANTED, WANTED)] {
-            let mut shorter = NVOS21_PARAMETERS::new_zeroed();
-            (shorter.hRoot, shorter.hObjectNew, shorter.hClass) = (root, object, class);
-            let first = frontend(&control, NV_ESC_RM_ALLOC, &mut shorter);
-            let first = word(first.and_then(|_| check(shorter.status)));
-            let mut longer = NVOS64_PARAMETERS::new_zeroed();
-            (longer.hRoot, longer.hObjectNew, longer.hClass) = (root, object, class);
-            let second = frontend(&control, NV_ESC_RM_ALLOC, &mut longer);
-            let second = word(second.and_then(|_| check(longer.status)));
-            println!("{class:x} {root:x} {object:x}: {first} {second}");
+        for (whose, wanted) in [("free", FREE), ("another's", ANOTHERS)] {
+            for (root, object) in [(0, 0), (wanted, 0), (0, wanted), (wanted, wanted)] {
+                let [chosen, named] = [root, object].map(|handle| match handle {
+                    0 => "0",
+                    _ => whose,
+                });
+                let [first, second] = [first_form, second_form].map(|make| {
+                    // Each on a description of its own, with which its client ends.
+                    let made = open(Node::Control).and_then(|on| make(&on, class, root, object));
+                    word(made)
+                });
+                println!("{class:x} {chosen} {named}: {first} {second}");
+            }
         }
     }
     Ok(())
+}
+
+fn first_form(control: &File, class: u32, root: u32, object: u32) -> Result<()> {
+    let mut request = NVOS21_PARAMETERS::new_zeroed();
+    (request.hRoot, request.hObjectNew, request.hClass) = (root, object, class);
+    frontend(control, NV_ESC_RM_ALLOC, &mut request)?;
+    check(request.status)
+}
+
+fn second_form(control: &File, class: u32, root: u32, object: u32) -> Result<()> {
+    let mut request = NVOS64_PARAMETERS::new_zeroed();
+    (request.hRoot, request.hObjectNew, request.hClass) = (root, object, class);
+    frontend(control, NV_ESC_RM_ALLOC, &mut request)?;
+    check(request.status)
 }
 
 /// What is told of the processes that used a GPU's engines.
