@@ -1,6 +1,6 @@
 //! What programs ask of the driver, and what they get.
 
-use userland_tests::{Directory, Ended, finish, guest, guest_with, prints};
+use userland_tests::{Ended, finish, guest, guest_with, prints};
 
 #[test]
 fn a_program_walks_from_enumeration_to_freeing() {
@@ -73,55 +73,6 @@ fn unknown_requests_are_refused_as_the_driver_would_and_reported_once() {
         stderr: stderr.to_owned(),
     };
     assert_eq!(finish(&mut guest(&["unknown", "10"])), expected);
-}
-
-#[test]
-fn requests_that_are_made_up_do_not_fill_the_log() {
-    let ended = finish(&mut guest(&["made-up", "3000"]));
-    assert_eq!(
-        (ended.status, ended.stdout.as_str()),
-        (0, "refused: 3000\n")
-    );
-    let mut warnings: Vec<String> = (0..1024)
-        .map(|index| {
-            format!(
-                " WARN nvproxy: unknown control command {:#x}",
-                0x20ff_0000 + index
-            )
-        })
-        .collect();
-    warnings.push(left_out(" WARN", &ended.stderr));
-    assert_eq!(ended.stderr.lines().collect::<Vec<_>>(), warnings);
-}
-
-/// The one line of `log` at this level that says that further ones of a kind are left out.
-fn left_out(level: &str, log: &str) -> String {
-    let says_so = |line: &&str| {
-        let text = line.split_once(level).map_or("", |(_, text)| text);
-        text.starts_with(" more than 1024 such lines (")
-            && text.ends_with("): further ones are left out")
-    };
-    let found: Vec<&str> = log.lines().filter(says_so).collect();
-    assert_eq!(found.len(), 1, "{found:?}");
-    found[0].to_owned()
-}
-
-#[test]
-fn what_a_program_does_again_and_again_does_not_fill_the_log() {
-    let directory = Directory::new("flooded");
-    let file = directory.path().join("log");
-    let options = ["--log", file.to_str().expect("a path")];
-    let ended = finish(&mut guest_with(&options, &["flood", "3000"]));
-    assert_eq!(
-        ended,
-        Ended::printing("another's client: 3000\nmade up: 3000\nfailed opens: 3000\npins: 3000\n")
-    );
-    let log = std::fs::read_to_string(&file).expect("the log");
-    // What the server does not issue, and what the sentry refuses.
-    left_out("DEBUG", &log);
-    left_out(" WARN", &log);
-    let lines = log.lines().count();
-    assert!((2050..2100).contains(&lines), "{lines} lines");
 }
 
 #[test]

@@ -393,8 +393,9 @@ fn a_launcher_that_is_stopped_keeps_no_program_waiting_and_what_it_missed_is_cou
     let [file, log] = ["trace.json", "log"].map(|name| directory.path().join(name));
     let options = ["--trace", path(&file), "--log", path(&log)];
     let mut command = userland_tests::ringfence_run(&options);
-    let script = "echo ready; read go; exec \"$0\" flood 1200";
+    let script = "echo ready; read go; exec \"$0\" flood 1200 \"$@\"";
     command.args(["sh", "-c", script]).arg(guest_program());
+    command.args(["another's client", "made up", "failed opens", "pins"]);
     let (mut child, output) = started(command.stdin(Stdio::piped()));
     let launcher = Tree::of(child.id()).launcher.pid;
     kill(launcher, Signal::SIGSTOP).expect("it is there");

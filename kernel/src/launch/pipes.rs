@@ -25,7 +25,7 @@ use std::thread::{self, JoinHandle};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
-use ringfence_faults::{Act, Point};
+use ringfence_faults::{Act, Point, number};
 use rustix::pipe::{SpliceFlags, tee};
 
 use super::{Options, descriptors};
@@ -35,7 +35,7 @@ use crate::visible;
 
 /// Most bytes that all processes of a sandbox get to write to stderr, or to the log. Those that keep to the bounds of
 /// `log.rs` need a fraction.
-const MESSAGES: u64 = 64 << 20;
+const MESSAGES: u32 = 64 << 20;
 /// The same for a trace and a recording, which have bounds of their own.
 const FILES: u64 = (1 << 30) + (1 << 20);
 /// So many bytes are copied at once: as much as a pipe holds, so that what was written at once is not torn.
@@ -178,6 +178,10 @@ impl SentryEnds {
     }
 }
 
+fn most_messages() -> u32 {
+    number(Point::Messages, MESSAGES)
+}
+
 /// The threads that copy.
 pub struct Copying(Each<JoinHandle<Copied>>);
 
@@ -251,9 +255,10 @@ impl Outlets {
             is_text: true,
             look: Some(io::pipe().attempt("pipe")?),
         };
+        let most = most_messages().into();
         let copying = Copying(Each {
-            messages: copy(shown, stderr.as_fd(), MESSAGES, "stderr")?,
-            log: if_wanted(log, log_file, MESSAGES, "log")?,
+            messages: copy(shown, stderr.as_fd(), most, "stderr")?,
+            log: if_wanted(log, log_file, most, "log")?,
             trace: if_wanted(trace, trace_file, FILES, "trace")?,
             recording: if_wanted(recording, recording_file, FILES, "recording")?,
         });
@@ -355,7 +360,8 @@ impl Copying {
                 && error.kind() == io::ErrorKind::FileTooLarge
             {
                 tracing::warn!(
-                    "{what}: sentry and server wrote more than {MESSAGES} bytes: what followed is missing"
+                    "{what}: sentry and server wrote more than {} bytes: what followed is missing",
+                    most_messages()
                 );
             }
         }

@@ -6,12 +6,16 @@ use std::path::Path;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::NV_ERR_NOT_SUPPORTED;
-use nvproxy_abi::structs::frontend::{NVOS54_PARAMETERS, nv_ioctl_nvos02_parameters_with_fd};
+use nvproxy_abi::structs::frontend::{
+    NVOS54_PARAMETERS, nv_ioctl_nvos02_parameters_with_fd, nv_ioctl_rm_api_version_t,
+};
 use ringfence::guest::{Client, Error, Nothing, Result, check, frontend, ioctl, open};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
 use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
+use crate::pins::{Pages, pin};
+use crate::tasks::{child, expect_success};
 
 /// A handle that names nothing.
 const MISSING: u32 = 0x77;
@@ -147,54 +151,77 @@ pub fn made_up(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
-/// All that a program can do to have lines written into the log, again and again.
+/// A way to have lines written into the log.
+type Way = fn(&Gpu, u32) -> Outcome;
+
+const WAYS: &[(&str, Way)] = &[
+    ("another's client", |gpu, index| {
+        command(
+            gpu,
+            0xdead_0000 + index,
+            NV0000_CTRL_CMD_SYSTEM_GET_BUILD_VERSION,
+        )
+    }),
+    ("made up", |gpu, index| {
+        command(gpu, gpu.client.root, 0x20ff_0000 + index)
+    }),
+    ("failed opens", |_, _| {
+        let missing = Path::new("/dev/nvidia77");
+        File::options().read(true).write(true).open(missing)?;
+        Ok(())
+    }),
+    ("opens", |_, _| {
+        open(Node::Control)?;
+        Ok(())
+    }),
+    ("pins", |gpu, _| pin_nothing(gpu)),
+    ("killed pins", |gpu, _| {
+        let pages = Pages::new(libc::MAP_PRIVATE)?;
+        expect_success(child(|| Ok(pin(gpu, MEMORY, &pages)?))?)
+    }),
+    ("releases", |gpu, index| {
+        let mut parameters = nv_ioctl_rm_api_version_t::new_zeroed();
+        let other = format!("1.2.{index}");
+        parameters.versionString[..other.len()].copy_from_slice(other.as_bytes());
+        frontend(
+            &gpu.client.control,
+            NV_ESC_CHECK_VERSION_STR,
+            &mut parameters,
+        )?;
+        Ok(())
+    }),
+];
+
+fn command(gpu: &Gpu, client: u32, command: u32) -> Outcome {
+    let mut request = NVOS54_PARAMETERS::new_zeroed();
+    (request.hClient, request.hObject, request.cmd) = (client, client, command);
+    frontend(&gpu.client.control, NV_ESC_RM_CONTROL, &mut request)?;
+    Ok(check(request.status)?)
+}
+
+fn pin_nothing(gpu: &Gpu) -> Outcome {
+    let mut request = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
+    request.params.hRoot = gpu.client.root;
+    request.params.hObjectParent = 0x7777;
+    request.params.hObjectNew = 0x7778;
+    request.params.hClass = NV01_MEMORY_SYSTEM_OS_DESCRIPTOR;
+    request.params.limit = 4095;
+    frontend(&gpu.node, NV_ESC_RM_ALLOC_MEMORY, &mut request)?;
+    Ok(check(request.params.status)?)
+}
+
+/// What a program can do to have lines written into the log, so many times, in each of these ways.
 pub fn flood(arguments: &[String]) -> Outcome {
-    let count: u32 = arguments.first().map_or(Ok(1), |count| count.parse())?;
+    let [count, ways @ ..] = arguments else {
+        return Err("flood COUNT WAY...".into());
+    };
+    let count: u32 = count.parse()?;
     let gpu = Gpu::open()?;
-    let times = |what: &str, mut fails: Box<dyn FnMut(u32) -> bool + '_>| {
-        let failed = (0..count).filter(|index| fails(*index)).count();
-        println!("{what}: {failed}");
-    };
-    let control = |client, command| {
-        let mut request = NVOS54_PARAMETERS::new_zeroed();
-        (request.hClient, request.hObject, request.cmd) = (client, client, command);
-        frontend(&gpu.client.control, NV_ESC_RM_CONTROL, &mut request)
-            .and_then(|_| check(request.status))
-            .is_err()
-    };
-    let foreign = NV0000_CTRL_CMD_SYSTEM_GET_BUILD_VERSION;
-    times(
-        "another's client",
-        Box::new(|index| control(0xdead_0000 + index, foreign)),
-    );
-    times(
-        "made up",
-        Box::new(|index| control(gpu.client.root, 0x20ff_0000 + index)),
-    );
-    let missing = Path::new("/dev/nvidia77");
-    times(
-        "failed opens",
-        Box::new(|_| {
-            File::options()
-                .read(true)
-                .write(true)
-                .open(missing)
-                .is_err()
-        }),
-    );
-    times(
-        "pins",
-        Box::new(|_| {
-            let mut request = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
-            request.params.hRoot = gpu.client.root;
-            request.params.hObjectParent = 0x7777;
-            request.params.hObjectNew = 0x7778;
-            request.params.hClass = NV01_MEMORY_SYSTEM_OS_DESCRIPTOR;
-            request.params.limit = 4095;
-            frontend(&gpu.node, NV_ESC_RM_ALLOC_MEMORY, &mut request)
-                .and_then(|_| check(request.params.status))
-                .is_err()
-        }),
-    );
+    for what in ways {
+        let way = WAYS.iter().find(|(name, _)| name == what);
+        let (_, way) = way.ok_or("a way that is not known")?;
+        let failed = (0..count).filter(|index| way(&gpu, *index).is_err());
+        println!("{what}: {}", failed.count());
+    }
     Ok(())
 }
