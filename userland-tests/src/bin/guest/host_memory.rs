@@ -23,6 +23,7 @@ use crate::gpu::{DEVICE, GIB, Gpu, MEMORY, MIB, SUBDEVICE};
 use crate::lent::answer;
 use crate::mapped_memory::{Space, gpu_for_unified_memory};
 use crate::memory_limit::{duplicate, say};
+use crate::pins::patiently;
 use crate::tasks::{child, expect_success};
 
 /// Where a semaphore pool lies.
@@ -330,7 +331,9 @@ pub fn unheard(arguments: &[String]) -> Outcome {
             }
             let memory = MEMORY + killed;
             let client = &gpu.client;
-            Ok(client.pin(&gpu.node, DEVICE, memory, pages.cast(), GIB as usize)?)
+            Ok(patiently(|| {
+                client.pin(&gpu.node, DEVICE, memory, pages.cast(), GIB as usize)
+            })?)
         })?;
         if end_of(pinning)? != "SIGKILL" {
             break;

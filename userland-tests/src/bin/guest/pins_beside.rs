@@ -16,7 +16,7 @@ use nix::unistd::gettid;
 use crate::Outcome;
 use crate::concurrency::{address_space, register_gpu};
 use crate::gpu::{Gpu, MEMORY};
-use crate::pins::{Pages, pin};
+use crate::pins::{Pages, pin, pin_at_once};
 use crate::refusals::word;
 use crate::tasks::child;
 
@@ -28,7 +28,7 @@ fn pin_beside(arguments: &[&str]) -> Outcome {
     let mut other = Command::new("/proc/self/exe").args(arguments).spawn()?;
     let mut outcomes = BTreeSet::new();
     let ended = loop {
-        outcomes.insert(word(pin(&gpu, MEMORY, &pages)));
+        outcomes.insert(word(pin_at_once(&gpu, MEMORY, &pages)));
         // It is not there if the pin failed.
         let _ = gpu.free(MEMORY);
         if let Some(status) = other.try_wait()? {
@@ -65,7 +65,7 @@ pub fn chain(arguments: &[String]) -> Outcome {
     let (mut outcomes, mut stood_still) = (BTreeSet::new(), true);
     for _ in 0..times {
         longest.store(0, Ordering::SeqCst);
-        let outcome = word(pin(&gpu, MEMORY, &pages));
+        let outcome = word(pin_at_once(&gpu, MEMORY, &pages));
         // The next one is to have said how long there was none.
         let seen = last.load(Ordering::SeqCst);
         while last.load(Ordering::SeqCst) == seen {

@@ -17,6 +17,7 @@ use crate::faults::end_of;
 use crate::gpu::{DEVICE, GIB, Gpu, MEMORY};
 use crate::host_memory::{say_what_is_left, wait_for_room};
 use crate::memory_limit::duplicate;
+use crate::pins::patiently;
 use crate::refusals::word;
 use crate::tasks::child;
 
@@ -41,7 +42,7 @@ impl Gibibyte {
 
     fn pin(&self, gpu: &Gpu, node: &std::fs::File, memory: u32) -> Result<()> {
         let address = self.0 as *const u8;
-        gpu.client.pin(node, DEVICE, memory, address, GIB as usize)
+        patiently(|| gpu.client.pin(node, DEVICE, memory, address, GIB as usize))
     }
 }
 

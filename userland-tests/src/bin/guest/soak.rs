@@ -11,6 +11,7 @@ use ringfence::guest::open;
 use crate::Outcome;
 use crate::concurrency::{address_space, work};
 use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB};
+use crate::pins::patiently;
 use crate::tasks::child;
 
 const TASKS: u64 = 16;
@@ -64,7 +65,7 @@ fn task(kind: u64, mark: u8) -> Outcome {
             let page = pages
                 .as_ptr()
                 .map_addr(|address| address.next_multiple_of(4096));
-            gpu.client.pin(&gpu.node, DEVICE, MEMORY, page, 4096)?;
+            patiently(|| gpu.client.pin(&gpu.node, DEVICE, MEMORY, page, 4096))?;
         }
         2 => drop(address_space()?),
         _ => {

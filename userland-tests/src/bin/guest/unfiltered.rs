@@ -30,6 +30,7 @@ use ringfence_ipc::Socket;
 
 use crate::Outcome;
 use crate::gpu::DEVICE;
+use crate::pins::patiently;
 use crate::tasks::child;
 
 const MEETING_POINT: &str = "/dev/shm/attack";
@@ -68,7 +69,7 @@ fn filtered() -> Outcome {
     let memory = vec![0u8; 1 << 16];
     let mut outcomes = BTreeSet::new();
     for _ in 0..PINS {
-        let pinned = client.pin(&files[1], DEVICE, 2, memory.as_ptr(), 4096);
+        let pinned = patiently(|| client.pin(&files[1], DEVICE, 2, memory.as_ptr(), 4096));
         outcomes.insert(format!("{pinned:?}"));
     }
     println!("{PINS} pins: {outcomes:?}");
