@@ -186,6 +186,10 @@ pub enum Point {
     Outputs,
     /// The launcher is about to stop with its program.
     Stop,
+    /// The launcher is about to start a process that continues it with its program.
+    Watch,
+    /// The launcher has settings of a terminal to restore that was given to others meanwhile.
+    Left,
     /// The launcher is about to put up what tells it that it was continued before it stopped.
     Guard,
     /// A process of a sandbox is about to leave its caller's session, or the program the process group that it is in.
@@ -298,6 +302,8 @@ impl Point {
             Point::Inputs => "inputs",
             Point::Outputs => "outputs",
             Point::Stop => "stop",
+            Point::Watch => "watch",
+            Point::Left => "left",
             Point::Guard => "guard",
             Point::Session => "session",
             Point::Descriptors => "descriptors",
@@ -384,6 +390,8 @@ impl Point {
         Point::Inputs,
         Point::Outputs,
         Point::Stop,
+        Point::Watch,
+        Point::Left,
         Point::Guard,
         Point::Session,
         Point::Descriptors,

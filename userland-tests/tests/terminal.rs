@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Instant;
 
@@ -20,7 +21,9 @@ use nix::unistd::{Pid, setsid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use userland_tests::processes::Process;
-use userland_tests::{Directory, LIMIT, eventually, guest_program, ringfence_program};
+use userland_tests::{
+    Directory, LIMIT, eventually, guest_program, ringfence_program, ringfence_with_faults,
+};
 
 /// A user at a terminal with a shell.
 struct User {
@@ -33,6 +36,11 @@ struct User {
 
 impl User {
     fn sit_down() -> User {
+        User::sit_down_with(ringfence_program(), "")
+    }
+
+    /// The user's `ringfence` is this, which obeys `rules`.
+    fn sit_down_with(ringfence: PathBuf, rules: &str) -> User {
         let directory = Directory::new("terminal");
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let terminal = openpt(flags).expect("a terminal");
@@ -50,7 +58,8 @@ impl User {
         command
             .args(["--norc", "--noprofile", "--noediting", "-i"])
             .env("PS1", "[ready] ")
-            .env("RUN", run_line())
+            .env("RUN", run_line(ringfence))
+            .env("RINGFENCE_FAULTS", rules)
             .env("GUEST", guest_program())
             .env("REPORT", directory.path().join("report"))
             .env("XDG_RUNTIME_DIR", directory.path())
@@ -122,9 +131,14 @@ impl User {
         self.sees("[ready] ");
         self.enters("echo status=$?.");
         self.sees(&format!("status={status}.\n[ready] "));
+        assert!(self.has_an_ordinary_terminal());
+    }
+
+    /// Whether keys are shown, and those for signals are signals.
+    fn has_an_ordinary_terminal(&self) -> bool {
         let settings = tcgetattr(&self.terminal).expect("settings");
         let modes = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
-        assert!(settings.local_flags.contains(modes));
+        settings.local_flags.contains(modes)
     }
 
     /// The process group in the foreground.
@@ -159,8 +173,8 @@ impl Drop for User {
 }
 
 /// The beginning of a command line that runs a program in a sandbox.
-fn run_line() -> OsString {
-    let mut line = ringfence_program().into_os_string();
+fn run_line(ringfence: PathBuf) -> OsString {
+    let mut line = ringfence.into_os_string();
     line.push(" run --driver=sim --workdir=/ --bind ");
     line.push(guest_program());
     line.push("::ro --");
@@ -406,4 +420,102 @@ fn a_sandbox_ends_when_its_terminal_is_hung_up_or_its_launcher_killed() {
             all.iter().all(|process| !process.is_alive())
         });
     }
+}
+
+/// A script that has left a sandbox behind which has the terminal.
+fn left_by_a_script(mut user: User) -> User {
+    user.enters(
+        "PROGRAM='read -r k </dev/tty; echo key:$k; exec sleep 1000' sh -c '$RUN sh -c \"$PROGRAM\" & until [ -s $REPORT ]; do sleep 0.1; done'",
+    );
+    user.types("abc\n");
+    user.sees("key:abc\n");
+    user.lets_go();
+    user.sees("[ready] ");
+    user
+}
+
+#[test]
+fn a_sandbox_that_a_script_leaves_behind_leaves_the_terminal_as_it_was() {
+    let mut user = left_by_a_script(User::sit_down());
+    eventually("its settings are back", || user.has_an_ordinary_terminal());
+    user.enters("read -r word; echo \"i read $word\"");
+    user.types("a word\n");
+    user.sees("i read a word\n");
+    user.is_back(0);
+}
+
+/// The test above can fail: if nobody looks who has the terminal, its settings stay.
+#[test]
+fn a_sandbox_that_a_script_leaves_behind_leaves_a_raw_terminal_if_nobody_looks() {
+    let user = User::sit_down_with(ringfence_with_faults(), "sentry.left=drop");
+    let mut user = left_by_a_script(user);
+    for _ in 0..10 {
+        user.types("echo sum:$((1+1))\n");
+        user.sees("sum:2");
+        user.sees("[ready] ");
+    }
+    assert!(!user.has_an_ordinary_terminal());
+}
+
+/// Has a program stop itself, and then a process that it has started do this to it. Returns the launcher.
+fn stopped_by_itself(user: &mut User, then: &str) -> Pid {
+    let child =
+        format!("until grep go $REPORT; do sleep 0.1; done >/dev/null 2>&1; kill -{then} $$");
+    user.enters(&format!(
+        "${{RUN% --}} --bind ${{REPORT%/*}} -- sh -c 'sh -c \"{child}\" & kill -STOP $$; echo on >>$REPORT; echo on:$((1+1)); exec sleep 1000'"
+    ));
+    user.sees("Stopped");
+    user.sees("[ready] ");
+    user.enters("echo job:$(jobs -p).");
+    user.sees("job:");
+    let number = user.sees(".");
+    user.sees("[ready] ");
+    let number = number.trim_end_matches('.').parse().expect("a number");
+    Pid::from_raw(number)
+}
+
+#[test]
+fn a_program_that_another_of_its_sandbox_continues_goes_on_for_the_shell() {
+    let mut user = User::sit_down();
+    stopped_by_itself(&mut user, "CONT");
+    user.lets_go();
+    user.sees("on:2\n");
+    user.enters("jobs");
+    user.sees("Running");
+    user.enters("kill %%; wait %%; echo ended:$?.");
+    user.sees("ended:143.");
+}
+
+#[test]
+fn a_stopped_program_that_another_of_its_sandbox_ends_has_ended_for_the_shell() {
+    let mut user = User::sit_down();
+    let launcher = stopped_by_itself(&mut user, "KILL");
+    user.lets_go();
+    eventually("the launcher has ended", || {
+        Process::find(launcher).is_none_or(|launcher| !launcher.is_alive())
+    });
+    user.enters("jobs");
+    user.sees("Exit 137");
+}
+
+/// So soon that it may not have been seen to stop.
+#[test]
+fn a_program_that_is_stopped_and_soon_continued_by_another_goes_on() {
+    let mut user = User::sit_down();
+    user.enters(
+        "$RUN sh -c 'for i in 1 2 3 4 5 6 7 8 9; do sh -c \"kill -STOP $$; kill -CONT $$\"; done; echo on:$((1+1))'",
+    );
+    user.sees("on:2\n");
+}
+
+/// The test above can fail: a launcher that has stopped stays so, if nobody continues it.
+#[test]
+fn a_launcher_stays_stopped_if_nobody_watches_its_program() {
+    let mut user = User::sit_down_with(ringfence_with_faults(), "sentry.watch=drop");
+    let launcher = stopped_by_itself(&mut user, "CONT");
+    user.lets_go();
+    eventually("the program goes on", || user.report().contains("on\n"));
+    let stat = fs::read_to_string(format!("/proc/{launcher}/stat")).expect("it is there");
+    assert!(stat.contains(") T "), "{stat}");
+    kill(launcher, Signal::SIGKILL).expect("kill");
 }

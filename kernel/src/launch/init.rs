@@ -146,15 +146,11 @@ impl Init {
         if ringfence_faults::at(Point::Descriptors) == Some(Act::Drop) {
             return Ok(());
         }
-        let job = self.job.as_ref().map(AsFd::as_fd);
-        let terminal = self.terminal.as_ref().map(AsFd::as_fd);
-        let kept = [
-            Some(self.signals.as_fd()),
-            Some(report.as_fd()),
-            job,
-            terminal,
-        ];
-        let kept = kept.iter().flatten().map(AsRawFd::as_raw_fd).collect();
+        let job = self.job.iter().flat_map(jobs::InitEnd::descriptors);
+        let terminal = self.terminal.iter().map(AsFd::as_fd);
+        let kept = [self.signals.as_fd(), report.as_fd()];
+        let kept = kept.into_iter().chain(job).chain(terminal);
+        let kept = kept.map(|kept| kept.as_raw_fd()).collect();
         // SAFETY: this process never returns to who owns the rest, and uses nothing else.
         unsafe { descriptors::close_all_but(kept) }
     }
@@ -168,12 +164,14 @@ impl Init {
                 Ok(Some((ended, status))) if ended.as_raw_nonzero().get() == self.task.as_raw() => {
                     let signalled = status.terminating_signal().map(|signal| 128 + signal);
                     if let Some(status) = status.exit_status().or(signalled) {
+                        self.tell_that_it_runs();
                         self.end();
                         return status;
                     }
                     self.is_stopped = status.stopped();
-                    if let (Some(signal), Some(job)) = (status.stopping_signal(), &self.job) {
-                        job.stopped(signal);
+                    match (status.stopping_signal(), &self.job) {
+                        (Some(signal), Some(job)) => job.stopped(signal),
+                        _ => self.tell_that_it_runs(),
                     }
                 }
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
@@ -252,6 +250,12 @@ impl Init {
         if let Ok(signal) = Signal::try_from(number) {
             // The program has ended, perhaps, or moved to another group.
             let _ = killpg(self.task, signal);
+        }
+    }
+
+    fn tell_that_it_runs(&self) {
+        if let Some(job) = &self.job {
+            job.runs();
         }
     }
 

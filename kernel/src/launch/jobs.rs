@@ -9,20 +9,35 @@
 //! Both act at the same time, and signals of neither wait for the other. So init confirms every order, and the launcher
 //! knows by that what it is told of: what init tells before it confirms that it has continued the program was before.
 //!
+//! A launcher that has stopped with its program cannot hear that somebody in the sandbox has continued or ended that. So init
+//! also keeps a flag, an eventfd, which is up unless the program is stopped. A process that the launcher starts beside
+//! itself before it stops ([`LauncherEnd::watch`]) waits for the flag and continues the launcher.
+//!
 //! Init's end is used by plain reads and writes, which take no memory: its filter permits no call that gets some.
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::MsgFlags;
-use nix::unistd::{Pid, setpgid, setsid};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, getppid, setpgid, setsid};
 use ringfence_faults::{Act, Point};
 use ringfence_ipc::{Socket, SocketError};
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::liaison::never_wait;
+use super::namespaces::fork_with;
 use crate::failure::{Attempt, Failure};
-use crate::system_calls::pidfd_open_process;
+use crate::system_calls::{exit_at_once, pidfd_open_process};
+
+/// How long a launcher that was continued has until it is continued again, in milliseconds.
+const AGAIN: u8 = 20;
 
 const TERMINAL: u8 = 1;
 const STOPPED: u8 = 2;
@@ -81,22 +96,31 @@ pub fn lead_group(task: Pid) -> Result<(), Failure> {
 /// The launcher's end.
 pub struct LauncherEnd {
     socket: Socket,
+    /// See [`InitEnd`].
+    runs: OwnedFd,
     /// The orders that init has not confirmed, the oldest first.
     unconfirmed: VecDeque<Order>,
 }
 
 /// Init's end.
-pub struct InitEnd(Socket);
+pub struct InitEnd {
+    socket: Socket,
+    /// An eventfd that can be read unless the program is stopped.
+    runs: OwnedFd,
+}
 
 /// The two ends.
-pub fn pair() -> Result<(LauncherEnd, InitEnd), SocketError> {
-    let (launcher, init) = Socket::pair()?;
-    never_wait(&launcher)?;
+pub fn pair() -> io::Result<(LauncherEnd, InitEnd)> {
+    let (launcher, init) = Socket::pair().map_err(io::Error::other)?;
+    never_wait(&launcher).map_err(io::Error::other)?;
+    let runs = eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let launcher = LauncherEnd {
         socket: launcher,
+        runs: runs.try_clone()?,
         unconfirmed: VecDeque::new(),
     };
-    Ok((launcher, InitEnd(init)))
+    let init = InitEnd { socket: init, runs };
+    Ok((launcher, init))
 }
 
 impl LauncherEnd {
@@ -116,6 +140,50 @@ impl LauncherEnd {
     /// Whether init has obeyed every order.
     pub fn is_obeyed(&self) -> bool {
         self.unconfirmed.is_empty()
+    }
+
+    /// Whether the program goes on, or has ended, by what init has seen last.
+    pub fn is_running(&self) -> bool {
+        is_ready(
+            &mut [PollFd::new(self.runs.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::ZERO,
+        )
+    }
+
+    /// Starts a process beside the launcher that continues it if init sees the program continued or ended, or ends itself, before
+    /// what is returned is dropped. `None` if there can be none: then the launcher stays stopped for as long as nobody else
+    /// continues it.
+    pub fn watch(&self) -> Option<Watch> {
+        // A test leaves this out, to show that it would notice.
+        if ringfence_faults::at(Point::Watch) == Some(Act::Drop) {
+            return None;
+        }
+        let launcher = Pid::this();
+        match fork_with(CloneFlags::empty()) {
+            Ok(ForkResult::Parent { child }) => Some(Watch(child)),
+            Ok(ForkResult::Child) => {
+                let is_bound = set_pdeathsig(Signal::SIGKILL).is_ok() && getppid() == launcher;
+                // In a group of its own, so that nobody takes it for the job.
+                if is_bound && setsid().is_ok() {
+                    self.wait_until_it_runs();
+                    // Until the launcher ends this process: what comes before it has stopped does not continue it.
+                    while kill(launcher, Signal::SIGCONT).is_ok() {
+                        is_ready(&mut [], PollTimeout::from(AGAIN));
+                    }
+                }
+                exit_at_once(0)
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn wait_until_it_runs(&self) {
+        let mut polled = [
+            PollFd::new(self.runs.as_fd(), PollFlags::POLLIN),
+            // It is hung up when init has ended.
+            PollFd::new(self.socket.as_fd(), PollFlags::empty()),
+        ];
+        while !is_ready(&mut polled, PollTimeout::NONE) {}
     }
 
     /// Takes what init tells, but that the program was stopped if it is about to be continued since. Fails if it tells
@@ -146,10 +214,30 @@ impl LauncherEnd {
     }
 }
 
+/// A process that continues the launcher.
+pub struct Watch(Pid);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // It was not waited for, so that the number is its own.
+        let _ = kill(self.0, Signal::SIGKILL);
+        while waitpid(self.0, None) == Err(Errno::EINTR) {}
+    }
+}
+
+/// Waits for one of these; false if a signal came first.
+fn is_ready(polled: &mut [PollFd<'_>], timeout: PollTimeout) -> bool {
+    match poll(polled, timeout) {
+        Ok(ready) => ready > 0,
+        Err(errno) => errno != Errno::EINTR,
+    }
+}
+
 impl InitEnd {
     /// Hands over the user's end of the program's terminal.
     pub fn hand_over(&self, terminal: &OwnedFd) -> Result<(), SocketError> {
-        self.0.send_message(&[TERMINAL, 0], Some(terminal.as_fd()))
+        self.socket
+            .send_message(&[TERMINAL, 0], Some(terminal.as_fd()))
     }
 
     /// Hands over a descriptor for the calling process, which is about to become the program.
@@ -159,13 +247,27 @@ impl InitEnd {
             return Ok(());
         }
         let process = pidfd_open_process(Pid::this()).attempt("the program's pidfd")?;
-        let sent = self.0.send_message(&[STARTED, 0], Some(process.as_fd()));
+        let sent = self
+            .socket
+            .send_message(&[STARTED, 0], Some(process.as_fd()));
         sent.attempt("the program's pidfd")
+    }
+
+    /// What this consists of.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.socket.as_fd(), self.runs.as_fd()]
     }
 
     /// Tells that the program was stopped.
     pub fn stopped(&self, signal: i32) {
+        let _ = nix::unistd::read(&self.runs, &mut [0; size_of::<u64>()]);
         self.tell([STOPPED, signal as u8]);
+    }
+
+    /// Has a launcher that is stopped go on, since the program does, or has ended.
+    pub fn runs(&self) {
+        // If it is full it is up.
+        let _ = nix::unistd::write(&self.runs, &1u64.to_ne_bytes());
     }
 
     /// Tells that the program has ended.
@@ -182,7 +284,7 @@ impl InitEnd {
     pub fn wait(&self) -> Option<Order> {
         let mut message = [0; 2];
         loop {
-            return match (nix::unistd::read(&self.0, &mut message), message) {
+            return match (nix::unistd::read(&self.socket, &mut message), message) {
                 (Err(Errno::EINTR), _) => continue,
                 (Ok(2), [SIGNAL, number]) => Some(Order::Signal(i32::from(number))),
                 (Ok(2), [CONTINUE, _]) => Some(Order::Continue),
@@ -195,7 +297,7 @@ impl InitEnd {
 
     fn tell(&self, message: [u8; 2]) {
         // A launcher that is gone need not know; the kernel is about to end this process, too.
-        let _ = nix::unistd::write(&self.0, &message);
+        let _ = nix::unistd::write(&self.socket, &message);
     }
 }
 
@@ -207,6 +309,6 @@ impl AsFd for LauncherEnd {
 
 impl AsFd for InitEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! A signal for the launcher is passed on to the program; one for all of the launcher's group, as a terminal sends it, to
 //! all of the program's. When the program is stopped the launcher stops as well, by the same signal, so that a shell
-//! that waits for it sees what it would see of the program; and continues it when it is continued itself. Where there is
+//! that waits for it sees what it would see of the program; and continues it when it is continued itself. If somebody in the
+//! sandbox continues or ends the program, the launcher is continued as well (`jobs.rs`). Where there is
 //! no terminal only a stop that the launcher was asked for stops it: nobody there waits for one, and who stops and
 //! continues the program by itself need not know of the launcher.
 
@@ -47,6 +48,9 @@ impl Launcher<'_> {
     pub(super) fn carry(&mut self) {
         let takes_keys = self.takes_keys();
         if let Some(terminal) = &mut self.terminal {
+            if terminal.look() {
+                self.job.order(Order::Foreground(false));
+            }
             terminal.carry(takes_keys);
             if !terminal.is_given() && terminal.is_set_up() && terminal.give() {
                 self.job.order(Order::Foreground(true));
@@ -83,6 +87,10 @@ impl Launcher<'_> {
     /// The program was stopped by the signal of this number.
     fn stop_with_program(&mut self, number: i32) {
         let asked = std::mem::take(&mut self.is_to_stop);
+        if self.job.is_running() {
+            // Somebody in the sandbox has continued it since.
+            return;
+        }
         match &mut self.terminal {
             Some(terminal) => {
                 if wants_terminal(number) && !asked && !terminal.is_given() && terminal.give() {
@@ -97,7 +105,10 @@ impl Launcher<'_> {
             None => {}
         }
         let signal = Signal::try_from(number).unwrap_or(Signal::SIGSTOP);
-        if !self.signals.stop_by(signal)
+        let watch = self.job.watch();
+        let is_continued = self.signals.stop_by(signal);
+        drop(watch);
+        if !is_continued
             && let Some(terminal) = &mut self.terminal
             && wants_terminal(number)
         {

@@ -166,7 +166,8 @@ impl<'a> Launcher<'a> {
         self.reap_servers();
         let left = self.heed_the_end();
         let held = self.deliver();
-        let limit = [limit, left, held].into_iter().flatten().min();
+        let look = self.terminal.as_ref().and_then(Terminal::next_look);
+        let limit = [limit, left, held, look].into_iter().flatten().min();
         self.wait_for_news(limit, further)
     }
 

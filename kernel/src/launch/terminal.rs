@@ -12,16 +12,23 @@
 //! itself, as any background job that wants the terminal. So a program that never reads takes no key from others of its
 //! pipeline, and what interrupts these interrupts it: `ringfence run train | less`, a script, make.
 //!
+//! Whoever puts another group into the foreground, as a shell does when a script has ended that left a sandbox behind, tells
+//! nobody of it. So as long as the program has the terminal the launcher looks from time to time, and puts the settings
+//! back if the terminal is given to others. A shell can have taken them for the terminal's own by then, and return to them:
+//! the launcher puts them back whenever it finds them as it made them itself, and never touches any others.
+//!
 //! Stopped programs stop the launcher, and what continues the launcher continues the program.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
+use ringfence_faults::{Act, Point};
 use rustix::process::getpgrp;
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, Winsize, tcgetattr, tcgetpgrp,
@@ -32,6 +39,8 @@ use rustix::termios::{
 const CONTROLLING: &str = "/dev/tty";
 /// How much is copied at once, in bytes.
 const PIECE: usize = 4096;
+/// How often it is looked who has the caller's terminal while the program does.
+const LOOK: Duration = Duration::from_millis(200);
 /// The keys that send a signal to the group in the foreground, and which.
 const SENDING: [(SpecialCodeIndex, Signal); 3] = [
     (SpecialCodeIndex::VINTR, Signal::SIGINT),
@@ -47,6 +56,13 @@ pub struct Likeness {
     pub descriptors: Vec<RawFd>,
 }
 
+/// Settings of the caller's terminal that the launcher has replaced.
+struct Replaced {
+    found: Termios,
+    /// By these, as the kernel has taken them.
+    made: Termios,
+}
+
 /// Both terminals, as the launcher has them.
 pub struct Terminal {
     /// The caller's, opened anew: whether a description waits concerns all who share it.
@@ -54,7 +70,9 @@ pub struct Terminal {
     /// The user's end of the program's, once there is one; `None` as well when it was hung up.
     program: Option<OwnedFd>,
     /// The settings to restore when the program has the terminal no more.
-    found: Option<Termios>,
+    replaced: Option<Replaced>,
+    /// Those that somebody else has changed before they could be restored, and may return to.
+    left: Option<Replaced>,
     /// The settings of the program's as it got them.
     made: Termios,
     /// Whether the program had the terminal, or wanted it, when it was stopped.
@@ -83,7 +101,8 @@ pub fn open(inherited: &[BorrowedFd<'_>]) -> Option<(Terminal, Likeness)> {
     let terminal = Terminal {
         caller,
         program: None,
-        found: None,
+        replaced: None,
+        left: None,
         made: likeness.settings.clone(),
         wanted: false,
         typed: Vec::new(),
@@ -103,7 +122,23 @@ impl Terminal {
 
     /// Whether the program has the terminal.
     pub fn is_given(&self) -> bool {
-        self.found.is_some()
+        self.replaced.is_some()
+    }
+
+    /// When to look next whether it still has it, or settings are to be put back.
+    pub fn next_look(&self) -> Option<Duration> {
+        (self.replaced.is_some() || self.left.is_some()).then_some(LOOK)
+    }
+
+    /// Takes the terminal from the program if it was given to another group, of which nobody tells, and says whether that is
+    /// so. Puts settings back that were left.
+    pub fn look(&mut self) -> bool {
+        let is_lost = self.is_given() && !self.is_foreground();
+        if is_lost {
+            self.restore();
+        }
+        self.put_back();
+        is_lost
     }
 
     /// Whether it was given before the program was stopped, or is what it was stopped for.
@@ -126,29 +161,35 @@ impl Terminal {
 
     /// Gives the program the terminal, if the caller's shell has given it to the launcher's group.
     pub fn give(&mut self) -> bool {
-        let Some(program) = &self.program else {
+        if self.program.is_none() || !self.is_foreground() {
             return false;
+        }
+        self.put_back();
+        let found = match &self.replaced {
+            Some(replaced) => Some(replaced.found.clone()),
+            None => self.settings_to_keep(),
         };
-        if !self.is_foreground() {
-            return false;
-        }
-        if self.found.is_none()
-            && let Ok(found) = tcgetattr(&self.caller)
-        {
-            if !self.is_set_up() {
-                // A shell that starts something in the background has set its terminal up for itself by then.
-                let _ = tcsetattr(program, OptionalActions::Now, &found);
-                self.made.clone_from(&found);
-            }
-            self.found = Some(found);
-        }
-        if let Some(found) = &self.found {
+        if let Some(found) = found {
             let mut raw = found.clone();
             raw.make_raw();
             let _ = tcsetattr(&self.caller, OptionalActions::Drain, &raw);
+            let made = tcgetattr(&self.caller).unwrap_or(raw);
+            self.replaced = Some(Replaced { found, made });
+            self.left = None;
         }
         self.resize();
         self.is_given()
+    }
+
+    /// The settings that the caller's terminal has before it is given, with which the program's begins.
+    fn settings_to_keep(&mut self) -> Option<Termios> {
+        let found = tcgetattr(&self.caller).ok()?;
+        if let (Some(program), false) = (&self.program, self.is_set_up()) {
+            // A shell that starts something in the background has set its terminal up for itself by then.
+            let _ = tcsetattr(program, OptionalActions::Now, &found);
+            self.made.clone_from(&found);
+        }
+        Some(found)
     }
 
     /// Takes the terminal from the program, which was stopped by `signal`.
@@ -234,7 +275,7 @@ impl Terminal {
             if is_over {
                 // Hung up, which the next look finds, or given to somebody else without the launcher's having been
                 // stopped.
-                self.found = None;
+                self.restore();
                 return;
             }
             if !moved {
@@ -259,7 +300,7 @@ impl Terminal {
     /// program's terminal makes one for the program, is one for the others of that group, too: of its pipeline, or the
     /// script that started it. Whatever the program makes of its terminal, no other key is.
     fn tell_the_group(&self) {
-        let (Some(found), Some(program)) = (&self.found, &self.program) else {
+        let (Some(Replaced { found, .. }), Some(program)) = (&self.replaced, &self.program) else {
             return;
         };
         let Ok(of_program) = tcgetattr(program) else {
@@ -285,18 +326,42 @@ impl Terminal {
         tcgetpgrp(&self.caller).is_ok_and(|group| group == getpgrp())
     }
 
+    /// Restores the settings of the caller's terminal, or keeps in mind what to restore where that is others' by now.
     fn restore(&mut self) {
-        if let Some(found) = self.found.take()
-            && self.is_foreground()
-        {
-            let _ = tcsetattr(&self.caller, OptionalActions::Drain, &found);
+        let Some(replaced) = self.replaced.take() else {
+            return;
+        };
+        if self.is_foreground() {
+            let _ = tcsetattr(&self.caller, OptionalActions::Drain, &replaced.found);
+        } else if ringfence_faults::at(Point::Left) != Some(Act::Drop) {
+            self.left = Some(replaced);
+            self.put_back();
         }
     }
+
+    /// Restores settings that were left, if the terminal is as the launcher made it. The kernel lets it, though it may be in the
+    /// background, since it has SIGTTOU blocked.
+    fn put_back(&mut self) {
+        let is_as_made = |left: &Replaced| {
+            tcgetattr(&self.caller).is_ok_and(|now| are_same_modes(&now, &left.made))
+        };
+        if let Some(left) = self.left.take_if(|left| is_as_made(left)) {
+            let _ = tcsetattr(&self.caller, OptionalActions::Now, &left.found);
+        }
+    }
+}
+
+fn are_same_modes(one: &Termios, other: &Termios) -> bool {
+    one.input_modes == other.input_modes
+        && one.output_modes == other.output_modes
+        && one.control_modes == other.control_modes
+        && one.local_modes == other.local_modes
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
         self.restore();
+        self.put_back();
     }
 }
 
