@@ -48,6 +48,8 @@ fn the_bars_are_those_that_the_project_set_itself() {
             ("start", Limit::AtMost(2.0)),
             ("memory", Limit::AtMost(16.0)),
             ("files", Limit::AtMost(1.03)),
+            ("pins", Limit::AtMost(300.0)),
+            ("pins", Limit::AtMost(1000.0)),
             ("context", Limit::AtMost(1.03)),
             ("torch", Limit::AtMost(1.01)),
             ("launch", Limit::AtMostWithinNoise(1.0)),

@@ -9,11 +9,13 @@
 //! | [`start`] | a sandbox's start and end |
 //! | [`memory`] | the memory of sentry and server |
 //! | [`files`] | a program that uses the file system |
+//! | [`pins`] | a program that pins memory |
 //! | [`programs`] | programs that use a GPU |
 //! | [`requests`] | light requests to NVIDIA's driver |
 
 pub mod files;
 pub mod memory;
+pub mod pins;
 pub mod programs;
 pub mod requests;
 pub mod ring;
@@ -37,6 +39,7 @@ pub static ALL: &[Claim] = &[
     start::START,
     memory::MEMORY,
     files::FILE_SYSTEM,
+    pins::PINS,
     programs::CONTEXT,
     programs::TORCH,
     programs::LAUNCH,

@@ -9,6 +9,7 @@
 //! | [`crowd`] | many such programs at once |
 //! | [`files`] | a program that opens and looks up files |
 //! | [`notification`] | a program whose system calls an empty supervisor answers, or a naive one |
+//! | [`pins`] | a program of several threads that pins memory |
 //! | [`peer`] | the other side of a channel |
 
 pub mod crowd;
@@ -16,6 +17,7 @@ pub mod files;
 pub mod naive;
 pub mod notification;
 pub mod peer;
+pub mod pins;
 pub mod requests;
 
 use std::error::Error;
@@ -32,6 +34,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let outcome = match words[..] {
         ["requests", kind] => requests::serve(kind),
         ["crowd", tasks] => crowd::serve(tasks),
+        ["pins", threads] => pins::serve(threads),
         ["files", directory] => files::work(directory.as_ref()),
         ["filtered-files", directory] => files::work_filtered(directory.as_ref()),
         ["bare"] => notification::serve(),
