@@ -66,6 +66,9 @@ fn opens_for_reading_and_writing_notify() {
     assert_eq!(open(libc::O_RDWR), Verdict::Notify);
     assert_eq!(open(libc::O_RDONLY), Verdict::Allow);
     assert_eq!(constant(libc::SYS_openat2), MISSING);
+    // Pages that are mapped get into no pipe.
+    let invalid = Verdict::Errno(libc::EINVAL as u16);
+    assert_eq!(constant(libc::SYS_vmsplice), invalid);
     assert_eq!(native(libc::SYS_exit_group, [0; 6]), Verdict::Notify);
     assert_eq!(native(libc::SYS_exit, [0; 6]), Verdict::Allow);
 }

@@ -90,6 +90,10 @@ pub enum Point {
     Shared,
     /// The server is about to take out of a request what its answer is not to tell.
     Said,
+    /// The server is about to set bits in a request that the program may have left out.
+    SetBits,
+    /// The server is about to look whether pins may hold what is mapped no longer.
+    Kept,
     /// The server is about to note that a task can map memory of the host.
     Mapped,
     /// A value of a request is about to be refused that is not passed.
@@ -257,6 +261,8 @@ impl Point {
             Point::Counted => "counted",
             Point::Shared => "shared",
             Point::Said => "said",
+            Point::SetBits => "set-bits",
+            Point::Kept => "kept",
             Point::Mapped => "mapped",
             Point::Values => "values",
             Point::Begun => "begun",
@@ -345,6 +351,8 @@ impl Point {
         Point::Counted,
         Point::Shared,
         Point::Said,
+        Point::SetBits,
+        Point::Kept,
         Point::Mapped,
         Point::Values,
         Point::Begun,

@@ -304,6 +304,45 @@ unmapped: ok
 }
 
 #[test]
+fn what_the_driver_keeps_with_a_description_counts_until_that_is_closed() {
+    let expected = "\
+15 tables
+one more: NV_ERR_NO_MEMORY
+closed: ok
+255 lists
+one more: EINVAL
+closed: ok
+";
+    prints_with_64_mib_of_the_host("limit-host-tables", expected);
+}
+
+/// That the test above can fail.
+#[test]
+fn tables_and_lists_of_descriptions_are_without_end_if_they_are_not_counted() {
+    let expected = "\
+500 tables
+one more: ok
+closed: ok
+500 lists
+one more: ok
+closed: ok
+";
+    let ended = printed_without_counting("limit-host-tables");
+    assert_eq!(ended, Ended::printing(expected));
+}
+
+/// Whoever wants data of an event gets an event without: the driver would keep the data for good.
+#[test]
+fn no_event_has_data_that_the_driver_would_keep() {
+    let pending = |after| format!("posted: 1 pending\ntaken: {after} pending\n");
+    let ended = finish(&mut guest(&["event-data"]));
+    assert_eq!(ended, Ended::printing(&pending(0)));
+    // That this can fail.
+    let ended = printed_with("server.set-bits=drop", "event-data");
+    assert_eq!(ended, Ended::printing(&pending(1)));
+}
+
+#[test]
 fn memory_of_the_host_that_is_mapped_counts_whoever_frees_the_object() {
     let expected = "\
 7 times 8 MiB
@@ -338,6 +377,16 @@ mapped by the older request: NV_ERR_NO_MEMORY
 and closed: ok
 ";
     prints_with_64_mib_of_the_host("limit-host-mapped-kept", &expected);
+}
+
+#[test]
+fn mapped_memory_of_the_host_counts_while_what_was_pinned_of_it_holds_it() {
+    let expected = |then| format!("pinned, freed and unmapped: {then}\nunpinned: ok\n");
+    let scenario = "limit-host-mapped-pinned";
+    prints_with_64_mib_of_the_host(scenario, &expected("NV_ERR_NO_MEMORY"));
+    // That this can fail.
+    let ended = printed_with("server.kept=drop", scenario);
+    assert_eq!(ended, Ended::printing(&expected("ok")));
 }
 
 #[test]

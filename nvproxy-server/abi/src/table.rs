@@ -183,6 +183,8 @@ pub enum Effect {
     },
     /// An ioctl: the description uses the clients of the one in the descriptor field from now on.
     Register,
+    /// An ioctl: the driver keeps its argument, a list of GPUs, with the description.
+    Attach,
     /// An ioctl: the driver keeps a record of an event of the operating system, under the client and this number.
     OsEvent { key: u16 },
     /// An ioctl: that record is gone.
@@ -272,6 +274,8 @@ pub struct Objects {
     pub count_at: Option<u16>,
     /// The 2-byte field that says which place in the description is that of the first; without it, it is place 0.
     pub first_at: Option<u16>,
+    /// The 2-byte field that says how many places the description is to have, if it has none yet.
+    pub places_at: Option<u16>,
 }
 
 /// A list of pairs of 4 bytes: what is asked for (NV2080_CTRL_FB_INFO_INDEX_*), and the answer.

@@ -302,7 +302,8 @@ fn owned_fields(row: &Request) -> Vec<(u16, u32)> {
     let mut list = |objects: Objects| {
         let bytes = u32::from(objects.stride) * u32::from(objects.most);
         fields.push((objects.at, bytes));
-        let counts = objects.count_at.into_iter().chain(objects.first_at);
+        let counts = [objects.count_at, objects.first_at, objects.places_at];
+        let counts = counts.into_iter().flatten();
         fields.extend(counts.map(|at| (at, 2)));
     };
     match row.effect {
@@ -343,6 +344,7 @@ fn owned_fields(row: &Request) -> Vec<(u16, u32)> {
         }
         Some(
             Effect::Register
+            | Effect::Attach
             | Effect::Client
             | Effect::AddressSpace
             | Effect::RangeGroup
@@ -600,7 +602,10 @@ fn check(plan: &Plan, payload: &[u8]) {
     }
     let argument = plan.segments[0].length;
     assert!(plan.status_at().is_none_or(|at| at + 4 <= argument));
-    assert!(plan.set_bits().is_none_or(|(at, _)| at + 8 <= argument));
+    assert!(
+        plan.set_bits()
+            .is_none_or(|(at, _)| at as usize + 8 <= payload.len())
+    );
 }
 
 /// A planner keeps as many buffers and descriptor fields as a request can have without asking for memory: it also runs in

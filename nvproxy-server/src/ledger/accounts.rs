@@ -14,7 +14,7 @@ use slab::Slab;
 use super::content::{Content, Key};
 use super::mappings::{Addresses, Mappings, Uuid};
 use super::numbered;
-use super::shown::Shown;
+use super::shown::{Pinned, Shown};
 
 /// Most clients of a sandbox. A CUDA process has two or three.
 pub const MAXIMUM_CLIENTS: usize = 1 << 12;
@@ -115,10 +115,14 @@ struct Client {
 /// A description of a device node, as far as it concerns objects.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Description {
+pub(super) struct Description {
     clients: HashSet<Handle>,
     /// Copies of objects on their way to another process, by their place.
     exported: BTreeMap<u32, Content>,
+    /// Whether the driver keeps a table of them.
+    pub(super) has_places: bool,
+    /// What the driver keeps with the description itself: that table, and a list of GPUs.
+    pub(super) kept: Content,
     /// The description whose clients it uses, and keeps open.
     #[serde(deserialize_with = "Option::deserialize")]
     registered: Option<u64>,
@@ -154,13 +158,15 @@ pub struct Ledger {
     #[serde(skip, default = "Limits::nothing")]
     limits: Limits,
     clients: HashMap<Handle, Client>,
-    descriptions: HashMap<u64, Description>,
+    pub(super) descriptions: HashMap<u64, Description>,
     /// What UVM keeps, by the description that is the address space.
     mappings: HashMap<u64, Mappings>,
     #[serde(deserialize_with = "numbered::deserialize")]
     pub(super) allocations: Slab<Allocation>,
     /// What tasks can have mapped.
     pub(super) shown: Shown,
+    /// What is pinned.
+    pub(super) pinned: Pinned,
     /// Bytes, by GPU.
     #[serde(skip)]
     charged: BTreeMap<u32, u64>,
@@ -188,6 +194,7 @@ impl Ledger {
             mappings: HashMap::new(),
             allocations: Slab::new(),
             shown: Shown::default(),
+            pinned: Pinned::default(),
             charged: BTreeMap::new(),
             charged_to_host: 0,
             pins: Vec::new(),
@@ -210,6 +217,7 @@ impl Ledger {
             *charged = charged.saturating_add(bytes);
         }
         self.charged_to_host = self.charged_to_host.saturating_add(self.shown.for_good);
+        self.pinned.restore();
         self
     }
 
@@ -394,6 +402,7 @@ impl Ledger {
             allocation.references = allocation.references.saturating_sub(1);
             if allocation.references == 0 {
                 let Allocation { pool, bytes, .. } = self.allocations.remove(key);
+                self.pinned.end(key);
                 let charged = self.charged_in(pool);
                 *charged = charged.saturating_sub(bytes);
             }
@@ -643,6 +652,7 @@ impl Ledger {
         self.expect_objects(1)?;
         match self.charge(Pool::Host, bytes) {
             Ok(key) => {
+                self.pinned.begin(key);
                 let content = Content {
                     gpu: self.gpu_of(pin.client, pin.parent),
                     memory: vec![key],
@@ -655,6 +665,12 @@ impl Ledger {
                 Err(Full)
             }
         }
+    }
+
+    /// What was charged for pins that have been begun and are not over.
+    pub(super) fn pins_under_way(&self) -> impl Iterator<Item = Key> {
+        let keys = self.pins.iter().flat_map(|begun| &begun.content.memory);
+        keys.copied()
     }
 
     /// A pin is over that was begun: what its object has, or would have. The room that was made for it stays made. `None` if
@@ -718,6 +734,7 @@ impl Ledger {
             for content in known.exported.into_values() {
                 self.release(content);
             }
+            self.release(known.kept);
             if let Some(of) = known.registered {
                 if let Some(kept) = self.descriptions.get_mut(&of) {
                     kept.registrants = kept.registrants.saturating_sub(1);

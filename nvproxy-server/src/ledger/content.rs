@@ -16,3 +16,13 @@ pub struct Content {
     pub gpu: Option<u32>,
     pub memory: Vec<Key>,
 }
+
+impl Content {
+    /// Memory of no GPU.
+    pub fn of(memory: Key) -> Content {
+        Content {
+            gpu: None,
+            memory: vec![memory],
+        }
+    }
+}

@@ -49,10 +49,14 @@ pub(super) enum Deed {
     Share { client: Handle, object: Handle },
     /// It lets a task map memory through the description that came with it.
     Show { client: Handle, memory: Handle },
+    /// It has the driver keep as many bytes with the description, a list of GPUs.
+    Attach { bytes: u64 },
     /// It registers the description with another.
     Register { with: u64 },
-    /// It puts copies of objects into a description, from a place on; 0 leaves a place as it is.
+    /// It puts copies of objects into a description, from a place on; 0 leaves a place as it is. If the description has no
+    /// places yet the driver keeps as many bytes for them.
     Export {
+        places: u64,
         client: Handle,
         to: u64,
         first: u32,
@@ -171,6 +175,9 @@ impl Deed {
                 }
             }
             Effect::Register => named.map_or(Deed::Nothing, |with| Deed::Register { with }),
+            Effect::Attach if at(Point::Counted) != Some(Act::Drop) => Deed::Attach {
+                bytes: payload.len() as u64,
+            },
             Effect::OsEvent { .. } if at(Point::Counted) == Some(Act::Drop) => Deed::Nothing,
             Effect::OsEvent { key } => Deed::OsEvent {
                 client,
@@ -261,6 +268,10 @@ impl Deed {
                 client,
                 to,
                 first: bytes.first(base, &objects),
+                places: match at(Point::Counted) {
+                    Some(Act::Drop) => 0,
+                    _ => bytes.places(base, &objects) * size_of::<Handle>() as u64,
+                },
                 objects: bytes.objects(base, &objects),
             },
             (Effect::Import { parent, objects }, Some(from)) => Deed::Import {
@@ -308,6 +319,7 @@ impl Deed {
             | Deed::Show { .. }
             | Deed::EndOsEvent { .. }
             | Deed::Register { .. }
+            | Deed::Attach { .. }
             | Deed::Hold { .. }
             | Deed::EndGroup { .. }
             | Deed::EndRange { .. }
@@ -319,7 +331,9 @@ impl Deed {
     /// The clients and address spaces that it concerns: no two requests that concern the same are under way at once.
     pub fn concerns(&self) -> SmallVec<[Handle; 2]> {
         match *self {
-            Deed::Nothing | Deed::Client { .. } | Deed::Register { .. } => SmallVec::new(),
+            Deed::Nothing | Deed::Client { .. } | Deed::Attach { .. } | Deed::Register { .. } => {
+                SmallVec::new()
+            }
             Deed::Object { client, .. }
             | Deed::Free { client, .. }
             | Deed::Share { client, .. }
@@ -442,6 +456,12 @@ impl Bytes<'_> {
 
     fn first(self, base: u32, objects: &Objects) -> u32 {
         objects.first_at.map_or(0, |at| self.short(base, at).into())
+    }
+
+    /// How many places a description is to have.
+    fn places(self, base: u32, objects: &Objects) -> u64 {
+        let places = objects.places_at.map(|at| self.short(base, at));
+        places.map_or(0, u64::from)
     }
 
     fn objects(self, base: u32, objects: &Objects) -> Handles {

@@ -28,6 +28,7 @@
 pub mod accounts;
 mod content;
 mod deed;
+mod kept;
 mod mappings;
 mod numbered;
 mod shown;
@@ -299,7 +300,8 @@ fn forget_ended(ledger: &mut Ledger, host: &dyn Host) -> bool {
         ledger.end_shown(*mark);
     }
     ledger.looked_for_ended();
-    !ended.is_empty()
+    let are_unpinned = ledger.release_unpinned();
+    are_unpinned || !ended.is_empty()
 }
 
 /// The description through which a task can map memory of the host, now that the request has come about.
@@ -407,10 +409,26 @@ fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), N
             let copy = ledger.copy_of(source.0, source.1);
             admission.contents.push(copy);
         }
+        Deed::Attach { bytes } => {
+            let list = ledger.charge(Pool::Host, *bytes)?;
+            admission.contents.push(Some(Content::of(list)));
+        }
         Deed::Export {
-            client, objects, ..
+            client,
+            objects: exported,
+            to,
+            places,
+            ..
         } => {
-            let copies = objects
+            let bytes = if ledger.has_places(*to) { 0 } else { *places };
+            match ledger.charge(Pool::Host, bytes) {
+                Ok(key) => admission.contents.push(Some(Content::of(key))),
+                Err(Full) => {
+                    ledger.expected_objects(objects);
+                    return Err(NoRoom::MEMORY);
+                }
+            }
+            let copies = exported
                 .iter()
                 .map(|object| ledger.copy_of(*client, *object));
             admission.contents.extend(copies);
@@ -598,9 +616,15 @@ fn enter_success(
             ..
         } => ledger.add_object(*client, answer.word(*at), *parent, next()),
         Deed::Register { with } => ledger.register(prepared.handle, *with),
+        Deed::Attach { .. } => ledger.keep_with(prepared.handle, next()),
         Deed::Export {
             to, first, objects, ..
         } => {
+            let places = next();
+            match ledger.has_places(*to) {
+                true => ledger.release(places),
+                false => ledger.add_places(*to, places),
+            }
             for (index, object) in (0..).zip(objects) {
                 let content = next();
                 if *object == 0 {

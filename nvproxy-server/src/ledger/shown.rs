@@ -5,15 +5,21 @@
 //! that it was made through. So the idea: what a description was made to show (NV_ESC_RM_MAP_MEMORY) has one more reference, until
 //! that description is gone, which the host tells of descriptions that it has marked.
 //!
+//! What a program pins can be such a mapping, and the pin then holds the same pages (`os_lock_user_pages`,
+//! kernel-open/nvidia/os-mlock.c). It is not looked which pages a pin holds. So what was shown when something was pinned
+//! goes on counting until that is freed, too.
+//!
 //! Nobody is told of that moment; it is looked for where it can matter, as for address spaces of UVM, and when there are
 //! twice as many as were left the last time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use ringfence_faults::{Act, Point, at};
+
 use super::accounts::{Allocation, Handle, Ledger, Pool};
-use super::content::Content;
+use super::content::{Content, Key};
 
 /// Most descriptions of which it is known that they show something. What others show counts until the sandbox ends. PyTorch
 /// was recorded to have some thirty for each process.
@@ -22,11 +28,71 @@ pub const MAXIMUM_SHOWN: usize = 1 << 12;
 /// How many there are before it is looked which are gone.
 const FEW: usize = 64;
 
+/// Most that is shown no longer and that pins may hold. What is more counts until the sandbox ends.
+const MAXIMUM_PINNED: usize = MAXIMUM_SHOWN;
+
+/// What a description shows.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Showing {
+    content: Content,
+    /// The earliest moment of a pin that can hold it.
+    since: u64,
+}
+
+/// What is shown no longer, and what was pinned from one moment to another may hold.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MayBePinned {
+    content: Content,
+    since: u64,
+    until: u64,
+}
+
+/// When something was pinned that has not been freed.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pinned {
+    /// Grows with everything that is pinned or shown.
+    moment: u64,
+    by_key: BTreeMap<Key, u64>,
+    #[serde(skip)]
+    moments: BTreeSet<u64>,
+}
+
+impl Pinned {
+    /// Finds out what was not written for another server.
+    pub fn restore(&mut self) {
+        self.moments = self.by_key.values().copied().collect();
+    }
+
+    /// The driver keeps pages of a task from now on, as long as `key` is referred to.
+    pub fn begin(&mut self, key: Key) {
+        self.moment = self.moment.saturating_add(1);
+        self.by_key.insert(key, self.moment);
+        self.moments.insert(self.moment);
+    }
+
+    /// Nothing refers to `key` any more.
+    pub fn end(&mut self, key: Key) {
+        if let Some(moment) = self.by_key.remove(&key) {
+            self.moments.remove(&moment);
+        }
+    }
+
+    fn holds_some(&self, since: u64, until: u64) -> bool {
+        since <= until
+            && self.moments.range(since..=until).next().is_some()
+            && at(Point::Kept) != Some(Act::Drop)
+    }
+}
+
 /// What descriptions show, by their marks.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Shown {
-    by_mark: BTreeMap<u64, Content>,
+    by_mark: BTreeMap<u64, Showing>,
+    pinned: Vec<MayBePinned>,
     /// How many were left when it was looked last.
     #[serde(skip)]
     left: usize,
@@ -36,7 +102,7 @@ pub(super) struct Shown {
 
 impl Shown {
     pub fn is_empty(&self) -> bool {
-        self.by_mark.is_empty() && self.for_good == 0
+        self.by_mark.is_empty() && self.pinned.is_empty() && self.for_good == 0
     }
 
     pub fn marks(&self) -> impl Iterator<Item = u64> {
@@ -95,7 +161,8 @@ impl Ledger {
                 if self.shown.by_mark.len() < MAXIMUM_SHOWN
                     && !self.shown.by_mark.contains_key(&mark) =>
             {
-                self.shown.by_mark.insert(mark, content);
+                let since = self.moment_of_showing();
+                self.shown.by_mark.insert(mark, Showing { content, since });
             }
             _ => self.keep_for_good(content),
         }
@@ -103,9 +170,42 @@ impl Ledger {
 
     /// A description that showed something is gone.
     pub fn end_shown(&mut self, mark: u64) {
-        if let Some(content) = self.shown.by_mark.remove(&mark) {
+        let Some(Showing { content, since }) = self.shown.by_mark.remove(&mark) else {
+            return;
+        };
+        let until = self.pinned.moment;
+        if !self.pinned.holds_some(since, until) {
+            self.release(content);
+        } else if self.shown.pinned.len() < MAXIMUM_PINNED {
+            self.shown.pinned.push(MayBePinned {
+                content,
+                since,
+                until,
+            });
+        } else {
+            self.keep_for_good(content);
+        }
+    }
+
+    /// Gives back what no pin can hold any more. Whether there was anything.
+    pub fn release_unpinned(&mut self) -> bool {
+        let pinned = &self.pinned;
+        let is_free = |held: &mut MayBePinned| !pinned.holds_some(held.since, held.until);
+        let free: Vec<MayBePinned> = self.shown.pinned.extract_if(.., is_free).collect();
+        let any = !free.is_empty();
+        for MayBePinned { content, .. } in free {
             self.release(content);
         }
+        any
+    }
+
+    /// The moment of what is shown now: that of the first pin which is under way, as nobody knows when its pages are taken.
+    fn moment_of_showing(&mut self) -> u64 {
+        self.pinned.moment = self.pinned.moment.saturating_add(1);
+        let under_way = self
+            .pins_under_way()
+            .filter_map(|key| self.pinned.by_key.get(&key));
+        under_way.min().copied().unwrap_or(self.pinned.moment)
     }
 
     /// Gives references back to what counts until the sandbox ends, whoever else refers to it.

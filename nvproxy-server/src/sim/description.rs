@@ -84,8 +84,8 @@ impl DeviceFile for Description {
     }
 
     fn event_descriptor(&self) -> Result<OwnedFd, Errno> {
-        let state = self.shared.state();
-        let file = state.files.get(&self.number).ok_or(Errno::EBADF)?;
+        let mut state = self.shared.state();
+        let file = state.files.get_mut(&self.number).ok_or(Errno::EBADF)?;
         file.pending.descriptor()
     }
 

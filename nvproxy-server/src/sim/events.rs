@@ -8,7 +8,8 @@
 //! kernel-open/nvidia/nv.c), and one with data when NV_ESC_RM_GET_EVENT_DATA has fetched it, which the request tables
 //! do not carry. No descriptor that an unprivileged process can make forgets its readiness when `poll` reports it. Here
 //! the event descriptor is an edge-triggered epoll instance: an `epoll_wait` on it takes what is pending, and `poll`
-//! reports it until then. So no event is lost, but a program that only polls goes on seeing one that is over.
+//! reports it until then. So no event is lost, but a program that only polls goes on seeing one that is over. An event with
+//! data is pending for good.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -26,8 +27,9 @@ use super::objects::{Clients, Detail, Handle, Outcome};
 use super::saved::descriptor;
 use super::state::{FileNumber, State};
 
-/// A flag in NV0005_ALLOC_PARAMETERS.notifyIndex (nvos.h); the index itself is the lower half.
+/// Flags in NV0005_ALLOC_PARAMETERS.notifyIndex (nvos.h); the index itself is the lower half.
 const NV01_EVENT_NONSTALL_INTR: u32 = 0x0800_0000;
+const NV01_EVENT_WITHOUT_EVENT_DATA: u32 = 0x1000_0000;
 const NOTIFY_INDEX: u32 = 0xffff;
 
 /// Notifications of a subdevice (class/cl2080_notification.h).
@@ -40,28 +42,58 @@ const ACTION_DISABLE: u32 = 0;
 const ACTION_SINGLE: u32 = 1;
 const ACTION_REPEAT: u32 = 2;
 
-/// Whether an event is pending on one description: an eventfd.
+/// Whether an event is pending on one description.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Pending(#[serde(with = "descriptor")] OwnedFd);
+#[serde(deny_unknown_fields)]
+pub(super) struct Pending {
+    /// An eventfd for events without data.
+    dataless: Counter,
+    /// Another for those with data, once there is somebody to see it.
+    #[serde(deserialize_with = "Option::deserialize")]
+    with_data: Option<Counter>,
+}
+
+/// An eventfd.
+#[derive(Debug, Serialize, Deserialize)]
+struct Counter(#[serde(with = "descriptor")] OwnedFd);
+
+impl Counter {
+    fn new() -> Result<Counter, Errno> {
+        EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map(|eventfd| Counter(eventfd.into()))
+    }
+}
 
 impl Pending {
     pub fn new() -> Result<Pending, Errno> {
-        EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map(|eventfd| Pending(eventfd.into()))
+        Ok(Pending {
+            dataless: Counter::new()?,
+            with_data: None,
+        })
     }
 
     /// A pollable descriptor that is readable while an event is pending.
-    pub fn descriptor(&self) -> Result<OwnedFd, Errno> {
+    pub fn descriptor(&mut self) -> Result<OwnedFd, Errno> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        epoll.add(&self.0, EpollEvent::new(interest, 0))?;
+        epoll.add(&self.dataless.0, EpollEvent::new(interest, 0))?;
+        let with_data = match self.with_data.take() {
+            Some(counter) => counter,
+            None => Counter::new()?,
+        };
+        epoll.add(&with_data.0, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        self.with_data = Some(with_data);
         Ok(epoll.0)
     }
 
-    fn post(&self) {
+    fn post(&self, with_data: bool) {
+        let counter = match &self.with_data {
+            Some(counter) if with_data => counter,
+            _ => &self.dataless,
+        };
         // The only error is that the counter is full after 2^64 - 2 events. It is readable then, which is all that is
         // wanted.
-        let _ = nix::unistd::write(&self.0, &1u64.to_ne_bytes());
+        let _ = nix::unistd::write(&counter.0, &1u64.to_ne_bytes());
     }
 }
 
@@ -135,6 +167,8 @@ pub(super) struct Event {
     /// The client and the object whose notifications it hears.
     notifier: (Handle, Handle),
     index: u32,
+    /// Whether the driver keeps a record of each post.
+    with_data: bool,
 }
 
 impl Event {
@@ -172,6 +206,7 @@ impl Event {
             registration,
             notifier: (of, parent),
             index: parameters.notifyIndex & NOTIFY_INDEX,
+            with_data: parameters.notifyIndex & NV01_EVENT_WITHOUT_EVENT_DATA == 0,
         })
     }
 }
@@ -248,6 +283,6 @@ pub(super) fn trigger(state: &mut State, gpu: usize) {
     for event in heard {
         let registered = state.os_events.by_id.get(&event.registration);
         let file = registered.and_then(|registered| state.files.get(&registered.file));
-        file.inspect(|file| file.pending.post());
+        file.inspect(|file| file.pending.post(event.with_data));
     }
 }

@@ -360,6 +360,9 @@ impl<'a> Derivation<'a> {
                 "has a rule with neither a structure nor any_size",
             );
         }
+        if let Some(EffectRule::Attach) = rule.effect {
+            row.effect = Some(Effect::Attach);
+        }
         let size = |structure: &str| Some(release.structures.get(structure)?.size);
         let id = |structure: &str, field: &str| Some(release.locate(structure, field)?.offset);
         match tenants::whole(size, id, rule) {

@@ -75,6 +75,7 @@ pub(crate) fn effect(
             source: handle(source)?,
         },
         EffectRule::Register => Effect::Register,
+        EffectRule::Attach => Effect::Attach,
         EffectRule::OsEvent { key } => Effect::OsEvent { key: handle(key)? },
         EffectRule::EndOsEvent { key } => Effect::EndOsEvent { key: handle(key)? },
         EffectRule::Share { object, kind } => Effect::Share {
@@ -192,6 +193,7 @@ fn objects(parameters: Parameters<'_>, rule: &ObjectsRule) -> Result<Objects, St
     Ok(Objects {
         count: optional(&rule.count)?,
         first: optional(&rule.first)?,
+        places: optional(&rule.places)?,
         ..array(parameters, &rule.field, HANDLE)?
     })
 }
@@ -221,6 +223,7 @@ fn array(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<Objects, 
         most: short(size / stride)?,
         count: None,
         first: None,
+        places: None,
     })
 }
 

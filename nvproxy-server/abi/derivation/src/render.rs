@@ -298,6 +298,7 @@ fn effect(effect: &Effect) -> String {
             parent.at, object.at, source.at
         ),
         Effect::Register => "Register".to_owned(),
+        Effect::Attach => "Attach".to_owned(),
         Effect::OsEvent { key } => format!("OsEvent {{ key: {} }}", key.at),
         Effect::EndOsEvent { key } => format!("EndOsEvent {{ key: {} }}", key.at),
         Effect::Share { object, kind } => {
@@ -368,8 +369,9 @@ fn amount(amount: &Amount) -> String {
 fn objects(objects: &Objects) -> String {
     let count = objects.count.as_ref().map(|place| place.at);
     let first = objects.first.as_ref().map(|place| place.at);
+    let places = objects.places.as_ref().map(|place| place.at);
     format!(
-        "Objects {{ at: {}, stride: {}, most: {}, count_at: {count:?}, first_at: {first:?} }}",
+        "Objects {{ at: {}, stride: {}, most: {}, count_at: {count:?}, first_at: {first:?}, places_at: {places:?} }}",
         objects.place.at, objects.stride, objects.most
     )
 }

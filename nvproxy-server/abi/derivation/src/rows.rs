@@ -168,6 +168,7 @@ pub enum Effect {
         source: Place,
     },
     Register,
+    Attach,
     OsEvent {
         key: Place,
     },
@@ -237,6 +238,7 @@ pub struct Objects {
     pub most: u16,
     pub count: Option<Place>,
     pub first: Option<Place>,
+    pub places: Option<Place>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -262,6 +262,7 @@ pub enum EffectRule {
         source: String,
     },
     Register,
+    Attach,
     #[serde(rename = "os-event")]
     OsEvent {
         key: String,
@@ -368,11 +369,13 @@ pub struct ObjectsRule {
     pub count: Option<String>,
     /// The 2-byte field that says which place is that of the first.
     pub first: Option<String>,
+    /// The 2-byte field that says how many places there are to be.
+    pub places: Option<String>,
 }
 
 impl ObjectsRule {
     fn fields(&self) -> impl Iterator<Item = &String> {
-        let further = self.count.iter().chain(&self.first);
+        let further = self.count.iter().chain(&self.first).chain(&self.places);
         std::iter::once(&self.field).chain(further)
     }
 }
@@ -417,7 +420,8 @@ impl EffectRule {
                 let fields = [&rule.base, &rule.length, &rule.gpu];
                 fields.into_iter().flatten().collect()
             }
-            EffectRule::Register
+            EffectRule::Attach
+            | EffectRule::Register
             | EffectRule::Client
             | EffectRule::AddressSpace
             | EffectRule::RangeGroup

@@ -432,6 +432,8 @@ fn rich() -> Ledger {
     let memory = vec![ledger.charge(Pool::Host, MIB).expect("room")];
     let shown = Content { gpu: None, memory };
     ledger.show(Some(8), &shown);
+    ledger.show(Some(9), &shown);
+    ledger.end_shown(9);
     ledger.release(shown);
     ledger
 }

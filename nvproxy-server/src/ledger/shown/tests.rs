@@ -1,4 +1,4 @@
-use super::super::accounts::Limits;
+use super::super::accounts::{Limits, Pin};
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -78,4 +78,70 @@ fn so_many_are_followed_and_others_count_for_good() {
         ledger.end_shown(mark);
     }
     assert_eq!(ledger.charged_to_host(), MIB);
+}
+
+/// Pins something that takes nothing, as the object `object`.
+fn pin(ledger: &mut Ledger, object: u32, meanwhile: impl FnOnce(&mut Ledger)) {
+    let pin = Pin {
+        description: 10,
+        client: 1,
+        parent: 1,
+    };
+    ledger.begin_pin(pin, 0).expect("no limit");
+    meanwhile(ledger);
+    let content = ledger.finish_pin(pin).expect("begun");
+    ledger.expected_objects(1);
+    ledger.add_object(1, object, 1, content);
+}
+
+#[test]
+fn what_was_pinned_while_it_was_shown_keeps_it() {
+    let nothing = |_: &mut Ledger| {};
+    type Way = fn(&mut Ledger);
+    let ways: [(&str, bool, Way); 5] = [
+        ("pinned before", false, |ledger| {
+            pin(ledger, 4, |_| {});
+            show(ledger, Some(7));
+            ledger.end_shown(7);
+        }),
+        ("pinned after", false, |ledger| {
+            show(ledger, Some(7));
+            ledger.end_shown(7);
+            pin(ledger, 4, |_| {});
+        }),
+        ("meanwhile", true, |ledger| {
+            show(ledger, Some(7));
+            pin(ledger, 4, |_| {});
+            ledger.end_shown(7);
+        }),
+        ("shown while it is pinned", true, |ledger| {
+            pin(ledger, 4, |ledger| show(ledger, Some(7)));
+            ledger.end_shown(7);
+        }),
+        ("shown only while it is pinned", true, |ledger| {
+            pin(ledger, 4, |ledger| {
+                show(ledger, Some(7));
+                ledger.end_shown(7);
+            });
+        }),
+    ];
+    for (way, is_kept, act) in ways {
+        let mut ledger = ledger();
+        act(&mut ledger);
+        ledger.free(1, 2);
+        assert!(!ledger.release_unpinned(), "{way}");
+        let kept = if is_kept { MIB } else { 0 };
+        assert_eq!(ledger.charged_to_host(), kept, "{way}");
+        let text = serde_json::to_string(&ledger).expect("text");
+        let other: Ledger = serde_json::from_str(&text).expect("a ledger");
+        let mut other = other.with_limits(Limits::with_memory(None, None));
+        assert!(!other.release_unpinned(), "{way}");
+        other.free(1, 4);
+        assert_eq!(other.release_unpinned(), is_kept, "{way}");
+        assert_eq!(other.charged_to_host(), 0, "{way}");
+    }
+    // And what is pinned keeps nothing that it cannot hold.
+    let mut ledger = ledger();
+    pin(&mut ledger, 4, nothing);
+    assert!(!ledger.release_unpinned());
 }

@@ -166,11 +166,11 @@ fn what_is_referred_to_has_to_be_there() {
         (file(&control, "backing"), json!(99), "backings, not 99"),
         (file(&control, "backing"), json!(1), "its file is another's"),
         (
-            file(&control, "pending"),
+            file(&control, "pending/dataless"),
             json!(99),
             "names descriptor 99 of",
         ),
-        (file(&control, "pending"), json!(1), "twice"),
+        (file(&control, "pending/dataless"), json!(1), "twice"),
         (
             format!("/registered/{registered}"),
             json!(99),

@@ -18,6 +18,9 @@ pub(super) fn is_readable(descriptor: &OwnedFd) -> bool {
     poll(&mut polled, PollTimeout::ZERO).expect("polled") == 1
 }
 
+/// NV01_EVENT_WITHOUT_EVENT_DATA (nvos.h).
+const WITHOUT_EVENT_DATA: u32 = 0x1000_0000;
+
 /// Takes what is pending.
 pub(super) fn take(descriptor: &OwnedFd) {
     let epoll = Epoll(descriptor.try_clone().expect("a copy"));
@@ -63,7 +66,7 @@ pub(super) fn event(
         hParentClient: client,
         hSrcResource: source,
         hClass: NV01_EVENT_OS_EVENT,
-        notifyIndex: index,
+        notifyIndex: index | WITHOUT_EVENT_DATA,
         data: key.into(),
     };
     control.allocate(client, source, object, NV01_EVENT_OS_EVENT, &mut parameters)
@@ -274,7 +277,7 @@ fn an_event_hears_its_parent_whatever_the_program_says() {
             hParentClient: client,
             hSrcResource: 0,
             hClass: NV01_EVENT_OS_EVENT,
-            notifyIndex: NOTIFIER_SW,
+            notifyIndex: NOTIFIER_SW | WITHOUT_EVENT_DATA,
             data: KEY.into(),
         };
         let status = control.allocate(client, parent, object, NV01_EVENT_OS_EVENT, &mut parameters);

@@ -18,6 +18,7 @@ mod host_memory;
 mod identifiers;
 mod in_flight;
 mod isolation;
+mod kept_with_descriptions;
 mod kernel_files;
 mod lent;
 mod limits;
@@ -119,8 +120,11 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-left", host_memory::left),
     ("limit-host-unheard", host_memory::unheard),
     ("limit-host-unmapping", host_memory::unmapping),
+    ("limit-host-tables", kept_with_descriptions::tables),
+    ("event-data", kept_with_descriptions::event_data),
     ("limit-host-mapped", mapped_host_memory::again_and_again),
     ("limit-host-mapped-kept", mapped_host_memory::kept),
+    ("limit-host-mapped-pinned", mapped_host_memory::pinned),
     ("limit-host-mapped-back", mapped_host_memory::given_back),
     ("foreign-clients", ownership::foreign_clients),
     ("named-gpus", tenants::named),

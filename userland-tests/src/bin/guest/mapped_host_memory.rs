@@ -151,3 +151,27 @@ pub fn given_back(_: &[String]) -> Outcome {
     println!("1000 times 40 MiB");
     Ok(())
 }
+
+/// What is pinned holds the pages of a mapping that it was made of, after that and the object are gone.
+pub fn pinned(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let (bytes, pin) = (48 * MIB, MEMORY + 1);
+    let length = bytes as usize;
+    let target = open(Node::Control)?;
+    allocate(&gpu, MEMORY, bytes, SCATTERED)?;
+    show(&gpu, MEMORY, bytes, &target)?;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let (anywhere, file) = (std::ptr::null_mut(), target.as_raw_fd());
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
+    let pages = unsafe { libc::mmap(anywhere, length, protection, libc::MAP_SHARED, file, 0) };
+    assert_ne!(pages, libc::MAP_FAILED);
+    gpu.client
+        .pin(&gpu.node, DEVICE, pin, pages.cast(), length)?;
+    gpu.free(MEMORY)?;
+    // SAFETY: nothing refers to the mapping.
+    assert_eq!(unsafe { libc::munmap(pages, length) }, 0);
+    drop(target);
+    say_what_is_left("pinned, freed and unmapped", &gpu)?;
+    gpu.free(pin)?;
+    say_what_is_left("unpinned", &gpu)
+}
