@@ -5,16 +5,24 @@
 //! copies that lie in a description for another process, and descriptions through which tasks can have mapped it
 //! ([`super::shown`]). It is charged once, and given back when the last of these is gone, by whichever way.
 
+mod begun;
+mod os_events;
+mod spaces;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use ringfence_faults::{Act, Point, at};
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::content::{Content, Key};
-use super::mappings::{Addresses, Mappings, Uuid};
+use super::mappings::Mappings;
 use super::numbered;
 use super::shown::{Pinned, Shown};
+
+use self::begun::Begun;
+pub use self::begun::Pin;
+pub use self::os_events::MAXIMUM_OS_EVENTS;
+pub use self::spaces::UNKNOWN_SPACE;
 
 /// Most clients of a sandbox. A CUDA process has two or three.
 pub const MAXIMUM_CLIENTS: usize = 1 << 12;
@@ -22,16 +30,6 @@ pub const MAXIMUM_CLIENTS: usize = 1 << 12;
 /// Most objects of a sandbox. PyTorch has some two hundred, and one more for each 2 MiB to 20 MiB of GPU memory at most:
 /// a machine with eight GPUs of 192 GiB, each filled in pieces of 2 MiB, has 786,432.
 pub const MAXIMUM_OBJECTS: usize = 1 << 20;
-
-/// Most records of events of the operating system. The driver walks those of the whole machine with a lock held
-/// (`allocate_os_event`, src/nvidia/arch/nvalloc/unix/src/osapi.c). A CUDA process was recorded to have nine.
-pub const MAXIMUM_OS_EVENTS: usize = 1 << 12;
-
-/// What stands for the description of a pin when that was closed.
-const CLOSED: u64 = u64::MAX;
-
-/// What stands for an address space of which the host cannot tell which it is. What it keeps is charged for good.
-pub const UNKNOWN_SPACE: u64 = u64::MAX;
 
 /// Bytes of the host's memory that each client and object counts for besides what it asks for: the driver keeps a record
 /// of it in memory that no cgroup accounts for (portMemAllocNonPaged). They are of different sizes; a page stands for all.
@@ -129,23 +127,6 @@ pub(super) struct Description {
     /// How many descriptions are registered with it.
     registrants: u32,
     closed: bool,
-}
-
-/// Which pin it is: the description that it is issued on, the client and the parent of its object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pin {
-    pub description: u64,
-    pub client: Handle,
-    pub parent: Handle,
-}
-
-/// A pin that the task is issuing. Room is made for its object.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Begun {
-    pin: Pin,
-    content: Content,
 }
 
 /// Who owns what in one sandbox. Descriptions are named by the server's handles.
@@ -354,25 +335,6 @@ impl Ledger {
         Some(self.referred(copy))
     }
 
-    /// What the objects of all pins of a client have of which nothing has been heard since they were begun.
-    fn begun_of(&self, client: Handle) -> Option<Content> {
-        // A test has it forgotten that there are such objects.
-        if at(Point::Copied) == Some(Act::Drop) {
-            return None;
-        }
-        let mut begun = self
-            .pins
-            .iter()
-            .filter(|begun| begun.pin.client == client)
-            .peekable();
-        let gpu = begun.peek()?.content.gpu;
-        let memory = begun.flat_map(|begun| begun.content.memory.iter().copied());
-        Some(Content {
-            gpu,
-            memory: memory.collect(),
-        })
-    }
-
     /// What a copy of an object has that lies in a description, with references of its own.
     pub fn copy_of_exported(&mut self, description: u64, place: u32) -> Option<Content> {
         let content = self.descriptions.get(&description)?.exported.get(&place)?;
@@ -489,9 +451,7 @@ impl Ledger {
             return;
         };
         self.end_os_events(|event, _| event >> 32 == u64::from(client));
-        let gone =
-            |begun: &mut Begun| begun.pin.client == client && begun.pin.description == CLOSED;
-        self.forget_begun(gone);
+        self.end_begun_of(client);
         if let Some(description) = self.descriptions.get_mut(&freed.description) {
             description.clients.remove(&client);
         }
@@ -499,34 +459,6 @@ impl Ledger {
         for object in freed.objects.into_values() {
             self.release(object.content);
         }
-    }
-
-    /// Whether there may be one more record of an event of the operating system.
-    pub fn has_room_for_os_event(&self) -> bool {
-        self.os_events.len() < MAXIMUM_OS_EVENTS
-    }
-
-    /// There is a record of an event under `client` and `key` from now on, until `description` or the client is gone.
-    pub fn add_os_event(&mut self, description: u64, client: Handle, key: u32) {
-        self.descriptions.entry(description).or_default();
-        let event = event(client, key);
-        if self.os_events.insert(event, description).is_none() {
-            self.objects = self.objects.saturating_add(1);
-        }
-    }
-
-    /// That record is gone.
-    pub fn end_os_event(&mut self, client: Handle, key: u32) {
-        let gone = event(client, key);
-        self.end_os_events(|event, _| event == gone);
-    }
-
-    fn end_os_events(&mut self, is_gone: impl Fn(u64, u64) -> bool) {
-        let before = self.os_events.len();
-        self.os_events
-            .retain(|event, description| !is_gone(*event, *description));
-        let gone = before - self.os_events.len();
-        self.objects = self.objects.saturating_sub(gone);
     }
 
     /// Puts a copy of an object into a description, in the place of what was there.
@@ -544,169 +476,6 @@ impl Ledger {
         if registrant.registered.replace(of).is_none() {
             let registrants = &mut self.descriptions.entry(of).or_default().registrants;
             *registrants = registrants.saturating_add(1);
-        }
-    }
-
-    /// There is an address space from now on, for which `content` was taken, unless it was there.
-    pub fn add_space(&mut self, space: u64, content: Content) {
-        self.change_mappings(space, content, Mappings::begin);
-    }
-
-    /// An address space has one more range group.
-    pub fn add_group(&mut self, space: u64) {
-        if space == UNKNOWN_SPACE {
-            self.objects = self.objects.saturating_add(1);
-        }
-        self.change_mappings(space, Content::default(), |mappings, _| {
-            mappings.add_group();
-            Vec::new()
-        });
-    }
-
-    /// An address space has one range group less.
-    pub fn end_group(&mut self, space: u64) {
-        self.change_mappings(space, Content::default(), |mappings, _| {
-            mappings.end_group();
-            Vec::new()
-        });
-    }
-
-    /// An address space has a range from now on, which has memory of its own.
-    pub fn add_range(&mut self, space: u64, range: &Addresses, content: Content) {
-        self.change_mappings(space, content, |mappings, content| {
-            mappings.add_range(range, content)
-        });
-    }
-
-    /// The range of an address space that begins at `start` is gone.
-    pub fn end_range(&mut self, space: u64, start: u64) {
-        self.change_mappings(space, Content::default(), |mappings, _| {
-            mappings.end_range(start)
-        });
-    }
-
-    /// An address space keeps `content` in a range for each of `gpus` from now on, in place of what it kept for them there.
-    pub fn map(&mut self, space: u64, at: &Addresses, gpus: &[Uuid], content: Content) {
-        self.change_mappings(space, content, |mappings, content| {
-            mappings.map(at, gpus, content)
-        });
-    }
-
-    /// An address space no longer keeps what it kept in a range, for a GPU or for all.
-    pub fn unmap(&mut self, space: u64, at: &Addresses, gpu: Option<&Uuid>) {
-        self.change_mappings(space, Content::default(), |mappings, _| {
-            mappings.unmap(at, gpu)
-        });
-    }
-
-    /// How many records more there are once an address space no longer keeps what it kept in a range.
-    pub fn parted_by(&self, space: u64, at: &Addresses, gpu: Option<&Uuid>) -> usize {
-        let mappings = self.mappings.get(&space);
-        mappings.map_or(0, |mappings| mappings.parted_by(at, gpu))
-    }
-
-    /// Changes what an address space keeps. What [`UNKNOWN_SPACE`] keeps is never given back: it stands for many address
-    /// spaces, so that what is mapped there takes nothing's place.
-    fn change_mappings(
-        &mut self,
-        space: u64,
-        content: Content,
-        change: impl FnOnce(&mut Mappings, Content) -> Vec<Content>,
-    ) {
-        if space == UNKNOWN_SPACE {
-            return;
-        }
-        let mappings = self.mappings.entry(space).or_default();
-        let before = mappings.parts();
-        let dropped = change(mappings, content);
-        let after = mappings.parts();
-        if after == 0 {
-            self.mappings.remove(&space);
-        }
-        self.objects = self.objects.saturating_sub(before).saturating_add(after);
-        for content in dropped {
-            self.release(content);
-        }
-    }
-
-    /// The address spaces that have a range or keep something, and what marks descriptions that show something.
-    pub fn marks(&self) -> Vec<u64> {
-        let spaces = self.mappings.keys().copied();
-        spaces.chain(self.shown.marks()).collect()
-    }
-
-    /// An address space is gone.
-    pub fn end_address_space(&mut self, space: u64) {
-        let Some(mappings) = self.mappings.remove(&space) else {
-            return;
-        };
-        self.objects = self.objects.saturating_sub(mappings.parts());
-        for content in mappings.into_contents() {
-            self.release(content);
-        }
-    }
-
-    /// A task is about to issue a pin, for which the driver takes as many bytes of the host's memory. They are charged, and
-    /// room for the object is made, until it is finished, or description and client are gone.
-    pub fn begin_pin(&mut self, pin: Pin, bytes: u64) -> Result<(), Full> {
-        self.expect_objects(1)?;
-        match self.charge(Pool::Host, bytes) {
-            Ok(key) => {
-                self.pinned.begin(key);
-                let content = Content {
-                    gpu: self.gpu_of(pin.client, pin.parent),
-                    memory: vec![key],
-                };
-                self.pins.push(Begun { pin, content });
-                Ok(())
-            }
-            Err(Full) => {
-                self.expected_objects(1);
-                Err(Full)
-            }
-        }
-    }
-
-    /// What was charged for pins that have been begun and are not over.
-    pub(super) fn pins_under_way(&self) -> impl Iterator<Item = Key> {
-        let keys = self.pins.iter().flat_map(|begun| &begun.content.memory);
-        keys.copied()
-    }
-
-    /// A pin is over that was begun: what its object has, or would have. The room that was made for it stays made. `None` if
-    /// there is none like it.
-    pub fn finish_pin(&mut self, pin: Pin) -> Option<Content> {
-        let at = self.pins.iter().position(|begun| begun.pin == pin)?;
-        Some(self.pins.remove(at).content)
-    }
-
-    /// A pin that was begun has not come to be issued.
-    pub fn give_up_pin(&mut self, pin: Pin) {
-        if let Some(content) = self.finish_pin(pin) {
-            self.expected_objects(1);
-            self.release(content);
-        }
-    }
-
-    /// A description was closed that pins were issued on. What came of them will not be heard any more. Their objects belong
-    /// to their clients, which may have been made through other descriptions.
-    fn close_begun(&mut self, description: u64) {
-        let clients = &self.clients;
-        // A test has it forgotten that they do.
-        let are_kept = at(Point::Copied) != Some(Act::Drop);
-        for Begun { pin, .. } in &mut self.pins {
-            if pin.description == description && clients.contains_key(&pin.client) && are_kept {
-                pin.description = CLOSED;
-            }
-        }
-        self.forget_begun(|begun| begun.pin.description == description);
-    }
-
-    /// Nothing is left of some pins that were begun.
-    fn forget_begun(&mut self, is_gone: impl FnMut(&mut Begun) -> bool) {
-        for begun in self.pins.extract_if(.., is_gone).collect::<Vec<_>>() {
-            self.expected_objects(1);
-            self.release(begun.content);
         }
     }
 
@@ -743,11 +512,6 @@ impl Ledger {
             }
         }
     }
-}
-
-/// Under what the ledger keeps a record of an event.
-fn event(client: Handle, key: u32) -> u64 {
-    u64::from(client) << 32 | u64::from(key)
 }
 
 impl Client {

@@ -26,11 +26,13 @@
 //! Of the host's memory the driver's own records count, roughly ([`accounts::RECORD`]).
 
 pub mod accounts;
+mod aside;
 mod content;
 mod deed;
 mod kept;
 mod mappings;
 mod numbered;
+mod outcome;
 mod shown;
 pub mod size;
 mod taken;
@@ -42,8 +44,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use nix::errno::Errno;
 use nvproxy_abi::plan::Plan;
 use nvproxy_abi::status::{
-    NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_INVALID_ARGUMENT, NV_ERR_INVALID_OBJECT_PARENT,
-    NV_ERR_INVALID_STATE, NV_ERR_NO_MEMORY, NV_ERR_OBJECT_NOT_FOUND, NV_OK,
+    NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_INVALID_ARGUMENT, NV_ERR_INVALID_STATE, NV_ERR_NO_MEMORY,
 };
 use nvproxy_abi::table::{Effect, MemoryList};
 use ringfence_faults::{Act, Point, at};
@@ -51,8 +52,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use smallvec::SmallVec;
 
 use self::accounts::{Full, Ledger, Limits, Pin, Pool};
+use self::aside::{NoRoom, set_aside};
 use self::content::Content;
-use self::deed::{Bytes, Deed, What};
+use self::deed::{Bytes, Deed};
+use self::outcome::{Came, enter};
 use crate::host::Host;
 use crate::request::{Action, Executed, Prepared};
 
@@ -349,326 +352,6 @@ fn check_shared(ledger: &Ledger, deed: &Deed) -> Result<(), u32> {
             Err(NV_ERR_INVALID_ARGUMENT)
         }
         _ => Ok(()),
-    }
-}
-
-/// The status for a request for which there is no room, or of which it cannot be told how much it needs.
-struct NoRoom(u32);
-
-impl NoRoom {
-    const OBJECTS: NoRoom = NoRoom(NV_ERR_INSUFFICIENT_RESOURCES);
-    const MEMORY: NoRoom = NoRoom(NV_ERR_NO_MEMORY);
-}
-
-impl From<Full> for NoRoom {
-    fn from(Full: Full) -> NoRoom {
-        NoRoom::MEMORY
-    }
-}
-
-/// Sets aside what a request may need, so that requests under way cannot together take more than there is. Nothing is set
-/// aside if there is no room.
-fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> Result<(), NoRoom> {
-    let no_objects = |_: Full| NoRoom::OBJECTS;
-    let deed = &admission.passage.deed;
-    let objects = match deed {
-        Deed::Unmap { space, at, gpu } => ledger.parted_by(*space, at, gpu.as_ref()),
-        _ => deed.objects(),
-    };
-    ledger.expect_objects(objects).map_err(no_objects)?;
-    match deed {
-        Deed::Client { .. } => {
-            ledger.expect_client().map_err(no_objects)?;
-            admission.client = true;
-        }
-        Deed::Object {
-            client,
-            parent,
-            what,
-            ..
-        } => match new_content(ledger, *client, *parent, what) {
-            Ok(content) => admission.contents.push(Some(content)),
-            Err(refusal) => {
-                ledger.expected_objects(objects);
-                return Err(refusal);
-            }
-        },
-        Deed::Range { backing, .. } | Deed::Space { backing, .. } if *backing > 0 => {
-            match ledger.charge(Pool::Host, *backing) {
-                Ok(key) => admission.contents.push(Some(Content {
-                    gpu: None,
-                    memory: vec![key],
-                })),
-                Err(Full) => {
-                    ledger.expected_objects(objects);
-                    return Err(NoRoom::MEMORY);
-                }
-            }
-        }
-        Deed::Copy { source, .. } => {
-            let copy = ledger.copy_of(source.0, source.1);
-            admission.contents.push(copy);
-        }
-        Deed::Attach { bytes } => {
-            let list = ledger.charge(Pool::Host, *bytes)?;
-            admission.contents.push(Some(Content::of(list)));
-        }
-        Deed::Export {
-            client,
-            objects: exported,
-            to,
-            places,
-            ..
-        } => {
-            let bytes = if ledger.has_places(*to) { 0 } else { *places };
-            match ledger.charge(Pool::Host, bytes) {
-                Ok(key) => admission.contents.push(Some(Content::of(key))),
-                Err(Full) => {
-                    ledger.expected_objects(objects);
-                    return Err(NoRoom::MEMORY);
-                }
-            }
-            let copies = exported
-                .iter()
-                .map(|object| ledger.copy_of(*client, *object));
-            admission.contents.extend(copies);
-        }
-        Deed::Import {
-            from, first, count, ..
-        } => {
-            let places = (0..*count).map(|index| first.saturating_add(index));
-            let copies = places.map(|place| ledger.copy_of_exported(*from, place));
-            admission.contents.extend(copies);
-        }
-        Deed::Hold { client, memory, .. } => {
-            let held = memory.iter().map(|memory| ledger.copy_of(*client, *memory));
-            admission.contents.extend(held);
-        }
-        Deed::Show { client, memory } => {
-            let shown = ledger.host_memory_of(*client, *memory);
-            admission.contents.push(shown);
-        }
-        Deed::Map { client, memory, .. } => {
-            let mapped = ledger.copy_of(*client, *memory);
-            admission.contents.push(mapped);
-        }
-        Deed::Nothing
-        | Deed::Free { .. }
-        | Deed::Share { .. }
-        | Deed::OsEvent { .. }
-        | Deed::EndOsEvent { .. }
-        | Deed::Register { .. }
-        | Deed::Space { .. }
-        | Deed::Group { .. }
-        | Deed::EndGroup { .. }
-        | Deed::Range { .. }
-        | Deed::EndRange { .. }
-        | Deed::Unmap { .. } => {}
-    }
-    admission.objects = objects;
-    Ok(())
-}
-
-/// What a new object will have.
-fn new_content(
-    ledger: &mut Ledger,
-    client: u32,
-    parent: u32,
-    what: &What,
-) -> Result<Content, NoRoom> {
-    let gpu = ledger.gpu_of(client, parent);
-    Ok(match what {
-        What::Device(instance) => Content {
-            gpu: Some(*instance),
-            memory: Vec::new(),
-        },
-        // The driver refuses these as well: what cannot be accounted for must not depend on it.
-        What::Unsaid => return Err(NoRoom(NV_ERR_INVALID_ARGUMENT)),
-        What::GpuMemory { bytes, .. } => {
-            let Some(number) = gpu else {
-                let exists = client == parent || ledger.has_object(client, parent);
-                return Err(NoRoom(match exists {
-                    true => NV_ERR_INVALID_OBJECT_PARENT,
-                    false => NV_ERR_OBJECT_NOT_FOUND,
-                }));
-            };
-            let memory = vec![ledger.charge(Pool::Gpu(number), *bytes)?];
-            Content { gpu, memory }
-        }
-        What::HostMemory { bytes } => Content {
-            gpu,
-            memory: vec![ledger.charge(Pool::Host, *bytes)?],
-        },
-        What::Holder(memory) => {
-            let held = memory
-                .iter()
-                .filter_map(|memory| ledger.copy_of(client, *memory));
-            Content {
-                gpu,
-                memory: held.flat_map(|content| content.memory).collect(),
-            }
-        }
-        What::Other => Content {
-            gpu,
-            memory: Vec::new(),
-        },
-    })
-}
-
-/// Whether what a request asks for came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Came {
-    About,
-    /// The driver leaves memory of the host that it has allocated, and answers EINVAL, if that cannot be made ready to be
-    /// mapped (`RmIoctl`, NV_ESC_RM_ALLOC_MEMORY, src/nvidia/arch/nvalloc/unix/src/escape.c). By the answer it cannot be
-    /// told from a request that was not looked at, whose status is the program's own.
-    Perhaps,
-    ToNothing,
-}
-
-impl Came {
-    fn of(executed: &Executed, deed: &Deed) -> Came {
-        let (prepared, outcome) = (&executed.prepared, executed.outcome);
-        let status = prepared.status();
-        if status.is_some_and(|status| status != NV_OK) {
-            return Came::ToNothing;
-        }
-        let may_be_left = prepared.action == Action::Issue
-            && deed.host_memory().is_some()
-            && at(Point::Counted) != Some(Act::Drop);
-        match outcome {
-            Ok(_) => Came::About,
-            Err(Errno::EINVAL) if may_be_left => Came::Perhaps,
-            Err(_) => Came::ToNothing,
-        }
-    }
-}
-
-/// Enters what came of a request, or gives back what was set aside for it.
-fn enter(ledger: &mut Ledger, admission: Admission<'_>, prepared: &Prepared, came: Came) {
-    let Admission {
-        passage: Passage { deed, _gates },
-        contents,
-        objects,
-        client,
-    } = admission;
-    if client {
-        ledger.expected_client();
-    }
-    ledger.expected_objects(objects);
-    let mut contents = contents.into_iter();
-    if came != Came::ToNothing {
-        let answer = Bytes(prepared.buffer.bytes());
-        enter_success(ledger, &deed, &mut contents, (prepared, came), answer);
-    }
-    for content in contents.flatten() {
-        ledger.release(content);
-    }
-}
-
-fn enter_success(
-    ledger: &mut Ledger,
-    deed: &Deed,
-    contents: &mut impl Iterator<Item = Option<Content>>,
-    (prepared, came): (&Prepared, Came),
-    answer: Bytes<'_>,
-) {
-    let mut next = || contents.next().flatten().unwrap_or_default();
-    match deed {
-        // What is shown was entered before.
-        Deed::Nothing | Deed::Share { .. } | Deed::Show { .. } => {}
-        Deed::OsEvent { client, key } => ledger.add_os_event(prepared.handle, *client, *key),
-        Deed::EndOsEvent { client, key } => ledger.end_os_event(*client, *key),
-        Deed::Client { answer: at } => ledger.add_client(answer.word(*at), prepared.handle),
-        Deed::Object {
-            client,
-            parent,
-            answer: at,
-            what,
-        } => {
-            let (content, object) = (next(), answer.word(*at));
-            if let (What::GpuMemory { answer: at, .. }, Some(key)) = (what, content.memory.first())
-            {
-                let size = answer.long_at(*at);
-                if ledger.raise(*key, size) {
-                    tracing::warn!(
-                        "the driver took {size} bytes for an object of which it was taken to need less"
-                    );
-                }
-            }
-            let is_pinned = prepared.action != Action::Issue;
-            let displaces = !is_pinned && came == Came::About;
-            let is_there = ledger.has_object(*client, object);
-            if displaces || (object != 0 && !is_there) {
-                ledger.add_object(*client, object, *parent, content);
-            } else if is_pinned && is_there {
-                // One of the two is gone, and it is not known which.
-                ledger.hold(*client, object, content);
-            } else {
-                ledger.release(content);
-            }
-        }
-        Deed::Free { client, object } => ledger.free(*client, *object),
-        Deed::Copy {
-            client,
-            parent,
-            answer: at,
-            ..
-        } => ledger.add_object(*client, answer.word(*at), *parent, next()),
-        Deed::Register { with } => ledger.register(prepared.handle, *with),
-        Deed::Attach { .. } => ledger.keep_with(prepared.handle, next()),
-        Deed::Export {
-            to, first, objects, ..
-        } => {
-            let places = next();
-            match ledger.has_places(*to) {
-                true => ledger.release(places),
-                false => ledger.add_places(*to, places),
-            }
-            for (index, object) in (0..).zip(objects) {
-                let content = next();
-                if *object == 0 {
-                    ledger.release(content);
-                } else {
-                    ledger.add_exported(*to, first.saturating_add(index), content);
-                }
-            }
-        }
-        Deed::Import {
-            client,
-            parent,
-            base,
-            objects,
-            count,
-            ..
-        } => {
-            for index in 0..*count {
-                let (object, content) = (answer.element(*base, objects, index), next());
-                if object == 0 {
-                    ledger.release(content);
-                } else {
-                    ledger.add_object(*client, object, *parent, content);
-                }
-            }
-        }
-        Deed::Hold {
-            client,
-            object,
-            memory,
-        } => {
-            for _ in memory {
-                ledger.hold(*client, *object, next());
-            }
-        }
-        Deed::Map {
-            space, at, gpus, ..
-        } => ledger.map(*space, at, gpus, next()),
-        Deed::Space { space, .. } => ledger.add_space(*space, next()),
-        Deed::Group { space } => ledger.add_group(*space),
-        Deed::EndGroup { space } => ledger.end_group(*space),
-        Deed::Range { space, range, .. } => ledger.add_range(*space, range, next()),
-        Deed::EndRange { space, start } => ledger.end_range(*space, *start),
-        Deed::Unmap { space, at, gpu } => ledger.unmap(*space, at, gpu.as_ref()),
     }
 }
 
