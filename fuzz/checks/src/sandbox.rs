@@ -88,7 +88,7 @@ impl Sandbox {
     /// Closes everything, with which the ledger has to be empty.
     pub fn end(self) {
         drop((self.files, self.given));
-        assert_eq!(self.books.left(), None);
+        assert_eq!(self.books.left(&self.host), None);
     }
 
     /// Opens a node, if there is one of this number.

@@ -127,9 +127,10 @@ impl Books {
         to_raw_value(&*self.ledger()).map_err(|error| format!("the ledger: {error}"))
     }
 
-    /// What is in the books, in words for a programmer, if there is anything.
-    pub fn left(&self) -> Option<String> {
-        let ledger = self.ledger();
+    /// What is in the books, in words for a programmer, if there is anything once it was looked what is gone.
+    pub fn left(&self, host: &dyn Host) -> Option<String> {
+        let mut ledger = self.ledger();
+        forget_ended(&mut ledger, host);
         (!ledger.is_empty()).then(|| format!("{ledger:?}"))
     }
 
