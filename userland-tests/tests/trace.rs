@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -391,16 +391,27 @@ fn of_idle(file: &Path) -> impl Fn() -> bool {
 fn a_launcher_that_is_stopped_keeps_no_program_waiting_and_what_it_missed_is_counted() {
     let directory = Directory::new("stopped");
     let [file, log] = ["trace.json", "log"].map(|name| directory.path().join(name));
-    let options = ["--trace", path(&file), "--log", path(&log)];
+    let shown = directory.path();
+    let options = [
+        "--trace",
+        path(&file),
+        "--log",
+        path(&log),
+        "--bind",
+        path(shown),
+    ];
     let mut command = userland_tests::ringfence_run(&options);
-    let script = "echo ready; read go; exec \"$0\" flood 1200 \"$@\"";
+    // Not by its input, which a stopped launcher does not pass on.
+    let go = shown.join("go");
+    let script =
+        "echo ready; until [ -e \"$GO\" ]; do sleep 0.02; done; exec \"$0\" flood 1200 \"$@\"";
+    command.env("GO", &go);
     command.args(["sh", "-c", script]).arg(guest_program());
     command.args(["another's client", "made up", "failed opens", "pins"]);
-    let (mut child, output) = started(command.stdin(Stdio::piped()));
+    let (child, output) = started(&mut command);
     let launcher = Tree::of(child.id()).launcher.pid;
     kill(launcher, Signal::SIGSTOP).expect("it is there");
-    let mut input = child.stdin.take().expect("a pipe");
-    input.write_all(b"go\n").expect("the program");
+    fs::write(&go, "").expect("a file");
     let lines: Vec<String> = output
         .lines()
         .map(|line| line.expect("text"))
