@@ -9,8 +9,8 @@ use nvproxy_abi::structs::class::{
 };
 use nvproxy_abi::structs::control::*;
 use nvproxy_abi::structs::frontend::{
-    NVOS21_PARAMETERS, NVOS57_PARAMETERS, NVOS64_PARAMETERS, nv_ioctl_card_info_t,
-    nv_ioctl_numa_info_t, nv_ioctl_rm_api_version_t, nv_ioctl_sys_params_t,
+    NVOS00_PARAMETERS, NVOS21_PARAMETERS, NVOS57_PARAMETERS, NVOS64_PARAMETERS,
+    nv_ioctl_card_info_t, nv_ioctl_numa_info_t, nv_ioctl_rm_api_version_t, nv_ioctl_sys_params_t,
 };
 use nvproxy_abi::structs::uvm::{NvProcessorUuid, UVM_INITIALIZE_PARAMS, UVM_REGISTER_GPU_PARAMS};
 use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
@@ -352,8 +352,11 @@ pub fn chosen(_: &[String]) -> Outcome {
                     _ => whose,
                 });
                 let [first, second] = [first_form, second_form].map(|make| {
-                    // Each on a description of its own, with which its client ends.
-                    let made = open(Node::Control).and_then(|on| make(&on, class, root, object));
+                    // Freed at once: with its description it would end when the server has closed that.
+                    let made = open(Node::Control).and_then(|on| {
+                        let client = make(&on, class, root, object)?;
+                        free_client(&on, client)
+                    });
                     word(made)
                 });
                 println!("{class:x} {chosen} {named}: {first} {second}");
@@ -363,17 +366,28 @@ pub fn chosen(_: &[String]) -> Outcome {
     Ok(())
 }
 
-fn first_form(control: &File, class: u32, root: u32, object: u32) -> Result<()> {
+/// Makes a client; returns its handle.
+fn first_form(control: &File, class: u32, root: u32, object: u32) -> Result<u32> {
     let mut request = NVOS21_PARAMETERS::new_zeroed();
     (request.hRoot, request.hObjectNew, request.hClass) = (root, object, class);
     frontend(control, NV_ESC_RM_ALLOC, &mut request)?;
-    check(request.status)
+    check(request.status)?;
+    Ok(request.hObjectNew)
 }
 
-fn second_form(control: &File, class: u32, root: u32, object: u32) -> Result<()> {
+/// The same.
+fn second_form(control: &File, class: u32, root: u32, object: u32) -> Result<u32> {
     let mut request = NVOS64_PARAMETERS::new_zeroed();
     (request.hRoot, request.hObjectNew, request.hClass) = (root, object, class);
     frontend(control, NV_ESC_RM_ALLOC, &mut request)?;
+    check(request.status)?;
+    Ok(request.hObjectNew)
+}
+
+fn free_client(control: &File, client: u32) -> Result<()> {
+    let mut request = NVOS00_PARAMETERS::new_zeroed();
+    (request.hRoot, request.hObjectOld) = (client, client);
+    frontend(control, NV_ESC_RM_FREE, &mut request)?;
     check(request.status)
 }
 
