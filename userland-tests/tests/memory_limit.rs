@@ -259,7 +259,13 @@ one more: NV_ERR_INSUFFICIENT_RESOURCES
     prints_with_64_mib_of_the_host("limit-host-spaces", expected);
 }
 
-/// That the test above can fail.
+#[test]
+fn regions_of_unified_memory_count_as_memory_of_the_host() {
+    let expected = "regions: NV_ERR_INSUFFICIENT_RESOURCES\n";
+    prints_with_64_mib_of_the_host("limit-host-regions", expected);
+}
+
+/// That the test above the last can fail.
 #[test]
 fn address_spaces_and_range_groups_are_without_end_if_they_are_not_counted() {
     let expected = "\

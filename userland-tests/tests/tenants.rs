@@ -202,11 +202,20 @@ fn what_would_change_a_gpu_for_others_is_passed_with_cudas_values_only() {
         _ => format!("share {kind}: {invalid} {invalid} {invalid} {invalid}\n"),
     });
     let spaces = (0..5).map(|index| match index {
-        0 | 1 | 3 => format!("address space {index}: ok\n"),
+        0 | 3 => format!("address space {index}: ok\n"),
         _ => format!("address space {index}: {invalid}\n"),
     });
     let values = boosts.into_iter().chain(slices);
-    let expected: String = values.chain(shares).chain(spaces).collect();
+    let mut expected: String = values.chain(shares).chain(spaces).collect();
+    expected += "\
+address space of the fabric's: NV_ERR_NOT_SUPPORTED
+device of own client, flags 0: ok
+device of other client, flags 0: NV_ERR_INVALID_CLIENT
+device of own client, flags 4: NV_ERR_NOT_SUPPORTED
+descriptor of kind 0: asked
+descriptor of kind 1: NV_ERR_NOT_SUPPORTED
+descriptor of kind 2: NV_ERR_NOT_SUPPORTED
+";
     let ended = printed("0", &["values-for-all"]);
     assert_eq!(ended.stdout, expected, "{ended:?}");
     assert_eq!(ended.status, 0);
@@ -276,7 +285,7 @@ fn address_spaces_of_the_gpus_own_are_entered_if_values_are_not_looked_at() {
 #[test]
 fn the_server_looks_at_values_by_itself() {
     let ended = printed_without("sentry.values=drop", "0", &["values-for-all"]);
-    for index in [2, 4] {
+    for index in [1, 2, 4] {
         let refused = format!("address space {index}: EPROTO\n");
         assert!(ended.stdout.contains(&refused), "{ended:?}");
     }

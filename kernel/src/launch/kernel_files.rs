@@ -29,13 +29,15 @@ const PROTECTED: [&str; 8] = [
 ];
 
 /// What of `/proc` is not there.
-const HIDDEN: [&str; 10] = [
+const HIDDEN: [&str; 11] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
+    // Whose memory is mapped, by the marks on the nodes of all sandboxes.
+    "/proc/locks",
     "/proc/sched_debug",
     "/proc/scsi",
     "/proc/timer_list",

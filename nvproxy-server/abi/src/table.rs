@@ -152,6 +152,9 @@ pub struct ClientField {
     pub extent: Extent,
     /// The NV_STATUS with which the driver answers a handle that no client has.
     pub absent: u32,
+    /// Whether no other client may be named than the one that makes the request: the driver keeps the number, and looks it
+    /// up when it may be another sandbox's.
+    pub itself: bool,
 }
 
 /// How many handles a field stands for.

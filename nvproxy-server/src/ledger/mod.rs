@@ -326,12 +326,18 @@ fn names_clients(plan: &Plan) -> bool {
     plan.rows().any(|(row, _)| !row.clients.is_empty())
 }
 
-/// Whether every client that a request names is the sandbox's own. 0 is nobody's, and left to the driver to answer.
+/// Whether every client that a request names is the sandbox's own, or where it has to be, the one that makes it. 0 is nobody's, and left to the driver to answer.
 fn check_clients(ledger: &Ledger, plan: &Plan, payload: &[u8]) -> Result<(), u32> {
+    let maker = plan.ioctl.clients.first();
+    let maker = maker.map(|field| Bytes(payload).word(field.at.into()));
     for (row, base) in plan.rows() {
         for field in row.clients {
             let mut named = Bytes(payload).clients(plan, base, field).into_iter();
-            let are_own = named.all(|client| client == 0 || ledger.has_client(client));
+            let are_own = named.all(|client| match client {
+                0 => true,
+                client if field.itself => maker == Some(client),
+                client => ledger.has_client(client),
+            });
             // A test leaves this out, to show that it would notice.
             if !are_own && at(Point::Owned) != Some(Act::Drop) {
                 return Err(field.absent);

@@ -67,7 +67,7 @@ fn root_cannot_change_the_kernels_settings_or_the_hosts_devices() {
 
 #[test]
 fn what_tells_of_the_machine_and_its_users_is_hidden() {
-    let expected = "/proc/acpi: []\n/proc/scsi: []\n/proc/interrupts: \"\"\n/proc/keys: \"\"\n/proc/timer_list: \"\"\n";
+    let expected = "/proc/acpi: []\n/proc/scsi: []\n/proc/interrupts: \"\"\n/proc/keys: \"\"\n/proc/timer_list: \"\"\n/proc/locks: \"\"\n";
     let there: Vec<&str> = expected
         .lines()
         .filter_map(|line| line.split_once(':'))

@@ -9,13 +9,14 @@ use userland_tests::{guest_program, ringfence_with_faults, showing_the_guest};
 use super::*;
 
 /// What an ordinary user has outside and root's sandbox has not, but for the settings of the network, which are its own.
-const ABSENT: [&str; 14] = [
+const ABSENT: [&str; 15] = [
     "/proc/acpi/",
     "/proc/asound/",
     "/proc/bus/",
     "/proc/dynamic_debug/",
     "/proc/fs/",
     "/proc/interrupts",
+    "/proc/locks",
     "/proc/irq/",
     "/proc/keys",
     "/proc/sched_debug",

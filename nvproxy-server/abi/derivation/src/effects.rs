@@ -41,6 +41,7 @@ pub(crate) fn client(
         place,
         extent,
         absent,
+        itself: rule.itself,
     }))
 }
 

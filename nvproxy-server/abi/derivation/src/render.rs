@@ -276,8 +276,10 @@ fn client(client: &ClientField) -> String {
         }
         Extent::Behind => "Extent::Behind".to_owned(),
     };
-    let (at, absent) = (client.place.at, &client.absent);
-    format!("ClientField {{ at: {at}, extent: {extent}, absent: status::{absent} }}")
+    let (at, absent, itself) = (client.place.at, &client.absent, client.itself);
+    format!(
+        "ClientField {{ at: {at}, extent: {extent}, absent: status::{absent}, itself: {itself} }}"
+    )
 }
 
 fn effect(effect: &Effect) -> String {

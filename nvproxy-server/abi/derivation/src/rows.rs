@@ -135,6 +135,7 @@ pub struct ClientField {
     pub extent: Extent,
     /// The name of an NV_STATUS.
     pub absent: String,
+    pub itself: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -186,6 +186,9 @@ pub struct ClientRule {
     pub count: Option<String>,
     /// The NV_STATUS with which the driver answers a handle that no client has.
     pub absent: String,
+    /// Whether no other client may be named than the one that makes the request.
+    #[serde(default)]
+    pub itself: bool,
 }
 
 /// A name of a GPU, or several: an id of 4 bytes, a UUID of 16, or an array of ids.

@@ -276,6 +276,15 @@ pub fn spaces(_: &[String]) -> Outcome {
     Ok(())
 }
 
+/// Ranges of UVM for kernels that start kernels: each is a record.
+pub fn regions(_: &[String]) -> Outcome {
+    let gpu = gpu_for_unified_memory()?;
+    let space = Space::new(&gpu)?;
+    let (_, refusal) = until_refused(20_000, |index| space.map_region(index));
+    say("regions", refusal);
+    Ok(())
+}
+
 /// What is mapped can be unmapped when there is no room for a further record.
 pub fn unmapping(_: &[String]) -> Outcome {
     let gpu = gpu_for_unified_memory()?;

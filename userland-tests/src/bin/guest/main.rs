@@ -116,6 +116,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-events", host_memory::events),
     ("limit-host-default", host_memory::default),
     ("limit-host-threads", host_memory::threads),
+    ("limit-host-regions", host_memory::regions),
     ("limit-host-spaces", host_memory::spaces),
     ("limit-host-left", host_memory::left),
     ("limit-host-unheard", host_memory::unheard),

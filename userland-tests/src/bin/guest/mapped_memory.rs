@@ -7,7 +7,7 @@ use nvproxy_abi::number::*;
 use nvproxy_abi::structs::class::NV_VASPACE_ALLOCATION_PARAMETERS;
 use nvproxy_abi::structs::uvm::*;
 use ringfence::guest::{Result, check, ioctl};
-use zerocopy::FromZeros;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::Outcome;
 use crate::concurrency::{address_space, register_gpu};
@@ -30,6 +30,18 @@ macro_rules! request {
         $(parameters.$field = $value;)*
         ioctl(&$file, $request, &mut parameters).and_then(|_| check(parameters.rmStatus))
     }};
+}
+
+/// UVM_MAP_DYNAMIC_PARALLELISM_REGION_PARAMS.
+#[repr(C)]
+#[expect(non_snake_case, reason = "the driver's names")]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+struct RegionParameters {
+    base: u64,
+    length: u64,
+    gpuUuid: NvProcessorUuid,
+    rmStatus: u32,
+    padding: u32,
 }
 
 /// An address space of UVM with a range, to which the first GPU is tied.
@@ -56,6 +68,20 @@ impl<'a> Space<'a> {
             }
         )?;
         Ok(space)
+    }
+
+    /// Has a page of its own for kernels that start kernels, as CUDA has one (UVM_MAP_DYNAMIC_PARALLELISM_REGION).
+    pub fn map_region(&self, index: u32) -> Result<()> {
+        const PAGE: u64 = 4 << 10;
+        request!(
+            self.uvm,
+            UVM_MAP_DYNAMIC_PARALLELISM_REGION,
+            RegionParameters {
+                base: BASE + GIB + u64::from(index) * PAGE,
+                length: PAGE,
+                gpuUuid: GPU
+            }
+        )
     }
 
     fn tie(&self) -> Result<()> {

@@ -5,7 +5,8 @@ use std::fs::File;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::structs::class::{
-    NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS, NV_VASPACE_ALLOCATION_PARAMETERS,
+    NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS, NV_OS_DESC_MEMORY_ALLOCATION_PARAMS,
+    NV_VASPACE_ALLOCATION_PARAMETERS, NV0080_ALLOC_PARAMETERS,
 };
 use nvproxy_abi::structs::control::*;
 use nvproxy_abi::structs::frontend::{
@@ -336,6 +337,35 @@ pub fn values(_: &[String]) -> Outcome {
         let made = client.allocate(DEVICE, SPACE, FERMI_VASPACE_A, &mut space);
         println!("address space {index}: {}", word(made));
         let _ = client.free(DEVICE, SPACE);
+    }
+    let mut space = NV_VASPACE_ALLOCATION_PARAMETERS::new_zeroed();
+    // NV_VASPACE_ALLOCATION_FLAGS_IS_FLA.
+    space.flags = 0x200;
+    let made = client.allocate(DEVICE, SPACE, FERMI_VASPACE_A, &mut space);
+    println!("address space of the fabric's: {}", word(made));
+    // Another client of the sandbox's own, and page tables in host memory.
+    let other = Client::new()?;
+    for (share, flags) in [(client.root, 0), (other.root, 0), (client.root, 4)] {
+        let mut device = NV0080_ALLOC_PARAMETERS::new_zeroed();
+        (device.hClientShare, device.flags) = (share, flags);
+        let whose = ["own", "other"][usize::from(share != client.root)];
+        let made = client.allocate(client.root, DEVICE + 0x100, NV01_DEVICE_0, &mut device);
+        println!("device of {whose} client, flags {flags}: {}", word(made));
+        let _ = client.free(client.root, DEVICE + 0x100);
+    }
+    for kind in 0..3 {
+        let mut memory = NV_OS_DESC_MEMORY_ALLOCATION_PARAMS::new_zeroed();
+        (memory.descriptorType, memory.descriptor, memory.limit) = (kind, u64::MAX << 47, 4095);
+        let made = client.allocate(DEVICE, SPACE, NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, &mut memory);
+        // Of the first kind it is an address of the program's own, which is none.
+        println!(
+            "descriptor of kind {kind}: {}",
+            if kind == 0 {
+                "asked".into()
+            } else {
+                word(made)
+            }
+        );
     }
     Ok(())
 }
