@@ -33,7 +33,7 @@ const MAXIMUM_INSTRUCTIONS: usize = 4096;
 pub enum Verdict {
     /// Execute it.
     Allow,
-    /// Let it fail with this error.
+    /// Let it fail with this error; with 0, let it do nothing and return 0.
     Errno(u16),
     /// Ask the listener.
     Notify,

@@ -11,7 +11,7 @@
 //! CALL...: VERDICT if CONDITION [and CONDITION]...
 //! ```
 //!
-//! VERDICT is `allow`, `errno NAME`, `notify` or `kill-process`. Of several statements about one call the first whose
+//! VERDICT is `allow`, `do-nothing`, `errno NAME`, `notify` or `kill-process`. Of several statements about one call the first whose
 //! conditions hold decides. CONDITION is about the lower 32 bits of an argument:
 //!
 //! ```text
@@ -270,9 +270,12 @@ fn verdict(words: &[&str]) -> Result<String, String> {
     match words {
         ["allow"] => Ok("Verdict::Allow".to_owned()),
         ["notify"] => Ok("Verdict::Notify".to_owned()),
+        ["do-nothing"] => Ok("Verdict::Errno(0)".to_owned()),
         ["kill-process"] => Ok("Verdict::KillProcess".to_owned()),
         ["errno", errno] => Ok(format!("Verdict::Errno(libc::{} as u16)", name(errno)?)),
-        _ => Err("a verdict is one of allow, errno NAME, notify and kill-process".to_owned()),
+        _ => Err(
+            "a verdict is one of allow, do-nothing, errno NAME, notify and kill-process".to_owned(),
+        ),
     }
 }
 
@@ -338,7 +341,7 @@ mod tests {
             ),
             (
                 "read: perhaps",
-                "a verdict is one of allow, errno NAME, notify and kill-process",
+                "a verdict is one of allow, do-nothing, errno NAME, notify and kill-process",
             ),
             ("re-ad: allow", "`re-ad` is no name"),
             (

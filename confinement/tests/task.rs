@@ -276,3 +276,53 @@ fn extended_attributes_are_short() {
         }
     }
 }
+
+/// Of a description that is shared with the caller, the owner may be outside.
+#[test]
+fn no_description_is_made_to_send_signals() {
+    let invalid = Verdict::Errno(libc::EINVAL as u16);
+    let fcntl = |command: u64, argument: u64| {
+        let verdict = native(libc::SYS_fcntl, [0, command, argument, 0, 0, 0]);
+        // Of both the kernel takes the lower half.
+        let wide = |low: u64| low | 0xffff_ffff_0000_0000;
+        let arguments = [0, wide(command), wide(argument), 0, 0, 0];
+        assert_eq!(native(libc::SYS_fcntl, arguments), verdict);
+        verdict
+    };
+    // F_SETSIG.
+    for signal in [0, libc::SIGKILL as u64] {
+        assert_eq!(fcntl(10, signal), invalid);
+    }
+    assert_eq!(fcntl(libc::F_NOTIFY as u64, 1), invalid);
+    let flags = |flags: libc::c_int| fcntl(libc::F_SETFL as u64, flags as u64);
+    assert_eq!(flags(libc::O_ASYNC), invalid);
+    assert_eq!(flags(libc::O_ASYNC | libc::O_NONBLOCK), invalid);
+    assert_eq!(flags(libc::O_APPEND | libc::O_NONBLOCK), Verdict::Allow);
+    // F_SETOWN names nobody outside.
+    assert_eq!(fcntl(libc::F_SETOWN as u64, 1), Verdict::Allow);
+    for word in [0x5452, 0xffff_ffff_0000_5452] {
+        let verdict = native(libc::SYS_ioctl, [0, word, 0x1000, 0, 0, 0]);
+        assert_eq!(verdict, Verdict::Errno(libc::ENOTTY as u16));
+    }
+}
+
+/// The room for compiled filters is the whole machine's.
+#[test]
+fn no_filter_is_attached_to_a_socket() {
+    let set = |level: libc::c_int, option: u64| {
+        let level = 0xffff_ffff_0000_0000 | level as u64;
+        native(libc::SYS_setsockopt, [3, level, option, 0x1000, 16, 0])
+    };
+    // SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF and SO_ATTACH_REUSEPORT_EBPF.
+    for option in [26, 50, 51, 52] {
+        assert_eq!(set(libc::SOL_SOCKET, option), REFUSED);
+        assert_eq!(set(libc::IPPROTO_TCP, option), Verdict::Allow);
+    }
+    assert_eq!(
+        set(libc::SOL_SOCKET, libc::SO_REUSEADDR as u64),
+        Verdict::Allow
+    );
+    // Nor does one have its closing wait.
+    let linger = set(libc::SOL_SOCKET, libc::SO_LINGER as u64);
+    assert_eq!(linger, Verdict::Errno(0));
+}

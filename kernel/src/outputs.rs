@@ -123,6 +123,14 @@ impl Place {
         })
     }
 
+    /// Whether nothing has that name, or what can be replaced: an ordinary file, or a link.
+    pub fn can_be_replaced(&self) -> bool {
+        let found = rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)
+            .map(|status| rustix::fs::FileType::from_raw_mode(status.st_mode));
+        use rustix::fs::FileType::{RegularFile, Symlink};
+        matches!(found, Err(_) | Ok(RegularFile | Symlink))
+    }
+
     /// Makes a file beside the place, under a name that nobody could foresee, and returns it with that name.
     pub fn make_part(&self) -> Result<(File, OsString), Problem> {
         let mut name = self.name.clone();
@@ -139,14 +147,32 @@ impl Place {
         Ok((file.into(), name))
     }
 
-    /// Gives what was made beside the place the place's name. A link of that name is replaced, not followed.
-    pub fn put(&self, part: &OsStr) -> std::io::Result<()> {
-        Ok(renameat(
-            &self.directory,
-            part,
-            &self.directory,
-            &self.name,
-        )?)
+    /// Gives `file`, which was made beside the place as `part`, the place's name. A link of that name is replaced, not followed.
+    /// Fails if anything else has one of the names by then: programs that can write to the directory can have moved the file
+    /// away, and put a link there.
+    pub fn put(&self, part: &OsStr, file: &File) -> std::io::Result<()> {
+        self.expect(part, file)?;
+        renameat(&self.directory, part, &self.directory, &self.name)?;
+        self.expect(&self.name, file)
+    }
+
+    /// Fails if something else than `file` has this name.
+    fn expect(&self, name: &OsStr, file: &File) -> std::io::Result<()> {
+        let file = rustix::fs::fstat(file)?;
+        let found = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        let is_the_file = match found {
+            Ok(found) => (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino),
+            Err(Errno::NOENT) => false,
+            Err(errno) => return Err(errno.into()),
+        };
+        if is_the_file || is_left_out() {
+            return Ok(());
+        }
+        Err(std::io::Error::other(format!(
+            "{} was moved away or replaced while the program ran, as programs can that may write to its directory: name a file \
+             elsewhere",
+            name.display()
+        )))
     }
 
     /// Removes what was made beside the place.

@@ -42,6 +42,10 @@ impl Output {
         if place.is_directory() {
             return Err(cannot(&"it is a directory"));
         }
+        // A device's node would be gone.
+        if !place.can_be_replaced() {
+            return Err(cannot(&"it is no ordinary file"));
+        }
         let (file, part) = place.make_part().map_err(|problem| cannot(&problem))?;
         Ok(Output {
             path: path.to_owned(),
@@ -74,7 +78,7 @@ impl Output {
                 return Ok(());
             }
             self.file.sync_all()?;
-            self.place.put(&self.part)
+            self.place.put(&self.part, &self.file)
         });
         published.map_err(|error| self.failure(&error))
     }

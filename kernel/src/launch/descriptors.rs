@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{FileStat, fstat};
 use ringfence_faults::{Act, Point};
 
 use crate::failure::{Attempt, Failure};
@@ -30,7 +30,7 @@ pub unsafe fn take(count: u16) -> Result<Vec<OwnedFd>, Failure> {
     let end = FIRST + RawFd::from(count);
     // SAFETY: nobody owns what is closed, as the caller promises.
     unsafe { close_range(end as libc::c_uint, libc::c_uint::MAX) }?;
-    (0..end).try_for_each(refuse_directory)?;
+    (0..end).try_for_each(refuse)?;
     (FIRST..end)
         .map(|number| {
             // SAFETY: it is only looked whether there is such a descriptor.
@@ -46,19 +46,48 @@ pub unsafe fn take(count: u16) -> Result<Vec<OwnedFd>, Failure> {
         .collect()
 }
 
-/// Fails if this is a directory: `..` leads from it through all of the host's files, past every mount of the sandbox.
-fn refuse_directory(number: RawFd) -> Result<(), Failure> {
+/// Fails if the program would get more by this descriptor than its caller gave with it.
+fn refuse(number: RawFd) -> Result<(), Failure> {
     // SAFETY: it is only looked at, if there is such a descriptor.
     let lent = unsafe { BorrowedFd::borrow_raw(number) };
-    match fstat(lent) {
-        Ok(status) if status.st_mode & libc::S_IFMT == libc::S_IFDIR => {
-            Err(Failure::setup(format!(
-                "descriptor {number} is a directory, from which the program would reach all files of the host: close it, as with \
-             {number}<&- in a shell, and show the directory with --bind"
-            )))
-        }
-        _ => Ok(()),
+    let (Ok(status), Ok(flags)) = (fstat(lent), fcntl(lent, FcntlArg::F_GETFL)) else {
+        return Ok(());
+    };
+    match reason_against(&status, flags) {
+        Some((reason, remedy)) => Err(Failure::setup(format!(
+            "descriptor {number} is {reason}: close it, as with {number}<&- in a shell, and {remedy}"
+        ))),
+        None => Ok(()),
     }
+}
+
+/// Why a descriptor of something in this state, opened with these flags, is not for a program, and what to do instead.
+fn reason_against(status: &FileStat, flags: libc::c_int) -> Option<(&'static str, &'static str)> {
+    // `..` leads from it through all of the host's files, past every mount of the sandbox.
+    if status.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        return Some((
+            "a directory, from which the program would reach all files of the host",
+            "show the directory with --bind",
+        ));
+    }
+    // For the tests of what happens without this.
+    if ringfence_faults::at(Point::Given) == Some(Act::Drop) {
+        return None;
+    }
+    // Both can be opened anew, and lie on the host's mounts, where modes and times can be changed.
+    if flags & libc::O_PATH != 0 {
+        return Some((
+            "of a path only (O_PATH), by which the program could open or change what lies there",
+            "open it to be read or written, or show it with --bind",
+        ));
+    }
+    if flags & libc::O_ACCMODE == libc::O_ACCMODE {
+        return Some((
+            "open neither to be read nor to be written (access mode 3), and the program could write by it",
+            "open it to be read or written",
+        ));
+    }
+    None
 }
 
 /// Lets the program that the calling process is about to execute inherit `descriptor`.

@@ -8,6 +8,7 @@
 //! A file in memory (memfd_create(2)) is on no mount that can be read only, and Landlock does not cover it: whoever has it to be
 //! read can open it anew to write. So one is refused unless it is sealed.
 //!
+//! Descriptors that are opened neither to be read nor to be written are refused before, in `descriptors.rs`.
 //! Pipes are dealt with in `inputs.rs`. Sockets cannot be opened anew. Other files without a name are left as they are: their
 //! content is kept by Landlock, and what they are like matters to nobody else.
 
@@ -102,7 +103,7 @@ fn is_left_out() -> bool {
 
 /// Of the flags of an open file those that its like is to be opened with.
 fn kept_flags(flags: libc::c_int) -> OFlag {
-    let kept = OFlag::O_ACCMODE | OFlag::O_NONBLOCK | OFlag::O_DIRECT | OFlag::O_PATH;
+    let kept = OFlag::O_ACCMODE | OFlag::O_NONBLOCK | OFlag::O_DIRECT;
     (OFlag::from_bits_retain(flags) & kept) | OFlag::O_CLOEXEC
 }
 
@@ -142,9 +143,6 @@ impl<'a> GivenToRead<'a> {
         let status = fstat(&found)?;
         if (status.st_dev, status.st_ino) != (self.status.st_dev, self.status.st_ino) {
             return Err(Errno::ESTALE);
-        }
-        if self.flags.contains(OFlag::O_PATH) {
-            return Ok(found);
         }
         let anew = format!("/proc/self/fd/{}", found.as_raw_fd());
         let anew = open(anew.as_str(), self.flags, Mode::empty())?;

@@ -17,13 +17,16 @@ use super::ordinary_view;
 use crate::failure::Failure;
 
 /// What cannot be written. `/sys` is not among it: it is part of the file system, all of which is read-only.
-const PROTECTED: [&str; 8] = [
+const PROTECTED: [&str; 9] = [
     "/proc/bus",
     "/proc/driver",
     "/proc/dynamic_debug",
     "/proc/fs",
     "/proc/irq",
     "/proc/mtrr",
+    // Any user may ask to be told of pressure, by as many triggers as there are descriptors, and the kernel takes minutes to
+    // end a process that has them.
+    "/proc/pressure",
     "/proc/sys",
     "/proc/sysrq-trigger",
 ];

@@ -43,8 +43,6 @@ const AS_THEY_ARE: [&str; 5] = [
 ];
 /// The directories of `/proc` that a sandbox has, but for those of processes.
 const SHOWN: [&str; 5] = ["driver", "pressure", "sys", "sysvipc", "tty"];
-/// The one of them that any user may write to, to be told of pressure.
-const WRITTEN: &str = "pressure";
 /// Settings that each network namespace has for itself.
 const OF_THE_NETWORK: &str = "/proc/sys/net";
 /// The user and group to whom no file of the kernel's belongs: nobody, and the ids that the kernel shows for those that
@@ -63,7 +61,7 @@ pub fn is_needed() -> bool {
     owner.is_ok_and(|owner| owner == geteuid().as_raw() && owner != NOBODY)
 }
 
-/// Leaves of both what every user may read, and nothing of `/proc` to be written that not every user may write. `/proc` must
+/// Leaves of both what every user may read, and nothing of `/proc` to be written. `/proc` must
 /// be that of the sandbox, `/dev` too. If it does not have the caller's `network`, the settings of the network are its own.
 pub fn take(network: bool) -> Result<(), Failure> {
     let proc = fs::metadata("/proc").attempt("/proc")?.dev();
@@ -77,8 +75,6 @@ pub fn take(network: bool) -> Result<(), Failure> {
             restrict(&path, status.mode())?;
         } else if !SHOWN.iter().any(|shown| path.ends_with(shown)) {
             hide(&path)?;
-        } else if path.ends_with(WRITTEN) {
-            cover_unreadable(&path, network)?;
         } else {
             protect(&path)?;
             cover_unreadable(&path, network)?;

@@ -34,11 +34,22 @@ impl Place {
 
     /// `ringfence COMMAND --bind DIRECTORY OPTIONS… -- true`, each `@` in an option standing for the directory.
     fn run(&self, ringfence: &Path, command: &str, options: &[&str]) -> Ended {
+        self.run_program(ringfence, command, options, &["true"])
+    }
+
+    /// The same with another program.
+    fn run_program(
+        &self,
+        ringfence: &Path,
+        command: &str,
+        options: &[&str],
+        program: &[&str],
+    ) -> Ended {
         let mut run = Command::new(ringfence);
         run.args([command, "--driver=sim", "--workdir=/", "--bind"]);
         run.arg(&self.given);
         run.args(options.iter().map(|option| self.named(option)));
-        run.args(["--", "true"]).stdin(Stdio::null());
+        run.arg("--").args(program).stdin(Stdio::null());
         finish(run.env("RINGFENCE_FAULTS", "sentry.outputs=drop"))
     }
 
@@ -107,6 +118,51 @@ fn a_recording_is_a_file_of_its_own_whatever_is_in_its_place() {
     assert!(recording.is_file() && recording.len() > 0);
     // Nothing else is left.
     assert_eq!(fs::read_dir(&place.given).expect("it").count(), 2);
+}
+
+/// Records a program that puts a link in the place of the recording while it is made.
+fn recorded_by_who_exchanges_it(place: &Place, ringfence: &Path) -> Ended {
+    let script = place.named(
+        "cd @ && for part in recording*.part; do mv $part moved && ln -s ../precious $part; done",
+    );
+    let options = ["--out", "@/recording"];
+    place.run_program(ringfence, "record", &options, &["sh", "-c", &script])
+}
+
+#[test]
+fn a_recording_that_its_program_exchanges_is_none() {
+    let place = Place::new();
+    let ended = recorded_by_who_exchanges_it(&place, &ringfence_program());
+    assert_eq!(ended.status, 125, "{ended:?}");
+    let reason = "was moved away or replaced while the program ran";
+    assert!(ended.stderr.contains(reason), "{ended:?}");
+    assert!(fs::symlink_metadata(place.given.join("recording")).is_err());
+    assert_eq!(place.content(), CONTENT);
+}
+
+/// That the test above can fail.
+#[test]
+fn a_link_is_published_for_a_recording_if_nobody_looks() {
+    let place = Place::new();
+    let ended = recorded_by_who_exchanges_it(&place, &ringfence_with_faults());
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let recording = fs::symlink_metadata(place.given.join("recording")).expect("it");
+    assert!(recording.is_symlink());
+}
+
+#[test]
+fn what_is_no_ordinary_file_is_not_replaced_by_a_recording() {
+    let place = Place::new();
+    let pipe = place.given.join("pipe");
+    mkfifo(&pipe, Mode::from_bits_truncate(0o666)).expect("a pipe");
+    let mut record = Command::new(ringfence_program());
+    record.args(["record", "--driver=sim", "--out"]).arg(&pipe);
+    let ended = finish(record.args(["--", "true"]).stdin(Stdio::null()));
+    let line = format!(
+        "ringfence: --out {}: it is no ordinary file: name a file in a directory that you may write to",
+        pipe.display()
+    );
+    assert_eq!(ended, Ended::failing(125, &line));
 }
 
 #[test]

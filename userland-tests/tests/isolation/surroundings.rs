@@ -1,6 +1,7 @@
 //! What a program starts with: its place, environment, descriptors and terminal.
 
 use std::io::Read;
+use std::os::fd::AsRawFd;
 
 use super::*;
 
@@ -135,6 +136,49 @@ fn a_directory_is_not_inherited() {
     assert_eq!(run(&[], "</"), refused(0));
     assert_eq!(run(&["--preserve-fds", "1"], "3</etc"), refused(3));
     assert_eq!(run(&[], "3</etc").status, 0);
+}
+
+/// A sandbox that inherits a file opened with these flags, which show neither that it may be read nor that it may be written.
+fn run_with_opened(ringfence: &Path, file: &Path, flags: nix::fcntl::OFlag) -> Ended {
+    let opened = nix::fcntl::open(file, flags, nix::sys::stat::Mode::empty()).expect("a file");
+    let mut shell = Command::new("sh");
+    let script = format!("exec \"$@\" 3<&{}", opened.as_raw_fd());
+    shell.args(["-c", &script, "sh"]).arg(ringfence);
+    shell.args([
+        "run",
+        "--driver=sim",
+        "--workdir=/",
+        "--preserve-fds=1",
+        "--",
+        "true",
+    ]);
+    shell.env("RINGFENCE_FAULTS", "sentry.given=drop");
+    finish(shell.stdin(Stdio::null()))
+}
+
+#[test]
+fn what_is_opened_neither_to_be_read_nor_to_be_written_is_not_inherited() {
+    let directory = Directory::new("neither");
+    let file = directory.path().join("file");
+    fs::write(&file, "content").expect("a file");
+    let access_3 = nix::fcntl::OFlag::from_bits_retain(libc::O_ACCMODE);
+    for (flags, reason) in [
+        (nix::fcntl::OFlag::O_PATH, "of a path only (O_PATH)"),
+        (
+            access_3,
+            "open neither to be read nor to be written (access mode 3)",
+        ),
+    ] {
+        let ended = run_with_opened(&ringfence_program(), &file, flags);
+        let beginning = format!("ringfence: descriptor 3 is {reason}, ");
+        assert!(
+            ended.status == 125 && ended.stderr.starts_with(&beginning),
+            "{ended:?}"
+        );
+        // That this can fail.
+        let ended = run_with_opened(&ringfence_with_faults(), &file, flags);
+        assert_eq!(ended, Ended::printing(""));
+    }
 }
 
 #[test]

@@ -172,10 +172,21 @@ const FORBIDDEN: &[(&str, libc::c_long, [u64; 3])] = &[
         [0, libc::F_OFD_SETLKW as u64, 0],
     ),
     (
+        "fcntl F_NOTIFY",
+        libc::SYS_fcntl,
+        [0, libc::F_NOTIFY as u64, 0],
+    ),
+    (
+        "fcntl F_SETFL O_ASYNC",
+        libc::SYS_fcntl,
+        [0, libc::F_SETFL as u64, libc::O_ASYNC as u64],
+    ),
+    (
         "fcntl F_SETLEASE",
         libc::SYS_fcntl,
         [0, libc::F_SETLEASE as u64, libc::F_RDLCK as u64],
     ),
+    ("fcntl F_SETSIG", libc::SYS_fcntl, [0, 10, 0]),
     ("finit_module", libc::SYS_finit_module, [0; 3]),
     ("fsmount", libc::SYS_fsmount, [0; 3]),
     ("fsopen", libc::SYS_fsopen, [0; 3]),
@@ -213,6 +224,11 @@ const FORBIDDEN: &[(&str, libc::c_long, [u64; 3])] = &[
     ("set_mempolicy", libc::SYS_set_mempolicy, [0; 3]),
     ("sethostname", libc::SYS_sethostname, [0; 3]),
     ("setns", libc::SYS_setns, [0; 3]),
+    (
+        "setsockopt SO_ATTACH_FILTER",
+        libc::SYS_setsockopt,
+        [0, libc::SOL_SOCKET as u64, 26],
+    ),
     ("settimeofday", libc::SYS_settimeofday, [0; 3]),
     (
         "AF_ALG",
