@@ -51,8 +51,10 @@ pub mod tracer;
 use std::ffi::OsString;
 use std::io::PipeReader;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -333,6 +335,18 @@ impl Sentry {
         submission: Submission,
         payload: &[u8],
     ) -> Result<Reply, Errno> {
+        self.call_until(link, submission, payload, || false)
+    }
+
+    /// The same, until the answer is no longer of use to anybody: then it fails with `EIO`. That is looked at now and then.
+    fn call_until(
+        &self,
+        link: &ServerLink,
+        submission: Submission,
+        payload: &[u8],
+        is_useless: impl Fn() -> bool,
+    ) -> Result<Reply, Errno> {
+        const NOW_AND_THEN: Duration = Duration::from_millis(100);
         let (sender, receiver) = mpsc::sync_channel(1);
         link.submit(self, submission, payload, &[], Continuation::Call(sender))?;
         let mut reply = None;
@@ -340,12 +354,19 @@ impl Sentry {
             || (),
             || {
                 reply = reply.take().or_else(|| receiver.try_recv().ok());
-                reply.is_some()
+                reply.is_some() || is_useless()
             },
         );
-        match reply {
-            Some(reply) => Ok(reply),
-            None => receiver.recv().map_err(|_| Errno::EIO),
+        loop {
+            match reply {
+                Some(reply) => return Ok(reply),
+                None if is_useless() => return Err(Errno::EIO),
+                None => match receiver.recv_timeout(NOW_AND_THEN) {
+                    Ok(received) => reply = Some(received),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Err(Errno::EIO),
+                },
+            }
         }
     }
 

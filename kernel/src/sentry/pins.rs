@@ -29,6 +29,7 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -42,6 +43,7 @@ use super::marshalling::{
 };
 use super::memory::{self, Write};
 use super::observer::{Done, Known, heading};
+use super::procfs;
 use super::recorder::Begun;
 use super::requests::Progress;
 use super::server::ServerLink;
@@ -53,6 +55,11 @@ use super::tracee::{
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
+
+/// How long a server may be silent about the end of a pin while somebody wants the caller for something.
+const PROMPT: Duration = Duration::from_secs(1);
+/// How long in any case: as long as one that is to hand over may be silent.
+const UNHEARD: Duration = Duration::from_secs(40);
 
 /// A request that pins, to be carried out. The share in its `progress` makes it the only one until its caller goes on.
 pub struct Job {
@@ -478,7 +485,15 @@ impl Pin<'_> {
         if let Some(issued) = issued {
             submission.arguments[ARGUMENT_RESULT] = encode_result(issued) as u64;
         }
-        let reply = self.sentry.call(self.link, submission, payload);
+        // The caller stands still meanwhile, as do all signals for it. A server may say nothing.
+        let (asked, task) = (Instant::now(), self.notification.task);
+        let is_useless = || {
+            let waited = asked.elapsed();
+            issued.is_some() && (waited > UNHEARD || waited > PROMPT && procfs::is_wanted(task))
+        };
+        let reply = self
+            .sentry
+            .call_until(self.link, submission, payload, is_useless);
         payload.truncate(length);
         reply
     }

@@ -29,6 +29,19 @@ pub fn state(task: Pid) -> Option<char> {
     rest.chars().next()
 }
 
+/// Whether a task is about to be ended, or has something to be told by a signal that nobody has told it (proc_pid_status(5)).
+pub fn is_wanted(task: Pid) -> bool {
+    let status = text(task, "status");
+    let pending = status.lines().filter_map(|line| {
+        let line = line
+            .strip_prefix("SigPnd:")
+            .or(line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    });
+    let lives = state(task).is_some_and(|state| !matches!(state, 'Z' | 'X'));
+    !lives || pending.into_iter().any(|signals| signals != 0)
+}
+
 /// The thread that traces `task` (proc_pid_status(5), `TracerPid`); `None` if none does, or if it is gone.
 pub fn tracer_of(task: Pid) -> Option<Pid> {
     const NONE: libc::pid_t = 0;

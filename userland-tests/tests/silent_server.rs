@@ -1,0 +1,39 @@
+//! A server that falls silent while a program pins, when the program's thread is stopped for it: the sandbox can be ended all
+//! the same.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use userland_tests::conversation::Conversation;
+use userland_tests::processes::Process;
+use userland_tests::{eventually, guest_under_with};
+
+/// Whether a thread below `launcher` is stopped by the one that traces it.
+fn is_held(launcher: Process) -> bool {
+    let threads = launcher.descendants().into_iter().flat_map(|process| {
+        let list = fs::read_dir(format!("/proc/{}/task", process.pid));
+        list.into_iter().flatten().flatten()
+    });
+    threads.into_iter().any(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name may have anything in it, and is in parentheses.
+        let rest = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        rest.is_some_and(|rest| rest.starts_with('t'))
+    })
+}
+
+#[test]
+fn a_sandbox_is_ended_by_a_signal_while_the_server_is_silent_about_a_pin() {
+    // Time to stop the server in, when the driver has pinned.
+    let rules = "sentry.pin-told@1=delay:5000";
+    let mut program = Conversation::of(guest_under_with(rules, &[], &["converse"]));
+    let tree = program.tree();
+    program.say("pin");
+    eventually("the caller is stopped", || is_held(tree.launcher));
+    tree.server.stop();
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert!(is_held(tree.launcher), "it does not wait for the server");
+    kill(tree.launcher.pid, Signal::SIGTERM).expect("the launcher");
+    assert_eq!(program.end().status, 143);
+    tree.expect_gone();
+}
