@@ -33,6 +33,8 @@ const PROMPT: Duration = Duration::from_micros(500);
 struct Passes<'a> {
     /// When the last thread was interrupted.
     since: Instant,
+    /// When the last pass was over.
+    last: Instant,
     /// How many more there may be without a pause.
     unpaused: u32,
     patience: &'a Patience<'a>,
@@ -42,6 +44,7 @@ impl<'a> Passes<'a> {
     fn new(patience: &'a Patience<'a>) -> Passes<'a> {
         Passes {
             since: Instant::now(),
+            last: Instant::now(),
             unpaused: 2000,
             patience,
         }
@@ -55,10 +58,13 @@ impl<'a> Passes<'a> {
     /// Between two passes over all tasks; false if there have been enough of them. Nobody pauses at first, since a task
     /// that starts and ends all the time is to be overtaken.
     fn is_left(&mut self) -> bool {
+        let now = Instant::now();
+        self.patience.spend(now.duration_since(self.last));
+        self.last = now;
         if !self.is_fresh() {
             return self.patience.pause();
         }
-        let is_left = self.unpaused > 0;
+        let is_left = self.unpaused > 0 && self.patience.is_left();
         self.unpaused = self.unpaused.saturating_sub(1);
         is_left
     }

@@ -5,6 +5,7 @@
 //! what it, and those before it, have taken. The driver's own call is not among that.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::PAUSE;
 
@@ -27,6 +28,7 @@ pub struct Patience<'a> {
 
 impl Patience<'_> {
     const LOOKS: u64 = 2000;
+    const OF_A_PASS: u64 = 50;
 
     /// Of what began when there had been so many looks.
     pub fn since(count: u64, looks: &Looks) -> Patience<'_> {
@@ -39,6 +41,14 @@ impl Patience<'_> {
     /// Whether there may be more.
     pub fn is_left(&self) -> bool {
         self.looks.count() < self.until
+    }
+
+    /// A pass over all tasks has taken this long, without a pause. In a sandbox with thousands of them that is many looks. Of
+    /// a long one most may be that the sandbox was frozen: no more than [`Patience::OF_A_PASS`] counts.
+    pub fn spend(&self, taken: Duration) {
+        let looks = taken.as_millis() as u64;
+        let counted = looks.min(Patience::OF_A_PASS);
+        self.looks.0.fetch_add(counted, Ordering::Relaxed);
     }
 
     /// Pauses until the next look; false if there have been enough of them.
