@@ -179,7 +179,9 @@ impl Straggler {
     /// Lets it go if it has stopped by this `look`; whether it is still to be waited for.
     fn is_left(&mut self, look: Look, listener: &Listener) -> bool {
         match look {
-            Look::Running => return true,
+            // The kernel tells of a stop once. Who could not be let go when it was told is still stopped.
+            Look::Running if procfs::state(self.thread) != Some('t') => return true,
+            Look::Running => {}
             Look::Ended => {
                 listener.has_stopped(self.thread);
                 return false;
