@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use userland_tests::processes::Process;
-use userland_tests::{Ended, finish, guest_under};
+use userland_tests::{Ended, finish, guest, guest_under};
 
 /// What a program says whose pins all succeeded, beside a process that was not disturbed.
 const UNDISTURBED: &str = "pins: ok\nbeside: exit status: 0\nthen: ok\n";
@@ -254,6 +254,13 @@ fn who_replaces_the_instruction_of_a_pin_keeps_all_others_held_if_it_is_not_kill
         child.kill().expect("kill");
         child.wait().expect("a status");
     }
+}
+
+/// The kernel tells of a stop once. If that is forgotten, some of them stay traced, and the program never ends.
+#[test]
+fn who_waits_behind_a_child_that_is_killed_in_a_pin_goes_on() {
+    let ended = finish(&mut guest(&["pin-killed-behind-vfork"]));
+    assert_eq!(ended, Ended::printing("went on 40 times\n"));
 }
 
 /// Whether a process below `launcher` is stopped by the one that traces it.

@@ -28,7 +28,7 @@ use crate::Outcome;
 use crate::contest::next_page;
 use crate::faults::end_of;
 use crate::gpu::{DEVICE, Gpu, MEMORY};
-use crate::pins::{Pages, pin};
+use crate::pins::{Pages, pin, pin_at_once};
 use crate::pins_beside::is_in_an_ioctl;
 use crate::refusals::word;
 use crate::tasks::child;
@@ -420,6 +420,11 @@ fn prepare(how: Victim, delay: Duration) -> nix::Result<()> {
         }
     };
     Errno::result(result)?;
+    kill_after(delay)
+}
+
+/// Has a timer kill this process.
+fn kill_after(delay: Duration) -> nix::Result<()> {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
     // SAFETY: all-zero structs are valid ones.
     let (mut event, mut when): (libc::sigevent, libc::itimerspec) =
@@ -451,4 +456,41 @@ fn prepare(how: Victim, delay: Duration) -> nix::Result<()> {
         )
     };
     Errno::result(set).map(drop)
+}
+
+/// Processes that pin in their parent's memory, as children of vfork, are killed while they do: the parent goes on each time.
+pub fn killed_behind_vfork(_: &[String]) -> Outcome {
+    const ROUNDS: u32 = 40;
+    static STACK: [AtomicU64; 8192] = [const { AtomicU64::new(0) }; 8192];
+    struct Round<'a> {
+        gpu: &'a Gpu,
+        pages: &'a Pages,
+        number: u32,
+    }
+    extern "C" fn body(round: *mut libc::c_void) -> i32 {
+        // SAFETY: the parent waits as long as this process lives.
+        let Round { gpu, pages, number } = unsafe { &*round.cast::<Round<'_>>() };
+        // It allocates nothing: it may be killed at any moment.
+        let set = kill_after(Duration::from_micros(150 + 50 * u64::from(*number)));
+        let _ = set.map(|()| pin_at_once(gpu, MEMORY + number, pages));
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let top = STACK.as_ptr_range().end as *mut libc::c_void;
+    for number in 0..ROUNDS {
+        let mut round = Round {
+            gpu: &gpu,
+            pages: &pages,
+            number,
+        };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: the stack is that of one such process at a time, and the body needs far less.
+        let process = unsafe { libc::clone(body, top, flags, (&raw mut round).cast()) };
+        waitpid(Pid::from_raw(Errno::result(process)?), None)?;
+    }
+    println!("went on {ROUNDS} times");
+    Ok(())
 }

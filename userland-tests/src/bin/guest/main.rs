@@ -158,6 +158,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-restarted", diverted::restarted),
     ("pin-altered", diverted::altered),
     ("pin-crowded", diverted::crowded),
+    ("pin-killed-behind-vfork", diverted::killed_behind_vfork),
     ("pin-replaced", diverted::replaced),
     ("lent", lent::beside_another),
     ("bad-pointers", pointers::bad),
