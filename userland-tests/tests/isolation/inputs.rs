@@ -50,7 +50,7 @@ fn nothing_is_written_to_the_pipe_that_a_shell_reads_its_commands_from() {
     assert_eq!(ended, Ended::printing("tried\nend\n"));
     if is_root() {
         let executables = Reachable::new();
-        let sandbox = planting(executables.command_as(USER, &[], &[]));
+        let sandbox = planting(executables.command_as(USER, &["--workdir", "/"], &[]));
         let setpriv = format!("setpriv --reuid {USER} --regid {USER} --clear-groups {PIPED}");
         let ended = shell(&["-s", "--"], &sandbox, &setpriv);
         assert_eq!(ended, Ended::printing("tried\nend\n"));
