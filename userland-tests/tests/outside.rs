@@ -3,6 +3,9 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,7 +15,8 @@ use nix::unistd::Pid;
 use userland_tests::landlock::Landlock;
 use userland_tests::processes::Process;
 use userland_tests::{
-    Ended, guest_program, ringfence_program, ringfence_with_faults, showing_the_guest,
+    Ended, finish, guest, guest_program, guest_under, ringfence_program, ringfence_with_faults,
+    showing_the_guest,
 };
 
 /// What a process is to the scheduler, and what it may use.
@@ -235,4 +239,41 @@ fn outside_of_a_sandbox_the_same_numbers_name_the_bystander() {
     // The first call ends it.
     assert!(ended.stdout.contains("\nkill: ok\n"), "{ended:?}");
     assert!(!ended.stdout.contains("\ngetsid: ESRCH\n"), "{ended:?}");
+}
+
+/// What a program said that has for its standard input a description which another process outside owns, and by which signal
+/// that one ended when there was something to read: SIGKILL, by which it is ended then, if by no other.
+fn with_the_description_of_another(command: &mut Command) -> (Ended, Option<i32>) {
+    let mut sleep = Command::new("sleep");
+    let mut owner = sleep.arg("1000").spawn().expect("sleep");
+    let (mut ours, theirs) = UnixStream::pair().expect("sockets");
+    // SAFETY: no pointer is passed.
+    let owned = unsafe { libc::fcntl(theirs.as_raw_fd(), libc::F_SETOWN, owner.id()) };
+    Errno::result(owned).expect("an owner");
+    let stdin = theirs.try_clone().expect("a duplicate");
+    let ended = finish(command.stdin(OwnedFd::from(stdin)));
+    // The kernel sends the signal, if one was asked for, within this call.
+    ours.write_all(b"x").expect("it is open");
+    owner.kill().expect("it was not waited for");
+    (ended, owner.wait().expect("its status").signal())
+}
+
+#[test]
+fn no_owner_of_a_description_is_sent_a_signal() {
+    let (ended, signal) = with_the_description_of_another(&mut guest(&["signal-owner"]));
+    let expected = "F_SETSIG: EINVAL\nO_ASYNC: EINVAL\nFIOASYNC: ENOTTY\n";
+    assert_eq!(ended, Ended::printing(expected));
+    assert_eq!(signal, Some(libc::SIGKILL));
+}
+
+/// The test above can fail: neither namespaces nor Landlock keep such a signal in.
+#[test]
+fn an_owner_of_a_description_is_sent_a_signal_without_the_filter() {
+    let mut command = guest_under("sentry.filter=duplicate", &["signal-owner", "beside"]);
+    let (ended, signal) = with_the_description_of_another(&mut command);
+    assert_eq!(
+        (ended.status, signal),
+        (0, Some(libc::SIGUSR1)),
+        "{ended:?}"
+    );
 }

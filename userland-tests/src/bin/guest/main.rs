@@ -175,6 +175,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pass", sharing::pass),
     ("reach", outside::reach),
     ("reach-groups", outside::reach_groups),
+    ("signal-owner", outside::signal_owner),
     ("steal", outside::steal),
     ("busy", signals::busy),
     ("counting", signals::counting),

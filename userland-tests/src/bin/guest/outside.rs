@@ -65,6 +65,40 @@ pub fn reach_groups(_: &[String]) -> Outcome {
     Ok(())
 }
 
+/// Asks that whoever owns the description of its standard input be sent SIGUSR1 when there is something to read, and says
+/// what came of it. A process without a filter says nothing; one that has a filter waits for it if it has an argument.
+pub fn signal_owner(arguments: &[String]) -> Outcome {
+    const F_SETSIG: i64 = 10;
+    let is_unfiltered = std::env::var_os("RINGFENCE_UNFILTERED").is_some();
+    let is_beside = !arguments.is_empty();
+    let on: libc::c_int = 1;
+    let on = (&raw const on) as i64;
+    let (usr1, is_async) = (libc::SIGUSR1.into(), libc::O_ASYNC.into());
+    let fcntl = libc::SYS_fcntl;
+    for (name, number, arguments) in [
+        ("F_SETSIG", fcntl, [0, F_SETSIG, usr1, 0]),
+        ("O_ASYNC", fcntl, [0, libc::F_SETFL.into(), is_async, 0]),
+        (
+            "FIOASYNC",
+            libc::SYS_ioctl,
+            [0, libc::FIOASYNC as i64, on, 0],
+        ),
+    ] {
+        let outcome = call(number, arguments);
+        if !is_unfiltered {
+            println!("{name}: {outcome}");
+        }
+    }
+    if is_beside && !is_unfiltered {
+        // They have the same description. The signal was chosen before.
+        // SAFETY: no pointer is passed.
+        while unsafe { libc::fcntl(0, libc::F_GETFL) } & libc::O_ASYNC == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}
+
 /// Names a process and a group outside by their numbers there, in every call that takes one.
 pub fn reach(arguments: &[String]) -> Outcome {
     let [process, group] = arguments else {
