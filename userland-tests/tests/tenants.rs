@@ -281,12 +281,34 @@ fn address_spaces_of_the_gpus_own_are_entered_if_values_are_not_looked_at() {
     }
 }
 
+/// The same, for devices that keep another client's number, and pins of addresses in the kernel, which the driver believes.
+#[test]
+fn devices_and_pins_of_other_kinds_are_made_if_nobody_looks() {
+    let without = |rules| printed_without(rules, "0", &["values-for-all"]).stdout;
+    let owned = without("server.owned=drop");
+    assert!(
+        owned.contains("device of other client, flags 0: ok\n"),
+        "{owned}"
+    );
+    let values = without("sentry.values=drop server.values=drop");
+    let kept = "device of other client, flags 0: NV_ERR_INVALID_CLIENT\n";
+    assert!(values.contains(kept), "{values}");
+    for kind in [1, 2] {
+        let pinned = format!("descriptor of kind {kind}: ok\n");
+        assert!(values.contains(&pinned), "{values}");
+    }
+}
+
 /// The server looks by itself, too: what a sentry that was taken over lets pass goes no further.
 #[test]
 fn the_server_looks_at_values_by_itself() {
     let ended = printed_without("sentry.values=drop", "0", &["values-for-all"]);
     for index in [1, 2, 4] {
         let refused = format!("address space {index}: EPROTO\n");
+        assert!(ended.stdout.contains(&refused), "{ended:?}");
+    }
+    for kind in [1, 2] {
+        let refused = format!("descriptor of kind {kind}: EPROTO\n");
         assert!(ended.stdout.contains(&refused), "{ended:?}");
     }
     let warning = " WARN refused after the sentry let it pass: ";

@@ -245,6 +245,10 @@ fn tenants_fields(row: &Request) -> Vec<(u16, u32)> {
 /// As for the ledger: what is not told, and which GPUs are named, is known of every release that has the request.
 #[test]
 fn what_keeps_tenants_apart_is_known_of_every_release() {
+    let refuses = |row: &Request, bits: u32| {
+        row.refused_flags
+            .is_some_and(|refused| refused.bits == bits)
+    };
     for abi in RELEASES.iter() {
         let rows = FAMILIES.into_iter().flat_map(|family| abi.rows(family));
         for row in rows {
@@ -273,8 +277,15 @@ fn what_keeps_tenants_apart_is_known_of_every_release() {
                 "NV_ESC_RM_SHARE"
                 | "NV0000_CTRL_CMD_CLIENT_SET_INHERITED_SHARE_POLICY"
                 | "NV2080_CTRL_CMD_PERF_BOOST"
-                | "FERMI_VASPACE_A"
+                | "NV01_MEMORY_SYSTEM_OS_DESCRIPTOR"
                 | "NVA06C_CTRL_CMD_SET_TIMESLICE" => row.passed.len() == 1,
+                "FERMI_VASPACE_A" => row.passed.len() == 1 && refuses(row, 0x202),
+                "NV50_MEMORY_VIRTUAL" => refuses(row, 0x2000_0000),
+                // The clients that it keeps the numbers of are the one that makes it.
+                "NV01_DEVICE_0" => {
+                    let are_its_own = row.clients.iter().all(|client| client.itself);
+                    row.clients.len() == 2 && are_its_own && refuses(row, 0x4)
+                }
                 "NV_ESC_RM_ALLOC" => row.passed.len() == 2,
                 // At least the number of a process, that in a guest and its name, for four engines.
                 "NV2080_CTRL_CMD_PERF_GET_GPUMON_PERFMON_UTIL_SAMPLES_V2" => {

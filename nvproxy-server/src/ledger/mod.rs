@@ -326,7 +326,8 @@ fn names_clients(plan: &Plan) -> bool {
     plan.rows().any(|(row, _)| !row.clients.is_empty())
 }
 
-/// Whether every client that a request names is the sandbox's own, or where it has to be, the one that makes it. 0 is nobody's, and left to the driver to answer.
+/// Whether every client that a request names is the sandbox's own, or where it has to be, the one that makes it. 0 is nobody's,
+/// and left to the driver to answer.
 fn check_clients(ledger: &Ledger, plan: &Plan, payload: &[u8]) -> Result<(), u32> {
     let maker = plan.ioctl.clients.first();
     let maker = maker.map(|field| Bytes(payload).word(field.at.into()));

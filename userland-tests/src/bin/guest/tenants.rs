@@ -343,6 +343,7 @@ pub fn values(_: &[String]) -> Outcome {
     space.flags = 0x200;
     let made = client.allocate(DEVICE, SPACE, FERMI_VASPACE_A, &mut space);
     println!("address space of the fabric's: {}", word(made));
+    let _ = client.free(DEVICE, SPACE);
     // Another client of the sandbox's own, and page tables in host memory.
     let other = Client::new()?;
     for (share, flags) in [(client.root, 0), (other.root, 0), (client.root, 4)] {
@@ -366,6 +367,7 @@ pub fn values(_: &[String]) -> Outcome {
                 word(made)
             }
         );
+        let _ = client.free(DEVICE, SPACE);
     }
     Ok(())
 }
