@@ -127,12 +127,19 @@ pub enum Point {
     Hold,
     /// Of a pin: an alarm is about to be set, lest a seizure waits for ever.
     Alarm,
+    /// Of a pin: all tasks have been listed, and are about to be taken hold of one after the other.
+    Pass,
+    /// Of a pin: what a pass over all tasks took is about to be counted; if that is left out, it took no time.
+    Passed,
     /// Of a pin: a thread has been seized, and is about to be interrupted.
     Seized,
     /// Of a pin: a thread cannot be seized that this process traces already.
     Traced,
     /// Of a pin: it was looked whether a task may have escaped the last pass over all of them.
     Settled,
+    /// A thread that is to be let go has not stopped since the last look, and it is about to be looked whether it had before;
+    /// if that is left out, it had not.
+    Lagging,
     /// Of a pin: all other tasks are held.
     PinHeld,
     /// Of a pin: the caller has stopped.
@@ -168,6 +175,9 @@ pub enum Point {
     PinEnded,
     /// Of a pin: the other tasks go on, and the server is about to be told.
     PinTold,
+    /// Of a pin: the server has not answered to that, and it is about to be looked whether it has been silent for too long; if
+    /// that is left out, it has not.
+    PinUnanswered,
     /// The program's process is about to install its filter, see [`is_unfiltered`].
     Filter,
     /// The program's process is about to fill the driver's words into its filter.
@@ -279,9 +289,12 @@ impl Point {
             Point::PinLent => "pin-lent",
             Point::Hold => "hold",
             Point::Alarm => "alarm",
+            Point::Pass => "pass",
+            Point::Passed => "passed",
             Point::Seized => "seized",
             Point::Traced => "traced",
             Point::Settled => "settled",
+            Point::Lagging => "lagging",
             Point::PinHeld => "pin-held",
             Point::PinStopped => "pin-stopped",
             Point::PinPage => "pin-page",
@@ -296,6 +309,7 @@ impl Point {
             Point::PinBelieved => "pin-believed",
             Point::PinObeyed => "pin-obeyed",
             Point::PinTold => "pin-told",
+            Point::PinUnanswered => "pin-unanswered",
             Point::PinEnded => "pin-ended",
             Point::Filter => "filter",
             Point::Words => "words",
@@ -369,9 +383,12 @@ impl Point {
         Point::PinLent,
         Point::Hold,
         Point::Alarm,
+        Point::Pass,
+        Point::Passed,
         Point::Seized,
         Point::Traced,
         Point::Settled,
+        Point::Lagging,
         Point::PinHeld,
         Point::PinStopped,
         Point::PinPage,
@@ -387,6 +404,7 @@ impl Point {
         Point::PinObeyed,
         Point::PinEnded,
         Point::PinTold,
+        Point::PinUnanswered,
         Point::Filter,
         Point::Words,
         Point::Foreign,

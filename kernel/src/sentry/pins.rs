@@ -489,7 +489,10 @@ impl Pin<'_> {
         let (asked, task) = (Instant::now(), self.notification.task);
         let is_useless = || {
             let waited = asked.elapsed();
-            issued.is_some() && (waited > UNHEARD || waited > PROMPT && procfs::is_wanted(task))
+            // A test leaves this out, to show that it would notice.
+            issued.is_some()
+                && at_task(Point::PinUnanswered, task.as_raw()) != Some(Act::Drop)
+                && (waited > UNHEARD || waited > PROMPT && procfs::is_wanted(task))
         };
         let reply = self
             .sentry

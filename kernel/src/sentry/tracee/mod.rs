@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ringfence_faults::{Point, at_task};
+use ringfence_faults::{Act, Point, at_task};
 use rustix::process::{WaitOptions, WaitStatus, wait, waitpid};
 
 pub use self::alarm::Alarm;
@@ -176,11 +176,17 @@ impl Tracer {
 }
 
 impl Straggler {
+    /// Whether it is still stopped. The kernel tells of a stop once, and it may be that it could not be let go of then.
+    fn is_stopped(&self) -> bool {
+        // A test leaves this out, to show that it would notice.
+        at_task(Point::Lagging, self.thread.as_raw()) != Some(Act::Drop)
+            && procfs::state(self.thread) == Some('t')
+    }
+
     /// Lets it go if it has stopped by this `look`; whether it is still to be waited for.
     fn is_left(&mut self, look: Look, listener: &Listener) -> bool {
         match look {
-            // The kernel tells of a stop once. Who could not be let go when it was told is still stopped.
-            Look::Running if procfs::state(self.thread) != Some('t') => return true,
+            Look::Running if !self.is_stopped() => return true,
             Look::Running => {}
             Look::Ended => {
                 listener.has_stopped(self.thread);

@@ -151,6 +151,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-beside-vfork", pins::beside_vfork),
     ("pin-beside-executions", pins_beside::executions),
     ("pin-beside-a-chain", pins_beside::chain),
+    ("pin-beside-chains", pins_beside::chains),
     ("pin-copied", pins_counted::copied),
     ("pin-on-a-closed-node", pins_counted::on_a_closed_node),
     ("pin-answered", lent::under_an_answering_filter),

@@ -88,6 +88,25 @@ pub fn chain(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
+/// Pins once beside several such chains, which end with it, and says what came of that.
+pub fn chains(_: &[String]) -> Outcome {
+    const CHAINS: u32 = 8;
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let shared = Pages::new(libc::MAP_SHARED)?;
+    // SAFETY: it is never unmapped, and these words are used for nothing else.
+    let [last, longest, is_over] =
+        [0, 1, 2].map(|at| unsafe { &*shared.address().cast::<AtomicU64>().add(at) });
+    // SAFETY: nobody waits for a child from here on.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+    for _ in 0..CHAINS {
+        let _ = child(|| loop_of_processes(last, longest, is_over))?;
+    }
+    println!("pinned: {}", word(pin_at_once(&gpu, MEMORY, &pages)));
+    is_over.store(1, Ordering::SeqCst);
+    Ok(())
+}
+
 /// Nanoseconds of the monotonic clock.
 fn now() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| Duration::from(now).as_nanos() as u64)
