@@ -65,6 +65,33 @@ fn root_cannot_change_the_kernels_settings_or_the_hosts_devices() {
     assert_eq!(mode("/dev/null"), before);
 }
 
+/// Whoever writes there asks to be told of pressure, and the kernel starts a thread for that.
+#[test]
+fn pressure_is_read_and_not_written() {
+    let files = ["cpu", "io", "memory"].map(|name| format!("/proc/pressure/{name}"));
+    let there = |path: &&String| File::open(path).is_ok();
+    let files: Vec<&String> = files.iter().filter(there).collect();
+    if files.is_empty() {
+        eprintln!("skipped: this kernel does not tell of pressure");
+        return;
+    }
+    let mut scenario = vec!["write"];
+    scenario.extend(files.iter().map(|path| path.as_str()));
+    let each = files.iter().map(|path| format!("{path}: EROFS\n"));
+    as_root_and_user(&[], &scenario, &Ended::printing(&each.collect::<String>()));
+    // They are there.
+    let script = "for file; do while read -r word rest; do echo \"$word\"; done <\"$file\"; done";
+    let mut command = vec!["sh", "-c", script, "sh"];
+    command.extend(&scenario[1..]);
+    let ended = finish(ringfence_run(&[]).args(command));
+    assert_eq!(ended, Ended::printing(&"some\nfull\n".repeat(files.len())));
+    // Outside every user may write what is no request.
+    for path in files {
+        let outside = File::options().write(true).open(path);
+        assert!(outside.is_ok(), "{path} cannot be written anyhow");
+    }
+}
+
 #[test]
 fn what_tells_of_the_machine_and_its_users_is_hidden() {
     let expected = "/proc/acpi: []\n/proc/scsi: []\n/proc/interrupts: \"\"\n/proc/keys: \"\"\n/proc/timer_list: \"\"\n/proc/locks: \"\"\n";
