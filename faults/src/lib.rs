@@ -224,6 +224,8 @@ pub enum Point {
     Program,
     /// How many seconds a sandbox whose program has ended may take to end by itself.
     Over,
+    /// The launcher is about to give up what nobody takes of what it writes; it waits without end if that is left out.
+    Untaken,
     /// The sentry is about to look whether the server has ended; garbage: it takes it for one that has.
     Ended,
     /// The launcher is about to end what served before the server that it starts.
@@ -334,6 +336,7 @@ impl Point {
             Point::Whole => "whole",
             Point::Program => "program",
             Point::Over => "over",
+            Point::Untaken => "untaken",
             Point::Ended => "ended",
             Point::Predecessor => "predecessor",
             Point::Unwaiting => "unwaiting",
@@ -428,6 +431,7 @@ impl Point {
         Point::Whole,
         Point::Program,
         Point::Over,
+        Point::Untaken,
         Point::Ended,
         Point::Predecessor,
         Point::Unwaiting,

@@ -10,14 +10,17 @@
 //! for it once, for [`GRACE`]. On stderr that is until a line was shown, so that it stands before what comes of it: the pipe for
 //! messages has room again when all was. From then on lines that find no room are left out, and the next one that does comes after one
 //! that says how many. A line is shorter than what a pipe takes at once, so it is written whole or not.
+//!
+//! So does the launcher, while it has a sandbox: [`divert`]. Whoever reads what the caller has open may stop reading, and
+//! then a line would keep the launcher from all else.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +42,8 @@ const LINES: u32 = 8 << 10;
 const LENGTH: usize = 1 << 10;
 /// How long the launcher may take nothing until what is written for it is left out.
 pub const GRACE: Duration = Duration::from_secs(1);
+/// How long nobody may take what the launcher writes, once there is no program any more, until it is given up.
+pub const UNTAKEN: Duration = Duration::from_secs(5);
 
 /// Whether what is written to stderr was shown when there is room again.
 static IS_CONFIRMED: AtomicBool = AtomicBool::new(false);
@@ -53,6 +58,50 @@ static MISSING: AtomicU32 = AtomicU32::new(0);
 
 /// The number of the log's file, if it has one.
 static NUMBER: OnceLock<RawFd> = OnceLock::new();
+
+/// Where what is for stderr is written, and the log if it has a file.
+static MESSAGES: AtomicI32 = AtomicI32::new(libc::STDERR_FILENO);
+static FILE: AtomicI32 = AtomicI32::new(-1);
+
+/// Has this process write its messages and its log to these, until [`write_directly`]. They are of descriptions at which
+/// nobody waits.
+///
+/// # Safety
+///
+/// They stay open until then.
+pub unsafe fn divert(messages: BorrowedFd<'_>, log: Option<BorrowedFd<'_>>) {
+    MESSAGES.store(messages.as_raw_fd(), Ordering::Relaxed);
+    if let Some(log) = log {
+        FILE.store(log.as_raw_fd(), Ordering::Relaxed);
+    }
+}
+
+/// Has this process write to stderr and the log's own number.
+pub fn write_directly() {
+    MESSAGES.store(libc::STDERR_FILENO, Ordering::Relaxed);
+    FILE.store(number().unwrap_or(-1), Ordering::Relaxed);
+}
+
+/// Where messages go, or the log.
+#[derive(Clone, Copy)]
+struct Outlet(&'static AtomicI32);
+
+impl AsFd for Outlet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: stderr and the log are never closed, nor is what is written to in their place, as `divert` demands.
+        unsafe { BorrowedFd::borrow_raw(self.0.load(Ordering::Relaxed)) }
+    }
+}
+
+impl Write for &Outlet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(nix::unistd::write(self, bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// The number of the descriptor that the log is written to, if it has a file. It is never closed.
 pub fn number() -> Option<RawFd> {
@@ -74,26 +123,26 @@ pub fn write_to(file: Option<OwnedFd>) {
         .with_ansi(false);
     match file {
         Some(file) => {
-            NUMBER.get_or_init(|| file.as_raw_fd());
-            let file = File::from(file);
+            NUMBER.get_or_init(|| file.into_raw_fd());
+            write_directly();
             builder
                 .with_max_level(Level::DEBUG)
-                .with_writer(Bounded::new(file))
+                .with_writer(Bounded::new(Outlet(&FILE)))
                 .init();
         }
         None => {
             let builder = builder.without_time().with_max_level(Level::WARN);
-            builder.with_writer(Bounded::new(io::stderr())).init();
+            builder.with_writer(Bounded::new(Outlet(&MESSAGES))).init();
         }
     }
 }
 
 /// Prints all of `text` to stderr, and waits as long as it takes until it is taken. For what a process has to say at its end.
 pub fn print(text: &str) {
+    let stderr = Outlet(&MESSAGES);
     let mut left = text.as_bytes();
     while !left.is_empty() {
-        let stderr = io::stderr();
-        match stderr.lock().write(left) {
+        match (&stderr).write(left) {
             Ok(length) => left = left.get(length..).unwrap_or_default(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -105,17 +154,34 @@ pub fn print(text: &str) {
     }
 }
 
-/// Says how many lines are missing at the end, if any are, and waits as long as it takes until that is taken.
-pub fn finish() {
+/// The same, but does not wait longer than `limit`. For a process that is about to exit, with which a thread ends that still
+/// waits.
+pub fn print_last(text: String, limit: Duration) {
+    let (sender, receiver) = channel();
+    let printing = std::thread::Builder::new().spawn(move || {
+        print(&text);
+        // Nobody waits any more, perhaps.
+        let _ = sender.send(());
+    });
+    if printing.is_ok() {
+        let _ = receiver.recv_timeout(limit);
+    }
+}
+
+/// Says how many lines are missing at the end, if any are, and waits until that can be taken: as long as it takes, if there
+/// is no `limit`.
+pub fn finish(limit: Option<Duration>) {
     let missing = MISSING.swap(0, Ordering::Relaxed);
     if missing == 0 {
         return;
     }
-    let stderr = io::stderr();
-    // SAFETY: it is never closed.
-    let file = number().map(|number| unsafe { BorrowedFd::borrow_raw(number) });
-    wait_for_room(file.unwrap_or(stderr.as_fd()), None);
-    tracing::warn!("{}", left_out(missing));
+    let outlet = match number() {
+        Some(_) => Outlet(&FILE),
+        None => Outlet(&MESSAGES),
+    };
+    if wait_for_room(outlet.as_fd(), limit) {
+        tracing::warn!("{}", left_out(missing));
+    }
 }
 
 /// What stands in the place of so many lines.
@@ -252,7 +318,8 @@ where
         let text = match self.fate {
             Fate::LeftOut => return Ok(line.len()),
             Fate::Written if line.len() <= LENGTH => {
-                return self.put(line).map(|()| line.len());
+                self.put(line);
+                return Ok(line.len());
             }
             Fate::Written => {
                 let (kept, left) = line.split_at(LENGTH);
@@ -268,7 +335,8 @@ where
                 &format!("more than {LINES} lines: all further ones but errors are left out"),
             ),
         };
-        self.put(&text).map(|()| line.len())
+        self.put(&text);
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -281,29 +349,33 @@ where
     &'a W: Write,
 {
     /// Writes `text`, and before it how many lines are missing, if there is room.
-    fn put(&self, text: &[u8]) -> io::Result<()> {
+    fn put(&self, text: &[u8]) {
         let log = self.log;
         let missing = MISSING.swap(0, Ordering::Relaxed);
         let whole = match missing {
             0 => Cow::Borrowed(text),
             missing => [&self.note(text, &left_out(missing)), text].concat().into(),
         };
+        // Whether nobody waits at it is not known of what the caller has open.
+        let mut has_room = log.has_room();
         loop {
+            if !has_room {
+                MISSING.fetch_add(missing + 1, Ordering::Relaxed);
+                return;
+            }
             match (&log.to).write_all(&whole) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                written => {
+                // If that failed nobody is left to tell.
+                _ => {
                     if number().is_none() && IS_CONFIRMED.load(Ordering::Relaxed) {
                         log.has_room();
                     } else {
                         log.is_behind.store(false, Ordering::Relaxed);
                     }
-                    return written;
+                    return;
                 }
             }
-            if !log.has_room() {
-                MISSING.fetch_add(missing + 1, Ordering::Relaxed);
-                return Ok(());
-            }
+            has_room = log.has_room();
         }
     }
 }

@@ -1,15 +1,20 @@
 //! A sandbox whose sentry or server was taken over, or stands still: it is ended as ever, by its program's end and by signals,
 //! and nothing that these do keeps the launcher from that.
 //!
+//! Nor does anybody who does not take what the launcher writes.
+//!
 //! They are played by processes that were stopped, and by such whose first thread ends while the others go on.
 
+use std::fs::{self, File};
+use std::io::{PipeReader, Read, Write, pipe};
 use std::process::{Child, Command, Stdio};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use userland_tests::processes::{Process, Tree};
 use userland_tests::{
-    Ended, eventually, finish, guest, ringfence_program, ringfence_with_faults, showing_the_guest,
-    started, wait_for,
+    Ended, eventually, finish, guest, guest_program, ringfence_program, ringfence_run,
+    ringfence_under, ringfence_with_faults, showing_the_guest, started, wait_for,
 };
 
 const NOT_ENDED: &str = "ringfence: the sentry did not end after the program, and was ended";
@@ -260,4 +265,123 @@ fn text_of_a_server_is_obeyed_by_a_terminal_if_it_is_left_as_it_is() {
     let (command, sandbox) = shown("server.say=garbage sentry.shown=drop");
     refused(&command, SAID);
     assert_eq!(sandbox, format!("{SAID}\n"));
+}
+
+/// What is escaped is longer than what was said; the bound is for what the caller gets.
+#[test]
+fn text_of_a_server_is_bounded_as_it_is_shown() {
+    assert!(SAID.len() < 20 && SHOWN.len() > 20);
+    let (_, sandbox) = shown("server.say=garbage sentry.messages=value:20");
+    let missing =
+        " WARN stderr: sentry and server wrote more than 20 bytes: what followed is missing\n";
+    assert_eq!(sandbox, missing);
+    let (_, sandbox) = shown("server.say=garbage sentry.messages=value:20 sentry.shown=drop");
+    assert_eq!(sandbox, format!("{SAID}\n"));
+}
+
+/// Has `command` write its messages to a pipe that is full, and starts it. Returns the other end.
+fn unread(command: &mut Command) -> (Child, PipeReader) {
+    let (unread, mut full) = pipe().expect("a pipe");
+    let set = |flags| fcntl(&full, FcntlArg::F_SETFL(flags)).expect("flags");
+    set(OFlag::O_NONBLOCK);
+    while (&full).write(&[b'x'; 4096]).is_ok() {}
+    set(OFlag::empty());
+    full.flush().expect("a pipe");
+    let child = command.stdout(Stdio::piped()).stderr(full).spawn();
+    // With it goes the last end of this process that could be written to.
+    command.stderr(Stdio::null());
+    (child.expect("ringfence"), unread)
+}
+
+/// Has a program in `command` that is refused something, of which there are messages, and then does something else.
+fn refused_and_then<'a>(command: &'a mut Command, then: &str) -> &'a mut Command {
+    let guest = guest_program();
+    let script = format!("{} unknown 4 > /dev/null; {then}", guest.display());
+    command.args(["sh", "-c", &script])
+}
+
+/// Waits until a program that was started so says that it is ready.
+fn ready(child: &mut Child) -> Tree {
+    let mut line = [0; 6];
+    let output = child.stdout.as_mut().expect("a pipe");
+    output.read_exact(&mut line).expect("a line");
+    assert_eq!(&line, b"ready\n");
+    Tree::of(child.id())
+}
+
+const THEN_IDLES: &str = "echo ready; exec sleep 100000";
+
+#[test]
+fn messages_that_nobody_reads_keep_no_sandbox_from_its_end() {
+    let mut command = ringfence_run(&["--stats"]);
+    let (mut child, _unread) = unread(refused_and_then(&mut command, THEN_IDLES));
+    let tree = ready(&mut child);
+    send(tree.launcher, Signal::SIGTERM);
+    assert_eq!(wait_for(child).status, 143);
+    tree.expect_gone();
+
+    let mut command = ringfence_run(&["--stats"]);
+    let (child, _unread) = unread(refused_and_then(&mut command, "exit 7"));
+    assert_eq!(wait_for(child).status, 7);
+}
+
+/// The same for a reason why there is no program.
+#[test]
+fn a_reason_that_nobody_reads_is_not_waited_for() {
+    let mut command = ringfence_run(&[]);
+    let (child, _unread) = unread(command.arg("/nonexistent"));
+    assert_eq!(wait_for(child).status, 127);
+}
+
+/// The test before can fail: a launcher that gives nothing up stays until somebody reads, and its sentry has to be killed.
+#[test]
+fn messages_that_nobody_reads_keep_a_launcher_that_gives_nothing_up() {
+    let mut command = ringfence_under("sentry.untaken=drop", &["--stats"]);
+    let (mut child, mut unread) = unread(refused_and_then(&mut command, THEN_IDLES));
+    let tree = ready(&mut child);
+    // The sandbox is ended by the first that comes after the launcher has noticed the end of the program.
+    eventually("the sandbox is gone", || {
+        send(tree.launcher, Signal::SIGTERM);
+        tree.launcher.children().is_empty()
+    });
+    assert!(tree.launcher.is_alive());
+    let mut text = Vec::new();
+    unread.read_to_end(&mut text).expect("what was written");
+    assert_eq!(wait_for(child).status, 125);
+}
+
+/// An end of the pipe by which the sentry speaks, as somebody has it whom it has given it to.
+fn held(tree: &Tree) -> File {
+    let path = format!("/proc/{}/fd/2", tree.sentry.pid);
+    File::options().write(true).open(path).expect("a pipe")
+}
+
+#[test]
+fn an_end_of_a_pipe_that_somebody_outside_holds_keeps_no_sandbox_from_its_end() {
+    let (child, tree) = idling("");
+    let _held = held(&tree);
+    send(tree.launcher, Signal::SIGTERM);
+    assert_eq!(wait_for(child).status, 143);
+    tree.expect_gone();
+}
+
+/// The test before can fail.
+#[test]
+fn an_end_of_a_pipe_that_somebody_outside_holds_keeps_a_launcher_that_gives_nothing_up() {
+    let (child, tree) = idling("sentry.untaken=drop");
+    let held = held(&tree);
+    send(tree.launcher, Signal::SIGTERM);
+    eventually("the sentry is gone", || !tree.sentry.is_alive());
+    // It waits for the thread that reads there, and does not go on by itself.
+    eventually("the launcher waits for its thread", || {
+        tree.launcher.children().is_empty() && waits_for_a_thread(&tree.launcher)
+    });
+    drop(held);
+    assert_eq!(wait_for(child).status, 143);
+}
+
+/// Whether the first thread of `process` waits for a futex (system call 202, man 2 syscall).
+fn waits_for_a_thread(process: &Process) -> bool {
+    let path = format!("/proc/{}/syscall", process.pid);
+    fs::read_to_string(path).is_ok_and(|call| call.starts_with("202 "))
 }

@@ -4,6 +4,7 @@
 //! Each test types what a user would and waits for what has to be shown. The lines are such that what is typed, which
 //! the terminal shows as well, is not what is waited for.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -18,9 +19,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::{Pid, setsid};
+use rustix::io::ioctl_fionread;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
-use userland_tests::processes::Process;
+use userland_tests::processes::{Process, Tree};
 use userland_tests::{
     Directory, LIMIT, eventually, guest_program, ringfence_program, ringfence_with_faults,
 };
@@ -518,4 +520,51 @@ fn a_launcher_stays_stopped_if_nobody_watches_its_program() {
     let stat = fs::read_to_string(format!("/proc/{launcher}/stat")).expect("it is there");
     assert!(stat.contains(") T "), "{stat}");
     kill(launcher, Signal::SIGKILL).expect("kill");
+}
+
+/// A program that fills the user's terminal, of which nobody takes anything any more.
+fn filling(user: &mut User) -> Tree {
+    user.enters("$RUN yes");
+    user.sees("y\ny\n");
+    let before = Cell::new(0);
+    eventually("the terminal is full", || {
+        let filled = ioctl_fionread(&user.terminal).expect("FIONREAD");
+        before.replace(filled) == filled && filled > 0
+    });
+    let shell = Process::find(user.shell()).expect("bash");
+    let launcher = shell.children();
+    let [launcher] = launcher[..] else {
+        panic!("{launcher:?}");
+    };
+    Tree::of(launcher.pid.as_raw() as u32)
+}
+
+#[test]
+fn a_program_that_fills_a_terminal_that_nobody_reads_is_ended() {
+    let ends: [fn(&mut User, &Tree); 3] = [
+        |user, _| user.types("\x03"),
+        |_, tree| kill(tree.launcher.pid, Signal::SIGTERM).expect("it is there"),
+        |_, tree| kill(tree.program.pid, Signal::SIGKILL).expect("it is there"),
+    ];
+    for end in ends {
+        let mut user = User::sit_down();
+        let tree = filling(&mut user);
+        end(&mut user, &tree);
+        eventually("the launcher is gone", || !tree.launcher.is_alive());
+        tree.expect_gone();
+        assert!(user.has_an_ordinary_terminal());
+    }
+}
+
+/// The test above can fail: a launcher that gives nothing up stays.
+#[test]
+fn a_program_that_fills_a_terminal_that_nobody_reads_keeps_a_launcher_that_gives_nothing_up() {
+    let mut user = User::sit_down_with(ringfence_with_faults(), "sentry.untaken=drop");
+    let tree = filling(&mut user);
+    // The sentry is ended by the first that comes after the launcher has noticed the end of the program.
+    eventually("the sentry is gone", || {
+        kill(tree.launcher.pid, Signal::SIGTERM).expect("it is there");
+        !tree.sentry.is_alive()
+    });
+    assert!(tree.launcher.is_alive());
 }

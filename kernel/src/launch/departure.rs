@@ -9,6 +9,10 @@
 //! waiting for, by who reads what it writes, is not held against the sentry. After that the launcher kills the sentry, and
 //! the kernel ends all below it.
 //!
+//! Nor does who reads that keep the sandbox. Messages that nobody takes are given up (`copying.rs`). What the program has
+//! written to its terminal is waited for as the program would have waited, which could not have ended before: until somebody
+//! asks for the end, or for a moment only, if that is how the program has ended.
+//!
 //! Time in which the launcher did not run, since it or the machine was stopped, counts little: others had none, either.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use ringfence_faults::{Point, number};
 
-use super::pipes::Pace;
+use super::copying::Pace;
 use super::supervision::Launcher;
 use crate::failure::{Failure, SETUP};
 use crate::sentry::server::OnServerExit;
@@ -34,7 +38,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a sandbox is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
+pub enum Reason {
     Program,
     Server,
 }
@@ -48,7 +52,7 @@ pub struct Departure {
 }
 
 impl Departure {
-    fn new(reason: Reason) -> Departure {
+    pub fn new(reason: Reason) -> Departure {
         Departure {
             reason,
             left: match reason {
@@ -66,14 +70,15 @@ impl Departure {
         self.left = self.left.min(AT_ONCE);
     }
 
-    /// How long to wait until the next look; `None` if the time is over.
-    fn look(&mut self, pace: &Pace) -> Option<Duration> {
+    /// How long to wait until the next look; `None` if the time is over. It is not while the launcher `is_held_up` itself.
+    fn look(&mut self, pace: &Pace, is_held_up: bool) -> Option<Duration> {
         let now = Instant::now();
-        self.left = self
-            .left
-            .saturating_sub(now.duration_since(self.looked).min(LOOK));
+        let elapsed = now.duration_since(self.looked).min(LOOK);
+        self.left = self.left.saturating_sub(elapsed);
         self.looked = now;
-        if self.left.is_zero() && pace.is_writing() && !self.is_hurried {
+        pace.look(elapsed);
+        let is_held_up = is_held_up || pace.is_writing();
+        if self.left.is_zero() && is_held_up && !self.is_hurried {
             self.left = after_program();
         }
         (!self.left.is_zero()).then(|| self.left.min(LOOK))
@@ -170,10 +175,14 @@ impl Launcher<'_> {
 
     /// If the sandbox is over, somebody who ends the launcher wants it to end.
     pub(super) fn hurry(&mut self, signal: Signal) {
-        if signals::is_to_end(signal)
-            && let Some(departure) = &mut self.departure
-        {
+        if !signals::is_to_end(signal) {
+            return;
+        }
+        if let Some(departure) = &mut self.departure {
             departure.hurry();
+        }
+        if self.departure.is_some() || self.program.has_ended() {
+            self.pace.hurry();
         }
     }
 
@@ -189,7 +198,7 @@ impl Launcher<'_> {
             return None;
         };
         let departure = self.departure.get_or_insert_with(|| Departure::new(reason));
-        let left = departure.look(self.pace);
+        let left = departure.look(self.pace, self.is_rest_owed);
         if left.is_none() {
             // It was not waited for, so that the number is its own.
             let _ = kill(self.sentry, Signal::SIGKILL);

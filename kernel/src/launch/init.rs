@@ -162,10 +162,11 @@ impl Init {
         loop {
             match rustix::process::wait(awaited) {
                 Ok(Some((ended, status))) if ended.as_raw_nonzero().get() == self.task.as_raw() => {
-                    let signalled = status.terminating_signal().map(|signal| 128 + signal);
+                    let signal = status.terminating_signal();
+                    let signalled = signal.map(|signal| 128 + signal);
                     if let Some(status) = status.exit_status().or(signalled) {
                         self.tell_that_it_runs();
-                        self.end();
+                        self.end(signal);
                         return status;
                     }
                     self.is_stopped = status.stopped();
@@ -259,10 +260,14 @@ impl Init {
         }
     }
 
-    /// Waits until the user was shown what the program has written, before anybody else has something to say.
-    fn end(&self) {
-        if let (Some(_), Some(job)) = (&self.terminal, &self.job) {
-            job.ended();
+    /// Tells the launcher of the program's end, and waits until the user was shown what it has written to its terminal, before
+    /// anybody else has something to say.
+    fn end(&self, signal: Option<i32>) {
+        let Some(job) = &self.job else {
+            return;
+        };
+        job.ended(signal);
+        if self.terminal.is_some() {
             while job.wait().is_some_and(|order| order != Order::Shown) {}
         }
     }

@@ -30,8 +30,8 @@ use ringfence_faults::{Act, Point};
 use rustix::io::ioctl_fionread;
 use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice, tee};
 
+use super::copying::STACK;
 use super::descriptors;
-use super::pipes::STACK;
 use crate::failure::{Attempt, Failure};
 
 /// At most so many bytes are lent at once: as much as the program's pipe holds, should the program have made it larger.

@@ -57,8 +57,9 @@ pub enum Event {
     Started(OwnedFd),
     /// A signal of this number has stopped the program.
     Stopped(i32),
-    /// The program has ended; init waits for [`Order::Shown`].
-    Ended,
+    /// The program has ended, by the signal of this number if it is not 0; if it had a terminal init waits for
+    /// [`Order::Shown`].
+    Ended(i32),
     /// The first of the orders that were not confirmed yet was obeyed.
     Obeyed,
 }
@@ -207,7 +208,7 @@ impl LauncherEnd {
             ([TERMINAL, _], (2, Some(terminal))) => Ok(Event::Terminal(terminal)),
             ([STARTED, _], (2, Some(process))) => Ok(Event::Started(process)),
             ([STOPPED, signal], (2, None)) => Ok(Event::Stopped(i32::from(signal))),
-            ([ENDED, _], (2, None)) => Ok(Event::Ended),
+            ([ENDED, signal], (2, None)) => Ok(Event::Ended(i32::from(signal))),
             ([OBEYED, _], (2, None)) => Ok(Event::Obeyed),
             _ => Err(SocketError::WrongSize),
         }
@@ -270,9 +271,9 @@ impl InitEnd {
         let _ = nix::unistd::write(&self.runs, &1u64.to_ne_bytes());
     }
 
-    /// Tells that the program has ended.
-    pub fn ended(&self) {
-        self.tell([ENDED, 0]);
+    /// Tells that the program has ended, and by which signal, if by any.
+    pub fn ended(&self, signal: Option<i32>) {
+        self.tell([ENDED, signal.unwrap_or(0) as u8]);
     }
 
     /// Confirms the oldest order that was not confirmed.

@@ -19,6 +19,7 @@
 //! Everything below runs in a user namespace that gives no rights outside it, so that the launcher needs none
 //! either. Each process is forked while its parent has a single thread, or, the launcher, others that only copy (`pipes.rs`).
 
+mod copying;
 mod credentials;
 mod departure;
 pub mod descriptors;
@@ -56,10 +57,11 @@ use nvproxy_server::process::raise_descriptor_limit;
 use nvproxy_server::recorded::Replay;
 use ringfence_ipc::Socket;
 
+use self::copying::Pace;
 use self::grants::Grants;
 use self::inputs::{Inputs, ProgramEnds};
 use self::liaison::SentryEnd;
-use self::pipes::{Inlets, Outlets, Pace, SentryEnds};
+use self::pipes::{Diverted, Inlets, Outlets, SentryEnds};
 use self::servers::Starter;
 use self::supervision::{Ends, Launcher};
 use self::terminal::Likeness;
@@ -134,6 +136,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     let (inputs, program_ends) = inputs::create(&inherited(&options.descriptors))?;
     let (inlets, outlets) = pipes::create(options)?;
     let sentry_ends = inlets.for_sentry()?;
+    let own_ends = inlets.for_server()?;
     let (launcher_end, sentry_end) = liaison::pair().attempt("socketpair")?;
     let (job, init_end) = jobs::pair().attempt("socketpair")?;
     let (terminal, likeness) = terminal::open(&inherited(&options.descriptors)).unzip();
@@ -142,6 +145,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
         ForkResult::Parent { child } => {
             drop((sentry_end, sentry_ends, init_end, program_ends));
+            let diverted = own_ends.divert();
             // It passes descriptors on, too: see `descriptors::send_and_leave_some`.
             raise_descriptor_limit().map_err(Failure::setup)?;
             signals::heed_faults()?;
@@ -151,10 +155,13 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
                 terminal,
                 door,
             };
-            supervise(options, child, ends, about, (inputs, inlets, outlets))
+            let pipes = (inputs, inlets, outlets, diverted);
+            supervise(options, child, ends, about, pipes)
         }
         ForkResult::Child => {
             drop((launcher_end, job, terminal, inputs, inlets, outlets));
+            drop(own_ends);
+            sentry_ends.divert();
             if let Some(door) = door {
                 door.leave();
             }
@@ -181,7 +188,7 @@ fn supervise(
     sentry: Pid,
     ends: Ends,
     about: About,
-    (inputs, inlets, outlets): (Inputs, Inlets, Outlets),
+    (inputs, inlets, outlets, diverted): (Inputs, Inlets, Outlets, Diverted),
 ) -> Result<u8, Failure> {
     let pace = Pace::default();
     let launcher = Starter::new(options, sentry, &inlets)
@@ -196,8 +203,8 @@ fn supervise(
         .inspect_err(|_| supervision::abandon(sentry))?;
     let status = launcher.and_then(Launcher::wait);
     filling.finish();
-    drop(inlets);
-    let copied = copying.finish(options);
+    drop((inlets, diverted));
+    let copied = copying.finish(options, &pace);
     tracing::debug!("the sandbox is gone");
     let status = status?;
     copied?;
@@ -252,7 +259,9 @@ fn build(
     let init = match namespaces::fork_with(namespaces::OF_ONE_PROCESS).attempt("starting init")? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
-            drop((liaison, listener, report, numbers, ends));
+            drop((liaison, listener, report, numbers));
+            // Until init has let go of it, it says by these what it has to say.
+            std::mem::forget(ends);
             let program = exec::Program {
                 command,
                 driver: &options.driver,

@@ -11,6 +11,7 @@ use nix::unistd::{ForkResult, Pid, getegid, geteuid, setgroups, setresgid, setre
 
 use super::grants::Identity;
 use crate::failure::{Attempt, Failure, SETUP};
+use crate::log;
 use crate::system_calls::exit_at_once;
 
 const NONE: Option<&str> = None;
@@ -40,7 +41,7 @@ pub fn fork_into_user_namespace(
             }
             if let Err(failure) = maps.assume.map_or(Ok(()), assume) {
                 // Not to the caller, who would take itself for the parent.
-                eprintln!("ringfence: {failure}");
+                log::print(&format!("ringfence: {failure}\n"));
                 exit_at_once(i32::from(SETUP));
             }
             Ok(ForkResult::Child)

@@ -7,43 +7,37 @@
 //!
 //! Nobody waits for the launcher while a program runs, which may be stopped, or be kept waiting itself by who reads its
 //! stderr: messages that nobody takes are left out and counted (`log.rs`), and so are requests in a trace
-//! (`sentry/tracer`). Only at the end of a sandbox, when there is no program to hinder, the sentry waits.
+//! (`sentry/tracer`). Only at the end of a sandbox, when there is no program to hinder, the sentry waits, for as long as the
+//! launcher copies.
+//!
+//! The launcher writes its own messages to these pipes, too, so that it is kept waiting by nobody who reads them. A thread for
+//! each pipe copies (`copying.rs`), as long as somebody takes what it copies.
 //!
 //! Messages on stderr are to stand before what comes of them: a refusal before the program's own complaint. So whoever writes
 //! one waits for a moment until it was shown. The pipe for them holds one page, and so has room again only when it is empty;
 //! and what is in it is taken out when it was written.
-//!
-//! In the launcher a thread for each pipe copies. From the moment at which [`Outlets::copy`] returns until nobody is left
-//! who could write, these threads take no memory and no lock, so that the launcher can fork as if it had one thread.
 
-use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
-use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use ringfence_faults::{Act, Point, number};
-use rustix::pipe::{SpliceFlags, tee};
 
+use super::copying::{Copied, Copier, Pace, Source};
 use super::{Options, descriptors};
 use crate::failure::{Attempt, Failure};
 use crate::log;
-use crate::visible;
 
 /// Most bytes that all processes of a sandbox get to write to stderr, or to the log. Those that keep to the bounds of
 /// `log.rs` need a fraction.
 const MESSAGES: u32 = 64 << 20;
 /// The same for a trace and a recording, which have bounds of their own.
 const FILES: u64 = (1 << 30) + (1 << 20);
-/// So many bytes are copied at once: as much as a pipe holds, so that what was written at once is not torn.
-const PIECE: usize = 64 << 10;
 /// The size of the pipe for messages.
 const PAGE: libc::c_int = 4096;
-/// Enough for a thread that calls read and write.
-pub const STACK: usize = 128 << 10;
 
 /// One of a kind for each thing that is written.
 struct Each<T> {
@@ -62,7 +56,7 @@ pub struct Outlets(Each<PipeReader>);
 /// What the sentry has to write to.
 pub struct SentryEnds(Each<OwnedFd>);
 
-/// What a server has.
+/// What a server has, and the launcher.
 pub struct ServerEnds {
     pub messages: OwnedFd,
     pub log: Option<OwnedFd>,
@@ -115,7 +109,7 @@ impl Inlets {
         }))
     }
 
-    /// Ends for a server.
+    /// Ends for a server, or the launcher.
     pub fn for_server(&self) -> Result<ServerEnds, Failure> {
         Ok(ServerEnds {
             messages: unwaiting(&self.0.messages)?,
@@ -135,7 +129,38 @@ fn end(pipe: &PipeWriter, flags: OFlag) -> Result<OwnedFd, Failure> {
     open(path.as_str(), flags, Mode::empty()).attempt("a pipe's end")
 }
 
+impl ServerEnds {
+    /// Has this process write what it has to say to these ends until what is returned is dropped.
+    pub fn divert(self) -> Diverted {
+        // A test leaves this out, to show that it would notice.
+        if ringfence_faults::at(Point::Untaken) != Some(Act::Drop) {
+            let log = self.log.as_ref().map(AsFd::as_fd);
+            // SAFETY: they are closed when nothing is written there any more.
+            unsafe { log::divert(self.messages.as_fd(), log) };
+        }
+        Diverted(self)
+    }
+}
+
+/// Ends that this process writes to.
+pub struct Diverted(#[expect(dead_code, reason = "kept open")] ServerEnds);
+
+impl Drop for Diverted {
+    fn drop(&mut self) {
+        log::finish(Some(Duration::ZERO));
+        log::write_directly();
+    }
+}
+
 impl SentryEnds {
+    /// Has this process, and those that it forks, write what they have to say to these ends, until these take their places.
+    /// They are not to be dropped before.
+    pub fn divert(&self) {
+        let log = self.0.log.as_ref().map(AsFd::as_fd);
+        // SAFETY: they stay open as the caller promises; what is written to none is lost.
+        unsafe { log::divert(self.0.messages.as_fd(), log) };
+    }
+
     /// Puts these ends in the place of all that the caller has open, in the sentry, and closes everything else but `needed`.
     ///
     /// # Safety
@@ -146,6 +171,7 @@ impl SentryEnds {
         options: &Options,
         needed: &[BorrowedFd<'_>],
     ) -> Result<(), Failure> {
+        log::write_directly();
         // A test leaves this out, to show that it would notice.
         if ringfence_faults::at(Point::Descriptors) == Some(Act::Drop) {
             return Ok(());
@@ -183,33 +209,7 @@ fn most_messages() -> u32 {
 }
 
 /// The threads that copy.
-pub struct Copying(Each<JoinHandle<Copied>>);
-
-/// What came of one of them.
-struct Copied {
-    /// How many bytes were copied, always all that was written at once.
-    bytes: u64,
-    /// Why no more were.
-    error: Option<io::Error>,
-}
-
-/// Whether the launcher is kept waiting by who takes what it copies.
-#[derive(Clone, Default)]
-pub struct Pace(Arc<AtomicU32>);
-
-impl Pace {
-    /// Whether something is being written at this moment.
-    pub fn is_writing(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
-    }
-
-    fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        let written = write();
-        self.0.fetch_sub(1, Ordering::Relaxed);
-        written
-    }
-}
+pub struct Copying(Each<Copier>);
 
 impl Outlets {
     /// Starts to copy to what the caller has open. Everything is copied until all who could write have ended, whatever
@@ -225,15 +225,7 @@ impl Outlets {
         // This thread, and one for each pipe.
         let started = Arc::new(Barrier::new(2 + count));
         let copy = |from: Source, to: BorrowedFd<'_>, most: u64, what: &'static str| {
-            let to = File::from(to.try_clone_to_owned().attempt(what)?);
-            let started = Arc::clone(&started);
-            let pace = pace.clone();
-            let thread = thread::Builder::new()
-                .name(what.to_owned())
-                .stack_size(STACK);
-            thread
-                .spawn(move || copy_all(from, to, most, &started, &pace))
-                .attempt("a thread")
+            Copier::start(from, to, most, what, Arc::clone(&started))
         };
         let stderr = io::stderr();
         // SAFETY: the log stays open as long as the process lives.
@@ -242,19 +234,12 @@ impl Outlets {
         let recording_file = options.record.as_ref().map(|output| output.file().as_fd());
         let if_wanted = |from: Option<PipeReader>, to: Option<BorrowedFd<'_>>, most, what| {
             let ends = from.zip(to);
-            let source = |pipe| Source {
-                pipe,
-                is_text: what == "log",
-                look: None,
-            };
+            let source = |pipe| Source::new(pipe, what == "log", None);
             ends.map(|(pipe, to)| copy(source(pipe), to, most, what))
                 .transpose()
         };
-        let shown = Source {
-            pipe: messages,
-            is_text: true,
-            look: Some(io::pipe().attempt("pipe")?),
-        };
+        let look = io::pipe().attempt("pipe")?;
+        let shown = Source::new(messages, true, Some(look));
         let most = most_messages().into();
         let copying = Copying(Each {
             messages: copy(shown, stderr.as_fd(), most, "stderr")?,
@@ -262,99 +247,31 @@ impl Outlets {
             trace: if_wanted(trace, trace_file, FILES, "trace")?,
             recording: if_wanted(recording, recording_file, FILES, "recording")?,
         });
+        let Each {
+            messages,
+            log,
+            trace,
+            recording,
+        } = &copying.0;
+        let others = [log, trace, recording].into_iter().flatten();
+        pace.watch([messages].into_iter().chain(others))?;
         started.wait();
         Ok(copying)
     }
 }
 
-/// Copies until nobody is left who could write. Takes no memory and no lock once it has `started`. Text is made fit to be
-/// shown.
-fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier, pace: &Pace) -> Copied {
-    let mut piece = vec![0; PIECE];
-    let mut text = source.is_text.then(|| visible::Stream::new(PIECE));
-    let mut copied = Copied {
-        bytes: 0,
-        error: None,
-    };
-    started.wait();
-    loop {
-        let length = match source.look(&mut piece) {
-            Ok(0) => {
-                // Nobody waits for this, nor needs to know whether it was written.
-                let rest = text.as_mut().map(visible::Stream::rest);
-                let _ = to.write_all(rest.unwrap_or_default());
-                return copied;
-            }
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return copied,
-        };
-        let taken = piece.get_mut(..length).unwrap_or_default();
-        if copied.error.is_none() {
-            let bytes = copied.bytes + length as u64;
-            let written = if bytes > most {
-                Err(io::ErrorKind::FileTooLarge.into())
-            } else {
-                let shown = match &mut text {
-                    Some(text) => text.next(taken),
-                    None => taken,
-                };
-                pace.while_writing(|| to.write_all(shown))
-            };
-            match written {
-                Ok(()) => copied.bytes = bytes,
-                Err(error) => copied.error = Some(error),
-            }
-        }
-        source.take(taken);
-    }
-}
-
-/// A pipe that is copied from.
-struct Source {
-    pipe: PipeReader,
-    /// Whether it brings text that is to be shown.
-    is_text: bool,
-    /// By which is looked at what is in the pipe, where whoever writes waits until that was copied.
-    look: Option<(PipeReader, PipeWriter)>,
-}
-
-impl Source {
-    /// What is in the pipe, at most as much as `piece` holds.
-    fn look(&mut self, piece: &mut [u8]) -> io::Result<usize> {
-        let Some((look, into)) = &mut self.look else {
-            return self.pipe.read(piece);
-        };
-        let length = tee(&self.pipe, &*into, piece.len(), SpliceFlags::empty())?;
-        look.read_exact(piece.get_mut(..length).unwrap_or_default())?;
-        Ok(length)
-    }
-
-    /// Makes room for as much as was looked at.
-    fn take(&mut self, looked_at: &mut [u8]) {
-        if self.look.is_some() {
-            // It is there, and nobody else takes it.
-            let _ = self.pipe.read_exact(looked_at);
-        }
-    }
-}
-
 impl Copying {
-    /// Waits until everything is copied: until whoever could write has ended. Fails if there is no whole recording.
-    pub fn finish(self, options: &Options) -> Result<(), Failure> {
+    /// Waits until everything is copied: until whoever could write has ended. Fails if there is no whole recording. What goes
+    /// to no file is waited for only as long as something of it is taken; a pipe that the sandbox has given to somebody outside,
+    /// only as long as something comes.
+    pub fn finish(self, options: &Options, pace: &Pace) -> Result<(), Failure> {
         let Each {
             messages,
             log,
             trace,
             recording,
         } = self.0;
-        let end = |thread: JoinHandle<Copied>| {
-            // These threads do not panic.
-            thread.join().unwrap_or(Copied {
-                bytes: 0,
-                error: None,
-            })
-        };
+        let end = |copier: Copier| copier.end(pace);
         for (thread, what) in [(Some(messages), "stderr"), (log, "--log")] {
             if let Some(error) = thread.and_then(|thread| end(thread).error)
                 && error.kind() == io::ErrorKind::FileTooLarge

@@ -8,12 +8,19 @@
 //! no terminal only a stop that the launcher was asked for stops it: nobody there waits for one, and who stops and
 //! continues the program by itself need not know of the launcher.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
+use ringfence_faults::{Act, Point};
 
 use super::jobs::{Event, Order};
 use super::supervision::Launcher;
 use super::terminal::wants_terminal;
-use crate::signals::Received;
+use crate::log;
+use crate::signals::{self, Received};
+
+/// How often it is looked at least whether the rest was shown.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Launcher<'_> {
     /// Does with a signal what it was sent for.
@@ -52,7 +59,8 @@ impl Launcher<'_> {
                 self.job.order(Order::Foreground(false));
             }
             terminal.carry(takes_keys);
-            if !terminal.is_given() && terminal.is_set_up() && terminal.give() {
+            if !self.is_rest_owed && !terminal.is_given() && terminal.is_set_up() && terminal.give()
+            {
                 self.job.order(Order::Foreground(true));
             }
         }
@@ -61,7 +69,7 @@ impl Launcher<'_> {
     /// Whether keys are taken for the program. A key may be a signal for it, which is lost, or another's, until init has
     /// put its group into the foreground and continued it.
     pub(super) fn takes_keys(&self) -> bool {
-        self.job.is_obeyed()
+        self.job.is_obeyed() && !self.is_rest_owed
     }
 
     /// Does what the program's state asks for.
@@ -74,14 +82,43 @@ impl Launcher<'_> {
             }
             Event::Started(process) => self.program.adopt(process),
             Event::Stopped(signal) => self.stop_with_program(signal),
-            Event::Ended => {
-                if let Some(terminal) = &mut self.terminal {
-                    terminal.finish();
-                }
-                self.job.order(Order::Shown);
-            }
+            Event::Ended(signal) => self.owe_rest(signal),
             Event::Obeyed => {}
         }
+    }
+
+    /// The program has ended, by the signal of this number if it is not 0, and what it has written to its terminal is still to
+    /// be shown.
+    pub(super) fn owe_rest(&mut self, signal: i32) {
+        let signal = Signal::try_from(signal).ok();
+        if signal.is_some_and(|signal| signals::is_to_end(signal) || signal == Signal::SIGKILL) {
+            self.pace.hurry();
+        }
+        if let Some(terminal) = &mut self.terminal {
+            terminal.show_rest();
+        }
+        self.is_rest_owed = true;
+    }
+
+    /// Lets init end once what the program has written was shown, or is given up, since its end was asked for and nothing is
+    /// taken. Else returns how long to wait until the next look.
+    pub(super) fn settle_rest(&mut self) -> Option<Duration> {
+        if !self.is_rest_owed {
+            return None;
+        }
+        let terminal = self.terminal.as_ref().filter(|it| !it.is_all_shown());
+        // A test leaves this out, to show that it would notice.
+        let is_waited_for = ringfence_faults::at(Point::Untaken) == Some(Act::Drop);
+        let left = terminal.map(|terminal| match self.pace.is_hurried() && !is_waited_for {
+            true => log::GRACE.saturating_sub(terminal.untaken()),
+            false => LOOK,
+        });
+        let left = left.filter(|left| !left.is_zero());
+        if left.is_none() {
+            self.is_rest_owed = false;
+            self.job.order(Order::Shown);
+        }
+        left
     }
 
     /// The program was stopped by the signal of this number.

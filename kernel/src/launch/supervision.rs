@@ -18,10 +18,10 @@ use ringfence_faults::{Act, Point};
 use ringfence_ipc::region::Region;
 use ringfence_ipc::{Socket, SocketError};
 
-use super::departure::{Departure, Program};
+use super::copying::Pace;
+use super::departure::{Departure, Program, Reason};
 use super::jobs;
 use super::liaison::{LauncherEnd, Plea};
-use super::pipes::Pace;
 use super::servers::{Input, Server, Starter};
 use super::terminal::Terminal;
 use crate::failure::{Attempt, Failure, SETUP};
@@ -61,6 +61,8 @@ pub struct Launcher<'a> {
     /// Whether init cannot tell anything any more.
     is_init_gone: bool,
     pub(super) terminal: Option<Terminal>,
+    /// Whether the program has ended, and what it has written to its terminal is still to be shown.
+    pub(super) is_rest_owed: bool,
     /// Whether the launcher was asked to stop.
     pub(super) is_to_stop: bool,
     /// Where commands come in, and what they are told of the sandbox.
@@ -108,6 +110,7 @@ impl<'a> Launcher<'a> {
             job,
             is_init_gone: false,
             terminal,
+            is_rest_owed: false,
             is_to_stop: false,
             door,
             about,
@@ -122,9 +125,7 @@ impl<'a> Launcher<'a> {
             let sentry = waitpid(self.sentry, Some(WaitPidFlag::WNOHANG));
             match sentry.attempt("waiting for the sentry")? {
                 WaitStatus::Exited(_, status) => {
-                    if let Some(terminal) = &mut self.terminal {
-                        terminal.finish();
-                    }
+                    self.show_rest(status)?;
                     return Ok(status as u8);
                 }
                 WaitStatus::Signaled(_, signal, _) => {
@@ -141,6 +142,22 @@ impl<'a> Launcher<'a> {
             }
             self.attend(None, None)?;
         }
+    }
+
+    /// Shows what the program has written to its terminal, now that its sandbox is gone. The servers are ended before, and who
+    /// has something to ask finds nobody: this may take as long as the terminal is held.
+    fn show_rest(&mut self, status: i32) -> Result<(), Failure> {
+        self.end_all_servers();
+        self.door = None;
+        self.is_sentry_ending = true;
+        self.is_init_gone = true;
+        self.departure
+            .get_or_insert_with(|| Departure::new(Reason::Program));
+        self.owe_rest(status - 128);
+        while let Some(limit) = self.settle_rest() {
+            self.wait_for_news(Some(limit), None)?;
+        }
+        Ok(())
     }
 
     /// Waits for every server that has ended.
@@ -166,8 +183,9 @@ impl<'a> Launcher<'a> {
         self.reap_servers();
         let left = self.heed_the_end();
         let held = self.deliver();
+        let rest = self.settle_rest();
         let look = self.terminal.as_ref().and_then(Terminal::next_look);
-        let limit = [limit, left, held, look].into_iter().flatten().min();
+        let limit = [limit, left, held, rest, look].into_iter().flatten().min();
         self.wait_for_news(limit, further)
     }
 

@@ -22,11 +22,11 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, killpg};
 use ringfence_faults::{Act, Point};
 use rustix::process::getpgrp;
@@ -79,6 +79,10 @@ pub struct Terminal {
     wanted: bool,
     typed: Vec<u8>,
     shown: Vec<u8>,
+    /// When the caller's has taken something last.
+    taken: Instant,
+    /// When the program had ended.
+    ended: Option<Instant>,
 }
 
 /// Opens the caller's terminal, if it has one. Those of `inherited` that are of it are looked for.
@@ -107,6 +111,8 @@ pub fn open(inherited: &[BorrowedFd<'_>]) -> Option<(Terminal, Likeness)> {
         wanted: false,
         typed: Vec::new(),
         shown: Vec::new(),
+        taken: Instant::now(),
+        ended: None,
     };
     Some((terminal, likeness))
 }
@@ -172,7 +178,7 @@ impl Terminal {
         if let Some(found) = found {
             let mut raw = found.clone();
             raw.make_raw();
-            let _ = tcsetattr(&self.caller, OptionalActions::Drain, &raw);
+            let _ = tcsetattr(&self.caller, OptionalActions::Now, &raw);
             let made = tcgetattr(&self.caller).unwrap_or(raw);
             self.replaced = Some(Replaced { found, made });
             self.left = None;
@@ -260,7 +266,10 @@ impl Terminal {
                     }
                 }
             }
-            moved |= put(&self.caller, &mut self.shown, &mut is_over);
+            if put(&self.caller, &mut self.shown, &mut is_over) {
+                self.taken = Instant::now();
+                moved = true;
+            }
             if takes_keys && self.is_given() && self.typed.is_empty() {
                 match take(&self.caller, &mut self.typed) {
                     Ok(any) => {
@@ -284,16 +293,25 @@ impl Terminal {
         }
     }
 
-    /// Shows what the program had written when it ended.
-    pub fn finish(&mut self) {
+    /// Shows what the program had written when it ended, as far as the caller's terminal takes it. If that is not all, keys are
+    /// the caller's again: one that interrupts ends the wait.
+    pub fn show_rest(&mut self) {
+        self.ended.get_or_insert_with(Instant::now);
         self.carry(false);
-        while self.program.is_some() && !self.shown.is_empty() {
-            let mut polled = [PollFd::new(self.caller.as_fd(), PollFlags::POLLOUT)];
-            if poll(&mut polled, PollTimeout::NONE).is_err() {
-                return;
-            }
-            self.carry(false);
+        if !self.is_all_shown() {
+            self.restore();
         }
+    }
+
+    /// Whether nothing is left to be shown at present.
+    pub fn is_all_shown(&self) -> bool {
+        self.program.is_none() || self.shown.is_empty()
+    }
+
+    /// For how long the caller's terminal has taken nothing since the program has ended.
+    pub fn untaken(&self) -> Duration {
+        let since = self.ended.map(|ended| ended.max(self.taken));
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// A key that the caller's terminal would have made a signal of for all of the launcher's group, and of which the
@@ -332,7 +350,8 @@ impl Terminal {
             return;
         };
         if self.is_foreground() {
-            let _ = tcsetattr(&self.caller, OptionalActions::Drain, &replaced.found);
+            // Not after what was written: a terminal that is held would hold the launcher.
+            let _ = tcsetattr(&self.caller, OptionalActions::Now, &replaced.found);
         } else if ringfence_faults::at(Point::Left) != Some(Act::Drop) {
             self.left = Some(replaced);
             self.put_back();

@@ -217,7 +217,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     tracing::debug!("the program's filter is in place");
     let status = sentry.supervise(report);
     tracing::debug!("the program has ended");
-    log::finish();
+    log::finish(None);
     if let Some(table) = sentry.observer.finish() {
         log::print(&table);
         if sentry.has_lanes() {
