@@ -187,13 +187,6 @@ fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier) -> C
     started.wait();
     loop {
         let length = match source.look(&mut piece) {
-            Ok(0) => {
-                // Nobody waits for this, nor needs to know whether it was written.
-                let rest = text.as_mut().map(visible::Stream::rest);
-                let rest = rest.unwrap_or_default();
-                let _ = source.progress.while_writing(|| to.write_all(rest));
-                return copied;
-            }
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => return copied,
@@ -201,6 +194,7 @@ fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier) -> C
         let taken = piece.get_mut(..length).unwrap_or_default();
         if copied.error.is_none() {
             let shown = match &mut text {
+                Some(text) if taken.is_empty() => text.rest(),
                 Some(text) => text.next(taken),
                 None => taken,
             };
@@ -214,6 +208,9 @@ fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier) -> C
                 Ok(()) => copied.bytes = bytes,
                 Err(error) => copied.error = Some(error),
             }
+        }
+        if taken.is_empty() {
+            return copied;
         }
         source.take(taken);
     }
@@ -333,5 +330,33 @@ impl Copier {
             }
             left = left.max(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is shown of this text where so many bytes may be, and whether something is missing.
+    fn copied(text: &[u8], most: u64) -> (String, bool) {
+        let ((from, mut said), (mut shown, to)) = (io::pipe().unwrap(), io::pipe().unwrap());
+        said.write_all(text).unwrap();
+        drop(said);
+        let to = File::from(OwnedFd::from(to));
+        let source = Source::new(from, true, None);
+        let copied = copy_all(source, to, most, &Barrier::new(1));
+        let mut text = String::new();
+        shown.read_to_string(&mut text).unwrap();
+        assert_eq!(copied.bytes, text.len() as u64);
+        (text, copied.error.is_some())
+    }
+
+    #[test]
+    fn what_is_shown_is_bounded_as_it_is_shown() {
+        assert_eq!(copied(b"a\x1b", 7), ("a\\u{1b}".to_owned(), false));
+        assert_eq!(copied(b"a\x1b", 6), (String::new(), true));
+        // The first byte of a character is shown as a number when nothing follows.
+        assert_eq!(copied(b"a\xc3", 5), ("a\\xc3".to_owned(), false));
+        assert_eq!(copied(b"a\xc3", 4), ("a".to_owned(), true));
     }
 }
