@@ -170,7 +170,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
                 likeness: likeness.as_ref(),
                 end: init_end,
             };
-            let ends = (sentry_ends, program_ends);
+            let ends = (&sentry_ends, program_ends);
             let status = sentry_process(options, &command, job, sentry_end, ends).unwrap_or_else(
                 |failure| {
                     log::print(&format!("ringfence: {failure}\n"));
@@ -219,7 +219,7 @@ fn sentry_process(
     command: &[CString],
     job: Job<'_>,
     liaison: SentryEnd,
-    (ends, program_ends): (SentryEnds, ProgramEnds),
+    (ends, program_ends): (&SentryEnds, ProgramEnds),
 ) -> Result<u8, Failure> {
     // What is sent to the caller's group is for the launcher alone, which passes it on once.
     jobs::leave_session()?;
@@ -251,7 +251,7 @@ fn build(
     command: &[CString],
     job: Job<'_>,
     (liaison, numbers): (SentryEnd, sentry::tracee::Numbers),
-    ends: SentryEnds,
+    ends: &SentryEnds,
 ) -> Result<Sandbox, Failure> {
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = std::io::pipe().attempt("pipe")?;
@@ -260,8 +260,6 @@ fn build(
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             drop((liaison, listener, report, numbers));
-            // Until init has let go of it, it says by these what it has to say.
-            std::mem::forget(ends);
             let program = exec::Program {
                 command,
                 driver: &options.driver,

@@ -154,7 +154,7 @@ impl Drop for Diverted {
 
 impl SentryEnds {
     /// Has this process, and those that it forks, write what they have to say to these ends, until these take their places.
-    /// They are not to be dropped before.
+    /// They are not to be dropped, also if that fails: what came of it is said by them.
     pub fn divert(&self) {
         let log = self.0.log.as_ref().map(AsFd::as_fd);
         // SAFETY: they stay open as the caller promises; what is written to none is lost.
@@ -167,7 +167,7 @@ impl SentryEnds {
     ///
     /// Nobody in this process uses any other descriptor from now on.
     pub unsafe fn take_place(
-        self,
+        &self,
         options: &Options,
         needed: &[BorrowedFd<'_>],
     ) -> Result<(), Failure> {
@@ -181,9 +181,9 @@ impl SentryEnds {
             log,
             trace,
             recording,
-        } = self.0;
+        } = &self.0;
         // There is nothing to read at the end of a pipe that is there to be written to.
-        let mut places: Vec<(&OwnedFd, RawFd)> = (0..3).map(|number| (&messages, number)).collect();
+        let mut places: Vec<(&OwnedFd, RawFd)> = (0..3).map(|number| (messages, number)).collect();
         places.extend(log.iter().zip(log::number()));
         let traced = options.trace.as_ref().map(|output| output.file().0);
         places.extend(trace.iter().zip(traced.map(AsRawFd::as_raw_fd)));
@@ -196,8 +196,7 @@ impl SentryEnds {
         let needed = needed.iter().map(AsRawFd::as_raw_fd);
         let kept = needed.chain(places.iter().map(|(_, number)| *number));
         let kept = kept.collect();
-        drop((messages, log, trace, recording));
-        // SAFETY: as the caller promises.
+        // SAFETY: as the caller promises; nor are these ends used or dropped any more.
         unsafe { descriptors::close_all_but(kept) }?;
         log::confirm();
         Ok(())
