@@ -17,6 +17,9 @@ use userland_tests::{
     ringfence_under, ringfence_with_faults, showing_the_guest, started, wait_for,
 };
 
+/// Who starts the tests in the background may have them ignore signals, and so what they start.
+const THEN_IDLES: &str = "exec env --default-signal sh -c 'echo ready; exec sleep 100000'";
+
 const NOT_ENDED: &str = "ringfence: the sentry did not end after the program, and was ended";
 
 fn send(process: Process, signal: Signal) {
@@ -28,7 +31,7 @@ fn of_faults(rules: &str) -> Command {
     let mut command = Command::new(ringfence_with_faults());
     command.args(["run", "--driver", "sim"]);
     command.args(showing_the_guest());
-    command.args(["--", "sh", "-c", "echo ready; exec sleep 100000"]);
+    command.args(["--", "sh", "-c", THEN_IDLES]);
     command.env("RINGFENCE_FAULTS", rules).stdin(Stdio::null());
     command
 }
@@ -308,8 +311,6 @@ fn ready(child: &mut Child) -> Tree {
     assert_eq!(&line, b"ready\n");
     Tree::of(child.id())
 }
-
-const THEN_IDLES: &str = "echo ready; exec sleep 100000";
 
 #[test]
 fn messages_that_nobody_reads_keep_no_sandbox_from_its_end() {
