@@ -568,3 +568,11 @@ fn a_program_that_fills_a_terminal_that_nobody_reads_keeps_a_launcher_that_gives
     });
     assert!(tree.launcher.is_alive());
 }
+
+/// What a program leaves running writes no longer when that has ended, so that there is an end of what is shown.
+#[test]
+fn what_a_program_leaves_writing_does_not_keep_the_terminal() {
+    let mut user = User::sit_down();
+    user.enters("$RUN sh -c 'trap \"\" HUP; yes & sleep 1; exit 5'");
+    user.is_back(5);
+}

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{ForkResult, Pid, fork};
 use ringfence_confinement::{Confinement, policies};
 use ringfence_faults::{Act, Point};
@@ -261,11 +261,13 @@ impl Init {
     }
 
     /// Tells the launcher of the program's end, and waits until the user was shown what it has written to its terminal, before
-    /// anybody else has something to say.
+    /// anybody else has something to say. What the program has left running is ended before: it could write for ever.
     fn end(&self, signal: Option<i32>) {
         let Some(job) = &self.job else {
             return;
         };
+        // All processes of this namespace but the calling one (kill(2)); there may be none.
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
         job.ended(signal);
         if self.terminal.is_some() {
             while job.wait().is_some_and(|order| order != Order::Shown) {}
