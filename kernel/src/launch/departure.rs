@@ -175,30 +175,33 @@ impl Launcher<'_> {
 
     /// If the sandbox is over, somebody who ends the launcher wants it to end.
     pub(super) fn hurry(&mut self, signal: Signal) {
-        if !signals::is_to_end(signal) {
-            return;
-        }
-        if let Some(departure) = &mut self.departure {
+        if signals::is_to_end(signal)
+            && let Some(departure) = self.find_over()
+        {
             departure.hurry();
-        }
-        if self.departure.is_some() || self.program.has_ended() {
             self.pace.hurry();
         }
+    }
+
+    /// The sandbox's departure, if it is over.
+    fn find_over(&mut self) -> Option<&mut Departure> {
+        if self.departure.is_none() {
+            let is_to_end_with_server = self.starter.options.on_server_exit == OnServerExit::Kill;
+            let reason = if self.servers.is_empty() && is_to_end_with_server {
+                Some(Reason::Server)
+            } else {
+                self.program.has_ended().then_some(Reason::Program)
+            };
+            self.departure = reason.map(Departure::new);
+        }
+        self.departure.as_mut()
     }
 
     /// Ends the sandbox if it is over and has had its time. Else returns how long to wait until the next look, if one is
     /// needed.
     pub(super) fn heed_the_end(&mut self) -> Option<Duration> {
-        let is_to_end_with_server = self.starter.options.on_server_exit == OnServerExit::Kill;
-        let reason = if self.servers.is_empty() && is_to_end_with_server {
-            Reason::Server
-        } else if self.program.has_ended() {
-            Reason::Program
-        } else {
-            return None;
-        };
-        let departure = self.departure.get_or_insert_with(|| Departure::new(reason));
-        let left = departure.look(self.pace, self.is_rest_owed);
+        let (pace, is_held_up) = (self.pace, self.is_rest_owed);
+        let left = self.find_over()?.look(pace, is_held_up);
         if left.is_none() {
             // It was not waited for, so that the number is its own.
             let _ = kill(self.sentry, Signal::SIGKILL);
