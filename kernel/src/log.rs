@@ -8,11 +8,11 @@
 //!
 //! Sentry and servers write to a pipe of the launcher's, which may not take what they write (`launch/pipes.rs`). They wait
 //! for it once, for [`GRACE`]. On stderr that is until a line was shown, so that it stands before what comes of it: the pipe for
-//! messages has room again when all was. From then on lines that find no room are left out, and the next one that does comes after one
-//! that says how many. A line is shorter than what a pipe takes at once, so it is written whole or not.
+//! messages has room again when all was. From then on lines that find no room are left out, and the next one that does comes
+//! after one that says how many. A line is shorter than what a pipe takes at once, so it is written whole or not.
 //!
-//! So does the launcher, while it has a sandbox: [`divert`]. Whoever reads what the caller has open may stop reading, and
-//! then a line would keep the launcher from all else.
+//! The launcher writes to these pipes, too, while it has a sandbox ([`divert`]). Whoever reads what the caller has open may
+//! stop reading, and then a line would keep the launcher from all else.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -24,6 +24,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringfence_faults::{Act, Point, at};
 use rustix::fs::OFlags;
@@ -59,7 +60,7 @@ static MISSING: AtomicU32 = AtomicU32::new(0);
 /// The number of the log's file, if it has one.
 static NUMBER: OnceLock<RawFd> = OnceLock::new();
 
-/// Where what is for stderr is written, and the log if it has a file.
+/// The descriptors that what is for stderr is written to, and the log if it has a file.
 static MESSAGES: AtomicI32 = AtomicI32::new(libc::STDERR_FILENO);
 static FILE: AtomicI32 = AtomicI32::new(-1);
 
@@ -156,15 +157,17 @@ pub fn print(text: &str) {
 
 /// The same, but does not wait longer than `limit`. For a process that is about to exit, with which a thread ends that still
 /// waits.
-pub fn print_last(text: String, limit: Duration) {
+pub fn print_last(text: &str, limit: Duration) {
     let (sender, receiver) = channel();
+    let copy = text.to_owned();
     let printing = std::thread::Builder::new().spawn(move || {
-        print(&text);
+        print(&copy);
         // Nobody waits any more, perhaps.
         let _ = sender.send(());
     });
-    if printing.is_ok() {
-        let _ = receiver.recv_timeout(limit);
+    match printing {
+        Ok(_) => drop(receiver.recv_timeout(limit)),
+        Err(_) => print(text),
     }
 }
 
@@ -194,6 +197,11 @@ pub fn wait_for_room(to: BorrowedFd<'_>, limit: Option<Duration>) -> bool {
     let mut polled = [PollFd::new(to, PollFlags::POLLOUT)];
     let limit = limit.map(|limit| PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
     !matches!(poll(&mut polled, limit.unwrap_or(PollTimeout::NONE)), Ok(0))
+}
+
+/// Whether a write to `to` fails where it would have to wait.
+fn is_unwaiting(to: BorrowedFd<'_>) -> bool {
+    fcntl(to, FcntlArg::F_GETFL).is_ok_and(|flags| flags & libc::O_NONBLOCK != 0)
 }
 
 /// Writes lines to `to` as long as there are not too many.
@@ -348,7 +356,7 @@ impl<'a, W: AsFd> Line<'a, W>
 where
     &'a W: Write,
 {
-    /// Writes `text`, and before it how many lines are missing, if there is room.
+    /// Writes `text`, and before it how many lines are missing, if there is room. If it is lost nobody is left to tell.
     fn put(&self, text: &[u8]) {
         let log = self.log;
         let missing = MISSING.swap(0, Ordering::Relaxed);
@@ -356,16 +364,11 @@ where
             0 => Cow::Borrowed(text),
             missing => [&self.note(text, &left_out(missing)), text].concat().into(),
         };
-        // Whether nobody waits at it is not known of what the caller has open.
-        let mut has_room = log.has_room();
-        loop {
-            if !has_room {
-                MISSING.fetch_add(missing + 1, Ordering::Relaxed);
-                return;
-            }
+        // A write to what the caller has open may wait.
+        let mut has_room = is_unwaiting(log.to.as_fd()) || log.has_room();
+        while has_room {
             match (&log.to).write_all(&whole) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // If that failed nobody is left to tell.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => has_room = log.has_room(),
                 _ => {
                     if number().is_none() && IS_CONFIRMED.load(Ordering::Relaxed) {
                         log.has_room();
@@ -375,8 +378,8 @@ where
                     return;
                 }
             }
-            has_room = log.has_room();
         }
+        MISSING.fetch_add(missing + 1, Ordering::Relaxed);
     }
 }
 

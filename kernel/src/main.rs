@@ -317,7 +317,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            log::print_last(format!("ringfence: {failure}\n"), log::UNTAKEN);
+            log::print_last(&format!("ringfence: {failure}\n"), log::UNTAKEN);
             ExitCode::from(failure.status)
         }
     }

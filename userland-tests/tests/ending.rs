@@ -296,10 +296,14 @@ fn unread(command: &mut Command) -> (Child, PipeReader) {
     (child.expect("ringfence"), unread)
 }
 
-/// Has a program in `command` that is refused something, of which there are messages, and then does something else.
+/// Has a program in `command` that is refused something, of which there are more messages than a pipe takes, and then does
+/// something else.
 fn refused_and_then<'a>(command: &'a mut Command, then: &str) -> &'a mut Command {
     let guest = guest_program();
-    let script = format!("{} unknown 4 > /dev/null; {then}", guest.display());
+    let script = format!(
+        "{} flood 200 'made up' > /dev/null; {then}",
+        guest.display()
+    );
     command.args(["sh", "-c", &script])
 }
 
@@ -340,9 +344,10 @@ fn messages_that_nobody_reads_keep_a_launcher_that_gives_nothing_up() {
     let mut command = ringfence_under("sentry.untaken=drop", &["--stats"]);
     let (mut child, mut unread) = unread(refused_and_then(&mut command, THEN_IDLES));
     let tree = ready(&mut child);
-    // The sandbox is ended by the first that comes after the launcher has noticed the end of the program.
+    send(tree.launcher, Signal::SIGTERM);
+    eventually("the program is gone", || !tree.program.is_alive());
+    send(tree.launcher, Signal::SIGTERM);
     eventually("the sandbox is gone", || {
-        send(tree.launcher, Signal::SIGTERM);
         tree.launcher.children().is_empty()
     });
     assert!(tree.launcher.is_alive());

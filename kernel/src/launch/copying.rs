@@ -132,12 +132,16 @@ impl Pace {
         self.is_asked.get()
     }
 
-    /// How long nothing may be taken until it is given up.
-    pub fn patience(&self) -> Duration {
-        match self.is_hurried() {
+    /// How long nothing may be taken until it is given up; `None` if it never is.
+    pub fn patience(&self) -> Option<Duration> {
+        // A test leaves this out, to show that it would notice.
+        if ringfence_faults::at(Point::Untaken) == Some(Act::Drop) {
+            return None;
+        }
+        Some(match self.is_hurried() {
             true => log::GRACE,
             false => log::UNTAKEN,
-        }
+        })
     }
 
     /// Whether something is being written to a file at this moment.
@@ -148,12 +152,11 @@ impl Pace {
 
     /// Gives up what nobody takes. So much time has gone by since the last look.
     pub fn look(&self, elapsed: Duration) {
-        // A test leaves this out, to show that it would notice.
-        if ringfence_faults::at(Point::Untaken) == Some(Act::Drop) {
+        let Some(patience) = self.patience() else {
             return;
-        }
+        };
         for watched in self.watched.get().into_iter().flatten() {
-            if watched.held_for(elapsed) >= self.patience()
+            if watched.held_for(elapsed) >= patience
                 && let Some(nothing) = self.nothing.get()
             {
                 watched.progress.give_up(nothing);
@@ -292,27 +295,22 @@ impl Copier {
         })
     }
 
-    /// Waits until it has ended, or there is nothing more to be expected of it.
-    pub fn end(self, pace: &Pace) -> Copied {
-        // A test leaves this out, to show that it would notice.
-        let is_waited_for = ringfence_faults::at(Point::Untaken) == Some(Act::Drop);
-        if is_waited_for || self.ends(pace) {
-            // These threads do not panic.
-            self.thread.join().unwrap_or_default()
-        } else {
-            Copied::default()
-        }
+    /// Waits until it has ended; `None` if there is nothing more to be expected of it before.
+    pub fn end(self, pace: &Pace) -> Option<Copied> {
+        let ends = pace.patience().is_none_or(|patience| self.ends(patience));
+        // These threads do not panic.
+        ends.then(|| self.thread.join().unwrap_or_default())
     }
 
-    /// Whether it ends. All who could write have ended, so there is no more to copy than what a pipe holds, unless the sandbox has
-    /// given the pipe to somebody outside, who holds it, or goes on writing.
-    fn ends(&self, pace: &Pace) -> bool {
-        let mut left = MOST_LOOKS;
+    /// Whether it ends. All who could write have ended, so there is no more to copy than what a pipe holds, unless the
+    /// sandbox has given the pipe to somebody outside, who holds it, or goes on writing.
+    fn ends(&self, patience: Duration) -> bool {
+        let mut looks = 0;
         loop {
             let steps = self.progress.steps();
             let limit = match self.progress.is_given_up.load(Ordering::Relaxed) {
                 true => Duration::ZERO,
-                false => pace.patience(),
+                false => patience,
             };
             let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
             let mut polled = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
@@ -321,14 +319,15 @@ impl Copier {
                 Err(Errno::EINTR) => continue,
                 _ => return true,
             }
-            left -= 1;
-            let is_moving = self.progress.steps() != steps && left > 0;
+            let is_moving = self.progress.steps() != steps;
             // A file takes all in the end.
-            let is_filing = self.is_to_file && self.progress.steps() == steps && is_in_write(steps);
-            if !is_moving && !is_filing {
+            if !is_moving && self.is_to_file && is_in_write(steps) {
+                continue;
+            }
+            looks += 1;
+            if !is_moving || looks == MOST_LOOKS {
                 return false;
             }
-            left = left.max(1);
         }
     }
 }

@@ -132,12 +132,9 @@ fn end(pipe: &PipeWriter, flags: OFlag) -> Result<OwnedFd, Failure> {
 impl ServerEnds {
     /// Has this process write what it has to say to these ends until what is returned is dropped.
     pub fn divert(self) -> Diverted {
-        // A test leaves this out, to show that it would notice.
-        if ringfence_faults::at(Point::Untaken) != Some(Act::Drop) {
-            let log = self.log.as_ref().map(AsFd::as_fd);
-            // SAFETY: they are closed when nothing is written there any more.
-            unsafe { log::divert(self.messages.as_fd(), log) };
-        }
+        let log = self.log.as_ref().map(AsFd::as_fd);
+        // SAFETY: they are closed when nothing is written there any more.
+        unsafe { log::divert(self.messages.as_fd(), log) };
         Diverted(self)
     }
 }
@@ -271,8 +268,8 @@ impl Copying {
             recording,
         } = self.0;
         let end = |copier: Copier| copier.end(pace);
-        for (thread, what) in [(Some(messages), "stderr"), (log, "--log")] {
-            if let Some(error) = thread.and_then(|thread| end(thread).error)
+        for (copier, what) in [(Some(messages), "stderr"), (log, "--log")] {
+            if let Some(error) = copier.and_then(end).and_then(|copied| copied.error)
                 && error.kind() == io::ErrorKind::FileTooLarge
             {
                 tracing::warn!(
@@ -281,20 +278,18 @@ impl Copying {
                 );
             }
         }
-        if let (Some(thread), Some(output)) = (trace, &options.trace) {
-            let Copied { bytes, error } = end(thread);
-            if let Some(error) = error {
-                output.cut(bytes, &error);
-            }
+        if let Some(Copied { bytes, error }) = trace.and_then(end)
+            && let (Some(error), Some(output)) = (error, &options.trace)
+        {
+            output.cut(bytes, &error);
         }
-        match recording.map(end).zip(options.record.as_ref()) {
-            Some((
-                Copied {
-                    error: Some(error), ..
-                },
-                output,
-            )) => Err(output.failure(&error)),
-            _ => Ok(()),
+        let (Some(recording), Some(output)) = (recording, &options.record) else {
+            return Ok(());
+        };
+        match end(recording).map(|copied| copied.error) {
+            Some(None) => Ok(()),
+            Some(Some(error)) => Err(output.failure(&error)),
+            None => Err(output.failure(&"somebody outside can still write to it")),
         }
     }
 }

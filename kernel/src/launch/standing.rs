@@ -11,12 +11,10 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringfence_faults::{Act, Point};
 
 use super::jobs::{Event, Order};
 use super::supervision::Launcher;
 use super::terminal::wants_terminal;
-use crate::log;
 use crate::signals::{self, Received};
 
 /// How often it is looked at least whether the rest was shown.
@@ -59,8 +57,7 @@ impl Launcher<'_> {
                 self.job.order(Order::Foreground(false));
             }
             terminal.carry(takes_keys);
-            if !self.is_rest_owed && !terminal.is_given() && terminal.is_set_up() && terminal.give()
-            {
+            if !terminal.is_given() && terminal.is_set_up() && terminal.give() {
                 self.job.order(Order::Foreground(true));
             }
         }
@@ -69,7 +66,7 @@ impl Launcher<'_> {
     /// Whether keys are taken for the program. A key may be a signal for it, which is lost, or another's, until init has
     /// put its group into the foreground and continued it.
     pub(super) fn takes_keys(&self) -> bool {
-        self.job.is_obeyed() && !self.is_rest_owed
+        self.job.is_obeyed()
     }
 
     /// Does what the program's state asks for.
@@ -107,11 +104,10 @@ impl Launcher<'_> {
             return None;
         }
         let terminal = self.terminal.as_ref().filter(|it| !it.is_all_shown());
-        // A test leaves this out, to show that it would notice.
-        let is_waited_for = ringfence_faults::at(Point::Untaken) == Some(Act::Drop);
-        let left = terminal.map(|terminal| match self.pace.is_hurried() && !is_waited_for {
-            true => log::GRACE.saturating_sub(terminal.untaken()),
-            false => LOOK,
+        let patience = self.pace.patience().filter(|_| self.pace.is_hurried());
+        let left = terminal.map(|terminal| match patience {
+            Some(patience) => patience.saturating_sub(terminal.untaken()),
+            None => LOOK,
         });
         let left = left.filter(|left| !left.is_zero());
         if left.is_none() {

@@ -165,9 +165,11 @@ impl Terminal {
         })
     }
 
-    /// Gives the program the terminal, if the caller's shell has given it to the launcher's group.
+    /// Gives the program the terminal, if the caller's shell has given it to the launcher's group, and the program has not
+    /// ended.
     pub fn give(&mut self) -> bool {
-        if self.program.is_none() || !self.is_foreground() {
+        let is_over = self.program.is_none() || self.ended.is_some();
+        if is_over || !self.is_foreground() {
             return false;
         }
         self.put_back();
@@ -293,8 +295,8 @@ impl Terminal {
         }
     }
 
-    /// Shows what the program had written when it ended, as far as the caller's terminal takes it. If that is not all, keys are
-    /// the caller's again: one that interrupts ends the wait.
+    /// Shows what the program had written when it ended, as far as the caller's terminal takes it. If that is not all, keys
+    /// are the caller's again: one that interrupts ends the wait.
     pub fn show_rest(&mut self) {
         self.ended.get_or_insert_with(Instant::now);
         self.carry(false);
