@@ -286,7 +286,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Run(arguments) => {
-            inherit(arguments.grants.preserve_fds).and_then(|kept| run(arguments, kept, None))
+            inherit(&arguments.grants).and_then(|kept| run(arguments, kept, None))
         }
         Command::Record(arguments) => record(arguments),
         Command::Replay(arguments) => issue_again(arguments),
@@ -324,9 +324,9 @@ pub fn main() -> ExitCode {
 }
 
 /// Takes over the descriptors that the program is to have, and closes what else the caller left open.
-fn inherit(count: u16) -> Result<Vec<OwnedFd>, Failure> {
+fn inherit(grants: &Grants) -> Result<Vec<OwnedFd>, Failure> {
     // SAFETY: the command line was read, and nothing was opened yet.
-    unsafe { descriptors::take(count) }
+    unsafe { descriptors::take(grants) }
 }
 
 fn run(
@@ -377,7 +377,7 @@ fn run(
 }
 
 fn issue_again(arguments: Replay) -> Result<u8, Failure> {
-    inherit(0)?;
+    inherit(&Grants::default())?;
     let log = arguments.log.as_deref();
     log::write_to(log.map(|path| log::open(path, &[])).transpose()?);
     replay::run(&replay::Options {
@@ -395,7 +395,7 @@ fn record(arguments: Record) -> Result<u8, Failure> {
             "--fast: what goes past the sentry cannot be recorded: leave --fast out",
         ));
     }
-    let kept = inherit(arguments.run.grants.preserve_fds)?;
+    let kept = inherit(&arguments.run.grants)?;
     let output = Output::create(
         &arguments.out,
         arguments.keep_identifiers,
@@ -424,7 +424,8 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         name: None,
         command: vec!["/proc/self/exe".into(), "demo-guest".into()],
     };
-    run(demonstration, inherit(0)?, None)
+    let kept = inherit(&demonstration.grants)?;
+    run(demonstration, kept, None)
 }
 
 fn list_sandboxes(json: bool) -> Result<u8, Failure> {

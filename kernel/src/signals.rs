@@ -6,6 +6,10 @@
 //! caller's terminal, comes in once; what the launcher makes of a terminal's signals is in `launch/terminal.rs`. The
 //! program itself starts with the signal mask that the launcher was started with.
 //!
+//! Of what a caller can leave behind two actions are put right, and are the program's as the caller left them. If SIGCHLD were
+//! ignored, the kernel would not say that a child has ended (wait(2)). At a file's limit (RLIMIT_FSIZE), which the caller's
+//! trace or log may reach, SIGXFSZ would end whoever writes there; ignored, the write fails.
+//!
 //! `unsafe` is here because no library in use wraps sigpending(2) and sigtimedwait(2), and none can know what an action does.
 
 use std::fs;
@@ -42,15 +46,29 @@ const HEEDED: [Signal; 5] = [
 /// Signals that stop a process, and can be blocked.
 const STOPS: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
 
-/// A signal mask.
-pub type Mask = SigSet;
+/// How a process that has a sandbox takes signals in place of what its caller left.
+const OWN_ACTIONS: [(Signal, SigHandler); 2] = [
+    (Signal::SIGCHLD, SigHandler::SigDfl),
+    (Signal::SIGXFSZ, SigHandler::SigIgn),
+];
 
-/// Blocks the signals that are waited for, and returns the mask that was in force.
-pub fn block() -> Result<Mask, Failure> {
-    let mut original = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&awaited()), Some(&mut original))
+/// The signal mask that was found, and what stood in the place of [`OWN_ACTIONS`].
+pub struct Found {
+    mask: SigSet,
+    actions: [SigHandler; OWN_ACTIONS.len()],
+}
+
+/// Blocks the signals that are waited for, takes the [`OWN_ACTIONS`], and returns what was found.
+pub fn block() -> Result<Found, Failure> {
+    let mut mask = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&awaited()), Some(&mut mask))
         .attempt("the signal mask")?;
-    Ok(original)
+    let mut actions = OWN_ACTIONS.map(|(_, action)| action);
+    for (found, (of, action)) in actions.iter_mut().zip(OWN_ACTIONS) {
+        // SAFETY: neither action installs a handler.
+        *found = unsafe { signal(of, action) }.attempt("the action of a signal")?;
+    }
+    Ok(Found { mask, actions })
 }
 
 /// Has the signals of a fault end this process when somebody sends them. Rust's runtime handles them, to say that a stack has
@@ -63,9 +81,13 @@ pub fn heed_faults() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Restores a mask, in a process that is about to execute the program.
-pub fn restore(mask: &Mask) -> Result<(), Errno> {
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None)
+/// Restores what was found, in a process that is about to execute the program.
+pub fn restore(found: &Found) -> Result<(), Errno> {
+    for ((of, _), action) in OWN_ACTIONS.iter().zip(found.actions) {
+        // SAFETY: no process has a handler of its own for them, so both are one of the two actions of the kernel.
+        unsafe { signal(*of, action) }?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&found.mask), None)
 }
 
 /// A signal that came in.

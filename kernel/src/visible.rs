@@ -1,9 +1,10 @@
 //! Text of others, fit to be shown: what a terminal would take for a command is written out.
 //!
 //! The idea: a terminal obeys control characters, and sentry and servers, should they be taken over, write what they like.
-//! So wherever their text is shown, be it a reason that a command prints or what is copied from them to the caller's stderr, each
-//! control character but the end of a line and the tabulator is replaced by its escape in Rust's notation, and each byte that
-//! is no text by its number. Of text without these nothing is changed.
+//! So wherever their text is shown, be it a reason that a command prints or what is copied from them to the caller's stderr,
+//! each control character but the end of a line and the tabulator is replaced by its escape in Rust's notation, and each byte
+//! that is no text by its number. So is each character that shows nothing and has others shown in another order or place. Of
+//! text without these nothing is changed.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -18,10 +19,10 @@ const CHARACTER: usize = 4;
 
 /// One line of text, fit to be shown as a part of a line.
 pub fn escaped(text: &str) -> Cow<'_, str> {
-    if is_left_out() || !text.contains(char::is_control) {
+    if is_left_out() || !text.contains(is_obeyed) {
         return text.into();
     }
-    let escape = |character: char| match character.is_control() {
+    let escape = |character: char| match is_obeyed(character) {
         true => character.escape_default().to_string(),
         false => character.to_string(),
     };
@@ -90,6 +91,15 @@ fn append(bytes: &[u8], to: &mut Vec<u8>) -> usize {
     }
 }
 
+/// Whether a terminal does something at this character other than to show it: those of Unicode's categories Cc, Zl and Zp,
+/// and of Cf those that join, part or reorder (Unicode 16.0, Bidi_Control and Default_Ignorable_Code_Point).
+fn is_obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 /// Appends the number of each of these bytes.
 fn append_numbers(bytes: &[u8], to: &mut Vec<u8>) {
     for byte in bytes {
@@ -100,7 +110,7 @@ fn append_numbers(bytes: &[u8], to: &mut Vec<u8>) {
 
 fn append_text(text: &str, to: &mut Vec<u8>) {
     for character in text.chars() {
-        if character.is_control() && !matches!(character, '\n' | '\t') {
+        if is_obeyed(character) && !matches!(character, '\n' | '\t') {
             let _ = write!(to, "{}", character.escape_default());
         } else {
             to.extend_from_slice(character.encode_utf8(&mut [0; CHARACTER]).as_bytes());
@@ -132,6 +142,14 @@ mod tests {
         let text = "ringfence: größer\tals 3 µs\n";
         assert_eq!(shown(&[text.as_bytes()]), text);
         assert_eq!(escaped("größer als 3 µs"), "größer als 3 µs");
+    }
+
+    #[test]
+    fn nothing_is_left_that_has_others_shown_elsewhere() {
+        let text = "a\u{202e}b\u{2028}c\u{200b}d\u{feff}e\u{2066}f\u{61c}";
+        let expected = "a\\u{202e}b\\u{2028}c\\u{200b}d\\u{feff}e\\u{2066}f\\u{61c}";
+        assert_eq!(shown(&[text.as_bytes()]), expected);
+        assert_eq!(escaped(text), expected);
     }
 
     #[test]

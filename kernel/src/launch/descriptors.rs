@@ -4,6 +4,11 @@
 //! is inherited without having been asked for is closed before Ringfence opens anything of its own, so that no process
 //! of the sandbox has it.
 //!
+//! What was asked for, or is a standard stream, can be more than bytes. By a directory all files of the host are reached, by an
+//! internet socket its network, as one that is connected can be connected anew; by the memory of an io_uring the kernel does
+//! in the caller's name what is written there, and no filter sees a call. So the kinds are listed that a program can have,
+//! and the others are refused.
+//!
 //! `unsafe` is here because descriptors are inherited as bare numbers.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -13,24 +18,33 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{FileStat, fstat};
 use ringfence_faults::{Act, Point};
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::socket_domain;
 
+use super::grants::Grants;
 use crate::failure::{Attempt, Failure};
 use crate::sentry::confinement;
 
 /// The first number behind the standard streams.
 const FIRST: RawFd = 3;
 
-/// Takes over the `count` descriptors from 3 on, which the program is to have, and closes all behind them. None of
-/// them is inherited further until [`pass_on`] is called with it.
+/// What /proc/PID/fd shows of those files without a name by which nothing can be had but what is read from and written to
+/// them (eventfd(2), timerfd_create(2)).
+const HARMLESS: [&str; 2] = ["anon_inode:[eventfd]", "anon_inode:[timerfd]"];
+const WITHOUT_NAME: &str = "anon_inode:";
+
+/// Takes over the descriptors from 3 on that the program is granted, and closes all behind them. None of them is inherited
+/// further until [`pass_on`] is called with it.
 ///
 /// # Safety
 ///
 /// Nothing in this process owns a descriptor but the standard streams.
-pub unsafe fn take(count: u16) -> Result<Vec<OwnedFd>, Failure> {
+pub unsafe fn take(grants: &Grants) -> Result<Vec<OwnedFd>, Failure> {
+    let count = grants.preserve_fds;
     let end = FIRST + RawFd::from(count);
     // SAFETY: nobody owns what is closed, as the caller promises.
     unsafe { close_range(end as libc::c_uint, libc::c_uint::MAX) }?;
-    (0..end).try_for_each(refuse)?;
+    (0..end).try_for_each(|number| refuse(number, grants.network))?;
     (FIRST..end)
         .map(|number| {
             // SAFETY: it is only looked whether there is such a descriptor.
@@ -47,13 +61,23 @@ pub unsafe fn take(count: u16) -> Result<Vec<OwnedFd>, Failure> {
 }
 
 /// Fails if the program would get more by this descriptor than its caller gave with it.
-fn refuse(number: RawFd) -> Result<(), Failure> {
+fn refuse(number: RawFd, has_network: bool) -> Result<(), Failure> {
     // SAFETY: it is only looked at, if there is such a descriptor.
     let lent = unsafe { BorrowedFd::borrow_raw(number) };
     let (Ok(status), Ok(flags)) = (fstat(lent), fcntl(lent, FcntlArg::F_GETFL)) else {
         return Ok(());
     };
-    match reason_against(&status, flags) {
+    let reason = reason_against(&status, flags).or_else(|| {
+        // For the tests of what happens without this.
+        if ringfence_faults::at(Point::Given) == Some(Act::Drop) {
+            return None;
+        }
+        match status.st_mode & libc::S_IFMT {
+            libc::S_IFSOCK => reason_against_socket(lent, has_network),
+            _ => reason_against_nameless(number),
+        }
+    });
+    match reason {
         Some((reason, remedy)) => Err(Failure::setup(format!(
             "descriptor {number} is {reason}: close it, as with {number}<&- in a shell, and {remedy}"
         ))),
@@ -61,8 +85,11 @@ fn refuse(number: RawFd) -> Result<(), Failure> {
     }
 }
 
+/// Why something is not for a program, and what to do instead.
+type Reason = (&'static str, &'static str);
+
 /// Why a descriptor of something in this state, opened with these flags, is not for a program, and what to do instead.
-fn reason_against(status: &FileStat, flags: libc::c_int) -> Option<(&'static str, &'static str)> {
+fn reason_against(status: &FileStat, flags: libc::c_int) -> Option<Reason> {
     // `..` leads from it through all of the host's files, past every mount of the sandbox.
     if status.st_mode & libc::S_IFMT == libc::S_IFDIR {
         return Some((
@@ -88,6 +115,34 @@ fn reason_against(status: &FileStat, flags: libc::c_int) -> Option<(&'static str
         ));
     }
     None
+}
+
+/// The same of a socket. One that is connected or bound can be connected or bound anew (connect(2), AF_UNSPEC), in the network
+/// in which it was made.
+fn reason_against_socket(socket: BorrowedFd<'_>, has_network: bool) -> Option<Reason> {
+    match socket_domain(socket) {
+        Ok(AddressFamily::UNIX) => None,
+        Ok(AddressFamily::INET | AddressFamily::INET6) if has_network => None,
+        Ok(AddressFamily::INET | AddressFamily::INET6) => Some((
+            "an internet socket, by which the program would reach the host's network",
+            "pass on what comes there by a pipe, or give --net",
+        )),
+        _ => Some((
+            "a socket that is neither of this machine's files (AF_UNIX) nor of the internet, by which the program would \
+             reach the host",
+            "pass on what comes there by a pipe",
+        )),
+    }
+}
+
+/// The same of a file without a name.
+fn reason_against_nameless(number: RawFd) -> Option<Reason> {
+    let link = std::fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
+    let name = link.to_string_lossy();
+    (name.starts_with(WITHOUT_NAME) && !HARMLESS.contains(&&*name)).then_some((
+        "an object of the kernel (such as an io_uring or a pidfd), by which the program could act in its maker's name",
+        "leave it out",
+    ))
 }
 
 /// Lets the program that the calling process is about to execute inherit `descriptor`.

@@ -61,7 +61,7 @@ pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallib
     // Rust's runtime ignores SIGPIPE, which a program would inherit.
     // SAFETY: the default action installs no handler.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.attempt("SIGPIPE")?;
-    signals::restore(program.job.mask).attempt("the signal mask")?;
+    signals::restore(program.job.signals).attempt("the signal mask")?;
     descriptors::send_and_leave_some(|| {
         // For the test of what holds without the filter.
         if ringfence_faults::is_unfiltered() {

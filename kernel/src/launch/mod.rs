@@ -100,8 +100,8 @@ pub struct Options {
 
 /// What the program has of its caller's job.
 pub struct Job<'a> {
-    /// The signal mask to start with.
-    pub mask: &'a signals::Mask,
+    /// The signals' mask and actions to start with.
+    pub signals: &'a signals::Found,
     /// What to make a terminal after, if the caller has one.
     likeness: Option<&'a Likeness>,
     /// Where init hears of what the caller's shell and terminal want.
@@ -120,7 +120,7 @@ fn inherited(others: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
 pub fn run(options: &Options) -> Result<u8, Failure> {
     tracing::debug!("starting a sandbox");
     let command = c_strings(&options.command)?;
-    let original_mask = signals::block()?;
+    let found = signals::block()?;
     let about = About::new(
         options.name.as_ref(),
         &options.driver.version,
@@ -166,7 +166,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
                 door.leave();
             }
             let job = Job {
-                mask: &original_mask,
+                signals: &found,
                 likeness: likeness.as_ref(),
                 end: init_end,
             };

@@ -16,7 +16,8 @@ use std::process::{Command, Stdio};
 
 use userland_tests::{
     Directory, Ended, Reachable, finish, guest_program, guest_with, has_landlock_scopes,
-    ringfence_program, ringfence_run, ringfence_with_faults, showing_the_guest, wait_for,
+    ringfence_program, ringfence_run, ringfence_under, ringfence_with_faults, showing_the_guest,
+    wait_for,
 };
 
 /// Nobody.

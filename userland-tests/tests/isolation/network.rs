@@ -1,9 +1,13 @@
 //! The network, and sockets of the host.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
+
+use rustix::net::{AddressFamily, SocketType, socket};
+use userland_tests::guest_under;
 
 use super::*;
 
@@ -87,4 +91,53 @@ fn abstract_sockets_are_reached_if_no_domain_keeps_connections_in() {
         .stdin(Stdio::null());
     let ended = finish(&mut command);
     assert!(ended.stdout.contains("abstract: ok\n"), "{ended:?}");
+}
+
+/// Runs a guest that has `socket` for its standard input, and connects it to this port instead.
+fn reconnected(mut guest: Command, socket: impl Into<OwnedFd>) -> Ended {
+    finish(guest.stdin(Stdio::from(socket.into())))
+}
+
+#[test]
+fn no_network_is_reached_by_a_socket_of_the_callers() {
+    let [given, other] = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let connected = || TcpStream::connect(given.local_addr().expect("an address"));
+    let port = other.local_addr().expect("an address").port().to_string();
+    let scenario = ["reconnected", &port];
+    let refused = "ringfence: descriptor 0 is an internet socket, by which the program would reach the host's network: \
+                   close it, as with 0<&- in a shell, and pass on what comes there by a pipe, or give --net";
+    let ended = reconnected(
+        guest_with(&[], &scenario),
+        connected().expect("a connection"),
+    );
+    assert_eq!(ended, Ended::failing(125, refused));
+    // With the host's network nothing is gained by it.
+    let ended = reconnected(
+        guest_with(&["--net"], &scenario),
+        connected().expect("a connection"),
+    );
+    assert_eq!(ended, Ended::printing(""));
+    other.accept().expect("a connection");
+    // That this can fail.
+    let without = guest_under("sentry.given=drop", &scenario);
+    let ended = reconnected(without, connected().expect("a connection"));
+    assert_eq!(ended, Ended::printing(""));
+    other.accept().expect("a connection");
+}
+
+#[test]
+fn of_other_sockets_those_of_this_machine_are_inherited() {
+    let run = |options: &[&str], socket: OwnedFd| {
+        let mut sandbox = ringfence_run(options);
+        finish(sandbox.arg("true").stdin(Stdio::from(socket)))
+    };
+    let (one, _other) = UnixStream::pair().expect("sockets");
+    assert_eq!(run(&[], one.into()), Ended::printing(""));
+    let refused = "ringfence: descriptor 0 is a socket that is neither of this machine's files (AF_UNIX) nor of the \
+                   internet, by which the program would reach the host: close it, as with 0<&- in a shell, and pass on \
+                   what comes there by a pipe";
+    let netlink = || socket(AddressFamily::NETLINK, SocketType::DGRAM, None).expect("a socket");
+    for options in [&[][..], &["--net"]] {
+        assert_eq!(run(options, netlink()), Ended::failing(125, refused));
+    }
 }

@@ -1,7 +1,7 @@
 //! What a program starts with: its place, environment, descriptors and terminal.
 
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::*;
 
@@ -179,6 +179,77 @@ fn what_is_opened_neither_to_be_read_nor_to_be_written_is_not_inherited() {
         let ended = run_with_opened(&ringfence_with_faults(), &file, flags);
         assert_eq!(ended, Ended::printing(""));
     }
+}
+
+/// By which the kernel does something in its maker's name: an io_uring's entries, signals to a process outside.
+#[test]
+fn objects_of_the_kernel_are_not_inherited() {
+    let run = |mut sandbox: Command, object: &OwnedFd| {
+        let object = object.try_clone().expect("a descriptor");
+        finish(sandbox.arg("true").stdin(Stdio::from(object)))
+    };
+    let process = rustix::process::getpid();
+    let objects = [
+        rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()),
+        rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC),
+    ];
+    for object in objects {
+        let object = object.expect("an object of the kernel");
+        let line = "ringfence: descriptor 0 is an object of the kernel (such as an io_uring or a pidfd), by which the program \
+                    could act in its maker's name: close it, as with 0<&- in a shell, and leave it out";
+        let ended = run(ringfence_run(&[]), &object);
+        assert_eq!(ended, Ended::failing(125, line));
+        // That this can fail.
+        let ended = run(ringfence_under("sentry.given=drop", &[]), &object);
+        assert_eq!(ended, Ended::printing(""));
+    }
+    let counter = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC);
+    let ended = run(ringfence_run(&[]), &counter.expect("a counter"));
+    assert_eq!(ended, Ended::printing(""));
+}
+
+/// Runs this by a caller that ignores the signal of children that end, and that of files that are too long.
+fn run_ignoring(command: &Command) -> Ended {
+    let mut caller = Command::new("env");
+    caller.arg("--ignore-signal=CHLD,XFSZ");
+    caller.arg(command.get_program()).args(command.get_args());
+    finish(caller.stdin(Stdio::null()))
+}
+
+#[test]
+fn what_the_caller_ignores_the_program_ignores_and_ringfence_does_not() {
+    let mut sandbox = ringfence_run(&[]);
+    let ended = run_ignoring(sandbox.args(["sh", "-c", "exit 7"]));
+    assert_eq!((ended.status, ended.stderr.as_str()), (7, ""));
+    let ignored = |ended: Ended| {
+        let mut lines = ended.stdout.lines();
+        lines
+            .find(|line| line.starts_with("SigIgn:"))
+            .map(str::to_owned)
+    };
+    let (mut native, mut sandbox) = (Command::new("cat"), ringfence_run(&[]));
+    sandbox.arg("cat");
+    for command in [&mut native, &mut sandbox] {
+        command.arg("/proc/self/status");
+    }
+    let outside = ignored(run_ignoring(&native));
+    assert_eq!(ignored(run_ignoring(&sandbox)), outside);
+    assert_ne!(ignored(finish(&mut sandbox)), outside);
+}
+
+/// Which ends nobody by a signal.
+#[test]
+fn a_limit_of_files_that_is_too_small_is_named() {
+    let mut sandbox = ringfence_run(&[]);
+    sandbox.arg("true");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -f 1; exec \"$@\"", "sh"]);
+    shell.arg(sandbox.get_program()).args(sandbox.get_args());
+    let line = "ringfence: memory to share with a server: the shared region: ftruncate failed: EFBIG: File too large";
+    assert_eq!(
+        finish(shell.stdin(Stdio::null())),
+        Ended::failing(125, line)
+    );
 }
 
 #[test]

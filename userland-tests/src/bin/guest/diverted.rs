@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
@@ -127,8 +127,12 @@ static TIMES: AtomicU32 = AtomicU32::new(0);
 /// The limit of the pin that is under way, as far as anybody knows where it lies; 0 if nobody does.
 static KNOWN: AtomicU64 = AtomicU64::new(0);
 
-/// Whether it never goes on from there.
+/// Whether it does not go on from there for [`STAY`].
 static STAYS: AtomicBool = AtomicBool::new(false);
+
+/// Longer than any pin may take. Not for ever: the kernel also takes a thread there whose own call is made anew, and then
+/// nobody waits for it.
+const STAY: Duration = Duration::from_secs(20);
 
 /// From now on the thread is in the sequence.
 fn enter() {
@@ -140,7 +144,8 @@ extern "C" fn aborted(registers: *const [u64; 8]) {
     // SAFETY: they were just pushed.
     let [.., address, number] = unsafe { *registers };
     TIMES.fetch_add(1, Ordering::SeqCst);
-    while STAYS.load(Ordering::SeqCst) {
+    let came = Instant::now();
+    while STAYS.load(Ordering::SeqCst) && came.elapsed() < STAY {
         std::hint::spin_loop();
     }
     if number == libc::SYS_mmap as u64 {

@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixStream};
@@ -45,6 +45,17 @@ pub fn network(arguments: &[String]) -> Outcome {
         "itself: {}",
         said(TcpStream::connect(listener.local_addr()?))
     );
+    Ok(())
+}
+
+/// Connects its standard input, which is a socket that is connected, to a port of this network instead.
+pub fn reconnected(arguments: &[String]) -> Outcome {
+    let [port] = arguments else {
+        return Err("a port".into());
+    };
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.parse()?);
+    rustix::net::connect_unspec(io::stdin())?;
+    rustix::net::connect(io::stdin(), &address)?;
     Ok(())
 }
 

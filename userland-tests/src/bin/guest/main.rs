@@ -92,6 +92,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("forbidden", isolation::forbidden),
     ("given", given::scenario),
     ("network", isolation::network),
+    ("reconnected", isolation::reconnected),
     ("permit", isolation::permit),
     ("read", isolation::read),
     ("set-ids", set_ids::scenario),
