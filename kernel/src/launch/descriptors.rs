@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::stat::{FileStat, fstat};
+use nix::sys::stat::fstat;
 use ringfence_faults::{Act, Point};
 use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
@@ -64,20 +64,7 @@ pub unsafe fn take(grants: &Grants) -> Result<Vec<OwnedFd>, Failure> {
 fn refuse(number: RawFd, has_network: bool) -> Result<(), Failure> {
     // SAFETY: it is only looked at, if there is such a descriptor.
     let lent = unsafe { BorrowedFd::borrow_raw(number) };
-    let (Ok(status), Ok(flags)) = (fstat(lent), fcntl(lent, FcntlArg::F_GETFL)) else {
-        return Ok(());
-    };
-    let reason = reason_against(&status, flags).or_else(|| {
-        // For the tests of what happens without this.
-        if ringfence_faults::at(Point::Given) == Some(Act::Drop) {
-            return None;
-        }
-        match status.st_mode & libc::S_IFMT {
-            libc::S_IFSOCK => reason_against_socket(lent, has_network),
-            _ => reason_against_nameless(number),
-        }
-    });
-    match reason {
+    match reason_against(lent, has_network) {
         Some((reason, remedy)) => Err(Failure::setup(format!(
             "descriptor {number} is {reason}: close it, as with {number}<&- in a shell, and {remedy}"
         ))),
@@ -88,8 +75,10 @@ fn refuse(number: RawFd, has_network: bool) -> Result<(), Failure> {
 /// Why something is not for a program, and what to do instead.
 type Reason = (&'static str, &'static str);
 
-/// Why a descriptor of something in this state, opened with these flags, is not for a program, and what to do instead.
-fn reason_against(status: &FileStat, flags: libc::c_int) -> Option<Reason> {
+/// Why what is open by a descriptor is not for a program, and what to do instead. There may be nothing.
+fn reason_against(descriptor: BorrowedFd<'_>, has_network: bool) -> Option<Reason> {
+    let status = fstat(descriptor).ok()?;
+    let flags = fcntl(descriptor, FcntlArg::F_GETFL).ok()?;
     // `..` leads from it through all of the host's files, past every mount of the sandbox.
     if status.st_mode & libc::S_IFMT == libc::S_IFDIR {
         return Some((
@@ -114,7 +103,10 @@ fn reason_against(status: &FileStat, flags: libc::c_int) -> Option<Reason> {
             "open it to be read or written",
         ));
     }
-    None
+    match status.st_mode & libc::S_IFMT {
+        libc::S_IFSOCK => reason_against_socket(descriptor, has_network),
+        _ => reason_against_nameless(descriptor),
+    }
 }
 
 /// The same of a socket. One that is connected or bound can be connected or bound anew (connect(2), AF_UNSPEC), in the network
@@ -136,8 +128,8 @@ fn reason_against_socket(socket: BorrowedFd<'_>, has_network: bool) -> Option<Re
 }
 
 /// The same of a file without a name.
-fn reason_against_nameless(number: RawFd) -> Option<Reason> {
-    let link = std::fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
+fn reason_against_nameless(descriptor: BorrowedFd<'_>) -> Option<Reason> {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd())).ok()?;
     let name = link.to_string_lossy();
     (name.starts_with(WITHOUT_NAME) && !HARMLESS.contains(&&*name)).then_some((
         "an object of the kernel (such as an io_uring or a pidfd), by which the program could act in its maker's name",
