@@ -44,6 +44,15 @@ fn pin_beside(arguments: &[&str]) -> Outcome {
     Ok(())
 }
 
+/// What the processes of chains share: when one ran last, how long none did, and whether they are to end. Nobody waits for a
+/// child from here on.
+fn begin_chains(shared: &Pages) -> nix::Result<[&AtomicU64; 3]> {
+    // SAFETY: the kernel has no handler to run.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+    // SAFETY: it lives as long as these words, which are used for nothing else.
+    Ok([0, 1, 2].map(|at| unsafe { &*shared.address().cast::<AtomicU64>().add(at) }))
+}
+
 /// Pins so many times beside processes of which each makes the next, for the same parent, and ends. Says whether all pins
 /// succeeded or failed for want of time, and whether none of these processes ran for so many milliseconds during each that
 /// succeeded.
@@ -55,11 +64,7 @@ pub fn chain(arguments: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     let pages = Pages::new(libc::MAP_PRIVATE)?;
     let shared = Pages::new(libc::MAP_SHARED)?;
-    // SAFETY: it is never unmapped, and these words are used for nothing else.
-    let [last, longest, is_over] =
-        [0, 1, 2].map(|at| unsafe { &*shared.address().cast::<AtomicU64>().add(at) });
-    // SAFETY: nobody waits for a child from here on.
-    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+    let [last, longest, is_over] = begin_chains(&shared)?;
     last.store(now(), Ordering::SeqCst);
     let _ = child(|| loop_of_processes(last, longest, is_over))?;
     let (mut outcomes, mut stood_still) = (BTreeSet::new(), true);
@@ -94,11 +99,7 @@ pub fn chains(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     let pages = Pages::new(libc::MAP_PRIVATE)?;
     let shared = Pages::new(libc::MAP_SHARED)?;
-    // SAFETY: it is never unmapped, and these words are used for nothing else.
-    let [last, longest, is_over] =
-        [0, 1, 2].map(|at| unsafe { &*shared.address().cast::<AtomicU64>().add(at) });
-    // SAFETY: nobody waits for a child from here on.
-    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+    let [last, longest, is_over] = begin_chains(&shared)?;
     for _ in 0..CHAINS {
         let _ = child(|| loop_of_processes(last, longest, is_over))?;
     }
