@@ -196,6 +196,9 @@ pub enum Point {
     Given,
     /// Pipes are about to be made in the place of those that the caller left open to be read.
     Inputs,
+    /// The launcher is about to count what a program has not read of what it was lent; if that is left out, it has read all once
+    /// there is room in its pipe.
+    Unread,
     /// The launcher is about to open a file that it was asked to write.
     Outputs,
     /// The launcher is about to stop with its program.
@@ -325,6 +328,7 @@ impl Point {
             Point::Outputs => "outputs",
             Point::Stop => "stop",
             Point::Watch => "watch",
+            Point::Unread => "unread",
             Point::Left => "left",
             Point::Guard => "guard",
             Point::Session => "session",
@@ -421,6 +425,7 @@ impl Point {
         Point::Stop,
         Point::Watch,
         Point::Left,
+        Point::Unread,
         Point::Guard,
         Point::Session,
         Point::Descriptors,

@@ -8,8 +8,9 @@
 //! Others may go on reading where the program has stopped, as natively. So what is in the caller's pipe stays there until the
 //! program has taken it: the launcher *lends* a copy of what comes next (tee(2)), at most a page at a time, and takes
 //! as much out of the caller's pipe once the program has read it. The program's pipe has room for one page and so is
-//! writable only when it is empty, which says that all was read. When nobody has its end any more, or the sandbox ends, what is
-//! left in it was not read, and nothing of that is taken.
+//! writable only when it is empty, which says that all was read. A program can make it larger. So what is in it is counted
+//! before anything is taken; if there is anything, the pipe is made small again, as far as that can be. When nobody has its end
+//! any more, or the sandbox ends, what is left in it was not read, and nothing of that is taken.
 //!
 //! Neither the launcher nor anybody else of Ringfence keeps the caller's pipe open for longer than that: who writes to it
 //! gets SIGPIPE when the program reads no more, and the program finds the end when the last writer has closed it.
@@ -21,6 +22,7 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
@@ -34,10 +36,12 @@ use super::copying::STACK;
 use super::descriptors;
 use crate::failure::{Attempt, Failure};
 
-/// At most so many bytes are lent at once: as much as the program's pipe holds, should the program have made it larger.
-const PIECE: usize = 64 << 10;
+/// At most so many bytes are lent at once: a page, also where the program has made its pipe larger.
+const PIECE: usize = 4 << 10;
 /// Room for one page, whatever a page is here: the kernel rounds up.
 const ONE_PAGE: usize = 1;
+/// How often it is looked whether a program has read all, where that it has does not wake whoever waits for it.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The launcher's ends of the program's pipes. Until they are dropped the program's input does not end.
 pub struct Inputs(Vec<Input>);
@@ -134,6 +138,8 @@ impl Inputs {
     pub fn copy(self) -> Result<Copying, Failure> {
         let (is_over, over) = io::pipe().attempt("pipe")?;
         let started = Arc::new(Barrier::new(1 + self.0.len()));
+        // A test leaves this out, to show that it would notice.
+        let counts_unread = ringfence_faults::at(Point::Unread) != Some(Act::Drop);
         let mut threads = Vec::new();
         for Input { numbers, to } in self.0 {
             let source = Source {
@@ -141,6 +147,7 @@ impl Inputs {
                 to,
                 nowhere: nowhere()?,
                 is_over: is_over.try_clone().attempt("pipe")?,
+                counts_unread,
             };
             let started = Arc::clone(&started);
             let thread = thread::Builder::new()
@@ -200,6 +207,8 @@ struct Source {
     /// Where goes what the program has read.
     nowhere: OwnedFd,
     is_over: PipeReader,
+    /// Whether what the program has not read is counted.
+    counts_unread: bool,
 }
 
 impl Source {
@@ -207,9 +216,18 @@ impl Source {
     fn copy(self) {
         let mut lent = 0;
         // One after the other: what is awaited at both would be there at once again and again.
-        while self.is_ready(self.to.as_fd(), PollFlags::POLLOUT) {
+        while self.is_ready(self.to.as_fd(), PollFlags::POLLOUT, PollTimeout::NONE) {
+            if !self.is_all_read() {
+                // There is room all the same: the program has made its pipe larger. It fails as long as much is in it.
+                let _ = fcntl_setpipe_size(&self.to, ONE_PAGE);
+                let limit = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
+                if !self.is_ready(self.to.as_fd(), PollFlags::empty(), limit) {
+                    break;
+                }
+                continue;
+            }
             self.take(std::mem::take(&mut lent));
-            if !self.is_ready(self.from.as_fd(), PollFlags::POLLIN) {
+            if !self.is_ready(self.from.as_fd(), PollFlags::POLLIN, PollTimeout::NONE) {
                 break;
             }
             match tee(&self.from, &self.to, PIECE, SpliceFlags::NONBLOCK) {
@@ -224,15 +242,20 @@ impl Source {
         self.take(lent.saturating_sub(unread));
     }
 
-    /// Waits for this; false if nobody can read any more, or the sandbox is gone.
-    fn is_ready(&self, awaited: BorrowedFd<'_>, events: PollFlags) -> bool {
+    /// Whether nothing is left in the program's pipe.
+    fn is_all_read(&self) -> bool {
+        !self.counts_unread || ioctl_fionread(&self.to).is_ok_and(|unread| unread == 0)
+    }
+
+    /// Waits for this, at most for as long as `limit`; false if nobody can read any more, or the sandbox is gone.
+    fn is_ready(&self, awaited: BorrowedFd<'_>, events: PollFlags, limit: PollTimeout) -> bool {
         let mut polled = [
             PollFd::new(awaited, events),
             PollFd::new(self.to.as_fd(), PollFlags::empty()),
             PollFd::new(self.is_over.as_fd(), PollFlags::empty()),
         ];
         loop {
-            match poll(&mut polled, PollTimeout::NONE) {
+            match poll(&mut polled, limit) {
                 Ok(_) => break,
                 Err(Errno::EINTR) => {}
                 Err(_) => return false,

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use userland_tests::ringfence_under;
+use userland_tests::{guest_under, ringfence_under};
 
 use super::*;
 
@@ -88,6 +88,28 @@ fn what_a_program_does_not_read_is_left_to_others() {
     sandbox.arg("cat");
     let ended = script("\"$@\"; cat", &sandbox, &input);
     assert_eq!(ended, Ended::printing(&input));
+}
+
+/// Lines that fill more than a pipe holds.
+fn lines() -> String {
+    (0..10_000).map(|line| format!("{line:07}\n")).collect()
+}
+
+#[test]
+fn what_a_program_does_not_read_is_left_to_others_if_it_makes_its_pipe_larger() {
+    for scenario in [&["larger-input"][..], &["larger-input", "all"]] {
+        let ended = script("\"$@\"; cat", &guest_with(&[], scenario), &lines());
+        assert_eq!(ended, Ended::printing(&lines()));
+    }
+}
+
+/// The test above can fail: in a larger pipe there is room though not all was read.
+#[test]
+fn what_a_program_does_not_read_is_lost_if_it_makes_its_pipe_larger_and_nobody_counts() {
+    let sandbox = guest_under("sentry.unread=drop", &["larger-input", "until-more"]);
+    let ended = script("\"$@\"; cat", &sandbox, &lines());
+    assert!(ended.stdout.starts_with("0000000\n"), "{ended:?}");
+    assert!(ended.stdout.len() < lines().len(), "{ended:?}");
 }
 
 #[test]

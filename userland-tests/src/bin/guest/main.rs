@@ -17,6 +17,7 @@ mod greed;
 mod host_memory;
 mod identifiers;
 mod in_flight;
+mod input;
 mod isolation;
 mod kept_with_descriptions;
 mod kernel_files;
@@ -99,6 +100,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("surroundings", isolation::surroundings),
     ("terminals", isolation::terminals),
     ("write", isolation::write),
+    ("larger-input", input::larger),
     ("kernel-files", kernel_files::list),
     ("load", load::load),
     ("memory-limit", limits::memory),
