@@ -207,6 +207,9 @@ pub enum Point {
     Watch,
     /// The launcher has settings of a terminal to restore that was given to others meanwhile.
     Left,
+    /// The launcher is about to keep what others have changed of the settings of a terminal that it puts back; if that is left
+    /// out, it puts back all that it has found.
+    Settings,
     /// The launcher is about to put up what tells it that it was continued before it stopped.
     Guard,
     /// A process of a sandbox is about to leave its caller's session, or the program the process group that it is in.
@@ -325,11 +328,12 @@ impl Point {
             Point::RootsFiles => "roots-files",
             Point::Given => "given",
             Point::Inputs => "inputs",
+            Point::Unread => "unread",
             Point::Outputs => "outputs",
             Point::Stop => "stop",
             Point::Watch => "watch",
-            Point::Unread => "unread",
             Point::Left => "left",
+            Point::Settings => "settings",
             Point::Guard => "guard",
             Point::Session => "session",
             Point::Descriptors => "descriptors",
@@ -421,11 +425,12 @@ impl Point {
         Point::RootsFiles,
         Point::Given,
         Point::Inputs,
+        Point::Unread,
         Point::Outputs,
         Point::Stop,
         Point::Watch,
         Point::Left,
-        Point::Unread,
+        Point::Settings,
         Point::Guard,
         Point::Session,
         Point::Descriptors,

@@ -459,6 +459,41 @@ fn a_sandbox_that_a_script_leaves_behind_leaves_a_raw_terminal_if_nobody_looks()
     assert!(!user.has_an_ordinary_terminal());
 }
 
+/// Has a program read from its terminal while another of its pipeline has that show no keys for a moment, as to ask for a
+/// password.
+fn beside_one_that_hides_keys(user: &mut User) {
+    let program = "until grep go $REPORT; do sleep 0.1; done >/dev/null 2>&1; read -r k </dev/tty; echo key:$k >/dev/tty";
+    let beside = "found=$(stty -g </dev/tty); stty -echo </dev/tty; echo go >$REPORT; \
+         until stty -a </dev/tty | grep -q -- -icanon; do sleep 0.1; done; \
+         stty $found </dev/tty; echo back >>$REPORT; cat >/dev/null";
+    user.enters(&format!("PROGRAM='{program}'"));
+    user.sees("[ready] ");
+    user.enters(&format!("BESIDE='{beside}'"));
+    user.sees("[ready] ");
+    user.enters("${RUN% --} --bind ${REPORT%/*} -- sh -c \"$PROGRAM\" | sh -c \"$BESIDE\"");
+    eventually("the other has changed it back", || {
+        user.report().contains("back\n")
+    });
+    user.types("abc\n");
+    user.sees("key:abc\n");
+    user.sees("[ready] ");
+}
+
+#[test]
+fn what_another_of_its_job_changes_for_a_moment_is_not_put_back() {
+    let mut user = User::sit_down();
+    beside_one_that_hides_keys(&mut user);
+    assert!(user.has_an_ordinary_terminal());
+}
+
+/// The test above can fail: what was found was another's, and is put back after that has changed it back.
+#[test]
+fn what_another_of_its_job_changes_for_a_moment_stays_if_all_is_put_back() {
+    let mut user = User::sit_down_with(ringfence_with_faults(), "sentry.settings=drop");
+    beside_one_that_hides_keys(&mut user);
+    assert!(!user.has_an_ordinary_terminal());
+}
+
 /// Has a program stop itself, and then a process that it has started do this to it. Returns the launcher.
 fn stopped_by_itself(user: &mut User, then: &str) -> Pid {
     let child =

@@ -17,6 +17,10 @@
 //! back if the terminal is given to others. A shell can have taken them for the terminal's own by then, and return to them:
 //! the launcher puts them back whenever it finds them as it made them itself, and never touches any others.
 //!
+//! The terminal is also that of other programs of the same job, which change its settings for a moment, as to ask for a
+//! password, and change them back: while the launcher looks what there is to find, or later. So what others of the job have
+//! changed since stays as they left it, mode by mode; only what is as the launcher made it becomes what was found again.
+//!
 //! Stopped programs stop the launcher, and what continues the launcher continues the program.
 
 use std::fs::{File, OpenOptions};
@@ -61,6 +65,31 @@ struct Replaced {
     found: Termios,
     /// By these, as the kernel has taken them.
     made: Termios,
+}
+
+impl Replaced {
+    /// What to put back where the settings are such `now`.
+    fn to_put_back(&self, now: &Termios) -> Termios {
+        let Replaced { found, made } = self;
+        // A test leaves this out, to show that it would notice.
+        if ringfence_faults::at(Point::Settings) == Some(Act::Drop) {
+            return found.clone();
+        }
+        let mut settings = now.clone();
+        macro_rules! put_back {
+            ($($modes:ident)*) => { $(
+                let changed = made.$modes ^ now.$modes;
+                settings.$modes = (found.$modes - changed) | (now.$modes & changed);
+            )* };
+        }
+        put_back!(input_modes output_modes control_modes local_modes);
+        for code in [SpecialCodeIndex::VMIN, SpecialCodeIndex::VTIME] {
+            if now.special_codes[code] == made.special_codes[code] {
+                settings.special_codes[code] = found.special_codes[code];
+            }
+        }
+        settings
+    }
 }
 
 /// Both terminals, as the launcher has them.
@@ -174,7 +203,9 @@ impl Terminal {
         }
         self.put_back();
         let found = match &self.replaced {
-            Some(replaced) => Some(replaced.found.clone()),
+            Some(replaced) => tcgetattr(&self.caller)
+                .ok()
+                .map(|now| replaced.to_put_back(&now)),
             None => self.settings_to_keep(),
         };
         if let Some(found) = found {
@@ -352,8 +383,11 @@ impl Terminal {
             return;
         };
         if self.is_foreground() {
-            // Not after what was written: a terminal that is held would hold the launcher.
-            let _ = tcsetattr(&self.caller, OptionalActions::Now, &replaced.found);
+            if let Ok(now) = tcgetattr(&self.caller) {
+                // Not after what was written: a terminal that is held would hold the launcher.
+                let settings = replaced.to_put_back(&now);
+                let _ = tcsetattr(&self.caller, OptionalActions::Now, &settings);
+            }
         } else if ringfence_faults::at(Point::Left) != Some(Act::Drop) {
             self.left = Some(replaced);
             self.put_back();
