@@ -306,6 +306,21 @@ fn no_description_is_made_to_send_signals() {
     }
 }
 
+/// Init, which is number 1, would end by one, and with it the sandbox.
+#[test]
+fn no_limit_of_init_is_changed() {
+    let prlimit = |process: u64| {
+        let arguments = [process, libc::RLIMIT_CPU.into(), 0x1_0000_0000, 0, 0, 0];
+        native(libc::SYS_prlimit64, arguments)
+    };
+    for process in [1, 0xffff_ffff_0000_0001] {
+        assert_eq!(prlimit(process), REFUSED);
+    }
+    for process in [0, 2, 1001] {
+        assert_eq!(prlimit(process), Verdict::Allow);
+    }
+}
+
 /// The room for compiled filters is the whole machine's.
 #[test]
 fn no_filter_is_attached_to_a_socket() {

@@ -90,7 +90,7 @@ fn what_administers_the_machine_is_refused() {
                     kexec_file_load: EPERM\nkexec_load: EPERM\nkeyctl: EPERM\nmbind: EPERM\nmount: EPERM\n\
                     mount_setattr: EPERM\nmove_mount: EPERM\nopen_by_handle_at: EPERM\nopen_tree: EPERM\n\
                     perf_event_open: EPERM\npersonality without randomization: EPERM\npidfd_getfd: EPERM\n\
-                    pivot_root: EPERM\nprocess_madvise: EPERM\nptrace of init: EPERM\nquotactl: EPERM\nreboot: EPERM\n\
+                    pivot_root: EPERM\nprlimit64 of init: EPERM\nprocess_madvise: EPERM\nptrace of init: EPERM\nquotactl: EPERM\nreboot: EPERM\n\
                     request_key: EPERM\nset_mempolicy: EPERM\nsethostname: EPERM\nsetns: EPERM\nsetsockopt SO_ATTACH_FILTER: EPERM\nsettimeofday: EPERM\n\
                     AF_ALG: EAFNOSUPPORT\nAF_PACKET: EAFNOSUPPORT\nAF_VSOCK: EAFNOSUPPORT\nraw AF_INET: EPERM\n\
                     swapon: EPERM\nsyslog: EPERM\numount2: EPERM\nunshare: EPERM\nuserfaultfd: EPERM\nvhangup: EPERM\n";

@@ -223,6 +223,11 @@ const FORBIDDEN: &[(&str, libc::c_long, [u64; 3])] = &[
     ),
     ("pidfd_getfd", libc::SYS_pidfd_getfd, [0; 3]),
     ("pivot_root", libc::SYS_pivot_root, [0; 3]),
+    (
+        "prlimit64 of init",
+        libc::SYS_prlimit64,
+        [1, libc::RLIMIT_CPU as u64, 0],
+    ),
     ("process_madvise", libc::SYS_process_madvise, [0; 3]),
     (
         "ptrace of init",
