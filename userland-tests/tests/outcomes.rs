@@ -8,9 +8,10 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use userland_tests::processes::Process;
 use userland_tests::{
-    Ended, finish, guest, guest_with, heed_interrupts, ringfence_program, ringfence_run, started,
-    wait_for,
+    Ended, eventually, finish, guest, guest_under, guest_with, heed_interrupts, ringfence_program,
+    ringfence_run, started, wait_for,
 };
 
 /// `sh -c SCRIPT` in a sandbox.
@@ -148,6 +149,24 @@ fn a_request_to_terminate_reaches_the_program() {
     let mut rest = String::new();
     output.read_to_string(&mut rest).expect("the rest");
     assert_eq!(rest, "terminated\n");
+}
+
+/// While its sandbox is being set up, too.
+#[test]
+fn a_request_to_terminate_that_comes_before_the_program_has_started_ends_it() {
+    let mut command = guest_under("sentry.words=block", &["idle"]);
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("ringfence");
+    let launcher = Process::find(Pid::from_raw(child.id() as i32)).expect("it is there");
+    eventually("its processes are there", || {
+        launcher.descendants().len() >= 4
+    });
+    send(&child, Signal::SIGTERM);
+    let ended = Ended {
+        status: 143,
+        ..Ended::printing("")
+    };
+    assert_eq!(wait_for(child), ended);
 }
 
 #[test]

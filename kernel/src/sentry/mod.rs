@@ -184,8 +184,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     })?;
     tracing::debug!("the server is ready");
     let Ok((_, descriptor)) = listener.receive() else {
-        return Err(Failure::reported(report)
-            .unwrap_or_else(|| Failure::setup("the program's process ended early")));
+        return end_before_the_program(options, init, report);
     };
     let held = server.liaison().hold(descriptor.as_fd());
     held.attempt("handing over the listener")?;
@@ -239,6 +238,29 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
             .map_err(|reason| output.failure(&reason))?;
     }
     status
+}
+
+/// The outcome where the program's process has ended before it could become the program: a failure that it has reported, or the
+/// signal that has ended it, as somebody sends one who thinks better of it.
+fn end_before_the_program(
+    options: &Options<'_>,
+    init: Pid,
+    report: PipeReader,
+) -> Result<u8, Failure> {
+    if let Some(failure) = Failure::reported(report) {
+        return Err(failure);
+    }
+    let message = "the program's process ended early";
+    match waitpid(init, None) {
+        Ok(WaitStatus::Exited(_, status)) if status > 128 => match options.record {
+            Some(_) => Err(Failure {
+                status: status as u8,
+                message: format!("{message}: there is no recording"),
+            }),
+            None => Ok(status as u8),
+        },
+        _ => Err(Failure::setup(message)),
+    }
 }
 
 fn uvm_number(driver: &Driver) -> Option<u64> {
