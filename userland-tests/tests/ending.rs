@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use userland_tests::processes::{Process, Tree};
 use userland_tests::{
     Ended, eventually, finish, guest, guest_program, ringfence_program, ringfence_run,
@@ -284,11 +285,16 @@ fn text_of_a_server_is_bounded_as_it_is_shown() {
 
 /// Has `command` write its messages to a pipe that is full, and starts it. Returns the other end.
 fn unread(command: &mut Command) -> (Child, PipeReader) {
+    unread_by(OFlag::empty(), command)
+}
+
+/// The same with these flags of the description that it has of the pipe.
+fn unread_by(flags: OFlag, command: &mut Command) -> (Child, PipeReader) {
     let (unread, mut full) = pipe().expect("a pipe");
     let set = |flags| fcntl(&full, FcntlArg::F_SETFL(flags)).expect("flags");
     set(OFlag::O_NONBLOCK);
     while (&full).write(&[b'x'; 4096]).is_ok() {}
-    set(OFlag::empty());
+    set(flags);
     full.flush().expect("a pipe");
     let child = command.stdout(Stdio::piped()).stderr(full).spawn();
     // With it goes the last end of this process that could be written to.
@@ -328,6 +334,22 @@ fn messages_that_nobody_reads_keep_no_sandbox_from_its_end() {
     let mut command = ringfence_run(&["--stats"]);
     let (child, _unread) = unread(refused_and_then(&mut command, "exit 7"));
     assert_eq!(wait_for(child).status, 7);
+}
+
+/// A description that the program shares with its caller may be one at which nobody waits, because it has made it so.
+#[test]
+fn messages_are_waited_for_where_the_program_has_it_that_nobody_waits() {
+    let mut command = ringfence_run(&["--stats"]);
+    let (child, mut unread) = unread_by(OFlag::O_NONBLOCK, command.arg("true"));
+    let launcher = Process::find(Pid::from_raw(child.id() as i32)).expect("it is there");
+    eventually("it waits for room", || {
+        !launcher.is_alive() || a_thread_waits_for_room(&launcher)
+    });
+    let mut text = String::new();
+    unread.read_to_string(&mut text).expect("what was written");
+    assert_eq!(wait_for(child).status, 0);
+    let text = text.trim_start_matches('x');
+    assert!(text.ends_with("refused by Ringfence: none\n"), "{text}");
 }
 
 /// The same for a reason why there is no program.
@@ -384,6 +406,20 @@ fn an_end_of_a_pipe_that_somebody_outside_holds_keeps_a_launcher_that_gives_noth
     });
     drop(held);
     assert_eq!(wait_for(child).status, 143);
+}
+
+/// Whether a thread of `process` that copies for stderr waits with poll (system call 7).
+fn a_thread_waits_for_room(process: &Process) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.pid));
+    let mut tasks = tasks
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|task| task.path());
+    tasks.any(|task| {
+        let read = |name: &str| fs::read_to_string(task.join(name)).unwrap_or_default();
+        read("comm") == "stderr\n" && read("syscall").starts_with("7 ")
+    })
 }
 
 /// Whether the first thread of `process` waits for a futex (system call 202, man 2 syscall).

@@ -205,7 +205,7 @@ fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier) -> C
             let written = if bytes > most {
                 Err(io::ErrorKind::FileTooLarge.into())
             } else {
-                source.progress.while_writing(|| to.write_all(shown))
+                source.progress.while_writing(|| write_all(&mut to, shown))
             };
             match written {
                 Ok(()) => copied.bytes = bytes,
@@ -217,6 +217,22 @@ fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier) -> C
         }
         source.take(taken);
     }
+}
+
+/// Writes all of it. The program has the caller's description, perhaps, and has it not wait: then it is waited for here.
+fn write_all(to: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(length) => bytes = bytes.get(length..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                log::wait_for_room(to.as_fd(), None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// A pipe that is copied from.
