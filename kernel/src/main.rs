@@ -429,12 +429,17 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
 }
 
 fn list_sandboxes(json: bool) -> Result<u8, Failure> {
-    let running = sandboxes::list()?;
+    let sandboxes::Running { found, silent } = sandboxes::list()?;
+    for name in silent {
+        eprintln!(
+            "ringfence: sandbox {name}: its ringfence process does not answer: continue it, if it is stopped"
+        );
+    }
     let text = if json {
-        serde_json::to_string_pretty(&running).attempt("JSON")? + "\n"
+        serde_json::to_string_pretty(&found).attempt("JSON")? + "\n"
     } else {
         let heading = "NAME              PROCESS  DRIVER       COMMAND\n".to_owned();
-        running.iter().fold(heading, |mut text, about| {
+        found.iter().fold(heading, |mut text, about| {
             let command = about.command.join(" ");
             let command = visible::escaped(&command);
             let (name, process, driver) = (&about.name, about.process, &about.driver);

@@ -22,8 +22,9 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect,
-    getsockopt, listen, socket, sockopt,
+    getsockopt, listen, setsockopt, socket, sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Pid, geteuid};
 use nvproxy_abi::version::DriverVersion;
 use ringfence_ipc::Socket;
@@ -37,7 +38,7 @@ const SUFFIX: &str = ".sock";
 const UNNAMED: &str = ".";
 /// The longest request or reply, in bytes.
 const MAXIMUM_MESSAGE: usize = 64 << 10;
-/// How long a command that connected may take to say what it wants.
+/// How long a command that connected may take to say what it wants, and a launcher to say what it runs.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a launcher may take to answer: longer than any upgrade.
 const ANSWER: Duration = Duration::from_secs(90);
@@ -166,7 +167,7 @@ impl Door {
         };
         let mut renamed = rename();
         if renamed == Err(Errno::EEXIST) {
-            if call(&path).is_ok() {
+            if matches!(call(&path, soon()), Ok(_) | Err(Errno::EAGAIN)) {
                 let Name(name) = name;
                 return Err(Failure::setup(format!(
                     "--name {name}: a sandbox of this name is running: choose another name"
@@ -196,7 +197,7 @@ impl Door {
             tracing::warn!("a command was turned away: {reason}");
             return None;
         }
-        let (wish, descriptor) = receive(&socket, PATIENCE).ok()?;
+        let (wish, descriptor) = receive(&socket, soon()).ok()?;
         let request = match (wish, descriptor) {
             (Wish::Describe, _) => Request::Describe,
             (Wish::Upgrade, Some(executable)) => Request::Upgrade(executable),
@@ -219,24 +220,44 @@ impl AsFd for Door {
     }
 }
 
-/// Every sandbox of this user that is running, by name.
-pub fn list() -> Result<Vec<About>, Failure> {
+/// The sandboxes of this user that are running, by name.
+#[derive(Debug, Default)]
+pub struct Running {
+    pub found: Vec<About>,
+    /// Those whose launchers do not answer.
+    pub silent: Vec<Name>,
+}
+
+/// Asks every launcher of this user what it runs. All are waited for together, and not for long, whether they do not answer or
+/// have no room for another question.
+pub fn list() -> Result<Running, Failure> {
     let directory = directory()?;
     remove_stale(&directory);
     let entries = fs::read_dir(&directory).attempt(directory.display())?;
-    let mut found: Vec<About> = entries
-        .filter_map(|entry| describe(&entry.ok()?.path()))
-        .collect();
-    found.sort_by(|one, other| one.name.0.cmp(&other.name.0));
-    Ok(found)
-}
-
-fn describe(path: &Path) -> Option<About> {
-    let socket = call(path).ok()?;
-    match ask(&socket, &Wish::Describe, None, PATIENCE) {
-        Ok(Reply::Description(about)) => Some(about),
-        _ => None,
+    let deadline = soon();
+    let mut running = Running::default();
+    let mut asked = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.and_then(|name| name.strip_suffix(SUFFIX)?.parse().ok());
+        match (call(&path, deadline), name) {
+            (Ok(socket), Some(name)) if check_peer(&socket).is_ok() => asked.push((socket, name)),
+            (Err(Errno::EAGAIN), Some(name)) => running.silent.push(name),
+            _ => {}
+        }
     }
+    asked.retain(|(socket, _)| send(socket, &Wish::Describe, None).is_ok());
+    for (socket, name) in asked {
+        match receive(&socket, deadline) {
+            Ok((Reply::Description(about), _)) => running.found.push(about),
+            _ => running.silent.push(name),
+        }
+    }
+    running
+        .found
+        .sort_by(|one, other| one.name.0.cmp(&other.name.0));
+    running.silent.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(running)
 }
 
 /// Takes away the doors of launchers that were killed.
@@ -249,7 +270,8 @@ fn remove_stale(directory: &Path) {
         let is_launcher_there = launcher.is_some_and(|launcher| {
             launcher.parse::<u32>().is_ok() && Path::new("/proc").join(launcher).exists()
         });
-        if !is_launcher_there && call(&path).err() == Some(Errno::ECONNREFUSED) {
+        let is_refused = || call(&path, Instant::now()).err() == Some(Errno::ECONNREFUSED);
+        if !is_launcher_there && is_refused() {
             let _ = fs::remove_file(&path);
         }
     }
@@ -257,10 +279,14 @@ fn remove_stale(directory: &Path) {
 
 /// Has the server of the sandbox `name` replaced by one of this executable.
 pub fn upgrade(name: &Name, executable: BorrowedFd<'_>) -> Result<Upgrade, Failure> {
-    let socket = match call(&path_of(&directory()?, name)) {
+    let socket = match call(&path_of(&directory()?, name), soon()) {
         Ok(socket) => socket,
         Err(Errno::ENOENT | Errno::ECONNREFUSED) => {
-            let names: Vec<String> = list()?.into_iter().map(|about| about.name.0).collect();
+            let names: Vec<String> = list()?
+                .found
+                .into_iter()
+                .map(|about| about.name.0)
+                .collect();
             let running = match names.is_empty() {
                 true => "none is running".to_owned(),
                 false => format!("running are {}", names.join(", ")),
@@ -270,10 +296,18 @@ pub fn upgrade(name: &Name, executable: BorrowedFd<'_>) -> Result<Upgrade, Failu
                 "there is no sandbox {name}: {running}"
             )));
         }
+        Err(Errno::EAGAIN) => {
+            return Err(Failure::setup(format!(
+                "{}: its ringfence process does not answer: continue it, if it is stopped",
+                name.0
+            )));
+        }
         Err(errno) => return Err(errno).attempt(&name.0),
     };
     check_peer(&socket).attempt(&name.0)?;
-    match ask(&socket, &Wish::Upgrade, Some(executable), ANSWER).attempt(&name.0)? {
+    send(&socket, &Wish::Upgrade, Some(executable)).attempt(&name.0)?;
+    let (reply, _) = receive(&socket, Instant::now() + ANSWER).attempt(&name.0)?;
+    match reply {
         Reply::Upgraded(upgrade) => Ok(upgrade),
         Reply::Failed(reason) => Err(Failure {
             status: 1,
@@ -283,23 +317,20 @@ pub fn upgrade(name: &Name, executable: BorrowedFd<'_>) -> Result<Upgrade, Failu
     }
 }
 
-fn ask(
-    socket: &Socket,
-    wish: &Wish,
-    executable: Option<BorrowedFd<'_>>,
-    patience: Duration,
-) -> Result<Reply, String> {
+fn send(socket: &Socket, wish: &Wish, executable: Option<BorrowedFd<'_>>) -> Result<(), String> {
     let text = serde_json::to_vec(wish).map_err(|error| error.to_string())?;
     let sent = socket.send_message(&text, executable);
-    sent.map_err(|error| error.to_string())?;
-    receive(socket, patience).map(|(reply, _)| reply)
+    sent.map_err(|error| error.to_string())
+}
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
 }
 
 fn receive<T: for<'de> Deserialize<'de>>(
     socket: &Socket,
-    patience: Duration,
+    deadline: Instant,
 ) -> Result<(T, Option<OwnedFd>), String> {
-    let deadline = Instant::now() + patience;
     if socket.wait_readable(deadline) != Ok(true) {
         return Err("it does not answer".to_owned());
     }
@@ -345,8 +376,15 @@ fn seqpacket() -> Result<OwnedFd, Errno> {
     socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
 }
 
-fn call(path: &Path) -> Result<Socket, Errno> {
+/// Connects to a door. Fails with `EAGAIN` if there is no room for another question until then: whoever listens there takes
+/// none, as a launcher that is stopped, and others have asked before.
+fn call(path: &Path, deadline: Instant) -> Result<Socket, Errno> {
     let socket = seqpacket()?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    // None at all would mean for ever (socket(7)).
+    let limit = left.max(Duration::from_micros(1));
+    let limit = TimeVal::microseconds(limit.as_micros() as i64);
+    setsockopt(&socket, sockopt::SendTimeout, &limit)?;
     connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     Ok(Socket::from(socket))
 }

@@ -1,8 +1,14 @@
 //! A server that is replaced while programs run: they notice nothing, and if it cannot be done the old one serves on.
 
-use std::process::{Child, Command};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
 use nix::unistd::Pid;
 use userland_tests::conversation::Conversation;
 use userland_tests::{
@@ -303,4 +309,62 @@ fn a_server_is_replaced_if_the_new_one_says_so() {
     assert_eq!(conversation.tree().server, before.server);
     assert_eq!(conversation.ask("use"), "ok");
     assert_eq!(conversation.end(), by_itself());
+}
+
+/// `ringfence ARGUMENTS…` where sandboxes are found in this directory.
+fn looking_in(directory: &Directory, arguments: &[&str]) -> Ended {
+    let mut command = Command::new(ringfence_program());
+    command.args(arguments).stdin(Stdio::null());
+    finish(command.env("XDG_RUNTIME_DIR", directory.path()))
+}
+
+/// A socket that nobody takes a connection from, with as many waiting as there is room for.
+fn without_room(path: &Path) -> OwnedFd {
+    let made = || {
+        socket(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            SockFlag::SOCK_NONBLOCK,
+            None,
+        )
+    };
+    let address = UnixAddr::new(path).expect("an address");
+    let listener = made().expect("a socket");
+    bind(listener.as_raw_fd(), &address).expect("a name");
+    listen(&listener, Backlog::new(1).expect("a number")).expect("to listen");
+    while connect(made().expect("a socket").as_raw_fd(), &address) != Err(Errno::EAGAIN) {}
+    listener
+}
+
+/// As a launcher is silent that was stopped, when programs have connected to it that can reach its socket.
+#[test]
+fn sandboxes_that_have_no_room_for_a_question_are_not_waited_for() {
+    let directory = Directory::new("doors");
+    let mut heard = ringfence_run(&["--name", "heard"]);
+    heard.env("XDG_RUNTIME_DIR", directory.path());
+    heard.args(["sh", "-c", "echo ready; read line"]);
+    let (mut child, _output) = started(heard.stdin(Stdio::piped()));
+    let _silent = without_room(&directory.path().join("ringfence/silent.sock"));
+
+    let ended = looking_in(&directory, &["ps"]);
+    let line = "ringfence: sandbox silent: its ringfence process does not answer: continue it, if it is stopped\n";
+    assert_eq!((ended.status, &*ended.stderr), (0, line));
+    let listed = ended
+        .stdout
+        .lines()
+        .skip(1)
+        .map(|line| line.split(' ').next());
+    assert_eq!(listed.collect::<Vec<_>>(), [Some("heard")]);
+
+    let ended = looking_in(&directory, &["server-upgrade", "silent"]);
+    let line =
+        "ringfence: silent: its ringfence process does not answer: continue it, if it is stopped";
+    assert_eq!(ended, Ended::failing(125, line));
+
+    let sandbox = ["run", "--driver=sim", "--name=silent", "--", "true"];
+    let line = "ringfence: --name silent: a sandbox of this name is running: choose another name";
+    assert_eq!(looking_in(&directory, &sandbox), Ended::failing(125, line));
+
+    drop(child.stdin.take());
+    assert_eq!(wait_for(child).status, 1);
 }
