@@ -13,6 +13,7 @@ pub mod launch;
 pub mod log;
 pub mod memory;
 pub mod outputs;
+pub mod reach;
 pub mod record;
 pub mod replay;
 pub mod sandboxes;

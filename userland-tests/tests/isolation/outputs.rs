@@ -50,6 +50,7 @@ impl Place {
         run.arg(&self.given);
         run.args(options.iter().map(|option| self.named(option)));
         run.arg("--").args(program).stdin(Stdio::null());
+        run.current_dir(&self.given);
         finish(run.env("RINGFENCE_FAULTS", "sentry.outputs=drop"))
     }
 
@@ -71,8 +72,15 @@ fn a_link_that_a_program_can_have_put_there_is_not_followed() {
     let place = Place::new();
     place.plant("planted");
     symlink(place.given.parent().expect("one"), place.given.join("out")).expect("a link");
+    symlink("/proc/self/cwd", place.given.with_file_name("here")).expect("a link");
     let remedy = ": name a file that you may write to, where there is room";
     for (option, file, remedy) in [
+        // However the directory is come to.
+        ("--trace", "/proc/self/cwd/planted", remedy),
+        ("--trace", "/proc/thread-self/root@/planted", remedy),
+        ("--log", "/proc/self/cwd/planted", ""),
+        ("--log", "/proc/self/cwd/out/precious", ""),
+        ("--log", "@/../here/planted", ""),
         ("--trace", "@/planted", remedy),
         ("--trace", "@/out/precious", remedy),
         ("--log", "@/planted", ""),
@@ -174,8 +182,10 @@ fn what_is_written_where_a_program_writes_is_written() {
     let log = fs::read_to_string(place.given.join("log")).expect("a log");
     assert!(log.contains("starting a sandbox"), "{log}");
     // Elsewhere a path means what it says.
-    let ended = place.run(&ringfence_program(), "run", &["--log", "/dev/stderr"]);
-    assert!(ended.stderr.contains("starting a sandbox"), "{ended:?}");
+    for elsewhere in ["/dev/stderr", "/proc/self/fd/2"] {
+        let ended = place.run(&ringfence_program(), "run", &["--log", elsewhere]);
+        assert!(ended.stderr.contains("starting a sandbox"), "{ended:?}");
+    }
     let trace = fs::read_to_string(place.given.join("trace")).expect("a trace");
     assert!(trace.starts_with('['), "{trace}");
 }
@@ -192,7 +202,7 @@ fn links_that_programs_can_have_put_there_lead_out_if_they_are_followed() {
 
     let place = Place::new();
     place.plant("planted");
-    let ended = place.run(&ringfence, "run", &["--log", "@/planted"]);
+    let ended = place.run(&ringfence, "run", &["--log", "/proc/self/cwd/planted"]);
     assert_eq!(ended.status, 0, "{ended:?}");
     assert!(place.content().contains("starting a sandbox"));
 
