@@ -201,6 +201,9 @@ pub enum Point {
     Unread,
     /// The launcher is about to open a file that it was asked to write.
     Outputs,
+    /// It is about to be looked what of the host programs can write to, before what is to be bound and the root are opened; if
+    /// that is left out, it is nothing.
+    Sources,
     /// The launcher is about to stop with its program.
     Stop,
     /// The launcher is about to start a process that continues it with its program.
@@ -330,6 +333,7 @@ impl Point {
             Point::Inputs => "inputs",
             Point::Unread => "unread",
             Point::Outputs => "outputs",
+            Point::Sources => "sources",
             Point::Stop => "stop",
             Point::Watch => "watch",
             Point::Left => "left",
@@ -427,6 +431,7 @@ impl Point {
         Point::Inputs,
         Point::Unread,
         Point::Outputs,
+        Point::Sources,
         Point::Stop,
         Point::Watch,
         Point::Left,

@@ -27,6 +27,11 @@ pub const READ_ONLY: u64 = RESTRICTED | libc::MOUNT_ATTR_RDONLY;
 /// the host.
 pub const DEVICE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_RDONLY;
 
+/// With all that is mounted below.
+const COPIED: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE
+    .union(OpenTreeFlags::OPEN_TREE_CLOEXEC)
+    .union(OpenTreeFlags::AT_RECURSIVE);
+
 /// A file or directory with all that is mounted below it, attached nowhere.
 #[derive(Debug)]
 pub struct Tree(OwnedFd);
@@ -34,10 +39,13 @@ pub struct Tree(OwnedFd);
 impl Tree {
     /// A copy of what is at `path`.
     pub fn copy(path: &Path) -> Result<Tree, Errno> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_RECURSIVE;
-        open_tree(CWD, path, flags).map(Tree).map_err(errno)
+        open_tree(CWD, path, COPIED).map(Tree).map_err(errno)
+    }
+
+    /// A copy of what this descriptor names.
+    pub fn copy_named(named: BorrowedFd<'_>) -> Result<Tree, Errno> {
+        let flags = COPIED | OpenTreeFlags::AT_EMPTY_PATH;
+        open_tree(named, "", flags).map(Tree).map_err(errno)
     }
 
     /// The same, with `attributes` (`MOUNT_ATTR_*`) on every mount of it.
@@ -56,6 +64,13 @@ impl Tree {
     pub fn attach(&self, target: &Path) -> Result<(), Errno> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
         move_mount(self.0.as_fd(), "", CWD, target, flags).map_err(errno)
+    }
+
+    /// Covers what this descriptor names with it.
+    pub fn attach_to(&self, target: BorrowedFd<'_>) -> Result<(), Errno> {
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(self.0.as_fd(), "", target, "", flags).map_err(errno)
     }
 }
 

@@ -6,16 +6,21 @@
 //!
 //! What comes from the host is taken first, while it is in sight. Then the root is entered and made read-only. Then the
 //! rest is put over it, in the order in which it has to lie.
+//!
+//! What the caller names may lie where programs before have put links: `reach.rs` finds it.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::unistd::{chdir, fchdir, pivot_root};
 use nvproxy_server::ledger::size::Size;
+use ringfence_faults::{Act, Point};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::devices::Devices;
 use super::grants::{Bind, Grants};
@@ -23,6 +28,7 @@ use super::mounts::{READ_ONLY, RESTRICTED, Tree, cover_with_memory, forbid_writi
 use super::{kernel_files, namespaces};
 use crate::failure::{Attempt, Failure};
 use crate::memory;
+use crate::reach::{Found, Problem, Reach};
 
 /// Directories of the sandbox's own, empty at first, with their permissions. Where the last is a link it leads to the
 /// one before.
@@ -64,9 +70,13 @@ pub fn writable_places(grants: &Grants) -> Vec<PathBuf> {
 /// Makes the file system of the calling process's mount namespace that of a sandbox. The caller is process 1 of the
 /// tasks' process namespace, and its mounts are cut off from the host's.
 pub fn build(grants: &Grants, driver_nodes: &[String]) -> Result<(), Failure> {
-    let binds = take(grants)?;
+    let reach = reach_of(grants);
+    let binds = take(grants, &reach)?;
     let devices = Devices::take(driver_nodes)?;
-    let host = grants.rootfs.as_deref().map(Host::leave_for).transpose()?;
+    let rootfs = grants.rootfs.as_deref();
+    let host = rootfs
+        .map(|directory| Host::leave_for(directory, &reach))
+        .transpose()?;
     let size = grants.tmp_size.unwrap_or_else(memory::default_for_files);
     forbid_writing()?;
     let (own, shared) = in_memory(size)?;
@@ -81,7 +91,7 @@ pub fn build(grants: &Grants, driver_nodes: &[String]) -> Result<(), Failure> {
             tree.attach(Path::new(path)).attempt(path)?;
         }
     }
-    place(&binds)?;
+    place(&binds, &reach)?;
     host.map_or(Ok(()), Host::detach)
 }
 
@@ -108,8 +118,29 @@ fn in_memory(size: Size) -> Result<(Vec<Tree>, Tree), Failure> {
     Ok((own, shared))
 }
 
+/// What of the host the program can write to, and others before it could.
+fn reach_of(grants: &Grants) -> Reach {
+    // A test leaves this out, to show that it would notice.
+    if ringfence_faults::at(Point::Sources) == Some(Act::Drop) {
+        return Reach::default();
+    }
+    Reach::of(&grants.binds)
+}
+
+/// Opens what an option names, whatever programs have put in its place.
+fn open(option: &str, path: &Path, reach: &Reach) -> Result<OwnedFd, Failure> {
+    let named = |what: String| Failure::setup(format!("{option} {}: {what}", path.display()));
+    let whole = absolute(path).map_err(|error| named(error.to_string()))?;
+    reach.open(&whole).map_err(|problem| {
+        named(match problem {
+            Problem::Link(_) => format!("{problem}: remove it, or name what it leads to"),
+            Problem::Kernel(_) => format!("{problem}: name a file or directory that is there"),
+        })
+    })
+}
+
 /// The binds and what is to be bound.
-fn take(grants: &Grants) -> Result<Vec<(Bind, Tree)>, Failure> {
+fn take(grants: &Grants, reach: &Reach) -> Result<Vec<(Bind, Tree)>, Failure> {
     let resolver = (grants.network && grants.rootfs.is_none())
         .then(resolver)
         .flatten();
@@ -121,11 +152,10 @@ fn take(grants: &Grants) -> Result<Vec<(Bind, Tree)>, Failure> {
             } else {
                 RESTRICTED
             };
-            let tree = Tree::copy(&bind.source).and_then(|tree| tree.with_attributes(attributes));
-            let tree = tree.attempt(format_args!(
-                "--bind {}: name a file or directory that is there",
-                bind.source.display()
-            ))?;
+            let source = open("--bind", &bind.source, reach)?;
+            let tree = Tree::copy_named(source.as_fd())
+                .and_then(|tree| tree.with_attributes(attributes))
+                .attempt(format_args!("--bind {}", bind.source.display()))?;
             Ok((bind, tree))
         })
         .collect()
@@ -150,9 +180,14 @@ struct Host {
 
 impl Host {
     /// Makes `directory` the root.
-    fn leave_for(directory: &Path) -> Result<Host, Failure> {
+    fn leave_for(directory: &Path, reach: &Reach) -> Result<Host, Failure> {
         let named = |what: &str| format!("--rootfs {}{what}", directory.display());
-        if let Some(missing) = NEEDED.iter().find(|name| !directory.join(name).is_dir()) {
+        let opened = open("--rootfs", directory, reach)?;
+        let has = |name: &str| {
+            let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            openat2(&opened, name, how, Mode::empty(), ResolveFlags::IN_ROOT).is_ok()
+        };
+        if let Some(missing) = NEEDED.into_iter().find(|name| !has(name)) {
             return Err(Failure::setup(named(&format!(
                 ": it has no directory '{missing}': create one, empty, to mount the sandbox's own there"
             ))));
@@ -160,8 +195,8 @@ impl Host {
         let root = File::open("/").attempt("/")?;
         let sys = Tree::copy(Path::new(SYS)).and_then(|sys| sys.with_attributes(READ_ONLY));
         let sys = sys.attempt(SYS)?;
-        let tree = Tree::copy(directory).attempt(named(""))?;
-        tree.attach(directory)
+        let tree = Tree::copy_named(opened.as_fd()).attempt(named(""))?;
+        tree.attach_to(opened.as_fd())
             .and_then(|()| fchdir(&tree))
             .and_then(|()| pivot_root(".", "."))
             .and_then(|()| chdir("/"))
@@ -187,7 +222,7 @@ impl Host {
 
 /// Places what was taken, in its order. What it is to cover is created where it can be: only in the directories of the
 /// sandbox's own, because nothing else can be written yet.
-fn place(binds: &[(Bind, Tree)]) -> Result<(), Failure> {
+fn place(binds: &[(Bind, Tree)], reach: &Reach) -> Result<(), Failure> {
     for (bind, tree) in binds {
         let directory = tree.is_directory().attempt("fstat")?;
         create(&bind.target, directory).map_err(|error| {
@@ -202,8 +237,32 @@ fn place(binds: &[(Bind, Tree)]) -> Result<(), Failure> {
         }
     }
     for (bind, tree) in binds {
-        tree.attach(&bind.target)
+        let problem = |problem: Problem| match problem {
+            Problem::Link(_) => refused(
+                bind,
+                format_args!("{problem}: remove it, or choose another place"),
+            ),
+            Problem::Kernel(_) => refused(bind, problem),
+        };
+        if bind.read_only {
+            hold(&bind.target, reach).map_err(problem)?;
+        }
+        let target = reach.open(&bind.target).map_err(problem)?;
+        tree.attach_to(target.as_fd())
             .map_err(|errno| refused(bind, errno.desc()))?;
+    }
+    Ok(())
+}
+
+/// Has the path of a place stay what it is, though the program can write above it: the directories between become mount
+/// points, which nobody in the sandbox can rename or remove. Otherwise the program could put something of its own under the
+/// path of what it is to read only, and that would be there for everybody outside, too.
+fn hold(target: &Path, reach: &Reach) -> Result<(), Problem> {
+    let Found { directory, .. } = reach.find(target)?;
+    for between in reach.within(directory.as_fd())?.unwrap_or_default() {
+        Tree::copy_named(between.as_fd())
+            .and_then(|tree| tree.attach_to(between.as_fd()))
+            .map_err(|errno| rustix::io::Errno::from_raw_os_error(errno as i32))?;
     }
     Ok(())
 }

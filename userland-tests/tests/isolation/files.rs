@@ -339,7 +339,7 @@ fn binds_that_cannot_be_are_explained() {
         run("/nowhere/at-all"),
         Ended::failing(
             125,
-            "ringfence: --bind /nowhere/at-all: name a file or directory that is there: ENOENT: No such file or directory"
+            "ringfence: --bind /nowhere/at-all: No such file or directory (os error 2): name a file or directory that is there"
         )
     );
     assert_eq!(

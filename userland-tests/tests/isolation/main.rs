@@ -6,6 +6,7 @@ mod inputs;
 mod kernel_files;
 mod network;
 mod outputs;
+mod sources;
 mod surroundings;
 mod users;
 
