@@ -83,11 +83,28 @@ pub const CLOSED_DESCRIPTOR: u64 = 0;
 /// A descriptor number that no process uses: far beyond what the kernel allows (`fs.nr_open`).
 pub const UNUSED_NUMBER: i32 = i32::MAX;
 
+/// The number of an error, which is never 0: that would be success. One that has no name is `EIO` to whoever is told of it;
+/// drivers know such, and so do seccomp filters.
+pub fn number_of(errno: Errno) -> i32 {
+    match errno {
+        Errno::UnknownErrno => Errno::EIO as i32,
+        errno => errno as i32,
+    }
+}
+
+/// The error that has this number. One that is not known here is `EIO`.
+pub fn errno_of(number: i32) -> Errno {
+    match Errno::from_raw(number) {
+        Errno::UnknownErrno => Errno::EIO,
+        errno => errno,
+    }
+}
+
 /// A system call's outcome as one signed number: the value, or the negated errno.
 pub fn encode_result(outcome: Result<i32, Errno>) -> i64 {
     match outcome {
         Ok(value) => i64::from(value),
-        Err(errno) => -i64::from(errno as i32),
+        Err(errno) => -i64::from(number_of(errno)),
     }
 }
 
@@ -95,7 +112,24 @@ pub fn encode_result(outcome: Result<i32, Errno>) -> i64 {
 pub fn decode_result(result: i64) -> Result<i32, Errno> {
     match i32::try_from(result) {
         Ok(value) if value >= 0 => Ok(value),
-        Ok(value) if value > -4096 => Err(Errno::from_raw(-value)),
+        Ok(value) if value > -4096 => Err(errno_of(-value)),
         _ => Err(Errno::EIO),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_is_told_as_success() {
+        for number in 1..4096 {
+            let told = encode_result(Err(Errno::from_raw(number)));
+            assert!((-4095..0).contains(&told), "{number}");
+            assert!(decode_result(-i64::from(number)).is_err(), "{number}");
+        }
+        let unnamed = 134;
+        assert_eq!(decode_result(-unnamed), Err(Errno::EIO));
+        assert_eq!(decode_result(encode_result(Ok(7))), Ok(7));
     }
 }

@@ -13,6 +13,7 @@ use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
 use nix::errno::Errno;
 use nix::unistd::{Pid, gettid};
 use nvproxy_abi::words;
+use nvproxy_server::protocol::number_of;
 use ringfence_confinement::{Problem, Table, install_with_listener, policies};
 use ringfence_faults::{Act, Point, at, at_task};
 
@@ -227,7 +228,7 @@ impl Listener {
     pub fn answer(&self, notification: &Notification, outcome: Result<i64, Errno>) {
         let (val, error) = match outcome {
             Ok(value) => (value, 0),
-            Err(errno) => (0, -(errno as i32)),
+            Err(errno) => (0, -number_of(errno)),
         };
         let id = notification.id;
         self.respond(seccomp_notif_resp {

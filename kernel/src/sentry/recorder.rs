@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use nvproxy_abi::Abi;
-use nvproxy_server::protocol::encode_result;
+use nvproxy_server::protocol::{encode_result, number_of};
 use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::{
     Change, Event, Header, MAXIMUM_FOOTPRINT, NOTHING, Open, Reached, Recording, Request, TooLarge,
@@ -126,7 +126,7 @@ impl Recorder {
         match opened {
             Ok((Handle { number: 0, .. }, granted)) => taken.mark(granted, description),
             Ok((handle, _)) => drop(taken.by_handle.insert(handle, description)),
-            Err(errno) => open.result = -(errno as i32),
+            Err(errno) => open.result = -number_of(errno),
         }
     }
 

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{Fetch, Plan};
 use nvproxy_abi::{refusal, words};
-use nvproxy_server::protocol::{Kind, MAXIMUM_DESCRIPTORS};
+use nvproxy_server::protocol::{Kind, MAXIMUM_DESCRIPTORS, number_of};
 use ringfence_faults::{Point, at_task};
 use ringfence_recording::Reached;
 use smallvec::SmallVec;
@@ -282,7 +282,7 @@ impl Sentry {
     ) {
         let command = Known::Command(notification.arguments[1] as u32);
         let (answer, reached, known) = match stopped {
-            Stopped::Errno(errno) => (refusal::Answer::Errno(errno as i32), None, command),
+            Stopped::Errno(errno) => (refusal::Answer::Errno(number_of(errno)), None, command),
             Stopped::Unreadable(answer) => (answer, Some(Reached::Unreadable), command),
             Stopped::Refused(refusal) => {
                 self.observer.refused(&refusal);

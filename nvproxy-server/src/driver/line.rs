@@ -19,6 +19,7 @@ use nvproxy_abi::plan::MAXIMUM_PAYLOAD;
 use ringfence_ipc::Socket;
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::{errno_of, number_of};
 use crate::request::Buffer;
 
 /// The longest order, in bytes. It lists a request's segments, in some 40 bytes each.
@@ -133,7 +134,7 @@ impl Line {
         let errno = i32::from_ne_bytes([e, f, g, h]);
         Ok(match errno {
             0 => Ok(i32::from_ne_bytes([a, b, c, d])),
-            errno => Err(Errno::from_raw(errno)),
+            errno => Err(errno_of(errno)),
         })
     }
 
@@ -184,7 +185,7 @@ impl Line {
         self.memory.write_all_at(payload, 0).map_err(broken)?;
         let (result, errno) = match outcome {
             Ok(result) => (result, 0),
-            Err(errno) => (-1, errno as i32),
+            Err(errno) => (-1, number_of(errno)),
         };
         let answer = [result, errno].map(i32::to_ne_bytes).concat();
         self.socket.send_message(&answer, None).map_err(broken)

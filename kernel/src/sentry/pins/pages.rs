@@ -4,6 +4,7 @@
 
 use nix::errno::Errno;
 use nvproxy_abi::plan::Plan;
+use nvproxy_server::protocol::errno_of;
 use ringfence_faults::{Act, Point, at_task};
 
 use super::Pin;
@@ -54,7 +55,7 @@ impl Pin<'_> {
                 }
                 // Only a filter of the program's answers so.
                 0.. => return Err(Errno::EPERM),
-                failure => match Errno::from_raw(-failure as i32) {
+                failure => match errno_of(-failure as i32) {
                     Errno::EEXIST => {}
                     errno => return Err(errno),
                 },
@@ -83,7 +84,7 @@ impl Pin<'_> {
         match calls.call(libc::SYS_mmap, arguments)? {
             mapped @ 0.. if mapped as u64 == address => Ok(()),
             0.. => Err(Errno::EPERM),
-            failure => Err(Errno::from_raw(-failure as i32)),
+            failure => Err(errno_of(-failure as i32)),
         }
     }
 }
