@@ -15,6 +15,7 @@
 //! | `leave` | the thread that passes ends, and the others of its process go on |
 //! | `kill-task` | the task that the sentry is working for is killed |
 //! | `delay:MS` | it waits so many milliseconds |
+//! | `busy:MS` | it runs for so many milliseconds by the clock, and does nothing |
 //! | `block` | it waits for ever |
 //! | `exhaust-descriptors:N` | it takes all descriptors that it may have, but N |
 //! | `exhaust-memory` | it takes all memory that is to be had in pieces of 64 KiB or more |
@@ -133,6 +134,10 @@ pub enum Point {
     Passed,
     /// Of a pin: a thread has been seized, and is about to be interrupted.
     Seized,
+    /// Of a pin: all that were interrupted are about to be looked at, beside the one that is waited for.
+    Sorted,
+    /// Of a pin: it is about to be looked whether a thread waits for a child, as after vfork.
+    Vforked,
     /// Of a pin: a thread cannot be seized that this process traces already.
     Traced,
     /// Of a pin: it was looked whether a task may have escaped the last pass over all of them.
@@ -144,6 +149,8 @@ pub enum Point {
     PinHeld,
     /// Of a pin: the caller has stopped.
     PinStopped,
+    /// Of a pin: Syscall User Dispatch is about to be turned off for the caller.
+    Dispatched,
     /// Of a pin: an address is about to be chosen for the parameters; if that is left out, the kernel chooses it.
     PinPage,
     /// Of a pin: a descriptor table is about to be made that the command descriptor is put into; if that is left out, it
@@ -164,6 +171,10 @@ pub enum Point {
     /// Of a pin: the request is over, and the driver's answer is about to be read; if that is left out, it counts as one that
     /// was not let through.
     PinAnswer,
+    /// Of a pin: the driver has answered; with an `errno`, by that.
+    PinWritten,
+    /// Of a pin: the driver says that it could not write its answer, and this is about to be taken for not knowing what it did.
+    PinUnwritten,
     /// Of a pin: the request has been issued.
     PinIssued,
     /// Of a pin: a call has come back, and it is about to be looked whether it was let through; if that is left out, what
@@ -303,11 +314,14 @@ impl Point {
             Point::Pass => "pass",
             Point::Passed => "passed",
             Point::Seized => "seized",
+            Point::Sorted => "sorted",
+            Point::Vforked => "vforked",
             Point::Traced => "traced",
             Point::Settled => "settled",
             Point::Lagging => "lagging",
             Point::PinHeld => "pin-held",
             Point::PinStopped => "pin-stopped",
+            Point::Dispatched => "dispatched",
             Point::PinPage => "pin-page",
             Point::PinTable => "pin-table",
             Point::PinHelper => "pin-helper",
@@ -316,6 +330,8 @@ impl Point {
             Point::PinPrepared => "pin-prepared",
             Point::PinChecked => "pin-checked",
             Point::PinAnswer => "pin-answer",
+            Point::PinWritten => "pin-written",
+            Point::PinUnwritten => "pin-unwritten",
             Point::PinIssued => "pin-issued",
             Point::PinBelieved => "pin-believed",
             Point::PinObeyed => "pin-obeyed",
@@ -401,11 +417,14 @@ impl Point {
         Point::Pass,
         Point::Passed,
         Point::Seized,
+        Point::Sorted,
+        Point::Vforked,
         Point::Traced,
         Point::Settled,
         Point::Lagging,
         Point::PinHeld,
         Point::PinStopped,
+        Point::Dispatched,
         Point::PinPage,
         Point::PinTable,
         Point::PinHelper,
@@ -414,6 +433,8 @@ impl Point {
         Point::PinPrepared,
         Point::PinChecked,
         Point::PinAnswer,
+        Point::PinWritten,
+        Point::PinUnwritten,
         Point::PinIssued,
         Point::PinBelieved,
         Point::PinObeyed,

@@ -59,6 +59,14 @@ pub fn wait(time: Option<Duration>) {
     }
 }
 
+/// Runs for this long.
+pub fn run(time: Duration) {
+    let started = Instant::now();
+    while started.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
 /// Takes all descriptors that this process may have but `left`, for good.
 pub fn exhaust_descriptors(left: usize) {
     let mut taken = Vec::new();

@@ -174,6 +174,59 @@ pub fn set_signal_mask(thread: Pid, mask: &SignalMask) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// Where Syscall User Dispatch takes the calls of a thread: the kernel's `struct ptrace_sud_config` (include/uapi/linux/ptrace.h).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dispatch {
+    mode: u64,
+    selector: u64,
+    offset: u64,
+    length: u64,
+}
+
+impl Dispatch {
+    /// Nowhere: every call is the kernel's.
+    pub const OFF: Dispatch = Dispatch {
+        mode: 0,
+        selector: 0,
+        offset: 0,
+        length: 0,
+    };
+}
+
+/// Where a stopped thread's calls are taken that the caller traces (`PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG`, from Linux 6.4
+/// on). Fails with `EIO` before that.
+pub fn dispatch(thread: Pid) -> Result<Dispatch, Errno> {
+    const GET: libc::c_uint = 0x4211;
+    let mut dispatch = Dispatch::OFF;
+    // SAFETY: the kernel writes as many bytes as it is told to the struct, which outlives the call.
+    let result = unsafe {
+        libc::ptrace(
+            GET,
+            thread.as_raw(),
+            size_of::<Dispatch>(),
+            &raw mut dispatch,
+        )
+    };
+    Errno::result(result).map(|_| dispatch)
+}
+
+/// Says where the calls of a stopped thread are to be taken that the caller traces
+/// (`PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG`, from Linux 6.4 on).
+pub fn set_dispatch(thread: Pid, dispatch: Dispatch) -> Result<(), Errno> {
+    const SET: libc::c_uint = 0x4210;
+    // SAFETY: the kernel reads as many bytes as it is told from the struct, which outlives the call.
+    let result = unsafe {
+        libc::ptrace(
+            SET,
+            thread.as_raw(),
+            size_of::<Dispatch>(),
+            &raw const dispatch,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 /// Lets a stopped thread go that the caller traces; `signal` is the number of the one that it stopped for and is to get,
 /// or 0 (ptrace(2), `PTRACE_DETACH`). nix's has no real-time signals.
 pub fn detach(thread: Pid, signal: libc::c_int) -> Result<(), Errno> {

@@ -480,6 +480,36 @@ fn what_was_pinned_is_free_if_the_server_does_not_hear_of_it() {
     }
 }
 
+/// Pins by a program, of which the driver could not write the answer, with 64 MiB of the host's memory.
+fn unwritten(rules: &str) -> Ended {
+    let rules = format!("sentry.pin-written=errno:{} {rules}", libc::EFAULT);
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "sim", "--host-memory", "64MiB"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .arg("limit-host-unwritten")
+        .env("RINGFENCE_FAULTS", rules);
+    finish(&mut command)
+}
+
+/// It may have pinned what it was asked to all the same.
+#[test]
+fn what_was_pinned_counts_if_the_driver_could_not_write_its_answer() {
+    let expected = "3 unanswered\n32 MiB more: NV_ERR_NO_MEMORY\n";
+    let ended = unwritten("");
+    assert_eq!((ended.status, ended.stdout.as_str()), (0, expected));
+}
+
+/// The test above can fail.
+#[test]
+fn what_was_pinned_is_free_if_the_driver_is_taken_at_its_word() {
+    let expected = "8 unanswered\n32 MiB more: ok\n";
+    let ended = unwritten("sentry.pin-unwritten=drop");
+    assert_eq!((ended.status, ended.stdout.as_str()), (0, expected));
+}
+
 #[test]
 fn threads_at_once_get_no_more_of_the_hosts_memory_than_the_limit() {
     // The records of 63 objects, and of what there was before, take a part of the last.

@@ -11,6 +11,18 @@ use userland_tests::{Ended, finish, guest, guest_under};
 /// What a program says whose pins all succeeded, beside a process that was not disturbed.
 const UNDISTURBED: &str = "pins: ok\nbeside: exit status: 0\nthen: ok\n";
 
+/// What the log says of a process that did not do as it was set to.
+const DISOBEYED: &str = " WARN a process that pinned memory was killed, because it did not make the calls that it was set to: \
+                         its code, a breakpoint, a seccomp filter of its own or Syscall User Dispatch was in the way\n";
+
+/// A sandbox that printed this, and in which a process was killed for that.
+fn with_one_killed(stdout: &str) -> Ended {
+    Ended {
+        stderr: DISOBEYED.to_owned(),
+        ..Ended::printing(stdout)
+    }
+}
+
 /// A process executes itself so many times while another pins.
 fn executing(times: u32, how: &str, rules: &str) -> Command {
     let scenario = ["pin-beside-executions", &times.to_string(), how];
@@ -28,6 +40,32 @@ fn a_pin_and_an_execution_do_not_wait_for_each_other() {
     for rules in ["", SLOWLY] {
         let ended = finish(&mut executing(20, "among threads", rules));
         assert_eq!(ended, Ended::printing(UNDISTURBED), "{rules}");
+    }
+}
+
+/// A process executes itself, from its last thread, while it is taken hold of thread by thread.
+fn executing_slowly(rules: &str) -> String {
+    finish(&mut executing(30, "with much to copy", rules)).stdout
+}
+
+/// Who executes a program waits for threads that this is not waiting for, too.
+#[test]
+fn an_execution_that_has_begun_does_not_have_a_pin_fail() {
+    let expected = "pins: ok\ntime was short: false\nbeside: exit status: 0\nthen: ok\n";
+    // Time may be short for other reasons, if others keep the processors.
+    let mut attempts = (0..3).map(|_| executing_slowly(""));
+    assert!(
+        attempts.any(|printed| printed == expected),
+        "time was short"
+    );
+}
+
+/// The test above can fail: the two wait for each other until the time for a pin is over.
+#[test]
+fn an_execution_that_has_begun_has_a_pin_fail_if_others_are_not_looked_at() {
+    let expected = "pins: ok\ntime was short: true\nbeside: exit status: 0\nthen: ok\n";
+    for _ in 0..3 {
+        assert_eq!(executing_slowly("sentry.sorted=drop"), expected);
     }
 }
 
@@ -174,19 +212,25 @@ fn processes_that_make_one_another_are_missed_if_a_pass_is_enough() {
 }
 
 /// Pins once beside processes that make one another, of which none is there any more when a pass over all tasks comes to
-/// them: each pass takes as long as in a sandbox of thousands of idle processes. The sentry dies if it begins more passes than
-/// the time of a pin suffices for, at 50 ms each: 40.
-fn beside_chains(rules: &str) -> Ended {
-    let rules = format!("sentry.pass@41=kill sentry.pass=delay:50 {rules}");
+/// them: each pass takes as long as in a sandbox of thousands of idle processes, or where others keep the processors. The
+/// sentry dies if it begins more passes than the time of a pin suffices for.
+fn beside_chains(milliseconds: u32, rules: &str) -> Ended {
+    let passes = 2000 / milliseconds;
+    let rules = format!(
+        "sentry.pass@{}=kill sentry.pass=busy:{milliseconds} {rules}",
+        passes + 1
+    );
     finish(&mut guest_under(&rules, &["pin-beside-chains"]))
 }
 
 #[test]
 fn passes_over_all_tasks_are_part_of_what_a_pin_may_take() {
-    // It succeeds if others keep the processors from all of them at once.
-    let ended = beside_chains("");
-    let outcomes = ["EAGAIN", "ok"].map(|word| Ended::printing(&format!("pinned: {word}\n")));
-    assert!(outcomes.contains(&ended), "{ended:?}");
+    for milliseconds in [50, 500] {
+        // It succeeds if others keep the processors from all of them at once.
+        let ended = beside_chains(milliseconds, "");
+        let outcomes = ["EAGAIN", "ok"].map(|word| Ended::printing(&format!("pinned: {word}\n")));
+        assert!(outcomes.contains(&ended), "{milliseconds}: {ended:?}");
+    }
 }
 
 /// The test above can fail: all others stand still for as many passes as there may be, however long each is.
@@ -197,8 +241,10 @@ fn passes_over_all_tasks_go_on_if_nobody_counts_what_they_take() {
         stdout: String::new(),
         stderr: "ringfence: the sentry was ended by SIGILL, and the sandbox with it\n".to_owned(),
     };
-    let mut attempts = (0..10).map(|_| beside_chains("sentry.passed=drop"));
-    assert!(attempts.any(|ended| ended == dead), "it did not happen");
+    for milliseconds in [50, 500] {
+        let mut attempts = (0..10).map(|_| beside_chains(milliseconds, "sentry.passed=drop"));
+        assert!(attempts.any(|ended| ended == dead), "it did not happen");
+    }
 }
 
 /// The processes that share the memory are held, and one is killed between the ioctl and the helper's end.
@@ -226,14 +272,14 @@ fn code_of_the_programs_is_executed_if_the_pin_uses_its_instruction() {
 fn pins_that_take_their_time_do_not_add_up() {
     let ended = finish(&mut guest_under("", &["pin-crowded"]));
     let eagain = format!("SIGKILL, status {}\n", libc::EAGAIN);
-    assert_eq!(ended, Ended::printing(&eagain));
+    assert_eq!(ended, with_one_killed(&eagain));
 }
 
 /// The test above can fail: each has its time, one after the other.
 #[test]
 fn pins_that_take_their_time_add_up_if_nobody_counts() {
     let ended = finish(&mut guest_under("sentry.pin-queued=drop", &["pin-crowded"]));
-    assert_eq!(ended, Ended::printing("SIGKILL\n"));
+    assert_eq!(ended, with_one_killed("SIGKILL\n"));
 }
 
 /// An instruction that there is none of, and a jump to itself.
@@ -250,9 +296,26 @@ fn replaced(by: [u8; 2], rules: &str) -> Command {
 #[test]
 fn who_replaces_the_instruction_of_a_pin_is_killed() {
     for by in REPLACEMENTS {
-        let ended = finish(&mut replaced(by, ""));
-        assert_eq!(ended, Ended::printing("child: SIGKILL\nthen: ok\n"));
+        let expected = with_one_killed("child: SIGKILL\nthen: ok\n");
+        assert_eq!(finish(&mut replaced(by, "")), expected);
     }
+}
+
+#[test]
+fn a_program_whose_calls_are_dispatched_pins_and_has_them_dispatched_on() {
+    let ended = finish(&mut guest(&["pin-dispatched"]));
+    assert_eq!(ended, Ended::printing("pinned: ok\ntaken: true\n"));
+}
+
+/// The test above can fail: what the program is set to is taken to its handler.
+#[test]
+fn a_program_whose_calls_are_dispatched_is_killed_if_they_are_for_a_pin_too() {
+    let mut guest = guest_under("sentry.dispatched=drop", &["pin-dispatched"]);
+    let expected = Ended {
+        status: 128 + libc::SIGKILL,
+        ..with_one_killed("")
+    };
+    assert_eq!(finish(&mut guest), expected);
 }
 
 /// The test above can fail: the pin does not end, and the whole sandbox stands still.

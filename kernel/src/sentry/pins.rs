@@ -413,6 +413,11 @@ impl Pin<'_> {
             }],
         )?;
         let result = self.have_called(helper, lent, page, &placed);
+        // A test has the driver fail to write its answer.
+        let result = match at_task(Point::PinWritten, self.notification.task.as_raw()) {
+            Some(Act::Errno(errno)) => result.map(|_| -i64::from(errno)),
+            _ => result,
+        };
         // A test has it forgotten that it was let through, to show that it would notice.
         let was_let_through = &self.sentry.pins.was_let_through;
         if at_task(Point::PinAnswer, self.notification.task.as_raw()) == Some(Act::Drop) {
@@ -426,13 +431,21 @@ impl Pin<'_> {
             // the parameters were not the validated ones any more.
             return result.and(Err(Errno::EPERM));
         }
+        // A test has it taken for an answer like others, to show that it would notice.
+        let is_taken_at_its_word =
+            at_task(Point::PinUnwritten, self.notification.task.as_raw()) == Some(Act::Drop);
         let answer = result.and_then(|result| {
             memory::read(thread, page, &mut placed)?;
-            Ok(decode_result(result))
+            match decode_result(result) {
+                // It may have done all there was to do, and then not have been able to write the answer (nvidia_ioctl in
+                // kernel-open/nvidia/nv.c, 580.142). So nobody knows.
+                Err(Errno::EFAULT) if !is_taken_at_its_word => Err(Errno::EFAULT),
+                answer => Ok(answer),
+            }
         });
         let answer = answer.inspect_err(|_| {
             tracing::info!(
-                "a process was killed while it pinned memory: what it would have pinned is counted until its descriptor is closed"
+                "nobody saw what the driver answered to a process that pins memory: what it would have pinned is counted until its client is freed"
             );
         })?;
         *issued = Some(answer);

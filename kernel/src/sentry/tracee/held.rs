@@ -22,6 +22,7 @@ use nix::errno::Errno;
 use nix::unistd::{Pid, gettid};
 use ringfence_faults::{Act, Point, at, at_task};
 
+use super::patience::Work;
 use super::{Look, Numbers, Patience, Seized, Tracer, has_ended};
 use crate::seccomp::listener::{Call, Hold, Listener};
 use crate::sentry::procfs;
@@ -33,8 +34,7 @@ const PROMPT: Duration = Duration::from_micros(500);
 struct Passes<'a> {
     /// When the last thread was interrupted.
     since: Instant,
-    /// When the last pass was over.
-    last: Instant,
+    work: Work,
     /// How many more there may be without a pause.
     unpaused: u32,
     patience: &'a Patience<'a>,
@@ -44,7 +44,7 @@ impl<'a> Passes<'a> {
     fn new(patience: &'a Patience<'a>) -> Passes<'a> {
         Passes {
             since: Instant::now(),
-            last: Instant::now(),
+            work: Work::begin(),
             unpaused: 2000,
             patience,
         }
@@ -58,12 +58,10 @@ impl<'a> Passes<'a> {
     /// Between two passes over all tasks; false if there have been enough of them. Nobody pauses at first, since a task
     /// that starts and ends all the time is to be overtaken.
     fn is_left(&mut self) -> bool {
-        let now = Instant::now();
         // A test leaves this out, to show that it would notice.
         if at(Point::Passed) != Some(Act::Drop) {
-            self.patience.spend(now.duration_since(self.last));
+            self.patience.spend(&mut self.work);
         }
-        self.last = now;
         if !self.is_fresh() {
             return self.patience.pause();
         }
@@ -93,7 +91,7 @@ pub struct Held<'a> {
     frozen: Vec<Call>,
     /// Threads that were interrupted and have not stopped yet.
     interrupted: Vec<Seized<'a>>,
-    /// Threads that wait in the kernel for a child that uses their memory, and is held: they stop when it is not.
+    /// Threads that wait in the kernel for a child that is held: they stop when it is not.
     behind_a_child: Vec<Seized<'a>>,
     stopped: Vec<Seized<'a>>,
 }
@@ -253,15 +251,41 @@ impl<'a> Held<'a> {
         let stopped = self.stopped.extract_if(.., has_ended);
         let behind_a_child = self.behind_a_child.extract_if(.., has_ended);
         let gone: Vec<Seized<'_>> = stopped.chain(behind_a_child).collect();
-        for seized in &gone {
-            known.remove(&seized.thread);
-            self.listener.has_stopped(seized.thread);
-        }
+        self.note_gone(&gone, known);
         gone.is_empty()
     }
 
-    /// Pauses until the next look, and has those be gone that were killed.
+    /// These threads have ended, and their numbers may become others'.
+    fn note_gone(&self, gone: &[Seized<'_>], known: &mut BTreeSet<Pid>) {
+        for seized in gone {
+            known.remove(&seized.thread);
+            self.listener.has_stopped(seized.thread);
+        }
+    }
+
+    /// Looks at all that were interrupted: has those be gone that have ended, and those be stopped that have stopped.
+    fn sort_interrupted(&mut self, known: &mut BTreeSet<Pid>) {
+        let mut gone = Vec::new();
+        for mut seized in std::mem::take(&mut self.interrupted) {
+            match seized.look() {
+                Ok(Look::Ended) => gone.push(seized),
+                Ok(Look::Stopped(_)) => {
+                    self.listener.has_stopped(seized.thread);
+                    self.stopped.push(seized);
+                }
+                Ok(Look::Running) | Err(_) => self.interrupted.push(seized),
+            }
+        }
+        self.note_gone(&gone, known);
+    }
+
+    /// Pauses until the next look, and has those be gone that were killed: also of those that it is not waited for yet, since
+    /// who executes a program waits for them.
     fn pause(&mut self, passes: &Passes<'_>, known: &mut BTreeSet<Pid>) -> Result<(), Errno> {
+        // A test leaves this out, to show that it would notice.
+        if at(Point::Sorted) != Some(Act::Drop) {
+            self.sort_interrupted(known);
+        }
         self.all_stand_still(known);
         match passes.patience.pause() {
             true => Ok(()),
@@ -337,8 +361,8 @@ fn threads(process: Pid) -> Vec<Pid> {
     numbers.map(Pid::from_raw).collect()
 }
 
-/// Whether `thread` waits for a child that uses its memory to execute a program or end, as after vfork(2). No
-/// interruption stops it until then.
+/// Whether `thread` waits for a child to execute a program or end, as after vfork(2). No interruption stops it until then, and
+/// then it stops before it executes anything of its program. Whether the child uses its memory changes nothing about that.
 ///
 /// A thread that is on its way to such a wait must not be taken for one that waits: its child does not exist yet, and
 /// would not be held. So two facts are asked for. By proc_pid_syscall(5) it is in a call that makes a child and waits;
@@ -346,7 +370,11 @@ fn threads(process: Pid) -> Vec<Pid> {
 /// if the compiler made one of both (kernel_clone in kernel/fork.c), and in nothing that makes the child.
 fn waits_for_a_child(thread: Pid) -> bool {
     const FUNCTIONS: [&str; 2] = ["kernel_clone", "wait_for_vfork_done"];
-    const FLAGS: u64 = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
+    const WAITS: u64 = libc::CLONE_VFORK as u64;
+    // A test leaves this out, to have a thread that does not stop.
+    if at_task(Point::Vforked, thread.as_raw()) == Some(Act::Drop) {
+        return false;
+    }
     let call = procfs::text(thread, "syscall");
     let mut words = call.split(' ');
     let number = words.next().and_then(|number| number.parse().ok());
@@ -355,7 +383,7 @@ fn waits_for_a_child(thread: Pid) -> bool {
         .and_then(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
     let makes_one = match number {
         Some(libc::SYS_vfork) => true,
-        Some(libc::SYS_clone) => flags.is_some_and(|flags| flags & FLAGS == FLAGS),
+        Some(libc::SYS_clone) => flags.is_some_and(|flags| flags & WAITS != 0),
         _ => false,
     };
     let function = procfs::text(thread, "wchan");

@@ -4,7 +4,9 @@
 //! restartable sequence around its `syscall` instruction (rseq(2)), or by Syscall User Dispatch (prctl(2)). Both are the
 //! thread's own, set up before, and kept in memory that others may change. A thread that it makes with its memory has
 //! neither (rseq_fork in include/linux/rseq.h, copy_process in kernel/fork.c). So the caller makes that thread, when there
-//! is nothing yet to be learned or altered, and cleans up when there is nothing left; all else the thread does.
+//! is nothing yet to be learned or altered, and cleans up when there is nothing left; all else the thread does. For these
+//! two calls Syscall User Dispatch is turned off, so that a program which uses it can pin; where the kernel is too old to be
+//! told so, such a program is killed, as whoever does not do as it is told.
 //!
 //! What a task's own seccomp filters answer in place of the kernel is not believed where it matters: that a thread was
 //! made is told by an event of ptrace, and that one has ended by wait(2). Both are the kernel's own.
@@ -14,10 +16,14 @@ use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use nvproxy_server::protocol::errno_of;
 use ringfence_faults::{Act, Point, at_task};
 
 use super::{Look, PAUSE, Patience, Seized, Stop, Tracer};
-use crate::system_calls::{SignalMask, set_signal_mask, signal_mask};
+use crate::system_calls::{
+    Dispatch, SignalMask, dispatch, set_dispatch, set_signal_mask, signal_mask,
+};
+use crate::warnings::warn_once;
 
 /// The length of x86's `syscall` instruction.
 const SYSCALL_INSTRUCTION: u64 = 2;
@@ -74,13 +80,21 @@ impl<'a> Caller<'a> {
         }
         let registers = ptrace::getregs(thread)?;
         let mask = signal_mask(thread)?;
+        // Where the kernel does not say, it is too old to be told to leave it.
+        let dispatch = dispatch(thread).unwrap_or(Dispatch::OFF);
         let stopped = Stopped {
             mask,
+            dispatch,
             result: -i64::from(Errno::EIO as i32),
             calls: Calls::new(self.seized, registers, self.patience),
         };
         // Nothing of the program's runs in between: a signal handler would be something of the program's.
         set_signal_mask(thread, &SignalMask::ALL)?;
+        // A test leaves this out, to show that it would notice.
+        let is_to_be_left = at_task(Point::Dispatched, thread.as_raw()) == Some(Act::Drop);
+        if dispatch != Dispatch::OFF && !is_to_be_left {
+            set_dispatch(thread, Dispatch::OFF)?;
+        }
         Ok(stopped)
     }
 }
@@ -135,6 +149,7 @@ impl<'a> Calls<'a> {
 pub struct Stopped<'a> {
     calls: Calls<'a>,
     mask: SignalMask,
+    dispatch: Dispatch,
     /// What the program sees; `EIO` until it is set.
     pub result: i64,
 }
@@ -164,9 +179,12 @@ impl Drop for Stopped<'_> {
         let mut registers = self.calls.registers;
         registers.rax = self.result as u64;
         registers.orig_rax = u64::MAX;
-        // Both fail if the thread was killed, and then nobody is left to notice.
+        // These fail if the thread was killed, and then nobody is left to notice.
         let _ = ptrace::setregs(thread, registers);
         let _ = set_signal_mask(thread, &self.mask);
+        if self.dispatch != Dispatch::OFF {
+            let _ = set_dispatch(thread, self.dispatch);
+        }
     }
 }
 
@@ -193,7 +211,7 @@ impl<'a> Helper<'a> {
         let (result, made) = calls.make(libc::SYS_clone, [flags, 0, 0, 0, 0, 0])?;
         // Without an event there is no thread, whatever the result looks like.
         let thread = made.ok_or(match result {
-            ..0 => Errno::from_raw(-result as i32),
+            ..0 => errno_of(-result as i32),
             _ => Errno::EIO,
         })?;
         let mut seized = Seized::born(thread, calls.seized.tracer);
@@ -335,5 +353,9 @@ fn go_on_to_system_call(
 /// Kills the process of a thread that does not do as it is told.
 fn killed(thread: Pid) -> Errno {
     let _ = kill(thread, Signal::SIGKILL);
+    warn_once(
+        "a process that pinned memory was killed, because it did not make the calls that it was set to",
+        "its code, a breakpoint, a seccomp filter of its own or Syscall User Dispatch was in the way",
+    );
     Errno::ESRCH
 }

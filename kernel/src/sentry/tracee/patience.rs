@@ -1,11 +1,14 @@
-//! How long pins may keep one another waiting: some two seconds, counted in looks that are a millisecond apart.
+//! How long pins may keep one another waiting: some two seconds, counted in looks that are a millisecond apart, and in
+//! milliseconds for which the thread that looks has run or was kept from running by others.
 //!
-//! The clock goes on while the sandbox is frozen by the freezer of cgroups, and no look is taken then. All pins of a sandbox
-//! are carried out by one thread, so one count of looks serves them all: what has passed since a pin began to wait is
+//! The clock goes on while the sandbox is frozen by the freezer of cgroups, and none of these is counted then. All pins of a
+//! sandbox are carried out by one thread, so one count serves them all: what has passed since a pin began to wait is
 //! what it, and those before it, have taken. The driver's own call is not among that.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
 
 use super::PAUSE;
 
@@ -28,7 +31,6 @@ pub struct Patience<'a> {
 
 impl Patience<'_> {
     const LOOKS: u64 = 2000;
-    const OF_A_PASS: u64 = 50;
 
     /// Of what began when there had been so many looks.
     pub fn since(count: u64, looks: &Looks) -> Patience<'_> {
@@ -43,12 +45,11 @@ impl Patience<'_> {
         self.looks.count() < self.until
     }
 
-    /// A pass over all tasks has taken this long, without a pause. In a sandbox with thousands of them that is many looks. Of
-    /// a long one most may be that the sandbox was frozen: no more than [`Patience::OF_A_PASS`] counts.
-    pub fn spend(&self, taken: Duration) {
-        let looks = taken.as_millis() as u64;
-        let counted = looks.min(Patience::OF_A_PASS);
-        self.looks.0.fetch_add(counted, Ordering::Relaxed);
+    /// Counts what was done besides pauses. In a sandbox with thousands of tasks a pass over all of them takes as long as many
+    /// looks, and longer where others keep the processors.
+    pub fn spend(&self, work: &mut Work) {
+        let looks = work.milliseconds();
+        self.looks.0.fetch_add(looks, Ordering::Relaxed);
     }
 
     /// Pauses until the next look; false if there have been enough of them.
@@ -57,5 +58,37 @@ impl Patience<'_> {
         self.looks.0.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(PAUSE);
         is_left
+    }
+}
+
+/// For how long the calling thread has been running, or would have if others had not been.
+pub struct Work {
+    counted: Duration,
+}
+
+impl Work {
+    /// From now on.
+    pub fn begin() -> Work {
+        Work {
+            counted: Work::so_far(),
+        }
+    }
+
+    /// Whole milliseconds since the last call, or the beginning.
+    fn milliseconds(&mut self) -> u64 {
+        let milliseconds = Work::so_far().saturating_sub(self.counted).as_millis() as u64;
+        self.counted += Duration::from_millis(milliseconds);
+        milliseconds
+    }
+
+    /// By /proc/PID/schedstat (Documentation/scheduler/sched-stats.rst in Linux): nanoseconds for which a thread ran, and for
+    /// which it waited to run. A kernel without that knows the former alone.
+    fn so_far() -> Duration {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let mut words = text.split(' ').map_while(|word| word.parse().ok());
+        match (words.next(), words.next()) {
+            (Some(ran), Some(waited)) => Duration::from_nanos(u64::saturating_add(ran, waited)),
+            _ => clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Into::into),
+        }
     }
 }

@@ -24,6 +24,7 @@ use crate::lent::answer;
 use crate::mapped_memory::{Space, gpu_for_unified_memory};
 use crate::memory_limit::{duplicate, say};
 use crate::pins::patiently;
+use crate::refusals::word;
 use crate::tasks::{child, expect_success};
 
 /// Where a semaphore pool lies.
@@ -357,6 +358,27 @@ pub fn unheard(arguments: &[String]) -> Outcome {
     say_what_is_left("then", &gpu)?;
     drop(gpu);
     wait_for_room("of another client", &Gpu::open()?)
+}
+
+/// Pins a GiB again and again, of whose pages the driver keeps 16 MiB; the driver cannot write its answer.
+pub fn unwritten(_: &[String]) -> Outcome {
+    const MOST: u32 = 8;
+    let gpu = Gpu::open()?;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
+    let pages = unsafe { libc::mmap(std::ptr::null_mut(), GIB as usize, protection, flags, -1, 0) };
+    let mut unanswered = 0;
+    while unanswered < MOST {
+        let (client, memory) = (&gpu.client, MEMORY + unanswered);
+        let pin = || client.pin(&gpu.node, DEVICE, memory, pages.cast(), GIB as usize);
+        if word(patiently(pin)) != "EFAULT" {
+            break;
+        }
+        unanswered += 1;
+    }
+    println!("{unanswered} unanswered");
+    say_what_is_left("32 MiB more", &gpu)
 }
 
 /// Threads that take what there is at once get no more than that.

@@ -8,6 +8,7 @@ mod confinement;
 mod contest;
 mod conversation;
 mod descriptors;
+mod dispatched;
 mod diverted;
 mod fast;
 mod faults;
@@ -123,6 +124,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-spaces", host_memory::spaces),
     ("limit-host-left", host_memory::left),
     ("limit-host-unheard", host_memory::unheard),
+    ("limit-host-unwritten", host_memory::unwritten),
     ("limit-host-unmapping", host_memory::unmapping),
     ("limit-host-tables", kept_with_descriptions::tables),
     ("event-data", kept_with_descriptions::event_data),
@@ -163,6 +165,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-altered", diverted::altered),
     ("pin-crowded", diverted::crowded),
     ("pin-killed-behind-vfork", diverted::killed_behind_vfork),
+    ("pin-dispatched", dispatched::pins),
     ("pin-replaced", diverted::replaced),
     ("lent", lent::beside_another),
     ("bad-pointers", pointers::bad),

@@ -174,13 +174,17 @@ pub fn without_descriptors(_: &[String]) -> Outcome {
     Ok(())
 }
 
-/// A thread pins again and again that may make no thread, and then another.
-pub fn that_fails(_: &[String]) -> Outcome {
+/// A thread pins again and again whose filter answers with this number when it is to make a thread, and then another.
+pub fn that_fails(arguments: &[String]) -> Outcome {
+    let [number] = arguments else {
+        return Err("which number?".into());
+    };
+    let number = number.parse()?;
     let gpu = Gpu::open()?;
     let pages = Pages::new(libc::MAP_PRIVATE)?;
     std::thread::scope(|scope| {
         let failing = scope.spawn(|| -> nix::Result<()> {
-            answer(libc::SYS_clone as u32, Errno::EPERM as u32)?;
+            answer(libc::SYS_clone as u32, number)?;
             for _ in 0..3 {
                 println!("without threads: {}", word(pin(&gpu, MEMORY, &pages)));
             }
@@ -193,19 +197,17 @@ pub fn that_fails(_: &[String]) -> Outcome {
 }
 
 /// Pins while a thread of another process is in the kernel until a child of it ends, which uses the thread's memory, as
-/// after vfork(2), or, if an argument says so, a copy.
+/// after vfork(2), or, if an argument says so, a copy; and tries once only, if another says so.
 pub fn beside_vfork(arguments: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     let pages = Pages::new(libc::MAP_PRIVATE)?;
     let shared = Pages::new(libc::MAP_SHARED)?;
     // SAFETY: the pages are never unmapped, and atomics are what they are used for.
     let [has_begun, is_over] = [0, 1].map(|at| unsafe { &*shared.0.cast::<AtomicU32>().add(at) });
-    // Beside one that has a copy no pin succeeds.
+    let is_said = |word: &str| arguments.iter().any(|argument| argument == word);
+    let memory = if is_said("a copy") { 0 } else { libc::CLONE_VM };
     type Pinning = fn(&Gpu, u32, &Pages) -> Result<()>;
-    let (memory, pinning): (_, Pinning) = match arguments {
-        [] => (libc::CLONE_VM, pin),
-        _ => (0, pin_at_once),
-    };
+    let pinning: Pinning = if is_said("once") { pin_at_once } else { pin };
     let parent = child(|| Ok(wait_behind_a_child(memory, has_begun, is_over)?))?;
     while has_begun.load(Ordering::SeqCst) == 0 {
         std::thread::sleep(Duration::from_millis(1));

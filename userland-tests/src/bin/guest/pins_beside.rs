@@ -36,9 +36,12 @@ fn pin_beside(arguments: &[&str]) -> Outcome {
         }
     };
     // Others may keep the processors for so long that there was no time to pin.
-    outcomes.remove("EAGAIN");
+    let was_short = outcomes.remove("EAGAIN");
     let outcomes: Vec<String> = outcomes.into_iter().collect();
     println!("pins: {}", outcomes.join(", "));
+    if arguments.contains(&COPYING) {
+        println!("time was short: {was_short}");
+    }
     println!("beside: {ended}");
     println!("then: {}", word(pin(&gpu, MEMORY, &pages)));
     Ok(())
@@ -135,8 +138,11 @@ pub fn executions(arguments: &[String]) -> Outcome {
     pin_beside(&arguments)
 }
 
-/// Executes itself so many times, each time from another thread than the first, "among threads", many of them, or "behind a
-/// request", for whose answer the first one waits.
+const COPYING: &str = "with much to copy";
+
+/// Executes itself so many times, each time from another thread than the first, "among threads", many of them, "with much to
+/// copy" besides, so that it takes its time before it ends the others, or "behind a request", for whose answer the first one
+/// waits.
 pub fn execute(arguments: &[String]) -> Outcome {
     const OTHERS: usize = 40;
     let [times, how] = arguments else {
@@ -148,6 +154,8 @@ pub fn execute(arguments: &[String]) -> Outcome {
     }
     let again = [(times - 1).to_string(), how.clone()];
     let is_behind_a_request = how == "behind a request";
+    // The most that an execution copies is a quarter of the stack's limit, 128 KiB in a piece (execve(2)).
+    let pieces = if how == COPYING { 14 } else { 0 };
     let uvm = address_space()?;
     if !is_behind_a_request {
         for _ in 0..OTHERS {
@@ -168,6 +176,7 @@ pub fn execute(arguments: &[String]) -> Outcome {
         Command::new("/proc/self/exe")
             .arg("execute")
             .args(again)
+            .envs((0..pieces).map(|piece| (format!("PIECE_{piece}"), "x".repeat(127 << 10))))
             .exec()
     });
     if is_behind_a_request {

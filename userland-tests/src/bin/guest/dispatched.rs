@@ -1,0 +1,72 @@
+//! A program that has its calls taken to a handler of its own by Syscall User Dispatch (prctl(2)), but for those that the C
+//! library makes, as emulators do it.
+//!
+//! `unsafe` is here for what the C library has no function for: that, and a call that is not made by it.
+
+use std::arch::asm;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use crate::Outcome;
+use crate::gpu::{Gpu, MEMORY};
+use crate::pins::{Pages, pin};
+use crate::refusals::word;
+
+/// What the kernel looks at on each call from elsewhere.
+static SELECTOR: AtomicU8 = AtomicU8::new(ALLOW);
+const ALLOW: u8 = 0;
+const BLOCK: u8 = 1;
+
+static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn take(_: libc::c_int) {
+    IS_TAKEN.store(true, Ordering::SeqCst);
+    SELECTOR.store(ALLOW, Ordering::SeqCst);
+}
+
+/// Pins, and says what came of it and whether calls are taken after that as before.
+pub fn pins(_: &[String]) -> Outcome {
+    const SET_SYSCALL_USER_DISPATCH: libc::c_int = 59;
+    const ON: libc::c_ulong = 1;
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let action = SigAction::new(SigHandler::Handler(take), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing but write to atomics.
+    unsafe { sigaction(Signal::SIGSYS, &action) }?;
+    let (start, length) = code_of_the_library()?;
+    // SAFETY: the selector is there as long as the process.
+    Errno::result(unsafe {
+        libc::prctl(
+            SET_SYSCALL_USER_DISPATCH,
+            ON,
+            start,
+            length,
+            SELECTOR.as_ptr(),
+        )
+    })?;
+    SELECTOR.store(BLOCK, Ordering::SeqCst);
+    let outcome = pin(&gpu, MEMORY, &pages);
+    println!("pinned: {}", word(outcome));
+    // SAFETY: it asks for this process's number, or is taken to the handler.
+    unsafe {
+        asm!("syscall", inout("rax") libc::SYS_getpid => _, out("rcx") _, out("r11") _);
+    }
+    println!("taken: {}", IS_TAKEN.load(Ordering::SeqCst));
+    Ok(())
+}
+
+/// Where the C library's code lies, and how many bytes it has (proc_pid_maps(5)).
+fn code_of_the_library() -> Result<(u64, u64), Box<dyn std::error::Error>> {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let mut lines = maps.lines();
+    let line = lines.find(|line| line.contains(" r-xp ") && line.contains("/libc.so"));
+    let range = line.and_then(|line| line.split(' ').next()?.split_once('-'));
+    let (start, end) = range.ok_or("no C library")?;
+    let (start, end) = (
+        u64::from_str_radix(start, 16)?,
+        u64::from_str_radix(end, 16)?,
+    );
+    Ok((start, end - start))
+}
