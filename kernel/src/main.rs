@@ -439,10 +439,11 @@ fn list_sandboxes(json: bool) -> Result<u8, Failure> {
         serde_json::to_string_pretty(&found).attempt("JSON")? + "\n"
     } else {
         let heading = "NAME              PROCESS  DRIVER       COMMAND\n".to_owned();
-        found.iter().fold(heading, |mut text, about| {
-            let command = about.command.join(" ");
+        found.iter().fold(heading, |mut text, listed| {
+            let command = listed.command.join(" ");
             let command = visible::escaped(&command);
-            let (name, process, driver) = (&about.name, about.process, &about.driver);
+            let (name, process) = (&listed.name, listed.process);
+            let driver = listed.driver.as_deref().unwrap_or("stopped");
             text.push_str(&format!(
                 "{name:<16} {process:>8}  {driver:<12} {command}\n"
             ));

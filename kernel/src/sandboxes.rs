@@ -5,6 +5,9 @@
 //! processes of the same user, or root, that do not live in a sandbox. A task has the same user id, and may even see the
 //! socket; it is told from others by its user namespace. The command looks at the launcher likewise.
 //!
+//! A launcher that is stopped, with its program or without, answers nobody. The kernel says all the same whose door it is
+//! (SO_PEERCRED), and what its command line is. So it is listed, and no command waits for it.
+//!
 //! `unsafe` is here because accept4(2) gives a bare number.
 
 use std::ffi::OsString;
@@ -42,6 +45,8 @@ const MAXIMUM_MESSAGE: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a launcher may take to answer: longer than any upgrade.
 const ANSWER: Duration = Duration::from_secs(90);
+/// How often it is looked meanwhile whether it is stopped. One that is so twice is not waited for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a sandbox is called: up to 64 letters, digits, `-`, `_` and `.`, the first of them a letter or a digit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +95,30 @@ impl About {
                 .iter()
                 .map(|argument| argument.to_string_lossy().into_owned())
                 .collect(),
+        }
+    }
+}
+
+/// A sandbox in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    pub name: Name,
+    /// The launcher's number.
+    pub process: i32,
+    /// `None` if the launcher is stopped, and so does not say it.
+    pub driver: Option<String>,
+    pub command: Vec<String>,
+    pub is_stopped: bool,
+}
+
+impl From<About> for Listed {
+    fn from(about: About) -> Listed {
+        Listed {
+            name: about.name,
+            process: about.process,
+            driver: Some(about.driver),
+            command: about.command,
+            is_stopped: false,
         }
     }
 }
@@ -193,6 +222,10 @@ impl Door {
         let accepted = accept4(self.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).ok()?;
         // SAFETY: the kernel just made this descriptor for the caller, so nothing else owns it.
         let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(accepted) });
+        // It has given up, as those have that came while the launcher was stopped.
+        if has_hung_up(&socket) {
+            return None;
+        }
         if let Err(reason) = check_peer(&socket) {
             tracing::warn!("a command was turned away: {reason}");
             return None;
@@ -223,7 +256,7 @@ impl AsFd for Door {
 /// The sandboxes of this user that are running, by name.
 #[derive(Debug, Default)]
 pub struct Running {
-    pub found: Vec<About>,
+    pub found: Vec<Listed>,
     /// Those whose launchers do not answer.
     pub silent: Vec<Name>,
 }
@@ -241,7 +274,12 @@ pub fn list() -> Result<Running, Failure> {
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.and_then(|name| name.strip_suffix(SUFFIX)?.parse().ok());
         match (call(&path, deadline), name) {
-            (Ok(socket), Some(name)) if check_peer(&socket).is_ok() => asked.push((socket, name)),
+            (Ok(socket), Some(name)) if check_peer(&socket).is_ok() => match launcher_of(&socket) {
+                Ok(launcher) if is_stopped(launcher) => {
+                    running.found.push(Listed::stopped(name, launcher));
+                }
+                _ => asked.push((socket, name)),
+            },
             (Err(Errno::EAGAIN), Some(name)) => running.silent.push(name),
             _ => {}
         }
@@ -249,7 +287,7 @@ pub fn list() -> Result<Running, Failure> {
     asked.retain(|(socket, _)| send(socket, &Wish::Describe, None).is_ok());
     for (socket, name) in asked {
         match receive(&socket, deadline) {
-            Ok((Reply::Description(about), _)) => running.found.push(about),
+            Ok((Reply::Description(about), _)) => running.found.push(about.into()),
             _ => running.silent.push(name),
         }
     }
@@ -258,6 +296,47 @@ pub fn list() -> Result<Running, Failure> {
         .sort_by(|one, other| one.name.0.cmp(&other.name.0));
     running.silent.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(running)
+}
+
+impl Listed {
+    fn stopped(name: Name, launcher: Pid) -> Listed {
+        Listed {
+            name,
+            process: launcher.as_raw(),
+            driver: None,
+            command: command_of(launcher),
+            is_stopped: true,
+        }
+    }
+}
+
+/// The launcher whose door was called at. It can have ended since.
+fn launcher_of(socket: &Socket) -> Result<Pid, Errno> {
+    let peer = getsockopt(socket, sockopt::PeerCredentials)?;
+    Ok(Pid::from_raw(peer.pid()))
+}
+
+/// Whether a process is stopped, by a signal or a debugger (proc_pid_stat(5)).
+fn is_stopped(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Its name, which may have anything in it, stands in parentheses before.
+    let state = stat.rsplit_once(") ").map(|(_, state)| state);
+    state.is_some_and(|state| state.starts_with(['T', 't']))
+}
+
+/// The command that a launcher runs, by its own command line.
+fn command_of(launcher: Pid) -> Vec<String> {
+    let line = fs::read(format!("/proc/{launcher}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line);
+    let words: Vec<&str> = line.trim_end_matches('\0').split('\0').collect();
+    let end = words.iter().position(|word| *word == "--");
+    let command = words.into_iter().skip(end.map_or(0, |end| end + 1));
+    command.map(str::to_owned).collect()
+}
+
+fn has_hung_up(socket: &Socket) -> bool {
+    let mut polled = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1))
 }
 
 /// Takes away the doors of launchers that were killed.
@@ -285,7 +364,7 @@ pub fn upgrade(name: &Name, executable: BorrowedFd<'_>) -> Result<Upgrade, Failu
             let names: Vec<String> = list()?
                 .found
                 .into_iter()
-                .map(|about| about.name.0)
+                .map(|listed| listed.name.0)
                 .collect();
             let running = match names.is_empty() {
                 true => "none is running".to_owned(),
@@ -306,7 +385,11 @@ pub fn upgrade(name: &Name, executable: BorrowedFd<'_>) -> Result<Upgrade, Failu
     };
     check_peer(&socket).attempt(&name.0)?;
     send(&socket, &Wish::Upgrade, Some(executable)).attempt(&name.0)?;
-    let (reply, _) = receive(&socket, Instant::now() + ANSWER).attempt(&name.0)?;
+    wait_for_answer(&socket, launcher_of(&socket).attempt(&name.0)?).map_err(|reason| Failure {
+        status: 1,
+        message: format!("{}: {reason}", name.0),
+    })?;
+    let (reply, _) = receive(&socket, soon()).attempt(&name.0)?;
     match reply {
         Reply::Upgraded(upgrade) => Ok(upgrade),
         Reply::Failed(reason) => Err(Failure {
@@ -315,6 +398,27 @@ pub fn upgrade(name: &Name, executable: BorrowedFd<'_>) -> Result<Upgrade, Failu
         }),
         Reply::Description(_) => Err(Failure::setup("the launcher answered something else")),
     }
+}
+
+/// Waits until a launcher answers, if it is not stopped. Fails with the reason.
+fn wait_for_answer(socket: &Socket, launcher: Pid) -> Result<(), String> {
+    let deadline = Instant::now() + ANSWER;
+    let mut was_stopped = false;
+    while socket.wait_readable(Instant::now() + LOOK) == Ok(false) {
+        let is_stopped = is_stopped(launcher);
+        if is_stopped && was_stopped {
+            return Err(format!(
+                "its ringfence process is stopped: continue it, with `fg` or `kill -CONT {launcher}`, and try again"
+            ));
+        }
+        was_stopped = is_stopped;
+        if Instant::now() >= deadline {
+            return Err(format!(
+                "its ringfence process, {launcher}, did not answer for {ANSWER:?}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn send(socket: &Socket, wish: &Wish, executable: Option<BorrowedFd<'_>>) -> Result<(), String> {

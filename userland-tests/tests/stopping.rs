@@ -14,7 +14,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use userland_tests::processes::Tree;
 use userland_tests::{
-    eventually, guest_program, ringfence_program, ringfence_with_faults, showing_the_guest,
+    Ended, eventually, finish, guest, guest_program, ringfence_program, ringfence_with_faults,
+    showing_the_guest, started, wait_for,
 };
 
 /// How long a launcher takes to stop that is slowed down for it.
@@ -73,6 +74,49 @@ fn is_stopped(process: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it is there");
     let (_, rest) = stat.rsplit_once(") ").expect("its state");
     rest.starts_with('T')
+}
+
+#[test]
+fn a_sandbox_whose_launcher_is_stopped_is_listed_and_not_waited_for() {
+    let mut command = guest(&["idle"]);
+    let (child, _output) = started(command.stderr(Stdio::piped()));
+    let tree = Tree::of(child.id());
+    let launcher = tree.launcher.pid;
+    let ringfence = |arguments: &[&str]| {
+        let mut command = Command::new(ringfence_program());
+        finish(command.args(arguments).stdin(Stdio::null()))
+    };
+    let is_listed = |driver: &str| {
+        let name = launcher.to_string();
+        let guest = guest_program();
+        let line = format!(
+            "{name:<16} {name:>8}  {driver:<12} {} idle",
+            guest.display()
+        );
+        ringfence(&["ps"])
+            .stdout
+            .lines()
+            .any(|listed| listed == line)
+    };
+    assert!(is_listed("580.142"));
+    kill(launcher, Signal::SIGSTOP).expect("kill");
+    eventually("it is stopped", || is_stopped(launcher));
+    assert!(is_listed("stopped"));
+    let line = format!(
+        "ringfence: {launcher}: its ringfence process is stopped: continue it, with `fg` or `kill -CONT {launcher}`, and try again"
+    );
+    let upgrade = ringfence(&["server-upgrade", &launcher.to_string()]);
+    assert_eq!(upgrade, Ended::failing(1, &line));
+    kill(launcher, Signal::SIGCONT).expect("kill");
+    eventually("it answers", || is_listed("580.142"));
+    // Nobody waits for an upgrade any more, and there is nothing to say of those who have given up.
+    assert!(tree.server.is_alive());
+    kill(launcher, Signal::SIGTERM).expect("kill");
+    let ended = Ended {
+        status: 143,
+        ..Ended::printing("")
+    };
+    assert_eq!(wait_for(child), ended);
 }
 
 #[test]
