@@ -285,6 +285,8 @@ pub fn list() -> Result<Running, Failure> {
         }
     }
     asked.retain(|(socket, _)| send(socket, &Wish::Describe, None).is_ok());
+    // Those without room have taken their time, and none of the others'.
+    let deadline = soon();
     for (socket, name) in asked {
         match receive(&socket, deadline) {
             Ok((Reply::Description(about), _)) => running.found.push(about.into()),
