@@ -49,7 +49,8 @@ fn driver_ioctls_notify_whatever_their_type() {
             assert_eq!(ioctl(word(0x5f, 0)), Verdict::Notify, "{kind:#x}");
             assert_eq!(ioctl(word(0xc8, 72)), Verdict::Notify, "{kind:#x}");
             // What the driver refuses for its size, if it is not of its own type, and no number of UVM's.
-            if kind != 0x46 && kind > 1 {
+            // Sockets' own type is another matter.
+            if kind != 0x46 && kind != 0x89 && kind > 1 {
                 assert_eq!(ioctl(word(0x2a, 44)), Verdict::Allow, "{kind:#x}");
             }
         }
@@ -207,7 +208,8 @@ fn clones_make_no_namespaces() {
 #[test]
 fn sockets_are_of_families_that_programs_use() {
     let of = |call, family: libc::c_int, protocol: libc::c_int| {
-        native(call, [family as u64, 1, protocol as u64, 0, 0, 0])
+        let kind = libc::SOCK_STREAM as u64;
+        native(call, [family as u64, kind, protocol as u64, 0, 0, 0])
     };
     let socket = |family| of(libc::SYS_socket, family, 0);
     for family in [
@@ -239,6 +241,85 @@ fn sockets_are_of_families_that_programs_use() {
         let expected = Verdict::Errno(libc::EOPNOTSUPP as u16);
         assert_eq!(pair(family), expected, "{family}");
     }
+}
+
+/// Other protocols have the host load a module.
+#[test]
+fn sockets_of_the_internet_are_of_protocols_that_programs_use() {
+    use libc::{AF_INET, AF_INET6, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
+    let known = [
+        (AF_INET, SOCK_STREAM, 0),
+        (AF_INET, SOCK_STREAM, libc::IPPROTO_TCP),
+        (AF_INET, SOCK_STREAM, libc::IPPROTO_MPTCP),
+        (AF_INET, SOCK_DGRAM, 0),
+        (AF_INET, SOCK_DGRAM, libc::IPPROTO_UDP),
+        (AF_INET, SOCK_DGRAM, libc::IPPROTO_ICMP),
+        (AF_INET6, SOCK_STREAM, 0),
+        (AF_INET6, SOCK_STREAM, libc::IPPROTO_TCP),
+        (AF_INET6, SOCK_STREAM, libc::IPPROTO_MPTCP),
+        (AF_INET6, SOCK_DGRAM, 0),
+        (AF_INET6, SOCK_DGRAM, libc::IPPROTO_UDP),
+        (AF_INET6, SOCK_DGRAM, libc::IPPROTO_ICMPV6),
+    ];
+    for family in [AF_INET, AF_INET6] {
+        // Of the types there is SOCK_PACKET, too, which the kernel takes for another family.
+        for kind in 0..16 {
+            // Among them those of IGMP, DCCP, L2TP, PIM, SCTP, UDP-Lite, raw packets and SMC.
+            for protocol in [
+                0, 1, 2, 6, 17, 33, 58, 103, 115, 132, 136, 255, 256, 262, -1, 0x1_0000,
+            ] {
+                let expected = match kind {
+                    _ if known.contains(&(family, kind, protocol)) => Verdict::Allow,
+                    SOCK_RAW => REFUSED,
+                    _ => Verdict::Errno(libc::EPROTONOSUPPORT as u16),
+                };
+                for flags in [0, libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK] {
+                    let arguments = [family, kind | flags, protocol, 0, 0, 0];
+                    let wide = arguments.map(|argument| argument as u32 as u64 | 7 << 32);
+                    assert_eq!(native(libc::SYS_socket, wide), expected, "{arguments:?}");
+                }
+            }
+        }
+    }
+    for kind in [SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET] {
+        let arguments = [libc::AF_UNIX as u64, kind as u64, 0, 0, 0, 0];
+        assert_eq!(native(libc::SYS_socket, arguments), Verdict::Allow);
+    }
+}
+
+/// What has the host load modules, or a file system forget its keys.
+#[test]
+fn sockets_and_files_are_asked_for_no_modules() {
+    let ioctl = |word: u32| native(libc::SYS_ioctl, [3, word.into(), 0x1000, 0, 0, 0]);
+    let unknown = Verdict::Errno(libc::ENOTTY as u16);
+    // SIOCGIFBR, SIOCSIFBR, SIOCBRADDBR, SIOCBRDELBR; SIOCGIFVLAN, SIOCSIFVLAN; SIOCDEVPRIVATE, and one of no meaning.
+    for word in [
+        0x8940, 0x8941, 0x89a0, 0x89a1, 0x8982, 0x8983, 0x89f0, 0x89ff,
+    ] {
+        assert_eq!(ioctl(word), unknown, "{word:#x}");
+    }
+    // SIOCGIFCONF, SIOCGIFHWADDR, SIOCETHTOOL, SIOCGSTAMP_NEW.
+    for word in [0x8912, 0x8927, 0x8946, 0x8010_8906] {
+        assert_eq!(ioctl(word), Verdict::Allow, "{word:#x}");
+    }
+    // FS_IOC_SET_ENCRYPTION_POLICY, FS_IOC_ADD_ENCRYPTION_KEY, FS_IOC_REMOVE_ENCRYPTION_KEY.
+    for word in [0x800c_6613, 0xc050_6617, 0xc040_6618] {
+        assert_eq!(ioctl(word), unknown, "{word:#x}");
+    }
+    let set = |level: libc::c_int, option: u64| {
+        native(
+            libc::SYS_setsockopt,
+            [3, level as u64, option, 0x1000, 16, 0],
+        )
+    };
+    let unknown = Verdict::Errno(libc::ENOPROTOOPT as u16);
+    // TCP_MD5SIG, TCP_ULP, TCP_MD5SIG_EXT, TCP_AO_ADD_KEY; of other levels these are others.
+    for option in [14, 31, 32, 38] {
+        assert_eq!(set(libc::IPPROTO_TCP, option), unknown);
+        assert_eq!(set(libc::SOL_SOCKET, option), Verdict::Allow);
+    }
+    let nodelay = set(libc::IPPROTO_TCP, libc::TCP_NODELAY as u64);
+    assert_eq!(nodelay, Verdict::Allow);
 }
 
 #[test]
@@ -318,6 +399,28 @@ fn no_limit_of_init_is_changed() {
     }
     for process in [0, 2, 1001] {
         assert_eq!(prlimit(process), Verdict::Allow);
+    }
+}
+
+/// What is said about a file, and how it may be locked, concerns others; and what is newer than the list is not known.
+#[test]
+fn descriptors_have_the_commands_that_programs_use() {
+    let fcntl = |command: u64| native(libc::SYS_fcntl, [0, command, 0, 0, 0, 0]);
+    let commands = || (0..64).chain(1020..1050).chain([0x1_0000, 0xffff_ffff]);
+    let passed: Vec<u64> = commands()
+        .filter(|command| fcntl(*command) == Verdict::Allow)
+        .collect();
+    // From F_DUPFD to F_GETOWN, F_GETSIG, F_SETOWN_EX, F_GETOWN_EX, F_GETOWNER_UIDS, F_OFD_GETLK, F_GETLEASE, F_DUPFD_QUERY,
+    // F_CREATED_QUERY, F_DUPFD_CLOEXEC to F_GET_RW_HINT, F_GET_FILE_RW_HINT.
+    let expected: Vec<u64> = (0..10)
+        .chain([11, 15, 16, 17, 36, 1025, 1027, 1028])
+        .chain(1030..=1035)
+        .chain([1037])
+        .collect();
+    assert_eq!(passed, expected);
+    for command in commands() {
+        let verdict = fcntl(command);
+        assert!(verdict == Verdict::Allow || verdict == Verdict::Errno(libc::EINVAL as u16));
     }
 }
 

@@ -85,7 +85,7 @@ fn what_administers_the_machine_is_refused() {
                     clone into a user namespace: EPERM\nclone into a network namespace: EPERM\nclone3: ENOSYS\n\
                     delete_module: EPERM\nfanotify_init: EPERM\nfcntl F_OFD_SETLK: EINVAL\n\
                     fcntl F_OFD_SETLKW: EINVAL\nfcntl F_NOTIFY: EINVAL\nfcntl F_SETFL O_ASYNC: EINVAL\nfcntl F_SETLEASE: EINVAL\n\
-                    fcntl F_SETSIG: EINVAL\nfinit_module: EPERM\nfsmount: EPERM\nfsopen: EPERM\n\
+                    fcntl F_SETSIG: EINVAL\nfcntl F_SET_RW_HINT: EINVAL\nfcntl F_SET_FILE_RW_HINT: EINVAL\nfinit_module: EPERM\nfsmount: EPERM\nfsopen: EPERM\n\
                     init_module: EPERM\nio_uring_setup: ENOSYS\nioperm: EPERM\niopl: EPERM\nkcmp: EPERM\n\
                     kexec_file_load: EPERM\nkexec_load: EPERM\nkeyctl: EPERM\nmbind: EPERM\nmount: EPERM\n\
                     mount_setattr: EPERM\nmove_mount: EPERM\nopen_by_handle_at: EPERM\nopen_tree: EPERM\n\

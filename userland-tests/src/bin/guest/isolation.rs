@@ -198,6 +198,8 @@ const FORBIDDEN: &[(&str, libc::c_long, [u64; 3])] = &[
         [0, libc::F_SETLEASE as u64, libc::F_RDLCK as u64],
     ),
     ("fcntl F_SETSIG", libc::SYS_fcntl, [0, 10, 0]),
+    ("fcntl F_SET_RW_HINT", libc::SYS_fcntl, [0, 1036, 0]),
+    ("fcntl F_SET_FILE_RW_HINT", libc::SYS_fcntl, [0, 1038, 0]),
     ("finit_module", libc::SYS_finit_module, [0; 3]),
     ("fsmount", libc::SYS_fsmount, [0; 3]),
     ("fsopen", libc::SYS_fsopen, [0; 3]),

@@ -249,6 +249,50 @@ pub fn narrow(_: &[String]) -> Outcome {
             libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol)
         });
     }
+    use libc::{AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
+    for (name, family, kind, protocol) in [
+        ("AF_UNIX", AF_UNIX, SOCK_SEQPACKET, 0),
+        ("TCP", AF_INET, SOCK_STREAM, libc::IPPROTO_TCP),
+        ("TCP of IPv6", AF_INET6, SOCK_STREAM | libc::SOCK_CLOEXEC, 0),
+        ("UDP", AF_INET, SOCK_DGRAM, 0),
+        ("SCTP", AF_INET, SOCK_STREAM, 132),
+        ("SCTP of packets", AF_INET6, SOCK_SEQPACKET, 132),
+        ("SMC", AF_INET, SOCK_STREAM, 256),
+        ("SOCK_DCCP", AF_INET, 6, 33),
+        ("L2TP", AF_INET, SOCK_DGRAM, 115),
+        ("UDP-Lite", AF_INET, SOCK_DGRAM, 136),
+        ("SOCK_PACKET", AF_INET, 10, 0),
+    ] {
+        // SAFETY: numbers alone are passed.
+        say(name, unsafe { libc::socket(family, kind, protocol) });
+    }
+    let stream = std::net::TcpListener::bind("127.0.0.1:0")?;
+    for (name, option) in [
+        ("TCP_MD5SIG", libc::TCP_MD5SIG),
+        ("TCP_ULP", libc::TCP_ULP),
+        ("TCP_AO_ADD_KEY", 38),
+    ] {
+        // SAFETY: no value is passed.
+        say(name, unsafe {
+            libc::setsockopt(
+                stream.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                option,
+                std::ptr::null(),
+                0,
+            )
+        });
+    }
+    for (name, request) in [
+        ("SIOCGIFBR", 0x8940),
+        ("SIOCGIFVLAN", 0x8982),
+        ("SIOCGIFCONF", 0x8912),
+    ] {
+        match ioctl(stream.as_raw_fd(), request, &mut [0; 2048]) {
+            Ok(_) => println!("{name}: ok"),
+            Err(errno) => println!("{name}: {errno:?}"),
+        }
+    }
     for (name, family) in [
         ("a pair of AF_UNIX", libc::AF_UNIX),
         ("a pair of AF_INET", libc::AF_INET),
