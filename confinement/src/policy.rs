@@ -95,11 +95,13 @@ pub struct Case {
     pub conditions: &'static [Condition],
 }
 
-/// A condition on the lower 32 bits of an argument, after `mask`.
+/// A condition on 32 bits of an argument, after `mask`.
 #[derive(Debug)]
 pub struct Condition {
     /// 0 to 5.
     pub argument: u32,
+    /// Whether it is about the upper half of the argument, in place of the lower one.
+    pub upper: bool,
     pub mask: u32,
     pub test: Test,
 }
@@ -316,7 +318,12 @@ impl<'a> Assembler<'a> {
             mask => self.statement(BPF_ALU | BPF_AND | BPF_K, mask, tested),
         };
         let argument = ARGUMENTS + ARGUMENT_BYTES * condition.argument;
-        self.load(argument, masked)
+        let half = if condition.upper {
+            ARGUMENT_BYTES / 2
+        } else {
+            0
+        };
+        self.load(argument + half, masked)
     }
 
     /// Whether the accumulator is one of `values`, which are in order.

@@ -15,13 +15,13 @@
 //! conditions hold decides. CONDITION is about the lower 32 bits of an argument:
 //!
 //! ```text
-//! argN [& VALUE] == VALUE      also != and <
-//! argN [& VALUE] in {VALUE, VALUE}
-//! argN [& VALUE] in TABLE
+//! [upper] argN [& VALUE] == VALUE      also != and <
+//! [upper] argN [& VALUE] in {VALUE, VALUE}
+//! [upper] argN [& VALUE] in TABLE
 //! ```
 //!
-//! The upper halves are not looked at, because the kernel ignores them too: conditions are for arguments that are `int`
-//! or `unsigned int` in the kernel, or for bits of the lower half of a longer one. VALUE is a number, a name, or
+//! Of arguments that are `int` or `unsigned int` in the kernel it ignores the upper halves, too. What is asked of a pointer, whether
+//! it is null, is asked of both halves: `upper` means the other one. VALUE is a number, a name, or
 //! several of them joined by `|`. There are no spaces within a VALUE.
 
 use std::collections::BTreeMap;
@@ -51,6 +51,7 @@ struct Case {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Condition {
     argument: u8,
+    upper: bool,
     mask: String,
     test: String,
 }
@@ -145,6 +146,10 @@ impl File {
     }
 
     fn condition(&self, text: &str) -> Result<Condition, String> {
+        let (upper, text) = match text.strip_prefix("upper ") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
         let (argument, rest) = text.split_once(' ').ok_or("a condition without a test")?;
         let argument = argument
             .strip_prefix("arg")
@@ -168,6 +173,7 @@ impl File {
         };
         Ok(Condition {
             argument,
+            upper,
             mask,
             test,
         })
@@ -245,10 +251,11 @@ impl Case {
             .map(|condition| {
                 let Condition {
                     argument,
+                    upper,
                     mask,
                     test,
                 } = condition;
-                format!("Condition {{ argument: {argument}, mask: {mask}, test: {test} }}")
+                format!("Condition {{ argument: {argument}, upper: {upper}, mask: {mask}, test: {test} }}")
             })
             .collect();
         format!(
@@ -323,11 +330,11 @@ mod tests {
 
     #[test]
     fn conditions_are_kept_in_order() {
-        let text = "let BIG = 0x10|O_RDWR\nopen: notify if arg1 & BIG|3 == O_RDWR and arg0 in {1, BIG}\nopen: allow";
+        let text = "let BIG = 0x10|O_RDWR\nopen: notify if arg1 & BIG|3 == O_RDWR and upper arg0 in {1, BIG}\nopen: allow";
         let rule = "Rule { number: libc::SYS_open as u32, cases: &[\
             Case { verdict: Verdict::Notify, conditions: &[\
-            Condition { argument: 1, mask: 0x10 | libc::O_RDWR as u32 | 0x3, test: Test::Equal(libc::O_RDWR as u32) }, \
-            Condition { argument: 0, mask: u32::MAX, test: Test::OneOf(&[0x1, 0x10 | libc::O_RDWR as u32]) }] }, \
+            Condition { argument: 1, upper: false, mask: 0x10 | libc::O_RDWR as u32 | 0x3, test: Test::Equal(libc::O_RDWR as u32) }, \
+            Condition { argument: 0, upper: true, mask: u32::MAX, test: Test::OneOf(&[0x1, 0x10 | libc::O_RDWR as u32]) }] }, \
             Case { verdict: Verdict::Allow, conditions: &[] }] }";
         assert_eq!(parsed(text), Ok(with_rules(rule)));
     }

@@ -322,6 +322,37 @@ fn sockets_and_files_are_asked_for_no_modules() {
     assert_eq!(nodelay, Verdict::Allow);
 }
 
+/// The limit by which nobody is told of a crash.
+#[test]
+fn the_limit_of_core_files_stays() {
+    const DONE: Verdict = Verdict::Errno(0);
+    let core = libc::RLIMIT_CORE as u64;
+    let files = libc::RLIMIT_NOFILE as u64;
+    let wide = |low: u64| low | 0xffff_ffff_0000_0000;
+    for (resource, expected) in [(core, DONE), (wide(core), DONE), (files, Verdict::Allow)] {
+        let arguments = [resource, 0x1000, 0, 0, 0, 0];
+        assert_eq!(native(libc::SYS_setrlimit, arguments), expected);
+    }
+    // A pointer is null if both its halves are.
+    for (new, old, expected) in [
+        (0, 0, Verdict::Allow),
+        (0, 0x1000, Verdict::Allow),
+        (0, 1 << 32, Verdict::Allow),
+        (0x1000, 0, DONE),
+        (1 << 32, 0, DONE),
+        (u64::MAX, 0, DONE),
+        (1 << 32, 0x1000, REFUSED),
+        (0x1000, 1 << 32, REFUSED),
+    ] {
+        for process in [0, 17] {
+            let of = |resource| native(libc::SYS_prlimit64, [process, resource, new, old, 0, 0]);
+            assert_eq!(of(core), expected, "{new:#x} {old:#x}");
+            assert_eq!(of(wide(core)), expected);
+            assert_eq!(of(files), Verdict::Allow);
+        }
+    }
+}
+
 #[test]
 fn personalities_weaken_nothing() {
     let personality = |value: u64| native(libc::SYS_personality, [value, 0, 0, 0, 0, 0]);

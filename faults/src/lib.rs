@@ -230,6 +230,8 @@ pub enum Point {
     Session,
     /// A process of a sandbox is about to let go of what its caller has open.
     Descriptors,
+    /// The launcher is about to set the limit with which nobody is told of crashes.
+    Crash,
     /// The program's process is about to let neither signals nor connections to abstract sockets out of its domain.
     Scope,
     /// A server that is to be replaced is about to send its state to the next one.
@@ -357,6 +359,7 @@ impl Point {
             Point::Guard => "guard",
             Point::Session => "session",
             Point::Descriptors => "descriptors",
+            Point::Crash => "crash",
             Point::Scope => "scope",
             Point::Handover => "handover",
             Point::Departure => "departure",
@@ -460,6 +463,7 @@ impl Point {
         Point::Guard,
         Point::Session,
         Point::Descriptors,
+        Point::Crash,
         Point::Scope,
         Point::Handover,
         Point::Departure,

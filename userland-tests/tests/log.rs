@@ -93,6 +93,7 @@ const KINDS: &[(&str, Cause)] = &[
     ("the program has ended", Life),
     ("starting a sandbox", Life),
     ("no door: ", Life),
+    ("crashes in the sandbox are told to the host", Life),
     ("the sandbox is gone", Life),
     ("the program starts in /", Life),
     ("the sandbox has not all of /sys", Life),

@@ -16,7 +16,13 @@ fn reading(policy: &Policy, tables: &[Table<'_>], call: &Call) -> Verdict {
         .flat_map(|rule| rule.cases);
     for case in cases {
         let holds = case.conditions.iter().all(|condition| {
-            let value = call.arguments[condition.argument as usize] as u32 & condition.mask;
+            let argument = call.arguments[condition.argument as usize];
+            let half = if condition.upper {
+                argument >> 32
+            } else {
+                argument
+            };
+            let value = half as u32 & condition.mask;
             match condition.test {
                 Test::Equal(other) => value == other,
                 Test::Differs(other) => value != other,
@@ -168,6 +174,7 @@ fn long_jumps_lead_where_short_ones_do() {
                         verdict: Verdict::Notify,
                         conditions: &[Condition {
                             argument: 1,
+                            upper: false,
                             mask: u32::MAX,
                             test: Test::InTable(0),
                         }],
@@ -177,11 +184,13 @@ fn long_jumps_lead_where_short_ones_do() {
                         conditions: &[
                             Condition {
                                 argument: 1,
+                                upper: false,
                                 mask: 0xffff,
                                 test: Test::InTable(1),
                             },
                             Condition {
                                 argument: 2,
+                                upper: true,
                                 mask: u32::MAX,
                                 test: Test::Differs(0),
                             },

@@ -39,7 +39,7 @@ impl Check {
 }
 
 /// Every need of the kernel, each before those that build on it.
-pub const ALL: [Check; 20] = [
+pub const ALL: [Check; 21] = [
     Check {
         name: "architecture",
         probe: probes::architecture,
@@ -164,6 +164,14 @@ pub const ALL: [Check; 20] = [
              process namespace and process group alone",
         ),
         remedy: "use Linux 6.12 or later, started with landlock among its security modules (lsm=landlock,...)",
+    },
+    Check {
+        name: "core dumps",
+        probe: probes::core_dumps,
+        without: Without::Loses(
+            "who is started or told then, outside of the sandbox, gets a program's memory and a name that it chose",
+        ),
+        remedy: "raise the hard limit of core files (ulimit -Hc) to 1 at least, or name a file by sysctl kernel.core_pattern",
     },
     Check {
         name: "self-confinement",

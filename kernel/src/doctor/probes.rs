@@ -30,6 +30,7 @@ use ringfence_ipc::region::Region;
 
 use super::child::{self, Place};
 use crate::failure::{Attempt, Failure};
+use crate::launch::core_dumps;
 use crate::launch::devices::mount_terminals;
 use crate::launch::mounts::{RESTRICTED, Tree, cover_with_memory, forbid_writing};
 use crate::launch::namespaces::{isolate_mounts, mount_proc};
@@ -274,6 +275,12 @@ pub fn landlock() -> Found {
     child::attempt(Place::Here, || {
         let ruleset = Ruleset::default().handle_access(AccessFs::IoctlDev);
         enforced(ruleset, 5, "ioctl on devices can be withheld")
+    })
+}
+
+pub fn core_dumps() -> Found {
+    child::attempt(Place::Here, || {
+        core_dumps::forbid().map(|()| "nobody is told of a crash".to_owned())
     })
 }
 

@@ -20,6 +20,7 @@
 //! either. Each process is forked while its parent has a single thread, or, the launcher, others that only copy (`pipes.rs`).
 
 mod copying;
+pub(crate) mod core_dumps;
 mod credentials;
 mod departure;
 pub mod descriptors;
@@ -120,6 +121,9 @@ fn inherited(others: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
 pub fn run(options: &Options) -> Result<u8, Failure> {
     tracing::debug!("starting a sandbox");
     let command = c_strings(&options.command)?;
+    if let Err(failure) = core_dumps::forbid() {
+        tracing::warn!("crashes in the sandbox are told to the host: {failure}");
+    }
     let found = signals::block()?;
     let about = About::new(
         options.name.as_ref(),

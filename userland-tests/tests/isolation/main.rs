@@ -1,5 +1,6 @@
 //! What a sandbox has of the host: nothing that it was not given. And what it is given.
 
+mod crashes;
 mod files;
 mod given;
 mod inputs;

@@ -7,6 +7,7 @@ mod concurrency;
 mod confinement;
 mod contest;
 mod conversation;
+mod core_limit;
 mod descriptors;
 mod dispatched;
 mod diverted;
@@ -98,6 +99,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("permit", isolation::permit),
     ("read", isolation::read),
     ("set-ids", set_ids::scenario),
+    ("core-limit", core_limit::scenario),
     ("surroundings", isolation::surroundings),
     ("terminals", isolation::terminals),
     ("write", isolation::write),
