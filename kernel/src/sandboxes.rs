@@ -269,28 +269,28 @@ pub fn list() -> Result<Running, Failure> {
     let entries = fs::read_dir(&directory).attempt(directory.display())?;
     let deadline = soon();
     let mut running = Running::default();
-    let mut asked = Vec::new();
+    let (mut asked, mut full) = (Vec::new(), Vec::new());
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().and_then(|name| name.to_str());
-        let name = name.and_then(|name| name.strip_suffix(SUFFIX)?.parse().ok());
-        match (call(&path, deadline), name) {
-            (Ok(socket), Some(name)) if check_peer(&socket).is_ok() => match launcher_of(&socket) {
-                Ok(launcher) if is_stopped(launcher) => {
-                    running.found.push(Listed::stopped(name, launcher));
-                }
-                _ => asked.push((socket, name)),
-            },
-            (Err(Errno::EAGAIN), Some(name)) => running.silent.push(name),
-            _ => {}
+        let Some(name) = name.and_then(|name| name.strip_suffix(SUFFIX)?.parse::<Name>().ok())
+        else {
+            continue;
+        };
+        if !ask(&path, &name, Instant::now(), &mut running, &mut asked) {
+            full.push((path, name));
         }
     }
-    asked.retain(|(socket, _)| send(socket, &Wish::Describe, None).is_ok());
-    // Those without room have taken their time, and none of the others'.
-    let deadline = soon();
+    // Only now that all others were asked, who have as long to answer.
+    for (path, name) in full {
+        if !ask(&path, &name, deadline, &mut running, &mut asked) {
+            running.silent.push(name);
+        }
+    }
     for (socket, name) in asked {
-        match receive(&socket, deadline) {
-            Ok((Reply::Description(about), _)) => running.found.push(about.into()),
-            _ => running.silent.push(name),
+        if socket.wait_readable(deadline) == Ok(false) {
+            running.silent.push(name);
+        } else if let Ok((Reply::Description(about), _)) = receive(&socket, deadline) {
+            running.found.push(about.into());
         }
     }
     running
@@ -298,6 +298,29 @@ pub fn list() -> Result<Running, Failure> {
         .sort_by(|one, other| one.name.0.cmp(&other.name.0));
     running.silent.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(running)
+}
+
+/// Asks a launcher what it runs, unless it is stopped: that needs not be asked. `false` if there was no room for the question
+/// until then.
+fn ask(
+    door: &Path,
+    name: &Name,
+    deadline: Instant,
+    running: &mut Running,
+    asked: &mut Vec<(Socket, Name)>,
+) -> bool {
+    let socket = match call(door, deadline) {
+        Ok(socket) if check_peer(&socket).is_ok() => socket,
+        outcome => return outcome.err() != Some(Errno::EAGAIN),
+    };
+    match launcher_of(&socket) {
+        Ok(launcher) if is_stopped(launcher) => {
+            running.found.push(Listed::stopped(name.clone(), launcher));
+        }
+        _ if send(&socket, &Wish::Describe, None).is_ok() => asked.push((socket, name.clone())),
+        _ => {}
+    }
+    true
 }
 
 impl Listed {

@@ -344,11 +344,16 @@ fn sandboxes_that_have_no_room_for_a_question_are_not_waited_for() {
     heard.env("XDG_RUNTIME_DIR", directory.path());
     heard.args(["sh", "-c", "echo ready; read line"]);
     let (mut child, _output) = started(heard.stdin(Stdio::piped()));
-    let _silent = without_room(&directory.path().join("ringfence/silent.sock"));
+    // Several, so that some come first in the directory.
+    let silent = ["mute", "silent", "still"];
+    let door = |name| directory.path().join(format!("ringfence/{name}.sock"));
+    let _listeners = silent.map(|name| without_room(&door(name)));
 
     let ended = looking_in(&directory, &["ps"]);
-    let line = "ringfence: sandbox silent: its ringfence process does not answer: continue it, if it is stopped\n";
-    assert_eq!((ended.status, &*ended.stderr), (0, line));
+    let lines = silent.map(|name| {
+        format!("ringfence: sandbox {name}: its ringfence process does not answer: continue it, if it is stopped\n")
+    });
+    assert_eq!((ended.status, ended.stderr), (0, lines.concat()));
     let listed = ended
         .stdout
         .lines()
