@@ -114,6 +114,8 @@ pub enum Point {
     Open,
     /// A worker of the server is about to do its job.
     Work,
+    /// A thread of the server that led the loop is about to make a slow request.
+    Slow,
     /// The sentry has received a task's ioctl.
     Received,
     /// The sentry is about to put a submission into the ring.
@@ -306,6 +308,7 @@ impl Point {
             Point::Nodes => "nodes",
             Point::Open => "open",
             Point::Work => "work",
+            Point::Slow => "slow",
             Point::Received => "received",
             Point::Submit => "submit",
             Point::Answered => "answered",
@@ -410,6 +413,7 @@ impl Point {
         Point::Nodes,
         Point::Open,
         Point::Work,
+        Point::Slow,
         Point::Received,
         Point::Submit,
         Point::Answered,

@@ -255,7 +255,10 @@ impl Server {
 
     fn perform(self: &Arc<Self>, slow: Slow) {
         match slow {
-            Slow::Request(prepared) => self.issue(prepared),
+            Slow::Request(prepared) => {
+                at(Point::Slow);
+                self.issue(prepared);
+            }
             Slow::Open {
                 cookie,
                 node,

@@ -288,7 +288,7 @@ matrix! {
     the_driver_answers_with_garbage: "server.call@8=garbage", [], ["questions"] => Ended::printing(
         "returned: Ok(0)\naround the argument: true\naround the buffer: true\nin the buffer: [a5, a5, a5, a5]\nthen: ok\n"
     );
-    the_driver_never_answers_a_slow_request: "server.work=block", [], ["beside-a-slow-one"]
+    the_driver_never_answers_a_slow_request: "server.slow@4=block", [], ["beside-a-slow-one"]
         => Ended::printing("others went on\n");
     the_driver_does_not_open: "server.open@2=errno:19", [], ["requests", "1"]
         => Ended::printing("open: ok\nclient: ok\nrequest 1: ok\nopen: ENODEV\n");
