@@ -61,7 +61,7 @@ const KINDS: &[(&str, Cause)] = &[
         },
     ),
     (
-        "a process was killed while it pinned memory",
+        "nobody saw what the driver answered to a process that pins memory",
         Program {
             way: "killed pins",
             rules: "sentry.pin-answer=kill-task",
