@@ -57,10 +57,6 @@ impl Arena {
         Self { memory }
     }
 
-    pub(crate) fn words(&self) -> &[AtomicU64] {
-        self.memory.words()
-    }
-
     /// The size of the arena in bytes.
     pub fn size(&self) -> usize {
         self.memory.words().len() * WORD

@@ -8,11 +8,7 @@
 
 #![allow(unsafe_code)]
 
-use std::{
-    ptr,
-    sync::atomic::{AtomicU32, AtomicU64},
-    time::Duration,
-};
+use std::{ptr, sync::atomic::AtomicU32, time::Duration};
 
 use nix::errno::Errno;
 
@@ -33,45 +29,30 @@ pub(crate) fn wait(
     expected: u32,
     timeout: Option<Duration>,
 ) -> Result<(), Errno> {
-    wait_at(word.as_ptr(), expected, timeout)
-}
-
-/// [`wait`] on the lower half of a longer word, which comes first on x86-64.
-pub(crate) fn wait_low(
-    word: &AtomicU64,
-    expected: u32,
-    timeout: Option<Duration>,
-) -> Result<(), Errno> {
-    wait_at(word.as_ptr().cast(), expected, timeout)
-}
-
-fn wait_at(word: *mut u32, expected: u32, timeout: Option<Duration>) -> Result<(), Errno> {
     let timeout = timeout.map(|timeout| libc::timespec {
         // A time beyond what the kernel can count is as good as for ever.
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: timeout.subsec_nanos().into(),
     });
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: the callers' word is a live, aligned u32, the timeout is null or a live timespec, and
+    // SAFETY: `word` is a live, aligned u32, the timeout is null or a live timespec, and
     // FUTEX_WAIT reads nothing else and writes nothing.
-    let result =
-        unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, expected, timeout) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            expected,
+            timeout,
+        )
+    };
     Errno::result(result).map(drop)
 }
 
 /// Wakes the one process that sleeps on `word`.
 pub(crate) fn wake(word: &AtomicU32) {
-    wake_at(word.as_ptr());
-}
-
-/// [`wake`] for the lower half of a longer word.
-pub(crate) fn wake_low(word: &AtomicU64) {
-    wake_at(word.as_ptr().cast());
-}
-
-fn wake_at(word: *mut u32) {
     // A failure leaves nothing to do: the word is mapped, and a peer that is not woken looks again
     // when its patience ends.
-    // SAFETY: the callers' word is a live, aligned u32, and FUTEX_WAKE neither reads nor writes it.
-    unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, 1) };
+    // SAFETY: `word` is a live, aligned u32, and FUTEX_WAKE neither reads nor writes it.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
 }

@@ -19,14 +19,13 @@
 //! | `look` | how long to look for the peer's work before sleeping |
 //! | `futex` | the system call behind a doorbell (`unsafe` lives here) |
 //! | `arena` | payload copies and the allocator of payload ranges |
-//! | [`lane`] | slots for a process whose threads ask without a lock, in a region of their own |
 //! | `faults` | wrongs of a producer that tests ask for; nothing in ordinary builds |
 //! | `socket` | descriptors in parcels, over SOCK_SEQPACKET |
 //! | `ancillary` | the one `recvmsg(2)` that takes in a descriptor (`unsafe` lives here) |
 //! | [`handshake`] | how two processes come to share a region, or learn why not |
 //!
-//! The sleep protocol and the publication order of rings and lanes are model-checked with loom, see
-//! `ring` and [`lane`].
+//! The sleep protocol and the publication order of rings are model-checked with loom, see
+//! `ring`.
 
 #![deny(unsafe_code)]
 
@@ -45,7 +44,6 @@ mod channel;
 mod futex;
 #[cfg(not(loom))]
 pub mod handshake;
-pub mod lane;
 #[cfg(not(loom))]
 mod message;
 #[cfg(not(loom))]
@@ -53,8 +51,6 @@ pub mod region;
 #[cfg(not(loom))]
 mod socket;
 
-#[cfg(all(loom, test))]
-mod lane_model;
 #[cfg(all(loom, test))]
 mod ring_model;
 

@@ -59,7 +59,7 @@ impl Spin {
     }
 
     /// Looks until `ready` or until it took too long; whether it was ready in the end.
-    pub fn until(self, mut ready: impl FnMut() -> bool) -> bool {
+    pub(crate) fn until(self, mut ready: impl FnMut() -> bool) -> bool {
         if ready() {
             return true;
         }

@@ -256,9 +256,8 @@ impl<T: Entry> Producer<T> {
     }
 
     /// Whether the consumer has to be woken. True at most once per announced sleep, because the
-    /// announcement is taken away: whoever gets `true` owes a futex wake of one waiter on
-    /// [`doorbell_word`](Self::doorbell_word). This is [`ring`](Self::ring) for a caller that has
-    /// a cheaper way to make the system call. Call it after publishing.
+    /// announcement is taken away: whoever gets `true` owes the consumer
+    /// a wake. [`ring`](Self::ring) pays it. Call it after publishing.
     #[must_use = "a consumer whose announcement was taken away sleeps until it is woken"]
     pub fn needs_ring(&self) -> bool {
         fence(Ordering::SeqCst);
@@ -266,13 +265,6 @@ impl<T: Entry> Producer<T> {
         // The load spares the cache line while the consumer is awake.
         sleeping.load(Ordering::Relaxed) == ASLEEP
             && sleeping.swap(AWAKE, Ordering::Relaxed) == ASLEEP
-    }
-
-    /// The address of the futex word to wake after [`needs_ring`](Self::needs_ring). It is mapped
-    /// for as long as this producer lives; a wake that the kernel gets later fails with `EFAULT`.
-    #[cfg(not(loom))]
-    pub fn doorbell_word(&self) -> *const u32 {
-        self.memory.sleeping().as_ptr()
     }
 
     /// Takes over the peer's head, if it lies between the last one and what is published.

@@ -1,6 +1,6 @@
-//! The atomics that rings and lanes are built on: the processor's, or loom's when a model is checked.
+//! The atomics that rings are built on: the processor's, or loom's when a model is checked.
 //!
-//! Only `ring`, `lane` and what they stand on import from here, so that the very code that runs in
+//! Only `ring` and what it stands on import from here, so that the very code that runs in
 //! production is the code that loom explores. Everything else uses `std` directly.
 
 #[cfg(not(loom))]

@@ -15,8 +15,8 @@ use nvproxy_server::process;
 use nvproxy_server::recorded;
 use ringfence::driver::{Choice, Demand, Driver, Selection};
 use ringfence::failure::{Attempt, Failure, SETUP};
+use ringfence::launch::descriptors;
 use ringfence::launch::grants::Grants;
-use ringfence::launch::{descriptors, fast};
 use ringfence::record::Output;
 use ringfence::replay;
 use ringfence::sandboxes::Name;
@@ -163,11 +163,6 @@ struct Run {
     /// When the program ends, print to stderr what it asked of the driver and how long that took
     #[arg(long)]
     stats: bool,
-    /// Preload a library into the program by which it makes most requests without being stopped for each
-    ///
-    /// It is libringfence_shim.so beside this executable. What the program may ask for stays the same.
-    #[arg(long)]
-    fast: bool,
     /// Write to this file what became of each request, and when, for ui.perfetto.dev or chrome://tracing
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -329,17 +324,10 @@ fn inherit(grants: &Grants) -> Result<Vec<OwnedFd>, Failure> {
     unsafe { descriptors::take(grants) }
 }
 
-fn run(
-    mut arguments: Run,
-    descriptors: Vec<OwnedFd>,
-    record: Option<Output>,
-) -> Result<u8, Failure> {
+fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Result<u8, Failure> {
     let log = arguments.log.as_deref();
     let log = log.map(|path| log::open(path, &arguments.grants.binds));
     log::write_to(log.transpose()?);
-    if arguments.fast {
-        fast::grant(&mut arguments.grants)?;
-    }
     let driver = Driver::choose(&Demand {
         choice: arguments.driver,
         gpus: arguments.gpus,
@@ -367,7 +355,6 @@ fn run(
         descriptors,
         log: arguments.log,
         stats: arguments.stats,
-        fast: arguments.fast,
         on_server_exit: arguments.on_server_exit,
         name: arguments.name,
         record,
@@ -390,11 +377,6 @@ fn issue_again(arguments: Replay) -> Result<u8, Failure> {
 }
 
 fn record(arguments: Record) -> Result<u8, Failure> {
-    if arguments.run.fast {
-        return Err(Failure::setup(
-            "--fast: what goes past the sentry cannot be recorded: leave --fast out",
-        ));
-    }
     let kept = inherit(&arguments.run.grants)?;
     let output = Output::create(
         &arguments.out,
@@ -414,7 +396,6 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         host_memory: None,
         log: None,
         stats: true,
-        fast: false,
         trace: None,
         on_server_exit: OnServerExit::default(),
         grants: Grants {

@@ -11,7 +11,6 @@ mod faults;
 pub mod handles;
 pub mod handover;
 pub mod host;
-pub mod lane;
 pub mod ledger;
 mod load;
 mod locks;

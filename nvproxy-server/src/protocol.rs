@@ -8,14 +8,10 @@
 //! | [`Kind::PinBegin`] | handle | ioctl command | node, handle count | request, handles | – | the command descriptor, lent |
 //! | [`Kind::PinFinish`] | handle | ioctl command | node, handle count, –, result | request, handles | – | `result`; payload |
 //! | [`Kind::Close`] | handle | – | – | – | – | – |
-//! | [`Kind::LaneOpen`] | lane | – | – | – | – | the lane's region |
-//! | [`Kind::LaneVouch`] | lane | – | node, –, –, handle | – | – | `values[0]`: what the lane's process calls the handle |
-//! | [`Kind::LaneClose`] | lane | – | – | – | – | – |
-//! | [`Kind::LaneCount`] | – | – | – | – | – | `values[0]`: requests that came by lanes and were issued |
 //!
 //! A *request* in a payload is laid out as [`nvproxy_abi::plan`] says. The handles that follow it, 8 bytes each in
 //! native order, belong to the request's descriptor fields of role `Command` that hold a non-negative number, in the
-//! order of the plan. A lane is named by the sentry, which never gives a name twice. `result` is what the system call returns:
+//! order of the plan. `result` is what the system call returns:
 //! a non-negative value or a negated errno. If the driver was asked, the completion says when, in [`VALUE_ASKED`], and
 //! how long it took.
 
@@ -30,10 +26,6 @@ pub enum Kind {
     PinBegin = 3,
     PinFinish = 4,
     Close = 5,
-    LaneOpen = 6,
-    LaneVouch = 7,
-    LaneClose = 8,
-    LaneCount = 9,
 }
 
 impl Kind {
@@ -45,10 +37,6 @@ impl Kind {
             3 => Kind::PinBegin,
             4 => Kind::PinFinish,
             5 => Kind::Close,
-            6 => Kind::LaneOpen,
-            7 => Kind::LaneVouch,
-            8 => Kind::LaneClose,
-            9 => Kind::LaneCount,
             _ => return None,
         })
     }
@@ -66,8 +54,6 @@ pub const ARGUMENT_HANDLES: usize = 1;
 pub const ARGUMENT_DESCRIPTORS: usize = 2;
 /// `arguments` index: what the task's own ioctl returned ([`Kind::PinFinish`]), encoded by [`encode_result`].
 pub const ARGUMENT_RESULT: usize = 3;
-/// `arguments` index: the handle that a lane may name from now on ([`Kind::LaneVouch`]).
-pub const ARGUMENT_HANDLE: usize = 3;
 
 /// `values` index: the handle of what was opened, or 0 if the server keeps nothing of it ([`Kind::Open`]).
 pub const VALUE_HANDLE: usize = 0;

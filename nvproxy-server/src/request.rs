@@ -118,9 +118,6 @@ pub struct Prepared {
     pub named: Option<u64>,
     pub plan: Plan,
     pub buffer: Buffer,
-    /// Whether anybody wants to know how long the driver takes. To read the clock twice takes a good part of what a lane
-    /// does besides.
-    pub is_timed: bool,
     code: u32,
     substitutions: SmallVec<[Substitution; 2]>,
     carried: Option<OwnedFd>,
@@ -134,8 +131,7 @@ pub struct Executed {
     pub prepared: Prepared,
     pub outcome: Result<i32, Errno>,
     pub lent: Option<OwnedFd>,
-    /// When the driver was asked, as [`clock::now`] gives it, and how many nanoseconds it took; 0 if it was not, or if
-    /// nobody wants to know.
+    /// When the driver was asked, as [`clock::now`] gives it, and how many nanoseconds it took; 0 if it was not.
     pub asked: u64,
     pub nanoseconds: u64,
 }
@@ -206,7 +202,6 @@ impl<F: Files> Context<'_, F> {
             named: named.filter(|handle| *handle != CLOSED_DESCRIPTOR),
             plan,
             buffer,
-            is_timed: true,
             code: word(submission.code, node),
             substitutions,
             carried,
@@ -348,9 +343,7 @@ impl Prepared {
     /// Issues the request. What stood in its descriptor fields and the bits that the plan sets on the way in are put
     /// back afterwards, so that the program sees its own.
     pub fn execute(mut self, host: &dyn Host) -> Executed {
-        let is_timed = self.is_timed;
-        let now = || if is_timed { clock::now() } else { 0 };
-        let asked = now();
+        let asked = clock::now();
         let mut lent = None;
         let outcome = match self.action {
             Action::Issue => self.substituted(host, faults::ioctl),
@@ -371,7 +364,7 @@ impl Prepared {
                 self.substituted(host, |file, call| file.pinned(issued, call))
             }
         };
-        let nanoseconds = now() - asked;
+        let nanoseconds = clock::now() - asked;
         Executed {
             prepared: self,
             outcome,

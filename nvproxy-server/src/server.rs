@@ -6,11 +6,10 @@
 //!
 //! The threads that lead the loop live in the host's confinement: what they open for tasks cannot be the target of an
 //! ioctl. What has to be opened otherwise, the command descriptors and UVM, is left to [`Pool`]'s threads, and so is
-//! closing, which nobody waits for. Tasks that have [`lanes`] are served by a thread each, beside the loop.
+//! closing, which nobody waits for.
 
 mod away;
 mod descriptions;
-mod lanes;
 mod requests;
 mod succession;
 
@@ -43,7 +42,6 @@ use crate::roles::{Role, Roles, Sleepers};
 use crate::workers::Pool;
 
 use self::descriptions::Entry;
-use self::lanes::Lanes;
 #[cfg(test)]
 pub use self::succession::MAXIMUM_STATE;
 pub use self::succession::{Own, accept_succession, obey};
@@ -82,7 +80,6 @@ pub struct Server {
     gate: Mutex<()>,
     /// Jobs under way elsewhere than in the hands of the leader.
     away: AtomicUsize,
-    lanes: Lanes,
 }
 
 /// What the leader lets go of the loop for.
@@ -121,7 +118,7 @@ impl Server {
         ring: Option<Ring>,
     ) -> Result<Arc<Server>, String> {
         let handles = HandleTable::default();
-        Self::with_handles(host, abi, books, channel, ring, handles, Lanes::default())
+        Self::with_handles(host, abi, books, channel, ring, handles)
     }
 
     fn with_handles(
@@ -131,7 +128,6 @@ impl Server {
         channel: ServerChannel,
         ring: Option<Ring>,
         handles: HandleTable<Entry>,
-        lanes: Lanes,
     ) -> Result<Arc<Server>, String> {
         let ServerChannel {
             submissions,
@@ -172,7 +168,6 @@ impl Server {
             pausing: AtomicBool::new(false),
             gate: Mutex::default(),
             away: AtomicUsize::new(0),
-            lanes,
         }))
     }
 
@@ -350,13 +345,6 @@ impl Server {
             Some(Kind::PinFinish) => {
                 let issued = decode_result(submission.arguments[ARGUMENT_RESULT] as i64);
                 self.request(submission, Action::Pinned(issued), carried)
-            }
-            Some(Kind::LaneOpen) => self.open_lane(submission).map(|()| None),
-            Some(Kind::LaneVouch) => self.vouch(submission).map(|()| None),
-            Some(Kind::LaneClose) => self.close_lane(submission).map(|()| None),
-            Some(Kind::LaneCount) => {
-                self.count_lanes(submission);
-                Ok(None)
             }
             None => Err(Rejection::Malformed("an unknown kind")),
         }

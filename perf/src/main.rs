@@ -167,7 +167,7 @@ fn ringfence(options: &Options) -> Result<PathBuf, String> {
     }
 }
 
-/// Has cargo bring `ringfence` and the library of `--fast` in this directory up to date.
+/// Has cargo bring `ringfence` in this directory up to date.
 fn build(cargo: &Path, manifest: &Path, directory: &Path) -> Result<(), String> {
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
@@ -176,7 +176,6 @@ fn build(cargo: &Path, manifest: &Path, directory: &Path) -> Result<(), String> 
     let target = directory.parent().ok_or("no target directory")?;
     let status = Command::new(cargo)
         .args(["build", "--package", "ringfence", "--bin", "ringfence"])
-        .args(["--package", "ringfence-shim", "--lib"])
         .args(["--profile", profile, "--target-dir"])
         .arg(target)
         .arg("--manifest-path")

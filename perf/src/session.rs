@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use nvproxy_server::process::Kind;
 
-use crate::claim::{Attempt, NotMeasured};
+use crate::claim::NotMeasured;
 use crate::leftovers::Directory;
 use crate::measure::Rounds;
 use crate::options::Options;
@@ -182,17 +182,6 @@ impl Session {
         let number = self.files.get();
         self.files.set(number + 1);
         self.directory.path().join(format!("{number}-{name}"))
-    }
-
-    /// Whether `ringfence run` knows this option.
-    pub fn has_option(&self, option: &str) -> Result<bool, NotMeasured> {
-        let help = Command::new(&self.ringfence)
-            .args(["run", "--help"])
-            .stdin(Stdio::null())
-            .output()
-            .attempt(self.ringfence.display())?;
-        let text = String::from_utf8_lossy(&help.stdout).into_owned();
-        Ok(text.split_whitespace().any(|word| word == option))
     }
 }
 

@@ -42,7 +42,6 @@ fn the_bars_are_those_that_the_project_set_itself() {
             ("ring-asleep", Limit::AtMost(1.0)),
             ("trap", Limit::AtMost(1.5)),
             ("trap", Limit::AtMost(2.0)),
-            ("shim", Limit::AtMost(0.25)),
             ("tasks", Limit::AtLeast(1.6)),
             ("tasks", Limit::AtMost(0.3)),
             ("start", Limit::AtMost(2.0)),
@@ -54,8 +53,7 @@ fn the_bars_are_those_that_the_project_set_itself() {
             ("torch", Limit::AtMost(1.01)),
             ("launch", Limit::AtMostWithinNoise(1.0)),
             ("launch", Limit::AtMostWithinNoise(1.0)),
-            ("requests", Limit::AtMost(2.5)),
-            ("requests", Limit::AtMost(2.5)),
+            ("requests", Limit::AtMost(8.25)),
         ]
     );
 }

@@ -77,7 +77,7 @@ fn a_wrong_command_line_is_status_2() {
         &["nothing-of-the-kind"],
         &["all", "--slack", "0.5"],
         &["all", "--slack", "nan"],
-        &["all", "--driver", "fast"],
+        &["all", "--driver", "none"],
     ] {
         let output = perf(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");

@@ -319,15 +319,6 @@ pub fn ringfence_with_faults() -> PathBuf {
         .clone()
 }
 
-/// The library of `--fast`, beside the executables, which this builds, once.
-pub fn shim_library() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let options = ["--package", "ringfence-shim"];
-    BUILT
-        .get_or_init(|| cargo_build("libringfence_shim.so", &options))
-        .clone()
-}
-
 /// Whether this runs on an emulated processor, as in a guest of QEMU: `RINGFENCE_TESTS_ARE_EMULATED` says so.
 pub fn is_emulated() -> bool {
     std::env::var_os("RINGFENCE_TESTS_ARE_EMULATED").is_some()

@@ -13,7 +13,6 @@
 mod descriptors;
 mod handshake;
 mod input;
-pub mod lane;
 mod note;
 pub mod plan;
 pub mod recording;
@@ -34,7 +33,6 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     target("ring_submissions", rings::submissions),
     target("ring_completions", rings::completions),
-    target("lane", lane::check),
     target("handshake", handshake::check),
     target("requests", requests::check),
     target("plan", plan::check),

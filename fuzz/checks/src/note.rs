@@ -1,5 +1,5 @@
-//! Words in which an end notes on which processor it is, or counts how often it met its peer there. No reference knows
-//! where a thread is, so what is found in such a word is taken over if it is possible.
+//! Words in which an end notes on which processor it is. No reference knows where a thread is, so what is found in
+//! such a word is taken over if it is possible.
 
 /// The most processors that Linux can have on x86-64 (NR_CPUS_RANGE_END, arch/x86/Kconfig).
 const MAXIMUM_PROCESSORS: u64 = 8192;
@@ -12,13 +12,6 @@ pub fn admit(expected: &mut [u8], found: &[u8]) {
             (1..=MAXIMUM_PROCESSORS).contains(&noted),
             "{noted} is no processor"
         );
-        expected.copy_from_slice(found);
-    }
-}
-
-/// Takes over a count that one look may have raised.
-pub fn admit_count(expected: &mut [u8], found: &[u8]) {
-    if number(found) == number(expected).wrapping_add(1) {
         expected.copy_from_slice(found);
     }
 }

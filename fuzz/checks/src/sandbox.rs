@@ -12,7 +12,6 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::handles::HandleTable;
 use nvproxy_server::host::{Host, OpenFlags};
-use nvproxy_server::lane::Grant;
 use nvproxy_server::ledger::accounts::Limits;
 use nvproxy_server::ledger::{self, Account, Books, Passage};
 use nvproxy_server::request::{Context, Description, Executed, Files, Prepared};
@@ -47,19 +46,8 @@ pub struct Sandbox {
 /// What an open gave.
 pub struct Given {
     pub handle: u64,
-    pub node: Node,
     /// The task's descriptor.
     pub granted: OwnedFd,
-}
-
-impl Given {
-    /// As the sentry vouches for it.
-    pub fn grant(&self) -> Grant {
-        Grant {
-            handle: self.handle,
-            node: self.node,
-        }
-    }
 }
 
 /// The server's table of what is open.
@@ -104,7 +92,6 @@ impl Sandbox {
             });
             self.given.push(Given {
                 handle: handle.expect("a handle"),
-                node,
                 granted: opened.granted,
             });
         }

@@ -257,10 +257,10 @@ fn one_announcement_needs_one_ring() {
 }
 
 #[test]
-fn the_sleep_word_is_the_doorbell_word() {
-    let (producer, consumer, memory) = ring();
+fn the_sleep_word_is_what_a_producer_wakes() {
+    let (_, consumer, memory) = ring();
     let (address, expected) = consumer.sleep_word();
-    assert_eq!(address, producer.doorbell_word());
+    assert_eq!(address, memory.sleeping().as_ptr().cast_const());
     let _ = consumer.announce_sleep();
     assert_eq!(memory.sleeping().load(Ordering::SeqCst), expected);
 }

@@ -23,10 +23,6 @@ use std::io::Write;
 
 use self::report::{Finding, Outcome, Report};
 use crate::driver::{Demand, Driver};
-use crate::launch::fast;
-
-/// What the check for the library is called.
-const LIBRARY: &str = "library for --fast";
 
 /// Prints to stdout what was found, as text or as a JSON object. Returns the exit status: 0 if `ringfence run` can work
 /// here, 1 if it cannot.
@@ -47,22 +43,9 @@ pub fn run(json: bool) -> u8 {
 fn examine() -> Report {
     let mut findings = vec![kernel()];
     findings.extend(checks::ALL.iter().map(checks::Check::perform));
-    findings.push(library());
     findings.extend(gpus::examine());
     let driver = Driver::choose(&Demand::default());
     Report::new(findings, driver)
-}
-
-/// The library of `run --fast`, which nothing else needs.
-fn library() -> Finding {
-    match fast::library() {
-        Ok(place) => {
-            let detail = format!("{}: ringfence run --fast works", place.display());
-            Finding::plain(LIBRARY, Outcome::Ok, detail)
-        }
-        Err(_) => Finding::plain(LIBRARY, Outcome::Note, "none: ringfence run works without --fast only")
-            .with_remedy("cargo build --release makes libringfence_shim.so: copy it beside the executable, or to ../lib"),
-    }
 }
 
 /// The kernel's release, which decides nothing: whoever reads the rest may want to know.

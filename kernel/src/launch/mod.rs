@@ -27,7 +27,6 @@ pub mod descriptors;
 pub(crate) mod devices;
 mod environment;
 mod exec;
-pub mod fast;
 mod given;
 pub mod grants;
 pub mod init;
@@ -86,8 +85,6 @@ pub struct Options {
     pub descriptors: Vec<OwnedFd>,
     pub log: Option<PathBuf>,
     pub stats: bool,
-    /// Whether programs may make requests without the trap.
-    pub fast: bool,
     pub on_server_exit: OnServerExit,
     /// What the sandbox is called; `None` for the launcher's process number.
     pub name: Option<Name>,
@@ -241,7 +238,6 @@ fn sentry_process(
         driver: &options.driver,
         command: &options.command,
         stats: options.stats,
-        fast: options.fast,
         on_server_exit: options.on_server_exit,
         record: options.record.as_ref(),
         trace: options.trace.as_ref(),

@@ -107,7 +107,6 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         },
         log: options.log.clone(),
         stats: false,
-        fast: false,
         on_server_exit: OnServerExit::Kill,
         name: None,
         record: None,

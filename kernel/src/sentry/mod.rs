@@ -13,7 +13,6 @@
 //! | [`marshalling`] | a request, copied out of task memory and back |
 //! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
 //! | [`tracee`] | threads held still for a pin, and made to issue it |
-//! | [`lanes`] | what lets tasks make requests without the sentry |
 //! | [`server`], [`link`] | the server that serves now, and the channel to it |
 //! | [`shares`] | what there is little of, divided among processes |
 //! | [`nodes`] | how many nodes a process may have open |
@@ -28,7 +27,6 @@
 pub mod confinement;
 pub mod descriptions;
 mod foreign;
-pub mod lanes;
 pub mod link;
 pub mod marshalling;
 pub mod memory;
@@ -67,7 +65,6 @@ use nvproxy_server::process;
 use ringfence_ipc::{Socket, Spin, Submission};
 
 use self::descriptions::Descriptions;
-use self::lanes::Lanes;
 use self::link::{Answer, Broken, Resume};
 use self::nodes::{Nodes, Room};
 use self::observer::Observer;
@@ -110,7 +107,6 @@ pub struct Sentry {
     server: Server,
     on_server_exit: OnServerExit,
     descriptions: Descriptions,
-    lanes: Lanes,
     releases: Releases,
     pins: Pins,
     shares: Arc<Shares>,
@@ -153,8 +149,6 @@ pub struct Options<'a> {
     /// The program and its arguments, for the recording.
     pub command: &'a [OsString],
     pub stats: bool,
-    /// Whether tasks may have lanes.
-    pub fast: bool,
     pub on_server_exit: OnServerExit,
     /// Where to write a recording.
     pub record: Option<&'a Output>,
@@ -196,7 +190,6 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         server,
         on_server_exit: options.on_server_exit,
         descriptions: Descriptions::new(uvm),
-        lanes: Lanes::new(options.fast).attempt("epoll")?,
         releases: Releases::new().attempt("inotify")?,
         pins: Pins::new(numbers, alarm),
         shares: Arc::default(),
@@ -219,10 +212,6 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     log::finish(None);
     if let Some(table) = sentry.observer.finish() {
         log::print(&table);
-        if sentry.has_lanes() {
-            let count = sentry.count_lane_requests();
-            log::print(&format!("{count} requests by lanes\n"));
-        }
     }
     if let (Ok(_), Some(recorder), Some(output)) = (&status, &sentry.recorder, options.record) {
         let recording = recorder
@@ -350,18 +339,9 @@ impl Sentry {
         Ok(started.attempt("a thread")?.thread().clone())
     }
 
-    /// Asks the server and waits for the answer.
+    /// Asks the server and waits for the answer, until that is no longer of use to anybody: then it fails with `EIO`. That is
+    /// looked at now and then.
     fn call(
-        &self,
-        link: &ServerLink,
-        submission: Submission,
-        payload: &[u8],
-    ) -> Result<Reply, Errno> {
-        self.call_until(link, submission, payload, || false)
-    }
-
-    /// The same, until the answer is no longer of use to anybody: then it fails with `EIO`. That is looked at now and then.
-    fn call_until(
         &self,
         link: &ServerLink,
         submission: Submission,

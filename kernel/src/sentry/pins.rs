@@ -507,9 +507,7 @@ impl Pin<'_> {
                 && at_task(Point::PinUnanswered, task.as_raw()) != Some(Act::Drop)
                 && (waited > UNHEARD || waited > PROMPT && procfs::is_wanted(task))
         };
-        let reply = self
-            .sentry
-            .call_until(self.link, submission, payload, is_useless);
+        let reply = self.sentry.call(self.link, submission, payload, is_useless);
         payload.truncate(length);
         reply
     }

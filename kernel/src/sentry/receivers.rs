@@ -133,9 +133,6 @@ impl Sentry {
         payload: &mut Vec<u8>,
     ) {
         if notification.call == libc::SYS_ioctl {
-            if self.lane_request(&notification, turn) {
-                return;
-            }
             return self.ioctl(notification, times, share, turn, payload);
         }
         match opens::recognize(&notification) {

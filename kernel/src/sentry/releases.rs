@@ -5,8 +5,6 @@
 //! none: a close is noticed within [`LONGEST`]. (inotify(7) would tell of each close of a node at once. But taking
 //! down its watches made the end of a sandbox wait for the kernel, some 16 ms on an H100; see docs/PERFORMANCE.md.)
 //!
-//! A process that has ended has let go of its lane, too; its pidfd tells.
-//!
 //! Of the simulated driver's descriptions, each of which has an inode of its own, inotify does tell.
 //!
 //! When the sandbox's only process ends itself, nobody is left to use anything, and all is released at once: the driver
@@ -14,7 +12,7 @@
 //! thread of that process forks in that very moment finds its inherited descriptors closed.)
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,8 +100,8 @@ impl Releases {
         std::mem::take(&mut *abandoned)
     }
 
-    /// Waits until something was closed, something was opened, `lanes` has something to tell, or the `deadline` has come.
-    fn wait(&self, deadline: Option<Instant>, lanes: BorrowedFd<'_>) {
+    /// Waits until something was closed, something was opened, or the `deadline` has come.
+    fn wait(&self, deadline: Option<Instant>) {
         let timeout =
             match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 // Rounded up, so as not to come early.
@@ -111,8 +109,8 @@ impl Releases {
                 None => PollTimeout::NONE,
             };
         let [inotify, witnessed] = [self.inotify.as_fd(), self.witnessed.as_fd()];
-        let mut watched = [inotify, witnessed, lanes]
-            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+        let mut watched =
+            [inotify, witnessed].map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
         // An error ends the wait early, which does no harm.
         let _ = poll(&mut watched, timeout);
     }
@@ -177,8 +175,7 @@ impl Sentry {
         let mut schedule = Schedule::default();
         loop {
             let due = schedule.next.map(|(due, _)| due);
-            self.releases.wait(due, self.lanes.as_fd());
-            self.close_lanes();
+            self.releases.wait(due);
             if self.releases.witnessed.read().is_ok() {
                 schedule.hasten();
             }

@@ -11,7 +11,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod lane;
 pub mod node;
 pub mod number;
 pub mod plan;

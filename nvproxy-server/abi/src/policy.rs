@@ -42,11 +42,6 @@ impl Capabilities {
         Capabilities(bits)
     }
 
-    /// A bit for each that is in the set.
-    pub(crate) const fn bits(self) -> u8 {
-        self.0
-    }
-
     /// Those of both.
     pub const fn union(self, other: Capabilities) -> Capabilities {
         Capabilities(self.0 | other.0)

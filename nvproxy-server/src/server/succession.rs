@@ -23,8 +23,8 @@ use ringfence_ipc::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::Server;
 use super::descriptions::Entry;
-use super::{Lanes, Server};
 use crate::handles::{self, HandleTable};
 use crate::handover::Enclosures;
 use crate::host::Host;
@@ -38,7 +38,7 @@ use crate::supervision::{
 };
 
 /// The format of [`Saved`]. Grows with every change that an older or newer server would misread.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 /// How long requests under way may take until a handover is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the other server may take to send or receive a state.
@@ -79,8 +79,6 @@ struct Saved {
     socket: u32,
     generations: Vec<u32>,
     entries: Vec<SavedEntry>,
-    /// Requests that came by lanes.
-    lane_requests: u64,
     /// Text, so that as much memory is taken as the ledger itself needs.
     books: Box<RawValue>,
     host: serde_json::Value,
@@ -111,8 +109,7 @@ impl Drop for Halted<'_> {
 }
 
 impl Server {
-    /// Waits until no request is under way. Fails, and goes on, if that takes too long. The lanes are closed for good: whose
-    /// they were asks whoever serves then for others.
+    /// Waits until no request is under way. Fails, and goes on, if that takes too long.
     fn halt(&self) -> Result<Halted<'_>, String> {
         let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         self.pausing.store(true, Ordering::SeqCst);
@@ -126,10 +123,8 @@ impl Server {
             _reactor: reactor,
             _gate: gate,
         };
-        self.lanes.end();
         let deadline = Instant::now() + PATIENCE;
         while self.away.load(Ordering::SeqCst) > 0 {
-            self.lanes.hasten();
             if Instant::now() > deadline {
                 return Err(format!(
                     "a request is under way that the driver has not answered for {PATIENCE:?}: try again later"
@@ -174,7 +169,6 @@ impl Halted<'_> {
             socket,
             generations: generations.to_vec(),
             entries,
-            lane_requests: server.lanes.issued(),
             books: server.books.save()?,
             host: server.host.save(enclosures)?,
         })
@@ -424,8 +418,7 @@ fn restore_server(
     }
     host.finish_restoring();
     let handles = HandleTable::restore(slots, saved.generations)?;
-    let lanes = Lanes::after(saved.lane_requests);
-    Server::with_handles(host, own.abi, books, channel, own.ring, handles, lanes)
+    Server::with_handles(host, own.abi, books, channel, own.ring, handles)
 }
 
 #[cfg(test)]
@@ -437,14 +430,14 @@ mod tests {
         let refusal = |state: &str| parse(state.as_bytes()).map(drop).unwrap_err();
         assert_eq!(
             refusal(r#"{"format": 7, "protocol": 1, "anything": []}"#),
-            "the running server hands over in format 7.1, and this one takes 5.1: use a release with the same"
+            "the running server hands over in format 7.1, and this one takes 6.1: use a release with the same"
         );
-        assert!(refusal(r#"{"format": 5, "protocol": 1}"#).starts_with("the state is damaged: "));
+        assert!(refusal(r#"{"format": 6, "protocol": 1}"#).starts_with("the state is damaged: "));
         assert!(refusal("").starts_with("the state is damaged: "));
         let list = "{},".repeat(MAXIMUM_REST / 3) + "{}";
         let besides = |books: &str, host: &str| {
             refusal(&format!(
-                r#"{{"format": 5, "protocol": 1, "books": [{books}], "host": [{host}]}}"#
+                r#"{{"format": 6, "protocol": 1, "books": [{books}], "host": [{host}]}}"#
             ))
         };
         assert!(

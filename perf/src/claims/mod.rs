@@ -4,7 +4,6 @@
 //! |---|---|
 //! | [`ring`] | the rings, awake and asleep |
 //! | [`trap`] | a trapped ioctl |
-//! | [`shim`] | an ioctl through the shim |
 //! | [`tasks`] | many tasks at once |
 //! | [`start`] | a sandbox's start and end |
 //! | [`memory`] | the memory of sentry and server |
@@ -19,7 +18,6 @@ pub mod pins;
 pub mod programs;
 pub mod requests;
 pub mod ring;
-pub mod shim;
 pub mod start;
 pub mod tasks;
 pub mod trap;
@@ -34,7 +32,6 @@ pub static ALL: &[Claim] = &[
     ring::HOT,
     ring::ASLEEP,
     trap::TRAP,
-    shim::SHIM,
     tasks::TASKS,
     start::START,
     memory::MEMORY,

@@ -7,7 +7,6 @@
 
 mod endings;
 mod floods;
-mod lanes;
 mod messages;
 mod peer;
 

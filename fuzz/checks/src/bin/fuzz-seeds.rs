@@ -3,7 +3,7 @@
 //!
 //!     fuzz-seeds RECORDINGS CORPUS
 //!
-//! A recorded request is an input of `plan`, a recorded session one of `requests` and one of `lane`, and a
+//! A recorded request is an input of `plan`, a recorded session one of `requests`, and a
 //! recording in each of its forms one of `recording`. Long ones are cut, and requests that are alike come once.
 
 use std::collections::BTreeSet;
@@ -68,14 +68,7 @@ fn make(recordings: &Path, corpus: &Path) -> Result<(), Box<dyn Error>> {
         for (number, input) in plans(&recorded, abi, &mut seen).iter().enumerate() {
             save(corpus, "plan", &format!("{name}-{number}"), input)?;
         }
-        let by_sentry = session(&recorded, |input, node, request, payload| {
-            submission(input, abi, node, request, payload);
-        });
-        save(corpus, "requests", &name, &by_sentry)?;
-        let by_task = session(&recorded, |input, _, request, payload| {
-            slot(input, request, payload);
-        });
-        save(corpus, "lane", &name, &by_task)?;
+        save(corpus, "requests", &name, &session(&recorded, abi))?;
         for (cut, short) in [("first", first(&recorded)), ("one", one(&recorded))] {
             for (form, input) in forms(&short)? {
                 save(corpus, "recording", &format!("{name}-{cut}-{form}"), &input)?;
@@ -167,12 +160,8 @@ fn simulated(payload: &[u8], clients: &[[u8; 4]]) -> Vec<u8> {
     payload
 }
 
-/// An input of `requests` or `lane`: a recording's opens and the first of its requests, each as `request_into`
-/// writes it.
-fn session(
-    recorded: &Recording,
-    request_into: impl Fn(&mut Vec<u8>, Node, &Request, &[u8]),
-) -> Vec<u8> {
+/// An input of `requests`: a recording's opens and the first of its requests, as a sentry makes them.
+fn session(recorded: &Recording, abi: &'static Abi) -> Vec<u8> {
     let nodes = recorded.nodes();
     let clients = clients(recorded);
     let mut input = Vec::new();
@@ -192,7 +181,7 @@ fn session(
                 };
                 input.push(requests::REQUEST);
                 let payload = simulated(&request.before, &clients);
-                request_into(&mut input, node, request, &payload);
+                submission(&mut input, abi, node, request, &payload);
             }
             Event::Request(_) => {}
         }
@@ -218,14 +207,6 @@ fn submission(
     input.extend(handles);
     input.push(carried.len() as u8);
     input.extend(carried);
-    input.extend((payload.len() as u16).to_le_bytes());
-    input.extend(payload);
-}
-
-/// A request as a task puts it into a slot of its lane.
-fn slot(input: &mut Vec<u8>, request: &Request, payload: &[u8]) {
-    input.extend([request.command as u8, request.description as u8]);
-    input.extend(request.command.to_le_bytes());
     input.extend((payload.len() as u16).to_le_bytes());
     input.extend(payload);
 }

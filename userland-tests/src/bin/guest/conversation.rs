@@ -1,9 +1,7 @@
 //! A program that does what the test tells it, line by line, and says what came of it: for tests that do something to
 //! the sandbox in between.
 
-use std::fs::File;
-use std::io::{BufRead, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{BufRead, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,11 +12,9 @@ use ringfence::guest::{Nothing, Result, open};
 
 use crate::Outcome;
 use crate::concurrency::{address_space, register_gpu};
-use crate::fast::asks_version;
 use crate::gpu::{Gpu, LIMIT, MEMORY, MIB, SUBDEVICE};
 use crate::pins::{Pages, pin};
 use crate::refusals::word;
-use crate::tasks::{child, expect_success};
 use crate::walk::{SOFTWARE_NOTIFICATION, ready};
 
 const EVENT: u32 = MEMORY + 1;
@@ -69,24 +65,6 @@ fn wait_for_an_event(gpu: &'static Gpu) -> Outcome {
     Ok(say("waiting")?)
 }
 
-/// Has so many processes make requests, none of which ends before all have made theirs.
-fn have_children_use(control: &File, count: usize) -> Outcome {
-    let (reader, writer) = nix::unistd::pipe()?;
-    let (mut reader, mut writer) = (File::from(reader), Some(writer));
-    let mut children = Vec::new();
-    for _ in 0..count {
-        children.push(child(|| {
-            let right = (0..10).all(|_| asks_version(control.as_raw_fd()));
-            writer = None;
-            // Ends when the last has let go of the other end.
-            reader.read_to_end(&mut Vec::new())?;
-            right.then_some(()).ok_or_else(|| "a wrong answer".into())
-        })?);
-    }
-    drop(writer);
-    children.into_iter().try_for_each(expect_success)
-}
-
 /// A new client does what clients do, which may take until there is a server again.
 fn start_over() -> Result<Gpu> {
     let deadline = Instant::now() + LIMIT;
@@ -132,10 +110,6 @@ pub fn converse(_: &[String]) -> Outcome {
             "trigger it" => {
                 let trigger = NV2080_CTRL_CMD_EVENT_SET_TRIGGER;
                 gpu.client.control(SUBDEVICE, trigger, &mut Nothing {})?;
-            }
-            "have 20 children use it" => {
-                let used = have_children_use(&gpu.client.control, 20);
-                say(&used.map_or_else(|error| error.to_string(), |()| "ok".to_owned()))?;
             }
             "pin" => in_the_background(|| pin(gpu, MEMORY, pages))?,
             other => return Err(format!("no such line: {other}").into()),

@@ -11,7 +11,6 @@ mod core_limit;
 mod descriptors;
 mod dispatched;
 mod diverted;
-mod fast;
 mod faults;
 mod given;
 mod gpu;
@@ -72,14 +71,6 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("converse", conversation::converse),
     ("pin-until-lost", conversation::pin_until_lost),
     ("bad-descriptors", descriptors::bad),
-    ("ask-in-a-handler", fast::handler),
-    ("fork-in-a-handler", fast::fork_in_a_handler),
-    ("errno", fast::errno),
-    ("vfork", fast::vfork),
-    ("renumbered", fast::renumbered),
-    ("fork-among-threads", fast::fork_among_threads),
-    ("cancelled", fast::cancelled),
-    ("other-ioctls", fast::other_ioctls),
     ("batch", faults::batch),
     ("beside-a-slow-one", faults::beside_a_slow_one),
     ("doomed", faults::doomed),
