@@ -14,8 +14,7 @@ use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::support::{Basis, list, support};
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::ledger::size::Size;
-use nvproxy_server::process;
-use nvproxy_server::sim::MACHINE_GPUS;
+use nvproxy_sim::MACHINE_GPUS;
 use ringfence_faults::device_directory;
 
 use crate::failure::{Attempt, Failure};
@@ -102,10 +101,21 @@ impl Default for Demand {
     }
 }
 
+/// Which driver a server serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// NVIDIA's kernel modules on this machine.
+    Host,
+    /// The simulated one.
+    Simulated,
+    /// One that was recorded.
+    Recorded,
+}
+
 /// A driver and the GPUs of it that a sandbox may use.
 #[derive(Clone, Debug)]
 pub struct Driver {
-    pub kind: process::Kind,
+    pub kind: Kind,
     /// The release that it is.
     pub version: DriverVersion,
     /// The release whose tables serve it.
@@ -146,10 +156,10 @@ impl Driver {
             (Choice::Host | Choice::Auto, Some(version)) => {
                 let version = DriverVersion::from_str(&version)
                     .attempt(format_args!("the driver's version '{version:.40}'"))?;
-                (process::Kind::Host, version)
+                (Kind::Host, version)
             }
             (Choice::Sim, _) | (Choice::Auto, None) => {
-                (process::Kind::Simulated, abi.unwrap_or(SIMULATED_VERSION))
+                (Kind::Simulated, abi.unwrap_or(SIMULATED_VERSION))
             }
         };
         let support = support(&abi.unwrap_or(version), *capabilities);
@@ -173,7 +183,7 @@ impl Driver {
             host_memory: host_memory.unwrap_or_else(memory::default_for_the_driver),
             visible: *gpus != Selection::None,
         };
-        if kind == process::Kind::Host {
+        if kind == Kind::Host {
             driver.check_permissions()?;
         }
         Ok(driver)
@@ -186,11 +196,11 @@ impl Driver {
             count => format!("{count} GPUs"),
         };
         match self.kind {
-            process::Kind::Host => format!("NVIDIA driver {}, {gpus}", self.version),
-            process::Kind::Recorded => {
+            Kind::Host => format!("NVIDIA driver {}, {gpus}", self.version),
+            Kind::Recorded => {
                 format!("NVIDIA driver {} as recorded, {gpus}", self.version)
             }
-            process::Kind::Simulated => {
+            Kind::Simulated => {
                 format!("no NVIDIA driver here: simulating {}, {gpus}", self.version)
             }
         }
@@ -234,9 +244,9 @@ impl Driver {
     /// Arguments from which the server's command line makes the same choice.
     pub fn to_arguments(&self) -> Vec<String> {
         let kind = match self.kind {
-            process::Kind::Host => "host",
-            process::Kind::Simulated => "sim",
-            process::Kind::Recorded => "recorded",
+            Kind::Host => "host",
+            Kind::Simulated => "sim",
+            Kind::Recorded => "recorded",
         };
         let minors: Vec<String> = self.minors.iter().map(u8::to_string).collect();
         let mut arguments = vec![
@@ -322,25 +332,23 @@ fn simulated_gpus() -> Vec<Gpu> {
     (0..MACHINE_GPUS)
         .map(|minor| Gpu {
             minor,
-            uuid: nvproxy_server::sim::gpu_uuid(minor),
+            uuid: nvproxy_sim::gpu_uuid(minor),
             model: "simulated GPU".to_owned(),
         })
         .collect()
 }
 
 /// The minor numbers of the GPUs that `selection` means.
-fn select(kind: process::Kind, selection: &Selection) -> Result<Vec<u8>, Failure> {
+fn select(kind: Kind, selection: &Selection) -> Result<Vec<u8>, Failure> {
     let described = || match kind {
-        process::Kind::Host => host_gpus(),
-        process::Kind::Simulated | process::Kind::Recorded => Ok(simulated_gpus()),
+        Kind::Host => host_gpus(),
+        Kind::Simulated | Kind::Recorded => Ok(simulated_gpus()),
     };
     match (selection, kind) {
         (Selection::None, _) => Ok(Vec::new()),
         // Their nodes tell, without asking the driver to describe its GPUs.
-        (Selection::All, process::Kind::Host) => host_minors(),
-        (Selection::All, process::Kind::Simulated | process::Kind::Recorded) => {
-            Ok((0..MACHINE_GPUS).collect())
-        }
+        (Selection::All, Kind::Host) => host_minors(),
+        (Selection::All, Kind::Simulated | Kind::Recorded) => Ok((0..MACHINE_GPUS).collect()),
         (Selection::Listed(names), _) => pick(&described()?, names),
     }
 }

@@ -10,15 +10,15 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
+use nvproxy_server::host::HostFactory;
 use nvproxy_server::ledger::size::Size;
-use nvproxy_server::process;
-use nvproxy_server::recorded;
-use ringfence::driver::{Choice, Demand, Driver, Selection};
+use nvproxy_server::{driver, process};
+use ringfence::driver::{Choice, Demand, Driver, Kind, Selection};
 use ringfence::failure::{Attempt, Failure, SETUP};
 use ringfence::launch::descriptors;
 use ringfence::launch::grants::Grants;
 use ringfence::record::Output;
-use ringfence::replay;
+use ringfence::replay::{self, recorded};
 use ringfence::sandboxes::Name;
 use ringfence::sentry::server::OnServerExit;
 use ringfence::{drivers, launch, log, sandboxes, trace, visible};
@@ -232,7 +232,7 @@ struct Demo {
 #[derive(Args)]
 struct Server {
     #[arg(long, value_parser = kind)]
-    driver: process::Kind,
+    driver: Kind,
     #[arg(long)]
     driver_version: DriverVersion,
     #[arg(long)]
@@ -261,11 +261,11 @@ struct Server {
     take_over: bool,
 }
 
-fn kind(text: &str) -> Result<process::Kind, String> {
+fn kind(text: &str) -> Result<Kind, String> {
     match text {
-        "host" => Ok(process::Kind::Host),
-        "sim" => Ok(process::Kind::Simulated),
-        "recorded" => Ok(process::Kind::Recorded),
+        "host" => Ok(Kind::Host),
+        "sim" => Ok(Kind::Simulated),
+        "recorded" => Ok(Kind::Recorded),
         _ => Err("none of host, sim, recorded".to_owned()),
     }
 }
@@ -457,22 +457,32 @@ fn serve(arguments: Server) -> Result<u8, Failure> {
         .map(|number| unsafe { OwnedFd::from_raw_fd(number) });
     log::write_to(file);
     log::confirm();
-    let options = process::Options {
-        kind: arguments.driver,
-        version: arguments.driver_version,
-        tables: arguments.tables,
-        capabilities: arguments.driver_capabilities,
-        gpus: arguments.minors,
-        gpu_memory: arguments.gpu_memory,
-        host_memory: arguments.host_memory,
-        replay: match (arguments.recording, arguments.progress, arguments.report) {
-            (Some(recording), Some(progress), Some(report)) => Some(recorded::Replay {
+    let factory: Box<dyn HostFactory> = match arguments.driver {
+        Kind::Host => Box::new(driver::Factory {
+            gpus: arguments.minors,
+        }),
+        Kind::Simulated => Box::new(nvproxy_sim::Factory {
+            version: arguments.driver_version,
+            gpus: arguments.minors,
+        }),
+        Kind::Recorded => {
+            let files = (arguments.recording, arguments.progress, arguments.report);
+            let (Some(recording), Some(progress), Some(report)) = files else {
+                return Err(Failure::setup("server: no recording to answer from"));
+            };
+            Box::new(recorded::Replay {
                 recording,
                 progress,
                 report,
-            }),
-            _ => None,
-        },
+            })
+        }
+    };
+    let options = process::Options {
+        factory,
+        tables: arguments.tables,
+        capabilities: arguments.driver_capabilities,
+        gpu_memory: arguments.gpu_memory,
+        host_memory: arguments.host_memory,
     };
     let control = std::io::stdin().as_fd().try_clone_to_owned();
     let control =

@@ -9,6 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::Segment;
 
@@ -174,4 +175,22 @@ pub trait DeviceFile: Send + Sync {
 
     /// What [`Host::restore_file`] needs to give this file back. Fails with a sentence for the user.
     fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String>;
+}
+
+/// Makes a host of the state that another one has saved, with the descriptors that came beside it. Fails with a sentence for the user.
+pub type Restore =
+    Box<dyn FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>>;
+
+/// How a server comes to its host, as the launcher has chosen it.
+pub trait HostFactory {
+    /// The device nodes that a confined server opens.
+    fn nodes(&self) -> Vec<Node>;
+
+    /// Makes a host on which nothing is open. It opens what a confined process cannot reach. Fails with a sentence for the
+    /// user.
+    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, String>;
+
+    /// A host to which only the state is missing: it has looked by now at the files that a confined process cannot reach. Fails
+    /// with a sentence for the user.
+    fn prepare_to_restore(&self, abi: &'static Abi) -> Result<Restore, String>;
 }

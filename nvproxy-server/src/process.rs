@@ -12,53 +12,32 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nvproxy_abi::Abi;
-use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
 use ringfence_faults::{Act, CONTROLS, Point, at};
 use ringfence_ipc::{HandshakeError, Socket, SocketError, Spin, handshake};
 
 use crate::confinement;
-use crate::driver::Driver;
-use crate::handover::Enclosures;
-use crate::host::Host;
+use crate::host::HostFactory;
 use crate::ledger::Books;
 use crate::ledger::accounts::Limits;
 use crate::ledger::size::Size;
 use crate::reactor::Ring;
-use crate::recorded::{Recorded, Replay};
 use crate::server::{End, Own, Server, accept_succession, obey};
-use crate::sim::{Configuration, Simulator};
 use crate::supervision::{REFUSED, send};
-
-/// Which driver the server serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// NVIDIA's kernel modules on this machine.
-    Host,
-    /// The simulated one.
-    Simulated,
-    /// One that was recorded.
-    Recorded,
-}
 
 /// What the launcher decides for the server.
 pub struct Options {
-    pub kind: Kind,
-    /// The release that the driver is.
-    pub version: DriverVersion,
-    /// The release whose tables serve it.
+    /// How it comes to the driver.
+    pub factory: Box<dyn HostFactory>,
+    /// The release whose tables serve that.
     pub tables: DriverVersion,
     /// What the sandbox may ask of it.
     pub capabilities: Capabilities,
-    /// Minor numbers of the GPUs that the sandbox may use.
-    pub gpus: Vec<u8>,
     /// How much of each GPU's memory it may have.
     pub gpu_memory: Option<Size>,
     /// How much of the host's memory the driver may take for it.
     pub host_memory: Option<Size>,
-    /// What [`Kind::Recorded`] answers from.
-    pub replay: Option<Replay>,
 }
 
 /// The descriptors that the launcher gives a server.
@@ -105,7 +84,7 @@ pub fn run(options: &Options, given: Given) -> Result<Infallible, String> {
 /// process is confined.
 fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
     let prepared = prepare(options).and_then(|(abi, ring)| {
-        let host = host(options, abi)?;
+        let host = options.factory.make(abi)?;
         confine(options, abi)?;
         Ok((abi, ring, host))
     });
@@ -128,7 +107,7 @@ fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
 fn succeed(options: &Options, predecessor: OwnedFd, supervision: &Socket) -> Arc<Server> {
     let succeeded = prepare(options)
         .and_then(|(abi, ring)| {
-            let restore = heir(options, abi)?;
+            let restore = options.factory.prepare_to_restore(abi)?;
             confine(options, abi)?;
             let limits = limits(options);
             Ok((Own { abi, limits, ring }, restore))
@@ -139,25 +118,6 @@ fn succeed(options: &Options, predecessor: OwnedFd, supervision: &Socket) -> Arc
         })
         .and_then(|(own, restore)| accept_succession(predecessor, supervision, own, restore));
     succeeded.unwrap_or_else(|_| std::process::exit(1))
-}
-
-/// Makes a host of what another one has saved.
-type Restore = Box<dyn FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>>;
-
-/// A host as the launcher has described it, to which only the state is missing: it has looked by now at the files that a
-/// confined process cannot reach.
-fn heir(options: &Options, abi: &'static Abi) -> Result<Restore, String> {
-    Ok(match options.kind {
-        Kind::Recorded => return Err("a replay cannot be handed over".to_owned()),
-        Kind::Host => {
-            let driver = driver(options);
-            Box::new(move |saved, enclosures| Ok(Arc::new(driver.restore(saved, enclosures)?)))
-        }
-        Kind::Simulated => {
-            let simulator = simulator(options, abi)?;
-            Box::new(move |saved, enclosures| Ok(Arc::new(simulator.restore(saved, enclosures)?)))
-        }
-    })
 }
 
 /// What the sandbox may have.
@@ -191,42 +151,9 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Option<Ring>), String> {
     Ok((abi, ring))
 }
 
-fn host(options: &Options, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
-    Ok(match options.kind {
-        Kind::Recorded => {
-            let replay = options
-                .replay
-                .as_ref()
-                .ok_or("no recording to answer from")?;
-            Arc::new(Recorded::new(replay, abi)?)
-        }
-        Kind::Host => Arc::new(driver(options)),
-        Kind::Simulated => Arc::new(simulator(options, abi)?),
-    })
-}
-
-fn driver(options: &Options) -> Driver {
-    Driver::new(&ringfence_faults::device_directory(), &options.gpus)
-}
-
-fn simulator(options: &Options, abi: &'static Abi) -> Result<Simulator, String> {
-    let configuration = Configuration::new(options.version, abi, options.gpus.clone());
-    Simulator::new(configuration).map_err(|error| format!("the simulator: {error}"))
-}
-
 /// Confines the process, which must have one thread, once all is open that is opened in advance.
 fn confine(options: &Options, abi: &Abi) -> Result<(), String> {
-    let nodes = match options.kind {
-        Kind::Host => nodes(&options.gpus),
-        Kind::Simulated | Kind::Recorded => Vec::new(),
-    };
-    confinement::enter(&nodes, abi)
-}
-
-/// The nodes of a sandbox with these GPUs.
-fn nodes(gpus: &[u8]) -> Vec<Node> {
-    let gpus = gpus.iter().map(|gpu| Node::Gpu(*gpu));
-    [Node::Control, Node::Uvm].into_iter().chain(gpus).collect()
+    confinement::enter(&options.factory.nodes(), abi)
 }
 
 /// Allows this process as many descriptors as it may have: it holds some for each that a task holds, whose own limit

@@ -6,8 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use nvproxy_server::process::Kind;
-use ringfence::driver::{Demand, Driver};
+use ringfence::driver::{Demand, Driver, Kind};
 use ringfence_perf::claim::NotMeasured;
 use ringfence_perf::machine::Machine;
 use ringfence_perf::options::{Asked, Options};

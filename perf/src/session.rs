@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use nvproxy_server::process::Kind;
+
+use ringfence::driver::Kind;
 
 use crate::claim::NotMeasured;
 use crate::leftovers::Directory;

@@ -403,7 +403,7 @@ fn holds(recording: &Recording, what: &[u8]) -> bool {
 fn identifiers_are_replaced_unless_they_are_to_be_kept() {
     let directory = Directory::new("identifiers");
     let (file, kept) = (directory.path().join("file"), directory.path().join("kept"));
-    let uuid = nvproxy_server::sim::gpu_uuid(0);
+    let uuid = nvproxy_sim::gpu_uuid(0);
     let arguments = ["identifiers", &uuid];
     let printed = format!(
         "card: bus 1 id 0x100\naddress: 0:1:0\nUUID: {uuid}\\0\nUUID: simulated GPU \\0\\0\n"

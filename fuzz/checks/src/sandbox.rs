@@ -15,7 +15,7 @@ use nvproxy_server::host::{Host, OpenFlags};
 use nvproxy_server::ledger::accounts::Limits;
 use nvproxy_server::ledger::{self, Account, Books, Passage};
 use nvproxy_server::request::{Context, Description, Executed, Files, Prepared};
-use nvproxy_server::sim::{Configuration, Simulator};
+use nvproxy_sim::{Configuration, Simulator};
 use ringfence_ipc::Arena;
 
 /// The release that is simulated.

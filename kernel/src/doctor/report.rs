@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use nvproxy_server::process;
 use serde::Serialize;
 
-use crate::driver::Driver;
+use crate::driver::{Driver, Kind};
 use crate::failure::Failure;
 
 /// What a check came to.
@@ -98,9 +97,9 @@ impl Report {
     pub fn to_json(&self) -> String {
         let driver = self.driver.as_ref().map(|driver| {
             let kind = match driver.kind {
-                process::Kind::Host => "host",
-                process::Kind::Simulated => "simulated",
-                process::Kind::Recorded => "recorded",
+                Kind::Host => "host",
+                Kind::Simulated => "simulated",
+                Kind::Recorded => "recorded",
             };
             serde_json::json!({
                 "kind": kind,

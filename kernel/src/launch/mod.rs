@@ -54,7 +54,6 @@ use std::path::PathBuf;
 use nix::sched::CloneFlags;
 use nix::unistd::{ForkResult, Pid};
 use nvproxy_server::process::raise_descriptor_limit;
-use nvproxy_server::recorded::Replay;
 use ringfence_ipc::Socket;
 
 use self::copying::Pace;
@@ -68,6 +67,7 @@ use self::terminal::Likeness;
 use crate::driver::Driver;
 use crate::failure::{Attempt, Failure};
 use crate::record::Output;
+use crate::replay::recorded::Replay;
 use crate::sandboxes::{About, Door, Name};
 use crate::sentry::server::OnServerExit;
 use crate::sentry::{self, Sandbox};

@@ -12,7 +12,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nvproxy_server::process::Kind;
 use nvproxy_server::supervision::{
     ABORT, COMMIT, GO, HAND_OVER, HANDED_OVER, KEEPING, Message, PREPARED, REFUSED, RESTORED,
     SERVING, receive, send,
@@ -22,6 +21,7 @@ use ringfence_ipc::{Socket, SocketError};
 
 use super::servers::{Input, Server};
 use super::supervision::Launcher;
+use crate::driver::Kind;
 use crate::sandboxes::Upgrade;
 
 /// How long a new server may take until it could serve.

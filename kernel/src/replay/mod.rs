@@ -6,6 +6,7 @@
 
 mod guest;
 mod outcome;
+pub mod recorded;
 mod translation;
 
 use std::ffi::OsString;
@@ -16,8 +17,6 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nvproxy_server::ledger::size::Size;
-use nvproxy_server::process::Kind;
-use nvproxy_server::recorded::Replay;
 use ringfence_recording::Recording;
 use ringfence_recording::report::lines;
 
@@ -25,7 +24,8 @@ pub use guest::Paths;
 pub use guest::run as run_guest;
 
 use self::outcome::Outcome;
-use crate::driver::Driver;
+use self::recorded::Replay;
+use crate::driver::{Driver, Kind};
 use crate::failure::{Attempt, Failure};
 use crate::launch;
 use crate::launch::grants::Grants;

@@ -61,7 +61,6 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
-use nvproxy_server::process;
 use ringfence_ipc::{Socket, Spin, Submission};
 
 use self::descriptions::Descriptions;
@@ -77,7 +76,7 @@ use self::requests::Issued;
 use self::server::{OnServerExit, Server, ServerLink};
 use self::shares::{Share, Shares};
 use self::times::{DriverTime, Times};
-use crate::driver::Driver;
+use crate::driver::{Driver, Kind};
 use crate::failure::{Attempt, Failure, SETUP};
 use crate::launch::liaison::SentryEnd;
 use crate::log;
@@ -254,7 +253,7 @@ fn end_before_the_program(
 
 fn uvm_number(driver: &Driver) -> Option<u64> {
     let path = ringfence_faults::device_directory().join(Node::Uvm.file_name());
-    let is_host = driver.kind == process::Kind::Host;
+    let is_host = driver.kind == Kind::Host;
     is_host
         .then(|| {
             nix::sys::stat::stat(&path)

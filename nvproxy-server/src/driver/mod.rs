@@ -36,6 +36,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
+use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use ringfence_ipc::Socket;
 
@@ -45,7 +46,9 @@ use self::keeper::Keeper;
 use self::kept::{Keeping, Register};
 use self::marks::Marks;
 use crate::handover::Enclosures;
-use crate::host::{Call, DeviceFile, GpuNames, Host, OpenFlags, Opened, Opener};
+use crate::host::{
+    Call, DeviceFile, GpuNames, Host, HostFactory, OpenFlags, Opened, Opener, Restore,
+};
 
 /// The major number of `nvidiactl`, the GPUs' nodes (Documentation/admin-guide/devices.txt in Linux).
 const FRONTEND_MAJOR: u64 = 195;
@@ -215,6 +218,36 @@ impl Driver {
             OFlag::O_RDWR | OFlag::O_CLOEXEC | flags,
             Mode::empty(),
         )
+    }
+}
+
+/// How a server comes to NVIDIA's driver on this machine.
+pub struct Factory {
+    /// The minor numbers of the GPUs that the sandbox was given.
+    pub gpus: Vec<u8>,
+}
+
+impl Factory {
+    fn driver(&self) -> Driver {
+        Driver::new(&ringfence_faults::device_directory(), &self.gpus)
+    }
+}
+
+impl HostFactory for Factory {
+    fn nodes(&self) -> Vec<Node> {
+        let gpus = self.gpus.iter().map(|gpu| Node::Gpu(*gpu));
+        [Node::Control, Node::Uvm].into_iter().chain(gpus).collect()
+    }
+
+    fn make(&self, _: &'static Abi) -> Result<Arc<dyn Host>, String> {
+        Ok(Arc::new(self.driver()))
+    }
+
+    fn prepare_to_restore(&self, _: &'static Abi) -> Result<Restore, String> {
+        let driver = self.driver();
+        Ok(Box::new(move |saved, enclosures| {
+            Ok(Arc::new(driver.restore(saved, enclosures)?))
+        }))
     }
 }
 

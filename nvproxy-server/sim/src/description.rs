@@ -12,8 +12,8 @@ use super::events::Pending;
 use super::frontend::{self, Issuer};
 use super::state::{FileNumber, FileState, Shared};
 use super::uvm;
-use crate::handover::Enclosures;
-use crate::host::{Call, DeviceFile};
+use nvproxy_server::handover::Enclosures;
+use nvproxy_server::host::{Call, DeviceFile};
 
 /// One open file description, from its open until the server drops it.
 pub(super) struct Description {

@@ -20,7 +20,7 @@
 mod address_space;
 mod allocate;
 mod answers;
-pub(crate) mod backing;
+pub mod backing;
 mod buffers;
 mod classes;
 mod control;
@@ -56,8 +56,8 @@ use self::backing::Inode;
 use self::description::Description;
 use self::mapping::Showing;
 use self::state::{FileNumber, Shared};
-use crate::handover::Enclosures;
-use crate::host::{DeviceFile, GpuNames, Host, OpenFlags, Opened};
+use nvproxy_server::handover::Enclosures;
+use nvproxy_server::host::{DeviceFile, GpuNames, Host, HostFactory, OpenFlags, Opened, Restore};
 
 /// The branch whose structures it reads and writes.
 const BRANCH: u16 = 580;
@@ -147,6 +147,38 @@ impl Simulator {
         self.unclaimed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a server comes to the simulated driver.
+pub struct Factory {
+    /// The release that it says it is.
+    pub version: DriverVersion,
+    /// The minor numbers of the GPUs that the sandbox was given.
+    pub gpus: Vec<u8>,
+}
+
+impl Factory {
+    fn simulator(&self, abi: &'static Abi) -> Result<Simulator, String> {
+        let configuration = Configuration::new(self.version, abi, self.gpus.clone());
+        Simulator::new(configuration).map_err(|error| format!("the simulator: {error}"))
+    }
+}
+
+impl HostFactory for Factory {
+    fn nodes(&self) -> Vec<Node> {
+        Vec::new()
+    }
+
+    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
+        Ok(Arc::new(self.simulator(abi)?))
+    }
+
+    fn prepare_to_restore(&self, abi: &'static Abi) -> Result<Restore, String> {
+        let simulator = self.simulator(abi)?;
+        Ok(Box::new(move |saved, enclosures| {
+            Ok(Arc::new(simulator.restore(saved, enclosures)?))
+        }))
     }
 }
 

@@ -10,7 +10,7 @@ use memmap2::MmapMut;
 
 use super::scenario::{RICHEST, free_memory, scenario};
 use super::*;
-use crate::handover::Enclosures;
+use nvproxy_server::handover::Enclosures;
 
 /// A driver, and what its tasks hold.
 pub(super) struct World {

@@ -14,7 +14,7 @@ use super::pinning::pin;
 use super::saved::World;
 use super::uvm::*;
 use super::*;
-use crate::sim::parameters::UVM_UNREGISTER_CHANNEL_PARAMS;
+use crate::parameters::UVM_UNREGISTER_CHANNEL_PARAMS;
 
 /// The handles of the first two clients.
 const CLIENT: u32 = 0xc1d0_0000;

@@ -19,11 +19,11 @@ use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::report::{Difference, Line, Progress, Report, Side, What, compare};
 use ringfence_recording::{Event, Reached, Recording, Request};
 
-use crate::handover::Enclosures;
-use crate::host::{Call, DeviceFile, Host, OpenFlags, Opened};
-use crate::protocol::decode_result;
-use crate::sim::backing::{Backing, Inode, OwnDescriptors, memory_file};
-use crate::version_check::Check;
+use nvproxy_server::handover::Enclosures;
+use nvproxy_server::host::{Call, DeviceFile, Host, HostFactory, OpenFlags, Opened, Restore};
+use nvproxy_server::protocol::decode_result;
+use nvproxy_server::version_check::Check;
+use nvproxy_sim::backing::{Backing, Inode, OwnDescriptors, memory_file};
 
 /// Why none of this can be saved: a replay is over before there is a reason to.
 const NO_HANDOVER: &str = "a replay cannot be handed over";
@@ -37,6 +37,20 @@ pub struct Replay {
     pub progress: PathBuf,
     /// Where differences go.
     pub report: PathBuf,
+}
+
+impl HostFactory for Replay {
+    fn nodes(&self) -> Vec<Node> {
+        Vec::new()
+    }
+
+    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
+        Ok(Arc::new(Recorded::new(self, abi)?))
+    }
+
+    fn prepare_to_restore(&self, _: &'static Abi) -> Result<Restore, String> {
+        Err(NO_HANDOVER.to_owned())
+    }
 }
 
 /// A driver that was recorded.

@@ -16,7 +16,7 @@ use nvproxy_abi::Abi;
 
 use super::super::backing::Backing;
 use super::super::memory::{Memory, VideoMemory};
-use crate::handover::Enclosures;
+use nvproxy_server::handover::Enclosures;
 
 /// What is at hand while a state is saved or restored.
 #[derive(Default)]

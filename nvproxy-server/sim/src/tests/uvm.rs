@@ -1,7 +1,7 @@
 //! Unified memory.
 
 use super::*;
-use crate::sim::parameters::*;
+use crate::parameters::*;
 use nvproxy_abi::structs::uvm::*;
 use std::os::fd::AsRawFd;
 

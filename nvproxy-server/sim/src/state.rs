@@ -18,7 +18,7 @@ use super::gpu::Gpu;
 use super::mapping::Showing;
 use super::objects::Clients;
 use super::saved::{shared, tables};
-use crate::handover::node_name;
+use nvproxy_server::handover::node_name;
 
 /// The first address of an allocation; none is at 0.
 const FIRST_ADDRESS: u64 = 1 << 32;

@@ -21,7 +21,7 @@ use super::backing::Backing;
 use super::description::Description;
 use super::memory::Memory;
 use super::state::{FileNumber, Shared, State};
-use crate::handover::Enclosures;
+use nvproxy_server::handover::Enclosures;
 
 /// A [`Simulator`], but for its [`super::Configuration`], which each server has from the launcher.
 #[derive(Serialize, Deserialize)]

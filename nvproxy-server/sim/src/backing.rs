@@ -19,7 +19,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use serde::{Deserialize, Serialize};
 
 use super::saved::descriptor;
-use crate::locks;
+use nvproxy_server::locks;
 
 /// Where a process finds its descriptors.
 const PATH: &str = "/proc/self/fd";
@@ -31,7 +31,7 @@ const COPY_BYTES: usize = 64 << 10;
 /// Which file a descriptor is of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Inode {
+pub struct Inode {
     device: u64,
     number: u64,
 }
@@ -48,7 +48,7 @@ impl Inode {
 
 /// The directory `/proc/self/fd`, opened once, so that a process which later gives up its file system can still open
 /// its descriptors anew. It is a mount of its own, from which `..` does not lead to the rest of `/proc`.
-pub(crate) struct OwnDescriptors(OwnedFd);
+pub struct OwnDescriptors(OwnedFd);
 
 impl OwnDescriptors {
     pub fn open() -> Result<OwnDescriptors, Errno> {
@@ -77,14 +77,14 @@ impl OwnDescriptors {
 }
 
 /// An empty memory file. The name appears in `/proc/PID/fd`.
-pub(crate) fn memory_file(name: &str) -> Result<OwnedFd, Errno> {
+pub fn memory_file(name: &str) -> Result<OwnedFd, Errno> {
     memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
 }
 
 /// The memory file of one description.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Backing {
+pub struct Backing {
     #[serde(with = "descriptor")]
     file: File,
     inode: Inode,
