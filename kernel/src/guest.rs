@@ -18,9 +18,9 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status;
-use nvproxy_abi::structs::class::*;
-use nvproxy_abi::structs::control::*;
-use nvproxy_abi::structs::frontend::*;
+use nvproxy_sim::structs::class::*;
+use nvproxy_sim::structs::control::*;
+use nvproxy_sim::structs::frontend::*;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 /// How a request failed.

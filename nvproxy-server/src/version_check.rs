@@ -9,7 +9,7 @@
 //! The bytes are hostile on the way in and the driver's on the way out.
 
 use nix::errno::Errno;
-use nvproxy_abi::structs::frontend::nv_ioctl_rm_api_version_t;
+use nvproxy_abi::structs::nv_ioctl_rm_api_version_t;
 use zerocopy::FromBytes;
 
 /// The request, as the tables call it.

@@ -11,8 +11,8 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV_ESC_RM_CONTROL, ioctl_word, parts};
 use nvproxy_abi::plan::{MAXIMUM_BUFFER, MAXIMUM_PAYLOAD, Plan, Planner, Step};
 use nvproxy_abi::refusal::{Answer, Refusal, What};
-use nvproxy_abi::structs::frontend::{NVOS54_PARAMETERS, NVOS64_PARAMETERS};
 use nvproxy_abi::table::{Family, Request};
+use nvproxy_sim::structs::frontend::{NVOS54_PARAMETERS, NVOS64_PARAMETERS};
 use ringfence_recording::layout::Layout;
 use zerocopy::{FromZeros, IntoBytes};
 

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::control::NV2080_CTRL_GPU_GET_NAME_STRING_PARAMS;
+use nvproxy_sim::structs::control::NV2080_CTRL_GPU_GET_NAME_STRING_PARAMS;
 use std::os::fd::AsFd;
 use zerocopy::FromZeros;
 

@@ -14,7 +14,7 @@ use nvproxy_abi::number::{
     NV_ESC_RM_ALLOC, NV_ESC_RM_MAP_MEMORY, NV_ESC_RM_UNMAP_MEMORY,
     NV_ESC_RM_UPDATE_DEVICE_MAPPING_INFO, NV_IOCTL_MAGIC, parts,
 };
-use nvproxy_abi::structs::frontend::{
+use nvproxy_sim::structs::frontend::{
     NVOS21_PARAMETERS, NVOS33_PARAMETERS, NVOS34_PARAMETERS, NVOS56_PARAMETERS,
 };
 use ringfence_recording::identifiers::{Kind, places, uuid_in, uuid_text};

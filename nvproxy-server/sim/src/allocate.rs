@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::structs::class::*;
+use crate::structs::frontend::{NVOS00_PARAMETERS, NVOS02_PARAMETERS, NVOS55_PARAMETERS};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::*;
-use nvproxy_abi::structs::class::*;
-use nvproxy_abi::structs::frontend::{NVOS00_PARAMETERS, NVOS02_PARAMETERS, NVOS55_PARAMETERS};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::buffers::{Buffers, Part};

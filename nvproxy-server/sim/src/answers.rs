@@ -7,8 +7,8 @@
 pub(super) mod objects;
 pub(super) mod others;
 
+use crate::structs::control::*;
 use nvproxy_abi::status::*;
-use nvproxy_abi::structs::control::*;
 
 use super::classes::{self, Kind};
 use super::control::Command;

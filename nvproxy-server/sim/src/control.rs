@@ -5,10 +5,10 @@
 //! their parameters as they were, which for the many that only report is as good as zeros where the program cleared
 //! them.
 
+use crate::structs::control::NVXXXX_CTRL_XXX_INFO;
+use crate::structs::frontend::NVOS54_PARAMETERS;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::*;
-use nvproxy_abi::structs::control::NVXXXX_CTRL_XXX_INFO;
-use nvproxy_abi::structs::frontend::NVOS54_PARAMETERS;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::answers::{self, objects, others};

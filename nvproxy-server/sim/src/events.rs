@@ -14,12 +14,12 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
+use crate::structs::class::NV0005_ALLOC_PARAMETERS;
+use crate::structs::control::NV2080_CTRL_EVENT_SET_NOTIFICATION_PARAMS;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nvproxy_abi::status::*;
-use nvproxy_abi::structs::class::NV0005_ALLOC_PARAMETERS;
-use nvproxy_abi::structs::control::NV2080_CTRL_EVENT_SET_NOTIFICATION_PARAMS;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Kind;

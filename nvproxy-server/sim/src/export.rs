@@ -4,9 +4,9 @@
 //! From rmobjexportimport.c and os.c in src/nvidia/arch/nvalloc/unix/src. A copy that is in a description keeps what it
 //! refers to alive, as a copy in a client does.
 
+use crate::structs::control::*;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::status::*;
-use nvproxy_abi::structs::control::*;
 use serde::{Deserialize, Serialize};
 
 use super::allocate::{adopt, copy};

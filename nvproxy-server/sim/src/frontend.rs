@@ -3,11 +3,11 @@
 //! An ioctl that the driver does not accept on a node fails with EINVAL (`nvidia_ioctl`, kernel-open/nvidia/nv.c);
 //! whatever else is wrong is told in the NV_STATUS of its argument.
 
+use crate::structs::frontend::*;
 use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::NV_OK;
-use nvproxy_abi::structs::frontend::*;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::allocate::{self, Request};

@@ -36,6 +36,7 @@ mod pages;
 mod parameters;
 mod saved;
 mod state;
+pub mod structs;
 mod uvm;
 
 #[cfg(test)]

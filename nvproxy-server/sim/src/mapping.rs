@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use nvproxy_abi::node::Node;
-use nvproxy_abi::status::*;
-use nvproxy_abi::structs::frontend::{
+use crate::structs::frontend::{
     NVOS33_PARAMETERS, NVOS34_PARAMETERS, NVOS46_PARAMETERS, NVOS47_PARAMETERS, NVOS56_PARAMETERS,
 };
+use nvproxy_abi::node::Node;
+use nvproxy_abi::status::*;
 use serde::{Deserialize, Serialize};
 
 use super::backing::Backing;

@@ -4,7 +4,7 @@
 //! The sizes are those of memmgrDeterminePageSize_IMPL (src/nvidia/src/kernel/gpu/mem_mgr/mem_mgr.c); what is written to
 //! the parameters is what an H100 with 580.159.04 answers.
 
-use nvproxy_abi::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
+use crate::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
 
 use super::classes::Kind;
 use super::memory::PAGE;

@@ -3,7 +3,7 @@
 
 #![allow(non_snake_case, non_camel_case_types)]
 
-use nvproxy_abi::structs::uvm::NvProcessorUuid;
+use crate::structs::uvm::NvProcessorUuid;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// NV0000_CTRL_CMD_GPU_GET_PCI_INFO.

@@ -12,10 +12,10 @@
 
 mod ranges;
 
+use crate::structs::uvm::*;
 use nix::errno::Errno;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::*;
-use nvproxy_abi::structs::uvm::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::address_space::{AddressSpace, RegisteredGpu};

@@ -21,7 +21,7 @@ use nvproxy_abi::number::{
     NV01_ROOT_CLIENT, ioctl_word,
 };
 use nvproxy_abi::plan::Segment;
-use nvproxy_abi::structs::frontend::{NVOS21_PARAMETERS, NVOS54_PARAMETERS, nv_ioctl_card_info_t};
+use nvproxy_abi::structs::{NVOS21_PARAMETERS, NVOS54_PARAMETERS, nv_ioctl_card_info_t};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::issue::Issue;

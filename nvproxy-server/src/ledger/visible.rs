@@ -72,7 +72,7 @@ mod tests {
     use nvproxy_abi::number::{NV_ESC_RM_CONTROL, ioctl_word};
     use nvproxy_abi::plan::{Planner, Step};
     use nvproxy_abi::policy::Capabilities;
-    use nvproxy_abi::structs::frontend::NVOS54_PARAMETERS;
+    use nvproxy_abi::structs::NVOS54_PARAMETERS;
     use zerocopy::{FromZeros, IntoBytes};
 
     use super::*;

@@ -12,7 +12,7 @@ use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, 
 use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, SYS_ioctl, sock_filter};
 use nix::errno::Errno;
 use nvproxy_abi::number::{NV_ESC_RM_CONTROL, parts};
-use nvproxy_abi::structs::frontend::NVOS54_PARAMETERS;
+use nvproxy_sim::structs::frontend::NVOS54_PARAMETERS;
 use ringfence::guest::{Error, ioctl};
 use ringfence::seccomp::listener::{Listener, Notification};
 use ringfence::sentry::memory::{self, Write};

@@ -10,8 +10,8 @@ use std::fs::File;
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::{NV_ESC_CHECK_VERSION_STR, NV0000_CTRL_CMD_GPU_GET_PROBED_IDS};
-use nvproxy_abi::structs::control::NV0000_CTRL_GPU_GET_PROBED_IDS_PARAMS;
-use nvproxy_abi::structs::frontend::nv_ioctl_rm_api_version_t;
+use nvproxy_sim::structs::control::NV0000_CTRL_GPU_GET_PROBED_IDS_PARAMS;
+use nvproxy_sim::structs::frontend::nv_ioctl_rm_api_version_t;
 use ringfence::guest::{Client, frontend, open};
 use zerocopy::FromZeros;
 

@@ -20,10 +20,10 @@ use nvproxy_abi::number::{
     NV_ESC_RM_ALLOC, NV01_ROOT, NV01_ROOT_CLIENT, NV01_ROOT_NON_PRIV, parts,
 };
 use nvproxy_abi::policy::Capabilities;
-use nvproxy_abi::structs::frontend::NVOS64_PARAMETERS;
 use nvproxy_abi::table::Role;
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::protocol::Kind;
+use nvproxy_sim::structs::frontend::NVOS64_PARAMETERS;
 use ringfence_recording::layout::{Layout, field};
 use ringfence_recording::{Event, NOTHING, Reached, Recording, Request};
 

@@ -13,11 +13,11 @@ use nvproxy_abi::plan::{DescriptorField, Fetch, Plan, Planner, Segment, Step};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::refusal::Refusal;
 use nvproxy_abi::status::*;
-use nvproxy_abi::structs::class::*;
-use nvproxy_abi::structs::control::*;
-use nvproxy_abi::structs::frontend::*;
-use nvproxy_abi::structs::uvm::*;
 use nvproxy_abi::table::{Family, Role};
+use nvproxy_sim::structs::class::*;
+use nvproxy_sim::structs::control::*;
+use nvproxy_sim::structs::frontend::*;
+use nvproxy_sim::structs::uvm::*;
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 /// Where a task's requests start.

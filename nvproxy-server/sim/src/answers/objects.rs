@@ -1,7 +1,7 @@
 //! What control commands answer about memory, channels and notifications, and how objects are exported and imported.
 
+use crate::structs::control::*;
 use nvproxy_abi::status::*;
-use nvproxy_abi::structs::control::*;
 
 use super::super::control::Command;
 use super::super::memory::Place;

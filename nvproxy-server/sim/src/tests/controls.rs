@@ -1,7 +1,7 @@
 //! What control commands and the lesser ioctls tell.
 
 use super::*;
-use nvproxy_abi::structs::control::*;
+use crate::structs::control::*;
 
 /// The ids of the two GPUs.
 const FIRST: u32 = 0x100;

@@ -3,9 +3,9 @@
 use std::os::fd::AsFd;
 
 use super::*;
+use crate::structs::control::NV2080_CTRL_EVENT_SET_NOTIFICATION_PARAMS;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollEvent};
-use nvproxy_abi::structs::control::NV2080_CTRL_EVENT_SET_NOTIFICATION_PARAMS;
 
 pub(super) const NOTIFIER_SW: u32 = 0;
 pub(super) const SINGLE: u32 = 1;

@@ -1,7 +1,7 @@
 //! Objects that travel by descriptor.
 
 use super::*;
-use nvproxy_abi::structs::control::*;
+use crate::structs::control::*;
 
 /// Two clients through two descriptions, each with a device, and a description to be filled.
 fn parties(driver: &Simulator) -> ((Open, u32), (Open, u32), Open, Open) {

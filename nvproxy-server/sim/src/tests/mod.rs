@@ -19,6 +19,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use crate::structs::class::*;
+use crate::structs::frontend::*;
 use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
@@ -26,8 +28,6 @@ use nvproxy_abi::number::*;
 use nvproxy_abi::plan::{Planner, Step};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::status::*;
-use nvproxy_abi::structs::class::*;
-use nvproxy_abi::structs::frontend::*;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::{Configuration, Simulator};

@@ -4,9 +4,9 @@
 
 use std::os::fd::AsFd;
 
+use crate::structs::control::*;
+use crate::structs::uvm::*;
 use memmap2::MmapOptions;
-use nvproxy_abi::structs::control::*;
-use nvproxy_abi::structs::uvm::*;
 
 use super::events::*;
 use super::export::{export_one, import_one};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::parameters::*;
-use nvproxy_abi::structs::uvm::*;
+use crate::structs::uvm::*;
 use std::os::fd::AsRawFd;
 
 pub(super) const SHARED: u64 = 2;

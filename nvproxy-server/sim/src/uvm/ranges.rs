@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::structs::uvm::*;
 use nvproxy_abi::status::*;
-use nvproxy_abi::structs::uvm::*;
 
 use super::super::address_space::{External, RangeKind, unmap};
 use super::super::memory::Memory;

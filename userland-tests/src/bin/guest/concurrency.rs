@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::uvm::{UVM_INITIALIZE_PARAMS, UVM_REGISTER_GPU_PARAMS};
+use nvproxy_sim::structs::uvm::{UVM_INITIALIZE_PARAMS, UVM_REGISTER_GPU_PARAMS};
 use ringfence::guest::{Result, check, ioctl, open};
 use zerocopy::FromZeros;
 

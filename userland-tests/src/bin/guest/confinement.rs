@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::frontend::nv_ioctl_card_info_t;
+use nvproxy_sim::structs::frontend::nv_ioctl_card_info_t;
 use ringfence::guest::{Client, Error, frontend, open};
 use zerocopy::{FromZeros, IntoBytes};
 

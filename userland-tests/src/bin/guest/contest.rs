@@ -20,7 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, getpid, gettid};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::frontend::nv_ioctl_nvos02_parameters_with_fd;
+use nvproxy_sim::structs::frontend::nv_ioctl_nvos02_parameters_with_fd;
 use ringfence::guest::open;
 use zerocopy::{FromZeros, IntoBytes};
 

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::control::*;
-use nvproxy_abi::structs::frontend::*;
+use nvproxy_sim::structs::control::*;
+use nvproxy_sim::structs::frontend::*;
 use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
 use zerocopy::FromZeros;
 

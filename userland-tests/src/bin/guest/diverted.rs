@@ -21,7 +21,7 @@ use nix::sys::wait::waitpid;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, gettid};
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::frontend::nv_ioctl_nvos02_parameters_with_fd;
+use nvproxy_sim::structs::frontend::nv_ioctl_nvos02_parameters_with_fd;
 use zerocopy::FromZeros;
 
 use crate::Outcome;

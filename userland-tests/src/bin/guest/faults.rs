@@ -13,7 +13,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::frontend::NVOS54_PARAMETERS;
+use nvproxy_sim::structs::frontend::NVOS54_PARAMETERS;
 use ringfence::guest::{Client, Error, open};
 use zerocopy::{FromZeros, IntoBytes};
 

@@ -7,12 +7,12 @@ use std::time::Instant;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::NV_ERR_NO_MEMORY;
-use nvproxy_abi::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
-use nvproxy_abi::structs::control::*;
-use nvproxy_abi::structs::frontend::{
+use nvproxy_sim::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
+use nvproxy_sim::structs::control::*;
+use nvproxy_sim::structs::frontend::{
     nv_ioctl_alloc_os_event_t, nv_ioctl_free_os_event_t, nv_ioctl_nvos02_parameters_with_fd,
 };
-use nvproxy_abi::structs::uvm::*;
+use nvproxy_sim::structs::uvm::*;
 use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
 use zerocopy::FromZeros;
 

@@ -1,8 +1,8 @@
 //! What tells one machine from another.
 
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::control::*;
-use nvproxy_abi::structs::frontend::nv_ioctl_card_info_t;
+use nvproxy_sim::structs::control::*;
+use nvproxy_sim::structs::frontend::nv_ioctl_card_info_t;
 use ringfence::guest::frontend;
 use zerocopy::FromZeros;
 

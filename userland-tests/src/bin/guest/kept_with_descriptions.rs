@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::control::NV0000_CTRL_OS_UNIX_EXPORT_OBJECTS_TO_FD_PARAMS;
+use nvproxy_sim::structs::control::NV0000_CTRL_OS_UNIX_EXPORT_OBJECTS_TO_FD_PARAMS;
 use ringfence::guest::{Error, Nothing, Result, ioctl, open};
 use zerocopy::FromZeros;
 

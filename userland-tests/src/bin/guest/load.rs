@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
-use nvproxy_abi::structs::frontend::{NVOS64_PARAMETERS, nv_ioctl_free_os_event_t};
+use nvproxy_sim::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
+use nvproxy_sim::structs::frontend::{NVOS64_PARAMETERS, nv_ioctl_free_os_event_t};
 use ringfence::guest::{Client, Nothing, Result, check, frontend, open};
 use zerocopy::FromZeros;
 

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::frontend::{
+use nvproxy_sim::structs::frontend::{
     NVOS34_PARAMETERS, nv_ioctl_nvos02_parameters_with_fd, nv_ioctl_nvos33_parameters_with_fd,
 };
 use ringfence::guest::{Mapping, Result, check, frontend, open};

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::class::NV_VASPACE_ALLOCATION_PARAMETERS;
-use nvproxy_abi::structs::uvm::*;
+use nvproxy_sim::structs::class::NV_VASPACE_ALLOCATION_PARAMETERS;
+use nvproxy_sim::structs::uvm::*;
 use ringfence::guest::{Result, check, ioctl};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
-use nvproxy_abi::structs::control::*;
-use nvproxy_abi::structs::frontend::NVOS55_PARAMETERS;
+use nvproxy_sim::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
+use nvproxy_sim::structs::control::*;
+use nvproxy_sim::structs::frontend::NVOS55_PARAMETERS;
 use ringfence::guest::{Client, Result, check, frontend, open};
 use zerocopy::FromZeros;
 

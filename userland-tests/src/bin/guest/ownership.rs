@@ -2,9 +2,9 @@
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::class::*;
-use nvproxy_abi::structs::frontend::*;
-use nvproxy_abi::structs::uvm::{UVM_REGISTER_GPU_PARAMS, UVM_REGISTER_GPU_VASPACE_PARAMS};
+use nvproxy_sim::structs::class::*;
+use nvproxy_sim::structs::frontend::*;
+use nvproxy_sim::structs::uvm::{UVM_REGISTER_GPU_PARAMS, UVM_REGISTER_GPU_VASPACE_PARAMS};
 use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::{NV_ERR_INSERT_DUPLICATE_NAME, NV_ERR_OBJECT_NOT_FOUND};
-use nvproxy_abi::structs::class::NV_OS_DESC_MEMORY_ALLOCATION_PARAMS;
+use nvproxy_sim::structs::class::NV_OS_DESC_MEMORY_ALLOCATION_PARAMS;
 use ringfence::guest::{Error, Result};
 use zerocopy::FromZeros;
 

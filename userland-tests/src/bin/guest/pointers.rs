@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::sys::mman::ProtFlags;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::control::NV2080_CTRL_GR_GET_INFO_PARAMS;
-use nvproxy_abi::structs::frontend::NVOS54_PARAMETERS;
+use nvproxy_sim::structs::control::NV2080_CTRL_GR_GET_INFO_PARAMS;
+use nvproxy_sim::structs::frontend::NVOS54_PARAMETERS;
 use ringfence::guest::{Error, Result, check, frontend, open};
 use zerocopy::FromZeros;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::NV_ERR_NOT_SUPPORTED;
-use nvproxy_abi::structs::frontend::{
+use nvproxy_sim::structs::frontend::{
     NVOS54_PARAMETERS, nv_ioctl_nvos02_parameters_with_fd, nv_ioctl_rm_api_version_t,
 };
 use ringfence::guest::{Client, Error, Nothing, Result, check, frontend, ioctl, open};

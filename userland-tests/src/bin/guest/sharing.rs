@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::control::*;
+use nvproxy_sim::structs::control::*;
 use ringfence::guest::{Client, open};
 use ringfence_ipc::Socket;
 use zerocopy::FromZeros;

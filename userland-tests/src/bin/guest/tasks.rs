@@ -14,7 +14,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork as fork_process, read};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV01_MEMORY_LOCAL_USER, NV01_ROOT_CLIENT};
-use nvproxy_abi::structs::frontend::NVOS21_PARAMETERS;
+use nvproxy_sim::structs::frontend::NVOS21_PARAMETERS;
 use ringfence::guest::{Client, frontend, open};
 use zerocopy::FromZeros;
 

@@ -4,16 +4,16 @@ use std::fs::File;
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::class::{
+use nvproxy_sim::structs::class::{
     NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS, NV_OS_DESC_MEMORY_ALLOCATION_PARAMS,
     NV_VASPACE_ALLOCATION_PARAMETERS, NV0080_ALLOC_PARAMETERS,
 };
-use nvproxy_abi::structs::control::*;
-use nvproxy_abi::structs::frontend::{
+use nvproxy_sim::structs::control::*;
+use nvproxy_sim::structs::frontend::{
     NVOS00_PARAMETERS, NVOS21_PARAMETERS, NVOS57_PARAMETERS, NVOS64_PARAMETERS,
     nv_ioctl_card_info_t, nv_ioctl_numa_info_t, nv_ioctl_rm_api_version_t, nv_ioctl_sys_params_t,
 };
-use nvproxy_abi::structs::uvm::{NvProcessorUuid, UVM_INITIALIZE_PARAMS, UVM_REGISTER_GPU_PARAMS};
+use nvproxy_sim::structs::uvm::{NvProcessorUuid, UVM_INITIALIZE_PARAMS, UVM_REGISTER_GPU_PARAMS};
 use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
 use zerocopy::{FromBytes, FromZeros};
 

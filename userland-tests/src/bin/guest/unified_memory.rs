@@ -3,8 +3,8 @@
 use std::os::fd::AsRawFd;
 
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::class::NV_VASPACE_ALLOCATION_PARAMETERS;
-use nvproxy_abi::structs::uvm::*;
+use nvproxy_sim::structs::class::NV_VASPACE_ALLOCATION_PARAMETERS;
+use nvproxy_sim::structs::uvm::*;
 use ringfence::guest::ioctl;
 use zerocopy::FromZeros;
 

@@ -16,8 +16,8 @@ use nix::sys::stat::fstat;
 use nix::unistd::{dup2_raw, pipe};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::structs::frontend::NVOS21_PARAMETERS;
 use nvproxy_abi::words;
+use nvproxy_sim::structs::frontend::NVOS21_PARAMETERS;
 use ringfence::guest::open;
 use zerocopy::FromZeros;
 
