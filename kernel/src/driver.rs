@@ -13,7 +13,7 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::support::{Basis, list, support};
 use nvproxy_abi::version::DriverVersion;
-use nvproxy_server::ledger::size::Size;
+use nvproxy_protocol::size::Size;
 use nvproxy_sim::MACHINE_GPUS;
 use ringfence_faults::device_directory;
 

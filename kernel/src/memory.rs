@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::sysinfo::sysinfo;
-use nvproxy_server::ledger::size::Size;
+use nvproxy_protocol::size::Size;
 
 /// What `--host-memory` is unless it is given: half of all.
 pub fn default_for_the_driver() -> Size {

@@ -4,7 +4,6 @@
 //! the same tables that the sentry used, its handles are looked up with their generations, and only then does a
 //! [`host::Host`] issue it.
 
-pub mod clock;
 pub mod confinement;
 pub mod driver;
 pub mod faults;
@@ -15,12 +14,10 @@ pub mod ledger;
 mod load;
 pub mod locks;
 pub mod process;
-pub mod protocol;
 pub mod reactor;
 pub mod request;
 mod roles;
 pub mod server;
-pub mod supervision;
 mod tenants;
 pub mod version_check;
 pub mod workers;

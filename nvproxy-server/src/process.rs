@@ -21,10 +21,10 @@ use crate::confinement;
 use crate::host::HostFactory;
 use crate::ledger::Books;
 use crate::ledger::accounts::Limits;
-use crate::ledger::size::Size;
 use crate::reactor::Ring;
 use crate::server::{End, Own, Server, accept_succession, obey};
-use crate::supervision::{REFUSED, send};
+use nvproxy_protocol::size::Size;
+use nvproxy_protocol::supervision::{REFUSED, send};
 
 /// What the launcher decides for the server.
 pub struct Options {

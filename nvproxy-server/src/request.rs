@@ -19,14 +19,14 @@ use ringfence_ipc::{Arena, Submission};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
-use crate::clock;
 use crate::faults;
 use crate::host::{Call, DeviceFile, Host};
 use crate::ledger::Account;
-use crate::protocol::{
+use crate::version_check::Check;
+use nvproxy_protocol::clock;
+use nvproxy_protocol::requests::{
     ARGUMENT_HANDLES, CLOSED_DESCRIPTOR, Kind, MAXIMUM_DESCRIPTORS, UNUSED_NUMBER,
 };
-use crate::version_check::Check;
 
 /// Most descriptor fields that a request's row can have, and so most handles that may follow a request.
 const MAXIMUM_HANDLES_IN_REQUEST: usize = 16;

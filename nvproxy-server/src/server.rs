@@ -32,14 +32,14 @@ use crate::handles::HandleTable;
 use crate::host::{Host, OpenFlags};
 use crate::ledger::Books;
 use crate::load::Load;
-use crate::protocol::{
-    ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS, VALUE_ASKED,
-    decode_result, encode_result,
-};
 use crate::reactor::{Reactor, Ring, SleepWord, wait_for_end};
 use crate::request::{Action, Buffer, Descriptors, Prepared, Rejection};
 use crate::roles::{Role, Roles, Sleepers};
 use crate::workers::Pool;
+use nvproxy_protocol::requests::{
+    ARGUMENT_DESCRIPTORS, ARGUMENT_NODE, ARGUMENT_RESULT, Kind, MAXIMUM_DESCRIPTORS, VALUE_ASKED,
+    decode_result, encode_result,
+};
 
 use self::descriptions::Entry;
 #[cfg(test)]

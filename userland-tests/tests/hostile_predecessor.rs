@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nvproxy_abi::node::Node;
-use nvproxy_server::protocol::{ARGUMENT_NODE, Kind};
-use nvproxy_server::supervision::{
+use nvproxy_protocol::requests::{ARGUMENT_NODE, Kind};
+use nvproxy_protocol::supervision::{
     GO, HAND_OVER, HANDED_OVER, Message, PREPARED, REFUSED, RESTORED, SERVING, STATE,
     receive_until, send,
 };

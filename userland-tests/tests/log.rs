@@ -263,6 +263,7 @@ fn every_line_is_in_the_list() {
     for file in [
         "kernel/src",
         "nvproxy-server/src",
+        "nvproxy-server/protocol/src",
         "nvproxy-server/sim/src",
         "ipc/src",
         "confinement/src",

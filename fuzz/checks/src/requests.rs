@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nvproxy_abi::node::Node;
-use nvproxy_server::protocol::{
+use nvproxy_protocol::requests::{
     ARGUMENT_DESCRIPTORS, ARGUMENT_HANDLES, ARGUMENT_NODE, ARGUMENT_RESULT, CLOSED_DESCRIPTOR,
     Kind, MAXIMUM_DESCRIPTORS, decode_result, encode_result,
 };

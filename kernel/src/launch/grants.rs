@@ -10,7 +10,7 @@ use std::str::FromStr;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use nix::unistd::{Gid, Uid};
-use nvproxy_server::ledger::size::Size;
+use nvproxy_protocol::size::Size;
 
 use super::environment::Variable;
 

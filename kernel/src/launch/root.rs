@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf, absolute};
 
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::unistd::{chdir, fchdir, pivot_root};
-use nvproxy_server::ledger::size::Size;
+use nvproxy_protocol::size::Size;
 use ringfence_faults::{Act, Point};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 

@@ -1,6 +1,6 @@
 //! `ringfence server-upgrade`, on the launcher's side: starts a server that takes the place of the one that serves.
 //!
-//! [`nvproxy_server::supervision`] has the course of it. Whatever goes wrong before the old server is told to end, it
+//! [`nvproxy_protocol::supervision`] has the course of it. Whatever goes wrong before the old server is told to end, it
 //! serves on, and the new one is ended. An old server that was taken over gains nothing by what it says: that the new one
 //! has the state, and that it serves, is the new one's word, and the old one is ended whatever it says, unless the driver
 //! wants such processes kept.
@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nvproxy_server::supervision::{
+use nvproxy_protocol::supervision::{
     ABORT, COMMIT, GO, HAND_OVER, HANDED_OVER, KEEPING, Message, PREPARED, REFUSED, RESTORED,
     SERVING, receive, send,
 };

@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nvproxy_server::ledger::size::Size;
+use nvproxy_protocol::size::Size;
 use ringfence_recording::Recording;
 use ringfence_recording::report::lines;
 

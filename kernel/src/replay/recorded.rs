@@ -19,9 +19,9 @@ use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::report::{Difference, Line, Progress, Report, Side, What, compare};
 use ringfence_recording::{Event, Reached, Recording, Request};
 
+use nvproxy_protocol::requests::decode_result;
 use nvproxy_server::handover::Enclosures;
 use nvproxy_server::host::{Call, DeviceFile, Host, HostFactory, OpenFlags, Opened, Restore};
-use nvproxy_server::protocol::decode_result;
 use nvproxy_server::version_check::Check;
 use nvproxy_sim::backing::{Backing, Inode, OwnDescriptors, memory_file};
 

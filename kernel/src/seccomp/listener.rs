@@ -13,7 +13,7 @@ use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
 use nix::errno::Errno;
 use nix::unistd::{Pid, gettid};
 use nvproxy_abi::words;
-use nvproxy_server::protocol::number_of;
+use nvproxy_protocol::requests::number_of;
 use ringfence_confinement::{Problem, Table, install_with_listener, policies};
 use ringfence_faults::{Act, Point, at, at_task};
 

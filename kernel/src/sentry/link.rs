@@ -14,7 +14,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nvproxy_server::protocol::{ARGUMENT_DESCRIPTORS, decode_result};
+use nvproxy_protocol::requests::{ARGUMENT_DESCRIPTORS, decode_result};
 use ringfence_faults::{Point, at, number};
 use ringfence_ipc::{
     Arena, ArenaAllocator, ArenaRange, ClientChannel, Completion, Consumer, DEFAULT_ARENA,

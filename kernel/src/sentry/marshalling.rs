@@ -14,7 +14,7 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{Fetch, Plan, Planner, Step};
 use nvproxy_abi::refusal::{self, Refusal};
 use nvproxy_abi::table::Role;
-use nvproxy_server::protocol::{ARGUMENT_HANDLES, ARGUMENT_NODE, CLOSED_DESCRIPTOR, Kind};
+use nvproxy_protocol::requests::{ARGUMENT_HANDLES, ARGUMENT_NODE, CLOSED_DESCRIPTOR, Kind};
 use ringfence_ipc::Submission;
 use smallvec::SmallVec;
 

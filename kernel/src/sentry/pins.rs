@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use nvproxy_server::protocol::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
+use nvproxy_protocol::requests::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
 use ringfence_faults::{Act, Point, at_task};
 
 use self::pages::{put_address, relocate};

@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use nvproxy_abi::Abi;
-use nvproxy_server::protocol::{encode_result, number_of};
+use nvproxy_protocol::requests::{encode_result, number_of};
 use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::{
     Change, Event, Header, MAXIMUM_FOOTPRINT, NOTHING, Open, Reached, Recording, Request, TooLarge,

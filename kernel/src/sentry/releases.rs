@@ -23,7 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::unistd::Pid;
-use nvproxy_server::protocol::Kind;
+use nvproxy_protocol::requests::Kind;
 use ringfence_ipc::Submission;
 
 use super::descriptions::{Description, Handle, Inode, Registered};

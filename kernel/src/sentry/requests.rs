@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{Fetch, Plan};
 use nvproxy_abi::{refusal, words};
-use nvproxy_server::protocol::{Kind, MAXIMUM_DESCRIPTORS, number_of};
+use nvproxy_protocol::requests::{Kind, MAXIMUM_DESCRIPTORS, number_of};
 use ringfence_faults::{Point, at_task};
 use ringfence_recording::Reached;
 use smallvec::SmallVec;

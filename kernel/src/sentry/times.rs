@@ -5,8 +5,8 @@
 
 use std::num::NonZeroU64;
 
-use nvproxy_server::clock;
-use nvproxy_server::protocol::VALUE_ASKED;
+use nvproxy_protocol::clock;
+use nvproxy_protocol::requests::VALUE_ASKED;
 use ringfence_ipc::Completion;
 
 /// What a request goes through, in this order. Most skip some of it; those from `Lending` to `Releasing` are of pins.

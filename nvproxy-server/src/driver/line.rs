@@ -16,10 +16,10 @@ use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::MsgFlags;
 use nvproxy_abi::plan::MAXIMUM_PAYLOAD;
+use nvproxy_protocol::requests::{errno_of, number_of};
 use ringfence_ipc::Socket;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{errno_of, number_of};
 use crate::request::Buffer;
 
 /// The longest order, in bytes. It lists a request's segments, in some 40 bytes each.

@@ -34,7 +34,6 @@ mod mappings;
 mod numbered;
 mod outcome;
 mod shown;
-pub mod size;
 mod taken;
 mod visible;
 

@@ -11,12 +11,12 @@ use nvproxy_abi::node::Node;
 use ringfence_ipc::Submission;
 
 use super::{Server, Slow, completion, node_of, timed};
-use crate::clock;
 use crate::faults;
 use crate::host::{OpenFlags, Opened, Opener};
 use crate::ledger::Account;
-use crate::protocol::{OPEN_NONBLOCKING, VALUE_HANDLE};
 use crate::request::{Description, Files, Rejection};
+use nvproxy_protocol::clock;
+use nvproxy_protocol::requests::{OPEN_NONBLOCKING, VALUE_HANDLE};
 
 /// One description that a task holds.
 pub struct Entry {

@@ -1,4 +1,4 @@
-//! One server takes the place of another: what is handed over, and how ([`crate::supervision`] has the whole course).
+//! One server takes the place of another: what is handed over, and how ([`nvproxy_protocol::supervision`] has the whole course).
 //!
 //! The old server stops between two requests, waits until those under way are done and their answers published, and
 //! sends what it has: the shared region and where it stands in the rings, the control socket, the handles, and the
@@ -32,7 +32,7 @@ use crate::ledger::accounts::Limits;
 use crate::ledger::{Account, Books};
 use crate::reactor::{Reactor, Ring};
 use crate::request::Description;
-use crate::supervision::{
+use nvproxy_protocol::supervision::{
     COMMIT, GO, HAND_OVER, HANDED_OVER, KEEPING, PREPARED, REFUSED, RESTORED, SERVING, STATE,
     receive, receive_until, send,
 };

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_server::protocol::{ARGUMENT_DESCRIPTORS, Kind};
+use nvproxy_protocol::requests::{ARGUMENT_DESCRIPTORS, Kind};
 use ringfence_ipc::Submission;
 
 use peer::*;

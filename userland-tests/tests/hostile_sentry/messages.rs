@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use nvproxy_abi::plan::MAXIMUM_PAYLOAD;
 use nvproxy_abi::status::NV_ERR_INSUFFICIENT_RESOURCES;
-use nvproxy_server::protocol::{ARGUMENT_HANDLES, ARGUMENT_NODE, ARGUMENT_RESULT, VALUE_HANDLE};
+use nvproxy_protocol::requests::{ARGUMENT_HANDLES, ARGUMENT_NODE, ARGUMENT_RESULT, VALUE_HANDLE};
 use ringfence_ipc::FLAG_DESCRIPTOR;
 use userland_tests::LIMIT;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_server::protocol::{ARGUMENT_NODE, Kind, VALUE_HANDLE};
+use nvproxy_protocol::requests::{ARGUMENT_NODE, Kind, VALUE_HANDLE};
 use nvproxy_sim::structs::control::NV0000_CTRL_GPU_GET_PROBED_IDS_PARAMS;
 use nvproxy_sim::structs::frontend::{NVOS21_PARAMETERS, NVOS54_PARAMETERS};
 use ringfence_ipc::{

@@ -22,7 +22,7 @@ use nvproxy_abi::number::{
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::table::Role;
 use nvproxy_abi::version::DriverVersion;
-use nvproxy_server::protocol::Kind;
+use nvproxy_protocol::requests::Kind;
 use nvproxy_sim::structs::frontend::NVOS64_PARAMETERS;
 use ringfence_recording::layout::{Layout, field};
 use ringfence_recording::{Event, NOTHING, Reached, Recording, Request};

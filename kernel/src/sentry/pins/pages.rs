@@ -4,7 +4,7 @@
 
 use nix::errno::Errno;
 use nvproxy_abi::plan::Plan;
-use nvproxy_server::protocol::errno_of;
+use nvproxy_protocol::requests::errno_of;
 use ringfence_faults::{Act, Point, at_task};
 
 use super::Pin;

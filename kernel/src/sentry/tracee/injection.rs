@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use nvproxy_server::protocol::errno_of;
+use nvproxy_protocol::requests::errno_of;
 use ringfence_faults::{Act, Point, at_task};
 
 use super::{Look, PAUSE, Patience, Seized, Stop, Tracer};

@@ -20,7 +20,7 @@ use std::thread;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
-use nvproxy_server::clock;
+use nvproxy_protocol::clock;
 
 use self::writer::Writer;
 use super::procfs;

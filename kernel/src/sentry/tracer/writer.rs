@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use nvproxy_abi::status;
-use nvproxy_server::clock;
+use nvproxy_protocol::clock;
 use ringfence_faults::{Point, number};
 use serde::Serialize;
 

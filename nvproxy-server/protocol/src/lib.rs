@@ -1,0 +1,16 @@
+//! What a sandbox's launcher, sentry and servers say to one another. The processes trust each other with nothing, so here is
+//! what a message may be, and no more: who receives one checks it.
+//!
+//! | module | between |
+//! |---|---|
+//! | [`requests`] | sentry and server, over the rings |
+//! | [`supervision`] | launcher and servers, and one server and the next |
+//! | [`clock`] | the clock that times in messages are of |
+//! | [`size`] | how much memory a sandbox may have, as options say it |
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod requests;
+pub mod size;
+pub mod supervision;
