@@ -11,8 +11,9 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
-use nvproxy_abi::support::{Basis, list, support};
+use nvproxy_abi::support::{Basis, support};
 use nvproxy_abi::version::DriverVersion;
+pub use nvproxy_protocol::driver::{Driver, Kind};
 use nvproxy_protocol::size::Size;
 use nvproxy_sim::MACHINE_GPUS;
 use ringfence_faults::device_directory;
@@ -101,191 +102,79 @@ impl Default for Demand {
     }
 }
 
-/// Which driver a server serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// NVIDIA's kernel modules on this machine.
-    Host,
-    /// The simulated one.
-    Simulated,
-    /// One that was recorded.
-    Recorded,
-}
-
-/// A driver and the GPUs of it that a sandbox may use.
-#[derive(Clone, Debug)]
-pub struct Driver {
-    pub kind: Kind,
-    /// The release that it is.
-    pub version: DriverVersion,
-    /// The release whose tables serve it.
-    pub tables: DriverVersion,
-    /// The releases from which it follows that they do, if they are not its own.
-    pub inferred_from: Vec<DriverVersion>,
-    /// What the sandbox may ask of it.
-    pub capabilities: Capabilities,
-    /// The minor numbers of its GPUs.
-    pub minors: Vec<u8>,
-    /// How much of each GPU's memory it may have.
-    pub memory: Option<Size>,
-    /// How much of the host's memory the driver may take for it.
-    pub host_memory: Size,
-    /// Whether the sandbox has the driver's nodes at all: with `--gpus none` it has not.
-    pub visible: bool,
-}
-
-impl Driver {
-    /// The driver that the user's demands mean on this machine.
-    pub fn choose(demand: &Demand) -> Result<Driver, Failure> {
-        let Demand {
-            choice,
-            gpus,
-            abi,
-            capabilities,
-            memory,
-            host_memory,
-        } = demand;
-        let host = host_version();
-        let (kind, version) = match (choice, host) {
-            (Choice::Host, None) => {
-                return Err(Failure::setup(
-                    "this machine has no NVIDIA driver (/sys/module/nvidia/version is missing): load the nvidia \
-                     module, or use --driver sim",
-                ));
-            }
-            (Choice::Host | Choice::Auto, Some(version)) => {
-                let version = DriverVersion::from_str(&version)
-                    .attempt(format_args!("the driver's version '{version:.40}'"))?;
-                (Kind::Host, version)
-            }
-            (Choice::Sim, _) | (Choice::Auto, None) => {
-                (Kind::Simulated, abi.unwrap_or(SIMULATED_VERSION))
-            }
-        };
-        let support = support(&abi.unwrap_or(version), *capabilities);
-        let support = support.map_err(|error| {
-            let nearest = error.nearest;
-            Failure::setup(format!(
-                "{error}; --driver-abi {nearest} treats the driver as that one"
-            ))
-        })?;
-        let driver = Driver {
-            kind,
-            version,
-            tables: support.tables,
-            inferred_from: match support.basis {
-                Basis::Exact => Vec::new(),
-                Basis::Inferred(releases) => releases,
-            },
-            capabilities: *capabilities,
-            minors: select(kind, gpus)?,
-            memory: *memory,
-            host_memory: host_memory.unwrap_or_else(memory::default_for_the_driver),
-            visible: *gpus != Selection::None,
-        };
-        if kind == Kind::Host {
-            driver.check_permissions()?;
+/// The driver that the user's demands mean on this machine.
+pub fn choose(demand: &Demand) -> Result<Driver, Failure> {
+    let Demand {
+        choice,
+        gpus,
+        abi,
+        capabilities,
+        memory,
+        host_memory,
+    } = demand;
+    let host = host_version();
+    let (kind, version) = match (choice, host) {
+        (Choice::Host, None) => {
+            return Err(Failure::setup(
+                "this machine has no NVIDIA driver (/sys/module/nvidia/version is missing): load the nvidia \
+                 module, or use --driver sim",
+            ));
         }
-        Ok(driver)
-    }
-
-    /// One line that says what was chosen.
-    pub fn describe(&self) -> String {
-        let gpus = match self.minors.len() {
-            1 => "1 GPU".to_owned(),
-            count => format!("{count} GPUs"),
-        };
-        match self.kind {
-            Kind::Host => format!("NVIDIA driver {}, {gpus}", self.version),
-            Kind::Recorded => {
-                format!("NVIDIA driver {} as recorded, {gpus}", self.version)
-            }
-            Kind::Simulated => {
-                format!("no NVIDIA driver here: simulating {}, {gpus}", self.version)
-            }
+        (Choice::Host | Choice::Auto, Some(version)) => {
+            let version = DriverVersion::from_str(&version)
+                .attempt(format_args!("the driver's version '{version:.40}'"))?;
+            (Kind::Host, version)
         }
-    }
-
-    /// What the user has to know if the tables are those of another release.
-    pub fn warning(&self) -> Option<String> {
-        if self.inferred_from.is_empty() {
-            return None;
+        (Choice::Sim, _) | (Choice::Auto, None) => {
+            (Kind::Simulated, abi.unwrap_or(SIMULATED_VERSION))
         }
-        let (version, tables, releases) = (&self.version, &self.tables, list(&self.inferred_from));
-        Some(format!(
-            "the tables do not have NVIDIA driver {version}: using those of {tables}, since {releases} agree in \
-             everything that is allowed"
+    };
+    let support = support(&abi.unwrap_or(version), *capabilities);
+    let support = support.map_err(|error| {
+        let nearest = error.nearest;
+        Failure::setup(format!(
+            "{error}; --driver-abi {nearest} treats the driver as that one"
         ))
+    })?;
+    let driver = Driver {
+        kind,
+        version,
+        tables: support.tables,
+        inferred_from: match support.basis {
+            Basis::Exact => Vec::new(),
+            Basis::Inferred(releases) => releases,
+        },
+        capabilities: *capabilities,
+        minors: select(kind, gpus)?,
+        memory: *memory,
+        host_memory: host_memory.unwrap_or_else(memory::default_for_the_driver),
+        visible: *gpus != Selection::None,
+    };
+    if kind == Kind::Host {
+        check_permissions(&driver)?;
     }
+    Ok(driver)
+}
 
-    /// The names below `/dev` that the sandbox sees.
-    pub fn node_names(&self) -> Vec<String> {
-        if !self.visible {
-            return Vec::new();
-        }
-        let mut names: Vec<String> = [Node::Control, Node::Uvm].map(Node::file_name).into();
-        names.extend(
-            self.minors
-                .iter()
-                .map(|minor| Node::Gpu(*minor).file_name()),
-        );
-        names
-    }
-
-    /// Whether the sandbox has this node.
-    pub fn has(&self, node: Node) -> bool {
-        self.visible
-            && match node {
-                Node::Control | Node::Uvm => true,
-                Node::Gpu(minor) => self.minors.contains(&minor),
-            }
-    }
-
-    /// Arguments from which the server's command line makes the same choice.
-    pub fn to_arguments(&self) -> Vec<String> {
-        let kind = match self.kind {
-            Kind::Host => "host",
-            Kind::Simulated => "sim",
-            Kind::Recorded => "recorded",
+fn check_permissions(driver: &Driver) -> Result<(), Failure> {
+    for name in driver.node_names() {
+        let path = device_directory().join(&name);
+        let remedy = match access(&path, AccessFlags::R_OK | AccessFlags::W_OK) {
+            Ok(()) => continue,
+            Err(Errno::EACCES) => "run as a user who may read and write it",
+            Err(Errno::ENOENT) => "create it with nvidia-modprobe -c 0 -u",
+            Err(_) => "see ringfence doctor",
         };
-        let minors: Vec<String> = self.minors.iter().map(u8::to_string).collect();
-        let mut arguments = vec![
-            format!("--driver={kind}"),
-            format!("--driver-version={}", self.version),
-            format!("--tables={}", self.tables),
-            format!("--driver-capabilities={}", self.capabilities),
-            format!("--host-memory={}", self.host_memory),
-        ];
-        // An empty list would be read as one number that is missing.
-        if !minors.is_empty() {
-            arguments.push(format!("--minors={}", minors.join(",")));
-        }
-        if let Some(memory) = self.memory {
-            arguments.push(format!("--gpu-memory={memory}"));
-        }
-        arguments
+        let reason = access(&path, AccessFlags::R_OK | AccessFlags::W_OK)
+            .err()
+            .unwrap_or(Errno::EACCES);
+        return Err(Failure::setup(format!(
+            "{}: {}: {remedy}",
+            path.display(),
+            reason.desc()
+        )));
     }
-
-    fn check_permissions(&self) -> Result<(), Failure> {
-        for name in self.node_names() {
-            let path = device_directory().join(&name);
-            let remedy = match access(&path, AccessFlags::R_OK | AccessFlags::W_OK) {
-                Ok(()) => continue,
-                Err(Errno::EACCES) => "run as a user who may read and write it",
-                Err(Errno::ENOENT) => "create it with nvidia-modprobe -c 0 -u",
-                Err(_) => "see ringfence doctor",
-            };
-            let reason = access(&path, AccessFlags::R_OK | AccessFlags::W_OK)
-                .err()
-                .unwrap_or(Errno::EACCES);
-            return Err(Failure::setup(format!(
-                "{}: {}: {remedy}",
-                path.display(),
-                reason.desc()
-            )));
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// The version of NVIDIA's driver on this machine, if it is loaded.

@@ -13,7 +13,7 @@ use nvproxy_abi::version::DriverVersion;
 use nvproxy_protocol::size::Size;
 use nvproxy_server::host::HostFactory;
 use nvproxy_server::{driver, process};
-use ringfence::driver::{Choice, Demand, Driver, Kind, Selection};
+use ringfence::driver::{Choice, Demand, Kind, Selection, choose};
 use ringfence::failure::{Attempt, Failure, SETUP};
 use ringfence::launch::descriptors;
 use ringfence::launch::grants::Grants;
@@ -328,7 +328,7 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
     let log = arguments.log.as_deref();
     let log = log.map(|path| log::open(path, &arguments.grants.binds));
     log::write_to(log.transpose()?);
-    let driver = Driver::choose(&Demand {
+    let driver = choose(&Demand {
         choice: arguments.driver,
         gpus: arguments.gpus,
         abi: arguments

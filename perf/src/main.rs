@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use ringfence::driver::{Demand, Driver, Kind};
+use ringfence::driver::{self, Demand, Kind};
 use ringfence_perf::claim::NotMeasured;
 use ringfence_perf::machine::Machine;
 use ringfence_perf::options::{Asked, Options};
@@ -44,7 +44,7 @@ fn measure(only: Option<&str>, options: &Options) -> Result<u8, String> {
         choice: options.driver,
         ..Demand::default()
     };
-    let driver = Driver::choose(&demand).map_err(|failure| failure.to_string())?;
+    let driver = driver::choose(&demand).map_err(|failure| failure.to_string())?;
     // Before anything is measured, lest what took minutes has nowhere to go.
     let outputs = Outputs::create(options)?;
     let mut session = Session::new(options, driver.kind, ringfence)

@@ -22,7 +22,7 @@ mod report;
 use std::io::Write;
 
 use self::report::{Finding, Outcome, Report};
-use crate::driver::{Demand, Driver};
+use crate::driver::{self, Demand};
 
 /// Prints to stdout what was found, as text or as a JSON object. Returns the exit status: 0 if `ringfence run` can work
 /// here, 1 if it cannot.
@@ -44,7 +44,7 @@ fn examine() -> Report {
     let mut findings = vec![kernel()];
     findings.extend(checks::ALL.iter().map(checks::Check::perform));
     findings.extend(gpus::examine());
-    let driver = Driver::choose(&Demand::default());
+    let driver = driver::choose(&Demand::default());
     Report::new(findings, driver)
 }
 

@@ -169,8 +169,8 @@ mod tests {
     use super::*;
 
     fn simulated() -> Result<Driver, Failure> {
-        use crate::driver::{Choice, Demand};
-        Driver::choose(&Demand {
+        use crate::driver::{self, Choice, Demand};
+        driver::choose(&Demand {
             choice: Choice::Sim,
             ..Demand::default()
         })

@@ -5,12 +5,14 @@
 //! |---|---|
 //! | [`requests`] | sentry and server, over the rings |
 //! | [`supervision`] | launcher and servers, and one server and the next |
+//! | [`driver`] | launcher, sentry and servers: which driver it is |
 //! | [`clock`] | the clock that times in messages are of |
 //! | [`size`] | how much memory a sandbox may have, as options say it |
 
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod driver;
 pub mod requests;
 pub mod size;
 pub mod supervision;
