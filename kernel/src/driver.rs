@@ -17,8 +17,8 @@ pub use nvproxy_protocol::driver::{Driver, Kind};
 use nvproxy_protocol::size::Size;
 use nvproxy_sim::MACHINE_GPUS;
 use ringfence_faults::device_directory;
+use ringfence_sentry::failure::{Attempt, Failure};
 
-use crate::failure::{Attempt, Failure};
 use crate::memory;
 
 /// The release that the simulated driver is, unless it is asked to be another.

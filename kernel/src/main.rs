@@ -7,21 +7,23 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_protocol::size::Size;
 use nvproxy_server::host::HostFactory;
 use nvproxy_server::{driver, process};
 use ringfence::driver::{Choice, Demand, Kind, Selection, choose};
-use ringfence::failure::{Attempt, Failure, SETUP};
 use ringfence::launch::descriptors;
 use ringfence::launch::grants::Grants;
+use ringfence::outputs::open_log;
 use ringfence::record::Output;
 use ringfence::replay::{self, recorded};
 use ringfence::sandboxes::Name;
-use ringfence::sentry::server::OnServerExit;
-use ringfence::{drivers, launch, log, sandboxes, trace, visible};
+use ringfence::{drivers, launch, sandboxes, trace};
+use ringfence_sentry::failure::{Attempt, Failure, SETUP};
+use ringfence_sentry::server::OnServerExit;
+use ringfence_sentry::{log, visible};
 
 /// Run GPU programs that you do not trust.
 ///
@@ -168,7 +170,7 @@ struct Run {
     trace: Option<PathBuf>,
     /// What becomes of the sandbox if its server ends before it
     #[arg(long, value_enum, default_value = "fail")]
-    on_server_exit: OnServerExit,
+    on_server_exit: WhenServerEnds,
     #[command(flatten)]
     grants: Grants,
     /// What to call the sandbox, for `ps` and `server-upgrade`; by default, the number of this process
@@ -261,6 +263,28 @@ struct Server {
     take_over: bool,
 }
 
+/// What becomes of a sandbox whose server ends before it
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum WhenServerEnds {
+    /// It ends, with status 125
+    Kill,
+    /// It goes on; every further request to the driver fails with EIO
+    #[default]
+    Fail,
+    /// It goes on; what is open fails with EIO, and a new server serves what is opened from then on
+    Restart,
+}
+
+impl From<WhenServerEnds> for OnServerExit {
+    fn from(chosen: WhenServerEnds) -> OnServerExit {
+        match chosen {
+            WhenServerEnds::Kill => OnServerExit::Kill,
+            WhenServerEnds::Fail => OnServerExit::Fail,
+            WhenServerEnds::Restart => OnServerExit::Restart,
+        }
+    }
+}
+
 fn kind(text: &str) -> Result<Kind, String> {
     match text {
         "host" => Ok(Kind::Host),
@@ -326,7 +350,7 @@ fn inherit(grants: &Grants) -> Result<Vec<OwnedFd>, Failure> {
 
 fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Result<u8, Failure> {
     let log = arguments.log.as_deref();
-    let log = log.map(|path| log::open(path, &arguments.grants.binds));
+    let log = log.map(|path| open_log(path, &arguments.grants.binds));
     log::write_to(log.transpose()?);
     let driver = choose(&Demand {
         choice: arguments.driver,
@@ -355,7 +379,7 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
         descriptors,
         log: arguments.log,
         stats: arguments.stats,
-        on_server_exit: arguments.on_server_exit,
+        on_server_exit: arguments.on_server_exit.into(),
         name: arguments.name,
         record,
         trace: trace.transpose()?,
@@ -366,7 +390,7 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
 fn issue_again(arguments: Replay) -> Result<u8, Failure> {
     inherit(&Grants::default())?;
     let log = arguments.log.as_deref();
-    log::write_to(log.map(|path| log::open(path, &[])).transpose()?);
+    log::write_to(log.map(|path| open_log(path, &[])).transpose()?);
     replay::run(&replay::Options {
         recording: arguments.file,
         answers: arguments.answers,
@@ -397,7 +421,7 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         log: None,
         stats: true,
         trace: None,
-        on_server_exit: OnServerExit::default(),
+        on_server_exit: WhenServerEnds::default(),
         grants: Grants {
             workdir: Some("/".into()),
             ..Grants::default()

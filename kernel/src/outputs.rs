@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf, absolute};
 
 use ringfence_faults::{Act, Point};
+use ringfence_sentry::failure::Failure;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
@@ -179,4 +180,12 @@ impl Place {
 /// For the tests of what happens otherwise.
 fn is_left_out() -> bool {
     ringfence_faults::at(Point::Outputs) == Some(Act::Drop)
+}
+
+/// Opens the file at `path` for the log, for the run of a program with these binds.
+pub fn open_log(path: &Path, binds: &[Bind]) -> Result<OwnedFd, Failure> {
+    let opened = Place::find(path, binds).and_then(|place| place.open(OFlags::APPEND));
+    opened
+        .map(OwnedFd::from)
+        .map_err(|problem| Failure::setup(format!("--log {}: {problem}", path.display())))
 }

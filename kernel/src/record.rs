@@ -6,13 +6,12 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use ringfence_recording::Recording;
+use ringfence_sentry::failure::Failure;
+use ringfence_sentry::recorder;
 
-use crate::failure::Failure;
 use crate::launch::grants::Bind;
 use crate::outputs::Place;
 
@@ -57,11 +56,13 @@ impl Output {
         })
     }
 
-    /// In the sentry: writes the recording, all of it or nothing. Fails with the reason.
-    pub fn write(&self, recording: Recording) -> Result<(), String> {
-        let bytes = recording.to_bytes().map_err(|error| error.to_string())?;
-        let written = (&self.file).write_all(&bytes);
-        written.map_err(|error| error.to_string())
+    /// What the sentry needs to know of it.
+    pub fn for_sentry(&self) -> recorder::Output<'_> {
+        recorder::Output {
+            file: &self.file,
+            path: &self.path,
+            keep_identifiers: self.keep_identifiers,
+        }
     }
 
     /// The open file, or in the sentry the way to it.
@@ -85,10 +86,7 @@ impl Output {
 
     /// There is no recording, because of `reason`.
     pub fn failure(&self, reason: &dyn std::fmt::Display) -> Failure {
-        Failure::setup(format!(
-            "--out {}: the run was not recorded: {reason}",
-            self.path.display()
-        ))
+        self.for_sentry().failure(reason)
     }
 }
 

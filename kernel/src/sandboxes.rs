@@ -31,9 +31,8 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Pid, geteuid};
 use nvproxy_abi::version::DriverVersion;
 use ringfence_ipc::Socket;
+use ringfence_sentry::failure::{Attempt, Failure};
 use serde::{Deserialize, Serialize};
-
-use crate::failure::{Attempt, Failure};
 
 /// How a door is called after the sandbox's name.
 const SUFFIX: &str = ".sock";

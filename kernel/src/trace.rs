@@ -7,12 +7,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use ringfence_sentry::failure::Failure;
+use ringfence_sentry::tracer;
+use ringfence_sentry::warnings::warn_once;
 use rustix::fs::OFlags;
 
-use crate::failure::Failure;
 use crate::launch::grants::Bind;
 use crate::outputs::Place;
-use crate::warnings::warn_once;
 
 /// How a trace begins: it is an array of the Trace Event Format, whose end may be missing.
 const BEGINNING: &[u8] = b"[";
@@ -42,14 +43,18 @@ impl Output {
         })
     }
 
-    /// What it was called by the user.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// What the sentry needs to know of it.
+    pub fn for_sentry(&self) -> tracer::Output<'_> {
+        tracer::Output {
+            file: &self.file,
+            path: &self.path,
+            written: BEGINNING.len() as u64,
+        }
     }
 
-    /// The open file, or in the sentry the way to it, and how many bytes of it are written.
-    pub fn file(&self) -> (&File, u64) {
-        (&self.file, BEGINNING.len() as u64)
+    /// The open file, or in the sentry the way to it.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// Ends the trace behind `bytes` that the sentry has written, because of `error`: half an event would keep the rest from

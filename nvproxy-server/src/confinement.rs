@@ -13,7 +13,7 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::table::Family;
 use ringfence_confinement::{Confinement, Kept, Table, policies};
 
-use crate::handles::MAXIMUM_HANDLES;
+use nvproxy_protocol::requests::MAXIMUM_HANDLES;
 
 /// The capabilities that a server needs in order to give up all that it has. Its parent passes them on.
 pub const NEEDED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP];

@@ -5,11 +5,9 @@
 //! from another process: every one is looked up, none is trusted.
 
 use nix::errno::Errno;
+use nvproxy_protocol::requests::MAXIMUM_HANDLES;
 use ringfence_faults::{Act, Point, at};
 use slab::Slab;
-
-/// How many descriptions one sandbox may hold open at once.
-pub const MAXIMUM_HANDLES: usize = 1 << 16;
 
 /// The handle of what is in `slot` in its `generation`.
 pub fn name(slot: usize, generation: u32) -> u64 {

@@ -1,8 +1,9 @@
 //! The table: what Ringfence needs of this machine, what it loses without, and how to get it.
 
+use ringfence_sentry::failure::Failure;
+
 use super::probes;
 use super::report::{Finding, Outcome};
-use crate::failure::Failure;
 
 /// What `ringfence run` is without the thing that a check is about.
 enum Without {

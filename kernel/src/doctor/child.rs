@@ -18,10 +18,10 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pause, setpgid};
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::system_calls::exit_at_once;
 
-use crate::failure::{Attempt, Failure};
 use crate::launch::namespaces::fork_into_user_namespace;
-use crate::system_calls::exit_at_once;
 
 /// How long a probe may take. All take milliseconds on an idle machine.
 const LIMIT: Duration = Duration::from_secs(10);

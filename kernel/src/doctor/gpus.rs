@@ -12,10 +12,10 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::support::{Basis, Support, support};
 use nvproxy_abi::version::DriverVersion;
+use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::report::{Finding, Outcome};
 use crate::driver::{Gpu, host_gpus, host_version};
-use crate::failure::{Attempt, Failure};
 
 /// One finding for the driver, one for each GPU and one for each node.
 pub fn examine() -> Vec<Finding> {

@@ -27,19 +27,21 @@ use nvproxy_server::reactor;
 use ringfence_confinement::{Confinement, Kept, policies};
 use ringfence_ipc::Socket;
 use ringfence_ipc::region::Region;
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::link;
+use ringfence_sentry::memory::{self, Write as MemoryWrite};
+use ringfence_sentry::releases::Releases;
+use ringfence_sentry::seccomp::listener::{self, Listener};
+use ringfence_sentry::system_calls::{
+    compare_with_registered, pidfd_getfd, pidfd_open, signal_mask,
+};
 
 use super::child::{self, Place};
-use crate::failure::{Attempt, Failure};
 use crate::launch::core_dumps;
 use crate::launch::devices::mount_terminals;
 use crate::launch::mounts::{RESTRICTED, Tree, cover_with_memory, forbid_writing};
 use crate::launch::namespaces::{isolate_mounts, mount_proc};
 use crate::launch::network::bring_up_loopback;
-use crate::seccomp::listener::{self, Listener};
-use crate::sentry::link;
-use crate::sentry::memory::{self, Write as MemoryWrite};
-use crate::sentry::releases::Releases;
-use crate::system_calls::{compare_with_registered, pidfd_getfd, pidfd_open, signal_mask};
 
 /// What a probe found, or why it found nothing.
 type Found = Result<String, Failure>;

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use ringfence_sentry::failure::Failure;
 use serde::Serialize;
 
 use crate::driver::{Driver, Kind};
-use crate::failure::Failure;
 
 /// What a check came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

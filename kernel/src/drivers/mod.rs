@@ -14,9 +14,8 @@ use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::support::{Basis, support};
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_abi_catalogue::{Catalogue, Release};
+use ringfence_sentry::failure::{Attempt, Failure};
 use serde::Serialize;
-
-use crate::failure::{Attempt, Failure};
 
 /// Prints every release of which the tables are known, and this machine's. Returns the exit status.
 pub fn list(json: bool) -> Result<u8, Failure> {

@@ -6,9 +6,8 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::table::{Family, Request};
 use nvproxy_abi_catalogue::{Class, Control, Count, Field, Ioctl, Privilege, Release, Structure};
+use ringfence_sentry::failure::{Attempt, Failure};
 use serde::Serialize;
-
-use crate::failure::{Attempt, Failure};
 
 /// How many names an error suggests.
 const SUGGESTIONS: usize = 5;

@@ -21,13 +21,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringfence_faults::{Act, Point};
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::{log, visible};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::pipe::{SpliceFlags, tee};
 
 use super::descriptors;
-use crate::failure::{Attempt, Failure};
-use crate::log;
-use crate::visible;
 
 /// So many bytes are copied at once: as much as a pipe holds, so that what was written at once is not torn.
 const PIECE: usize = 64 << 10;

@@ -11,8 +11,7 @@ use std::fs;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use ringfence_faults::{Act, Point};
-
-use crate::failure::Failure;
+use ringfence_sentry::failure::Failure;
 
 /// The limit of core files, in bytes, with which no crash is told to anybody.
 const UNTOLD: u64 = 1;

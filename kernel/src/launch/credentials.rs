@@ -12,8 +12,7 @@ use landlock::{
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
 use ringfence_faults::{Act, Point};
-
-use crate::failure::{Attempt, Failure};
+use ringfence_sentry::failure::{Attempt, Failure};
 
 /// Gives up every capability, for good: neither a set-user-ID program nor root's own ids bring one back.
 pub fn drop_capabilities() -> Result<(), Failure> {

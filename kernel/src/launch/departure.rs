@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use ringfence_faults::{Point, number};
+use ringfence_sentry::failure::{Failure, SETUP};
+use ringfence_sentry::server::OnServerExit;
+use ringfence_sentry::signals::{self, Received};
+use ringfence_sentry::system_calls::pidfd_signal;
 
 use super::copying::Pace;
 use super::supervision::Launcher;
-use crate::failure::{Failure, SETUP};
-use crate::sentry::server::OnServerExit;
-use crate::signals::{self, Received};
-use crate::system_calls::pidfd_signal;
 
 /// How many seconds a sandbox may take to end after its program: as long as it takes to write a recording, and more.
 const AFTER_PROGRAM: u32 = 60;

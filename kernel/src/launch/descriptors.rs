@@ -18,12 +18,12 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::fstat;
 use ringfence_faults::{Act, Point};
+use ringfence_sentry::confinement;
+use ringfence_sentry::failure::{Attempt, Failure};
 use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
 
 use super::grants::Grants;
-use crate::failure::{Attempt, Failure};
-use crate::sentry::confinement;
 
 /// The first number behind the standard streams.
 const FIRST: RawFd = 3;

@@ -11,9 +11,9 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use ringfence_faults::device_directory;
+use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::mounts::{DEVICE, READ_ONLY, Tree, cover_with_memory};
-use crate::failure::{Attempt, Failure};
 
 /// Devices that a task may use as it likes.
 const HARMLESS: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];

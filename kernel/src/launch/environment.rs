@@ -6,8 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::env::clearenv;
-
-use crate::failure::{Attempt, Failure};
+use ringfence_sentry::failure::{Attempt, Failure};
 
 /// One `--env`: `NAME=VALUE`, or `NAME` for the value that the caller has.
 #[derive(Clone, Debug, PartialEq, Eq)]

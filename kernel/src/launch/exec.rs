@@ -10,13 +10,13 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Pid, execvp};
 use ringfence_ipc::Socket;
+use ringfence_sentry::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
+use ringfence_sentry::seccomp::listener;
+use ringfence_sentry::signals;
 
 use super::grants::Grants;
 use super::{Job, credentials, descriptors, devices, environment, given, inherited, jobs, root};
 use crate::driver::Driver;
-use crate::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
-use crate::seccomp::listener;
-use crate::signals;
 
 /// The program, and what it starts with.
 pub struct Program<'a> {

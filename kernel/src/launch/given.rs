@@ -22,11 +22,11 @@ use nix::fcntl::{AtFlags, FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::stat::{FileStat, Mode, fstat, major, stat};
 use nix::unistd::{AccessFlags, Whence, faccessat, geteuid, lseek};
 use ringfence_faults::{Act, Point};
+use ringfence_sentry::failure::{Attempt, Failure};
 use rustix::fs::{ResolveFlags, openat2};
 
 use super::mounts::{READ_ONLY, Tree};
 use super::{descriptors, devices, inherited};
-use crate::failure::{Attempt, Failure};
 
 /// What `/dev/null` and its like are to the kernel (devices.txt: memory devices).
 const MEMORY_DEVICES: u64 = 1;

@@ -15,6 +15,9 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{ForkResult, Pid, fork};
 use ringfence_confinement::{Confinement, policies};
 use ringfence_faults::{Act, Point};
+use ringfence_sentry::failure::{Attempt, Failure, SETUP};
+use ringfence_sentry::signals::{self, Received};
+use ringfence_sentry::system_calls::exit_at_once;
 use rustix::process::{WaitOptions, ioctl_tiocsctty};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{OptionalActions, tcsetattr, tcsetpgrp, tcsetwinsize};
@@ -23,9 +26,6 @@ use super::exec::{self, Program};
 use super::jobs::{self, Order};
 use super::terminal::Likeness;
 use super::{descriptors, namespaces, network, root};
-use crate::failure::{Attempt, Failure, SETUP};
-use crate::signals::{self, Received};
-use crate::system_calls::exit_at_once;
 
 /// Runs as init until the program ends. A failure before that goes to `report`.
 pub fn run(program: Program<'_>, report: PipeWriter) -> ! {

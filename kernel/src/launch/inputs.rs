@@ -29,12 +29,12 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use ringfence_faults::{Act, Point};
+use ringfence_sentry::failure::{Attempt, Failure};
 use rustix::io::ioctl_fionread;
 use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice, tee};
 
 use super::copying::STACK;
 use super::descriptors;
-use crate::failure::{Attempt, Failure};
 
 /// At most so many bytes are lent at once: a page, also where the program has made its pipe larger.
 const PIECE: usize = 4 << 10;

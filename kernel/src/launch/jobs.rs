@@ -29,12 +29,12 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getppid, setpgid, setsid};
 use ringfence_faults::{Act, Point};
 use ringfence_ipc::{Socket, SocketError};
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::liaison::never_wait;
+use ringfence_sentry::system_calls::{exit_at_once, pidfd_open_process};
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::liaison::never_wait;
 use super::namespaces::fork_with;
-use crate::failure::{Attempt, Failure};
-use crate::system_calls::{exit_at_once, pidfd_open_process};
 
 /// How long a launcher that was continued has until it is continued again, in milliseconds.
 const AGAIN: u8 = 20;

@@ -11,10 +11,10 @@
 use std::path::Path;
 
 use ringfence_faults::{Act, Point, at};
+use ringfence_sentry::failure::Failure;
 
 use super::mounts::{hide, protect};
 use super::ordinary_view;
-use crate::failure::Failure;
 
 /// What cannot be written. `/sys` is not among it: it is part of the file system, all of which is read-only.
 const PROTECTED: [&str; 9] = [

@@ -33,7 +33,6 @@ pub mod init;
 mod inputs;
 mod jobs;
 mod kernel_files;
-pub mod liaison;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod network;
@@ -55,24 +54,24 @@ use nix::sched::CloneFlags;
 use nix::unistd::{ForkResult, Pid};
 use nvproxy_server::process::raise_descriptor_limit;
 use ringfence_ipc::Socket;
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::liaison::SentryEnd;
+use ringfence_sentry::server::OnServerExit;
+use ringfence_sentry::system_calls::exit_at_once;
+use ringfence_sentry::{Sandbox, liaison, log, signals};
 
 use self::copying::Pace;
 use self::grants::Grants;
 use self::inputs::{Inputs, ProgramEnds};
-use self::liaison::SentryEnd;
 use self::pipes::{Diverted, Inlets, Outlets, SentryEnds};
 use self::servers::Starter;
 use self::supervision::{Ends, Launcher};
 use self::terminal::Likeness;
 use crate::driver::Driver;
-use crate::failure::{Attempt, Failure};
 use crate::record::Output;
 use crate::replay::recorded::Replay;
 use crate::sandboxes::{About, Door, Name};
-use crate::sentry::server::OnServerExit;
-use crate::sentry::{self, Sandbox};
-use crate::system_calls::exit_at_once;
-use crate::{log, signals, trace};
+use crate::trace;
 
 /// What to run, and how.
 #[derive(Debug)]
@@ -230,19 +229,19 @@ fn sentry_process(
     program_ends.take_place()?;
     given::protect_files(&options.descriptors)?;
     // The sentry's own `/proc` does not have the file.
-    let numbers = sentry::tracee::Numbers::open().attempt("/proc/loadavg")?;
+    let numbers = ringfence_sentry::tracee::Numbers::open().attempt("/proc/loadavg")?;
     namespaces::mount_processes()?;
     let sandbox = build(options, command, job, (liaison, numbers), ends)?;
     raise_descriptor_limit().map_err(Failure::setup)?;
-    let supervision = sentry::Options {
+    let supervision = ringfence_sentry::Options {
         driver: &options.driver,
         command: &options.command,
         stats: options.stats,
         on_server_exit: options.on_server_exit,
-        record: options.record.as_ref(),
-        trace: options.trace.as_ref(),
+        record: options.record.as_ref().map(Output::for_sentry),
+        trace: options.trace.as_ref().map(trace::Output::for_sentry),
     };
-    sentry::run(&supervision, sandbox)
+    ringfence_sentry::run(&supervision, sandbox)
 }
 
 /// Starts the tasks' first processes, and lets go of what only these need.
@@ -250,7 +249,7 @@ fn build(
     options: &Options,
     command: &[CString],
     job: Job<'_>,
-    (liaison, numbers): (SentryEnd, sentry::tracee::Numbers),
+    (liaison, numbers): (SentryEnd, ringfence_sentry::tracee::Numbers),
     ends: &SentryEnds,
 ) -> Result<Sandbox, Failure> {
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;

@@ -12,11 +12,10 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::system_calls::add_mount_attributes;
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
-
-use crate::failure::{Attempt, Failure};
-use crate::system_calls::add_mount_attributes;
 
 /// What no mount in a sandbox allows: programs that change who one is, and devices. The devices that a program may
 /// open are mounts of their own.

@@ -8,11 +8,11 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, setgroups, setresgid, setresuid};
+use ringfence_sentry::failure::{Attempt, Failure, SETUP};
+use ringfence_sentry::log;
+use ringfence_sentry::system_calls::exit_at_once;
 
 use super::grants::Identity;
-use crate::failure::{Attempt, Failure, SETUP};
-use crate::log;
-use crate::system_calls::exit_at_once;
 
 const NONE: Option<&str> = None;
 /// What the sentry, init and each server have to themselves. Made with the process, because to change the mount namespace later is

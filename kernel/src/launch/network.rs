@@ -6,8 +6,7 @@ use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-
-use crate::failure::{Attempt, Failure};
+use ringfence_sentry::failure::{Attempt, Failure};
 
 /// The name that the kernel gives the loopback interface of every network namespace.
 const LOOPBACK: &[u8] = b"lo";

@@ -24,10 +24,10 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setfsgid, setfsuid, setgroups};
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::system_calls::add_mount_attributes;
 
 use super::mounts::{READ_ONLY, Tree, cover_with_memory, hide, protect};
-use crate::failure::{Attempt, Failure};
-use crate::system_calls::add_mount_attributes;
 
 /// What `/sys` has by the rule: the machine's processors, memory, devices and modules, which CUDA, NVML, NCCL, hwloc and lspci
 /// read. None of it has mounts in it. They are few, because the kernel takes its time to end an overlay.

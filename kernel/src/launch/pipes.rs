@@ -25,11 +25,11 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use ringfence_faults::{Act, Point, number};
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::log;
 
 use super::copying::{Copied, Copier, Pace, Source};
 use super::{Options, descriptors};
-use crate::failure::{Attempt, Failure};
-use crate::log;
 
 /// Most bytes that all processes of a sandbox get to write to stderr, or to the log. Those that keep to the bounds of
 /// `log.rs` need a fraction.
@@ -182,7 +182,7 @@ impl SentryEnds {
         // There is nothing to read at the end of a pipe that is there to be written to.
         let mut places: Vec<(&OwnedFd, RawFd)> = (0..3).map(|number| (messages, number)).collect();
         places.extend(log.iter().zip(log::number()));
-        let traced = options.trace.as_ref().map(|output| output.file().0);
+        let traced = options.trace.as_ref().map(|output| output.file());
         places.extend(trace.iter().zip(traced.map(AsRawFd::as_raw_fd)));
         let recorded = options.record.as_ref().map(|output| output.file());
         places.extend(recording.iter().zip(recorded.map(AsRawFd::as_raw_fd)));
@@ -226,7 +226,7 @@ impl Outlets {
         let stderr = io::stderr();
         // SAFETY: the log stays open as long as the process lives.
         let log_file = log::number().map(|number| unsafe { BorrowedFd::borrow_raw(number) });
-        let trace_file = options.trace.as_ref().map(|output| output.file().0.as_fd());
+        let trace_file = options.trace.as_ref().map(|output| output.file().as_fd());
         let recording_file = options.record.as_ref().map(|output| output.file().as_fd());
         let if_wanted = |from: Option<PipeReader>, to: Option<BorrowedFd<'_>>, most, what| {
             let ends = from.zip(to);

@@ -20,13 +20,13 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::unistd::{chdir, fchdir, pivot_root};
 use nvproxy_protocol::size::Size;
 use ringfence_faults::{Act, Point};
+use ringfence_sentry::failure::{Attempt, Failure};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::devices::Devices;
 use super::grants::{Bind, Grants};
 use super::mounts::{READ_ONLY, RESTRICTED, Tree, cover_with_memory, forbid_writing};
 use super::{kernel_files, namespaces};
-use crate::failure::{Attempt, Failure};
 use crate::memory;
 use crate::reach::{Found, Problem, Reach};
 

@@ -21,15 +21,15 @@ use nvproxy_server::confinement;
 use ringfence_confinement::pass_on;
 use ringfence_faults::{Act, Point};
 use ringfence_ipc::Socket;
+use ringfence_sentry::failure::{Attempt, Failure, SETUP};
+use ringfence_sentry::liaison::never_wait;
+use ringfence_sentry::log;
+use ringfence_sentry::system_calls::{exit_at_once, pidfd_open, pidfd_open_process};
 
-use super::liaison::never_wait;
 use super::namespaces::{self, OF_ONE_PROCESS, fork_into_user_namespace};
 use super::pipes::{Inlets, ServerEnds};
 use super::{Options, c_strings, descriptors};
 use crate::driver::Kind;
-use crate::failure::{Attempt, Failure, SETUP};
-use crate::log;
-use crate::system_calls::{exit_at_once, pidfd_open, pidfd_open_process};
 
 /// A server that was started. It is the launcher's child, which has to wait for it.
 pub struct Server {

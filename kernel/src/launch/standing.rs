@@ -11,11 +11,11 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use ringfence_sentry::signals::{self, Received};
 
 use super::jobs::{Event, Order};
 use super::supervision::Launcher;
 use super::terminal::wants_terminal;
-use crate::signals::{self, Received};
 
 /// How often it is looked at least whether the rest was shown.
 const LOOK: Duration = Duration::from_secs(1);

@@ -17,19 +17,19 @@ use nix::unistd::Pid;
 use ringfence_faults::{Act, Point};
 use ringfence_ipc::region::Region;
 use ringfence_ipc::{Socket, SocketError};
+use ringfence_sentry::failure::{Attempt, Failure, SETUP};
+use ringfence_sentry::liaison::{LauncherEnd, Plea};
+use ringfence_sentry::link::geometry;
+use ringfence_sentry::server::OnServerExit;
+use ringfence_sentry::signals;
+use ringfence_sentry::system_calls::pidfd_signal;
 
 use super::copying::Pace;
 use super::departure::{Departure, Program, Reason};
 use super::jobs;
-use super::liaison::{LauncherEnd, Plea};
 use super::servers::{Input, Server, Starter};
 use super::terminal::Terminal;
-use crate::failure::{Attempt, Failure, SETUP};
 use crate::sandboxes::{About, Door, Reply, Request, Visitor};
-use crate::sentry::link::geometry;
-use crate::sentry::server::OnServerExit;
-use crate::signals;
-use crate::system_calls::pidfd_signal;
 
 /// A sandbox gets at most this many servers within [`RESTART_PERIOD`] in the place of lost ones.
 const MAXIMUM_RESTARTS: usize = 5;

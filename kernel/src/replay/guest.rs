@@ -24,10 +24,10 @@ use nvproxy_server::process::raise_descriptor_limit;
 use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::report::{Difference, Line, Progress, Report, Side, What, compare};
 use ringfence_recording::{Event, NOTHING, Open, Reached, Recording, Request};
+use ringfence_sentry::failure::{Attempt, Failure};
 use zerocopy::IntoBytes;
 
 use super::translation::Translation;
-use crate::failure::{Attempt, Failure};
 use crate::launch::namespaces::fork_with;
 
 /// An address at which no process has memory (mmap_min_addr).

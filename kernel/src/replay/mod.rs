@@ -19,6 +19,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nvproxy_protocol::size::Size;
 use ringfence_recording::Recording;
 use ringfence_recording::report::lines;
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::server::OnServerExit;
 
 pub use guest::Paths;
 pub use guest::run as run_guest;
@@ -26,10 +28,8 @@ pub use guest::run as run_guest;
 use self::outcome::Outcome;
 use self::recorded::Replay;
 use crate::driver::{Driver, Kind};
-use crate::failure::{Attempt, Failure};
 use crate::launch;
 use crate::launch::grants::Grants;
-use crate::sentry::server::OnServerExit;
 
 /// `replay --driver`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

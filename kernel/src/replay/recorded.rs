@@ -15,15 +15,15 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
+use nvproxy_protocol::requests::decode_result;
+use nvproxy_sim::backing::{Backing, Inode, OwnDescriptors, memory_file};
 use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::report::{Difference, Line, Progress, Report, Side, What, compare};
 use ringfence_recording::{Event, Reached, Recording, Request};
 
-use nvproxy_protocol::requests::decode_result;
 use nvproxy_server::handover::Enclosures;
 use nvproxy_server::host::{Call, DeviceFile, Host, HostFactory, OpenFlags, Opened, Restore};
 use nvproxy_server::version_check::Check;
-use nvproxy_sim::backing::{Backing, Inode, OwnDescriptors, memory_file};
 
 /// Why none of this can be saved: a replay is over before there is a reason to.
 const NO_HANDOVER: &str = "a replay cannot be handed over";

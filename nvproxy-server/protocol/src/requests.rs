@@ -63,6 +63,9 @@ pub const VALUE_ASKED: usize = 1;
 /// Descriptors that travel with one submission: its target, and what one field of it names.
 pub const MAXIMUM_DESCRIPTORS: usize = 2;
 
+/// How many descriptions one sandbox may hold open at once.
+pub const MAXIMUM_HANDLES: usize = 1 << 16;
+
 /// In the place of a handle: the task's number names no description of the driver's. The driver is given
 /// [`UNUSED_NUMBER`], and answers as it answers that.
 pub const CLOSED_DESCRIPTOR: u64 = 0;

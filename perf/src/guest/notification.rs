@@ -12,9 +12,9 @@ use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, SYS_getppid, sock_filter};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork, getppid};
-use ringfence::seccomp::listener::Listener;
 use ringfence_confinement::install_with_listener;
 use ringfence_ipc::Socket;
+use ringfence_sentry::seccomp::listener::Listener;
 
 use super::{Outcome, answer, times};
 

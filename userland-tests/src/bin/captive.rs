@@ -63,7 +63,7 @@ fn confine(role: &str) -> Result<(), String> {
             let abi = Abi::of_release(&version, Capabilities::default());
             nvproxy_server::confinement::enter(&[], abi.map_err(|error| error.to_string())?)
         }
-        "sentry" => ringfence::sentry::confinement::enter().map_err(|failure| failure.to_string()),
+        "sentry" => ringfence_sentry::confinement::enter().map_err(|failure| failure.to_string()),
         "init" => ringfence::launch::init::confine().map_err(|failure| failure.to_string()),
         _ => Err("no such role".to_owned()),
     }

@@ -19,17 +19,17 @@ use super::descriptions::Handle;
 use super::link::{self, Broken, Link};
 use super::{Continuation, Sentry};
 use crate::failure::{Failure, SETUP};
-use crate::launch::liaison::{News, SentryEnd};
+use crate::liaison::{News, SentryEnd};
 
 /// `--on-server-exit`: what becomes of a sandbox whose server ends before it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnServerExit {
-    /// It ends, with status 125
+    /// It ends, with status 125.
     Kill,
-    /// It goes on; every further request to the driver fails with EIO
+    /// It goes on; every further request to the driver fails with EIO.
     #[default]
     Fail,
-    /// It goes on; what is open fails with EIO, and a new server serves what is opened from then on
+    /// It goes on; what is open fails with EIO, and a new server serves what is opened from then on.
     Restart,
 }
 

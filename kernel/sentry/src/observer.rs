@@ -15,7 +15,7 @@ use super::stats::Stats;
 use super::times::Times;
 use super::tracer::{Entry, Tracer};
 use crate::failure::Failure;
-use crate::trace::Output;
+use crate::tracer::Output;
 
 /// A request that was passed on to the server, and what came of it.
 pub struct Done {
@@ -51,7 +51,7 @@ pub struct Observer {
 
 impl Observer {
     /// Records for the table if there are to be `stats`, and for the trace if there is to be one.
-    pub fn new(stats: bool, trace: Option<&Output>) -> Result<Observer, Failure> {
+    pub fn new(stats: bool, trace: Option<&Output<'_>>) -> Result<Observer, Failure> {
         Ok(Observer {
             stats: Stats::new(stats),
             tracer: trace.map(Tracer::start).transpose()?,

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
-use nvproxy_server::handles::MAXIMUM_HANDLES;
+use nvproxy_protocol::requests::MAXIMUM_HANDLES;
 use ringfence_faults::{Act, Point, at};
 
 use super::procfs::process_of;

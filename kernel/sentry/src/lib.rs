@@ -19,6 +19,10 @@
 //! | [`releases`] | what tasks have let go of |
 //! | [`observer`] | who looks on: [`stats`] and [`tracer`], by the [`times`] of requests |
 //! | [`recorder`] | what was asked and answered, for `ringfence record` |
+//! | [`seccomp`] | the descriptor by which stopped calls arrive |
+//! | [`liaison`] | what launcher and sentry tell each other |
+//! | [`failure`], [`log`], [`warnings`], [`visible`] | how Ringfence's processes fail, and what they say |
+//! | [`signals`], [`system_calls`] | what launcher and sentry share of the kernel's interface |
 //!
 //! Threads: the main one waits for signals and for processes to end; one waits for releases; one takes on calls that
 //! waited for their share; one carries out pins; one consumes answers when no other thread is there to do it; the others
@@ -26,8 +30,11 @@
 
 pub mod confinement;
 pub mod descriptions;
+pub mod failure;
 mod foreign;
+pub mod liaison;
 pub mod link;
+pub mod log;
 pub mod marshalling;
 pub mod memory;
 pub mod nodes;
@@ -39,12 +46,17 @@ pub mod receivers;
 pub mod recorder;
 pub mod releases;
 pub mod requests;
+pub mod seccomp;
 pub mod server;
 pub mod shares;
+pub mod signals;
 pub mod stats;
+pub mod system_calls;
 pub mod times;
 pub mod tracee;
 pub mod tracer;
+pub mod visible;
+pub mod warnings;
 
 use std::ffi::OsString;
 use std::io::PipeReader;
@@ -76,14 +88,10 @@ use self::requests::Issued;
 use self::server::{OnServerExit, Server, ServerLink};
 use self::shares::{Share, Shares};
 use self::times::{DriverTime, Times};
-use crate::driver::{Driver, Kind};
 use crate::failure::{Attempt, Failure, SETUP};
-use crate::launch::liaison::SentryEnd;
-use crate::log;
-use crate::record::Output;
+use crate::liaison::SentryEnd;
 use crate::seccomp::listener::{Listener, Notification};
-use crate::signals;
-use crate::trace;
+use nvproxy_protocol::driver::{Driver, Kind};
 
 /// The sentry's ends of what it shares with the processes below it.
 pub struct Sandbox {
@@ -150,9 +158,9 @@ pub struct Options<'a> {
     pub stats: bool,
     pub on_server_exit: OnServerExit,
     /// Where to write a recording.
-    pub record: Option<&'a Output>,
+    pub record: Option<recorder::Output<'a>>,
     /// Where to write a trace.
-    pub trace: Option<&'a trace::Output>,
+    pub trace: Option<tracer::Output<'a>>,
 }
 
 /// Confines this process, which must have one thread, and supervises a sandbox until its program ends; the exit status is the program's.
@@ -194,7 +202,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         shares: Arc::default(),
         nodes,
         init,
-        observer: Observer::new(options.stats, options.trace)?,
+        observer: Observer::new(options.stats, options.trace.as_ref())?,
         recorder: options.record.map(|_| Recorder::new(abi)),
         receivers: Receivers::default(),
         deputy: OnceLock::new(),
@@ -212,7 +220,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     if let Some(table) = sentry.observer.finish() {
         log::print(&table);
     }
-    if let (Ok(_), Some(recorder), Some(output)) = (&status, &sentry.recorder, options.record) {
+    if let (Ok(_), Some(recorder), Some(output)) = (&status, &sentry.recorder, &options.record) {
         let recording = recorder
             .finish(driver, options.command)
             .map(|mut recording| {

@@ -24,8 +24,8 @@ use ringfence_faults::{Act, Point, at, at_task};
 
 use super::patience::Work;
 use super::{Look, Numbers, Patience, Seized, Tracer, has_ended};
+use crate::procfs;
 use crate::seccomp::listener::{Call, Hold, Listener};
-use crate::sentry::procfs;
 
 /// How long it usually takes at most until the last of some threads that were interrupted has stopped.
 const PROMPT: Duration = Duration::from_micros(500);

@@ -8,7 +8,7 @@ use nvproxy_protocol::requests::errno_of;
 use ringfence_faults::{Act, Point, at_task};
 
 use super::Pin;
-use crate::sentry::tracee::Calls;
+use crate::tracee::Calls;
 
 const PAGE: u64 = 4096;
 

@@ -15,13 +15,17 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use nvproxy_abi::Abi;
+use nvproxy_protocol::driver::Driver;
 use nvproxy_protocol::requests::{encode_result, number_of};
 use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::{
@@ -33,13 +37,40 @@ use super::descriptions::{Descriptions, Handle, Identified};
 use super::marshalling::Target;
 use super::opens::recognition::DeviceOpen;
 use super::procfs::process_of;
-use crate::driver::Driver;
+use crate::failure::Failure;
 
 /// `F_SETSIG` and `F_GETSIG` of asm-generic/fcntl.h.
 const SET_SIGNAL: libc::c_int = 10;
 const GET_SIGNAL: libc::c_int = 11;
 /// The highest signal's number, and so how many of UVM's descriptions can be told apart.
 const MAXIMUM_MARK: usize = 64;
+
+/// Where a recording goes: a pipe to the launcher, which writes the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Output<'a> {
+    pub file: &'a File,
+    /// What the user calls the file.
+    pub path: &'a Path,
+    /// Whether the machine's identifiers stay in the recording.
+    pub keep_identifiers: bool,
+}
+
+impl Output<'_> {
+    /// Writes the recording, all of it or nothing. Fails with the reason.
+    pub fn write(&self, recording: Recording) -> Result<(), String> {
+        let bytes = recording.to_bytes().map_err(|error| error.to_string())?;
+        let mut file = self.file;
+        file.write_all(&bytes).map_err(|error| error.to_string())
+    }
+
+    /// There is no recording, because of `reason`.
+    pub fn failure(&self, reason: &dyn std::fmt::Display) -> Failure {
+        Failure::setup(format!(
+            "--out {}: the run was not recorded: {reason}",
+            self.path.display()
+        ))
+    }
+}
 
 /// An event that was begun: what is needed to end it.
 #[derive(Clone, Copy, Debug)]

@@ -23,9 +23,9 @@ use nvproxy_protocol::clock;
 use ringfence_faults::{Point, number};
 use serde::Serialize;
 
+use super::Output;
 use super::{Entry, Message, Track};
 use crate::log::{GRACE, wait_for_room};
-use crate::trace::Output;
 use crate::warnings::warn_once;
 
 /// How long a trace may get, in bytes.
@@ -106,12 +106,11 @@ pub struct Writer {
 
 impl Writer {
     /// A writer to `output`, of times since `origin`.
-    pub fn new(output: &Output, origin: u64) -> io::Result<Writer> {
-        let (file, written) = output.file();
+    pub fn new(output: &Output<'_>, origin: u64) -> io::Result<Writer> {
         Ok(Writer {
-            path: output.path().to_owned(),
-            file: file.try_clone()?,
-            written,
+            path: output.path.to_owned(),
+            file: output.file.try_clone()?,
+            written: output.written,
             maximum: number(Point::Trace, MAXIMUM_LENGTH).into(),
             buffer: Vec::new(),
             has_events: false,

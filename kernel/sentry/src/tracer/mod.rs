@@ -13,6 +13,8 @@ mod writer;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -26,7 +28,6 @@ use self::writer::Writer;
 use super::procfs;
 use super::times::Readings;
 use crate::failure::{Attempt, Failure};
-use crate::trace::Output;
 
 /// Entries that wait to be written.
 const WAITING: usize = 1024;
@@ -71,6 +72,16 @@ enum Message {
     End(SyncSender<()>),
 }
 
+/// Where a trace goes: a pipe to the launcher, which writes the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Output<'a> {
+    pub file: &'a File,
+    /// What the user calls the file.
+    pub path: &'a Path,
+    /// How many bytes of it are written: the beginning of an array.
+    pub written: u64,
+}
+
 /// Hands requests to the writer.
 pub struct Tracer {
     sender: SyncSender<Message>,
@@ -80,7 +91,7 @@ pub struct Tracer {
 
 impl Tracer {
     /// Starts the thread that writes to `output`.
-    pub fn start(output: &Output) -> Result<Tracer, Failure> {
+    pub fn start(output: &Output<'_>) -> Result<Tracer, Failure> {
         let writer = Writer::new(output, clock::now()).attempt("the trace's file")?;
         let (sender, receiver) = mpsc::sync_channel(WAITING);
         let thread = thread::Builder::new().name("trace".to_owned());

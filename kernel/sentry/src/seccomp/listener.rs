@@ -18,7 +18,7 @@ use ringfence_confinement::{Problem, Table, install_with_listener, policies};
 use ringfence_faults::{Act, Point, at, at_task};
 
 use crate::failure::{Attempt, Failure};
-use crate::sentry::procfs;
+use crate::procfs;
 use crate::warnings::warn_once;
 
 /// `SECCOMP_IOCTL_NOTIF_SET_FLAGS` of linux/seccomp.h, and the flag that wakes the other side on this processor.

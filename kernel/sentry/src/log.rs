@@ -18,7 +18,6 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -27,13 +26,8 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringfence_faults::{Act, Point, at};
-use rustix::fs::OFlags;
 use tracing::{Level, Metadata, callsite};
 use tracing_subscriber::fmt::MakeWriter;
-
-use crate::failure::Failure;
-use crate::launch::grants::Bind;
-use crate::outputs::Place;
 
 /// Most lines of a kind.
 const LINES_OF_A_KIND: u32 = 1024;
@@ -107,14 +101,6 @@ impl Write for &Outlet {
 /// The number of the descriptor that the log is written to, if it has a file. It is never closed.
 pub fn number() -> Option<RawFd> {
     NUMBER.get().copied()
-}
-
-/// Opens the file at `path` for [`write_to`], for the run of a program with these binds.
-pub fn open(path: &Path, binds: &[Bind]) -> Result<OwnedFd, Failure> {
-    let opened = Place::find(path, binds).and_then(|place| place.open(OFlags::APPEND));
-    opened
-        .map(OwnedFd::from)
-        .map_err(|problem| Failure::setup(format!("--log {}: {problem}", path.display())))
 }
 
 /// Has the log appended to `file`, with debug messages, or warnings printed to stderr. To be called once.
