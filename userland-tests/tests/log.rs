@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use userland_tests::{Directory, finish, guest, guest_under, guest_under_with, guest_with};
 
-/// Most lines of a kind that a process writes (`kernel/src/log.rs`).
+/// Most lines of a kind that a process writes (`kernel/sentry/src/log.rs`).
 const LINES: usize = 1024;
 /// So many times a program does what has a line written. Not every process that is killed while it pins ends so soon that
 /// this is noticed.
