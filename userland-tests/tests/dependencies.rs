@@ -27,11 +27,16 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "nvproxy-abi-catalogue",
             "nvproxy-abi-derivation",
+            "nvproxy-abi-effects",
             "ringfence-faults",
         ],
     ),
     ("nvproxy-abi-catalogue", &[]),
-    ("nvproxy-abi-derivation", &["nvproxy-abi-catalogue"]),
+    (
+        "nvproxy-abi-derivation",
+        &["nvproxy-abi-catalogue", "nvproxy-abi-effects"],
+    ),
+    ("nvproxy-abi-effects", &[]),
     ("nvproxy-abi-importer", &["nvproxy-abi-catalogue"]),
     (
         "nvproxy-protocol",

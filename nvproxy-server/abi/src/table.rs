@@ -1,6 +1,8 @@
 //! The types of the tables' rows. A row says all that has to be known to carry a request to the driver, and who may make
 //! it; what the request does is none of its business.
 
+pub use nvproxy_abi_effects::{self as effects, Array, Offsets};
+
 use crate::policy::Capabilities;
 
 /// The kinds of requests, which are looked up in a table each.
@@ -170,116 +172,14 @@ pub enum Extent {
     Behind,
 }
 
-/// What becomes of objects. Offsets are of 4-byte handles, unless they say otherwise.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Effect {
-    /// An ioctl: an object of some class comes to be below `parent`. 0 as `object` means that the driver chooses the
-    /// handle, which it writes there.
-    Allocate { parent: u16, object: u16 },
-    /// An ioctl: an object and all below it are gone; with the client's own, the client.
-    Free { object: u16 },
-    /// An ioctl: `object` comes to be as a copy of the object `source` of the second client.
-    Duplicate {
-        parent: u16,
-        object: u16,
-        source: u16,
-    },
-    /// An ioctl: the description uses the clients of the one in the descriptor field from now on.
-    Register,
-    /// An ioctl: the driver keeps its argument, a list of GPUs, with the description.
-    Attach,
-    /// An ioctl: the driver keeps a record of an event of the operating system, under the client and this number.
-    OsEvent { key: u16 },
-    /// An ioctl: that record is gone.
-    EndOsEvent { key: u16 },
-    /// An ioctl: an object may be copied by others, by the RS_SHARE_TYPE_* in the 2-byte field `kind`.
-    Share { object: u16, kind: u16 },
-    /// An ioctl: a task can map this memory through the description in the descriptor field from now on.
-    Show { memory: u16 },
-    /// The ioctl by which control commands are issued, to this object.
-    Control { object: u16 },
-    /// A control command: copies of objects come to be in the description in the descriptor field.
-    Export(Objects),
-    /// A control command: copies of what is in the description come to be below `parent`.
-    Import { parent: u16, objects: Objects },
-    /// The object that a control command is issued to, or that is allocated, keeps this memory from now on.
-    Hold(Objects),
-    /// A class: its objects are clients.
-    Client,
-    /// A class: its objects stand for the GPU with the number in the 4-byte field.
-    Device { instance: u16 },
-    /// A class: its objects take memory of the GPU that they belong to.
-    GpuMemory(Amount),
-    /// A class: its objects take memory of the host.
-    HostMemory(Amount),
-    /// A class, as NVOS02_PARAMETERS name it: its objects take memory of the host, a byte more than the 8-byte field says.
-    HostMemoryUpTo { limit: u16, flags: u16 },
-    /// A class: its objects keep pages of the task, a byte more than the 8-byte field says.
-    Pinned { limit: u16 },
-    /// An ioctl of UVM: a range of the description's address space comes to be, in which memory can be mapped, or for
-    /// which the driver takes host memory if it is `backed`. Both fields are of 8 bytes.
-    Range {
-        base: u16,
-        length: u16,
-        backed: bool,
-    },
-    /// An ioctl of UVM: the range that begins there is gone, and what is mapped in it.
-    EndRange { base: u16 },
-    /// An ioctl of UVM: the description has an address space from now on, if it had none.
-    AddressSpace,
-    /// An ioctl of UVM: the description's address space has one more range group.
-    RangeGroup,
-    /// An ioctl of UVM: it has one less.
-    EndRangeGroup,
-    /// An ioctl of UVM: the description keeps memory of the client from now on.
-    Map(Mapping),
-    /// An ioctl of UVM: the description no longer keeps what it kept in a range, or anywhere, for the GPU whose UUID is
-    /// there, or for all.
-    Unmap {
-        base: Option<u16>,
-        length: Option<u16>,
-        gpu: Option<u16>,
-    },
-}
+/// What becomes of objects.
+pub type Effect = nvproxy_abi_effects::Effect<Offsets>;
 
-/// How much memory an object takes: fields of NV_MEMORY_ALLOCATION_PARAMS. The size, which the driver writes as well,
-/// and the alignment are of 8 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Amount {
-    pub size: u16,
-    pub alignment: u16,
-    pub flags: u16,
-    pub attr: u16,
-    pub attr2: u16,
-}
+/// Handles of objects.
+pub type Objects = nvproxy_abi_effects::Objects<Offsets>;
 
-/// Memory in a range of an address space. The base, the length and the count are fields of 8 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mapping {
-    pub base: u16,
-    pub length: u16,
-    /// The 4-byte handle of the memory.
-    pub memory: u16,
-    /// For which GPUs: their UUIDs, 16 bytes each, at every `stride` bytes.
-    pub gpus: u16,
-    pub stride: u16,
-    pub most: u16,
-    pub count_at: u16,
-}
-
-/// Handles of objects, 4 bytes each, at every `stride` bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Objects {
-    pub at: u16,
-    pub stride: u16,
-    pub most: u16,
-    /// The 2-byte field that says how many there are; without it there are as many as there can be.
-    pub count_at: Option<u16>,
-    /// The 2-byte field that says which place in the description is that of the first; without it, it is place 0.
-    pub first_at: Option<u16>,
-    /// The 2-byte field that says how many places the description is to have, if it has none yet.
-    pub places_at: Option<u16>,
-}
+/// How much memory an object takes.
+pub type Amount = nvproxy_abi_effects::Amount<Offsets>;
 
 /// A list of pairs of 4 bytes: what is asked for (NV2080_CTRL_FB_INFO_INDEX_*), and the answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,7 @@
 //! The tables as a whole: every row can be reached, means one thing, and stays within its parameters, whatever these hold.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::sync::LazyLock;
 
 use nvproxy_abi::node::Node;
@@ -8,8 +9,9 @@ use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV_ESC_RM_CONTROL, ioctl_word};
 use nvproxy_abi::plan::{MAXIMUM_FIELDS, MAXIMUM_PAYLOAD, MAXIMUM_SEGMENTS, Plan, Planner, Step};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::refusal::What;
+use nvproxy_abi::table::effects::{Number, Rewrite};
 use nvproxy_abi::table::{
-    Contents, Effect, Extent, Family, GpuList, Length, Naming, Objects, Request,
+    Array, Contents, Extent, Family, GpuList, Length, Naming, Offsets, Request,
 };
 use nvproxy_abi::{Abi, NoTables};
 
@@ -310,60 +312,30 @@ fn owned_fields(row: &Request) -> Vec<(u16, u32)> {
             Extent::Behind => fields.push((client.at, 8)),
         }
     }
-    let mut list = |objects: Objects| {
-        let bytes = u32::from(objects.stride) * u32::from(objects.most);
-        fields.push((objects.at, bytes));
-        let counts = [objects.count_at, objects.first_at, objects.places_at];
-        let counts = counts.into_iter().flatten();
-        fields.extend(counts.map(|at| (at, 2)));
-    };
-    match row.effect {
-        Some(Effect::Export(objects) | Effect::Hold(objects)) => list(objects),
-        Some(Effect::Import { parent, objects }) => {
-            list(objects);
-            fields.push((parent, 4));
-        }
-        Some(Effect::Allocate { parent, object }) => fields.extend([(parent, 4), (object, 4)]),
-        Some(Effect::Duplicate {
-            parent,
-            object,
-            source,
-        }) => fields.extend([(parent, 4), (object, 4), (source, 4)]),
-        Some(Effect::Free { object: at } | Effect::Control { object: at }) => fields.push((at, 4)),
-        Some(Effect::OsEvent { key } | Effect::EndOsEvent { key }) => fields.push((key, 4)),
-        Some(Effect::Show { memory }) => fields.push((memory, 4)),
-        Some(Effect::Share { object, kind }) => fields.extend([(object, 4), (kind, 2)]),
-        Some(Effect::Device { instance }) => fields.push((instance, 4)),
-        Some(Effect::GpuMemory(amount) | Effect::HostMemory(amount)) => {
-            fields.extend([(amount.size, 8), (amount.alignment, 8)]);
-            fields.extend([amount.flags, amount.attr, amount.attr2].map(|at| (at, 4)));
-        }
-        Some(Effect::HostMemoryUpTo { limit, flags }) => fields.extend([(limit, 8), (flags, 4)]),
-        Some(Effect::Pinned { limit }) => fields.push((limit, 8)),
-        Some(Effect::Range { base, length, .. }) => fields.extend([(base, 8), (length, 8)]),
-        Some(Effect::EndRange { base }) => fields.push((base, 8)),
-        Some(Effect::Map(mapping)) => {
-            let bytes = u32::from(mapping.stride) * u32::from(mapping.most);
-            fields.push((mapping.gpus, bytes));
-            let longs = [mapping.base, mapping.length, mapping.count_at];
-            fields.extend(longs.map(|at| (at, 8)));
-            fields.push((mapping.memory, 4));
-        }
-        Some(Effect::Unmap { base, length, gpu }) => {
-            fields.extend(base.into_iter().chain(length).map(|at| (at, 8)));
-            fields.extend(gpu.map(|at| (at, 16)));
-        }
-        Some(
-            Effect::Register
-            | Effect::Attach
-            | Effect::Client
-            | Effect::AddressSpace
-            | Effect::RangeGroup
-            | Effect::EndRangeGroup,
-        )
-        | None => {}
+    let mut lengths = Lengths(fields);
+    if let Some(effect) = &row.effect {
+        let Ok(_) = effect.rewrite(&mut lengths);
     }
-    fields
+    lengths.0
+}
+
+/// Where the fields of an effect lie, with their lengths in bytes.
+struct Lengths(Vec<(u16, u32)>);
+
+impl Rewrite<'_, Offsets, ()> for Lengths {
+    type Error = Infallible;
+
+    fn field<T: Number>(&mut self, at: &u16) -> Result<(), Infallible> {
+        self.0.push((*at, T::BYTES));
+        Ok(())
+    }
+
+    fn array<T: Number>(&mut self, array: &Array) -> Result<(), Infallible> {
+        assert!(u32::from(array.stride) >= T::BYTES);
+        let bytes = u32::from(array.stride) * u32::from(array.most);
+        self.0.push((array.at, bytes));
+        Ok(())
+    }
 }
 
 /// Where a release's structure lacks a field, a rule says nothing; that must not come to pass for what ownership and the

@@ -93,9 +93,12 @@ pub(super) fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> R
             admission.contents.extend(copies);
         }
         Deed::Import {
-            from, first, count, ..
+            from,
+            first,
+            objects,
+            ..
         } => {
-            let places = (0..*count).map(|index| first.saturating_add(index));
+            let places = (0..objects.count).map(|index| first.saturating_add(index));
             let copies = places.map(|place| ledger.copy_of_exported(*from, place));
             admission.contents.extend(copies);
         }

@@ -1,19 +1,18 @@
-//! What a request does to clients and objects, read from its bytes by the offsets in its rows.
+//! What a request does to clients and objects: its effect, with whose it is and where it takes place.
 //!
-//! The bytes are those that the driver is given, or has answered; every field is bounds-checked, and one that lies
-//! outside them reads as 0.
+//! The idea: rows say what a request and the class or command in it do, and the payload says to what. The two together
+//! are one deed, in the ledger's words.
 
 use nvproxy_abi::plan::Plan;
-use nvproxy_abi::table::{ClientField, Effect, Extent, Mapping, Objects};
+use nvproxy_abi::table;
+use nvproxy_abi::table::effects::Effect;
 use ringfence_faults::{Act, Point, at};
 use smallvec::SmallVec;
 
 use super::accounts::{Handle, UNKNOWN_SPACE};
 use super::mappings::{Addresses, Uuid};
+use super::payload::{Bytes, Elements, Handles, Named, Values};
 use super::taken;
-
-/// Handles of objects in a request.
-pub(super) type Handles = SmallVec<[Handle; 4]>;
 
 /// RS_SHARE_TYPE_ALL (rs_access.h).
 const SHARE_TYPE_ALL: u16 = 1;
@@ -68,9 +67,7 @@ pub(super) enum Deed {
         parent: Handle,
         from: u64,
         first: u32,
-        base: u32,
-        objects: Objects,
-        count: u32,
+        objects: Elements<Handle>,
     },
     /// It makes an object keep memory.
     Hold {
@@ -143,22 +140,20 @@ impl Deed {
             return Deed::Nothing;
         };
         let client = plan.ioctl.clients.first();
-        let client = client.map_or(0, |field| bytes.handle(0, field.at));
-        match effect {
+        let client = client.map_or(0, |field| bytes.word(field.at.into()));
+        match bytes.effect(0, &effect) {
             Effect::Allocate { object, .. } if plan.request.effect == Some(Effect::Client) => {
-                Deed::Client {
-                    answer: object.into(),
-                }
+                Deed::Client { answer: object.at }
             }
             Effect::Allocate { parent, object } => Deed::Object {
                 client,
-                parent: bytes.handle(0, parent),
-                answer: object.into(),
+                parent: parent.value,
+                answer: object.at,
                 what: What::of(plan, bytes),
             },
             Effect::Free { object } => Deed::Free {
                 client,
-                object: bytes.handle(0, object),
+                object: object.value,
             },
             Effect::Duplicate {
                 parent,
@@ -166,12 +161,12 @@ impl Deed {
                 source,
             } => {
                 let of = plan.ioctl.clients.get(1);
-                let of = of.map_or(0, |field| bytes.handle(0, field.at));
+                let of = of.map_or(0, |field| bytes.word(field.at.into()));
                 Deed::Copy {
                     client,
-                    parent: bytes.handle(0, parent),
-                    answer: object.into(),
-                    source: (of, bytes.handle(0, source)),
+                    parent: parent.value,
+                    answer: object.at,
+                    source: (of, source.value),
                 }
             }
             Effect::Register => named.map_or(Deed::Nothing, |with| Deed::Register { with }),
@@ -181,44 +176,56 @@ impl Deed {
             Effect::OsEvent { .. } if at(Point::Counted) == Some(Act::Drop) => Deed::Nothing,
             Effect::OsEvent { key } => Deed::OsEvent {
                 client,
-                key: bytes.handle(0, key),
+                key: key.value,
             },
             Effect::EndOsEvent { key } => Deed::EndOsEvent {
                 client,
-                key: bytes.handle(0, key),
+                key: key.value,
             },
-            Effect::Share { object, kind } if bytes.short(0, kind) == SHARE_TYPE_ALL => {
-                Deed::Share {
-                    client,
-                    object: bytes.handle(0, object),
-                }
-            }
+            Effect::Share { object, kind } if kind.value == SHARE_TYPE_ALL => Deed::Share {
+                client,
+                object: object.value,
+            },
             Effect::Show { memory } => Deed::Show {
                 client,
-                memory: bytes.handle(0, memory),
+                memory: memory.value,
             },
-            Effect::Control { object } => Deed::of_command(plan, bytes, named, (client, object)),
+            Effect::Control { object } => {
+                Deed::of_command(plan, bytes, named, (client, object.value))
+            }
+            effect => Deed::of_space(bytes, client, effect, space),
+        }
+    }
+
+    /// What a request of UVM does to an address space.
+    fn of_space(
+        bytes: Bytes<'_>,
+        client: Handle,
+        effect: Effect<Values>,
+        space: impl FnOnce() -> Option<u64>,
+    ) -> Deed {
+        match effect {
             Effect::Range {
                 base,
                 length,
                 backed,
             } => {
                 let backing = match backed {
-                    true => taken::of_range(bytes.long(0, length)),
+                    true => taken::of_range(length.value),
                     false => 0,
                 };
                 match space() {
                     None if backing == 0 => Deed::Nothing,
                     space => Deed::Range {
                         space: space.unwrap_or(UNKNOWN_SPACE),
-                        range: bytes.addresses(base, length),
+                        range: addresses(base.value, length.value),
                         backing,
                     },
                 }
             }
             Effect::EndRange { base } => space().map_or(Deed::Nothing, |space| Deed::EndRange {
                 space,
-                start: bytes.long(0, base),
+                start: base.value,
             }),
             Effect::AddressSpace | Effect::RangeGroup if at(Point::Counted) == Some(Act::Drop) => {
                 Deed::Nothing
@@ -233,21 +240,27 @@ impl Deed {
             Effect::EndRangeGroup => {
                 space().map_or(Deed::Nothing, |space| Deed::EndGroup { space })
             }
-            Effect::Map(mapping) => Deed::Map {
+            Effect::Map {
+                base,
+                length,
+                memory,
+                gpus,
+                count,
+            } => Deed::Map {
                 client,
-                memory: bytes.handle(0, mapping.memory),
+                memory: memory.value,
                 space: space().unwrap_or(UNKNOWN_SPACE),
-                at: bytes.addresses(mapping.base, mapping.length),
-                gpus: bytes.gpus(&mapping),
+                at: addresses(base.value, length.value),
+                gpus: bytes.elements(&gpus.first(count.value)).collect(),
             },
             Effect::Unmap { base, length, gpu } => {
                 space().map_or(Deed::Nothing, |space| Deed::Unmap {
                     space,
                     at: match (base, length) {
-                        (Some(base), Some(length)) => bytes.addresses(base, length),
+                        (Some(base), Some(length)) => addresses(base.value, length.value),
                         _ => 0..u64::MAX,
                     },
-                    gpu: gpu.map(|at| bytes.uuid(at.into())),
+                    gpu: gpu.map(|gpu| gpu.value),
                 })
             }
             _ => Deed::Nothing,
@@ -258,35 +271,33 @@ impl Deed {
         plan: &Plan,
         bytes: Bytes<'_>,
         named: Option<u64>,
-        (client, object): (Handle, u16),
+        (client, object): (Handle, Handle),
     ) -> Deed {
         let (Some(base), Some(effect)) = (plan.request_at, plan.request.effect) else {
             return Deed::Nothing;
         };
-        match (effect, named) {
+        match (bytes.effect(base, &effect), named) {
             (Effect::Export(objects), Some(to)) => Deed::Export {
                 client,
                 to,
-                first: bytes.first(base, &objects),
+                first: objects.first(),
                 places: match at(Point::Counted) {
                     Some(Act::Drop) => 0,
-                    _ => bytes.places(base, &objects) * size_of::<Handle>() as u64,
+                    _ => objects.places() * size_of::<Handle>() as u64,
                 },
-                objects: bytes.objects(base, &objects),
+                objects: bytes.elements(&objects.named()).collect(),
             },
             (Effect::Import { parent, objects }, Some(from)) => Deed::Import {
                 client,
-                parent: bytes.handle(base, parent),
+                parent: parent.value,
                 from,
-                first: bytes.first(base, &objects),
-                base,
-                objects,
-                count: bytes.count(base, &objects),
+                first: objects.first(),
+                objects: objects.named(),
             },
             (Effect::Hold(memory), _) => Deed::Hold {
                 client,
-                object: bytes.handle(0, object),
-                memory: bytes.objects(base, &memory),
+                object,
+                memory: bytes.elements(&memory.named()).collect(),
             },
             _ => Deed::Nothing,
         }
@@ -308,7 +319,7 @@ impl Deed {
         match self {
             Deed::Object { .. } | Deed::Copy { .. } | Deed::OsEvent { .. } => 1,
             Deed::Export { objects, .. } => objects.len(),
-            Deed::Import { count, .. } => *count as usize,
+            Deed::Import { objects, .. } => objects.count as usize,
             // For each GPU the mapping itself, and one more where it lies within another and parts it.
             Deed::Map { gpus, .. } => 2 * gpus.len(),
             Deed::Space { .. } | Deed::Group { .. } | Deed::Range { .. } => 1,
@@ -361,133 +372,46 @@ impl Deed {
 
 impl What {
     fn of(plan: &Plan, bytes: Bytes<'_>) -> What {
-        match (plan.request.effect, plan.request_at) {
-            (Some(Effect::Device { instance }), Some(base)) => {
-                What::Device(bytes.handle(base, instance))
-            }
-            // Without parameters it is the first GPU (deviceConstruct_IMPL, src/nvidia/src/kernel/gpu/device.c).
-            (Some(Effect::Device { .. }), None) => What::Device(0),
-            (Some(Effect::GpuMemory(amount)), Some(base)) => What::GpuMemory {
-                bytes: taken::of_gpu(bytes, base, &amount),
-                answer: base + u32::from(amount.size),
+        let Some(effect) = plan.request.effect else {
+            return What::Other;
+        };
+        let Some(base) = plan.request_at else {
+            return What::without_parameters(&effect);
+        };
+        match bytes.effect(base, &effect) {
+            Effect::Device { instance } => What::Device(instance.value),
+            Effect::GpuMemory(amount) => What::GpuMemory {
+                bytes: taken::of_gpu(&amount),
+                answer: amount.size.at,
             },
-            (Some(Effect::HostMemory(amount)), Some(base)) => What::HostMemory {
-                bytes: taken::of_host(bytes, base, &amount),
+            Effect::HostMemory(amount) => What::HostMemory {
+                bytes: taken::of_host(&amount),
             },
-            (Some(Effect::HostMemoryUpTo { limit, flags }), Some(base)) => What::HostMemory {
-                bytes: taken::of_host_up_to(bytes.long(base, limit), bytes.handle(base, flags)),
+            Effect::HostMemoryUpTo { limit, flags } => What::HostMemory {
+                bytes: taken::of_host_up_to(limit.value, flags.value),
             },
-            (Some(Effect::Pinned { limit }), Some(base)) => What::HostMemory {
-                bytes: taken::of_pinned(bytes.long(base, limit)),
+            Effect::Pinned { limit } => What::HostMemory {
+                bytes: taken::of_pinned(limit.value),
             },
-            (
-                Some(
-                    Effect::GpuMemory(_)
-                    | Effect::HostMemory(_)
-                    | Effect::HostMemoryUpTo { .. }
-                    | Effect::Pinned { .. },
-                ),
-                None,
-            ) => What::Unsaid,
-            (Some(Effect::Hold(memory)), Some(base)) => What::Holder(bytes.objects(base, &memory)),
+            Effect::Hold(memory) => What::Holder(bytes.elements(&memory.named()).collect()),
+            _ => What::Other,
+        }
+    }
+
+    fn without_parameters(effect: &table::Effect) -> What {
+        match effect {
+            // It is the first GPU (deviceConstruct_IMPL, src/nvidia/src/kernel/gpu/device.c).
+            Effect::Device { .. } => What::Device(0),
+            Effect::GpuMemory(_)
+            | Effect::HostMemory(_)
+            | Effect::HostMemoryUpTo { .. }
+            | Effect::Pinned { .. } => What::Unsaid,
             _ => What::Other,
         }
     }
 }
 
-/// The bytes of a payload.
-#[derive(Clone, Copy)]
-pub(super) struct Bytes<'a>(pub &'a [u8]);
-
-impl Bytes<'_> {
-    fn read<const N: usize>(self, at: u32) -> [u8; N] {
-        let rest = self.0.get(at as usize..);
-        rest.and_then(|rest| rest.first_chunk())
-            .copied()
-            .unwrap_or([0; N])
-    }
-
-    fn uuid(self, at: u32) -> Uuid {
-        u128::from_ne_bytes(self.read(at))
-    }
-
-    /// The 4 bytes at `at`.
-    pub fn word(self, at: u32) -> u32 {
-        u32::from_ne_bytes(self.read(at))
-    }
-
-    /// The 8 bytes at `at`.
-    pub fn long_at(self, at: u32) -> u64 {
-        u64::from_ne_bytes(self.read(at))
-    }
-
-    fn handle(self, base: u32, at: u16) -> u32 {
-        self.word(base + u32::from(at))
-    }
-
-    fn long(self, base: u32, at: u16) -> u64 {
-        self.long_at(base + u32::from(at))
-    }
-
-    fn short(self, base: u32, at: u16) -> u16 {
-        u16::from_ne_bytes(self.read(base + u32::from(at)))
-    }
-
-    fn addresses(self, base: u16, length: u16) -> Addresses {
-        let start = self.long(0, base);
-        start..start.saturating_add(self.long(0, length))
-    }
-
-    /// The GPUs that memory is mapped for.
-    fn gpus(self, mapping: &Mapping) -> SmallVec<[Uuid; 1]> {
-        let count = self.long(0, mapping.count_at).min(mapping.most.into());
-        let at = |index| u32::from(mapping.gpus) + index * u32::from(mapping.stride);
-        (0..count as u32)
-            .map(|index| self.uuid(at(index)))
-            .collect()
-    }
-
-    /// How many of `objects` there are.
-    fn count(self, base: u32, objects: &Objects) -> u32 {
-        let most = u32::from(objects.most);
-        let said = objects.count_at.map(|at| self.short(base, at).into());
-        said.unwrap_or(most).min(most)
-    }
-
-    fn first(self, base: u32, objects: &Objects) -> u32 {
-        objects.first_at.map_or(0, |at| self.short(base, at).into())
-    }
-
-    /// How many places a description is to have.
-    fn places(self, base: u32, objects: &Objects) -> u64 {
-        let places = objects.places_at.map(|at| self.short(base, at));
-        places.map_or(0, u64::from)
-    }
-
-    fn objects(self, base: u32, objects: &Objects) -> Handles {
-        let count = self.count(base, objects);
-        (0..count)
-            .map(|index| self.element(base, objects, index))
-            .collect()
-    }
-
-    /// The handle of number `index` in `objects`.
-    pub fn element(self, base: u32, objects: &Objects, index: u32) -> Handle {
-        self.word(base + u32::from(objects.at) + index * u32::from(objects.stride))
-    }
-
-    /// The clients that a field names.
-    pub fn clients(self, plan: &Plan, base: u32, field: &ClientField) -> Handles {
-        let at = base + u32::from(field.at);
-        let (from, count) = match field.extent {
-            Extent::One => (at, 1),
-            Extent::Array { most, count_at } => (at, self.handle(base, count_at).min(most.into())),
-            Extent::Behind => plan
-                .segment_behind(at)
-                .map_or((0, 0), |segment| (segment.offset, segment.length / 4)),
-        };
-        (0..count)
-            .map(|index| self.word(from + 4 * index))
-            .collect()
-    }
+/// The addresses of a range of `length` bytes.
+fn addresses(base: u64, length: u64) -> Addresses {
+    base..base.saturating_add(length)
 }

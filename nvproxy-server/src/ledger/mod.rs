@@ -33,6 +33,7 @@ mod kept;
 mod mappings;
 mod numbered;
 mod outcome;
+mod payload;
 mod shown;
 mod taken;
 mod visible;
@@ -53,8 +54,9 @@ use smallvec::SmallVec;
 use self::accounts::{Full, Ledger, Limits, Pin, Pool};
 use self::aside::{NoRoom, set_aside};
 use self::content::Content;
-use self::deed::{Bytes, Deed};
+use self::deed::Deed;
 use self::outcome::{Came, enter};
+use self::payload::Bytes;
 use crate::host::Host;
 use crate::request::{Action, Executed, Prepared};
 

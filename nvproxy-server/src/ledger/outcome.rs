@@ -7,7 +7,8 @@ use ringfence_faults::{Act, Point, at};
 
 use super::accounts::Ledger;
 use super::content::Content;
-use super::deed::{Bytes, Deed, What};
+use super::deed::{Deed, What};
+use super::payload::Bytes;
 use super::{Admission, Passage};
 use crate::request::{Action, Executed, Prepared};
 
@@ -138,13 +139,11 @@ fn enter_success(
         Deed::Import {
             client,
             parent,
-            base,
             objects,
-            count,
             ..
         } => {
-            for index in 0..*count {
-                let (object, content) = (answer.element(*base, objects, index), next());
+            for object in answer.elements(objects) {
+                let content = next();
                 if object == 0 {
                     ledger.release(content);
                 } else {

@@ -7,9 +7,9 @@
 //! it depends on the GPU it goes by the largest that there is. File names are those of 580.142, below
 //! src/nvidia/src/kernel unless said otherwise.
 
-use nvproxy_abi::table::Amount;
+use nvproxy_abi::table::effects::Amount;
 
-use super::deed::Bytes;
+use super::payload::Values;
 
 /// Bytes of the driver's pages (RM_PAGE_SIZE and its neighbours).
 const SMALL: u64 = 4 << 10;
@@ -43,65 +43,43 @@ const NVOS02_PHYSICALITY: u32 = 0xf << 4;
 /// What stands for more than there can be.
 const TOO_MUCH: u64 = u64::MAX;
 
-/// What NV_MEMORY_ALLOCATION_PARAMS say.
-struct Wanted {
-    size: u64,
-    alignment: u64,
-    flags: u32,
-    attr: u32,
-    attr2: u32,
+/// The bytes of a page that it is to have, if it says so (dmaNvos32ToPageSizeAttr, gpu/mem_mgr/dma.c).
+fn page(amount: &Amount<Values>) -> Option<u64> {
+    Some(
+        match (
+            amount.attr.value >> PAGE_SIZE_SHIFT & 0x3,
+            amount.attr2.value >> HUGE_SHIFT & 0x3,
+        ) {
+            (0, _) => return None,
+            (1, _) => SMALL,
+            (2, _) => BIG,
+            (_, 2) => HALF_GIB,
+            (_, 3) => QUARTER_TIB,
+            _ => HUGE,
+        },
+    )
 }
 
-impl Wanted {
-    fn read(bytes: Bytes<'_>, base: u32, amount: &Amount) -> Wanted {
-        let at = |field: u16| base + u32::from(field);
-        Wanted {
-            size: bytes.long_at(at(amount.size)),
-            alignment: bytes.long_at(at(amount.alignment)),
-            flags: bytes.word(at(amount.flags)),
-            attr: bytes.word(at(amount.attr)),
-            attr2: bytes.word(at(amount.attr2)),
-        }
-    }
-
-    /// The bytes of a page that it is to have, if it says so (dmaNvos32ToPageSizeAttr, gpu/mem_mgr/dma.c).
-    fn page(&self) -> Option<u64> {
-        Some(
-            match (
-                self.attr >> PAGE_SIZE_SHIFT & 0x3,
-                self.attr2 >> HUGE_SHIFT & 0x3,
-            ) {
-                (0, _) => return None,
-                (1, _) => SMALL,
-                (2, _) => BIG,
-                (_, 2) => HALF_GIB,
-                (_, 3) => QUARTER_TIB,
-                _ => HUGE,
-            },
-        )
-    }
-
-    /// Whole pages of `page` bytes, or of what is compressed as one.
-    fn in_pages(&self, page: u64) -> Option<u64> {
-        let page = match self.attr & COMPR {
-            0 => page,
-            _ => page.max(COMPRESSED),
-        };
-        self.size.checked_next_multiple_of(page)
-    }
+/// Whole pages of `page` bytes, or of what is compressed as one.
+fn in_pages(amount: &Amount<Values>, page: u64) -> Option<u64> {
+    let page = match amount.attr.value & COMPR {
+        0 => page,
+        _ => page.max(COMPRESSED),
+    };
+    amount.size.value.checked_next_multiple_of(page)
 }
 
 /// Bytes of a GPU's memory (`_vidmemPmaAllocate`, mem_mgr/video_mem.c; `memmgrDeterminePageSize_IMPL`,
 /// gpu/mem_mgr/mem_mgr.c; `memmgrAllocDetermineAlignment_GM107`). The allocator of physical memory has no smaller pages
 /// than big ones.
-pub(super) fn of_gpu(bytes: Bytes<'_>, base: u32, amount: &Amount) -> u64 {
-    let wanted = Wanted::read(bytes, base, amount);
-    let unsaid = if wanted.size < HUGE { BIG } else { HUGE };
-    let page = wanted.page().unwrap_or(unsaid).max(BIG);
-    let aligned = wanted.flags & ALIGNMENT_HINT_OR_FORCE != 0;
-    let alignment = if aligned { wanted.alignment } else { 0 };
-    let taken = wanted.in_pages(page).and_then(|size| {
-        if wanted.flags & FIXED_ADDRESS_ALLOCATE == 0 || alignment <= page {
+pub(super) fn of_gpu(amount: &Amount<Values>) -> u64 {
+    let flags = amount.flags.value;
+    let unsaid = if amount.size.value < HUGE { BIG } else { HUGE };
+    let page = page(amount).unwrap_or(unsaid).max(BIG);
+    let aligned = flags & ALIGNMENT_HINT_OR_FORCE != 0;
+    let alignment = if aligned { amount.alignment.value } else { 0 };
+    let taken = in_pages(amount, page).and_then(|size| {
+        if flags & FIXED_ADDRESS_ALLOCATE == 0 || alignment <= page {
             return Some(size);
         }
         // The driver rounds with a mask, which for what is no power of two gives anything up to one alignment more.
@@ -115,11 +93,10 @@ pub(super) fn of_gpu(bytes: Bytes<'_>, base: u32, amount: &Amount) -> u64 {
 
 /// Bytes of the host's memory (`sysmemConstruct_IMPL`, mem_mgr/system_mem.c; `memdescCreate`, gpu/mem_mgr/mem_desc.c;
 /// `nv_alloc_pages`, kernel-open/nvidia/nv.c).
-pub(super) fn of_host(bytes: Bytes<'_>, base: u32, amount: &Amount) -> u64 {
-    let wanted = Wanted::read(bytes, base, amount);
-    let unsaid = if wanted.size < BIG { SMALL } else { BIG };
-    let taken = wanted.in_pages(wanted.page().unwrap_or(unsaid));
-    let contiguous = wanted.attr & PHYSICALITY == PHYSICALITY_CONTIGUOUS;
+pub(super) fn of_host(amount: &Amount<Values>) -> u64 {
+    let unsaid = if amount.size.value < BIG { SMALL } else { BIG };
+    let taken = in_pages(amount, page(amount).unwrap_or(unsaid));
+    let contiguous = amount.attr.value & PHYSICALITY == PHYSICALITY_CONTIGUOUS;
     in_one_piece(taken, contiguous)
 }
 
@@ -156,30 +133,29 @@ pub(super) fn of_pinned(limit: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::payload::Value;
     use super::*;
 
-    const AMOUNT: Amount = Amount {
-        size: 0,
-        alignment: 8,
-        flags: 16,
-        attr: 20,
-        attr2: 24,
-    };
     const MIB: u64 = 1 << 20;
 
-    fn wanted(size: u64, alignment: u64, words: [u32; 3]) -> Vec<u8> {
-        let words = words.iter().flat_map(|word| word.to_ne_bytes());
-        let longs = [size, alignment].into_iter();
-        let longs = longs.flat_map(|long| long.to_ne_bytes());
-        longs.chain(words).collect()
+    fn amount(size: u64, alignment: u64, words: [u32; 3]) -> Amount<Values> {
+        let long = |value| Value { at: 0, value };
+        let [flags, attr, attr2] = words.map(|value| Value { at: 0, value });
+        Amount {
+            size: long(size),
+            alignment: long(alignment),
+            flags,
+            attr,
+            attr2,
+        }
     }
 
     fn gpu(size: u64, alignment: u64, words: [u32; 3]) -> u64 {
-        of_gpu(Bytes(&wanted(size, alignment, words)), 0, &AMOUNT)
+        of_gpu(&amount(size, alignment, words))
     }
 
     fn host(size: u64, attr: u32) -> u64 {
-        of_host(Bytes(&wanted(size, 0, [0, attr, 0])), 0, &AMOUNT)
+        of_host(&amount(size, 0, [0, attr, 0]))
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use nvproxy_abi::plan::Plan;
 use nvproxy_abi::table::MemoryList;
 
-use super::deed::Bytes;
+use super::payload::Bytes;
 
 /// Bytes of a pair: what is asked for, and the answer.
 const PAIR: u32 = 8;

@@ -9,10 +9,11 @@ use std::rc::Rc;
 use nvproxy_abi_catalogue::version::DriverVersion;
 use nvproxy_abi_catalogue::{Catalogue, Class, Control, Privilege, Release};
 
+use crate::effects;
 use crate::parameters::Parameters;
 use crate::policy::{Allowed, Capability, List};
-use crate::rows::{ByFamily, Effect, ReleaseTables, Reserved, Row, Tables, Words};
-use crate::rules::{Blocking, EffectRule, Rule, Rules};
+use crate::rows::{ByFamily, ReleaseTables, Reserved, Row, Tables, Words};
+use crate::rules::{Blocking, Rule, Rules};
 use crate::tenants;
 use crate::words::words;
 
@@ -306,10 +307,7 @@ impl<'a> Derivation<'a> {
         };
         match &class.structure {
             Some(structure) => self.fill(&mut row, Parameters { release, structure }, rule, &[]),
-            None if rule.is_some_and(|rule| matches!(rule.effect, Some(EffectRule::Client))) => {
-                row.effect = Some(Effect::Client);
-            }
-            None => {}
+            None => row.effect = rule.and_then(effects::without_structure),
         }
         self.mark_used(rule);
         vec![row]
@@ -360,9 +358,7 @@ impl<'a> Derivation<'a> {
                 "has a rule with neither a structure nor any_size",
             );
         }
-        if let Some(EffectRule::Attach) = rule.effect {
-            row.effect = Some(Effect::Attach);
-        }
+        row.effect = effects::without_structure(rule);
         let size = |structure: &str| Some(release.structures.get(structure)?.size);
         let id = |structure: &str, field: &str| Some(release.locate(structure, field)?.offset);
         match tenants::whole(size, id, rule) {

@@ -3,16 +3,16 @@
 //! Where a release's structure lacks a field that a rule names, the request does not do there what the rule says. A field
 //! of another size than a rule takes it to have is an error.
 
+use std::convert::Infallible;
+
+use nvproxy_abi_effects::{Effect, Number, Rewrite};
+
 use crate::parameters::Parameters;
-use crate::rows::{Amount, ClientField, Effect, Extent, MemoryList, Objects, Place};
-use crate::rules::{
-    AmountRule, ClientRule, EffectRule, MapRule, MemoryListRule, ObjectsRule, UnmapRule,
-};
+use crate::rows::{ArrayPlace, ClientField, Extent, MemoryList, Place, Places};
+use crate::rules::{ClientRule, MemoryListRule, Names, Rule};
 
 /// Bytes of a handle.
 const HANDLE: u32 = 4;
-/// Bytes of a GPU's UUID.
-const UUID: u32 = 16;
 
 /// The handles of clients that `rule` speaks of.
 pub(crate) fn client(
@@ -48,127 +48,72 @@ pub(crate) fn client(
 /// What `rule` says becomes of objects; nothing, if this release's parameters lack a field of it.
 pub(crate) fn effect(
     parameters: Parameters<'_>,
-    rule: &EffectRule,
-) -> Result<Option<Effect>, String> {
-    let handle = |path: &str| sized(parameters, path, HANDLE);
-    if rule
-        .fields()
-        .iter()
-        .any(|path| parameters.place(path).is_none())
-    {
+    rule: &Effect<Names>,
+) -> Result<Option<Effect<Places>>, String> {
+    let mut fields = fields(rule).into_iter();
+    if fields.any(|path| parameters.place(path).is_none()) {
         return Ok(None);
     }
-    Ok(Some(match rule {
-        EffectRule::Allocate { parent, object } => Effect::Allocate {
-            parent: handle(parent)?,
-            object: handle(object)?,
-        },
-        EffectRule::Free { object } => Effect::Free {
-            object: handle(object)?,
-        },
-        EffectRule::Duplicate {
-            parent,
-            object,
-            source,
-        } => Effect::Duplicate {
-            parent: handle(parent)?,
-            object: handle(object)?,
-            source: handle(source)?,
-        },
-        EffectRule::Register => Effect::Register,
-        EffectRule::Attach => Effect::Attach,
-        EffectRule::OsEvent { key } => Effect::OsEvent { key: handle(key)? },
-        EffectRule::EndOsEvent { key } => Effect::EndOsEvent { key: handle(key)? },
-        EffectRule::Share { object, kind } => Effect::Share {
-            object: handle(object)?,
-            kind: sized(parameters, kind, 2)?,
-        },
-        EffectRule::Show { memory } => Effect::Show {
-            memory: handle(memory)?,
-        },
-        EffectRule::Control { object } => Effect::Control {
-            object: handle(object)?,
-        },
-        EffectRule::Export(rule) => Effect::Export(objects(parameters, rule)?),
-        EffectRule::Import {
-            parent,
-            objects: rule,
-        } => Effect::Import {
-            parent: handle(parent)?,
-            objects: objects(parameters, rule)?,
-        },
-        EffectRule::Hold(rule) => Effect::Hold(objects(parameters, rule)?),
-        EffectRule::Client => Effect::Client,
-        EffectRule::Device { instance } => Effect::Device {
-            instance: sized(parameters, instance, 4)?,
-        },
-        EffectRule::GpuMemory(rule) => Effect::GpuMemory(amount(parameters, rule)?),
-        EffectRule::HostMemory(rule) => Effect::HostMemory(amount(parameters, rule)?),
-        EffectRule::HostMemoryUpTo { limit, flags } => Effect::HostMemoryUpTo {
-            limit: sized(parameters, limit, 8)?,
-            flags: sized(parameters, flags, 4)?,
-        },
-        EffectRule::Pinned { limit } => Effect::Pinned {
-            limit: sized(parameters, limit, 8)?,
-        },
-        EffectRule::Range {
-            base,
-            length,
-            backed,
-        } => Effect::Range {
-            base: sized(parameters, base, 8)?,
-            length: sized(parameters, length, 8)?,
-            backed: *backed,
-        },
-        EffectRule::EndRange { base } => Effect::EndRange {
-            base: sized(parameters, base, 8)?,
-        },
-        EffectRule::AddressSpace => Effect::AddressSpace,
-        EffectRule::RangeGroup => Effect::RangeGroup,
-        EffectRule::EndRangeGroup => Effect::EndRangeGroup,
-        EffectRule::Map(rule) => map(parameters, rule)?,
-        EffectRule::Unmap(rule) => unmap(parameters, rule)?,
-    }))
+    rule.rewrite(&mut InStructure(parameters)).map(Some)
 }
 
-fn amount(parameters: Parameters<'_>, rule: &AmountRule) -> Result<Amount, String> {
-    Ok(Amount {
-        size: sized(parameters, &rule.size, 8)?,
-        alignment: sized(parameters, &rule.alignment, 8)?,
-        flags: sized(parameters, &rule.flags, 4)?,
-        attr: sized(parameters, &rule.attr, 4)?,
-        attr2: sized(parameters, &rule.attr2, 4)?,
-    })
+/// The same, of parameters that have no structure: an effect that names no field.
+pub(crate) fn without_structure(rule: &Rule) -> Option<Effect<Places>> {
+    rule.effect.as_ref()?.rewrite(&mut InNoStructure).ok()
 }
 
-fn map(parameters: Parameters<'_>, rule: &MapRule) -> Result<Effect, String> {
-    let Objects {
-        place,
-        stride,
-        most,
-        ..
-    } = array(parameters, &rule.gpus, UUID)?;
-    Ok(Effect::Map {
-        base: sized(parameters, &rule.base, 8)?,
-        length: sized(parameters, &rule.length, 8)?,
-        memory: sized(parameters, &rule.memory, HANDLE)?,
-        gpus: place,
-        stride,
-        most,
-        count: sized(parameters, &rule.count, 8)?,
-    })
+/// The fields that a rule names.
+pub(crate) fn fields(rule: &Effect<Names>) -> Vec<&String> {
+    let mut named = Named(Vec::new());
+    let Ok(_) = rule.rewrite(&mut named);
+    named.0
 }
 
-fn unmap(parameters: Parameters<'_>, rule: &UnmapRule) -> Result<Effect, String> {
-    let optional = |path: &Option<String>, bytes| {
-        let place = path.as_ref().map(|path| sized(parameters, path, bytes));
-        place.transpose()
-    };
-    Ok(Effect::Unmap {
-        base: optional(&rule.base, 8)?,
-        length: optional(&rule.length, 8)?,
-        gpu: optional(&rule.gpu, UUID)?,
-    })
+/// Finds where fields lie.
+struct InStructure<'a>(Parameters<'a>);
+
+impl Rewrite<'_, Names, Places> for InStructure<'_> {
+    type Error = String;
+
+    fn field<T: Number>(&mut self, path: &String) -> Result<Place, String> {
+        sized(self.0, path, T::BYTES)
+    }
+
+    fn array<T: Number>(&mut self, path: &String) -> Result<ArrayPlace, String> {
+        array(self.0, path, T::BYTES)
+    }
+}
+
+/// Finds nothing.
+struct InNoStructure;
+
+impl Rewrite<'_, Names, Places> for InNoStructure {
+    type Error = ();
+
+    fn field<T: Number>(&mut self, _: &String) -> Result<Place, ()> {
+        Err(())
+    }
+
+    fn array<T: Number>(&mut self, _: &String) -> Result<ArrayPlace, ()> {
+        Err(())
+    }
+}
+
+/// Collects names.
+struct Named<'a>(Vec<&'a String>);
+
+impl<'a> Rewrite<'a, Names, ()> for Named<'a> {
+    type Error = Infallible;
+
+    fn field<T: Number>(&mut self, path: &'a String) -> Result<(), Infallible> {
+        self.0.push(path);
+        Ok(())
+    }
+
+    fn array<T: Number>(&mut self, path: &'a String) -> Result<(), Infallible> {
+        self.0.push(path);
+        Ok(())
+    }
 }
 
 /// The list that `rule` speaks of.
@@ -186,21 +131,8 @@ pub(crate) fn memory_list(
     }))
 }
 
-fn objects(parameters: Parameters<'_>, rule: &ObjectsRule) -> Result<Objects, String> {
-    let optional = |path: &Option<String>| {
-        let place = path.as_ref().map(|path| sized(parameters, path, 2));
-        place.transpose()
-    };
-    Ok(Objects {
-        count: optional(&rule.count)?,
-        first: optional(&rule.first)?,
-        places: optional(&rule.places)?,
-        ..array(parameters, &rule.field, HANDLE)?
-    })
-}
-
 /// The array at `path`, of elements or of structures that begin with one, of as many bytes.
-fn array(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<Objects, String> {
+fn array(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<ArrayPlace, String> {
     let located = parameters.release.locate(parameters.structure, path);
     let element = located.map(|field| {
         let structure = parameters.release.structures.get(&field.type_name);
@@ -218,13 +150,10 @@ fn array(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<Objects, 
             "has {path}, of {size} bytes, which a rule calls an array"
         ));
     }
-    Ok(Objects {
+    Ok(ArrayPlace {
         place,
         stride: short(stride)?,
         most: short(size / stride)?,
-        count: None,
-        first: None,
-        places: None,
     })
 }
 

@@ -1,14 +1,15 @@
 //! The tables as Rust source, for `nvproxy-abi` to include. Lists that are equal are written once.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt::Write;
 
 use nvproxy_abi_catalogue::version::DriverVersion;
+use nvproxy_abi_effects::{Array, Effect, Number, Offsets, Rewrite};
 
 use crate::rows::{
-    Amount, ByFamily, Cleared, ClientField, Contents, Descriptor, Effect, Extent, GpuField,
-    GpuList, Length, Naming, Objects, Passed, Place, Pointer, Reserved, Role, Row, Tables, Values,
-    Words,
+    ArrayPlace, ByFamily, Cleared, ClientField, Contents, Descriptor, Extent, GpuField, GpuList,
+    Length, Naming, Passed, Place, Places, Pointer, Reserved, Role, Row, Tables, Values, Words,
 };
 
 /// Rust source that defines `ROWS`, `RELEASES`, `NAMES` and the lists of words. It expects the names of `nvproxy_abi::table`,
@@ -282,98 +283,26 @@ fn client(client: &ClientField) -> String {
     )
 }
 
-fn effect(effect: &Effect) -> String {
-    let text = match effect {
-        Effect::Allocate { parent, object } => {
-            format!(
-                "Allocate {{ parent: {}, object: {} }}",
-                parent.at, object.at
-            )
-        }
-        Effect::Free { object } => format!("Free {{ object: {} }}", object.at),
-        Effect::Duplicate {
-            parent,
-            object,
-            source,
-        } => format!(
-            "Duplicate {{ parent: {}, object: {}, source: {} }}",
-            parent.at, object.at, source.at
-        ),
-        Effect::Register => "Register".to_owned(),
-        Effect::Attach => "Attach".to_owned(),
-        Effect::OsEvent { key } => format!("OsEvent {{ key: {} }}", key.at),
-        Effect::EndOsEvent { key } => format!("EndOsEvent {{ key: {} }}", key.at),
-        Effect::Share { object, kind } => {
-            format!("Share {{ object: {}, kind: {} }}", object.at, kind.at)
-        }
-        Effect::Show { memory } => format!("Show {{ memory: {} }}", memory.at),
-        Effect::Control { object } => format!("Control {{ object: {} }}", object.at),
-        Effect::Export(listed) => format!("Export({})", objects(listed)),
-        Effect::Import {
-            parent,
-            objects: listed,
-        } => format!(
-            "Import {{ parent: {}, objects: {} }}",
-            parent.at,
-            objects(listed)
-        ),
-        Effect::Hold(listed) => format!("Hold({})", objects(listed)),
-        Effect::Client => "Client".to_owned(),
-        Effect::Device { instance } => format!("Device {{ instance: {} }}", instance.at),
-        Effect::GpuMemory(taken) => format!("GpuMemory({})", amount(taken)),
-        Effect::HostMemory(taken) => format!("HostMemory({})", amount(taken)),
-        Effect::HostMemoryUpTo { limit, flags } => {
-            let (limit, flags) = (limit.at, flags.at);
-            format!("HostMemoryUpTo {{ limit: {limit}, flags: {flags} }}")
-        }
-        Effect::Pinned { limit } => format!("Pinned {{ limit: {} }}", limit.at),
-        Effect::Range {
-            base,
-            length,
-            backed,
-        } => {
-            let (base, length) = (base.at, length.at);
-            format!("Range {{ base: {base}, length: {length}, backed: {backed} }}")
-        }
-        Effect::EndRange { base } => format!("EndRange {{ base: {} }}", base.at),
-        Effect::AddressSpace => "AddressSpace".to_owned(),
-        Effect::RangeGroup => "RangeGroup".to_owned(),
-        Effect::EndRangeGroup => "EndRangeGroup".to_owned(),
-        Effect::Map {
-            base,
-            length,
-            memory,
-            gpus,
-            stride,
-            most,
-            count,
-        } => format!(
-            "Map(Mapping {{ base: {}, length: {}, memory: {}, gpus: {}, stride: {stride}, most: {most}, count_at: {} }})",
-            base.at, length.at, memory.at, gpus.at, count.at
-        ),
-        Effect::Unmap { base, length, gpu } => {
-            let at = |place: &Option<Place>| place.as_ref().map(|place| place.at);
-            let (base, length, gpu) = (at(base), at(length), at(gpu));
-            format!("Unmap {{ base: {base:?}, length: {length:?}, gpu: {gpu:?} }}")
-        }
-    };
-    format!("Effect::{text}")
+/// What is derived for an effect is written in Rust as it is shown to programmers.
+fn effect(effect: &Effect<Places>) -> String {
+    let Ok(effect) = effect.rewrite(&mut ToOffsets);
+    format!("Effect::{effect:?}")
 }
 
-fn amount(amount: &Amount) -> String {
-    let (size, alignment, flags) = (amount.size.at, amount.alignment.at, amount.flags.at);
-    let (attr, attr2) = (amount.attr.at, amount.attr2.at);
-    format!(
-        "Amount {{ size: {size}, alignment: {alignment}, flags: {flags}, attr: {attr}, attr2: {attr2} }}"
-    )
-}
+struct ToOffsets;
 
-fn objects(objects: &Objects) -> String {
-    let count = objects.count.as_ref().map(|place| place.at);
-    let first = objects.first.as_ref().map(|place| place.at);
-    let places = objects.places.as_ref().map(|place| place.at);
-    format!(
-        "Objects {{ at: {}, stride: {}, most: {}, count_at: {count:?}, first_at: {first:?}, places_at: {places:?} }}",
-        objects.place.at, objects.stride, objects.most
-    )
+impl Rewrite<'_, Places, Offsets> for ToOffsets {
+    type Error = Infallible;
+
+    fn field<T: Number>(&mut self, place: &Place) -> Result<u16, Infallible> {
+        Ok(place.at)
+    }
+
+    fn array<T: Number>(&mut self, array: &ArrayPlace) -> Result<Array, Infallible> {
+        Ok(Array {
+            at: array.place.at,
+            stride: array.stride,
+            most: array.most,
+        })
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use nvproxy_abi_catalogue::version::DriverVersion;
+use nvproxy_abi_effects::{Effect, Form, Number};
 
 use crate::policy::Capability;
 
@@ -68,7 +69,7 @@ pub struct Row {
     pub capabilities: Vec<Capability>,
     pub reserved: Option<Reserved>,
     pub clients: Vec<ClientField>,
-    pub effect: Option<Effect>,
+    pub effect: Option<Effect<Places>>,
     pub memory_list: Option<MemoryList>,
     pub gpus: Vec<GpuField>,
     pub passed: Vec<Passed>,
@@ -145,101 +146,21 @@ pub enum Extent {
     Behind,
 }
 
+/// The form of the rows: a field is its place, by name and by offset.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Amount {
-    pub size: Place,
-    pub alignment: Place,
-    pub flags: Place,
-    pub attr: Place,
-    pub attr2: Place,
+pub struct Places;
+
+impl Form for Places {
+    type Field<T: Number> = Place;
+    type Array<T: Number> = ArrayPlace;
 }
 
+/// An array in a row's structure: no more than `most` elements, each `stride` bytes behind the one before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    Allocate {
-        parent: Place,
-        object: Place,
-    },
-    Free {
-        object: Place,
-    },
-    Duplicate {
-        parent: Place,
-        object: Place,
-        source: Place,
-    },
-    Register,
-    Attach,
-    OsEvent {
-        key: Place,
-    },
-    EndOsEvent {
-        key: Place,
-    },
-    Share {
-        object: Place,
-        kind: Place,
-    },
-    Show {
-        memory: Place,
-    },
-    Control {
-        object: Place,
-    },
-    Export(Objects),
-    Import {
-        parent: Place,
-        objects: Objects,
-    },
-    Hold(Objects),
-    Client,
-    Device {
-        instance: Place,
-    },
-    GpuMemory(Amount),
-    HostMemory(Amount),
-    HostMemoryUpTo {
-        limit: Place,
-        flags: Place,
-    },
-    Pinned {
-        limit: Place,
-    },
-    Range {
-        base: Place,
-        length: Place,
-        backed: bool,
-    },
-    EndRange {
-        base: Place,
-    },
-    AddressSpace,
-    RangeGroup,
-    EndRangeGroup,
-    Map {
-        base: Place,
-        length: Place,
-        memory: Place,
-        gpus: Place,
-        stride: u16,
-        most: u16,
-        count: Place,
-    },
-    Unmap {
-        base: Option<Place>,
-        length: Option<Place>,
-        gpu: Option<Place>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Objects {
+pub struct ArrayPlace {
     pub place: Place,
     pub stride: u16,
     pub most: u16,
-    pub count: Option<Place>,
-    pub first: Option<Place>,
-    pub places: Option<Place>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

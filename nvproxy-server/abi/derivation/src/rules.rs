@@ -4,8 +4,10 @@
 //! the request's structure, never by offset. Where a release's structure lacks a field, what the rule says of it says
 //! nothing about that release.
 
+use nvproxy_abi_effects::{Effect, Form, Number};
 use serde::Deserialize;
 
+use crate::effects;
 use crate::rows::Role;
 
 /// The whole file.
@@ -77,7 +79,7 @@ pub struct Rule {
     /// Handles of clients. An ioctl's first is the client that makes the request.
     pub clients: Vec<ClientRule>,
     /// What becomes of objects once it has succeeded.
-    pub effect: Option<EffectRule>,
+    pub effect: Option<Effect<Names>>,
     /// It tells how much memory a GPU has.
     pub memory_list: Option<MemoryListRule>,
     /// Names of GPUs, which have to be those that the sandbox was given.
@@ -107,7 +109,7 @@ impl Rule {
             .clients
             .iter()
             .filter_map(|client| client.count.as_ref());
-        let effect = self.effect.iter().flat_map(EffectRule::fields);
+        let effect = self.effect.iter().flat_map(effects::fields);
         let lists = self.memory_list.iter();
         let lists = lists.flat_map(|list| [&list.field, &list.count]);
         let own = own.chain(bits).chain(flags).chain(variants);
@@ -248,189 +250,13 @@ pub struct ClearedRule {
     pub fill: u8,
 }
 
-/// What becomes of objects; see `nvproxy_abi::table::Effect`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "lowercase")]
-pub enum EffectRule {
-    Allocate {
-        parent: String,
-        object: String,
-    },
-    Free {
-        object: String,
-    },
-    Duplicate {
-        parent: String,
-        object: String,
-        source: String,
-    },
-    Register,
-    Attach,
-    #[serde(rename = "os-event")]
-    OsEvent {
-        key: String,
-    },
-    #[serde(rename = "end-os-event")]
-    EndOsEvent {
-        key: String,
-    },
-    Share {
-        object: String,
-        kind: String,
-    },
-    Show {
-        memory: String,
-    },
-    Control {
-        object: String,
-    },
-    Export(ObjectsRule),
-    Import {
-        parent: String,
-        objects: ObjectsRule,
-    },
-    Hold(ObjectsRule),
-    Client,
-    Device {
-        instance: String,
-    },
-    /// The driver takes memory of a GPU.
-    #[serde(rename = "gpu-memory")]
-    GpuMemory(AmountRule),
-    /// The driver takes memory of the host.
-    #[serde(rename = "host-memory")]
-    HostMemory(AmountRule),
-    /// The driver takes memory of the host: a byte more than the 8-byte field says.
-    #[serde(rename = "host-memory-up-to")]
-    HostMemoryUpTo {
-        limit: String,
-        flags: String,
-    },
-    /// The driver keeps pages of the task: a byte more than the 8-byte field says.
-    Pinned {
-        limit: String,
-    },
-    Range {
-        base: String,
-        length: String,
-        /// The driver takes host memory for all of it.
-        #[serde(default)]
-        backed: bool,
-    },
-    #[serde(rename = "end-range")]
-    EndRange {
-        base: String,
-    },
-    #[serde(rename = "address-space")]
-    AddressSpace,
-    #[serde(rename = "range-group")]
-    RangeGroup,
-    #[serde(rename = "end-range-group")]
-    EndRangeGroup,
-    Map(MapRule),
-    Unmap(UnmapRule),
-}
+/// The form of the rules: a field, or an array, is its path in the request's structure.
+#[derive(Clone, Debug)]
+pub struct Names;
 
-/// The fields of NV_MEMORY_ALLOCATION_PARAMS that say how much memory is taken; the first two are of 8 bytes.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AmountRule {
-    pub size: String,
-    pub alignment: String,
-    pub flags: String,
-    pub attr: String,
-    pub attr2: String,
-}
-
-/// Memory of a client that an address space keeps in a range, for each of a list of structures that begin with the UUID
-/// of a GPU. All fields are of 8 bytes, but for the handle.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MapRule {
-    pub base: String,
-    pub length: String,
-    pub memory: String,
-    pub gpus: String,
-    pub count: String,
-}
-
-/// What an address space no longer keeps: what lies in a range or everywhere, for a GPU or for all.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UnmapRule {
-    pub base: Option<String>,
-    pub length: Option<String>,
-    pub gpu: Option<String>,
-}
-
-/// Handles of objects: one, or an array of them or of structures that begin with one.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ObjectsRule {
-    pub field: String,
-    /// The 2-byte field that says how many there are.
-    pub count: Option<String>,
-    /// The 2-byte field that says which place is that of the first.
-    pub first: Option<String>,
-    /// The 2-byte field that says how many places there are to be.
-    pub places: Option<String>,
-}
-
-impl ObjectsRule {
-    fn fields(&self) -> impl Iterator<Item = &String> {
-        let further = self.count.iter().chain(&self.first).chain(&self.places);
-        std::iter::once(&self.field).chain(further)
-    }
-}
-
-impl EffectRule {
-    pub(crate) fn fields(&self) -> Vec<&String> {
-        match self {
-            EffectRule::Allocate { parent, object } => vec![parent, object],
-            EffectRule::Free { object } | EffectRule::Control { object } => vec![object],
-            EffectRule::Duplicate {
-                parent,
-                object,
-                source,
-            } => vec![parent, object, source],
-            EffectRule::Export(objects) | EffectRule::Hold(objects) => objects.fields().collect(),
-            EffectRule::Import { parent, objects } => {
-                std::iter::once(parent).chain(objects.fields()).collect()
-            }
-            EffectRule::OsEvent { key } | EffectRule::EndOsEvent { key } => vec![key],
-            EffectRule::Share { object, kind } => vec![object, kind],
-            EffectRule::Show { memory } => vec![memory],
-            EffectRule::Device { instance } => vec![instance],
-            EffectRule::GpuMemory(amount) | EffectRule::HostMemory(amount) => vec![
-                &amount.size,
-                &amount.alignment,
-                &amount.flags,
-                &amount.attr,
-                &amount.attr2,
-            ],
-            EffectRule::HostMemoryUpTo { limit, flags } => vec![limit, flags],
-            EffectRule::Pinned { limit } => vec![limit],
-            EffectRule::Range { base, length, .. } => vec![base, length],
-            EffectRule::EndRange { base } => vec![base],
-            EffectRule::Map(rule) => vec![
-                &rule.base,
-                &rule.length,
-                &rule.memory,
-                &rule.gpus,
-                &rule.count,
-            ],
-            EffectRule::Unmap(rule) => {
-                let fields = [&rule.base, &rule.length, &rule.gpu];
-                fields.into_iter().flatten().collect()
-            }
-            EffectRule::Attach
-            | EffectRule::Register
-            | EffectRule::Client
-            | EffectRule::AddressSpace
-            | EffectRule::RangeGroup
-            | EffectRule::EndRangeGroup => Vec::new(),
-        }
-    }
+impl Form for Names {
+    type Field<T: Number> = String;
+    type Array<T: Number> = String;
 }
 
 /// A list of pairs of 4 bytes, or a pointer to one, and the 4-byte field that says how many there are.

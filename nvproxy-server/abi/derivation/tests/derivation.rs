@@ -8,9 +8,10 @@ use nvproxy_abi_catalogue::{Catalogue, Control, Copy, Count, Field, Ioctl, Relea
 use nvproxy_abi_derivation::derive;
 use nvproxy_abi_derivation::policy::{self, Capability, List};
 use nvproxy_abi_derivation::rows::{
-    Contents, Effect, Extent, Length, Naming, Reserved, Row, Tables, Values,
+    Contents, Extent, Length, Naming, Reserved, Row, Tables, Values,
 };
 use nvproxy_abi_derivation::rules;
+use nvproxy_abi_effects::Effect;
 
 const NO_RULES: &str = "frontend = []\ncontrol = []\nclass = []\nuvm = []\n[blocking]\n";
 
@@ -226,6 +227,7 @@ fn clients_have_to_be_accounted_for() {
     let Some(Effect::Hold(held)) = &row.effect else {
         panic!("{row:?}");
     };
+    let held = &held.field;
     assert_eq!((held.place.at, held.stride, held.most), (4, 4, 1));
 }
 
