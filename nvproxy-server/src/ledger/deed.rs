@@ -193,7 +193,24 @@ impl Deed {
             Effect::Control { object } => {
                 Deed::of_command(plan, bytes, named, (client, object.value))
             }
-            effect => Deed::of_space(bytes, client, effect, space),
+            effect @ (Effect::Range { .. }
+            | Effect::EndRange { .. }
+            | Effect::AddressSpace
+            | Effect::RangeGroup
+            | Effect::EndRangeGroup
+            | Effect::Map { .. }
+            | Effect::Unmap { .. }) => Deed::of_space(bytes, client, effect, space),
+            Effect::Share { .. } | Effect::Attach => Deed::Nothing,
+            // No ioctl's, but a command's or a class's.
+            Effect::Export(_)
+            | Effect::Import { .. }
+            | Effect::Hold(_)
+            | Effect::Client
+            | Effect::Device { .. }
+            | Effect::GpuMemory(_)
+            | Effect::HostMemory(_)
+            | Effect::HostMemoryUpTo { .. }
+            | Effect::Pinned { .. } => Deed::Nothing,
         }
     }
 

@@ -5,8 +5,8 @@
 //! an [`Effect`] is generic over its [`Form`], and [`Effect::rewrite`] takes it from one form to another, field by field.
 //! How long a field is, is its type: a `u32`, of 4 bytes, for a handle.
 //!
-//! Whoever adds an effect adds a variant here and its arm in `rewrite`, and says in the server's ledger what becomes of
-//! it. The compiler points at both. Rules, rows, the generated tables and the tests of tables take it as it is.
+//! Whoever adds an effect adds a variant here, with its arm in `rewrite`, and says in the server's ledger what deed it is.
+//! The compiler asks for both. Rules, rows, the generated tables and the tests of tables take it as it is.
 
 #![forbid(unsafe_code)]
 
