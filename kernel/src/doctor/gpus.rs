@@ -111,8 +111,8 @@ mod tests {
         for (version, expected) in [
             ("580.142", "580.142, which the tables have"),
             (
-                "580.159.04",
-                "580.159.04, for which the tables of 580.142 serve",
+                "580.130",
+                "580.130, for which the tables of 580.126.20 serve",
             ),
         ] {
             let expected = Finding::plain("NVIDIA driver", Outcome::Ok, expected);

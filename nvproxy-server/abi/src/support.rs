@@ -194,10 +194,35 @@ mod tests {
         }
     }
 
+    /// Of every branch, since any may have another release tomorrow.
     #[test]
     fn a_release_after_the_last_is_served_if_the_last_three_agree() {
-        let last = ["580.126.18", "580.126.20", "580.142"];
-        assert_eq!(served("580.159.04"), inferred("580.142", &last));
+        let granted = Capabilities::default();
+        let mut served = 0;
+        for branch in RELEASES.chunk_by(|one, other| one.version.branch() == other.version.branch())
+        {
+            let [.., last] = branch else { continue };
+            let next = DriverVersion::new(last.version.branch(), last.version.minor() + 1, None);
+            let found = support(&next, granted);
+            let [.., one, two, last] = branch else {
+                let refused = found.expect_err("too few to tell");
+                assert_eq!(refused.reason, Reason::TooFew);
+                continue;
+            };
+            let three = vec![one.version, two.version, last.version];
+            if agree(one, two, granted) && agree(two, last, granted) {
+                let expected = Support {
+                    tables: last.version,
+                    basis: Basis::Inferred(three),
+                };
+                assert_eq!(found, Ok(expected));
+                served += 1;
+            } else {
+                let refused = found.expect_err("the last three differ");
+                assert_eq!(refused.reason, Reason::Differ(three));
+            }
+        }
+        assert!(served > 0);
     }
 
     #[test]
@@ -228,10 +253,20 @@ mod tests {
 
     #[test]
     fn nothing_is_guessed_of_other_releases() {
+        let last = |is_before: fn(&DriverVersion) -> bool| {
+            let mut versions = RELEASES.iter().map(|release| release.version);
+            let found = versions.rfind(is_before).expect("a release");
+            found.to_string()
+        };
+        let newest = last(|_| true);
         for (text, nearest, reason) in [
-            ("999.10", "595.45.04", Reason::UnknownBranch),
+            ("999.10", newest.as_str(), Reason::UnknownBranch),
             ("390.48", "515.43.04", Reason::UnknownBranch),
-            ("581.10", "580.142", Reason::UnknownBranch),
+            (
+                "581.10",
+                last(|version| version.branch() <= 580).as_str(),
+                Reason::UnknownBranch,
+            ),
             ("580.10", "580.65.06", Reason::TooFew),
         ] {
             let refused = served(text).expect_err("no tables");
@@ -246,8 +281,10 @@ mod tests {
         }
         assert_eq!(
             served("999.10").expect_err("no tables").to_string(),
-            "the tables do not have NVIDIA driver 999.10, and no release of the 999 branch: the nearest that they have \
-             is 595.45.04"
+            format!(
+                "the tables do not have NVIDIA driver 999.10, and no release of the 999 branch: the nearest that they have \
+                 is {newest}"
+            )
         );
     }
 }
