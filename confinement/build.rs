@@ -49,7 +49,12 @@ fn constant(path: &Path) -> Result<String, String> {
     let role = path.file_stem().and_then(|stem| stem.to_str());
     let role = role.ok_or("a name that is no text")?;
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let policy = text::parse(&text)?.to_rust();
+    // Mistakes in what is for others are found, too.
+    for architecture in text::ARCHITECTURES {
+        text::parse(&text, architecture)?;
+    }
+    let architecture = env::var("CARGO_CFG_TARGET_ARCH").map_err(|error| error.to_string())?;
+    let policy = text::parse(&text, &architecture)?.to_rust();
     let name = role.to_uppercase();
     Ok(format!(
         "/// `policies/{role}.policy`\npub static {name}: Policy = {policy};\n"

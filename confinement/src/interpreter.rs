@@ -6,7 +6,8 @@ use libc::{
     sock_filter,
 };
 
-use crate::policy::{ARCHITECTURE, Verdict};
+use crate::arch::ARCHITECTURE;
+use crate::policy::Verdict;
 
 /// A system call, as a filter sees it (`struct seccomp_data`, linux/seccomp.h).
 #[derive(Clone, Copy, Debug)]

@@ -18,8 +18,10 @@
 //! notifies is installed by [`install_with_listener`]. What a filter says to a call can be asked in a test without
 //! installing it: [`interpreter::run`].
 //!
-//! This crate knows nothing of NVIDIA and nothing of what a role is for: that stands in the files. It is for x86-64.
+//! This crate knows nothing of NVIDIA and nothing of what a role is for: that stands in the files. What it knows of
+//! a processor architecture stands in `arch/` and, in the policies, under `on NAME:`.
 
+mod arch;
 mod confinement;
 mod install;
 pub mod interpreter;

@@ -16,10 +16,8 @@ use libc::{
     sock_filter,
 };
 
-/// `AUDIT_ARCH_X86_64` of linux/audit.h.
-pub(crate) const ARCHITECTURE: u32 = 0xc000_003e;
-/// `__X32_SYSCALL_BIT` of asm/unistd.h: the system calls of the x32 architecture have this number or a higher one.
-pub(crate) const X32_CALLS: u32 = 0x4000_0000;
+use crate::arch::{ARCHITECTURE, FIRST_FOREIGN};
+
 /// Offsets in `struct seccomp_data` (linux/seccomp.h). Arguments are 64 bits wide, the low half first.
 const NUMBER: u32 = 0;
 const MACHINE: u32 = 4;
@@ -262,7 +260,7 @@ impl<'a> Assembler<'a> {
     fn program(mut self, policy: &Policy) -> Vec<sock_filter> {
         let decided = self.search(policy.default, &policy.pieces());
         let foreign = self.verdict(policy.foreign);
-        let native = self.branch(BPF_JGE, X32_CALLS, foreign, decided);
+        let native = self.branch(BPF_JGE, FIRST_FOREIGN, foreign, decided);
         let number = self.load(NUMBER, native);
         let foreign = self.verdict(policy.foreign);
         let here = self.branch(BPF_JEQ, ARCHITECTURE, number, foreign);

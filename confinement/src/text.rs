@@ -1,6 +1,7 @@
 //! The format of a policy file, and its translation to Rust.
 //!
-//! A file is a list of statements, one a line; an indented line continues the one above, and `#` starts a comment.
+//! A file is a list of statements, one a line; an indented line continues the one above, and `#` starts a comment. Under
+//! `on ARCHITECTURE:` statements are indented, and what continues one is indented further.
 //!
 //! ```text
 //! default VERDICT              what is answered to a call that no statement decides
@@ -9,6 +10,7 @@
 //! table NAME                   a list of numbers that the program fills in when it starts
 //! CALL...: VERDICT             what is answered to these system calls
 //! CALL...: VERDICT if CONDITION [and CONDITION]...
+//! on ARCHITECTURE:             begins statements that are for this one of [`ARCHITECTURES`] alone
 //! ```
 //!
 //! VERDICT is `allow`, `do-nothing`, `errno NAME`, `notify` or `kill-process`. Of several statements about one call the first whose
@@ -25,6 +27,9 @@
 //! several of them joined by `|`. There are no spaces within a VALUE.
 
 use std::collections::BTreeMap;
+
+/// Those that a file may speak of, as Rust names them. Another is added here when `arch/` has a file for it.
+pub const ARCHITECTURES: [&str; 1] = ["x86_64"];
 
 /// A file that was read, with its names and values as Rust expressions.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,12 +61,18 @@ struct Condition {
     test: String,
 }
 
-/// Reads a file. Fails with a sentence that names the line.
-pub fn parse(text: &str) -> Result<File, String> {
+/// Reads a file, as it is meant for `architecture`. Fails with a sentence that names the line.
+pub fn parse(text: &str, architecture: &str) -> Result<File, String> {
     let mut file = File::default();
-    for (line, statement) in statements(text) {
-        file.add(&statement)
-            .map_err(|reason| format!("line {line}: {reason}: {statement}"))?;
+    for Statement { line, on, text } in statements(text) {
+        let added = match on {
+            Some(name) if !ARCHITECTURES.contains(&name) => {
+                Err(format!("`{name}` is no architecture that is known"))
+            }
+            Some(name) if name != architecture => Ok(()),
+            _ => file.add(&text),
+        };
+        added.map_err(|reason| format!("line {line}: {reason}: {text}"))?;
     }
     match file {
         File { default: None, .. } => Err("there is no `default` statement".to_owned()),
@@ -70,20 +81,47 @@ pub fn parse(text: &str) -> Result<File, String> {
     }
 }
 
-/// The statements, each on one line, with the number of the line that it starts on.
-fn statements(text: &str) -> Vec<(usize, String)> {
-    let mut statements: Vec<(usize, String)> = Vec::new();
+/// A statement, put on one line.
+struct Statement<'a> {
+    /// The number of the line that it starts on.
+    line: usize,
+    /// The one architecture that it is for.
+    on: Option<&'a str>,
+    text: String,
+}
+
+fn statements(text: &str) -> Vec<Statement<'_>> {
+    let mut statements: Vec<Statement<'_>> = Vec::new();
+    // Whose statements these are, and, from the first on, how far they are indented.
+    let mut block: Option<(&str, Option<usize>)> = None;
     for (index, line) in text.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default();
-        let continues = line.starts_with(char::is_whitespace);
+        let line = line.split('#').next().unwrap_or_default().trim_end();
         let words: Vec<&str> = line.split_whitespace().collect();
-        match statements.last_mut() {
-            _ if words.is_empty() => {}
-            Some((_, statement)) if continues => {
-                statement.push(' ');
-                statement.push_str(&words.join(" "));
+        let indentation = line.len() - line.trim_start().len();
+        let begins = match &mut block {
+            _ if words.is_empty() => continue,
+            Some((_, statement)) if indentation > 0 => {
+                indentation <= *statement.get_or_insert(indentation)
             }
-            _ => statements.push((index + 1, words.join(" "))),
+            _ => indentation == 0,
+        };
+        if indentation == 0 {
+            let name = line.strip_prefix("on ");
+            block = name.and_then(|name| Some((name.strip_suffix(':')?, None)));
+            if block.is_some() {
+                continue;
+            }
+        }
+        match statements.last_mut() {
+            Some(statement) if !begins => {
+                statement.text.push(' ');
+                statement.text.push_str(&words.join(" "));
+            }
+            _ => statements.push(Statement {
+                line: index + 1,
+                on: block.map(|(name, _)| name),
+                text: words.join(" "),
+            }),
         }
     }
     statements
@@ -306,7 +344,7 @@ mod tests {
     const HEAD: &str = "default errno EPERM\nforeign kill-process\n";
 
     fn parsed(statements: &str) -> Result<String, String> {
-        parse(&format!("{HEAD}{statements}")).map(|file| file.to_rust())
+        parse(&format!("{HEAD}{statements}"), "x86_64").map(|file| file.to_rust())
     }
 
     fn with_rules(rules: &str) -> String {
@@ -316,16 +354,33 @@ mod tests {
         )
     }
 
+    /// Of a call that is allowed whatever its arguments.
+    fn allowed(call: &str) -> String {
+        format!(
+            "Rule {{ number: libc::SYS_{call} as u32, cases: &[Case {{ verdict: Verdict::Allow, conditions: &[] }}] }}"
+        )
+    }
+
     #[test]
     fn a_statement_may_go_on_and_name_several_calls() {
         let text = "# a comment\nread # another\n    write:\n    allow\n";
-        let rule = |call: &str| {
-            format!(
-                "Rule {{ number: libc::SYS_{call} as u32, cases: &[Case {{ verdict: Verdict::Allow, conditions: &[] }}] }}"
-            )
-        };
-        let rules = [rule("read"), rule("write")].join(",\n");
+        let rules = ["read", "write"].map(allowed).join(",\n");
         assert_eq!(parsed(text), Ok(with_rules(&rules)));
+    }
+
+    #[test]
+    fn statements_may_be_for_one_architecture() {
+        let text = "read: allow\non x86_64:\n  open\n    creat: allow # so far\n\n  poll: allow\nwrite: allow\n";
+        let everywhere = ["read", "write"].map(allowed).join(",\n");
+        let here = ["read", "open", "creat", "poll", "write"];
+        let here = here.map(allowed).join(",\n");
+        assert_eq!(parsed(text), Ok(with_rules(&here)));
+        let elsewhere = parse(&format!("{HEAD}{text}"), "aarch64").map(|file| file.to_rust());
+        assert_eq!(elsewhere, Ok(with_rules(&everywhere)));
+        assert_eq!(
+            parsed("on x86-64:\n    open: allow"),
+            Err("line 4: `x86-64` is no architecture that is known: open: allow".to_owned())
+        );
     }
 
     #[test]
@@ -380,7 +435,7 @@ mod tests {
             )
         );
         assert_eq!(
-            parse("default allow"),
+            parse("default allow", "x86_64"),
             Err("there is no `foreign` statement".to_owned())
         );
     }

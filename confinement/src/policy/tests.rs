@@ -6,7 +6,7 @@ use crate::policies;
 
 /// The policy read statement by statement.
 fn reading(policy: &Policy, tables: &[Table<'_>], call: &Call) -> Verdict {
-    if call.machine != ARCHITECTURE || call.number >= X32_CALLS {
+    if call.machine != ARCHITECTURE || call.number >= FIRST_FOREIGN {
         return policy.foreign;
     }
     let cases = policy
@@ -80,7 +80,12 @@ fn check(policy: &Policy, tables: &[Table<'_>]) -> Vec<sock_filter> {
             "{call:?}"
         );
     };
-    for number in (0..=500).chain([X32_CALLS - 1, X32_CALLS, X32_CALLS + 1, u32::MAX]) {
+    for number in (0..=500).chain([
+        FIRST_FOREIGN - 1,
+        FIRST_FOREIGN,
+        FIRST_FOREIGN + 1,
+        u32::MAX,
+    ]) {
         for machine in [ARCHITECTURE, 0x4000_0003] {
             check(Call {
                 machine,
