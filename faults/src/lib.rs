@@ -30,6 +30,8 @@
 use std::path::PathBuf;
 
 #[cfg(feature = "inject")]
+mod arch;
+#[cfg(feature = "inject")]
 mod clock;
 #[cfg(feature = "inject")]
 mod process;

@@ -2,7 +2,7 @@
 //!
 //! All of it works under the seccomp filters of the sentry and the server, which know nothing of it.
 //!
-//! `unsafe` is here for the instruction that kills, for the end of a thread, and for fork and clone.
+//! `unsafe` is here for the end of a thread, and for fork and clone.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,12 +16,6 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, close, fork};
-
-/// Dies of SIGILL, which process 1 of a namespace is not spared, either.
-pub fn die() -> ! {
-    // SAFETY: the instruction is defined to be undefined; nothing runs after it.
-    unsafe { std::arch::asm!("ud2", options(noreturn, nomem, nostack)) }
-}
 
 /// Ends the calling thread (exit(2)), be it the process's first. What it holds it holds for good.
 pub fn leave() -> ! {

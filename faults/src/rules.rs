@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::{Act, Point, Role, process};
+use crate::{Act, Point, Role, arch, process};
 
 /// The environment variable.
 pub const VARIABLE: &str = "RINGFENCE_FAULTS";
@@ -60,7 +60,7 @@ pub fn pass(point: Point, task: i32) -> Option<Act> {
     }
     let (action, nth) = due?;
     match action {
-        Action::Kill => process::die(),
+        Action::Kill => arch::execute_nothing_defined(),
         Action::Leave => process::leave(),
         Action::KillTask => process::kill_task(task),
         Action::Delay(time) => process::wait(Some(time)),

@@ -6,6 +6,7 @@
 //!
 //! | module | subject |
 //! |---|---|
+//! | `arch` | what it knows of the processor's architecture |
 //! | `confinement` | what the sentry itself may do |
 //! | [`receivers`] | the threads that take on calls |
 //! | [`descriptions`] | which of the server's handles a task's descriptor means |
@@ -28,6 +29,7 @@
 //! waited for their share; one carries out pins; one consumes answers when no other thread is there to do it; the others
 //! receive notifications.
 
+mod arch;
 pub mod confinement;
 pub mod descriptions;
 pub mod failure;

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 
 use super::super::memory;
+use crate::arch::OPEN;
 use crate::seccomp::listener::Notification;
 
 /// The longest path that is looked at. Paths of device nodes are far shorter.
@@ -33,7 +34,7 @@ pub struct DeviceOpen {
 pub fn recognize(notification: &Notification) -> Option<DeviceOpen> {
     let arguments = &notification.arguments;
     let (directory, path, flags) = match notification.call {
-        libc::SYS_open => (libc::AT_FDCWD, arguments[0], arguments[1] as i32),
+        number if Some(number) == OPEN => (libc::AT_FDCWD, arguments[0], arguments[1] as i32),
         libc::SYS_openat => (arguments[0] as i32, arguments[1], arguments[2] as i32),
         _ => return None,
     };

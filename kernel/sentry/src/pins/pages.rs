@@ -8,9 +8,8 @@ use nvproxy_protocol::requests::errno_of;
 use ringfence_faults::{Act, Point, at_task};
 
 use super::Pin;
+use crate::arch::{ADDRESSES, PAGE};
 use crate::tracee::Calls;
-
-const PAGE: u64 = 4096;
 
 /// Memory that no other process has.
 const PRIVATE: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -89,12 +88,11 @@ impl Pin<'_> {
     }
 }
 
-/// The address of a page, chosen at random from those that a program has on x86-64: 47 bits (TASK_SIZE_MAX in
-/// arch/x86/include/asm/page_64.h), less what vm.mmap_min_addr usually keeps back and as much at the upper end, where a
-/// stack is.
+/// The address of a page, chosen at random from those that a program has, less what vm.mmap_min_addr usually keeps back and as
+/// much at the upper end, where a stack is.
 fn random_page() -> Result<u64, Errno> {
     const FIRST: u64 = 1 << 16;
-    const END: u64 = (1 << 47) - (1 << 16);
+    const END: u64 = ADDRESSES - (1 << 16);
     let mut bytes = [0; 8];
     let read = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     match read {

@@ -21,11 +21,9 @@ use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
 use super::PAUSE;
+use crate::arch::{SYSTEM_CALL, call_of, next_of, pass_call};
 
 const SIGNAL: Signal = Signal::SIGALRM;
-
-/// x86's `syscall` instruction.
-const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// A clock that ends a seizure by one thread when it rings.
 pub struct Alarm(Timer);
@@ -83,19 +81,15 @@ impl Drop for Ringing<'_> {
 /// the kernel would.
 extern "C" fn leave_seizure(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel hands a handler the context that the thread goes on with (sigaction(2)), and nobody else has it.
-    let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-    let register = |index: libc::c_int| registers[index as usize];
-    let is_seizure = register(libc::REG_RAX) == libc::SYS_ptrace
-        && register(libc::REG_RDI) as libc::c_uint == libc::PTRACE_SEIZE;
-    if !is_seizure {
+    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
+    let (number, request) = call_of(context);
+    if number != libc::SYS_ptrace || request as libc::c_uint != libc::PTRACE_SEIZE {
         return;
     }
-    let next = register(libc::REG_RIP) as *const [u8; 2];
-    // SAFETY: it is what the thread executes next. Of an instruction of one byte at the end of what can be read, two could
-    // not be; but this thread stands in the C library's ptrace(2) then, which goes on behind it.
-    if unsafe { next.read_unaligned() } != SYSCALL {
+    // SAFETY: it is what the thread executes next. Of an instruction that is shorter, at the end of what can be read, not all
+    // could be; but this thread stands in the C library's ptrace(2) then, which goes on behind it.
+    if unsafe { next_of(context).read_unaligned() } != SYSTEM_CALL {
         return;
     }
-    registers[libc::REG_RAX as usize] = -i64::from(libc::EINTR);
-    registers[libc::REG_RIP as usize] += SYSCALL.len() as i64;
+    pass_call(context, -i64::from(libc::EINTR));
 }

@@ -24,6 +24,7 @@ use ringfence_faults::{Act, Point, at, at_task};
 
 use super::patience::Work;
 use super::{Look, Numbers, Patience, Seized, Tracer, has_ended};
+use crate::arch::VFORK;
 use crate::procfs;
 use crate::seccomp::listener::{Call, Hold, Listener};
 
@@ -382,7 +383,7 @@ fn waits_for_a_child(thread: Pid) -> bool {
         .next()
         .and_then(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
     let makes_one = match number {
-        Some(libc::SYS_vfork) => true,
+        Some(number) if Some(number) == VFORK => true,
         Some(libc::SYS_clone) => flags.is_some_and(|flags| flags & WAITS != 0),
         _ => false,
     };

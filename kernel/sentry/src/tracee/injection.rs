@@ -11,7 +11,6 @@
 //! What a task's own seccomp filters answer in place of the kernel is not believed where it matters: that a thread was
 //! made is told by an event of ptrace, and that one has ended by wait(2). Both are the kernel's own.
 
-use libc::user_regs_struct;
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
@@ -20,19 +19,11 @@ use nvproxy_protocol::requests::errno_of;
 use ringfence_faults::{Act, Point, at_task};
 
 use super::{Look, PAUSE, Patience, Seized, Stop, Tracer};
+use crate::arch::{INSTRUCTIONS, Registers};
 use crate::system_calls::{
     Dispatch, SignalMask, dispatch, set_dispatch, set_signal_mask, signal_mask,
 };
 use crate::warnings::warn_once;
-
-/// The length of x86's `syscall` instruction.
-const SYSCALL_INSTRUCTION: u64 = 2;
-
-/// What is written where a thread is to make its calls: that instruction, and such as nobody can go on by.
-const INSTRUCTIONS: [u8; 8] = [0x0f, 0x05, 0x0f, 0x0b, 0x0f, 0x0b, 0x0f, 0x0b];
-
-/// The bit of `eflags` by which the processor traps after each instruction.
-const TRAP_FLAG: u64 = 1 << 8;
 
 /// What the processor raises against a thread that executes something other than a system call.
 const FAULTS: [libc::c_int; 5] = [
@@ -78,7 +69,7 @@ impl<'a> Caller<'a> {
             None | Some(Stop::Executed) => return Err(Errno::ESRCH),
             Some(_) => {}
         }
-        let registers = ptrace::getregs(thread)?;
+        let registers = Registers::of(thread)?;
         let mask = signal_mask(thread)?;
         // Where the kernel does not say, it is too old to be told to leave it.
         let dispatch = dispatch(thread).unwrap_or(Dispatch::OFF);
@@ -103,23 +94,19 @@ impl<'a> Caller<'a> {
 pub struct Calls<'a> {
     seized: Seized<'a>,
     /// Those that it came with.
-    registers: user_regs_struct,
-    /// Where the `syscall` instruction lies that it executes.
+    registers: Registers,
+    /// Where the instruction lies by which it makes its calls.
     instruction: u64,
     patience: &'a Patience<'a>,
 }
 
 impl<'a> Calls<'a> {
-    /// Of a thread that stands behind a `syscall` instruction, or begins there.
-    fn new(
-        seized: Seized<'a>,
-        registers: user_regs_struct,
-        patience: &'a Patience<'a>,
-    ) -> Calls<'a> {
+    /// Of a thread that stands behind an instruction for a system call, or begins there.
+    fn new(seized: Seized<'a>, registers: Registers, patience: &'a Patience<'a>) -> Calls<'a> {
         Calls {
             seized,
             registers,
-            instruction: registers.rip.wrapping_sub(SYSCALL_INSTRUCTION),
+            instruction: registers.instruction(),
             patience,
         }
     }
@@ -144,7 +131,7 @@ impl<'a> Calls<'a> {
     }
 }
 
-/// A thread that stands right behind a `syscall` instruction. When this is dropped it goes on from there, with
+/// A thread that stands right behind an instruction for a system call. When this is dropped it goes on from there, with
 /// [`Stopped::result`] for what the call returned.
 pub struct Stopped<'a> {
     calls: Calls<'a>,
@@ -176,11 +163,9 @@ impl Drop for Stopped<'_> {
             return;
         }
         let thread = self.calls.thread();
-        let mut registers = self.calls.registers;
-        registers.rax = self.result as u64;
-        registers.orig_rax = u64::MAX;
+        let registers = self.calls.registers.returning(self.result);
         // These fail if the thread was killed, and then nobody is left to notice.
-        let _ = ptrace::setregs(thread, registers);
+        let _ = registers.give(thread);
         let _ = set_signal_mask(thread, &self.mask);
         if self.dispatch != Dispatch::OFF {
             let _ = set_dispatch(thread, self.dispatch);
@@ -264,57 +249,27 @@ impl Calls<'_> {
         arguments: [u64; 6],
     ) -> Result<(i64, Option<Pid>), Errno> {
         let seized = &mut self.seized;
-        let mut calling = self.registers;
-        calling.rip = self.instruction;
-        calling.rax = number as u64;
-        // No trap after each instruction, if the program had itself single-stepped.
-        calling.eflags &= !TRAP_FLAG;
-        // Not in a system call: else the kernel might take it for one to be restarted.
-        calling.orig_rax = u64::MAX;
-        [
-            calling.rdi,
-            calling.rsi,
-            calling.rdx,
-            calling.r10,
-            calling.r8,
-            calling.r9,
-        ] = arguments;
-        ptrace::setregs(seized.thread, calling)?;
+        let calling = self.registers.calling(self.instruction, number, arguments);
+        calling.give(seized.thread)?;
         let mut made = None;
         let to_return = (number != libc::SYS_ioctl).then_some(self.patience);
-        let behind = self.instruction.wrapping_add(SYSCALL_INSTRUCTION);
         loop {
             go_on_to_system_call(seized, &mut made, Some(self.patience))?;
-            let before = ptrace::getregs(seized.thread)?;
-            let is_the_one = before.rip == behind
-                && before.orig_rax == number as u64
-                && arguments_of(&before) == arguments;
-            if !is_the_one {
+            let before = Registers::of(seized.thread)?;
+            if !before.makes(self.instruction, number, arguments) {
                 // Something other than the instruction that the thread was set to was executed. It executes no more:
                 // not even this call, since it has been killed.
                 return Err(killed(seized.thread));
             }
             go_on_to_system_call(seized, &mut made, to_return)?;
-            let after = ptrace::getregs(seized.thread)?;
+            let result = Registers::of(seized.thread)?.result();
             // What interrupts a call without being a signal to the program, the freezer of cgroups for instance, makes
             // the kernel begin it anew.
-            if !RESTARTS.contains(&(after.rax as i64)) {
-                return Ok((after.rax as i64, made));
+            if !RESTARTS.contains(&result) {
+                return Ok((result, made));
             }
         }
     }
-}
-
-/// What a system call is made with.
-fn arguments_of(registers: &user_regs_struct) -> [u64; 6] {
-    [
-        registers.rdi,
-        registers.rsi,
-        registers.rdx,
-        registers.r10,
-        registers.r8,
-        registers.r9,
-    ]
 }
 
 /// Lets a thread run to the entry or the exit of a system call, whichever is next. If it gets to neither as long as there is
