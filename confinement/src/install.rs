@@ -5,6 +5,8 @@
 //!
 //! `unsafe` is here because these are system calls with pointers.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use libc::{sock_filter, sock_fprog};

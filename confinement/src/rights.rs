@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here because no library in use wraps one of these calls.
 
+#![allow(unsafe_code)]
+
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

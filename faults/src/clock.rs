@@ -6,6 +6,8 @@
 //!
 //! `unsafe` is here because the function replaces one of libc's.
 
+#![allow(unsafe_code)]
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;

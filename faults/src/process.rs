@@ -4,6 +4,8 @@
 //!
 //! `unsafe` is here for the end of a thread, and for fork and clone.
 
+#![allow(unsafe_code)]
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::thread;

@@ -5,6 +5,8 @@
 //! (unix(7), `scm_detach_fds` in net/core/scm.c). That one is owned before anything is judged, so
 //! no message can leak a descriptor into this process. Common wrappers of recvmsg(2) give up on a
 //! truncated control message and lose what was installed; hence this one.
+//!
+//! `unsafe` is here because the call is made by hand.
 
 #![allow(unsafe_code)]
 
@@ -27,9 +29,9 @@ struct OneDescriptor {
 /// Up to the end of the descriptor and not further: the padding after it has room for another.
 const CONTROL_BYTES: usize = mem::offset_of!(OneDescriptor, descriptor) + size_of::<libc::c_int>();
 
-// SAFETY: CMSG_LEN only computes.
 const_assert_eq!(
     CONTROL_BYTES,
+    // SAFETY: CMSG_LEN only computes.
     unsafe { libc::CMSG_LEN(size_of::<libc::c_int>() as u32) } as usize
 );
 

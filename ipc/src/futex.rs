@@ -5,6 +5,8 @@
 //! word itself and compares it before it puts anyone to sleep; the callers in `ring` rely on that
 //! and on nothing else. The peer may wake without cause or change the word at will, so a return
 //! from [`wait`] never means more than "look again".
+//!
+//! `unsafe` is here because the kernel is given an address.
 
 #![allow(unsafe_code)]
 

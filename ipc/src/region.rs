@@ -17,6 +17,8 @@
 //! | next page | `arena_bytes` | the arena |
 //!
 //! A page takes memory once it is touched, so an arena costs what is used of it.
+//!
+//! `unsafe` is here because what is in shared memory is reached by its address.
 
 #![allow(unsafe_code)]
 

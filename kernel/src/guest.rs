@@ -6,6 +6,8 @@
 //!
 //! `unsafe` is here because ioctl and mmap take addresses.
 
+#![allow(unsafe_code)]
+
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::num::NonZeroUsize;

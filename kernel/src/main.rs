@@ -1,4 +1,6 @@
 //! The command line.
+//!
+//! `unsafe` is here because descriptors are inherited as bare numbers.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -343,6 +345,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Takes over the descriptors that the program is to have, and closes what else the caller left open.
+#[allow(unsafe_code)]
 fn inherit(grants: &Grants) -> Result<Vec<OwnedFd>, Failure> {
     // SAFETY: the command line was read, and nothing was opened yet.
     unsafe { descriptors::take(grants) }
@@ -474,6 +477,7 @@ fn upgrade(sandbox: &Name, executable: Option<&Path>) -> Result<u8, Failure> {
     Ok(0)
 }
 
+#[allow(unsafe_code)]
 fn serve(arguments: Server) -> Result<u8, Failure> {
     // SAFETY: the launcher left it open for this process, which takes it over here and nowhere else.
     let file = arguments

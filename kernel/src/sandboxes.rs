@@ -10,6 +10,8 @@
 //!
 //! `unsafe` is here because accept4(2) gives a bare number.
 
+#![allow(unsafe_code)]
+
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, DirBuilder};

@@ -2,6 +2,10 @@
 //!
 //! It is started by the launcher with two descriptors: its end of the control socket, with which it ends, and a socket
 //! to the launcher itself, which may tell it to make room for another.
+//!
+//! `unsafe` is here because the action of a signal is the whole process's.
+
+#![allow(unsafe_code)]
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;

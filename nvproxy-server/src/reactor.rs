@@ -8,6 +8,8 @@
 //!
 //! `unsafe` is here because the kernel is given addresses that it uses until an operation completes.
 
+#![allow(unsafe_code)]
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

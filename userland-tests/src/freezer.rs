@@ -5,6 +5,8 @@
 //!
 //! `unsafe` is here for what happens between fork and exec.
 
+#![allow(unsafe_code)]
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -3,6 +3,8 @@
 //!
 //! `unsafe` is here for a system call that has no wrapper.
 
+#![allow(unsafe_code)]
+
 /// What a promise may rest on, with the version of Landlock's interface that has it (landlock(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Landlock {

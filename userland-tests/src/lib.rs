@@ -3,6 +3,8 @@
 //! The tests run the `ringfence` executable as a user does, with the simulated driver, and mostly a program of this
 //! package, `guest`, in it. A guest checks what only it can see and prints the rest, so that a test compares exit
 //! status, stdout and stderr with what they have to be.
+//!
+//! `unsafe` is here because of what happens between fork and exec, and of a system call that has no wrapper.
 
 pub mod conversation;
 pub mod freezer;
@@ -119,6 +121,7 @@ pub fn finish(command: &mut Command) -> Ended {
 
 /// Lets a command end by SIGINT wherever the tests run: a shell starts what it runs in the background with this signal
 /// ignored, and whoever ignores it passes that on.
+#[allow(unsafe_code)]
 pub fn heed_interrupts(command: &mut Command) {
     // SAFETY: between fork and exec this makes one system call and touches no memory.
     unsafe {
@@ -171,6 +174,7 @@ pub fn wait_for(child: Child) -> Ended {
 
 /// Whether this kernel's Landlock can keep signals and connections to abstract sockets in: from Linux 6.12 on, where it is
 /// enabled (landlock(7), ABI 6).
+#[allow(unsafe_code)]
 pub fn has_landlock_scopes() -> bool {
     const VERSION: libc::c_uint = 1;
     let no_ruleset = std::ptr::null::<libc::c_void>();

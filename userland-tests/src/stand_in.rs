@@ -7,6 +7,8 @@
 //!
 //! `unsafe` is here for what happens between fork and exec.
 
+#![allow(unsafe_code)]
+
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};

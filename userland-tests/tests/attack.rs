@@ -1,4 +1,8 @@
 //! What hostile programs try, and do not get.
+//!
+//! `unsafe` is here because ioctl takes an address.
+
+#![allow(unsafe_code)]
 
 use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;

@@ -1,4 +1,8 @@
 //! How a run ends and what it prints: exit statuses, the standard streams, signals, the log and the statistics.
+//!
+//! `unsafe` is here because of what happens between fork and exec, and of a call that has no wrapper.
+
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -3,6 +3,10 @@
 //!
 //! Each test types what a user would and waits for what has to be shown. The lines are such that what is typed, which
 //! the terminal shows as well, is not what is waited for.
+//!
+//! `unsafe` is here because of what happens between fork and exec, and of a call that has no wrapper.
+
+#![allow(unsafe_code)]
 
 use std::cell::Cell;
 use std::ffi::OsString;

@@ -1,4 +1,8 @@
 //! Where io_uring is refused, as it is in many containers: everything is as it is elsewhere.
+//!
+//! `unsafe` is here because of what happens between fork and exec.
+
+#![allow(unsafe_code)]
 
 use std::io;
 use std::os::unix::process::CommandExt;

@@ -13,6 +13,10 @@
 //!
 //! The launcher writes to these pipes, too, while it has a sandbox ([`divert`]). Whoever reads what the caller has open may
 //! stop reading, and then a line would keep the launcher from all else.
+//!
+//! `unsafe` is here because what is written to is kept as a bare number, so that another can take its place.
+
+#![allow(unsafe_code)]
 
 use std::borrow::Cow;
 use std::collections::HashMap;

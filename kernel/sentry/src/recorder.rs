@@ -13,6 +13,8 @@
 //!
 //! `unsafe` is here for two fcntls that nix lacks.
 
+#![allow(unsafe_code)]
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;

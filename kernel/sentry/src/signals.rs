@@ -12,6 +12,8 @@
 //!
 //! `unsafe` is here because no library in use wraps sigpending(2) and sigtimedwait(2), and none can know what an action does.
 
+#![allow(unsafe_code)]
+
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 

@@ -1,4 +1,8 @@
 //! System calls that no library in use wraps. Each function is its manual page's, with Rust's types.
+//!
+//! `unsafe` is here because the kernel is called by number, with addresses, and gives descriptors as bare numbers.
+
+#![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 

@@ -6,6 +6,8 @@
 //! `unsafe` is here because of fork(2), after which a process may go on as if nothing had happened only if it had one
 //! thread. That is looked up first.
 
+#![allow(unsafe_code)]
+
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;

@@ -8,6 +8,10 @@
 //!
 //! From the moment at which all threads have started until nobody is left who could write, they take no memory and no lock,
 //! so that the launcher can fork as if it had one thread.
+//!
+//! `unsafe` is here because one descriptor is put in the place of another, which has an owner.
+
+#![allow(unsafe_code)]
 
 use std::cell::{Cell, OnceCell};
 use std::fs::File;

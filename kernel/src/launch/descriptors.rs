@@ -11,6 +11,8 @@
 //!
 //! `unsafe` is here because descriptors are inherited as bare numbers.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;

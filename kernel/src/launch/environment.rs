@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here because the environment belongs to the whole process.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 

@@ -1,5 +1,9 @@
 //! The last steps before the program runs: give up every privilege, enter the filter, hand the listener to the
 //! sentry, execute.
+//!
+//! `unsafe` is here because descriptors, variables of the environment and actions of signals are the whole process's.
+
+#![allow(unsafe_code)]
 
 use std::convert::Infallible;
 use std::ffi::CString;

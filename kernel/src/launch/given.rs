@@ -11,6 +11,10 @@
 //! Descriptors that are opened neither to be read nor to be written are refused before, in `descriptors.rs`.
 //! Pipes are dealt with in `inputs.rs`. Sockets cannot be opened anew. Other files without a name are left as they are: their
 //! content is kept by Landlock, and what they are like matters to nobody else.
+//!
+//! `unsafe` is here because descriptors are put in the place of others, which are inherited as bare numbers.
+
+#![allow(unsafe_code)]
 
 use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};

@@ -3,6 +3,10 @@
 //!
 //! It leads the tasks' session and is to the program what a shell is to a job (`jobs.rs`): it is outside the program's
 //! group but in its session, without which the kernel would stop no program for its terminal's sake.
+//!
+//! `unsafe` is here because of fork(2), and because what is closed may have owners.
+
+#![allow(unsafe_code)]
 
 use std::convert::Infallible;
 use std::io::{PipeWriter, Write};

@@ -17,6 +17,10 @@
 //!
 //! A thread of the launcher for each pipe does it. It takes no memory and no lock from the moment at which [`Inputs::copy`]
 //! returns, as those of `pipes.rs`.
+//!
+//! `unsafe` is here because descriptors are put in the place of others, which are inherited as bare numbers.
+
+#![allow(unsafe_code)]
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

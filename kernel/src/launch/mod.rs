@@ -18,6 +18,9 @@
 //!
 //! Everything below runs in a user namespace that gives no rights outside it, so that the launcher needs none
 //! either. Each process is forked while its parent has a single thread, or, the launcher, others that only copy (`pipes.rs`).
+//!
+//! `unsafe` is here because descriptors are inherited as bare numbers, and what the sentry does not need is closed, whoever
+//! owns it.
 
 mod copying;
 pub(crate) mod core_dumps;
@@ -106,6 +109,7 @@ pub struct Job<'a> {
 }
 
 /// What a program inherits: the standard streams, and those of `others`.
+#[allow(unsafe_code)]
 fn inherited(others: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
     // SAFETY: nothing in these processes closes the standard streams.
     let standard = [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) });
@@ -245,6 +249,7 @@ fn sentry_process(
 }
 
 /// Starts the tasks' first processes, and lets go of what only these need.
+#[allow(unsafe_code)]
 fn build(
     options: &Options,
     command: &[CString],

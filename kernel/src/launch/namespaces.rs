@@ -1,4 +1,8 @@
 //! Namespaces: a view of the system that a sandbox can change without changing the system.
+//!
+//! `unsafe` is here because clone(2) is called as fork(2), which the library cannot do into namespaces.
+
+#![allow(unsafe_code)]
 
 use std::fs;
 use std::io::{Read, Write};

@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here for an ioctl that no library in use wraps.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;

@@ -16,6 +16,10 @@
 //! Messages on stderr are to stand before what comes of them: a refusal before the program's own complaint. So whoever writes
 //! one waits for a moment until it was shown. The pipe for them holds one page, and so has room again only when it is empty;
 //! and what is in it is taken out when it was written.
+//!
+//! `unsafe` is here because descriptors are put in the place of others, and everything else is closed, whoever owns it.
+
+#![allow(unsafe_code)]
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -6,6 +6,8 @@
 //!
 //! `unsafe` is here because ioctl takes an address.
 
+#![allow(unsafe_code)]
+
 use std::fs::OpenOptions;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::IntoRawFd;

@@ -3,6 +3,10 @@
 //! The pointer fields of a request hold the task's addresses. For the length of the call each is replaced by the
 //! address, in this process, of the buffer that it stands for; the task's address is then put back, so that the
 //! program finds its own structs as it left them. The plan says where the fields and the buffers lie.
+//!
+//! `unsafe` is here because the kernel follows the addresses in a request.
+
+#![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, OwnedFd};
 

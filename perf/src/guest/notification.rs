@@ -5,6 +5,8 @@
 //!
 //! `unsafe` is here because of fork.
 
+#![allow(unsafe_code)]
+
 use std::io;
 use std::os::fd::AsFd;
 

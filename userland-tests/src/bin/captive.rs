@@ -2,6 +2,10 @@
 //! name of the error. A filter that does not let the attempt through kills it instead.
 //!
 //! Usage: `captive server|sentry|init ATTEMPT`
+//!
+//! `unsafe` is here because any system call is tried, by its number.
+
+#![allow(unsafe_code)]
 
 use std::ffi::CString;
 use std::fs;

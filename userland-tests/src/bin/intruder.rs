@@ -6,6 +6,10 @@
 //!
 //! Usage: `intruder SENTRY NUMBER [filtered]`, where NUMBER is what the server is to be called in the sentry's process namespace. Only
 //! root can do this: a sentry shows its namespaces to nobody else.
+//!
+//! `unsafe` is here because of fork(2), and of calls that have no wrapper.
+
+#![allow(unsafe_code)]
 
 use std::error::Error;
 use std::fs::{self, File};

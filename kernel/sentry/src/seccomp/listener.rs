@@ -6,6 +6,8 @@
 //!
 //! `unsafe` is here because these are ioctls with pointers.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

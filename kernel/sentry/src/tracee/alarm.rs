@@ -10,6 +10,8 @@
 //!
 //! `unsafe` is here because a handler is installed, and changes where the thread goes on.
 
+#![allow(unsafe_code)]
+
 use std::time::Duration;
 
 use nix::errno::Errno;

@@ -1,4 +1,8 @@
 //! Pinning of the task's memory: the task issues the ioctl on the lent descriptor, and the server tells the outcome.
+//!
+//! `unsafe` is here because ioctl takes an address.
+
+#![allow(unsafe_code)]
 
 use super::*;
 use std::os::fd::AsRawFd;

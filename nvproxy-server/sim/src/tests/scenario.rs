@@ -1,6 +1,10 @@
 //! A program that uses everything that the driver keeps, step by step.
 //!
 //! Every step asserts what has to come out and returns those answers that the driver may choose.
+//!
+//! `unsafe` is here because somebody else could shorten a file that is mapped.
+
+#![allow(unsafe_code)]
 
 use std::os::fd::AsFd;
 

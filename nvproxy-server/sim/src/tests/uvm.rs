@@ -1,4 +1,8 @@
 //! Unified memory.
+//!
+//! `unsafe` is here because mmap takes addresses.
+
+#![allow(unsafe_code)]
 
 use super::*;
 use crate::parameters::*;

@@ -1,4 +1,8 @@
 //! Marks on ordinary files, of which locks are the same as on the driver's nodes.
+//!
+//! `unsafe` is here because mmap takes addresses.
+
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};

@@ -6,6 +6,8 @@
 //!
 //! `unsafe` is here for raw memory and system calls, which is what this is about.
 
+#![allow(unsafe_code)]
+
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;

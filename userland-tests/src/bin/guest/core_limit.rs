@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here for the calls themselves: the C library makes one of them of the other.
 
+#![allow(unsafe_code)]
+
 use std::ptr::null_mut;
 
 use libc::{RLIM_INFINITY, rlimit};

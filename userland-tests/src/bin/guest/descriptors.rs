@@ -1,4 +1,8 @@
 //! Descriptors that are closed or not what they should be, as targets of requests and in their fields.
+//!
+//! `unsafe` is here because a descriptor is named that nobody has.
+
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

@@ -3,6 +3,8 @@
 //!
 //! `unsafe` is here for what the C library has no function for: that, and a call that is not made by it.
 
+#![allow(unsafe_code)]
+
 use std::arch::asm;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 

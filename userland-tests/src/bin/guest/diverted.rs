@@ -9,6 +9,8 @@
 //!
 //! `unsafe` is here for raw system calls, machine code and memory that it shares.
 
+#![allow(unsafe_code)]
+
 use std::arch::global_asm;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;

@@ -3,6 +3,8 @@
 //!
 //! `unsafe` is here for an ioctl on memory whose surroundings are watched.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 

@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here for the calls themselves, of which some have no wrapper.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CString, c_long};
 use std::fs;
 use std::io::Read;

@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here for a counter in memory that processes share.
 
+#![allow(unsafe_code)]
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::unistd::Pid;

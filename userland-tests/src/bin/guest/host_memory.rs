@@ -1,4 +1,8 @@
 //! Host memory that the driver takes, up to a limit (`--host-memory 64MiB`), by every request by which it takes some.
+//!
+//! `unsafe` is here because mmap takes addresses.
+
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

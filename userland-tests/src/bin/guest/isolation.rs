@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here for system calls that have no wrapper, which is what they are tried for.
 
+#![allow(unsafe_code)]
+
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};

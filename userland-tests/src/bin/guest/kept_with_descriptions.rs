@@ -1,5 +1,9 @@
 //! What the driver keeps with a description itself (`--host-memory 64MiB`): tables of what is exported to it, lists of GPUs, and
 //! events.
+//!
+//! `unsafe` is here because epoll_wait takes an address.
+
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

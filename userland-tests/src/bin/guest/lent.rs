@@ -5,6 +5,8 @@
 //!
 //! `unsafe` is here for a process that shares a descriptor table, and for a filter.
 
+#![allow(unsafe_code)]
+
 use std::fs;
 use std::path::Path;
 

@@ -1,5 +1,9 @@
 //! Host memory that the driver takes and that this process maps: it counts until nothing can hold its pages any more
 //! (`--host-memory 64MiB`).
+//!
+//! `unsafe` is here because mmap takes addresses.
+
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

@@ -3,6 +3,8 @@
 //!
 //! `unsafe` is here for system calls that have no wrapper, which is what they are tried for.
 
+#![allow(unsafe_code)]
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;

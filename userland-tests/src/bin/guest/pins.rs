@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here for signal handlers, mappings and copies of descriptors.
 
+#![allow(unsafe_code)]
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;

@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here for processes that the library does not make, and what they share.
 
+#![allow(unsafe_code)]
+
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
 use std::process::Command;

@@ -5,6 +5,8 @@
 //!
 //! `unsafe` is here for the memory to be pinned.
 
+#![allow(unsafe_code)]
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 

@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here because the addresses are made up.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;

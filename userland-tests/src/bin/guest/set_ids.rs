@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here for the calls themselves, which the C library and others make of other arguments.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CString, c_int, c_long};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

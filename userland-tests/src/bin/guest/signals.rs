@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here for signal handlers.
 
+#![allow(unsafe_code)]
+
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here for fork, and for taking over descriptors by their numbers.
 
+#![allow(unsafe_code)]
+
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::process::CommandExt;

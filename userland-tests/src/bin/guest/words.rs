@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here because ioctl takes addresses.
 
+#![allow(unsafe_code)]
+
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
