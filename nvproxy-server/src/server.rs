@@ -1,7 +1,7 @@
 //! The event loop: one thread that drains every request that is ready, then sleeps until something happens.
 //!
 //! A wake handles all submissions that the ring holds and publishes their completions together. No request delays
-//! another, and none changes threads: before the loop's thread takes on one that may wait, it gives up the [`lead`] of
+//! another, and none changes threads: before the loop's thread takes on one that may wait, it gives up the `lead` of
 //! the loop, and takes it back when it is done, unless another thread had to step in meanwhile.
 //!
 //! The threads that lead the loop live in the host's confinement: what they open for tasks cannot be the target of an

@@ -5,7 +5,7 @@
 //! two questions about one that the sentry itself does not hold:
 //!
 //! - A description registered in an epoll instance is not kept alive by it, and kcmp(2) compares what is registered
-//!   there with a task's descriptor. Such a [`Witness`] recognizes a description, orders it among others, and notices
+//!   there with a task's descriptor. Such a `Witness` recognizes a description, orders it among others, and notices
 //!   when it is gone.
 //! - The simulated driver's descriptions cannot be polled, hence not registered; but each has an inode of its own, by
 //!   which it is recognized, and inotify(7) tells of its last close.

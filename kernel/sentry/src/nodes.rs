@@ -5,7 +5,7 @@
 //! have a third each, and who has none yet finds some, however many the others are; no part is fixed beforehand.
 //!
 //! A description counts for the process that opened it until the last task has let go of it, whoever that is: it goes from
-//! one to another natively, and the sentry does not see it go. The first [`UNCOUNTED`]th part is nobody's, so that the
+//! one to another natively, and the sentry does not see it go. The first `UNCOUNTED`th part is nobody's, so that the
 //! kernel is asked only where it matters which process a task is of.
 
 use std::collections::HashMap;

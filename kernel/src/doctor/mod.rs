@@ -7,11 +7,11 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`checks`] | the table: what is needed, what for, and how to get it |
-//! | [`probes`] | how each need is tried |
-//! | [`child`] | processes in which to try |
-//! | [`gpus`] | NVIDIA's driver, its GPUs and their nodes |
-//! | [`report`] | what was found, as text and as JSON |
+//! | `checks` | the table: what is needed, what for, and how to get it |
+//! | `probes` | how each need is tried |
+//! | `child` | processes in which to try |
+//! | `gpus` | NVIDIA's driver, its GPUs and their nodes |
+//! | `report` | what was found, as text and as JSON |
 
 mod checks;
 mod child;

@@ -6,14 +6,14 @@
 //! work is executed: a channel takes what is written to its doorbell and does nothing.
 //!
 //! Where it differs from the driver:
-//! - Two descriptors of one allocation show copies of its bytes, not the same pages ([`memory`]).
-//! - Mapping a descriptor is not checked, and mapping one of UVM goes unnoticed ([`mapping`], [`uvm`]).
-//! - An event goes on being reported by `poll` until `epoll_wait` takes it ([`events`]).
-//! - A control command without a model succeeds and leaves its parameters as they are ([`control`]).
+//! - Two descriptors of one allocation show copies of its bytes, not the same pages (`memory`).
+//! - Mapping a descriptor is not checked, and mapping one of UVM goes unnoticed (`mapping`, `uvm`).
+//! - An event goes on being reported by `poll` until `epoll_wait` takes it (`events`).
+//! - A control command without a model succeeds and leaves its parameters as they are (`control`).
 //! - The GPUs are attached from the start, as they are in persistence mode.
 //! - Access rights and share policies are not modelled: a client can duplicate whatever it can name.
 //!
-//! A driver can be saved and be restored in another process ([`saved`]).
+//! A driver can be saved and be restored in another process (`saved`).
 //!
 //! Callers issue only requests that the planner has accepted, and those of one description from any thread.
 

@@ -9,10 +9,10 @@
 //!
 //! The driver looks for an open GPU node in the descriptor table of the process that allocates a device
 //! (`nv_is_gpu_accessible`, kernel-open/nvidia/nv.c, 580.142). Tasks' descriptions are not in this process's table, so
-//! a description of every GPU in use is kept here: its [`Presence`].
+//! a description of every GPU in use is kept here: its `Presence`.
 //!
-//! The driver also looks which process made a client, so a server that was replaced stays as the [`keeper`] of the command
-//! descriptions that it opened, and issues the requests on them for its successor, to which they are [`kept`].
+//! The driver also looks which process made a client, so a server that was replaced stays as the `keeper` of the command
+//! descriptions that it opened, and issues the requests on them for its successor, to which they are `kept`.
 
 mod identities;
 mod issue;

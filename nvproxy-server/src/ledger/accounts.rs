@@ -1,9 +1,9 @@
 //! The ledger itself: which clients and objects there are, and what each has charged to a GPU or to the host.
 //!
 //! It is plain data, kept from what the driver was asked and answered, so that it can be handed to another process. It
-//! knows nothing of requests. Memory is an [`Allocation`] that counts who refers to it: objects, copies of objects, and
+//! knows nothing of requests. Memory is an `Allocation` that counts who refers to it: objects, copies of objects, and
 //! copies that lie in a description for another process, and descriptions through which tasks can have mapped it
-//! ([`super::shown`]). It is charged once, and given back when the last of these is gone, by whichever way.
+//! (`shown.rs`). It is charged once, and given back when the last of these is gone, by whichever way.
 
 mod begun;
 mod os_events;

@@ -19,9 +19,9 @@
 //!
 //! UVM keeps what is mapped, and its descriptions belong to the tasks: the host tells which of them a request was issued on
 //! and which are gone, where that can matter, for what is over the limit or is asked for. So are those through which tasks
-//! can have mapped memory of the host, which the driver keeps for them ([`shown`]).
+//! can have mapped memory of the host, which the driver keeps for them (`shown`).
 //!
-//! Memory is charged before the driver is asked for it, by what the driver will take ([`taken`]). What the ledger does not
+//! Memory is charged before the driver is asked for it, by what the driver will take (`taken`). What the ledger does not
 //! see is memory of a GPU that the driver takes for itself: for channels, contexts and page tables, and for managed memory.
 //! Of the host's memory the driver's own records count, roughly ([`accounts::RECORD`]).
 

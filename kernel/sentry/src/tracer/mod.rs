@@ -1,6 +1,6 @@
 //! `--trace`: what became of each request, and when, as a file that Perfetto and chrome://tracing open.
 //!
-//! The thread that finishes a request hands an [`Entry`] to one thread, the [`writer`], which makes text of it. There is
+//! The thread that finishes a request hands an [`Entry`] to one thread, the `writer`, which makes text of it. There is
 //! room for a fixed number of entries in between: memory does not grow with the run. Who finds no room waits, so that a disk
 //! which is a little slow slows the program down, and nothing is left out. A launcher that takes nothing, because it
 //! was stopped, does not: then entries are left out, and the trace says how many.

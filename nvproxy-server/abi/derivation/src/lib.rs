@@ -3,7 +3,7 @@
 //! Three things come together. The *catalogue* says what the driver's own source says of each release: numbers,
 //! structures, privileges. The *rules* ([`rules`]) say the little that cannot be read off the source: which structure
 //! an ioctl takes, what a descriptor field means, how long a buffer is where no table says it. The *policy*
-//! ([`policy`]) says what each capability allows, by name. [`derive`] makes rows of them, the same for releases that do
+//! ([`policy`]) says what each capability allows, by name. [`derive()`] makes rows of them, the same for releases that do
 //! not differ, and fails, with everything that is wrong, if anything does not fit: a name that no release knows, a rule
 //! that nothing uses, a pointer or a descriptor in an allowed request that nothing accounts for. So a release that
 //! brings something new cannot be taken in without somebody having looked at it.
