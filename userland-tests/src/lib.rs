@@ -196,7 +196,7 @@ pub fn prints(scenario: &[&str], expected: &str) {
 }
 
 /// Waits until `condition` holds; fails the test if it does not come to hold.
-pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < deadline, "still not: {what}");

@@ -60,16 +60,19 @@ fn opening_and_never_closing_ends_in_emfile() {
     let mut peer = Peer::new("server.take@2=exhaust-descriptors:80");
     let client = peer.client();
     for _ in 0..3 {
+        // Closing is left to other threads, so what the round before has given back comes bit by bit.
         let mut handles = Vec::new();
-        let errno = loop {
-            match peer.open(Node::Control) {
-                Ok(handle) => handles.push(handle),
-                Err(errno) => break errno,
-            }
-            assert!(handles.len() < 100);
-        };
-        assert_eq!(errno, -(Errno::EMFILE as i64));
-        assert!(handles.len() > 20, "{}", handles.len());
+        eventually("there is room for more than 20", || {
+            let errno = loop {
+                match peer.open(Node::Control) {
+                    Ok(handle) => handles.push(handle),
+                    Err(errno) => break errno,
+                }
+                assert!(handles.len() < 100);
+            };
+            assert_eq!(errno, -(Errno::EMFILE as i64));
+            handles.len() > 20
+        });
         peer.expect_service(client);
         for handle in handles {
             assert_eq!(
@@ -78,22 +81,6 @@ fn opening_and_never_closing_ends_in_emfile() {
                 0
             );
         }
-        // Closing is left to other threads; the next round needs its end.
-        let mut last = Err(0);
-        for _ in 0..1000 {
-            last = peer.open(Node::Control);
-            if last.is_ok() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        let last = last.expect("a handle");
-        assert_eq!(
-            peer.ask(submission(Kind::Close, last, Node::Control))
-                .result,
-            0
-        );
-        std::thread::sleep(std::time::Duration::from_millis(50));
     }
     peer.expect_service(client);
     assert_eq!(peer.close().status, Some(0));
