@@ -25,6 +25,7 @@ use crate::{
     channel::{ClientChannel, ServerChannel},
     region::{Geometry, Region, RegionError},
     socket::{Socket, SocketError},
+    typed::shortened,
 };
 
 /// The version of the region's layout, the entries' layout and these messages. Two processes work
@@ -203,7 +204,7 @@ fn accept_until(
                 error => error.to_string(),
             };
             let mut message = prefix(REFUSED).as_bytes().to_vec();
-            message.extend_from_slice(shortened(&reason).as_bytes());
+            message.extend_from_slice(shortened(&reason, MAX_REASON_BYTES).as_bytes());
             // The refusal is a courtesy: the error says more than that it could not be sent.
             let _ = socket.send_message(&message, None);
             Err(error)
@@ -278,15 +279,6 @@ fn prefix(kind: u32) -> Prefix {
         version: ringfence_faults::number(Point::Version, PROTOCOL_VERSION),
         kind,
     }
-}
-
-/// As much of a reason as a refusal carries, in whole characters.
-fn shortened(reason: &str) -> &str {
-    let longest = MAX_REASON_BYTES.min(reason.len());
-    let end = (0..=longest)
-        .rev()
-        .find(|&end| reason.is_char_boundary(end));
-    end.and_then(|end| reason.get(..end)).unwrap_or_default()
 }
 
 /// A peer's reason as it can be shown: short, UTF-8, and without control characters, which could

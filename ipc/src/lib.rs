@@ -21,6 +21,7 @@
 //! | `arena` | payload copies and the allocator of payload ranges |
 //! | `faults` | wrongs of a producer that tests ask for; nothing in ordinary builds |
 //! | `socket` | descriptors in parcels, over SOCK_SEQPACKET |
+//! | [`typed`] | messages that are values of an enum, over the same |
 //! | `ancillary` | the one `recvmsg(2)` that takes in a descriptor (`unsafe` lives here) |
 //! | [`handshake`] | how two processes come to share a region, or learn why not |
 //!
@@ -48,6 +49,8 @@ mod message;
 pub mod region;
 #[cfg(not(loom))]
 mod socket;
+#[cfg(not(loom))]
+pub mod typed;
 
 #[cfg(all(loom, test))]
 mod ring_model;
@@ -64,4 +67,5 @@ pub use {
     message::{Completion, FLAG_DESCRIPTOR, Submission},
     region::{Geometry, MAX_ARENA_BYTES, MAX_RING_ENTRIES, Region, RegionError},
     socket::{Socket, SocketError},
+    typed::Message,
 };

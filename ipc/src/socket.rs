@@ -8,8 +8,6 @@
 //! be; only its messages are hostile.
 
 use std::{
-    error::Error,
-    fmt,
     io::IoSlice,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
@@ -27,47 +25,43 @@ use nix::{
 
 use crate::ancillary::{self, Received};
 
-/// Why a parcel was not sent or not received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a message was not sent or not received.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SocketError {
     /// The peer closed its end, most likely by dying.
+    #[error("the peer closed the channel's socket")]
     Closed,
     /// The socket is non-blocking and would have to wait.
+    #[error("the channel's socket is not ready")]
     WouldBlock,
     /// The message carried no descriptor.
+    #[error("the peer sent a message without the descriptor it needs")]
     NoDescriptor,
     /// The message carried more than one descriptor, or something else beside it.
+    #[error("the peer sent a message with more than one descriptor")]
     SeveralDescriptors,
+    /// The message carried a descriptor, and is one that has none.
+    #[error("the peer sent a descriptor with a message that has none")]
+    UnwantedDescriptor,
     /// The message carried a descriptor that could not be installed: this process has too many.
+    #[error("a descriptor from the peer was lost: too many files are open in this process")]
     DescriptorLost,
     /// The message did not have the size of what was expected.
+    #[error("the peer sent a message of the wrong size")]
     WrongSize,
+    /// The message is none that can be said here; what is wrong with it.
+    #[error("it does not keep to the protocol: {0}")]
+    Malformed(String),
+    /// The message that was to be sent is longer than any may be.
+    #[error("the message is too long to be sent")]
+    TooLong,
     /// The descriptor is no connected `AF_UNIX` socket of type `SOCK_SEQPACKET`.
+    #[error("the channel's socket is not a connected AF_UNIX SOCK_SEQPACKET one")]
     WrongKind,
     /// A system call failed.
+    #[error("the channel's socket: {0} failed: {1}")]
     System(&'static str, Errno),
 }
-
-impl fmt::Display for SocketError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Closed => "the peer closed the channel's socket",
-            Self::WouldBlock => "the channel's socket is not ready",
-            Self::NoDescriptor => "the peer sent a message without the descriptor it needs",
-            Self::SeveralDescriptors => "the peer sent a message with more than one descriptor",
-            Self::DescriptorLost => {
-                "a descriptor from the peer was lost: too many files are open in this process"
-            }
-            Self::WrongSize => "the peer sent a message of the wrong size",
-            Self::WrongKind => "the channel's socket is not a connected AF_UNIX SOCK_SEQPACKET one",
-            Self::System(call, errno) => {
-                return write!(formatter, "the channel's socket: {call} failed: {errno}");
-            }
-        })
-    }
-}
-
-impl Error for SocketError {}
 
 /// One end of a connected `SOCK_SEQPACKET` pair, close-on-exec.
 pub struct Socket {
@@ -149,8 +143,7 @@ impl Socket {
             .map_err(|errno| SocketError::System("fcntl(F_SETFD)", errno))
     }
 
-    /// Sends one message of any kind: for protocols of their own, such as the handshake. A peer that is gone is an
-    /// error and no signal.
+    /// Sends one message of any kind. A peer that is gone is an error and no signal.
     pub fn send_message(
         &self,
         bytes: &[u8],
