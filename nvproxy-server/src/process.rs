@@ -28,7 +28,7 @@ use crate::ledger::accounts::Limits;
 use crate::reactor::Ring;
 use crate::server::{End, Own, Server, accept_succession, obey};
 use nvproxy_protocol::size::Size;
-use nvproxy_protocol::supervision::{REFUSED, send};
+use nvproxy_protocol::supervision::{refused, send};
 
 /// What the launcher decides for the server.
 pub struct Options {
@@ -118,7 +118,7 @@ fn succeed(options: &Options, predecessor: OwnedFd, supervision: &Socket) -> Arc
         })
         .inspect_err(|reason| {
             // A launcher that is gone needs no reason.
-            let _ = send(supervision, REFUSED, reason, None);
+            let _ = send(supervision, &refused(reason), None);
         })
         .and_then(|(own, restore)| accept_succession(predecessor, supervision, own, restore));
     succeeded.unwrap_or_else(|_| std::process::exit(1))

@@ -11,10 +11,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nvproxy_abi::node::Node;
 use nvproxy_protocol::requests::{ARGUMENT_NODE, Kind};
-use nvproxy_protocol::supervision::{
-    GO, HAND_OVER, HANDED_OVER, Message, PREPARED, REFUSED, RESTORED, SERVING, STATE,
-    receive_until, send,
-};
+use nvproxy_protocol::supervision::{Message, receive_until, send};
 use ringfence_ipc::{ClientChannel, Geometry, Socket, Spin, Submission, Wake, handshake};
 use userland_tests::ringfence_program;
 
@@ -51,7 +48,8 @@ impl Server {
 
     fn hear(&self) -> Message {
         let deadline = Instant::now() + PATIENCE;
-        receive_until(&self.supervision, deadline).expect("a message")
+        let (message, _) = receive_until(&self.supervision, deadline).expect("a message");
+        message
     }
 
     /// A field of `/proc/PID/status`.
@@ -94,18 +92,20 @@ impl State {
     /// That of a server, which waits from then on to be told whether it is to end.
     fn of(server: &Server) -> State {
         let (ours, theirs) = Socket::pair().expect("a socket pair");
-        send(&server.supervision, HAND_OVER, "", Some(theirs.as_fd())).expect("sent");
-        let message = receive_until(&ours, Instant::now() + PATIENCE).expect("a state");
-        assert_eq!(message.kind, STATE);
-        let count: u64 = message.text.parse().expect("a number");
+        let hand_over = &Message::HandOver;
+        send(&server.supervision, hand_over, Some(theirs.as_fd())).expect("sent");
+        let (message, state) = receive_until(&ours, Instant::now() + PATIENCE).expect("a state");
+        let Message::State { descriptors: count } = message else {
+            panic!("{message:?}");
+        };
         let descriptors = (0..count).map(|expected| {
             let (number, descriptor) = ours.receive().expect("a descriptor");
             assert_eq!(number, expected);
             descriptor
         });
         let descriptors = descriptors.collect();
-        assert_eq!(server.hear().kind, HANDED_OVER);
-        let mut file = File::from(message.descriptor.expect("a file"));
+        assert_eq!(server.hear(), Message::HandedOver);
+        let mut file = File::from(state.expect("a file"));
         let mut text = String::new();
         file.seek(SeekFrom::Start(0)).expect("a seek");
         file.read_to_string(&mut text).expect("text");
@@ -125,15 +125,17 @@ impl State {
     fn handed_over(&self, state: &OwnedFd) -> (Server, Message) {
         let (ours, theirs) = Socket::pair().expect("a socket pair");
         let server = Server::start(theirs.into(), &["--take-over"]);
-        assert_eq!(server.hear().kind, PREPARED);
+        assert_eq!(server.hear(), Message::Prepared);
         // It has read nothing yet.
         assert_eq!(server.status("Seccomp"), "2");
         assert_eq!(server.status("NoNewPrivs"), "1");
         for capabilities in ["CapEff", "CapPrm", "CapBnd"] {
             assert_eq!(server.status(capabilities), "0000000000000000");
         }
-        let count = self.descriptors.len().to_string();
-        send(&ours, STATE, &count, Some(state.as_fd())).expect("sent");
+        let message = Message::State {
+            descriptors: self.descriptors.len() as u64,
+        };
+        send(&ours, &message, Some(state.as_fd())).expect("sent");
         for (number, descriptor) in (0..).zip(&self.descriptors) {
             // A server that refuses the state may be gone.
             let _ = ours.send(number, descriptor.as_fd());
@@ -178,16 +180,18 @@ fn a_new_server_is_confined_and_has_its_limits_before_it_reads_a_state() {
         ),
         ("none", silent.into(), "the state is no file"),
     ] {
-        let (_server, Message { kind, text, .. }) = state.handed_over(&state_handed_over);
-        assert_eq!(kind, REFUSED, "{what}");
-        assert!(text.contains(expected), "{what}: {text}");
+        let (_server, message) = state.handed_over(&state_handed_over);
+        let Message::Refused(reason) = message else {
+            panic!("{what}: {message:?}");
+        };
+        assert!(reason.contains(expected), "{what}: {reason}");
     }
     // As it was, it is taken, and the server serves as soon as it is told to.
     let (new, message) = state.handed_over(&state.with(r#""books":{"#, r#""books":{"#));
-    assert_eq!((message.kind, message.text.as_str()), (RESTORED, ""));
+    assert_eq!(message, Message::Restored);
     drop(old);
-    send(&new.supervision, GO, "", None).expect("sent");
-    assert_eq!(new.hear().kind, SERVING);
+    send(&new.supervision, &Message::Go, None).expect("sent");
+    assert_eq!(new.hear(), Message::Serving);
     let mut open = Submission {
         kind: Kind::Open as u16,
         cookie: 7,

@@ -12,10 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nvproxy_protocol::supervision::{
-    ABORT, COMMIT, GO, HAND_OVER, HANDED_OVER, KEEPING, Message, PREPARED, REFUSED, RESTORED,
-    SERVING, receive, send,
-};
+use nvproxy_protocol::supervision::{Message, receive, send};
 use ringfence_faults::{Act, Point, at};
 use ringfence_ipc::{Socket, SocketError};
 
@@ -68,15 +65,15 @@ impl Launcher<'_> {
             new.end();
             new.wait();
             // If it waits to be told to end, it is to go on. Only now, that nobody else can be told to.
-            let _ = send(&old.supervision, ABORT, "", None);
+            let _ = send(&old.supervision, &Message::Abort, None);
             return Err(reason);
         }
         self.replaced.append(&mut self.servers);
         self.servers.push(Rc::clone(&new));
         self.retire(&old);
-        let serves = send(&new.supervision, GO, "", None)
+        let serves = send(&new.supervision, &Message::Go, None)
             .map_err(|error| unheard(NEW, error))
-            .and_then(|()| self.expect(&new, SERVING, DEPARTURE, NEW));
+            .and_then(|()| self.expect(&new, Message::Serving, DEPARTURE, NEW));
         if serves.is_err() {
             // The sentry sees that it ends, as it sees the end of any server.
             new.end();
@@ -94,18 +91,20 @@ impl Launcher<'_> {
 
     /// Brings it so far that the new server has all that the old one has, and the sentry knows.
     fn hand_over(&mut self, old: &Rc<Server>, new: &Server, to_new: Socket) -> Result<(), String> {
-        self.expect(new, PREPARED, PREPARATION, NEW)?;
+        self.expect(new, Message::Prepared, PREPARATION, NEW)?;
         for _ in 0..MAXIMUM_LEFT {
-            if !is_ready(&old.supervision, Duration::ZERO) || receive(&old.supervision).is_err() {
+            if !is_ready(&old.supervision, Duration::ZERO) {
                 break;
             }
+            // Whatever it is, and if it is no message.
+            let _ = receive(&old.supervision);
         }
-        send(&old.supervision, HAND_OVER, "", Some(to_new.as_fd()))
+        send(&old.supervision, &Message::HandOver, Some(to_new.as_fd()))
             .map_err(|error| unheard(OLD, error))?;
         // The old one has it now: that it is done has to show at the other end.
         drop(to_new);
-        self.expect(old, HANDED_OVER, HANDOVER, OLD)?;
-        self.expect(new, RESTORED, RESTORATION, NEW)?;
+        self.expect(old, Message::HandedOver, HANDOVER, OLD)?;
+        self.expect(new, Message::Restored, RESTORATION, NEW)?;
         // It may have been lost since, and another started in its place.
         if !self
             .servers
@@ -123,10 +122,10 @@ impl Launcher<'_> {
     /// ended whatever it says.
     fn retire(&mut self, old: &Server) {
         // One that has ended needs not be told.
-        let _ = send(&old.supervision, COMMIT, "", None);
+        let _ = send(&old.supervision, &Message::Commit, None);
         let may_stay = self.starter.options.driver.kind == Kind::Host;
         let stays = (may_stay || at(Point::Departure) == Some(Act::Drop))
-            && self.expect(old, KEEPING, DEPARTURE, OLD).is_ok();
+            && self.expect(old, Message::Keeping, DEPARTURE, OLD).is_ok();
         if !stays {
             old.end();
             let _ = self.wait_until_ready(old.pidfd.as_fd(), DEPARTURE);
@@ -137,27 +136,18 @@ impl Launcher<'_> {
     fn expect(
         &mut self,
         server: &Server,
-        kind: u8,
+        expected: Message,
         limit: Duration,
         who: &str,
     ) -> Result<(), String> {
-        match self.wait_for(server, limit, who)? {
-            message if message.kind == kind => Ok(()),
-            Message {
-                kind: REFUSED,
-                text,
-                ..
-            } => Err(text),
-            _ => Err(format!("{who} does not keep to the protocol")),
+        if !self.wait_until_ready(server.supervision.as_fd(), limit)? {
+            return Err(format!("{who} did not answer for {limit:?}"));
         }
-    }
-
-    /// Waits for a server's message.
-    fn wait_for(&mut self, server: &Server, limit: Duration, who: &str) -> Result<Message, String> {
-        if self.wait_until_ready(server.supervision.as_fd(), limit)? {
-            receive(&server.supervision).map_err(|error| unheard(who, error))
-        } else {
-            Err(format!("{who} did not answer for {limit:?}"))
+        match receive(&server.supervision) {
+            Ok((message, _)) if message == expected => Ok(()),
+            Ok((Message::Refused(reason), _)) => Err(reason),
+            Ok(_) => Err(format!("{who} does not keep to the protocol")),
+            Err(error) => Err(unheard(who, error)),
         }
     }
 
@@ -190,6 +180,7 @@ fn unheard(who: &str, error: SocketError) -> String {
     match error {
         SocketError::Closed => format!("{who} ended before it was ready"),
         SocketError::WouldBlock => format!("{who} takes no messages"),
+        SocketError::Malformed(_) => format!("{who} does not keep to the protocol"),
         error => format!("{who}: {error}"),
     }
 }

@@ -4,18 +4,18 @@
 //!
 //! | from | to | message | with |
 //! |---|---|---|---|
-//! | new server | launcher | [`PREPARED`]: it is confined, and could serve; or [`REFUSED`] and why | |
-//! | launcher | old server | [`HAND_OVER`] | the socket to the new one |
-//! | old server | new server | [`STATE`]: how many descriptors follow | the saved state, as a file; then the descriptors |
-//! | old server | launcher | [`HANDED_OVER`], or [`REFUSED`] and why | |
-//! | new server | launcher | [`RESTORED`], or [`REFUSED`] and why | |
+//! | new server | launcher | [`Prepared`](Message::Prepared): it is confined, and could serve; or [`Refused`](Message::Refused) and why | |
+//! | launcher | old server | [`HandOver`](Message::HandOver) | the socket to the new one |
+//! | old server | new server | [`State`](Message::State): how many descriptors follow | the saved state, as a file; then the descriptors |
+//! | old server | launcher | [`HandedOver`](Message::HandedOver), or [`Refused`](Message::Refused) and why | |
+//! | new server | launcher | [`Restored`](Message::Restored), or [`Refused`](Message::Refused) and why | |
 //! | launcher | sentry | the new server's pidfd | |
-//! | launcher | old server | [`COMMIT`], or [`ABORT`] | |
-//! | old server | launcher | [`KEEPING`], if it does not end at once | |
-//! | launcher | new server | [`GO`]: it is to serve from now on | |
-//! | new server | launcher | [`SERVING`] | |
+//! | launcher | old server | [`Commit`](Message::Commit), or [`Abort`](Message::Abort) | |
+//! | old server | launcher | [`Keeping`](Message::Keeping), if it does not end at once | |
+//! | launcher | new server | [`Go`](Message::Go): it is to serve from now on | |
+//! | new server | launcher | [`Serving`](Message::Serving) | |
 //!
-//! The old server takes no request from the moment when it begins to save. When it is told [`COMMIT`] it ends, unless the driver
+//! The old server takes no request from the moment when it begins to save. When it is told [`Commit`](Message::Commit) it ends, unless the driver
 //! wants the process that made a client for some requests: then it stays to issue these for the new one, and nothing else
 //! (`Host::keep` of the server). If anything fails before, it goes on as if nothing had happened, and the new one, which
 //! is never told to go, ends. So at any moment at most one of them serves.
@@ -25,75 +25,75 @@
 //! that it serves. The new one is confined before it reads the state, has from the launcher all that a launcher says, and
 //! believes of the rest what it can check. The ledger is what it cannot: what the sandbox has so far is the old one's word.
 //!
-//! A message is one byte, which says its kind, and text. A server that does not keep to this is a failed replacement, or a
-//! lost server.
+//! A server that does not keep to this is a failed replacement, or a lost server.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use nix::sys::socket::MsgFlags;
 use ringfence_faults::{Act, CONTROLS, Point, at};
+use ringfence_ipc::typed::shortened;
 use ringfence_ipc::{Socket, SocketError};
+use serde::{Deserialize, Serialize};
 
-pub const PREPARED: u8 = 1;
-pub const HAND_OVER: u8 = 2;
-pub const STATE: u8 = 3;
-pub const RESTORED: u8 = 4;
-pub const REFUSED: u8 = 5;
-pub const HANDED_OVER: u8 = 6;
-pub const COMMIT: u8 = 7;
-pub const ABORT: u8 = 8;
-pub const GO: u8 = 9;
-pub const KEEPING: u8 = 10;
-pub const SERVING: u8 = 11;
+/// The longest reason, in bytes.
+const MAXIMUM_REASON: usize = 1024;
 
-/// The longest text of a message, in bytes.
-const MAXIMUM_TEXT: usize = 1024;
-
-/// A message.
-#[derive(Debug)]
-pub struct Message {
-    pub kind: u8,
-    pub text: String,
-    pub descriptor: Option<OwnedFd>,
+/// What one of them says to another. The two may be of different releases: new variants are added last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    Prepared,
+    /// With the socket to the new server.
+    HandOver,
+    /// With the saved state. So many descriptors follow as parcels, numbered from 0.
+    State {
+        descriptors: u64,
+    },
+    Restored,
+    /// Why not; see [`refused`].
+    Refused(String),
+    HandedOver,
+    Commit,
+    Abort,
+    Go,
+    Keeping,
+    Serving,
 }
 
-/// Sends a message; text that is too long is cut.
+impl ringfence_ipc::Message for Message {
+    const MAXIMUM_BYTES: usize = 8 + MAXIMUM_REASON;
+
+    fn has_descriptor(&self) -> bool {
+        matches!(self, Message::HandOver | Message::State { .. })
+    }
+}
+
+/// That it is refused, for this reason. A long one is cut.
+pub fn refused(reason: &str) -> Message {
+    Message::Refused(shortened(reason, MAXIMUM_REASON).to_owned())
+}
+
+/// Sends a message.
 pub fn send(
     socket: &Socket,
-    kind: u8,
-    text: &str,
+    message: &Message,
     descriptor: Option<BorrowedFd<'_>>,
 ) -> Result<(), SocketError> {
-    let (kind, text) = match at(Point::Say) {
-        Some(Act::Garbage) => (REFUSED, CONTROLS),
-        _ => (kind, text),
-    };
-    let mut bytes = vec![kind];
-    bytes.extend(text.bytes().take(MAXIMUM_TEXT));
-    socket.send_message(&bytes, descriptor)
+    match at(Point::Say) {
+        // A test has it say something else.
+        Some(Act::Garbage) => socket.say(&refused(CONTROLS), None),
+        _ => socket.say(message, descriptor),
+    }
 }
 
 /// Waits for a message. Fails with [`SocketError::Closed`] if the other side is gone.
-pub fn receive(socket: &Socket) -> Result<Message, SocketError> {
-    let mut bytes = [0; MAXIMUM_TEXT + 1];
-    let (length, descriptor) = socket.receive_message(&mut bytes, MsgFlags::empty())?;
-    let (kind, text) = bytes
-        .get(..length)
-        .and_then(<[u8]>::split_first)
-        .ok_or(SocketError::WrongSize)?;
-    Ok(Message {
-        kind: *kind,
-        text: String::from_utf8_lossy(text).into_owned(),
-        descriptor,
-    })
+pub fn receive(socket: &Socket) -> Result<(Message, Option<OwnedFd>), SocketError> {
+    socket.hear()
 }
 
 /// As [`receive`], at most until `deadline`; then it fails with [`SocketError::WouldBlock`].
-pub fn receive_until(socket: &Socket, deadline: Instant) -> Result<Message, SocketError> {
-    if socket.wait_readable(deadline)? {
-        receive(socket)
-    } else {
-        Err(SocketError::WouldBlock)
-    }
+pub fn receive_until(
+    socket: &Socket,
+    deadline: Instant,
+) -> Result<(Message, Option<OwnedFd>), SocketError> {
+    socket.hear_until(deadline)
 }

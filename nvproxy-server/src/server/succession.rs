@@ -18,7 +18,8 @@ use nix::sys::time::TimeVal;
 use nvproxy_abi::Abi;
 use ringfence_faults::{Act, Point, at};
 use ringfence_ipc::{
-    Consumer, Geometry, PROTOCOL_VERSION, Position, Region, ServerChannel, Socket, Submission,
+    Consumer, Geometry, PROTOCOL_VERSION, Position, Region, ServerChannel, Socket, SocketError,
+    Submission,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -32,10 +33,7 @@ use crate::ledger::accounts::Limits;
 use crate::ledger::{Account, Books};
 use crate::reactor::{Reactor, Ring};
 use crate::request::Description;
-use nvproxy_protocol::supervision::{
-    COMMIT, GO, HAND_OVER, HANDED_OVER, KEEPING, PREPARED, REFUSED, RESTORED, SERVING, STATE,
-    receive, receive_until, send,
-};
+use nvproxy_protocol::supervision::{Message, receive, receive_until, refused, send};
 
 /// The format of [`Saved`]. Grows with every change that an older or newer server would misread.
 const FORMAT: u32 = 6;
@@ -205,8 +203,10 @@ fn transfer(successor: &Socket, state: &[u8], descriptors: &[OwnedFd]) -> std::i
     )?;
     let mut file = File::from(memfd_create(c"ringfence-state", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(state)?;
-    let count = descriptors.len().to_string();
-    send(successor, STATE, &count, Some(file.as_fd())).map_err(std::io::Error::other)?;
+    let message = Message::State {
+        descriptors: descriptors.len() as u64,
+    };
+    send(successor, &message, Some(file.as_fd())).map_err(std::io::Error::other)?;
     for (number, descriptor) in descriptors.iter().enumerate() {
         let sent = successor.send(number as u64, descriptor.as_fd());
         sent.map_err(std::io::Error::other)?;
@@ -216,12 +216,14 @@ fn transfer(successor: &Socket, state: &[u8], descriptors: &[OwnedFd]) -> std::i
 
 /// Does what the launcher says, until the launcher is gone.
 pub fn obey(server: &Server, supervision: &Socket) {
-    while let Ok(message) = receive(supervision) {
-        // Anything else is what is left of a handover that came to nothing.
-        if message.kind == HAND_OVER
-            && let Some(successor) = message.descriptor
-        {
-            hand_over(server, Socket::from(successor), supervision);
+    loop {
+        match receive(supervision) {
+            Ok((Message::HandOver, Some(successor))) => {
+                hand_over(server, Socket::from(successor), supervision);
+            }
+            // What is left of a handover that came to nothing, or a launcher of another release knows.
+            Ok(_) | Err(SocketError::Malformed(_) | SocketError::NoDescriptor) => {}
+            Err(_) => return,
         }
     }
 }
@@ -258,20 +260,20 @@ fn hand_over(server: &Server, successor: Socket, supervision: &Socket) {
         Ok(halted) => halted,
         Err(reason) => {
             // A launcher that is gone needs no answer.
-            let _ = send(supervision, REFUSED, &reason, None);
+            let _ = send(supervision, &refused(&reason), None);
             return;
         }
     };
-    let committed = send(supervision, HANDED_OVER, "", None)
+    let committed = send(supervision, &Message::HandedOver, None)
         .and_then(|()| receive(supervision))
-        .is_ok_and(|message| message.kind == COMMIT);
+        .is_ok_and(|(message, _)| message == Message::Commit);
     // A test has it go on as if it had not been told.
     if committed && at(Point::Departure) == Some(Act::Drop) {
-        let _ = send(supervision, KEEPING, "", None);
+        let _ = send(supervision, &Message::Keeping, None);
     } else if committed {
         if let Some(keep) = server.host.keep() {
             // From here on the other one may serve. The launcher is not to wait for the end. One that is gone does not.
-            let _ = send(supervision, KEEPING, "", None);
+            let _ = send(supervision, &Message::Keeping, None);
             halted.release();
             keep();
         }
@@ -298,44 +300,44 @@ pub fn accept_succession(
     own: Own,
     restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>,
 ) -> Result<Arc<Server>, String> {
-    let say = |kind, text: &str| {
-        send(supervision, kind, text, None).map_err(|error| format!("the launcher: {error}"))
+    let say = |message: &Message| {
+        send(supervision, message, None).map_err(|error| format!("the launcher: {error}"))
     };
-    say(PREPARED, "")?;
+    say(&Message::Prepared)?;
     let restored = receive_state(&Socket::from(predecessor))
         .and_then(|(saved, enclosures)| restore_server(saved, enclosures, own, restore));
     let server = restored.inspect_err(|reason| {
         // If it is gone, nobody is left to tell.
-        let _ = say(REFUSED, reason);
+        let _ = say(&refused(reason));
     })?;
-    say(RESTORED, "")?;
+    say(&Message::Restored)?;
     match receive_until(supervision, Instant::now() + TURN) {
-        Ok(message) if message.kind == GO => {}
+        Ok((Message::Go, _)) => {}
         _ => return Err("the old server serves on".to_owned()),
     }
     server.host.begin_to_serve();
-    say(SERVING, "")?;
+    say(&Message::Serving)?;
     Ok(server)
 }
 
 fn receive_state(predecessor: &Socket) -> Result<(Saved, Enclosures), String> {
-    let message = receive_until(predecessor, Instant::now() + TURN)
-        .map_err(|error| format!("waiting for the state: {error}"))?;
-    let (STATE, Some(file), Ok(count)) = (message.kind, message.descriptor, message.text.parse())
-    else {
-        return Err("there came something else than a state".to_owned());
+    let (count, file) = match receive_until(predecessor, Instant::now() + TURN) {
+        Ok((Message::State { descriptors }, Some(file))) => (descriptors, file),
+        Ok(_) | Err(SocketError::Malformed(_) | SocketError::NoDescriptor) => {
+            return Err("there came something else than a state".to_owned());
+        }
+        Err(error) => return Err(format!("waiting for the state: {error}")),
     };
-    let count: usize = count;
     let mut descriptors = Vec::new();
     let deadline = Instant::now() + TRANSFER;
     for expected in 0..count {
         let received = match predecessor.wait_readable(deadline) {
             Ok(true) => predecessor.receive(),
-            Ok(false) => Err(ringfence_ipc::SocketError::WouldBlock),
+            Ok(false) => Err(SocketError::WouldBlock),
             Err(error) => Err(error),
         };
         match received {
-            Ok((tag, descriptor)) if tag == expected as u64 => descriptors.push(descriptor),
+            Ok((tag, descriptor)) if tag == expected => descriptors.push(descriptor),
             Ok(_) => return Err("a descriptor of the state is missing".to_owned()),
             Err(error) => return Err(format!("receiving a descriptor of the state: {error}")),
         }
