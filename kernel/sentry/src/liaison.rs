@@ -2,26 +2,57 @@
 //!
 //! The launcher starts every server, because the sentry, which talks to hostile programs, may execute nothing. The
 //! sentry learns of a server by its pidfd and by its own end of the control socket, and asks for another when it has
-//! lost one. Both sides are trusted; a message is one byte, with a descriptor where it names one, and text where it gives
-//! a reason.
+//! lost one. Both sides are trusted, but the sentry may have been taken over: what it asks is an [`Asked`] or nothing.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sys::socket::MsgFlags;
 use ringfence_faults::{Act, Point};
-use ringfence_ipc::{Socket, SocketError};
-
-const PROCESS: u8 = 1;
-const CONTROL: u8 = 2;
-const NO_FURTHER: u8 = 3;
-const SUCCEEDED: u8 = 4;
-const WANTED: u8 = 5;
-const HOLD: u8 = 6;
-const END: u8 = 7;
-const MEMORY: u8 = 8;
+use ringfence_ipc::typed::shortened;
+use ringfence_ipc::{Message, Socket, SocketError};
+use serde::{Deserialize, Serialize};
 
 /// The longest reason, in bytes.
 const MAXIMUM_REASON: usize = 255;
+
+/// What the launcher says. A server that was started takes three messages, because each has one descriptor at most.
+#[derive(Serialize, Deserialize)]
+enum Told {
+    /// A server was started: its pidfd.
+    Process,
+    /// The sentry's end of its control socket.
+    Control,
+    /// The memory for a region to share with it.
+    Memory,
+    /// The server has handed all that it had to the process of this pidfd.
+    Succeeded,
+    /// The server that was asked for cannot be had, for this reason.
+    NoFurther(String),
+}
+
+/// What the sentry says: see [`Plea`].
+#[derive(Serialize, Deserialize)]
+enum Asked {
+    AnotherServer,
+    EndServer,
+    /// With the listener.
+    HoldListener,
+}
+
+impl Message for Told {
+    const MAXIMUM_BYTES: usize = 8 + MAXIMUM_REASON;
+
+    fn has_descriptor(&self) -> bool {
+        !matches!(self, Told::NoFurther(_))
+    }
+}
+
+impl Message for Asked {
+    const MAXIMUM_BYTES: usize = 1;
+
+    fn has_descriptor(&self) -> bool {
+        matches!(self, Asked::HoldListener)
+    }
+}
 
 /// What the launcher tells the sentry.
 pub enum News {
@@ -79,31 +110,30 @@ impl LauncherEnd {
         control: &Socket,
         memory: BorrowedFd<'_>,
     ) -> Result<(), SocketError> {
-        self.0.send_message(&[PROCESS], Some(process))?;
-        self.0.send_message(&[CONTROL], Some(control.as_fd()))?;
-        self.0.send_message(&[MEMORY], Some(memory))
+        self.0.say(&Told::Process, Some(process))?;
+        self.0.say(&Told::Control, Some(control.as_fd()))?;
+        self.0.say(&Told::Memory, Some(memory))
     }
 
     /// The server has handed all that it had to this process.
     pub fn succeeded(&self, process: BorrowedFd<'_>) -> Result<(), SocketError> {
-        self.0.send_message(&[SUCCEEDED], Some(process))
+        self.0.say(&Told::Succeeded, Some(process))
     }
 
     /// The server that was asked for cannot be had; a long reason is cut.
     pub fn no_further(&self, reason: &str) -> Result<(), SocketError> {
-        let mut message = vec![NO_FURTHER];
-        message.extend(reason.bytes().take(MAXIMUM_REASON));
-        self.0.send_message(&message, None)
+        let reason = shortened(reason, MAXIMUM_REASON).to_owned();
+        self.0.say(&Told::NoFurther(reason), None)
     }
 
     /// Takes what the sentry asks. Fails if it asks nothing, with [`SocketError::Closed`] if nothing can come.
     pub fn next(&self) -> Result<Plea, SocketError> {
-        let mut kind = [0];
-        match self.0.receive_message(&mut kind, MsgFlags::MSG_DONTWAIT)? {
-            (1, None) if kind == [WANTED] => Ok(Plea::AnotherServer),
-            (1, None) if kind == [END] => Ok(Plea::EndServer),
-            (1, Some(listener)) if kind == [HOLD] => Ok(Plea::HoldListener(listener)),
-            _ => Err(SocketError::WrongSize),
+        match self.0.hear_at_once()? {
+            (Asked::AnotherServer, _) => Ok(Plea::AnotherServer),
+            (Asked::EndServer, _) => Ok(Plea::EndServer),
+            (Asked::HoldListener, listener) => listener
+                .map(Plea::HoldListener)
+                .ok_or(SocketError::NoDescriptor),
         }
     }
 }
@@ -111,53 +141,46 @@ impl LauncherEnd {
 impl SentryEnd {
     /// Asks for another server.
     pub fn want_another(&self) -> Result<(), SocketError> {
-        self.0.send_message(&[WANTED], None)
+        self.0.say(&Asked::AnotherServer, None)
     }
 
     /// Asks to end the server that serves.
     pub fn end_server(&self) -> Result<(), SocketError> {
-        self.0.send_message(&[END], None)
+        self.0.say(&Asked::EndServer, None)
     }
 
     /// Asks to hold the listener of the tasks' filter.
     pub fn hold(&self, listener: BorrowedFd<'_>) -> Result<(), SocketError> {
-        self.0.send_message(&[HOLD], Some(listener))
+        self.0.say(&Asked::HoldListener, Some(listener))
     }
 
     /// Waits for news.
     pub fn wait(&self) -> Result<News, SocketError> {
-        self.receive(MsgFlags::empty())
+        self.take_up(self.0.hear()?)
     }
 
     /// The news that have come; [`SocketError::WouldBlock`] if there are none.
     pub fn next(&self) -> Result<News, SocketError> {
-        self.receive(MsgFlags::MSG_DONTWAIT)
+        self.take_up(self.0.hear_at_once()?)
     }
 
-    fn receive(&self, flags: MsgFlags) -> Result<News, SocketError> {
-        let mut message = [0; 1 + MAXIMUM_REASON];
-        let (length, process) = self.0.receive_message(&mut message, flags)?;
-        let [kind, reason @ ..] = message.get(..length).unwrap_or_default() else {
-            return Err(SocketError::WrongSize);
-        };
-        if *kind == NO_FURTHER {
-            let reason = String::from_utf8_lossy(reason);
-            return Ok(News::NoFurther(reason.into_owned()));
+    fn take_up(&self, (told, process): (Told, Option<OwnedFd>)) -> Result<News, SocketError> {
+        match (told, process) {
+            (Told::NoFurther(reason), _) => Ok(News::NoFurther(reason)),
+            (Told::Succeeded, Some(process)) => Ok(News::Succeeded { process }),
+            // The launcher sends both right after.
+            (Told::Process, Some(process)) => match (self.0.hear()?, self.0.hear()?) {
+                ((Told::Control, Some(control)), (Told::Memory, Some(memory))) => {
+                    Ok(News::Started {
+                        process,
+                        control: control.into(),
+                        memory,
+                    })
+                }
+                _ => Err(SocketError::Malformed("parts of a server".to_owned())),
+            },
+            _ => Err(SocketError::Malformed("a part of no server".to_owned())),
         }
-        let process = process.ok_or(SocketError::NoDescriptor)?;
-        if *kind == SUCCEEDED {
-            return Ok(News::Succeeded { process });
-        }
-        // The launcher sends both right after.
-        let receive = || {
-            let (_, descriptor) = self.0.receive_message(&mut [0], MsgFlags::empty())?;
-            descriptor.ok_or(SocketError::NoDescriptor)
-        };
-        Ok(News::Started {
-            process,
-            control: receive()?.into(),
-            memory: receive()?,
-        })
     }
 }
 
