@@ -4,7 +4,7 @@
 //! reaches a process outside. A shell therefore sees the launcher where it would see the program, and the launcher stands
 //! in for it: init says when the program was stopped, and the launcher says what the caller's terminal or shell wants
 //! of it. Init is trusted, but the sentry, should it be taken over, can have it do what it likes, or nothing: so the launcher
-//! never waits for it. A message is two bytes, with a descriptor where it hands one over.
+//! never waits for it, and takes an [`Event`] or nothing.
 //!
 //! Both act at the same time, and signals of neither wait for the other. So init confirms every order, and the launcher
 //! knows by that what it is told of: what init tells before it confirms that it has continued the program was before.
@@ -13,7 +13,8 @@
 //! also keeps a flag, an eventfd, which is up unless the program is stopped. A process that the launcher starts beside
 //! itself before it stops ([`LauncherEnd::watch`]) waits for the flag and continues the launcher.
 //!
-//! Init's end is used by plain reads and writes, which take no memory: its filter permits no call that gets some.
+//! Once init is confined its end is used by plain reads and writes into buffers that it has: its filter permits no call that
+//! gets memory, and none that takes a descriptor. So an order has none, nor does an event that init tells then.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,48 +25,42 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::MsgFlags;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getppid, setpgid, setsid};
 use ringfence_faults::{Act, Point};
-use ringfence_ipc::{Socket, SocketError};
+use ringfence_ipc::{Message, Socket, SocketError, typed};
 use ringfence_sentry::failure::{Attempt, Failure};
 use ringfence_sentry::liaison::never_wait;
 use ringfence_sentry::system_calls::{exit_at_once, pidfd_open_process};
 use rustix::event::{EventfdFlags, eventfd};
+use serde::{Deserialize, Serialize};
 
 use super::namespaces::fork_with;
 
 /// How long a launcher that was continued has until it is continued again, in milliseconds.
 const AGAIN: u8 = 20;
 
-const TERMINAL: u8 = 1;
-const STOPPED: u8 = 2;
-const ENDED: u8 = 3;
-const SIGNAL: u8 = 4;
-const FOREGROUND: u8 = 5;
-const SHOWN: u8 = 6;
-const CONTINUE: u8 = 7;
-const OBEYED: u8 = 8;
-const STARTED: u8 = 9;
+/// The longest message, in bytes.
+const MAXIMUM: usize = 8;
 
-/// What init tells the launcher.
-pub enum Event {
+/// What init tells the launcher. As it travels, a descriptor stands beside it.
+#[derive(Serialize, Deserialize)]
+pub enum Event<D = OwnedFd> {
     /// The program's terminal was made: the end that is the user's.
-    Terminal(OwnedFd),
+    Terminal(D),
     /// The program's process was started: a descriptor for it (pidfd_open(2)).
-    Started(OwnedFd),
+    Started(D),
     /// A signal of this number has stopped the program.
     Stopped(i32),
-    /// The program has ended, by the signal of this number if it is not 0; if it had a terminal init waits for
+    /// The program has ended, by the signal of this number if by any; if it had a terminal init waits for
     /// [`Order::Shown`].
-    Ended(i32),
+    Ended(Option<i32>),
     /// The first of the orders that were not confirmed yet was obeyed.
     Obeyed,
 }
 
 /// What the launcher tells init.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// Send the signal of this number to the program's group. If it is to stop a program that is stopped, init tells so
     /// again.
@@ -76,6 +71,18 @@ pub enum Order {
     Foreground(bool),
     /// What the program had written to its terminal was shown to the user. It is not confirmed.
     Shown,
+}
+
+impl Message for Event<()> {
+    const MAXIMUM_BYTES: usize = MAXIMUM;
+
+    fn has_descriptor(&self) -> bool {
+        matches!(self, Event::Terminal(()) | Event::Started(()))
+    }
+}
+
+impl Message for Order {
+    const MAXIMUM_BYTES: usize = MAXIMUM;
 }
 
 /// Leaves the session and the process group that the calling process was started in, which a new one has by itself.
@@ -127,13 +134,7 @@ pub fn pair() -> io::Result<(LauncherEnd, InitEnd)> {
 impl LauncherEnd {
     /// Gives an order. If init is gone, so is the program; one that takes no orders any more gets none.
     pub fn order(&mut self, order: Order) {
-        let message = match order {
-            Order::Signal(number) => [SIGNAL, number as u8],
-            Order::Continue => [CONTINUE, 0],
-            Order::Foreground(is) => [FOREGROUND, u8::from(is)],
-            Order::Shown => [SHOWN, 0],
-        };
-        if self.socket.send_message(&message, None).is_ok() && order != Order::Shown {
+        if self.socket.say(&order, None).is_ok() && order != Order::Shown {
             self.unconfirmed.push_back(order);
         }
     }
@@ -200,18 +201,16 @@ impl LauncherEnd {
     }
 
     fn receive(&self) -> Result<Event, SocketError> {
-        let mut message = [0; 2];
-        let received = self
-            .socket
-            .receive_message(&mut message, MsgFlags::MSG_DONTWAIT)?;
-        match (message, received) {
-            ([TERMINAL, _], (2, Some(terminal))) => Ok(Event::Terminal(terminal)),
-            ([STARTED, _], (2, Some(process))) => Ok(Event::Started(process)),
-            ([STOPPED, signal], (2, None)) => Ok(Event::Stopped(i32::from(signal))),
-            ([ENDED, signal], (2, None)) => Ok(Event::Ended(i32::from(signal))),
-            ([OBEYED, _], (2, None)) => Ok(Event::Obeyed),
-            _ => Err(SocketError::WrongSize),
-        }
+        Ok(match self.socket.hear_at_once()? {
+            (Event::Terminal(()), Some(terminal)) => Event::Terminal(terminal),
+            (Event::Started(()), Some(process)) => Event::Started(process),
+            (Event::Terminal(()) | Event::Started(()), None) => {
+                return Err(SocketError::NoDescriptor);
+            }
+            (Event::Stopped(signal), _) => Event::Stopped(signal),
+            (Event::Ended(signal), _) => Event::Ended(signal),
+            (Event::Obeyed, _) => Event::Obeyed,
+        })
     }
 }
 
@@ -238,7 +237,7 @@ impl InitEnd {
     /// Hands over the user's end of the program's terminal.
     pub fn hand_over(&self, terminal: &OwnedFd) -> Result<(), SocketError> {
         self.socket
-            .send_message(&[TERMINAL, 0], Some(terminal.as_fd()))
+            .say(&Event::Terminal(()), Some(terminal.as_fd()))
     }
 
     /// Hands over a descriptor for the calling process, which is about to become the program.
@@ -248,9 +247,7 @@ impl InitEnd {
             return Ok(());
         }
         let process = pidfd_open_process(Pid::this()).attempt("the program's pidfd")?;
-        let sent = self
-            .socket
-            .send_message(&[STARTED, 0], Some(process.as_fd()));
+        let sent = self.socket.say(&Event::Started(()), Some(process.as_fd()));
         sent.attempt("the program's pidfd")
     }
 
@@ -262,7 +259,7 @@ impl InitEnd {
     /// Tells that the program was stopped.
     pub fn stopped(&self, signal: i32) {
         let _ = nix::unistd::read(&self.runs, &mut [0; size_of::<u64>()]);
-        self.tell([STOPPED, signal as u8]);
+        self.tell(&Event::Stopped(signal));
     }
 
     /// Has a launcher that is stopped go on, since the program does, or has ended.
@@ -273,32 +270,32 @@ impl InitEnd {
 
     /// Tells that the program has ended, and by which signal, if by any.
     pub fn ended(&self, signal: Option<i32>) {
-        self.tell([ENDED, signal.unwrap_or(0) as u8]);
+        self.tell(&Event::Ended(signal));
     }
 
     /// Confirms the oldest order that was not confirmed.
     pub fn obeyed(&self) {
-        self.tell([OBEYED, 0]);
+        self.tell(&Event::Obeyed);
     }
 
     /// Waits for an order; `None` if none can come any more.
     pub fn wait(&self) -> Option<Order> {
-        let mut message = [0; 2];
+        let mut message = [0; MAXIMUM];
         loop {
-            return match (nix::unistd::read(&self.socket, &mut message), message) {
-                (Err(Errno::EINTR), _) => continue,
-                (Ok(2), [SIGNAL, number]) => Some(Order::Signal(i32::from(number))),
-                (Ok(2), [CONTINUE, _]) => Some(Order::Continue),
-                (Ok(2), [FOREGROUND, is]) => Some(Order::Foreground(is != 0)),
-                (Ok(2), [SHOWN, _]) => Some(Order::Shown),
-                _ => None,
+            return match nix::unistd::read(&self.socket, &mut message) {
+                Err(Errno::EINTR) => continue,
+                Ok(length) => typed::read(message.get(..length)?).ok(),
+                Err(_) => None,
             };
         }
     }
 
-    fn tell(&self, message: [u8; 2]) {
-        // A launcher that is gone need not know; the kernel is about to end this process, too.
-        let _ = nix::unistd::write(&self.socket, &message);
+    fn tell(&self, event: &Event<()>) {
+        let mut message = [0; MAXIMUM];
+        if let Ok(message) = typed::write(event, &mut message) {
+            // A launcher that is gone need not know; the kernel is about to end this process, too.
+            let _ = nix::unistd::write(&self.socket, message);
+        }
     }
 }
 

@@ -84,10 +84,10 @@ impl Launcher<'_> {
         }
     }
 
-    /// The program has ended, by the signal of this number if it is not 0, and what it has written to its terminal is still to
+    /// The program has ended, by the signal of this number if by any, and what it has written to its terminal is still to
     /// be shown.
-    pub(super) fn owe_rest(&mut self, signal: i32) {
-        let signal = Signal::try_from(signal).ok();
+    pub(super) fn owe_rest(&mut self, signal: Option<i32>) {
+        let signal = signal.and_then(|signal| Signal::try_from(signal).ok());
         if signal.is_some_and(|signal| signals::is_to_end(signal) || signal == Signal::SIGKILL) {
             self.pace.hurry();
         }

@@ -153,7 +153,7 @@ impl<'a> Launcher<'a> {
         self.is_init_gone = true;
         self.departure
             .get_or_insert_with(|| Departure::new(Reason::Program));
-        self.owe_rest(status - 128);
+        self.owe_rest(Some(status - 128));
         while let Some(limit) = self.settle_rest() {
             self.wait_for_news(Some(limit), None)?;
         }
