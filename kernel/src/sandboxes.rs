@@ -3,7 +3,8 @@
 //! The launcher of a sandbox has a *door*: a socket, called after the sandbox, in a directory of the user's own. A
 //! command connects, makes one request and gets one reply. Only who may do anything with the launcher anyway is let in:
 //! processes of the same user, or root, that do not live in a sandbox. A task has the same user id, and may even see the
-//! socket; it is told from others by its user namespace. The command looks at the launcher likewise.
+//! socket; it is told from others by its user namespace. The command looks at the launcher likewise. What a launcher does not
+//! know it says so of: command and launcher may be of different releases, so both say what they say in JSON.
 //!
 //! A launcher that is stopped, with its program or without, answers nobody. The kernel says all the same whose door it is
 //! (SO_PEERCRED), and what its command line is. So it is listed, and no command waits for it.
@@ -26,13 +27,14 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect,
-    getsockopt, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt,
+    listen, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Pid, geteuid};
 use nvproxy_abi::version::DriverVersion;
-use ringfence_ipc::Socket;
+use ringfence_ipc::typed::Format;
+use ringfence_ipc::{Message, Socket, SocketError};
 use ringfence_sentry::failure::{Attempt, Failure};
 use serde::{Deserialize, Serialize};
 
@@ -53,17 +55,24 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Name(String);
 
-impl FromStr for Name {
-    type Err = String;
+/// The text is no name.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a name has up to 64 letters, digits, '-', '_' and '.', and starts with a letter or a digit"
+)]
+pub struct UnfitName;
 
-    fn from_str(text: &str) -> Result<Name, String> {
+impl FromStr for Name {
+    type Err = UnfitName;
+
+    fn from_str(text: &str) -> Result<Name, UnfitName> {
         let is_fit =
             |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
         let starts_well = text.starts_with(|first: char| first.is_ascii_alphanumeric());
         if starts_well && text.len() <= 64 && text.chars().all(is_fit) {
             Ok(Name(text.to_owned()))
         } else {
-            Err("a name has up to 64 letters, digits, '-', '_' and '.', and starts with a letter or a digit".to_owned())
+            Err(UnfitName)
         }
     }
 }
@@ -139,11 +148,21 @@ pub enum Request {
     Upgrade(OwnedFd),
 }
 
-/// A request as it travels; the executable travels beside it.
+/// A request as it travels; the executable travels beside it. The command may be of a newer release than the launcher, or of an
+/// older one.
 #[derive(Serialize, Deserialize)]
 enum Wish {
     Describe,
     Upgrade,
+}
+
+impl Message for Wish {
+    const MAXIMUM_BYTES: usize = MAXIMUM_MESSAGE;
+    const FORMAT: Format = Format::Json;
+
+    fn has_descriptor(&self) -> bool {
+        matches!(self, Wish::Upgrade)
+    }
 }
 
 /// What a launcher answers.
@@ -154,11 +173,15 @@ pub enum Reply {
     Failed(String),
 }
 
+impl Message for Reply {
+    const MAXIMUM_BYTES: usize = MAXIMUM_MESSAGE;
+    const FORMAT: Format = Format::Json;
+}
+
 impl Reply {
     /// Sends the reply; a command that is gone needs none.
     pub fn send(&self, socket: &Socket) {
-        let text = serde_json::to_vec(self).unwrap_or_default();
-        let _ = socket.send_message(&text, None);
+        let _ = socket.say(self, None);
     }
 }
 
@@ -231,11 +254,18 @@ impl Door {
             tracing::warn!("a command was turned away: {reason}");
             return None;
         }
-        let (wish, descriptor) = receive(&socket, soon()).ok()?;
-        let request = match (wish, descriptor) {
-            (Wish::Describe, _) => Request::Describe,
-            (Wish::Upgrade, Some(executable)) => Request::Upgrade(executable),
-            (Wish::Upgrade, None) => return None,
+        let request = match hear(&socket, soon()) {
+            Ok((Wish::Describe, _)) => Request::Describe,
+            Ok((Wish::Upgrade, executable)) => Request::Upgrade(executable?),
+            Err(Unanswered::Socket(SocketError::Malformed(reason))) => {
+                let release = env!("CARGO_PKG_VERSION");
+                let reason = format!(
+                    "its launcher, of release {release}, does not know what was asked: {reason}"
+                );
+                Reply::Failed(reason).send(&socket);
+                return None;
+            }
+            Err(_) => return None,
         };
         Some(Visitor { socket, request })
     }
@@ -290,7 +320,7 @@ pub fn list() -> Result<Running, Failure> {
     for (socket, name) in asked {
         if socket.wait_readable(deadline) == Ok(false) {
             running.silent.push(name);
-        } else if let Ok((Reply::Description(about), _)) = receive(&socket, deadline) {
+        } else if let Ok((Reply::Description(about), _)) = hear(&socket, deadline) {
             running.found.push(about.into());
         }
     }
@@ -318,7 +348,7 @@ fn ask(
         Ok(launcher) if is_stopped(launcher) => {
             running.found.push(Listed::stopped(name.clone(), launcher));
         }
-        _ if send(&socket, &Wish::Describe, None).is_ok() => asked.push((socket, name.clone())),
+        _ if socket.say(&Wish::Describe, None).is_ok() => asked.push((socket, name.clone())),
         _ => {}
     }
     true
@@ -410,12 +440,13 @@ pub fn upgrade(name: &Name, executable: BorrowedFd<'_>) -> Result<Upgrade, Failu
         Err(errno) => return Err(errno).attempt(&name.0),
     };
     check_peer(&socket).attempt(&name.0)?;
-    send(&socket, &Wish::Upgrade, Some(executable)).attempt(&name.0)?;
+    let said = socket.say(&Wish::Upgrade, Some(executable));
+    said.attempt(&name.0)?;
     wait_for_answer(&socket, launcher_of(&socket).attempt(&name.0)?).map_err(|reason| Failure {
         status: 1,
         message: format!("{}: {reason}", name.0),
     })?;
-    let (reply, _) = receive(&socket, soon()).attempt(&name.0)?;
+    let (reply, _) = hear(&socket, soon()).attempt(&name.0)?;
     match reply {
         Reply::Upgraded(upgrade) => Ok(upgrade),
         Reply::Failed(reason) => Err(Failure {
@@ -426,67 +457,78 @@ pub fn upgrade(name: &Name, executable: BorrowedFd<'_>) -> Result<Upgrade, Failu
     }
 }
 
-/// Waits until a launcher answers, if it is not stopped. Fails with the reason.
-fn wait_for_answer(socket: &Socket, launcher: Pid) -> Result<(), String> {
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error("it does not answer")]
+    Silence,
+    #[error(
+        "its ringfence process is stopped: continue it, with `fg` or `kill -CONT {0}`, and try again"
+    )]
+    Stopped(Pid),
+    #[error("its ringfence process, {0}, did not answer for {ANSWER:?}")]
+    Late(Pid),
+    #[error(transparent)]
+    Socket(SocketError),
+}
+
+/// Waits until a launcher answers, if it is not stopped.
+fn wait_for_answer(socket: &Socket, launcher: Pid) -> Result<(), Unanswered> {
     let deadline = Instant::now() + ANSWER;
     let mut was_stopped = false;
     while socket.wait_readable(Instant::now() + LOOK) == Ok(false) {
         let is_stopped = is_stopped(launcher);
         if is_stopped && was_stopped {
-            return Err(format!(
-                "its ringfence process is stopped: continue it, with `fg` or `kill -CONT {launcher}`, and try again"
-            ));
+            return Err(Unanswered::Stopped(launcher));
         }
         was_stopped = is_stopped;
         if Instant::now() >= deadline {
-            return Err(format!(
-                "its ringfence process, {launcher}, did not answer for {ANSWER:?}"
-            ));
+            return Err(Unanswered::Late(launcher));
         }
     }
     Ok(())
-}
-
-fn send(socket: &Socket, wish: &Wish, executable: Option<BorrowedFd<'_>>) -> Result<(), String> {
-    let text = serde_json::to_vec(wish).map_err(|error| error.to_string())?;
-    let sent = socket.send_message(&text, executable);
-    sent.map_err(|error| error.to_string())
 }
 
 fn soon() -> Instant {
     Instant::now() + PATIENCE
 }
 
-fn receive<T: for<'de> Deserialize<'de>>(
+fn hear<M: Message>(
     socket: &Socket,
     deadline: Instant,
-) -> Result<(T, Option<OwnedFd>), String> {
-    if socket.wait_readable(deadline) != Ok(true) {
-        return Err("it does not answer".to_owned());
-    }
-    let mut text = vec![0; MAXIMUM_MESSAGE];
-    let (length, descriptor) = socket
-        .receive_message(&mut text, MsgFlags::empty())
-        .map_err(|error| error.to_string())?;
-    text.truncate(length);
-    let message = serde_json::from_slice(&text);
-    message
-        .map(|message| (message, descriptor))
-        .map_err(|error| format!("it does not keep to the protocol: {error}"))
+) -> Result<(M, Option<OwnedFd>), Unanswered> {
+    let heard = socket.hear_until(deadline);
+    heard.map_err(|error| match error {
+        SocketError::WouldBlock => Unanswered::Silence,
+        error => Unanswered::Socket(error),
+    })
+}
+
+/// Why nothing is said to a process.
+#[derive(Debug, thiserror::Error)]
+enum Stranger {
+    #[error("it is of user {0}")]
+    User(u32),
+    #[error("it lives in another user namespace, as sandboxed programs do")]
+    Sandboxed,
+    #[error("it has ended")]
+    Ended,
+    #[error(transparent)]
+    System(#[from] Errno),
 }
 
 /// Fails, with the reason, unless the other side is a process of this user or root, outside of any sandbox.
-fn check_peer(socket: &Socket) -> Result<(), String> {
-    let peer = getsockopt(socket, sockopt::PeerCredentials).map_err(|errno| errno.to_string())?;
+fn check_peer(socket: &Socket) -> Result<(), Stranger> {
+    let peer = getsockopt(socket, sockopt::PeerCredentials)?;
     let own = geteuid().as_raw();
     // Root is nobody whom a sandbox of an ordinary user could be taken for: there it has no such id.
     if peer.uid() == 0 && own != 0 {
         return Ok(());
     }
     if peer.uid() != own {
-        return Err(format!("it is of user {}", peer.uid()));
+        return Err(Stranger::User(peer.uid()));
     }
-    let process = getsockopt(socket, sockopt::PeerPidfd).map_err(|errno| errno.to_string())?;
+    let process = getsockopt(socket, sockopt::PeerPidfd)?;
     let namespace = |process: Pid| fs::read_link(format!("/proc/{process}/ns/user"));
     let is_outside = match (namespace(Pid::from_raw(peer.pid())), namespace(Pid::this())) {
         (Ok(peer), Ok(own)) => peer == own,
@@ -496,8 +538,8 @@ fn check_peer(socket: &Socket) -> Result<(), String> {
     let mut polled = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
     match poll(&mut polled, PollTimeout::ZERO) {
         Ok(0) if is_outside => Ok(()),
-        Ok(0) => Err("it lives in another user namespace, as sandboxed programs do".to_owned()),
-        _ => Err("it has ended".to_owned()),
+        Ok(0) => Err(Stranger::Sandboxed),
+        _ => Err(Stranger::Ended),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -10,6 +11,9 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::unistd::Pid;
+use ringfence_ipc::typed::Format;
+use ringfence_ipc::{Message, Socket};
+use serde::{Deserialize, Serialize};
 use userland_tests::conversation::Conversation;
 use userland_tests::{
     Directory, Ended, finish, guest, guest_program, guest_under, guest_with, ringfence_program,
@@ -307,6 +311,57 @@ fn a_server_is_replaced_if_the_new_one_says_so() {
     let reason = format!("ringfence: {sandbox}: waiting for the state: ");
     assert!(stderr.starts_with(&reason), "{stderr}");
     assert_eq!(conversation.tree().server, before.server);
+    assert_eq!(conversation.ask("use"), "ok");
+    assert_eq!(conversation.end(), by_itself());
+}
+
+/// What a command of another release may ask.
+#[derive(Serialize, Deserialize)]
+enum Wish {
+    Sing,
+}
+
+impl Message for Wish {
+    const MAXIMUM_BYTES: usize = 64;
+    const FORMAT: Format = Format::Json;
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Reply {
+    Failed(String),
+}
+
+impl Message for Reply {
+    const MAXIMUM_BYTES: usize = 4096;
+    const FORMAT: Format = Format::Json;
+}
+
+#[test]
+fn a_launcher_that_does_not_know_a_request_says_so() {
+    let mut conversation = Conversation::begin(&[]);
+    let launcher = conversation.launcher();
+    // The name that the door had first.
+    let sockets = std::fs::read_to_string("/proc/net/unix").expect("sockets");
+    let unnamed = format!("/.{launcher}");
+    let mut paths = sockets
+        .lines()
+        .filter_map(|line| line.split_whitespace().last());
+    let path = paths.find(|path| path.ends_with(&unnamed)).expect("a door");
+    let path = Path::new(path).with_file_name(format!("{launcher}.sock"));
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
+    let address = UnixAddr::new(&path).expect("an address");
+    connect(socket.as_raw_fd(), &address).expect("an open door");
+    let socket = Socket::from(socket);
+    socket.say(&Wish::Sing, None).expect("sent");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (reply, _) = socket.hear_until::<Reply>(deadline).expect("a reply");
+    let expected = format!(
+        "its launcher, of release {}, does not know what was asked: \
+         unknown variant `Sing`, expected `Describe` or `Upgrade` at line 1 column 6",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(reply, Reply::Failed(expected));
     assert_eq!(conversation.ask("use"), "ok");
     assert_eq!(conversation.end(), by_itself());
 }
