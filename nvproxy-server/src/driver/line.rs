@@ -1,9 +1,9 @@
 //! How a server has a keeper ([`super::keeper`]) do something: an order, and an answer to it.
 //!
 //! A line is a socket and a memory file, both of which the two processes have. Whoever gives an order writes the request's
-//! payload and the order itself into the file and sends their lengths, and then the descriptors that the order says come
-//! along. The other side does as it is told, leaves the payload in the file as the driver left it, and sends what the ioctl
-//! returned. A line has one order at a time; orders that are to be carried out at the same time take a line each.
+//! payload and the order itself into the file and sends their lengths ([`Given`]), and then the descriptors that the order
+//! says come along. The other side does as it is told, leaves the payload in the file as the driver left it, and sends what
+//! the ioctl returned ([`Answer`]). A line has one order at a time; orders that are to be carried out at the same time take a line each.
 //!
 //! Both sides are servers of the same sandbox, the one trusted as the other. What they say is checked all the same, for
 //! they may be of different releases.
@@ -14,18 +14,59 @@ use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::MsgFlags;
 use nvproxy_abi::plan::MAXIMUM_PAYLOAD;
 use nvproxy_protocol::requests::{errno_of, number_of};
-use ringfence_ipc::Socket;
+use ringfence_ipc::{Message, Socket};
 use serde::{Deserialize, Serialize};
 
 use crate::request::Buffer;
 
 /// The longest order, in bytes. It lists a request's segments, in some 40 bytes each.
-const MAXIMUM_ORDER: usize = 8 << 20;
+const MAXIMUM_ORDER: u64 = 8 << 20;
 /// Most descriptors that come along with an order: a target, and one for each descriptor field.
-const MAXIMUM_SENT: u64 = 64;
+const MAXIMUM_SENT: u32 = 64;
+
+/// That an order lies in the memory file.
+#[derive(Serialize, Deserialize)]
+struct Given {
+    /// So many descriptors follow as parcels.
+    sent: u32,
+    /// What the payload has, which lies there first, in bytes.
+    payload: u64,
+    /// What the order has, which lies behind it as JSON, in bytes.
+    order: u64,
+}
+
+/// What became of an order.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Returned(i32),
+    /// An errno.
+    Failed(i32),
+}
+
+/// What a line is made of; both are sent, in this order.
+#[derive(Serialize, Deserialize)]
+enum Part {
+    Socket,
+    Memory,
+}
+
+impl Message for Given {
+    const MAXIMUM_BYTES: usize = 32;
+}
+
+impl Message for Answer {
+    const MAXIMUM_BYTES: usize = 8;
+}
+
+impl Message for Part {
+    const MAXIMUM_BYTES: usize = 1;
+
+    fn has_descriptor(&self) -> bool {
+        true
+    }
+}
 
 /// A description that an order is about.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,19 +118,21 @@ impl Line {
         let memory = memfd_create(c"ringfence-line", MFdFlags::MFD_CLOEXEC)?;
         let (socket, other) = Socket::pair().map_err(|_| Errno::EMFILE)?;
         control
-            .send(0, other.as_fd())
-            .and_then(|()| control.send(1, memory.as_fd()))
+            .say(&Part::Socket, Some(other.as_fd()))
+            .and_then(|()| control.say(&Part::Memory, Some(memory.as_fd())))
             .map_err(|_| Errno::EIO)?;
         Ok(Line::new(socket, memory))
     }
 
     /// Waits for a line from the process at the other end of `control`. Fails with `EIO` if it is gone.
     pub fn accept(control: &Socket) -> Result<Line, Errno> {
-        let parcel = |expected: u64| match control.receive() {
-            Ok((tag, descriptor)) if tag == expected => Ok(descriptor),
+        let part = || control.hear().map_err(broken);
+        match (part()?, part()?) {
+            ((Part::Socket, Some(socket)), (Part::Memory, Some(memory))) => {
+                Ok(Line::new(socket.into(), memory))
+            }
             _ => Err(Errno::EIO),
-        };
-        Ok(Line::new(parcel(0)?.into(), parcel(1)?))
+        }
     }
 
     fn new(socket: Socket, memory: OwnedFd) -> Line {
@@ -114,49 +157,34 @@ impl Line {
         self.memory.write_all_at(payload, 0).map_err(broken)?;
         let written = self.memory.write_all_at(&self.text, place);
         written.map_err(broken)?;
-        let lengths = [sent.len(), payload.len(), self.text.len()];
-        let message = lengths.map(|length| (length as u64).to_ne_bytes()).concat();
-        let sending = self.socket.send_message(&message, None).and_then(|()| {
+        let given = Given {
+            sent: sent.len() as u32,
+            payload: place,
+            order: self.text.len() as u64,
+        };
+        let sending = self.socket.say(&given, None).and_then(|()| {
             let mut tagged = (0..).zip(sent);
             tagged.try_for_each(|(tag, descriptor)| self.socket.send(tag, *descriptor))
         });
         sending.map_err(broken)?;
-        let mut answer = [0; 8];
-        let (length, _) = self
-            .socket
-            .receive_message(&mut answer, MsgFlags::empty())
-            .map_err(broken)?;
-        let [a, b, c, d, e, f, g, h] = answer;
-        if length != answer.len() {
-            return Err(Errno::EIO);
-        }
+        let (answer, _) = self.socket.hear().map_err(broken)?;
         self.memory.read_exact_at(payload, 0).map_err(broken)?;
-        let errno = i32::from_ne_bytes([e, f, g, h]);
-        Ok(match errno {
-            0 => Ok(i32::from_ne_bytes([a, b, c, d])),
-            errno => Err(errno_of(errno)),
+        Ok(match answer {
+            Answer::Returned(result) => Ok(result),
+            Answer::Failed(errno) => Err(errno_of(errno)),
         })
     }
 
     /// Waits for an order. Fails if none can come any more.
     pub fn receive(&mut self) -> Result<Received, Errno> {
-        let mut message = [0; 24];
-        let (length, _) = self
-            .socket
-            .receive_message(&mut message, MsgFlags::empty())
-            .map_err(broken)?;
-        let mut fields = message.chunks_exact(8).map(|field| {
-            let field = field.try_into().map_or(u64::MAX, u64::from_ne_bytes);
-            usize::try_from(field).unwrap_or(usize::MAX)
-        });
-        let (Some(count), Some(payload_length), Some(text_length)) =
-            (fields.next(), fields.next(), fields.next())
-        else {
-            return Err(Errno::EIO);
-        };
-        if length != message.len()
-            || count as u64 > MAXIMUM_SENT
-            || payload_length > MAXIMUM_PAYLOAD
+        let (given, _) = self.socket.hear().map_err(broken)?;
+        let Given {
+            sent: count,
+            payload: payload_length,
+            order: text_length,
+        } = given;
+        if count > MAXIMUM_SENT
+            || payload_length > MAXIMUM_PAYLOAD as u64
             || text_length > MAXIMUM_ORDER
         {
             return Err(Errno::EIO);
@@ -164,13 +192,11 @@ impl Line {
         let parcels = (0..count).map(|_| self.socket.receive().map(|(_, descriptor)| descriptor));
         let sent = parcels.collect::<Result<_, _>>().map_err(broken)?;
         let mut payload = Buffer::default();
-        payload.resize(payload_length)?;
+        payload.resize(payload_length as usize)?;
         let read = self.memory.read_exact_at(payload.bytes_mut(), 0);
         read.map_err(broken)?;
-        self.text.resize(text_length, 0);
-        let read = self
-            .memory
-            .read_exact_at(&mut self.text, payload_length as u64);
+        self.text.resize(text_length as usize, 0);
+        let read = self.memory.read_exact_at(&mut self.text, payload_length);
         read.map_err(broken)?;
         let order = serde_json::from_slice(&self.text).map_err(|_| Errno::EIO)?;
         Ok(Received {
@@ -183,12 +209,11 @@ impl Line {
     /// Answers the order that was received last, with its payload.
     pub fn answer(&self, outcome: Result<i32, Errno>, payload: &[u8]) -> Result<(), Errno> {
         self.memory.write_all_at(payload, 0).map_err(broken)?;
-        let (result, errno) = match outcome {
-            Ok(result) => (result, 0),
-            Err(errno) => (-1, number_of(errno)),
+        let answer = match outcome {
+            Ok(result) => Answer::Returned(result),
+            Err(errno) => Answer::Failed(number_of(errno)),
         };
-        let answer = [result, errno].map(i32::to_ne_bytes).concat();
-        self.socket.send_message(&answer, None).map_err(broken)
+        self.socket.say(&answer, None).map_err(broken)
     }
 }
 
@@ -242,23 +267,22 @@ mod tests {
 
     #[test]
     fn what_is_no_order_is_refused() {
-        for lengths in [
-            vec![],
-            vec![0, 0],
-            vec![0, 0, 0],
-            vec![0, 8, 8],
-            vec![0, 0, u64::MAX],
-            vec![0, MAXIMUM_PAYLOAD as u64 + 1, 0],
-            vec![MAXIMUM_SENT + 1, 0, 0],
+        for (sent, payload, order) in [
+            (0, 0, 0),
+            (0, 8, 8),
+            (0, 0, u64::MAX),
+            (0, MAXIMUM_PAYLOAD as u64 + 1, 0),
+            (MAXIMUM_SENT + 1, 0, 0),
         ] {
             let (here, mut there) = line();
-            let message: Vec<u8> = lengths
-                .iter()
-                .flat_map(|length: &u64| length.to_ne_bytes())
-                .collect();
-            here.socket.send_message(&message, None).expect("sent");
+            let given = Given {
+                sent,
+                payload,
+                order,
+            };
+            here.socket.say(&given, None).expect("sent");
             let refused = there.receive().map(|received| received.order);
-            assert_eq!(refused, Err(Errno::EIO), "{lengths:?}");
+            assert_eq!(refused, Err(Errno::EIO), "{sent} {payload} {order}");
         }
     }
 }

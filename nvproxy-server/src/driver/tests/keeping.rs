@@ -5,8 +5,10 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::socket::MsgFlags;
 use nvproxy_abi::plan::Segment;
+use ringfence_ipc::Message;
+use ringfence_ipc::typed::Format;
+use serde::{Deserialize, Serialize};
 
 use super::*;
 
@@ -109,6 +111,31 @@ fn issue(
     })
 }
 
+/// What a server hands over, but for descriptors.
+#[derive(Serialize, Deserialize)]
+struct State(serde_json::Value, Vec<serde_json::Value>);
+
+impl Message for State {
+    const MAXIMUM_BYTES: usize = 4096;
+    const FORMAT: Format = Format::Json;
+}
+
+/// What a server in a process of its own is to do: see [`Other::start`].
+#[derive(Serialize, Deserialize)]
+struct Task {
+    positions: Vec<u8>,
+    /// Whether it takes the place of another, to which a socket comes along.
+    succeeds: bool,
+}
+
+impl Message for Task {
+    const MAXIMUM_BYTES: usize = 64;
+
+    fn has_descriptor(&self) -> bool {
+        self.succeeds
+    }
+}
+
 /// A server that can be handed over.
 struct Served {
     driver: Driver,
@@ -137,9 +164,7 @@ impl Served {
         let save = |file: &Arc<dyn DeviceFile>| file.save(&mut enclosures).expect("saved");
         let files: Vec<serde_json::Value> = self.files.iter().map(save).collect();
         let driver = self.driver.save(&mut enclosures).expect("saved");
-        let state = serde_json::json!([driver, files]).to_string();
-        let sent = successor.send_message(state.as_bytes(), None);
-        sent.expect("sent");
+        successor.say(&State(driver, files), None).expect("sent");
         for descriptor in Vec::from(enclosures) {
             successor.send(1, descriptor.as_fd()).expect("sent");
         }
@@ -148,12 +173,7 @@ impl Served {
     }
 
     fn receive(devices: &Path, predecessor: &Socket) -> Served {
-        let mut bytes = [0; 4096];
-        let (length, _) = predecessor
-            .receive_message(&mut bytes, MsgFlags::empty())
-            .expect("a state");
-        let state: (serde_json::Value, Vec<serde_json::Value>) =
-            serde_json::from_slice(&bytes[..length]).expect("a state");
+        let (state, _) = predecessor.hear::<State>().expect("a state");
         let mut descriptors = Vec::new();
         while let (1, descriptor) = predecessor.receive().expect("a descriptor") {
             descriptors.push(descriptor);
@@ -185,15 +205,12 @@ fn a_server_that_hands_over() {
             .try_clone_to_owned()
             .expect("stdin"),
     );
-    let mut order = [0; 64];
-    let (length, predecessor) = given
-        .receive_message(&mut order, MsgFlags::empty())
-        .expect("an order");
+    let (task, predecessor) = given.hear::<Task>().expect("a task");
     let mut served = match predecessor {
         Some(predecessor) => Served::receive(Path::new(&devices), &Socket::from(predecessor)),
         None => Served::new(Path::new(&devices)),
     };
-    for position in &order[..length] {
+    for position in &task.positions {
         let node = [Node::Control, Node::Gpu(0)][usize::from(position % 2)];
         if *position > 0 {
             served.open(node, u64::from(*position));
@@ -227,8 +244,11 @@ impl Other {
             .spawn()
             .expect("a process");
         let predecessor = predecessor.map(|predecessor| predecessor.socket.as_fd());
-        let sent = socket.send_message(positions, predecessor);
-        sent.expect("sent");
+        let task = Task {
+            positions: positions.to_vec(),
+            succeeds: predecessor.is_some(),
+        };
+        socket.say(&task, predecessor).expect("sent");
         Other { process, socket }
     }
 
