@@ -144,7 +144,7 @@ impl Socket {
     }
 
     /// Sends one message of any kind. A peer that is gone is an error and no signal.
-    pub fn send_message(
+    pub(crate) fn send_message(
         &self,
         bytes: &[u8],
         descriptor: Option<BorrowedFd<'_>>,
@@ -174,7 +174,7 @@ impl Socket {
 
     /// Receives one message of at most the buffer's size, with at most one descriptor: its length
     /// and the descriptor. `flags` are those of recvmsg(2).
-    pub fn receive_message(
+    pub(crate) fn receive_message(
         &self,
         buffer: &mut [u8],
         flags: MsgFlags,

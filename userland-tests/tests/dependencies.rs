@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringfence",
             "ringfence-ipc",
             "ringfence-recording",
+            "ringfence-sentry",
         ],
     ),
     (

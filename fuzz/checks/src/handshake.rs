@@ -33,14 +33,14 @@ pub fn check(data: &[u8]) {
 }
 
 /// What goes with a message.
-struct Attached {
-    descriptors: Vec<OwnedFd>,
+pub(crate) struct Attached {
+    pub(crate) descriptors: Vec<OwnedFd>,
     /// The geometry of the region, if the only descriptor is that of one.
     region: Option<Geometry>,
 }
 
 impl Attached {
-    fn new(input: &mut Input<'_>) -> Attached {
+    pub(crate) fn new(input: &mut Input<'_>) -> Attached {
         let kind = input.byte();
         let geometry = Geometry {
             ring_entries: 1 << (input.byte() % 4),
@@ -67,7 +67,7 @@ fn descriptor_of(region: &Region) -> OwnedFd {
     region.as_fd().try_clone_to_owned().expect("a descriptor")
 }
 
-fn send(peer: BorrowedFd<'_>, message: &[u8], attached: &Attached) {
+pub(crate) fn send(peer: BorrowedFd<'_>, message: &[u8], attached: &Attached) {
     let raw: Vec<i32> = attached
         .descriptors
         .iter()

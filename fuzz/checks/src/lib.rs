@@ -13,6 +13,7 @@
 mod descriptors;
 mod handshake;
 mod input;
+mod messages;
 mod note;
 pub mod plan;
 pub mod recording;
@@ -34,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     target("ring_submissions", rings::submissions),
     target("ring_completions", rings::completions),
     target("handshake", handshake::check),
+    target("messages", messages::check),
     target("requests", requests::check),
     target("plan", plan::check),
     target("recording", recording::check),

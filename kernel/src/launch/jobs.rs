@@ -190,7 +190,7 @@ impl LauncherEnd {
 
     /// Takes what init tells, but that the program was stopped if it is about to be continued since. Fails if it tells
     /// nothing, with [`SocketError::Closed`] if nothing can come.
-    pub fn next(&mut self) -> Result<Option<Event>, SocketError> {
+    pub fn hear(&mut self) -> Result<Option<Event>, SocketError> {
         let event = self.receive()?;
         if let Event::Obeyed = event {
             self.unconfirmed.pop_front();

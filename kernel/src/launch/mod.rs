@@ -34,7 +34,7 @@ mod given;
 pub mod grants;
 pub mod init;
 mod inputs;
-mod jobs;
+pub mod jobs;
 mod kernel_files;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;

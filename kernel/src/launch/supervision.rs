@@ -230,7 +230,7 @@ impl<'a> Launcher<'a> {
             self.heed(received);
         }
         if told {
-            match self.job.next() {
+            match self.job.hear() {
                 Ok(Some(event)) => self.attend_to_program(event),
                 Ok(None) => {}
                 Err(SocketError::Closed) => self.is_init_gone = true,

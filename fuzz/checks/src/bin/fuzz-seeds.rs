@@ -86,7 +86,8 @@ fn make(recordings: &Path, corpus: &Path) -> Result<(), Box<dyn Error>> {
         let text = format!("{release}\n{next}\ncompute,utility\n0,GPU-5a3e\nnvidia0");
         save(corpus, "version", &release.to_string(), text.as_bytes())?;
     }
-    handshakes(corpus)
+    handshakes(corpus)?;
+    messages(corpus)
 }
 
 fn save(corpus: &Path, target: &str, name: &str, input: &[u8]) -> Result<(), Box<dyn Error>> {
@@ -302,6 +303,37 @@ fn handshakes(corpus: &Path) -> Result<(), Box<dyn Error>> {
     ];
     for (name, who, message) in inputs {
         save(corpus, "handshake", name, &[&who, message].concat())?;
+    }
+    Ok(())
+}
+
+/// Inputs of `messages`, after whom the message is for and what goes with it.
+fn messages(corpus: &Path) -> Result<(), Box<dyn Error>> {
+    let (plea, news, event, supervision) = (0, 1, 2, 3);
+    let (none, one) = ([0, 0, 0], [4, 0, 0]);
+    let inputs: [(&str, u8, [u8; 3], &[u8]); 14] = [
+        ("another-server", plea, none, &[0]),
+        ("listener", plea, one, &[2]),
+        ("listener-missing", plea, none, &[2]),
+        ("started", news, one, &[0]),
+        ("succeeded", news, one, &[3]),
+        ("no-further", news, none, b"\x04\x05 why\xc3"),
+        ("terminal", event, one, &[0]),
+        ("stopped", event, none, &[2, 40]),
+        ("ended", event, none, &[3, 0]),
+        ("ended-by-signal", event, none, &[3, 1, 18]),
+        ("prepared", supervision, none, &[0]),
+        ("state", supervision, one, &[2, 0x80, 0x01]),
+        ("refused", supervision, none, b"\x04\x0anot here\x1b["),
+        ("serving", supervision, none, &[10]),
+    ];
+    for (name, to, with, message) in inputs {
+        save(
+            corpus,
+            "messages",
+            name,
+            &[&[to], &with[..], message].concat(),
+        )?;
     }
     Ok(())
 }
