@@ -10,8 +10,6 @@
 //! client shows a server's reason for a refusal only after it was cut and cleaned.
 
 use std::{
-    error::Error,
-    fmt,
     os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -76,13 +74,19 @@ const_assert_eq!(size_of::<Prefix>(), 16);
 const_assert_eq!(size_of::<Hello>(), 24);
 
 /// Why there is no channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
     /// The peer closed its end, most likely by dying.
+    #[error("the peer went away during the handshake")]
     PeerClosed,
     /// The peer said nothing for [`TIMEOUT`].
+    #[error("the peer did not answer the handshake for {TIMEOUT:?}")]
     TimedOut,
     /// The peer speaks another version of the protocol.
+    #[error(
+        "the peer speaks version {theirs} of the channel protocol, this process version {ours}: both must come from the \
+         same release"
+    )]
     Version {
         /// This side's version.
         ours: u32,
@@ -90,55 +94,20 @@ pub enum HandshakeError {
         theirs: u32,
     },
     /// The peer's message is none of this protocol; what is wrong with it.
+    #[error("the peer's handshake is malformed: {0}")]
     Malformed(&'static str),
     /// The server refused, for this reason; what a client gets.
+    #[error("the server refused the channel: {0}")]
     Refused(String),
     /// This server could not start, for this reason, which the client was told.
+    #[error("the server could not start: {0}")]
     NotReady(String),
     /// The region could not be made or was not acceptable.
-    Region(RegionError),
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// The socket failed.
+    #[error(transparent)]
     Socket(SocketError),
-}
-
-impl fmt::Display for HandshakeError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PeerClosed => formatter.write_str("the peer went away during the handshake"),
-            Self::TimedOut => {
-                write!(
-                    formatter,
-                    "the peer did not answer the handshake for {TIMEOUT:?}"
-                )
-            }
-            Self::Version { ours, theirs } => write!(
-                formatter,
-                "the peer speaks version {theirs} of the channel protocol, this process version \
-                 {ours}: both must come from the same release"
-            ),
-            Self::Malformed(what) => write!(formatter, "the peer's handshake is malformed: {what}"),
-            Self::Refused(reason) => write!(formatter, "the server refused the channel: {reason}"),
-            Self::NotReady(reason) => write!(formatter, "the server could not start: {reason}"),
-            Self::Region(error) => error.fmt(formatter),
-            Self::Socket(error) => error.fmt(formatter),
-        }
-    }
-}
-
-impl Error for HandshakeError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Region(error) => Some(error),
-            Self::Socket(error) => Some(error),
-            _ => None,
-        }
-    }
-}
-
-impl From<RegionError> for HandshakeError {
-    fn from(error: RegionError) -> Self {
-        Self::Region(error)
-    }
 }
 
 impl From<SocketError> for HandshakeError {

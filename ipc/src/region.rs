@@ -23,8 +23,6 @@
 #![allow(unsafe_code)]
 
 use std::{
-    error::Error,
-    fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     slice,
     sync::Arc,
@@ -116,17 +114,24 @@ impl Geometry {
 }
 
 /// Why a region could not be made or was not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegionError {
     /// [`Geometry::ring_entries`] is no power of two or too large.
+    #[error("a ring of {0} entries: must be a power of two, at most {MAX_RING_ENTRIES}")]
     RingEntries(u32),
     /// [`Geometry::arena_bytes`] is no multiple of 4096 or too large.
+    #[error("an arena of {0} bytes: must be a multiple of {PAGE}, at most {MAX_ARENA_BYTES}")]
     ArenaBytes(u32),
     /// The descriptor is no memory file of the kind that memfd_create(2) makes.
+    #[error("the shared region is not a memory file")]
     NotMemfd,
     /// The memory file lacks a seal; these are the bits of `F_GET_SEALS` that it has.
+    #[error(
+        "the shared region has seals {0:#x}, but must not shrink, grow or change seals ({SEALS:?})"
+    )]
     Seals(i32),
     /// The memory file has another size than the geometry asks for.
+    #[error("the shared region has {actual} bytes, but its geometry needs {expected}")]
     Size {
         /// What the geometry asks for, in bytes.
         expected: u64,
@@ -134,38 +139,9 @@ pub enum RegionError {
         actual: u64,
     },
     /// A system call failed.
+    #[error("the shared region: {0} failed: {1}")]
     System(&'static str, Errno),
 }
-
-impl fmt::Display for RegionError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::RingEntries(entries) => write!(
-                formatter,
-                "a ring of {entries} entries: must be a power of two, at most {MAX_RING_ENTRIES}"
-            ),
-            Self::ArenaBytes(bytes) => write!(
-                formatter,
-                "an arena of {bytes} bytes: must be a multiple of {PAGE}, at most {MAX_ARENA_BYTES}"
-            ),
-            Self::NotMemfd => formatter.write_str("the shared region is not a memory file"),
-            Self::Seals(seals) => write!(
-                formatter,
-                "the shared region has seals {seals:#x}, but must not shrink, grow or change \
-                 seals ({SEALS:?})"
-            ),
-            Self::Size { expected, actual } => write!(
-                formatter,
-                "the shared region has {actual} bytes, but its geometry needs {expected}"
-            ),
-            Self::System(call, errno) => {
-                write!(formatter, "the shared region: {call} failed: {errno}")
-            }
-        }
-    }
-}
-
-impl Error for RegionError {}
 
 /// A sealed and mapped region, and the descriptor to share it by. The mapping lives for as long as
 /// this or any endpoint made from it.
