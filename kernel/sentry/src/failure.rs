@@ -1,7 +1,10 @@
 //! How Ringfence itself fails: one line for the user and an exit status for scripts.
 
 use std::fmt;
-use std::io::{PipeReader, Read};
+
+use ringfence_ipc::typed::{self, shortened};
+use ringfence_ipc::{Message, Socket, SocketError};
+use serde::{Deserialize, Serialize};
 
 use crate::visible::escaped;
 
@@ -12,8 +15,11 @@ pub const NOT_EXECUTABLE: u8 = 126;
 /// The program was not found.
 pub const NOT_FOUND: u8 = 127;
 
+/// The longest line that goes from one process to another, in bytes. A path in it may have 4096.
+const MAXIMUM_LINE: usize = 16 << 10;
+
 /// A failure of Ringfence, as opposed to one of the program that it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The exit status: [`SETUP`], [`NOT_EXECUTABLE`] or [`NOT_FOUND`].
     pub status: u8,
@@ -30,32 +36,33 @@ impl Failure {
         }
     }
 
-    /// One line of text that [`Failure::parse`] reads back, to carry a failure from one process to another.
-    pub fn to_line(&self) -> String {
-        format!("{} {}", self.status, self.message.replace('\n', " "))
-    }
-
-    /// Reads a failure that a process below reported. `None` if it became the program instead.
-    pub fn reported(mut report: PipeReader) -> Option<Failure> {
-        let mut line = String::new();
-        // A report that is no text is no report of ours; the process that made it is gone anyway.
-        let _ = report.read_to_string(&mut line);
-        (!line.is_empty()).then(|| Failure::parse(line.trim_end()))
-    }
-
-    /// The inverse of [`Failure::to_line`]; text that it did not make is taken for the message.
-    pub fn parse(line: &str) -> Failure {
-        let parsed = line
-            .split_once(' ')
-            .and_then(|(status, message)| Some((status.parse().ok()?, message)));
-        match parsed {
-            Some((status, message)) => Failure {
-                status,
-                message: message.to_owned(),
-            },
-            None => Failure::setup(line),
+    /// Tells it to the process above, which is at the other end of `report`. By a plain write, which is what every filter
+    /// permits.
+    pub fn tell(&self, report: &Socket) {
+        let line = self.message.replace('\n', " ");
+        let failure = Failure {
+            status: self.status,
+            message: shortened(&line, MAXIMUM_LINE).to_owned(),
+        };
+        let mut buffer = vec![0; Failure::MAXIMUM_BYTES];
+        if let Ok(message) = typed::write(&failure, &mut buffer) {
+            // If nobody reads it any more, nobody is left to tell.
+            let _ = nix::unistd::write(report, message);
         }
     }
+
+    /// Waits for a failure that a process below tells. `None` if it became the program instead.
+    pub fn reported(report: Socket) -> Option<Failure> {
+        match report.hear() {
+            Ok((failure, _)) => Some(failure),
+            Err(SocketError::Closed) => None,
+            Err(error) => Some(Failure::setup(format!("what failed was not told: {error}"))),
+        }
+    }
+}
+
+impl Message for Failure {
+    const MAXIMUM_BYTES: usize = 8 + MAXIMUM_LINE;
 }
 
 impl fmt::Display for Failure {
@@ -85,9 +92,30 @@ mod tests {
     fn a_failure_survives_the_way_between_processes() {
         let failure = Failure {
             status: NOT_FOUND,
-            message: "true-ish: not found".into(),
+            message: "true-ish: not\nfound".into(),
         };
-        assert_eq!(Failure::parse(&failure.to_line()), failure);
-        assert_eq!(Failure::parse("nonsense"), Failure::setup("nonsense"));
+        let (above, below) = Socket::pair().expect("a pair");
+        failure.tell(&below);
+        let told = Failure {
+            message: "true-ish: not found".into(),
+            ..failure
+        };
+        assert_eq!(Failure::reported(above), Some(told));
+
+        let (above, below) = Socket::pair().expect("a pair");
+        Failure::setup("ä".repeat(MAXIMUM_LINE)).tell(&below);
+        let told = Failure::reported(above).expect("a failure");
+        assert_eq!(told.message.len(), MAXIMUM_LINE);
+
+        let (above, below) = Socket::pair().expect("a pair");
+        nix::unistd::write(&below, b"nonsense").expect("written");
+        let told = Failure::reported(above).expect("a failure");
+        assert_eq!(told.status, SETUP);
+        let expected = "what failed was not told: it does not keep to the protocol: ";
+        assert!(told.message.starts_with(expected), "{told}");
+
+        let (above, below) = Socket::pair().expect("a pair");
+        drop(below);
+        assert_eq!(Failure::reported(above), None);
     }
 }

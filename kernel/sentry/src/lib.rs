@@ -61,7 +61,6 @@ pub mod visible;
 pub mod warnings;
 
 use std::ffi::OsString;
-use std::io::PipeReader;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
@@ -100,8 +99,8 @@ pub struct Sandbox {
     pub init: Pid,
     /// Brings the listener, once the program's process has installed its filter.
     pub listener: Socket,
-    /// Brings a failure's line, or ends when the program was executed.
-    pub report: PipeReader,
+    /// Brings a failure, or ends when the program was executed.
+    pub report: Socket,
     /// Tells of servers.
     pub liaison: SentryEnd,
     /// Says whether any task was made in the meantime.
@@ -240,11 +239,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
 
 /// The outcome where the program's process has ended before it could become the program: a failure that it has reported, or the
 /// signal that has ended it, as somebody sends one who thinks better of it.
-fn end_before_the_program(
-    options: &Options<'_>,
-    init: Pid,
-    report: PipeReader,
-) -> Result<u8, Failure> {
+fn end_before_the_program(options: &Options<'_>, init: Pid, report: Socket) -> Result<u8, Failure> {
     if let Some(failure) = Failure::reported(report) {
         return Err(failure);
     }
@@ -275,7 +270,7 @@ fn uvm_number(driver: &Driver) -> Option<u64> {
 
 impl Sentry {
     /// The main thread: waits for the program, the server, signals, and a failure to execute the program.
-    fn supervise(&self, report: PipeReader) -> Result<u8, Failure> {
+    fn supervise(&self, report: Socket) -> Result<u8, Failure> {
         let signals = signals::descriptor()?;
         let mut report = Some(report);
         ringfence_faults::at(ringfence_faults::Point::FirstThread);
@@ -306,7 +301,7 @@ impl Sentry {
     fn wait_for_news(
         &self,
         signals: &signals::Descriptor,
-        report: &mut Option<PipeReader>,
+        report: &mut Option<Socket>,
     ) -> Result<(), Failure> {
         let server = self.server.process();
         let mut polled = vec![

@@ -9,7 +9,6 @@
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
-use std::io::{PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -19,6 +18,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{ForkResult, Pid, fork};
 use ringfence_confinement::{Confinement, policies};
 use ringfence_faults::{Act, Point};
+use ringfence_ipc::Socket;
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
 use ringfence_sentry::signals::{self, Received};
 use ringfence_sentry::system_calls::exit_at_once;
@@ -32,13 +32,13 @@ use super::terminal::Likeness;
 use super::{descriptors, namespaces, network, root};
 
 /// Runs as init until the program ends. A failure before that goes to `report`.
-pub fn run(program: Program<'_>, report: PipeWriter) -> ! {
+pub fn run(program: Program<'_>, report: Socket) -> ! {
     let signals = signals::descriptor();
     let status = signals.map_err(drop).and_then(|signals| {
         let mut init = start(program, signals, &report)?;
         init.let_go(&report)
-            .map_err(|failure| tell(&failure, &report))?;
-        confine().map_err(|failure| tell(&failure, &report))?;
+            .map_err(|failure| failure.tell(&report))?;
+        confine().map_err(|failure| failure.tell(&report))?;
         drop(report);
         Ok(init.reap())
     });
@@ -59,11 +59,7 @@ struct Init {
     terminal: Option<OwnedFd>,
 }
 
-fn start(
-    program: Program<'_>,
-    signals: signals::Descriptor,
-    report: &PipeWriter,
-) -> Result<Init, ()> {
+fn start(program: Program<'_>, signals: signals::Descriptor, report: &Socket) -> Result<Init, ()> {
     let started = set_up(&program).and_then(|terminal| {
         // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
         match unsafe { fork() }.attempt("starting the program")? {
@@ -73,7 +69,7 @@ fn start(
             }
         }
     });
-    let (task, terminal) = started.map_err(|failure| tell(&failure, report))?;
+    let (task, terminal) = started.map_err(|failure| failure.tell(report))?;
     // The child does the same. If it is so far that this fails, it has.
     let _ = jobs::lead_group(task);
     Ok(Init {
@@ -83,11 +79,6 @@ fn start(
         job: Some(program.job.end),
         terminal,
     })
-}
-
-fn tell(failure: &Failure, mut report: &PipeWriter) {
-    // If nobody reads it any more, nobody is left to tell.
-    let _ = writeln!(report, "{}", failure.to_line());
 }
 
 /// Leaves this process what it needs until the program has ended: the calls of `confinement/policies/init.policy`.
@@ -145,7 +136,7 @@ fn make_terminal(likeness: &Likeness, job: &jobs::InitEnd) -> Result<OwnedFd, Fa
 impl Init {
     /// Closes all that the caller has open, which only the program is to have: the sentry, should it be taken over, takes
     /// from a process below it what that has.
-    fn let_go(&self, report: &PipeWriter) -> Result<(), Failure> {
+    fn let_go(&self, report: &Socket) -> Result<(), Failure> {
         // A test leaves this out, to show that it would notice.
         if ringfence_faults::at(Point::Descriptors) == Some(Act::Drop) {
             return Ok(());

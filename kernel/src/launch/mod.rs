@@ -258,7 +258,7 @@ fn build(
     ends: &SentryEnds,
 ) -> Result<Sandbox, Failure> {
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
-    let (report, task_report) = std::io::pipe().attempt("pipe")?;
+    let (report, task_report) = Socket::pair().attempt("socketpair")?;
     let working_directory = std::env::current_dir().ok();
     let init = match namespaces::fork_with(namespaces::OF_ONE_PROCESS).attempt("starting init")? {
         ForkResult::Parent { child } => child,
