@@ -10,7 +10,7 @@
 //! at the other end: new ones are added last. What a command says to a launcher that was started long ago is JSON, in which
 //! a variant has a name.
 //!
-//! A process that may take no memory reads and writes a message by [`read`] and [`write`], into a buffer of its own.
+//! A process that may take no memory reads and writes a message by [`read()`] and [`write()`], into a buffer of its own.
 
 use std::io::Cursor;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -2,7 +2,7 @@
 //!
 //! The launcher starts every server, because the sentry, which talks to hostile programs, may execute nothing. The
 //! sentry learns of a server by its pidfd and by its own end of the control socket, and asks for another when it has
-//! lost one. Both sides are trusted, but the sentry may have been taken over: what it asks is an [`Asked`] or nothing.
+//! lost one. Both sides are trusted, but the sentry may have been taken over: what it asks is a [`Plea`] or nothing.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
