@@ -3,9 +3,6 @@
 
 use std::process::ExitCode;
 
-#[path = "../main.rs"]
-mod ringfence;
-
 fn main() -> ExitCode {
-    ringfence::main()
+    ringfence::cli::main()
 }

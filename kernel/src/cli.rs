@@ -1,0 +1,531 @@
+//! The command line.
+//!
+//! `unsafe` is here because descriptors are inherited as bare numbers.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::driver::{Choice, Demand, Kind, Selection, choose};
+use crate::launch::descriptors;
+use crate::launch::grants::Grants;
+use crate::outputs::open_log;
+use crate::record::Output;
+use crate::replay::{self, recorded};
+use crate::sandboxes::Name;
+use crate::{drivers, launch, sandboxes, trace};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::version::DriverVersion;
+use nvproxy_protocol::size::Size;
+use nvproxy_server::host::HostFactory;
+use nvproxy_server::{driver, process};
+use ringfence_sentry::failure::{Attempt, Failure, SETUP};
+use ringfence_sentry::server::OnServerExit;
+use ringfence_sentry::{log, visible};
+
+/// Run GPU programs that you do not trust.
+///
+/// The program runs in a sandbox. Every request that it makes of the NVIDIA driver is checked and issued by a separate
+/// process.
+#[derive(Parser)]
+#[command(name = "ringfence", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+// Of a command that was not given nothing is built but its name: each start of a sandbox parses two command lines.
+#[derive(Subcommand)]
+#[command(defer = true)]
+enum Command {
+    /// Run a program in a sandbox
+    ///
+    /// The exit status is the program's own, 128+N if signal N ended it, 125 if the sandbox could not be set up, 126
+    /// if the program could not be executed, and 127 if it was not found.
+    Run(Run),
+    /// Run a program in a sandbox and record every request that it makes of the driver
+    ///
+    /// The exit status is that of `run`. The file is written when the program has ended; `ringfence replay` issues its
+    /// requests again.
+    Record(Record),
+    /// Issue the requests of a recording again, from inside a sandbox, and compare every byte
+    ///
+    /// The exit status is 0 if nothing differs, 1 if anything does, and 125 if it could not be replayed.
+    Replay(Replay),
+    /// The program that a replay runs
+    #[command(hide = true)]
+    ReplayGuest(ReplayGuest),
+    /// Show in a few seconds, on any machine, what a sandboxed program can do with a GPU
+    ///
+    /// Runs a small program in a sandbox that enumerates GPUs, allocates and maps memory, waits for an event and frees
+    /// everything, and prints what each step came to and what it cost.
+    Demo(Demo),
+    /// List the sandboxes that are running
+    Ps {
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replace a running sandbox's server by a new process, of this executable, while its programs run
+    ///
+    /// The exit status is 0 if it was replaced, 1 if not, when the old one serves on, and 125 if there is no such
+    /// sandbox.
+    ServerUpgrade {
+        /// The sandbox's name: that of `run --name`, or the number of its `ringfence` process
+        sandbox: Name,
+        /// The executable of the new server, instead of this one
+        #[arg(long, value_name = "FILE")]
+        executable: Option<PathBuf>,
+    },
+    /// Check that this machine has what Ringfence needs, and say what to do where it has not
+    ///
+    /// The exit status is 0 if `ringfence run` can work here, and 1 if not.
+    Doctor {
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is known of the driver's releases
+    #[command(subcommand)]
+    Drivers(Drivers),
+    /// For those who come from runsc
+    #[command(subcommand)]
+    Nvproxy(Nvproxy),
+    /// The program that the demonstration runs
+    #[command(hide = true)]
+    DemoGuest,
+    #[command(name = "nvproxy-server", hide = true)]
+    Server(Server),
+}
+
+#[derive(Subcommand)]
+enum Drivers {
+    /// List every release whose tables are known, and the driver of this machine
+    List {
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the requests of a release, or the layout of one of them
+    Show {
+        /// A release, as in 580.142
+        version: String,
+        /// A request, by name or number, or a structure, as in NVOS54_PARAMETERS
+        name: Option<String>,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what changed from one release to another
+    Diff {
+        #[arg(value_name = "A")]
+        from: String,
+        #[arg(value_name = "B")]
+        to: String,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Nvproxy {
+    /// Print the versions of the driver whose tables are known, one a line
+    ListSupportedDrivers,
+}
+
+#[derive(Args)]
+struct Run {
+    /// Which driver the program gets
+    #[arg(long, value_enum, default_value = "auto")]
+    driver: Choice,
+    /// Treat the driver as this release, whose tables are known, whatever it says that it is
+    #[arg(long, value_name = "VERSION")]
+    driver_abi: Option<String>,
+    /// What the program may ask of the driver: all, or a list of compute, utility, graphics, video, display, profiling
+    #[arg(long, value_name = "LIST", default_value_t)]
+    driver_capabilities: Capabilities,
+    /// Which GPUs it gets: all, none, or a list of indices and UUIDs
+    #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all")]
+    gpus: Selection,
+    /// How much of each GPU's memory it gets, as in 4GiB; beyond that the GPU is full for it
+    #[arg(long, value_name = "SIZE")]
+    gpu_memory: Option<Size>,
+    /// How much of the host's memory the driver may allocate for it, by default half; beyond that there is none for it
+    ///
+    /// It is half of the machine's memory, or of the caller's control group if that has less. Memory of the program's own,
+    /// pinned or not, is not counted here but by its control group.
+    #[arg(long, value_name = "SIZE")]
+    host_memory: Option<Size>,
+    /// Write Ringfence's own log to this file instead of warnings to stderr
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// When the program ends, print to stderr what it asked of the driver and how long that took
+    #[arg(long)]
+    stats: bool,
+    /// Write to this file what became of each request, and when, for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// What becomes of the sandbox if its server ends before it
+    #[arg(long, value_enum, default_value = "fail")]
+    on_server_exit: WhenServerEnds,
+    #[command(flatten)]
+    grants: Grants,
+    /// What to call the sandbox, for `ps` and `server-upgrade`; by default, the number of this process
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+#[derive(Args)]
+struct Record {
+    /// Where to write the recording
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Do not replace the UUIDs, serial and chip numbers and PCI addresses of this machine
+    #[arg(long)]
+    keep_identifiers: bool,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Args)]
+struct Replay {
+    /// A file that `ringfence record` made
+    file: PathBuf,
+    /// Which driver answers
+    #[arg(long, value_enum, default_value = "recorded")]
+    driver: replay::Choice,
+    /// Answer as was recorded in this other file, of the same run
+    #[arg(long, hide = true)]
+    answers: Option<PathBuf>,
+    /// Print JSON for programs
+    #[arg(long)]
+    json: bool,
+    /// Write Ringfence's own log to this file instead of warnings to stderr
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+// The command line of a replay's program, which only the launcher writes.
+#[derive(Args)]
+struct ReplayGuest {
+    #[arg(long)]
+    translate: bool,
+    #[arg(long)]
+    progress: PathBuf,
+    #[arg(long)]
+    report: PathBuf,
+    file: PathBuf,
+}
+
+#[derive(Args)]
+struct Demo {
+    /// Which driver the program gets
+    #[arg(long, value_enum, default_value = "auto")]
+    driver: Choice,
+}
+
+/// The server's own command line, which only the launcher writes.
+#[derive(Args)]
+struct Server {
+    #[arg(long, value_parser = kind)]
+    driver: Kind,
+    #[arg(long)]
+    driver_version: DriverVersion,
+    #[arg(long)]
+    tables: DriverVersion,
+    #[arg(long)]
+    driver_capabilities: Capabilities,
+    #[arg(long, value_delimiter = ',')]
+    minors: Vec<u8>,
+    #[arg(long)]
+    gpu_memory: Option<Size>,
+    #[arg(long)]
+    host_memory: Option<Size>,
+    /// The number of a descriptor that was left open for it to write its log to
+    #[arg(long)]
+    log: Option<RawFd>,
+    #[arg(long, requires_all = ["progress", "report"])]
+    recording: Option<PathBuf>,
+    #[arg(long)]
+    progress: Option<PathBuf>,
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// The number of a descriptor that was left open for it
+    #[arg(long)]
+    supervision: RawFd,
+    #[arg(long)]
+    take_over: bool,
+}
+
+/// What becomes of a sandbox whose server ends before it
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum WhenServerEnds {
+    /// It ends, with status 125
+    Kill,
+    /// It goes on; every further request to the driver fails with EIO
+    #[default]
+    Fail,
+    /// It goes on; what is open fails with EIO, and a new server serves what is opened from then on
+    Restart,
+}
+
+impl From<WhenServerEnds> for OnServerExit {
+    fn from(chosen: WhenServerEnds) -> OnServerExit {
+        match chosen {
+            WhenServerEnds::Kill => OnServerExit::Kill,
+            WhenServerEnds::Fail => OnServerExit::Fail,
+            WhenServerEnds::Restart => OnServerExit::Restart,
+        }
+    }
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    match text {
+        "host" => Ok(Kind::Host),
+        "sim" => Ok(Kind::Simulated),
+        "recorded" => Ok(Kind::Recorded),
+        _ => Err("none of host, sim, recorded".to_owned()),
+    }
+}
+
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to tell if this cannot be printed. Help and version are no errors.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { SETUP } else { 0 });
+        }
+    };
+    let outcome = match cli.command {
+        Command::Run(arguments) => {
+            inherit(&arguments.grants).and_then(|kept| run(arguments, kept, None))
+        }
+        Command::Record(arguments) => record(arguments),
+        Command::Replay(arguments) => issue_again(arguments),
+        Command::ReplayGuest(arguments) => replay::run_guest(&replay::Paths {
+            recording: arguments.file,
+            progress: arguments.progress,
+            report: arguments.report,
+            translate: arguments.translate,
+        }),
+        Command::Demo(arguments) => demonstrate(&arguments),
+        Command::Ps { json } => list_sandboxes(json),
+        Command::ServerUpgrade {
+            sandbox,
+            executable,
+        } => upgrade(&sandbox, executable.as_deref()),
+        Command::Doctor { json } => Ok(crate::doctor::run(json)),
+        Command::Drivers(Drivers::List { json }) => drivers::list(json),
+        Command::Drivers(Drivers::Show {
+            version,
+            name,
+            json,
+        }) => drivers::show(&version, name.as_deref(), json),
+        Command::Drivers(Drivers::Diff { from, to, json }) => drivers::diff(&from, &to, json),
+        Command::Nvproxy(Nvproxy::ListSupportedDrivers) => drivers::list_versions(),
+        Command::DemoGuest => Ok(u8::from(!crate::demo::run())),
+        Command::Server(arguments) => serve(arguments),
+    };
+    match outcome {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            log::print_last(&format!("ringfence: {failure}\n"), log::UNTAKEN);
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// Takes over the descriptors that the program is to have, and closes what else the caller left open.
+#[allow(unsafe_code)]
+fn inherit(grants: &Grants) -> Result<Vec<OwnedFd>, Failure> {
+    // SAFETY: the command line was read, and nothing was opened yet.
+    unsafe { descriptors::take(grants) }
+}
+
+fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Result<u8, Failure> {
+    let log = arguments.log.as_deref();
+    let log = log.map(|path| open_log(path, &arguments.grants.binds));
+    log::write_to(log.transpose()?);
+    let driver = choose(&Demand {
+        choice: arguments.driver,
+        gpus: arguments.gpus,
+        abi: arguments
+            .driver_abi
+            .as_deref()
+            .map(drivers::parse)
+            .transpose()?,
+        capabilities: arguments.driver_capabilities,
+        memory: arguments.gpu_memory,
+        host_memory: arguments.host_memory,
+    })?;
+    if let Some(warning) = driver.warning() {
+        tracing::warn!("{warning}");
+    }
+    if arguments.driver == Choice::Auto {
+        eprintln!("ringfence: {}", driver.describe());
+    }
+    let trace = arguments.trace.as_deref();
+    let trace = trace.map(|path| trace::Output::create(path, &arguments.grants.binds));
+    launch::run(&launch::Options {
+        driver,
+        command: arguments.command,
+        grants: arguments.grants,
+        descriptors,
+        log: arguments.log,
+        stats: arguments.stats,
+        on_server_exit: arguments.on_server_exit.into(),
+        name: arguments.name,
+        record,
+        trace: trace.transpose()?,
+        replay: None,
+    })
+}
+
+fn issue_again(arguments: Replay) -> Result<u8, Failure> {
+    inherit(&Grants::default())?;
+    let log = arguments.log.as_deref();
+    log::write_to(log.map(|path| open_log(path, &[])).transpose()?);
+    replay::run(&replay::Options {
+        recording: arguments.file,
+        answers: arguments.answers,
+        driver: arguments.driver,
+        json: arguments.json,
+        log: arguments.log,
+    })
+}
+
+fn record(arguments: Record) -> Result<u8, Failure> {
+    let kept = inherit(&arguments.run.grants)?;
+    let output = Output::create(
+        &arguments.out,
+        arguments.keep_identifiers,
+        &arguments.run.grants.binds,
+    )?;
+    run(arguments.run, kept, Some(output))
+}
+
+fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
+    let demonstration = Run {
+        driver: arguments.driver,
+        driver_abi: None,
+        driver_capabilities: Capabilities::default(),
+        gpus: Selection::All,
+        gpu_memory: None,
+        host_memory: None,
+        log: None,
+        stats: true,
+        trace: None,
+        on_server_exit: WhenServerEnds::default(),
+        grants: Grants {
+            workdir: Some("/".into()),
+            ..Grants::default()
+        },
+        name: None,
+        command: vec!["/proc/self/exe".into(), "demo-guest".into()],
+    };
+    let kept = inherit(&demonstration.grants)?;
+    run(demonstration, kept, None)
+}
+
+fn list_sandboxes(json: bool) -> Result<u8, Failure> {
+    let sandboxes::Running { found, silent } = sandboxes::list()?;
+    for name in silent {
+        eprintln!(
+            "ringfence: sandbox {name}: its ringfence process does not answer: continue it, if it is stopped"
+        );
+    }
+    let text = if json {
+        serde_json::to_string_pretty(&found).attempt("JSON")? + "\n"
+    } else {
+        let heading = "NAME              PROCESS  DRIVER       COMMAND\n".to_owned();
+        found.iter().fold(heading, |mut text, listed| {
+            let command = listed.command.join(" ");
+            let command = visible::escaped(&command);
+            let (name, process) = (&listed.name, listed.process);
+            let driver = listed.driver.as_deref().unwrap_or("stopped");
+            text.push_str(&format!(
+                "{name:<16} {process:>8}  {driver:<12} {command}\n"
+            ));
+            text
+        })
+    };
+    // Whoever no longer reads it does not need it.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(0)
+}
+
+fn upgrade(sandbox: &Name, executable: Option<&Path>) -> Result<u8, Failure> {
+    let path = executable.unwrap_or(Path::new("/proc/self/exe"));
+    let opened = OpenOptions::new().read(true).open(path);
+    let opened = opened.attempt(path.display())?;
+    let upgrade = sandboxes::upgrade(sandbox, opened.as_fd())?;
+    println!(
+        "{sandbox}: server {} was replaced by {} in {:.1} ms",
+        upgrade.from,
+        upgrade.to,
+        upgrade.microseconds as f64 / 1000.0
+    );
+    Ok(0)
+}
+
+#[allow(unsafe_code)]
+fn serve(arguments: Server) -> Result<u8, Failure> {
+    // SAFETY: the launcher left it open for this process, which takes it over here and nowhere else.
+    let file = arguments
+        .log
+        .map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+    log::write_to(file);
+    log::confirm();
+    let factory: Box<dyn HostFactory> = match arguments.driver {
+        Kind::Host => Box::new(driver::Factory {
+            gpus: arguments.minors,
+        }),
+        Kind::Simulated => Box::new(nvproxy_sim::Factory {
+            version: arguments.driver_version,
+            gpus: arguments.minors,
+        }),
+        Kind::Recorded => {
+            let files = (arguments.recording, arguments.progress, arguments.report);
+            let (Some(recording), Some(progress), Some(report)) = files else {
+                return Err(Failure::setup("server: no recording to answer from"));
+            };
+            Box::new(recorded::Replay {
+                recording,
+                progress,
+                report,
+            })
+        }
+    };
+    let options = process::Options {
+        factory,
+        tables: arguments.tables,
+        capabilities: arguments.driver_capabilities,
+        gpu_memory: arguments.gpu_memory,
+        host_memory: arguments.host_memory,
+    };
+    let control = std::io::stdin().as_fd().try_clone_to_owned();
+    let control =
+        control.map_err(|error| Failure::setup(format!("the control socket: {error}")))?;
+    let given = process::Given {
+        input: control,
+        // SAFETY: the launcher left it open for this process, which takes it over here and nowhere else.
+        supervision: unsafe { OwnedFd::from_raw_fd(arguments.supervision) },
+        takes_over: arguments.take_over,
+    };
+    match process::run(&options, given) {
+        Ok(never) => match never {},
+        Err(reason) => Err(Failure {
+            status: SETUP,
+            message: format!("server: {reason}"),
+        }),
+    }
+}
