@@ -2,30 +2,30 @@
 //!
 //! `unsafe` is here because descriptors are inherited as bare numbers.
 
+mod settings;
+
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::driver::{Choice, Demand, Kind, Selection, choose};
+use crate::driver::{Choice, Demand, Selection, choose};
 use crate::launch::descriptors;
 use crate::launch::grants::Grants;
 use crate::outputs::open_log;
 use crate::record::Output;
-use crate::replay::{self, recorded};
+use crate::replay;
 use crate::sandboxes::Name;
-use crate::{drivers, launch, sandboxes, trace};
+use crate::{drivers, launch, memory, sandboxes, serve, trace};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nvproxy_abi::policy::Capabilities;
-use nvproxy_abi::version::DriverVersion;
-use nvproxy_protocol::size::Size;
-use nvproxy_server::host::HostFactory;
-use nvproxy_server::{driver, process};
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
 use ringfence_sentry::server::OnServerExit;
 use ringfence_sentry::{log, visible};
+
+use self::settings::ServerSettings;
 
 /// Run GPU programs that you do not trust.
 ///
@@ -98,8 +98,6 @@ enum Command {
     /// The program that the demonstration runs
     #[command(hide = true)]
     DemoGuest,
-    #[command(name = "nvproxy-server", hide = true)]
-    Server(Server),
 }
 
 #[derive(Subcommand)]
@@ -152,15 +150,8 @@ struct Run {
     /// Which GPUs it gets: all, none, or a list of indices and UUIDs
     #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all")]
     gpus: Selection,
-    /// How much of each GPU's memory it gets, as in 4GiB; beyond that the GPU is full for it
-    #[arg(long, value_name = "SIZE")]
-    gpu_memory: Option<Size>,
-    /// How much of the host's memory the driver may allocate for it, by default half; beyond that there is none for it
-    ///
-    /// It is half of the machine's memory, or of the caller's control group if that has less. Memory of the program's own,
-    /// pinned or not, is not counted here but by its control group.
-    #[arg(long, value_name = "SIZE")]
-    host_memory: Option<Size>,
+    #[command(flatten)]
+    settings: ServerSettings,
     /// Write Ringfence's own log to this file instead of warnings to stderr
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -232,39 +223,6 @@ struct Demo {
     driver: Choice,
 }
 
-/// The server's own command line, which only the launcher writes.
-#[derive(Args)]
-struct Server {
-    #[arg(long, value_parser = kind)]
-    driver: Kind,
-    #[arg(long)]
-    driver_version: DriverVersion,
-    #[arg(long)]
-    tables: DriverVersion,
-    #[arg(long)]
-    driver_capabilities: Capabilities,
-    #[arg(long, value_delimiter = ',')]
-    minors: Vec<u8>,
-    #[arg(long)]
-    gpu_memory: Option<Size>,
-    #[arg(long)]
-    host_memory: Option<Size>,
-    /// The number of a descriptor that was left open for it to write its log to
-    #[arg(long)]
-    log: Option<RawFd>,
-    #[arg(long, requires_all = ["progress", "report"])]
-    recording: Option<PathBuf>,
-    #[arg(long)]
-    progress: Option<PathBuf>,
-    #[arg(long)]
-    report: Option<PathBuf>,
-    /// The number of a descriptor that was left open for it
-    #[arg(long)]
-    supervision: RawFd,
-    #[arg(long)]
-    take_over: bool,
-}
-
 /// What becomes of a sandbox whose server ends before it
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum WhenServerEnds {
@@ -287,16 +245,11 @@ impl From<WhenServerEnds> for OnServerExit {
     }
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
-    match text {
-        "host" => Ok(Kind::Host),
-        "sim" => Ok(Kind::Simulated),
-        "recorded" => Ok(Kind::Recorded),
-        _ => Err("none of host, sim, recorded".to_owned()),
-    }
-}
-
+/// Does what the command line says. The status is what the process is to end with.
 pub fn main() -> ExitCode {
+    if let Some(outcome) = serve::if_asked(std::env::args_os()) {
+        return finish(outcome);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -333,8 +286,11 @@ pub fn main() -> ExitCode {
         Command::Drivers(Drivers::Diff { from, to, json }) => drivers::diff(&from, &to, json),
         Command::Nvproxy(Nvproxy::ListSupportedDrivers) => drivers::list_versions(),
         Command::DemoGuest => Ok(u8::from(!crate::demo::run())),
-        Command::Server(arguments) => serve(arguments),
     };
+    finish(outcome)
+}
+
+fn finish(outcome: Result<u8, Failure>) -> ExitCode {
     match outcome {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
@@ -355,7 +311,7 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
     let log = arguments.log.as_deref();
     let log = log.map(|path| open_log(path, &arguments.grants.binds));
     log::write_to(log.transpose()?);
-    let driver = choose(&Demand {
+    let chosen = choose(&Demand {
         choice: arguments.driver,
         gpus: arguments.gpus,
         abi: arguments
@@ -364,19 +320,22 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
             .map(drivers::parse)
             .transpose()?,
         capabilities: arguments.driver_capabilities,
-        memory: arguments.gpu_memory,
-        host_memory: arguments.host_memory,
     })?;
-    if let Some(warning) = driver.warning() {
+    if let Some(warning) = chosen.warning() {
         tracing::warn!("{warning}");
     }
+    let driver = chosen.driver;
     if arguments.driver == Choice::Auto {
         eprintln!("ringfence: {}", driver.describe());
     }
     let trace = arguments.trace.as_deref();
     let trace = trace.map(|path| trace::Output::create(path, &arguments.grants.binds));
+    let mut settings = arguments.settings.0;
+    let host_memory = settings.host_memory;
+    settings.host_memory = host_memory.or_else(|| Some(memory::default_for_the_driver()));
     launch::run(&launch::Options {
         driver,
+        settings,
         command: arguments.command,
         grants: arguments.grants,
         descriptors,
@@ -419,8 +378,7 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
         driver_abi: None,
         driver_capabilities: Capabilities::default(),
         gpus: Selection::All,
-        gpu_memory: None,
-        host_memory: None,
+        settings: ServerSettings::default(),
         log: None,
         stats: true,
         trace: None,
@@ -475,57 +433,4 @@ fn upgrade(sandbox: &Name, executable: Option<&Path>) -> Result<u8, Failure> {
         upgrade.microseconds as f64 / 1000.0
     );
     Ok(0)
-}
-
-#[allow(unsafe_code)]
-fn serve(arguments: Server) -> Result<u8, Failure> {
-    // SAFETY: the launcher left it open for this process, which takes it over here and nowhere else.
-    let file = arguments
-        .log
-        .map(|number| unsafe { OwnedFd::from_raw_fd(number) });
-    log::write_to(file);
-    log::confirm();
-    let factory: Box<dyn HostFactory> = match arguments.driver {
-        Kind::Host => Box::new(driver::Factory {
-            gpus: arguments.minors,
-        }),
-        Kind::Simulated => Box::new(nvproxy_sim::Factory {
-            version: arguments.driver_version,
-            gpus: arguments.minors,
-        }),
-        Kind::Recorded => {
-            let files = (arguments.recording, arguments.progress, arguments.report);
-            let (Some(recording), Some(progress), Some(report)) = files else {
-                return Err(Failure::setup("server: no recording to answer from"));
-            };
-            Box::new(recorded::Replay {
-                recording,
-                progress,
-                report,
-            })
-        }
-    };
-    let options = process::Options {
-        factory,
-        tables: arguments.tables,
-        capabilities: arguments.driver_capabilities,
-        gpu_memory: arguments.gpu_memory,
-        host_memory: arguments.host_memory,
-    };
-    let control = std::io::stdin().as_fd().try_clone_to_owned();
-    let control =
-        control.map_err(|error| Failure::setup(format!("the control socket: {error}")))?;
-    let given = process::Given {
-        input: control,
-        // SAFETY: the launcher left it open for this process, which takes it over here and nowhere else.
-        supervision: unsafe { OwnedFd::from_raw_fd(arguments.supervision) },
-        takes_over: arguments.take_over,
-    };
-    match process::run(&options, given) {
-        Ok(never) => match never {},
-        Err(reason) => Err(Failure {
-            status: SETUP,
-            message: format!("server: {reason}"),
-        }),
-    }
 }

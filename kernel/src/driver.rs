@@ -11,15 +11,12 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
-use nvproxy_abi::support::{Basis, support};
+use nvproxy_abi::support::{Basis, list, support};
 use nvproxy_abi::version::DriverVersion;
 pub use nvproxy_protocol::driver::{Driver, Kind};
-use nvproxy_protocol::size::Size;
 use nvproxy_sim::MACHINE_GPUS;
 use ringfence_faults::device_directory;
 use ringfence_sentry::failure::{Attempt, Failure};
-
-use crate::memory;
 
 /// The release that the simulated driver is, unless it is asked to be another.
 const SIMULATED_VERSION: DriverVersion = DriverVersion::new(580, 142, None);
@@ -83,10 +80,6 @@ pub struct Demand {
     /// The release to take the driver for.
     pub abi: Option<DriverVersion>,
     pub capabilities: Capabilities,
-    /// How much of each GPU's memory.
-    pub memory: Option<Size>,
-    /// How much of the host's memory the driver may take; by default half.
-    pub host_memory: Option<Size>,
 }
 
 impl Default for Demand {
@@ -96,21 +89,38 @@ impl Default for Demand {
             gpus: Selection::All,
             abi: None,
             capabilities: Capabilities::default(),
-            memory: None,
-            host_memory: None,
         }
     }
 }
 
+/// A driver, and why its tables serve it.
+pub struct Chosen {
+    pub driver: Driver,
+    basis: Basis,
+}
+
+impl Chosen {
+    /// What the user has to know if the tables are those of another release.
+    pub fn warning(&self) -> Option<String> {
+        let Basis::Inferred(releases) = &self.basis else {
+            return None;
+        };
+        let (version, tables) = (&self.driver.version, &self.driver.tables);
+        let releases = list(releases);
+        Some(format!(
+            "the tables do not have NVIDIA driver {version}: using those of {tables}, since {releases} agree in \
+             everything that is allowed"
+        ))
+    }
+}
+
 /// The driver that the user's demands mean on this machine.
-pub fn choose(demand: &Demand) -> Result<Driver, Failure> {
+pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
     let Demand {
         choice,
         gpus,
         abi,
         capabilities,
-        memory,
-        host_memory,
     } = demand;
     let host = host_version();
     let (kind, version) = match (choice, host) {
@@ -140,20 +150,16 @@ pub fn choose(demand: &Demand) -> Result<Driver, Failure> {
         kind,
         version,
         tables: support.tables,
-        inferred_from: match support.basis {
-            Basis::Exact => Vec::new(),
-            Basis::Inferred(releases) => releases,
-        },
         capabilities: *capabilities,
-        minors: select(kind, gpus)?,
-        memory: *memory,
-        host_memory: host_memory.unwrap_or_else(memory::default_for_the_driver),
-        visible: *gpus != Selection::None,
+        nodes: nodes(kind, gpus)?,
     };
     if kind == Kind::Host {
         check_permissions(&driver)?;
     }
-    Ok(driver)
+    Ok(Chosen {
+        driver,
+        basis: support.basis,
+    })
 }
 
 fn check_permissions(driver: &Driver) -> Result<(), Failure> {
@@ -227,6 +233,14 @@ fn simulated_gpus() -> Vec<Gpu> {
         .collect()
 }
 
+/// The nodes that a sandbox has. Without GPUs that were asked for it has none at all.
+fn nodes(kind: Kind, gpus: &Selection) -> Result<Vec<Node>, Failure> {
+    match gpus {
+        Selection::None => Ok(Vec::new()),
+        gpus => Ok(Driver::nodes_of(&select(kind, gpus)?)),
+    }
+}
+
 /// The minor numbers of the GPUs that `selection` means.
 fn select(kind: Kind, selection: &Selection) -> Result<Vec<u8>, Failure> {
     let described = || match kind {
@@ -247,12 +261,7 @@ fn host_minors() -> Result<Vec<u8>, Failure> {
     let directory = device_directory();
     let entries = fs::read_dir(&directory).attempt(directory.display())?;
     let mut minors: Vec<u8> = entries
-        .filter_map(
-            |entry| match Node::from_file_name(entry.ok()?.file_name().to_str()?)? {
-                Node::Gpu(minor) => Some(minor),
-                Node::Control | Node::Uvm => None,
-            },
-        )
+        .filter_map(|entry| Node::from_file_name(entry.ok()?.file_name().to_str()?)?.minor())
         .collect();
     minors.sort_unstable();
     Ok(minors)

@@ -16,4 +16,5 @@ pub mod reach;
 pub mod record;
 pub mod replay;
 pub mod sandboxes;
+pub mod serve;
 pub mod trace;

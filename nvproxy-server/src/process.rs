@@ -16,8 +16,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nvproxy_abi::Abi;
-use nvproxy_abi::policy::Capabilities;
-use nvproxy_abi::version::DriverVersion;
+use nvproxy_protocol::options::Options;
 use ringfence_faults::{Act, CONTROLS, Point, at};
 use ringfence_ipc::{HandshakeError, Socket, SocketError, Spin, handshake};
 
@@ -27,21 +26,13 @@ use crate::ledger::Books;
 use crate::ledger::accounts::Limits;
 use crate::reactor::Ring;
 use crate::server::{End, Own, Server, accept_succession, obey};
-use nvproxy_protocol::size::Size;
 use nvproxy_protocol::supervision::{refused, send};
 
-/// What the launcher decides for the server.
-pub struct Options {
+/// What it is to serve, and how.
+struct Service<'a> {
+    options: &'a Options,
     /// How it comes to the driver.
-    pub factory: Box<dyn HostFactory>,
-    /// The release whose tables serve that.
-    pub tables: DriverVersion,
-    /// What the sandbox may ask of it.
-    pub capabilities: Capabilities,
-    /// How much of each GPU's memory it may have.
-    pub gpu_memory: Option<Size>,
-    /// How much of the host's memory the driver may take for it.
-    pub host_memory: Option<Size>,
+    factory: &'a dyn HostFactory,
 }
 
 /// The descriptors that the launcher gives a server.
@@ -50,21 +41,24 @@ pub struct Given {
     pub input: OwnedFd,
     /// Where the launcher says what to do.
     pub supervision: OwnedFd,
-    /// Whether it takes another server's place.
-    pub takes_over: bool,
 }
 
 /// Serves until the sentry is gone, and ends the process. Returns, with a sentence for the user, only if it could not
-/// start and nobody was told so.
-pub fn run(options: &Options, given: Given) -> Result<Infallible, String> {
+/// start and nobody was told so. It comes to the driver that the options name by `factory`.
+pub fn run(
+    options: &Options,
+    factory: &dyn HostFactory,
+    given: Given,
+) -> Result<Infallible, String> {
     ringfence_faults::act_as(ringfence_faults::Role::Server);
     isolate_from_the_terminal()?;
     raise_descriptor_limit()?;
     let supervision = Socket::from(given.supervision);
-    let server = if given.takes_over {
-        succeed(options, given.input, &supervision)
+    let service = Service { options, factory };
+    let server = if options.left.takes_over {
+        succeed(&service, given.input, &supervision)
     } else {
-        begin(options, given.input)?
+        begin(&service, given.input)?
     };
     let obedient = Arc::clone(&server);
     thread::Builder::new()
@@ -86,10 +80,10 @@ pub fn run(options: &Options, given: Given) -> Result<Infallible, String> {
 
 /// The sandbox's first server, or one in the place of one that was lost. What comes from the sentry is read after the
 /// process is confined.
-fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
-    let prepared = prepare(options).and_then(|(abi, ring)| {
-        let host = options.factory.make(abi)?;
-        confine(options, abi)?;
+fn begin(service: &Service<'_>, control: OwnedFd) -> Result<Arc<Server>, String> {
+    let prepared = prepare(service.options).and_then(|(abi, ring)| {
+        let host = service.factory.make(abi)?;
+        confine(service, abi)?;
         Ok((abi, ring, host))
     });
     let ready = prepared.as_ref().map(|_| ()).map_err(String::clone);
@@ -103,17 +97,23 @@ fn begin(options: &Options, control: OwnedFd) -> Result<Arc<Server>, String> {
         _ => std::process::exit(1),
     })?;
     let (abi, ring, host) = prepared?;
-    Server::new(host, abi, Books::new(limits(options)), channel, ring)
+    Server::new(
+        host,
+        abi,
+        Books::new(Limits::of(&service.options.settings)),
+        channel,
+        ring,
+    )
 }
 
 /// Takes the place of another server. If that fails the other one serves on, whoever is to know was told, and the
 /// process ends. What comes from the other one is read after the process is confined.
-fn succeed(options: &Options, predecessor: OwnedFd, supervision: &Socket) -> Arc<Server> {
-    let succeeded = prepare(options)
+fn succeed(service: &Service<'_>, predecessor: OwnedFd, supervision: &Socket) -> Arc<Server> {
+    let succeeded = prepare(service.options)
         .and_then(|(abi, ring)| {
-            let restore = options.factory.prepare_to_restore(abi)?;
-            confine(options, abi)?;
-            let limits = limits(options);
+            let restore = service.factory.prepare_to_restore(abi)?;
+            confine(service, abi)?;
+            let limits = Limits::of(&service.options.settings);
             Ok((Own { abi, limits, ring }, restore))
         })
         .inspect_err(|reason| {
@@ -122,14 +122,6 @@ fn succeed(options: &Options, predecessor: OwnedFd, supervision: &Socket) -> Arc
         })
         .and_then(|(own, restore)| accept_succession(predecessor, supervision, own, restore));
     succeeded.unwrap_or_else(|_| std::process::exit(1))
-}
-
-/// What the sandbox may have.
-fn limits(options: &Options) -> Limits {
-    Limits::with_memory(
-        options.gpu_memory.map(Size::bytes),
-        options.host_memory.map(Size::bytes),
-    )
 }
 
 fn end(end: End) -> ! {
@@ -150,14 +142,14 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Option<Ring>), String> {
         })
         .ok();
     Spin::automatic();
-    let abi = Abi::of_release(&options.tables, options.capabilities)
+    let abi = Abi::of_release(&options.driver.tables, options.driver.capabilities)
         .map_err(|error| error.to_string())?;
     Ok((abi, ring))
 }
 
 /// Confines the process, which must have one thread, once all is open that is opened in advance.
-fn confine(options: &Options, abi: &Abi) -> Result<(), String> {
-    confinement::enter(&options.factory.nodes(), abi)
+fn confine(service: &Service<'_>, abi: &Abi) -> Result<(), String> {
+    confinement::enter(&service.factory.nodes(), abi)
 }
 
 /// Allows this process as many descriptors as it may have: it holds some for each that a task holds, whose own limit

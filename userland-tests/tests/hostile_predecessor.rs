@@ -32,7 +32,11 @@ impl Server {
         let child = Command::new("unshare")
             .args(["--user", "--map-root-user", "--mount", "--"])
             .arg(ringfence_program())
-            .args(["nvproxy-server", "--driver=sim", "--minors=0"])
+            .args([
+                "nvproxy-server",
+                "--driver=sim",
+                "--nodes=nvidiactl,nvidia-uvm,nvidia0",
+            ])
             .args(["--driver-version=580.142", "--tables=580.142"])
             .args(["--driver-capabilities=compute,utility", "--supervision=1"])
             .args(["--gpu-memory=64MiB", "--host-memory=128MiB"])

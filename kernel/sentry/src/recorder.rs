@@ -287,7 +287,7 @@ impl Recorder {
             tables: driver.tables,
             capabilities: driver.capabilities,
             command: command.iter().map(|word| word.clone().into_vec()).collect(),
-            gpus: driver.minors.clone(),
+            gpus: driver.minors(),
             scrubbed: false,
             threads: std::mem::take(&mut taken.task_of),
             descriptions: taken.descriptions,

@@ -45,7 +45,7 @@ fn examine() -> Report {
     findings.extend(checks::ALL.iter().map(checks::Check::perform));
     findings.extend(gpus::examine());
     let driver = driver::choose(&Demand::default());
-    Report::new(findings, driver)
+    Report::new(findings, driver.map(|chosen| chosen.driver))
 }
 
 /// The kernel's release, which decides nothing: whoever reads the rest may want to know.

@@ -104,7 +104,7 @@ impl Report {
             serde_json::json!({
                 "kind": kind,
                 "version": driver.version.to_string(),
-                "gpus": driver.minors.len(),
+                "gpus": driver.minors().len(),
             })
         });
         let report = serde_json::json!({
@@ -174,6 +174,7 @@ mod tests {
             choice: Choice::Sim,
             ..Demand::default()
         })
+        .map(|chosen| chosen.driver)
     }
 
     fn weak_and_missing() -> Vec<Finding> {

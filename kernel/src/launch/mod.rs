@@ -55,6 +55,7 @@ use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
 use nix::unistd::{ForkResult, Pid};
+use nvproxy_protocol::options::{Replay, Settings};
 use nvproxy_server::process::raise_descriptor_limit;
 use ringfence_ipc::Socket;
 use ringfence_sentry::failure::{Attempt, Failure};
@@ -72,7 +73,6 @@ use self::supervision::{Ends, Launcher};
 use self::terminal::Likeness;
 use crate::driver::Driver;
 use crate::record::Output;
-use crate::replay::recorded::Replay;
 use crate::sandboxes::{About, Door, Name};
 use crate::trace;
 
@@ -80,6 +80,8 @@ use crate::trace;
 #[derive(Debug)]
 pub struct Options {
     pub driver: Driver,
+    /// What the server is told besides.
+    pub settings: Settings,
     /// The program and its arguments.
     pub command: Vec<OsString>,
     pub grants: Grants,

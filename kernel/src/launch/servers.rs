@@ -17,6 +17,7 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fexecve, setsid};
+use nvproxy_protocol::options::{self, Left};
 use nvproxy_server::confinement;
 use ringfence_confinement::pass_on;
 use ringfence_faults::{Act, Point};
@@ -30,6 +31,7 @@ use super::namespaces::{self, OF_ONE_PROCESS, fork_into_user_namespace};
 use super::pipes::{Inlets, ServerEnds};
 use super::{Options, c_strings, descriptors};
 use crate::driver::Kind;
+use crate::serve;
 
 /// A server that was started. It is the launcher's child, which has to wait for it.
 pub struct Server {
@@ -55,7 +57,6 @@ pub struct Starter<'a> {
     /// By which they say what they have to say.
     inlets: &'a Inlets,
     executable: OwnedFd,
-    arguments: Vec<CString>,
     /// What a recorded driver reports to: files that it shares with the program.
     shared: &'a [OwnedFd],
 }
@@ -77,7 +78,6 @@ impl<'a> Starter<'a> {
             sentry,
             inlets,
             executable: executable.into(),
-            arguments: arguments(options)?,
             shared,
         })
     }
@@ -157,23 +157,18 @@ impl<'a> Execution<'a> {
         ends: &'a ServerEnds,
     ) -> Result<Execution<'a>, Failure> {
         let supervision = supervision.as_fd();
-        let mut arguments = starter.arguments.clone();
-        let number = supervision.as_raw_fd();
-        arguments.extend(c_strings(&[format!("--supervision={number}").into()])?);
-        if let Some(log) = &ends.log {
-            let number = log.as_raw_fd();
-            arguments.extend(c_strings(&[format!("--log={number}").into()])?);
-        }
-        let input = match input {
-            Input::Control(socket) => socket.as_fd(),
-            Input::Predecessor(socket) => {
-                arguments.push(c"--take-over".to_owned());
-                socket.as_fd()
-            }
+        let (takes_over, input) = match input {
+            Input::Control(socket) => (false, socket.as_fd()),
+            Input::Predecessor(socket) => (true, socket.as_fd()),
+        };
+        let left = Left {
+            supervision: supervision.as_raw_fd(),
+            log: ends.log.as_ref().map(AsRawFd::as_raw_fd),
+            takes_over,
         };
         Ok(Execution {
             executable: executable.unwrap_or(starter.executable.as_fd()),
-            arguments,
+            arguments: command_line(starter.options, left)?,
             environment: environment()?,
             input,
             supervision,
@@ -220,22 +215,14 @@ fn environment() -> Result<Vec<CString>, Failure> {
 }
 
 /// The server's command line.
-fn arguments(options: &Options) -> Result<Vec<CString>, Failure> {
-    let mut arguments = vec![
-        OsString::from("ringfence-nvproxy-server"),
-        OsString::from("nvproxy-server"),
-    ];
-    let driver = options.driver.to_arguments();
-    arguments.extend(driver.into_iter().map(OsString::from));
-    if let Some(replay) = &options.replay {
-        arguments.extend([
-            OsString::from("--recording"),
-            replay.recording.clone().into(),
-            OsString::from("--progress"),
-            replay.progress.clone().into(),
-            OsString::from("--report"),
-            replay.report.clone().into(),
-        ]);
-    }
-    c_strings(&arguments)
+fn command_line(options: &Options, left: Left) -> Result<Vec<CString>, Failure> {
+    let told = options::Options {
+        driver: options.driver.clone(),
+        settings: options.settings.clone(),
+        left,
+        replay: options.replay.clone(),
+    };
+    let mut words = serve::COMMAND.map(OsString::from).to_vec();
+    words.extend(told.to_arguments());
+    c_strings(&words)
 }

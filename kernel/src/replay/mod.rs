@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nvproxy_protocol::options::{Replay, Settings};
 use nvproxy_protocol::size::Size;
 use ringfence_recording::Recording;
 use ringfence_recording::report::lines;
@@ -26,7 +27,6 @@ pub use guest::Paths;
 pub use guest::run as run_guest;
 
 use self::outcome::Outcome;
-use self::recorded::Replay;
 use crate::driver::{Driver, Kind};
 use crate::launch;
 use crate::launch::grants::Grants;
@@ -92,13 +92,13 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             kind,
             version: recording.header.driver,
             tables: recording.header.tables,
-            inferred_from: Vec::new(),
             capabilities: recording.header.capabilities,
-            minors: recording.header.gpus.clone(),
-            memory: None,
+            nodes: Driver::nodes_of(&recording.header.gpus),
+        },
+        settings: Settings {
             // What was granted when it was recorded is granted again.
-            host_memory: Size::of_at_least_one(u64::MAX),
-            visible: true,
+            host_memory: Some(Size::of_at_least_one(u64::MAX)),
+            ..Settings::default()
         },
         command: guest_command(options.driver, &progress, &report, &recorded),
         grants: Grants {

@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
+use nvproxy_protocol::options::Replay;
 use nvproxy_protocol::requests::decode_result;
 use nvproxy_sim::backing::{Backing, Inode, OwnDescriptors, memory_file};
 use ringfence_recording::layout::{Layout, field, put};
@@ -28,24 +28,16 @@ use nvproxy_server::version_check::Check;
 /// Why none of this can be saved: a replay is over before there is a reason to.
 const NO_HANDOVER: &str = "a replay cannot be handed over";
 
-/// The files of a replay.
-#[derive(Clone, Debug)]
-pub struct Replay {
-    /// The recording to answer from.
-    pub recording: PathBuf,
-    /// Where the program says how far it is.
-    pub progress: PathBuf,
-    /// Where differences go.
-    pub report: PathBuf,
-}
+/// How a server comes to a driver that was recorded.
+pub struct Factory(pub Replay);
 
-impl HostFactory for Replay {
+impl HostFactory for Factory {
     fn nodes(&self) -> Vec<Node> {
         Vec::new()
     }
 
     fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
-        Ok(Arc::new(Recorded::new(self, abi)?))
+        Ok(Arc::new(Recorded::new(&self.0, abi)?))
     }
 
     fn prepare_to_restore(&self, _: &'static Abi) -> Result<Restore, String> {

@@ -41,6 +41,14 @@ impl Node {
         (minor <= MAXIMUM_GPU_MINOR).then_some(Node::Gpu(minor))
     }
 
+    /// The minor number, if it is a GPU's.
+    pub fn minor(self) -> Option<u8> {
+        match self {
+            Node::Gpu(minor) => Some(minor),
+            Node::Control | Node::Uvm => None,
+        }
+    }
+
     /// The node's name in `/dev`.
     pub fn file_name(self) -> String {
         match self {

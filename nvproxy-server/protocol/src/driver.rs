@@ -1,11 +1,14 @@
 //! Which driver a sandbox has, as the launcher has decided it: what the sentry and every server of the sandbox start from.
 
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::str::FromStr;
+
 use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
-use nvproxy_abi::support::list;
 use nvproxy_abi::version::DriverVersion;
 
-use crate::size::Size;
+use crate::arguments::{Value, options, text, word};
 
 /// Which driver a server serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,32 +21,85 @@ pub enum Kind {
     Recorded,
 }
 
-/// A driver and the GPUs of it that a sandbox may use.
-#[derive(Clone, Debug)]
-pub struct Driver {
-    pub kind: Kind,
-    /// The release that it is.
-    pub version: DriverVersion,
-    /// The release whose tables serve it.
-    pub tables: DriverVersion,
-    /// The releases from which it follows that they do, if they are not its own.
-    pub inferred_from: Vec<DriverVersion>,
-    /// What the sandbox may ask of it.
-    pub capabilities: Capabilities,
-    /// The minor numbers of its GPUs.
-    pub minors: Vec<u8>,
-    /// How much of each GPU's memory it may have.
-    pub memory: Option<Size>,
-    /// How much of the host's memory the driver may take for it.
-    pub host_memory: Size,
-    /// Whether the sandbox has the driver's nodes at all: with `--gpus none` it has not.
-    pub visible: bool,
+const NAMES: [(Kind, &str); 3] = [
+    (Kind::Host, "host"),
+    (Kind::Simulated, "sim"),
+    (Kind::Recorded, "recorded"),
+];
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = NAMES.iter().find(|(kind, _)| kind == self);
+        formatter.write_str(name.map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Kind, String> {
+        let kind = NAMES.iter().find(|(_, name)| *name == text);
+        kind.map(|(kind, _)| *kind)
+            .ok_or_else(|| "none of host, sim, recorded".to_owned())
+    }
+}
+
+text!(Kind);
+
+/// Names with commas between them. An option that is not there is an empty list.
+impl Value for Vec<Node> {
+    fn write(&self, name: &str, words: &mut Vec<OsString>) {
+        let names: Vec<String> = self.iter().map(|node| node.file_name()).collect();
+        if !names.is_empty() {
+            words.push(word(name, names.join(",")));
+        }
+    }
+
+    fn absent() -> Option<Vec<Node>> {
+        Some(Vec::new())
+    }
+
+    fn parse(text: &OsStr) -> Result<Vec<Node>, String> {
+        let text = text.to_str().ok_or("it is no text")?;
+        let node = |name: &str| {
+            Node::from_file_name(name).ok_or_else(|| format!("'{name}' is no node of the driver's"))
+        };
+        text.split(',').map(node).collect()
+    }
+}
+
+options! {
+    /// A driver, and what of it a sandbox may use.
+    Driver {
+        /// Which one it is.
+        kind: Kind = "driver",
+        /// The release that it is.
+        version: DriverVersion = "driver-version",
+        /// The release whose tables serve it.
+        tables: DriverVersion = "tables",
+        /// What the sandbox may ask of it.
+        capabilities: Capabilities = "driver-capabilities",
+        /// The nodes that the sandbox has: none with `--gpus none`.
+        nodes: Vec<Node> = "nodes",
+    }
 }
 
 impl Driver {
+    /// The nodes of a sandbox that has these GPUs, by minor number.
+    pub fn nodes_of(gpus: &[u8]) -> Vec<Node> {
+        let gpus = gpus.iter().copied().map(Node::Gpu);
+        [Node::Control, Node::Uvm].into_iter().chain(gpus).collect()
+    }
+
+    /// The minor numbers of its GPUs.
+    pub fn minors(&self) -> Vec<u8> {
+        let nodes = self.nodes.iter();
+        nodes.filter_map(|node| node.minor()).collect()
+    }
+
     /// One line that says what was chosen.
     pub fn describe(&self) -> String {
-        let gpus = match self.minors.len() {
+        let gpus = match self.minors().len() {
             1 => "1 GPU".to_owned(),
             count => format!("{count} GPUs"),
         };
@@ -58,63 +114,13 @@ impl Driver {
         }
     }
 
-    /// What the user has to know if the tables are those of another release.
-    pub fn warning(&self) -> Option<String> {
-        if self.inferred_from.is_empty() {
-            return None;
-        }
-        let (version, tables, releases) = (&self.version, &self.tables, list(&self.inferred_from));
-        Some(format!(
-            "the tables do not have NVIDIA driver {version}: using those of {tables}, since {releases} agree in \
-             everything that is allowed"
-        ))
-    }
-
     /// The names below `/dev` that the sandbox sees.
     pub fn node_names(&self) -> Vec<String> {
-        if !self.visible {
-            return Vec::new();
-        }
-        let mut names: Vec<String> = [Node::Control, Node::Uvm].map(Node::file_name).into();
-        names.extend(
-            self.minors
-                .iter()
-                .map(|minor| Node::Gpu(*minor).file_name()),
-        );
-        names
+        self.nodes.iter().map(|node| node.file_name()).collect()
     }
 
     /// Whether the sandbox has this node.
     pub fn has(&self, node: Node) -> bool {
-        self.visible
-            && match node {
-                Node::Control | Node::Uvm => true,
-                Node::Gpu(minor) => self.minors.contains(&minor),
-            }
-    }
-
-    /// Arguments from which the server's command line makes the same choice.
-    pub fn to_arguments(&self) -> Vec<String> {
-        let kind = match self.kind {
-            Kind::Host => "host",
-            Kind::Simulated => "sim",
-            Kind::Recorded => "recorded",
-        };
-        let minors: Vec<String> = self.minors.iter().map(u8::to_string).collect();
-        let mut arguments = vec![
-            format!("--driver={kind}"),
-            format!("--driver-version={}", self.version),
-            format!("--tables={}", self.tables),
-            format!("--driver-capabilities={}", self.capabilities),
-            format!("--host-memory={}", self.host_memory),
-        ];
-        // An empty list would be read as one number that is missing.
-        if !minors.is_empty() {
-            arguments.push(format!("--minors={}", minors.join(",")));
-        }
-        if let Some(memory) = self.memory {
-            arguments.push(format!("--gpu-memory={memory}"));
-        }
-        arguments
+        self.nodes.contains(&node)
     }
 }

@@ -223,20 +223,20 @@ impl Driver {
 
 /// How a server comes to NVIDIA's driver on this machine.
 pub struct Factory {
-    /// The minor numbers of the GPUs that the sandbox was given.
-    pub gpus: Vec<u8>,
+    /// The nodes that the sandbox was given.
+    pub nodes: Vec<Node>,
 }
 
 impl Factory {
     fn driver(&self) -> Driver {
-        Driver::new(&ringfence_faults::device_directory(), &self.gpus)
+        let gpus: Vec<u8> = self.nodes.iter().filter_map(|node| node.minor()).collect();
+        Driver::new(&ringfence_faults::device_directory(), &gpus)
     }
 }
 
 impl HostFactory for Factory {
     fn nodes(&self) -> Vec<Node> {
-        let gpus = self.gpus.iter().map(|gpu| Node::Gpu(*gpu));
-        [Node::Control, Node::Uvm].into_iter().chain(gpus).collect()
+        self.nodes.clone()
     }
 
     fn make(&self, _: &'static Abi) -> Result<Arc<dyn Host>, String> {

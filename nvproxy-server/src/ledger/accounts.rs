@@ -11,6 +11,8 @@ mod spaces;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use nvproxy_protocol::options::Settings;
+use nvproxy_protocol::size::Size;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
@@ -50,6 +52,14 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Those that the launcher has set.
+    pub fn of(settings: &Settings) -> Limits {
+        Limits::with_memory(
+            settings.gpu_memory.map(Size::bytes),
+            settings.host_memory.map(Size::bytes),
+        )
+    }
+
     /// The limits of a sandbox that may have this many bytes of each GPU's memory, and of the host's.
     pub fn with_memory(gpu_memory: Option<u64>, host_memory: Option<u64>) -> Limits {
         Limits {

@@ -69,7 +69,11 @@ fn spawn_with(rules: &str, options: &[&str]) -> (Child, OwnedFd) {
     let child = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "--"])
         .arg(ringfence_with_faults())
-        .args(["nvproxy-server", "--driver=sim", "--minors=0,1"])
+        .args([
+            "nvproxy-server",
+            "--driver=sim",
+            "--nodes=nvidiactl,nvidia-uvm,nvidia0,nvidia1",
+        ])
         .args(["--driver-version=580.142", "--tables=580.142"])
         .args(["--driver-capabilities=compute,utility", "--supervision=1"])
         .args(options)

@@ -1,0 +1,142 @@
+use std::os::unix::ffi::OsStringExt;
+
+use nvproxy_abi::node::Node;
+use nvproxy_abi::policy::Capabilities;
+
+use super::*;
+
+fn driver(kind: Kind) -> Driver {
+    let version = "580.142".parse().expect("a release");
+    Driver {
+        kind,
+        version,
+        tables: "580.95.05".parse().expect("a release"),
+        capabilities: Capabilities::default(),
+        nodes: vec![Node::Control, Node::Uvm, Node::Gpu(3)],
+    }
+}
+
+/// As the user asks for them.
+fn settings(asked: &[(&str, &str)]) -> Settings {
+    let mut settings = Settings::default();
+    for (name, text) in asked {
+        let option = Settings::ALL.iter().find(|option| option.name == *name);
+        (option.expect(name).set)(&mut settings, text).expect(text);
+    }
+    settings
+}
+
+/// With something of each group.
+fn full() -> Options {
+    Options {
+        driver: driver(Kind::Recorded),
+        settings: settings(&[("gpu-memory", "1GiB"), ("host-memory", "64KiB")]),
+        left: Left {
+            supervision: 7,
+            log: Some(9),
+            takes_over: true,
+        },
+        replay: Some(Replay {
+            recording: OsString::from_vec(b"a=b,\xff c".to_vec()).into(),
+            progress: "/proc/self/fd/3".into(),
+            report: "--log=5".into(),
+        }),
+    }
+}
+
+fn read(words: &[&str]) -> Result<Options, Wrong> {
+    Options::from_arguments(words.iter().map(OsString::from))
+}
+
+#[test]
+fn options_are_read_as_they_are_written() {
+    let least = Options {
+        driver: Driver {
+            nodes: Vec::new(),
+            ..driver(Kind::Simulated)
+        },
+        settings: Settings::default(),
+        left: Left {
+            supervision: 3,
+            log: None,
+            takes_over: false,
+        },
+        replay: None,
+    };
+    for options in [full(), least] {
+        let words = options.to_arguments();
+        assert_eq!(Options::from_arguments(words), Ok(options));
+    }
+}
+
+#[test]
+fn the_command_line_is_words_that_say_what_they_mean() {
+    let options = Options {
+        driver: driver(Kind::Host),
+        replay: None,
+        ..full()
+    };
+    let expected = [
+        "--driver=host",
+        "--driver-version=580.142",
+        "--tables=580.95.05",
+        "--driver-capabilities=compute,utility",
+        "--nodes=nvidiactl,nvidia-uvm,nvidia3",
+        "--gpu-memory=1073741824",
+        "--host-memory=65536",
+        "--supervision=7",
+        "--log=9",
+        "--take-over",
+    ];
+    assert_eq!(options.to_arguments(), expected);
+}
+
+#[test]
+fn what_does_not_say_all_that_a_server_has_to_know_is_refused() {
+    let good = [
+        "--driver=sim",
+        "--driver-version=580.142",
+        "--tables=580.142",
+        "--driver-capabilities=compute",
+        "--supervision=1",
+    ];
+    assert!(read(&good).is_ok());
+    for left_out in 0..good.len() {
+        let mut words = good.to_vec();
+        let name = words.remove(left_out);
+        let (name, _) = name.split_once('=').expect("a value");
+        let refused = read(&words).expect_err(name).to_string();
+        assert_eq!(refused, format!("{name}: it has to be given"));
+    }
+    for (more, expected) in [
+        ("580.142", "'580.142' is none of its options"),
+        ("-x", "'-x' is none of its options"),
+        ("--minors=0", "'minors' is none of its options"),
+        ("--recording=a", "'recording' is none of its options"),
+        ("--tables=580.142", "--tables is there twice"),
+        ("--log", "--log: it needs a value"),
+        ("--take-over=1", "--take-over: it has no value"),
+        (
+            "--nodes=nvidia0,sda",
+            "--nodes: 'sda' is no node of the driver's",
+        ),
+        ("--gpu-memory=0", "--gpu-memory: it has to be more than 0"),
+    ] {
+        let refused = read(&[&good[..], &[more]].concat()).expect_err(more);
+        assert_eq!(refused.to_string(), expected);
+    }
+    let recorded = read(&[&["--driver=recorded"], &good[1..]].concat());
+    let refused = recorded.expect_err("no recording").to_string();
+    assert_eq!(refused, "--recording: it has to be given");
+}
+
+#[test]
+fn what_the_user_may_ask_of_the_server_is_described() {
+    for option in Settings::ALL {
+        let first = option.help[0].trim();
+        assert!(!first.is_empty() && !first.ends_with('.'), "{first}");
+    }
+    let option = &Settings::ALL[0];
+    let refused = (option.set)(&mut Settings::default(), "much").expect_err("no size");
+    assert!(refused.starts_with("'much' is no size"), "{refused}");
+}
