@@ -27,8 +27,6 @@
 //! Callers assume nothing: passing a point costs a test build a look at a list and has no effect unless a rule says so.
 //! A rule that cannot be read ends the process with status 125.
 
-use std::path::PathBuf;
-
 #[cfg(feature = "inject")]
 mod arch;
 #[cfg(feature = "inject")]
@@ -43,14 +41,10 @@ pub const ENABLED: bool = cfg!(feature = "inject");
 
 /// The environment variables that this crate reads in a server.
 #[cfg(feature = "inject")]
-pub const VARIABLES: &[&str] = &[rules::VARIABLE, DEVICES];
+pub const VARIABLES: &[&str] = &[rules::VARIABLE];
 /// The environment variables that this crate reads in a server: none.
 #[cfg(not(feature = "inject"))]
 pub const VARIABLES: &[&str] = &[];
-
-/// Names the directory that other nodes than the driver's lie in.
-#[cfg(feature = "inject")]
-const DEVICES: &str = "RINGFENCE_DEVICES";
 
 /// What fills the answer of a driver call that is to answer with garbage.
 pub const GARBAGE: u8 = 0xa5;
@@ -581,14 +575,4 @@ pub fn fork_beside(sentry: i32) -> Option<std::io::Result<i32>> {
         let _ = sentry;
         None
     }
-}
-
-/// The directory that the driver's nodes lie in: `/dev`, unless a test puts other nodes in their place by naming another
-/// in `RINGFENCE_DEVICES`.
-pub fn device_directory() -> PathBuf {
-    let ordinary = PathBuf::from("/dev");
-    #[cfg(feature = "inject")]
-    return std::env::var_os(DEVICES).map_or(ordinary, PathBuf::from);
-    #[cfg(not(feature = "inject"))]
-    ordinary
 }

@@ -15,7 +15,6 @@ use nvproxy_abi::support::{Basis, list, support};
 use nvproxy_abi::version::DriverVersion;
 pub use nvproxy_protocol::driver::{Driver, Kind};
 use nvproxy_sim::MACHINE_GPUS;
-use ringfence_faults::device_directory;
 use ringfence_sentry::failure::{Attempt, Failure};
 
 /// The release that the simulated driver is, unless it is asked to be another.
@@ -152,6 +151,7 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
         tables: support.tables,
         capabilities: *capabilities,
         nodes: nodes(kind, gpus)?,
+        directory: device_directory(),
     };
     if kind == Kind::Host {
         check_permissions(&driver)?;
@@ -163,8 +163,8 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
 }
 
 fn check_permissions(driver: &Driver) -> Result<(), Failure> {
-    for name in driver.node_names() {
-        let path = device_directory().join(&name);
+    for node in &driver.nodes {
+        let path = driver.path(*node);
         let remedy = match access(&path, AccessFlags::R_OK | AccessFlags::W_OK) {
             Ok(()) => continue,
             Err(Errno::EACCES) => "run as a user who may read and write it",
@@ -181,6 +181,12 @@ fn check_permissions(driver: &Driver) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// The directory that the driver's nodes lie in. A test puts other nodes in their place by naming another.
+pub fn device_directory() -> PathBuf {
+    let named = ringfence_faults::ENABLED.then(|| std::env::var_os("RINGFENCE_DEVICES"));
+    named.flatten().map_or("/dev".into(), PathBuf::from)
 }
 
 /// The version of NVIDIA's driver on this machine, if it is loaded.

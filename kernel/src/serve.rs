@@ -63,7 +63,7 @@ fn factory(options: &Options) -> Result<Box<dyn HostFactory>, Failure> {
     let driver = &options.driver;
     Ok(match driver.kind {
         Kind::Host => Box::new(driver::Factory {
-            nodes: driver.nodes.clone(),
+            driver: driver.clone(),
         }),
         Kind::Simulated => Box::new(nvproxy_sim::Factory {
             version: driver.version,

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 
 use caps::Capability;
 use nvproxy_abi::Abi;
-use nvproxy_abi::node::Node;
 use nvproxy_abi::table::Family;
 use ringfence_confinement::{Confinement, Kept, Table, policies};
 
@@ -26,11 +25,7 @@ const ADDRESS_SPACE: u64 = 20 << 30;
 const DESCRIPTORS: u64 = 4 * MAXIMUM_HANDLES as u64;
 
 /// Confines this process, which must have one thread. `nodes` are what it may open, `abi` what it may ask.
-pub fn enter(nodes: &[Node], abi: &Abi) -> Result<(), String> {
-    let kept: Vec<PathBuf> = nodes
-        .iter()
-        .map(|node| ringfence_faults::device_directory().join(node.file_name()))
-        .collect();
+pub fn enter(nodes: &[PathBuf], abi: &Abi) -> Result<(), String> {
     let numbers = |family| -> Vec<u32> {
         let rows = abi.granted(family).map(|row| row.id);
         rows.collect::<BTreeSet<u32>>().into_iter().collect()
@@ -47,7 +42,7 @@ pub fn enter(nodes: &[Node], abi: &Abi) -> Result<(), String> {
         .map_err(|problem| format!("the seccomp filter: {problem}"))?;
     Confinement {
         kept: Some(Kept {
-            paths: &kept,
+            paths: nodes,
             // Since the launcher started it.
             alone: true,
         }),

@@ -6,6 +6,7 @@
 //! validated against the driver's tables and lies in memory of the server's own; a host has only to issue it.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -184,7 +185,7 @@ pub type Restore =
 /// How a server comes to its host, as the launcher has chosen it.
 pub trait HostFactory {
     /// The device nodes that a confined server opens.
-    fn nodes(&self) -> Vec<Node>;
+    fn nodes(&self) -> Vec<PathBuf>;
 
     /// Makes a host on which nothing is open. It opens what a confined process cannot reach. Fails with a sentence for the
     /// user.

@@ -39,6 +39,7 @@ impl Server {
             ])
             .args(["--driver-version=580.142", "--tables=580.142"])
             .args(["--driver-capabilities=compute,utility", "--supervision=1"])
+            .arg("--nodes-in=/dev")
             .args(["--gpu-memory=64MiB", "--host-memory=128MiB"])
             .args(options)
             .stdin(input)

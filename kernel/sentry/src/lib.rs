@@ -257,7 +257,7 @@ fn end_before_the_program(options: &Options<'_>, init: Pid, report: Socket) -> R
 }
 
 fn uvm_number(driver: &Driver) -> Option<u64> {
-    let path = ringfence_faults::device_directory().join(Node::Uvm.file_name());
+    let path = driver.path(Node::Uvm);
     let is_host = driver.kind == Kind::Host;
     is_host
         .then(|| {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use ringfence_faults::device_directory;
+use nvproxy_protocol::driver::Driver;
 use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::mounts::{DEVICE, READ_ONLY, Tree, cover_with_memory};
@@ -44,21 +44,22 @@ pub fn harmless_paths() -> Vec<String> {
 pub struct Devices(Vec<(String, Tree)>);
 
 impl Devices {
-    /// Takes the harmless ones, and `driver_nodes` so that they cannot be opened.
-    pub fn take(driver_nodes: &[String]) -> Result<Devices, Failure> {
+    /// Takes the harmless ones, and the driver's nodes so that they cannot be opened.
+    pub fn take(driver: &Driver) -> Result<Devices, Failure> {
         let mut devices = Vec::new();
         for name in HARMLESS {
             if let Some(device) = take(&Path::new("/dev").join(name), DEVICE)? {
                 devices.push((name.to_owned(), device));
             }
         }
-        for name in driver_nodes {
-            let node = match take(&device_directory().join(name), READ_ONLY)? {
+        for node in &driver.nodes {
+            let name = node.file_name();
+            let node = match take(&driver.path(*node), READ_ONLY)? {
                 None => take(Path::new(STAND_IN), READ_ONLY)?,
                 node => node,
             };
             if let Some(node) = node {
-                devices.push((name.clone(), node));
+                devices.push((name, node));
             }
         }
         Ok(Devices(devices))

@@ -107,7 +107,7 @@ fn set_up(program: &Program<'_>) -> Result<Option<OwnedFd>, Failure> {
     if !program.grants.network {
         network::bring_up_loopback()?;
     }
-    root::build(program.grants, &program.driver.node_names())?;
+    root::build(program.grants, program.driver)?;
     jobs::leave_session()?;
     let likeness = program.job.likeness;
     likeness

@@ -27,6 +27,7 @@ use super::devices::Devices;
 use super::grants::{Bind, Grants};
 use super::mounts::{READ_ONLY, RESTRICTED, Tree, cover_with_memory, forbid_writing};
 use super::{kernel_files, namespaces};
+use crate::driver::Driver;
 use crate::memory;
 use crate::reach::{Found, Problem, Reach};
 
@@ -69,10 +70,10 @@ pub fn writable_places(grants: &Grants) -> Vec<PathBuf> {
 
 /// Makes the file system of the calling process's mount namespace that of a sandbox. The caller is process 1 of the
 /// tasks' process namespace, and its mounts are cut off from the host's.
-pub fn build(grants: &Grants, driver_nodes: &[String]) -> Result<(), Failure> {
+pub fn build(grants: &Grants, driver: &Driver) -> Result<(), Failure> {
     let reach = reach_of(grants);
     let binds = take(grants, &reach)?;
-    let devices = Devices::take(driver_nodes)?;
+    let devices = Devices::take(driver)?;
     let rootfs = grants.rootfs.as_deref();
     let host = rootfs
         .map(|directory| Host::leave_for(directory, &reach))

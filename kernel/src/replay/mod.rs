@@ -27,7 +27,7 @@ pub use guest::Paths;
 pub use guest::run as run_guest;
 
 use self::outcome::Outcome;
-use crate::driver::{Driver, Kind};
+use crate::driver::{Driver, Kind, device_directory};
 use crate::launch;
 use crate::launch::grants::Grants;
 
@@ -94,6 +94,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             tables: recording.header.tables,
             capabilities: recording.header.capabilities,
             nodes: Driver::nodes_of(&recording.header.gpus),
+            directory: device_directory(),
         },
         settings: Settings {
             // What was granted when it was recorded is granted again.

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use nix::errno::Errno;
@@ -32,7 +33,7 @@ const NO_HANDOVER: &str = "a replay cannot be handed over";
 pub struct Factory(pub Replay);
 
 impl HostFactory for Factory {
-    fn nodes(&self) -> Vec<Node> {
+    fn nodes(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use nvproxy_abi::node::Node;
@@ -81,6 +82,8 @@ options! {
         capabilities: Capabilities = "driver-capabilities",
         /// The nodes that the sandbox has: none with `--gpus none`.
         nodes: Vec<Node> = "nodes",
+        /// The directory that they lie in on the host.
+        directory: PathBuf = "nodes-in",
     }
 }
 
@@ -114,9 +117,9 @@ impl Driver {
         }
     }
 
-    /// The names below `/dev` that the sandbox sees.
-    pub fn node_names(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| node.file_name()).collect()
+    /// Where this node lies on the host.
+    pub fn path(&self, node: Node) -> PathBuf {
+        self.directory.join(node.file_name())
     }
 
     /// Whether the sandbox has this node.

@@ -45,6 +45,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -167,7 +168,7 @@ impl Factory {
 }
 
 impl HostFactory for Factory {
-    fn nodes(&self) -> Vec<Node> {
+    fn nodes(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 

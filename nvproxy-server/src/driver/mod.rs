@@ -223,20 +223,20 @@ impl Driver {
 
 /// How a server comes to NVIDIA's driver on this machine.
 pub struct Factory {
-    /// The nodes that the sandbox was given.
-    pub nodes: Vec<Node>,
+    /// It, and the nodes of it that the sandbox was given.
+    pub driver: nvproxy_protocol::driver::Driver,
 }
 
 impl Factory {
     fn driver(&self) -> Driver {
-        let gpus: Vec<u8> = self.nodes.iter().filter_map(|node| node.minor()).collect();
-        Driver::new(&ringfence_faults::device_directory(), &gpus)
+        Driver::new(&self.driver.directory, &self.driver.minors())
     }
 }
 
 impl HostFactory for Factory {
-    fn nodes(&self) -> Vec<Node> {
-        self.nodes.clone()
+    fn nodes(&self) -> Vec<PathBuf> {
+        let nodes = self.driver.nodes.iter();
+        nodes.map(|node| self.driver.path(*node)).collect()
     }
 
     fn make(&self, _: &'static Abi) -> Result<Arc<dyn Host>, String> {

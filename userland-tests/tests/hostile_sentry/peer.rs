@@ -76,6 +76,7 @@ fn spawn_with(rules: &str, options: &[&str]) -> (Child, OwnedFd) {
         ])
         .args(["--driver-version=580.142", "--tables=580.142"])
         .args(["--driver-capabilities=compute,utility", "--supervision=1"])
+        .arg("--nodes-in=/dev")
         .args(options)
         .env("RINGFENCE_FAULTS", rules)
         .stdin(OwnedFd::from(theirs))

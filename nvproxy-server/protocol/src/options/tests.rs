@@ -13,6 +13,7 @@ fn driver(kind: Kind) -> Driver {
         tables: "580.95.05".parse().expect("a release"),
         capabilities: Capabilities::default(),
         nodes: vec![Node::Control, Node::Uvm, Node::Gpu(3)],
+        directory: "/dev".into(),
     }
 }
 
@@ -82,6 +83,7 @@ fn the_command_line_is_words_that_say_what_they_mean() {
         "--tables=580.95.05",
         "--driver-capabilities=compute,utility",
         "--nodes=nvidiactl,nvidia-uvm,nvidia3",
+        "--nodes-in=/dev",
         "--gpu-memory=1073741824",
         "--host-memory=65536",
         "--supervision=7",
@@ -98,6 +100,7 @@ fn what_does_not_say_all_that_a_server_has_to_know_is_refused() {
         "--driver-version=580.142",
         "--tables=580.142",
         "--driver-capabilities=compute",
+        "--nodes-in=/dev",
         "--supervision=1",
     ];
     assert!(read(&good).is_ok());
