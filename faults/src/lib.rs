@@ -238,6 +238,8 @@ pub enum Point {
     Departure,
     /// The first thread of a sentry is about to wait for what happens in its sandbox, or that of a server to serve.
     FirstThread,
+    /// The launcher is about to withhold nodes that no sandbox has.
+    OpenOnly,
     /// The launcher is about to open a descriptor for a server: for all of it; if that is left out, for its first thread.
     Whole,
     /// The program's process is about to hand a descriptor for itself to the launcher.
@@ -363,6 +365,7 @@ impl Point {
             Point::Handover => "handover",
             Point::Departure => "departure",
             Point::FirstThread => "first-thread",
+            Point::OpenOnly => "open-only",
             Point::Whole => "whole",
             Point::Program => "program",
             Point::Over => "over",
@@ -468,6 +471,7 @@ impl Point {
         Point::Handover,
         Point::Departure,
         Point::FirstThread,
+        Point::OpenOnly,
         Point::Whole,
         Point::Program,
         Point::Over,

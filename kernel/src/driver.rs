@@ -9,12 +9,13 @@ use std::str::FromStr;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
-use nvproxy_abi::node::Node;
+use nvproxy_abi::node::{Given, Node, OPEN_ONLY, Series};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::support::{Basis, list, support};
 use nvproxy_abi::version::DriverVersion;
 pub use nvproxy_protocol::driver::{Driver, Kind};
 use nvproxy_sim::MACHINE_GPUS;
+use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure};
 
 /// The release that the simulated driver is, unless it is asked to be another.
@@ -241,10 +242,36 @@ fn simulated_gpus() -> Vec<Gpu> {
 
 /// The nodes that a sandbox has. Without GPUs that were asked for it has none at all.
 fn nodes(kind: Kind, gpus: &Selection) -> Result<Vec<Node>, Failure> {
-    match gpus {
-        Selection::None => Ok(Vec::new()),
-        gpus => Ok(Driver::nodes_of(&select(kind, gpus)?)),
+    if *gpus == Selection::None {
+        return Ok(Vec::new());
     }
+    let mut nodes = Driver::nodes_of(&select(kind, gpus)?);
+    // A test has those given that no sandbox has.
+    let all = ringfence_faults::at(Point::OpenOnly) == Some(Act::Drop);
+    let given = OPEN_ONLY
+        .iter()
+        .filter(|series| all || series.given == Given::Always);
+    match kind {
+        Kind::Host => nodes.extend(given.flat_map(host_nodes)),
+        Kind::Simulated | Kind::Recorded => nodes.extend(given.map(|series| series.first())),
+    }
+    Ok(nodes)
+}
+
+/// Those of a series that there are, if there are any.
+fn host_nodes(series: &Series) -> Vec<Node> {
+    let (directory, _) = series.prefix.rsplit_once('/').unwrap_or(("", ""));
+    let entries = fs::read_dir(device_directory().join(directory));
+    let names = entries.into_iter().flatten().filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        Some(Path::new(directory).join(name).to_str()?.to_owned())
+    });
+    let nodes = names
+        .filter(|name| name.starts_with(series.prefix))
+        .filter_map(|name| Node::from_file_name(&name));
+    let mut nodes: Vec<Node> = nodes.collect();
+    nodes.sort_unstable_by_key(|node| node.to_wire());
+    nodes
 }
 
 /// The minor numbers of the GPUs that `selection` means.

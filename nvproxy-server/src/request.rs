@@ -465,7 +465,7 @@ impl Prepared {
 /// filter knows no other type than the driver's.
 fn word(code: u32, node: Node) -> u32 {
     match node {
-        Node::Uvm => code,
+        Node::Uvm | Node::OpenOnly(_) => code,
         Node::Control | Node::Gpu(_) => words::canonical(code),
     }
 }

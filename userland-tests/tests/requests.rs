@@ -1,6 +1,7 @@
 //! What programs ask of the driver, and what they get.
 
-use userland_tests::{Ended, finish, guest, guest_with, prints};
+use nvproxy_abi::node::{Given, OPEN_ONLY, Series};
+use userland_tests::{Ended, finish, guest, guest_under, guest_with, prints};
 
 #[test]
 fn a_program_walks_from_enumeration_to_freeing() {
@@ -14,6 +15,25 @@ after the trigger 1 ready
 freed all but 0 bytes
 ";
     prints(&["walk"], expected);
+}
+
+/// Nodes that no sandbox is given are not there, and one that has them can open them and make no request on them.
+#[test]
+fn open_only_nodes_can_be_opened_and_take_no_request() {
+    let lines = |are_all_given: bool| -> String {
+        let line = |series: &'static Series| {
+            let came_to = match are_all_given || series.given == Given::Always {
+                true => "opened; a request: ENOTTY",
+                false => "ENOENT",
+            };
+            let name = series.first().file_name();
+            format!("/dev/{name}: {came_to}\n")
+        };
+        OPEN_ONLY.iter().map(line).collect()
+    };
+    prints(&["open-only"], &lines(false));
+    let given = finish(&mut guest_under("sentry.open-only=drop", &["open-only"]));
+    assert_eq!(given.stdout, lines(true), "{}", given.stderr);
 }
 
 #[test]

@@ -5,7 +5,6 @@ pub(super) mod recognition;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nvproxy_abi::node::Node;
 use nvproxy_protocol::requests::{ARGUMENT_NODE, Kind, OPEN_NONBLOCKING, VALUE_HANDLE};
 use ringfence_ipc::Submission;
 
@@ -58,7 +57,7 @@ impl Sentry {
             let (task, node) = (notification.task, open.node);
             let known = Known::Named {
                 kind: "open",
-                name: name(node),
+                name: node.shown(),
             };
             self.observer
                 .stopped(task, times, node, known, (Err(errno), None));
@@ -92,7 +91,7 @@ impl Sentry {
         times.end(Phase::WritingBack);
         let done = Done {
             kind: "open",
-            name: name(open.node),
+            name: open.node.shown(),
             node: open.node,
             payload: 0,
             outcome: opened.as_ref().map(|_| 0).map_err(|errno| *errno),
@@ -131,14 +130,5 @@ impl Sentry {
         {
             self.listener.answer(notification, Err(errno));
         }
-    }
-}
-
-/// What opens of a node are called in the statistics.
-pub fn name(node: Node) -> &'static str {
-    match node {
-        Node::Control => "/dev/nvidiactl",
-        Node::Gpu(_) => "/dev/nvidia#",
-        Node::Uvm => "/dev/nvidia-uvm",
     }
 }

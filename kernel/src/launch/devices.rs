@@ -76,6 +76,9 @@ impl Devices {
         )?;
         for (name, device) in &self.0 {
             let target = Path::new(dev).join(name);
+            if let Some(directory) = target.parent() {
+                fs::create_dir_all(directory).attempt(directory.display())?;
+            }
             create(&target)?;
             device
                 .attach(&target)

@@ -1,4 +1,10 @@
 //! The device nodes of the driver that a program may open, and how the sentry names one to the server.
+//!
+//! Three kinds of nodes take requests, and there is code for each. All others are *open-only*: a program opens one to show by the
+//! descriptor that it could, and names that in a request on another. They are rows of [`OPEN_ONLY`].
+
+use std::hash::{Hash, Hasher};
+use std::ops::RangeInclusive;
 
 /// The highest minor number that the driver gives a GPU (NV_MINOR_DEVICE_NUMBER_REGULAR_MAX,
 /// kernel-open/common/inc/nv-chardev-numbers.h).
@@ -13,6 +19,94 @@ pub enum Node {
     Gpu(u8),
     /// `nvidia-uvm`
     Uvm,
+    /// One of [`OPEN_ONLY`].
+    OpenOnly(OpenOnly),
+}
+
+/// Open-only nodes that differ by a number.
+#[derive(Debug)]
+pub struct Series {
+    /// The name in `/dev`, without the number.
+    pub prefix: &'static str,
+    /// What opens of these are called in statistics and traces.
+    pub shown: &'static str,
+    /// The lowest and the highest number that the driver gives one.
+    pub numbers: RangeInclusive<u16>,
+    /// The number on the wire is this plus the node's; recordings have it too, so that it never comes to mean another.
+    wire: u64,
+    /// Which sandboxes have those of the host's.
+    pub given: Given,
+}
+
+/// Which sandboxes have nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Given {
+    /// Each that has the driver at all.
+    Always,
+    /// None.
+    Never,
+}
+
+/// What there is of open-only nodes.
+pub static OPEN_ONLY: &[Series] = &[
+    // What may be done with the parts of a GPU (MIG). Number 0 is for who manages NVLink (nv_cap_tables_init and
+    // NV_CAP_DRV_MINOR_COUNT, kernel-open/nvidia/nv-caps.c, 580.142).
+    Series {
+        prefix: "nvidia-caps/nvidia-cap",
+        shown: "/dev/nvidia-caps/nvidia-cap#",
+        numbers: 1..=8191,
+        wire: 0x1_0000,
+        given: Given::Never,
+    },
+];
+
+/// An open-only node.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOnly {
+    series: &'static Series,
+    number: u16,
+}
+
+/// A series is told by its prefix.
+impl OpenOnly {
+    fn key(&self) -> (&'static str, u16) {
+        (self.series.prefix, self.number)
+    }
+
+    fn file_name(&self) -> String {
+        format!("{}{}", self.series.prefix, self.number)
+    }
+}
+
+impl PartialEq for OpenOnly {
+    fn eq(&self, other: &OpenOnly) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for OpenOnly {}
+
+impl Hash for OpenOnly {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl Series {
+    /// The node with this number, if the driver can have given one that.
+    pub fn node(&'static self, number: u16) -> Option<Node> {
+        let series = self;
+        let node = OpenOnly { series, number };
+        self.numbers
+            .contains(&number)
+            .then_some(Node::OpenOnly(node))
+    }
+
+    /// The first of them.
+    pub fn first(&'static self) -> Node {
+        let (series, number) = (self, *self.numbers.start());
+        Node::OpenOnly(OpenOnly { series, number })
+    }
 }
 
 /// The wire form of a GPU is this plus its minor number.
@@ -28,8 +122,11 @@ impl Node {
             "nvidiactl" => Some(Node::Control),
             "nvidia-uvm" => Some(Node::Uvm),
             _ => {
-                let minor = name.strip_prefix("nvidia")?;
-                let node = Node::gpu(minor.parse().ok()?)?;
+                let number_after = |prefix| name.strip_prefix(prefix)?.parse::<u16>().ok();
+                let gpu = || Node::gpu(number_after("nvidia")?.try_into().ok()?);
+                let mut all = OPEN_ONLY.iter();
+                let open_only = || all.find_map(|series| series.node(number_after(series.prefix)?));
+                let node = gpu().or_else(open_only)?;
                 // Refuses what parses as a number and is no node's name: "nvidia00", "nvidia+1".
                 (node.file_name() == name).then_some(node)
             }
@@ -45,7 +142,7 @@ impl Node {
     pub fn minor(self) -> Option<u8> {
         match self {
             Node::Gpu(minor) => Some(minor),
-            Node::Control | Node::Uvm => None,
+            Node::Control | Node::Uvm | Node::OpenOnly(_) => None,
         }
     }
 
@@ -55,6 +152,17 @@ impl Node {
             Node::Control => "nvidiactl".to_owned(),
             Node::Gpu(minor) => format!("nvidia{minor}"),
             Node::Uvm => "nvidia-uvm".to_owned(),
+            Node::OpenOnly(node) => node.file_name(),
+        }
+    }
+
+    /// What opens of it are called in statistics and traces.
+    pub fn shown(self) -> &'static str {
+        match self {
+            Node::Control => "/dev/nvidiactl",
+            Node::Gpu(_) => "/dev/nvidia#",
+            Node::Uvm => "/dev/nvidia-uvm",
+            Node::OpenOnly(node) => node.series.shown,
         }
     }
 
@@ -64,6 +172,7 @@ impl Node {
             Node::Control => WIRE_CONTROL,
             Node::Uvm => WIRE_UVM,
             Node::Gpu(minor) => WIRE_GPU + u64::from(minor),
+            Node::OpenOnly(node) => node.series.wire + u64::from(node.number),
         }
     }
 
@@ -72,7 +181,12 @@ impl Node {
         match wire {
             WIRE_CONTROL => Some(Node::Control),
             WIRE_UVM => Some(Node::Uvm),
-            _ => Node::gpu(wire.checked_sub(WIRE_GPU)?.try_into().ok()?),
+            _ => {
+                let number_above = |base| wire.checked_sub(base)?.try_into().ok();
+                let gpu = || Node::gpu(u8::try_from(number_above(WIRE_GPU)?).ok()?);
+                let mut all = OPEN_ONLY.iter();
+                gpu().or_else(|| all.find_map(|series| series.node(number_above(series.wire)?)))
+            }
         }
     }
 }
@@ -84,12 +198,32 @@ mod tests {
     #[test]
     fn names_and_wire_numbers_are_read_back() {
         let gpus = (0..=MAXIMUM_GPU_MINOR).map(Node::Gpu);
-        for node in gpus.chain([Node::Control, Node::Uvm]) {
+        let ends = |series: &'static Series| {
+            [series.numbers.start(), series.numbers.end()]
+                .map(|number| series.node(*number).expect("a node"))
+        };
+        let open_only = OPEN_ONLY.iter().flat_map(ends);
+        for node in gpus.chain([Node::Control, Node::Uvm]).chain(open_only) {
             assert_eq!(Node::from_file_name(&node.file_name()), Some(node));
             assert_eq!(Node::from_wire(node.to_wire()), Some(node));
         }
         assert_eq!(Node::from_file_name("nvidia0"), Some(Node::Gpu(0)));
         assert_eq!(Node::Gpu(12).file_name(), "nvidia12");
+    }
+
+    /// Whatever was recorded with a number on the wire means the same for ever.
+    #[test]
+    fn series_have_numbers_on_the_wire_of_their_own() {
+        let mut taken = vec![WIRE_GPU..=WIRE_GPU + u64::from(MAXIMUM_GPU_MINOR)];
+        for series in OPEN_ONLY {
+            let end = |number: &u16| series.wire + u64::from(*number);
+            let numbers = end(series.numbers.start())..=end(series.numbers.end());
+            for other in &taken {
+                let apart = numbers.end() < other.start() || other.end() < numbers.start();
+                assert!(apart, "{}: {numbers:x?} and {other:x?}", series.prefix);
+            }
+            taken.push(numbers);
+        }
     }
 
     #[test]
@@ -109,6 +243,12 @@ mod tests {
             "nvidia0/",
         ] {
             assert_eq!(Node::from_file_name(name), None, "{name}");
+        }
+        for series in OPEN_ONLY {
+            for number in ["", "-1", "00", "+1", "01", "8192", "65536", "1/"] {
+                let name = format!("{}{number}", series.prefix);
+                assert_eq!(Node::from_file_name(&name), None, "{name}");
+            }
         }
         for wire in [0, 3, WIRE_GPU - 1, WIRE_GPU + 248, WIRE_GPU + 256, u64::MAX] {
             assert_eq!(Node::from_wire(wire), None, "{wire:#x}");

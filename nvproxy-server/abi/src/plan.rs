@@ -203,6 +203,8 @@ impl Planner {
         let (family, row, size) = match node {
             Node::Uvm => uvm_row(abi, ioctl)?,
             Node::Control | Node::Gpu(_) => frontend_row(abi, ioctl)?,
+            // None is made on such a node.
+            Node::OpenOnly(_) => return Err(MALFORMED),
         };
         let mut planner = Planner {
             abi,

@@ -191,6 +191,13 @@ impl Host for Simulator {
         {
             return Err(Errno::ENODEV);
         }
+        if let Node::OpenOnly(_) = node {
+            let granted = backing::memory_file("open-only")?;
+            return Ok(Opened {
+                file: None,
+                granted,
+            });
+        }
         let (description, granted) = Description::open(&self.shared, node)?;
         Ok(Opened {
             file: Some(description),

@@ -37,7 +37,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nvproxy_abi::Abi;
-use nvproxy_abi::node::Node;
+use nvproxy_abi::node::{Node, OPEN_ONLY};
 use ringfence_ipc::Socket;
 
 use self::identities::Identities;
@@ -61,8 +61,8 @@ pub struct Driver {
     gpus: Vec<u8>,
     /// The device number of UVM's node, which the kernel assigns when the module is loaded.
     uvm: Option<u64>,
-    /// The major number of the capability nodes, assigned likewise.
-    capabilities: Option<u64>,
+    /// The major numbers of open-only nodes, assigned likewise.
+    open_only: Vec<u64>,
     presences: Mutex<HashMap<u8, Weak<Presence>>>,
     issue: Issue,
     identities: Arc<Identities>,
@@ -132,7 +132,10 @@ impl Driver {
             devices: devices.to_owned(),
             gpus: gpus.to_vec(),
             uvm: number("nvidia-uvm"),
-            capabilities: number("nvidia-caps/nvidia-cap1").map(major),
+            open_only: OPEN_ONLY
+                .iter()
+                .filter_map(|series| number(&series.first().file_name()).map(major))
+                .collect(),
             presences: Mutex::default(),
             issue: issue::ioctl,
             identities: Arc::new(Identities::new(
@@ -271,7 +274,7 @@ impl Host for Driver {
         match node {
             Node::Uvm => Opener::Unconfined,
             Node::Gpu(gpu) if self.presence(gpu).is_none() => Opener::Patient,
-            Node::Gpu(_) | Node::Control => Opener::Prompt,
+            Node::Gpu(_) | Node::Control | Node::OpenOnly(_) => Opener::Prompt,
         }
     }
 
@@ -280,7 +283,7 @@ impl Host for Driver {
             Node::Uvm => return self.open_uvm(),
             Node::Gpu(gpu) if !self.gpus.contains(&gpu) => return Err(Errno::ENODEV),
             Node::Gpu(gpu) => Some(self.ensure_presence(gpu)?),
-            Node::Control => None,
+            Node::Control | Node::OpenOnly(_) => None,
         };
         let nonblocking = if flags.nonblocking {
             OFlag::O_NONBLOCK
@@ -288,11 +291,11 @@ impl Host for Driver {
             OFlag::empty()
         };
         let granted = self.open_node(node, nonblocking)?;
-        let file = CommandFile::new(self, node, presence);
-        Ok(Opened {
-            file: Some(Arc::new(file)),
-            granted,
-        })
+        let file: Option<Arc<dyn DeviceFile>> = match node {
+            Node::OpenOnly(_) => None,
+            _ => Some(Arc::new(CommandFile::new(self, node, presence))),
+        };
+        Ok(Opened { file, granted })
     }
 
     fn carried(&self, descriptor: OwnedFd) -> Result<Arc<dyn DeviceFile>, Errno> {
@@ -315,7 +318,7 @@ impl Host for Driver {
             || u8::try_from(minor(number)).is_ok_and(|gpu| gpu == 255 || self.gpus.contains(&gpu));
         match major(number) {
             FRONTEND_MAJOR if of_a_gpu_here() => Ok(descriptor.as_raw_fd()),
-            other if Some(other) == self.capabilities => Ok(descriptor.as_raw_fd()),
+            other if self.open_only.contains(&other) => Ok(descriptor.as_raw_fd()),
             _ if Some(number) == self.uvm => Ok(descriptor.as_raw_fd()),
             _ => Err(Errno::EBADF),
         }

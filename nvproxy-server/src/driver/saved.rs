@@ -205,7 +205,10 @@ pub(super) fn restore_file(
             let absent = || format!("no descriptor of {} was handed over", node.file_name());
             Some(driver.presence(gpu).ok_or_else(absent)?)
         }
-        Node::Uvm => return Err("a server keeps no description of nvidia-uvm".to_owned()),
+        Node::Uvm | Node::OpenOnly(_) => {
+            let name = node.file_name();
+            return Err(format!("a server keeps no description of {name}"));
+        }
     };
     let Some(SavedCommand {
         descriptor,

@@ -125,6 +125,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-mapped-kept", mapped_host_memory::kept),
     ("limit-host-mapped-pinned", mapped_host_memory::pinned),
     ("limit-host-mapped-back", mapped_host_memory::given_back),
+    ("open-only", refusals::open_only),
     ("foreign-clients", ownership::foreign_clients),
     ("named-gpus", tenants::named),
     ("told-gpus", tenants::told),

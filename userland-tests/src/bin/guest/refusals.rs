@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use nvproxy_abi::node::Node;
+use nvproxy_abi::node::{Node, OPEN_ONLY};
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::NV_ERR_NOT_SUPPORTED;
 use nvproxy_sim::structs::frontend::{
@@ -27,6 +27,23 @@ pub fn word<T>(outcome: Result<T>) -> String {
         Err(Error::Errno(errno)) => format!("{errno:?}"),
         Err(status) => status.to_string(),
     }
+}
+
+/// Open-only nodes, and a request on each that opens.
+pub fn open_only(_: &[String]) -> Outcome {
+    for series in OPEN_ONLY {
+        let node = series.first();
+        let came_to = match open(node) {
+            Ok(file) => {
+                let command = ioctl_word(NV_ESC_RM_CONTROL, size_of::<NVOS54_PARAMETERS>());
+                let request = ioctl(&file, command, &mut NVOS54_PARAMETERS::new_zeroed());
+                format!("opened; a request: {}", word(request))
+            }
+            refused => word(refused),
+        };
+        println!("/dev/{}: {came_to}", node.file_name());
+    }
+    Ok(())
 }
 
 /// The driver's own refusals, by their statuses.
