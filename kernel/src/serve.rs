@@ -2,6 +2,10 @@
 //!
 //! Which hosts there are is known here alone: the server's crate has the real driver, and neither the simulated nor the
 //! recorded one.
+//!
+//! `unsafe` is here because descriptors are inherited as bare numbers.
+
+#![allow(unsafe_code)]
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};

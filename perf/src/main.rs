@@ -44,10 +44,10 @@ fn measure(only: Option<&str>, options: &Options) -> Result<u8, String> {
         choice: options.driver,
         ..Demand::default()
     };
-    let driver = driver::choose(&demand).map_err(|failure| failure.to_string())?;
+    let chosen = driver::choose(&demand).map_err(|failure| failure.to_string())?;
     // Before anything is measured, lest what took minutes has nowhere to go.
     let outputs = Outputs::create(options)?;
-    let mut session = Session::new(options, driver.kind, ringfence)
+    let mut session = Session::new(options, chosen.driver.kind, ringfence)
         .map_err(|error| format!("a directory for temporary files: {error}"))?;
     let mut machine = Machine::examine(&session.ringfence);
     let chosen = claims::ALL
