@@ -198,6 +198,19 @@ pub const DEFAULT_ARENA: [SlotClass; 2] = [
     },
 ];
 
+impl Default for Geometry {
+    /// 256 entries, and an arena for [`DEFAULT_ARENA`].
+    fn default() -> Self {
+        Self {
+            ring_entries: 256,
+            arena_bytes: DEFAULT_ARENA
+                .iter()
+                .map(|class| class.count * class.bytes)
+                .sum(),
+        }
+    }
+}
+
 /// A range of the arena that its holder alone may use. Give it back with
 /// [`ArenaAllocator::release`]; a range that is dropped instead stays taken. It cannot be cloned,
 /// so it cannot be given back twice.

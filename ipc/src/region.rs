@@ -43,7 +43,6 @@ use nix::{
 use static_assertions::{assert_impl_all, const_assert, const_assert_eq};
 
 use crate::{
-    arena::DEFAULT_ARENA,
     futex,
     sync::{AtomicU32, AtomicU64, Slot},
 };
@@ -68,19 +67,6 @@ pub struct Geometry {
     pub ring_entries: u32,
     /// Bytes of the arena: a multiple of 4096, at most [`MAX_ARENA_BYTES`]; 0 for none.
     pub arena_bytes: u32,
-}
-
-impl Default for Geometry {
-    /// 256 entries, and an arena for [`DEFAULT_ARENA`].
-    fn default() -> Self {
-        Self {
-            ring_entries: 256,
-            arena_bytes: DEFAULT_ARENA
-                .iter()
-                .map(|class| class.count * class.bytes)
-                .sum(),
-        }
-    }
 }
 
 impl Geometry {
