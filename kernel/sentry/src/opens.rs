@@ -1,6 +1,4 @@
-//! Opening device nodes: which opens are meant for the driver, and what a task gets for one.
-
-pub(super) mod recognition;
+//! Opening device nodes: what a task gets for one.
 
 use std::sync::Arc;
 
@@ -12,14 +10,12 @@ use super::descriptions::{Description, Handle};
 use super::link::Answer;
 use super::nodes::Room;
 use super::observer::{Done, Known};
+use super::recognition::DeviceOpen;
 use super::recorder::Begun;
 use super::shares::{Needs, Share};
 use super::times::{Phase, Times};
 use super::{Continuation, Sentry};
 use crate::seccomp::listener::Notification;
-
-use self::recognition::DeviceOpen;
-pub use self::recognition::recognize;
 
 impl Sentry {
     pub(super) fn open(

@@ -44,8 +44,8 @@ use super::marshalling::{
 use super::memory::{self, Write};
 use super::observer::{Done, Known, heading};
 use super::procfs;
+use super::progress::Progress;
 use super::recorder::Begun;
-use super::requests::Progress;
 use super::server::ServerLink;
 use super::shares::Share;
 use super::times::{Phase, Times};

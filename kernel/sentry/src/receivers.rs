@@ -10,7 +10,7 @@ use std::thread;
 
 use super::shares::{Ready, Share};
 use super::times::Times;
-use super::{Sentry, opens};
+use super::{Sentry, recognition};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
 
@@ -135,7 +135,7 @@ impl Sentry {
         if notification.call == libc::SYS_ioctl {
             return self.ioctl(notification, times, share, turn, payload);
         }
-        match opens::recognize(&notification) {
+        match recognition::recognize(&notification) {
             Some(open) if self.driver.has(open.node) => {
                 match self.listener.expect_waiting(&notification) {
                     Ok(()) => self.open(notification, open, times, share),

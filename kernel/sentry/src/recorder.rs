@@ -37,8 +37,8 @@ use ringfence_recording::{
 
 use super::descriptions::{Descriptions, Handle, Identified};
 use super::marshalling::Target;
-use super::opens::recognition::DeviceOpen;
 use super::procfs::process_of;
+use super::recognition::DeviceOpen;
 use crate::failure::Failure;
 
 /// `F_SETSIG` and `F_GETSIG` of asm-generic/fcntl.h.

@@ -22,6 +22,7 @@ use super::marshalling::{
 };
 use super::memory::{self, Write};
 use super::observer::{Done, Known, heading};
+use super::progress::Progress;
 use super::receivers::Turn;
 use super::recorder::Begun;
 use super::server::ServerLink;
@@ -39,13 +40,6 @@ pub struct Issued {
     /// What it was made on, if the server keeps it.
     pub target: Option<Arc<Description>>,
     pub progress: Progress,
-}
-
-/// How far a request is, and what it keeps until it is finished.
-pub struct Progress {
-    pub times: Times,
-    pub begun: Option<Begun>,
-    pub share: Share,
 }
 
 impl Sentry {

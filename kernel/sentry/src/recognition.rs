@@ -13,8 +13,8 @@ use std::path::{Component, Path, PathBuf};
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 
-use super::super::memory;
 use crate::arch::OPEN;
+use crate::memory;
 use crate::seccomp::listener::Notification;
 
 /// The longest path that is looked at. Paths of device nodes are far shorter.
