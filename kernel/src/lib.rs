@@ -3,6 +3,7 @@
 //! This crate is the launcher, which builds a sandbox, and the commands. The sentry, which supervises one, is the crate
 //! `ringfence-sentry`; the server, which alone talks to the driver, is `nvproxy-server`.
 
+pub mod binds;
 pub mod cli;
 pub mod demo;
 pub mod doctor;

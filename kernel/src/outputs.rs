@@ -18,7 +18,7 @@ use ringfence_sentry::failure::Failure;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
-use crate::launch::grants::Bind;
+use crate::binds::Bind;
 use crate::reach::{self, Found, Reach, name_of};
 
 /// Whoever may read and write a new file, if the caller's mask lets them.

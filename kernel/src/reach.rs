@@ -25,7 +25,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::launch::grants::Bind;
+use crate::binds::Bind;
 
 /// To name a file or directory, and not to read it.
 const NAMED: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);

@@ -12,7 +12,7 @@ use std::process;
 use ringfence_sentry::failure::Failure;
 use ringfence_sentry::recorder;
 
-use crate::launch::grants::Bind;
+use crate::binds::Bind;
 use crate::outputs::Place;
 
 /// Where a recording goes. The launcher and the sentry each have a copy.

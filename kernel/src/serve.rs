@@ -17,10 +17,8 @@ use nvproxy_server::{driver, process};
 use ringfence_sentry::failure::{Failure, SETUP};
 use ringfence_sentry::log;
 
+use crate::launch::servers::COMMAND;
 use crate::replay::recorded;
-
-/// How its command line begins: what `ps` shows, and what asks for a server.
-pub const COMMAND: [&str; 2] = ["ringfence-nvproxy-server", "nvproxy-server"];
 
 /// Serves, if this is the command line of a server. Returns only if it could not.
 pub fn if_asked(mut arguments: impl Iterator<Item = OsString>) -> Option<Result<u8, Failure>> {

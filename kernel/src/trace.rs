@@ -12,7 +12,7 @@ use ringfence_sentry::tracer;
 use ringfence_sentry::warnings::warn_once;
 use rustix::fs::OFlags;
 
-use crate::launch::grants::Bind;
+use crate::binds::Bind;
 use crate::outputs::Place;
 
 /// How a trace begins: it is an array of the Trace Event Format, whose end may be missing.

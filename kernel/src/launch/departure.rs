@@ -19,15 +19,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use ringfence_faults::{Point, number};
 use ringfence_sentry::failure::{Failure, SETUP};
-use ringfence_sentry::server::OnServerExit;
-use ringfence_sentry::signals::{self, Received};
 use ringfence_sentry::system_calls::pidfd_signal;
 
 use super::copying::Pace;
-use super::supervision::Launcher;
 
 /// How many seconds a sandbox may take to end after its program: as long as it takes to write a recording, and more.
 const AFTER_PROGRAM: u32 = 60;
@@ -65,13 +62,13 @@ impl Departure {
     }
 
     /// Somebody asks for the end.
-    fn hurry(&mut self) {
+    pub fn hurry(&mut self) {
         self.is_hurried = true;
         self.left = self.left.min(AT_ONCE);
     }
 
     /// How long to wait until the next look; `None` if the time is over. It is not while the launcher `is_held_up` itself.
-    fn look(&mut self, pace: &Pace, is_held_up: bool) -> Option<Duration> {
+    pub fn look(&mut self, pace: &Pace, is_held_up: bool) -> Option<Duration> {
         let now = Instant::now();
         let elapsed = now.duration_since(self.looked).min(LOOK);
         self.left = self.left.saturating_sub(elapsed);
@@ -121,7 +118,7 @@ impl Program {
     }
 
     /// Holds a signal for it. A second one of a kind is lost, as the kernel does it with those that wait (signal(7)).
-    fn hold(&mut self, signal: Signal) {
+    pub fn hold(&mut self, signal: Signal) {
         if !self.held.contains(&signal) {
             self.held.push(signal);
             self.since.get_or_insert_with(Instant::now);
@@ -130,7 +127,7 @@ impl Program {
 
     /// Sends it what is held, if it is there and everything that came before was done, or takes too long. Else returns how
     /// long that may still take.
-    fn deliver(&mut self, is_turn: bool) -> Option<Duration> {
+    pub fn deliver(&mut self, is_turn: bool) -> Option<Duration> {
         let (Some(process), Some(since)) = (&self.process, self.since) else {
             return None;
         };
@@ -151,61 +148,10 @@ impl Program {
         self.process.as_ref()
     }
 
-    fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.process.as_ref().is_some_and(|process| {
             let mut polled = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
             matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1))
         })
-    }
-}
-
-impl Launcher<'_> {
-    /// Has a signal sent to the program that was sent to the launcher to be passed on.
-    pub(super) fn pass_on(&mut self, received: Received) {
-        if let Some(signal) = received.to_pass_on() {
-            self.program.hold(signal);
-        }
-    }
-
-    /// Sends the program what it is to be sent, after what init was told to send it before. An init that does not answer is
-    /// not waited for longer than a moment; then returns how long that still is.
-    pub(super) fn deliver(&mut self) -> Option<Duration> {
-        self.program.deliver(self.job.is_obeyed())
-    }
-
-    /// If the sandbox is over, somebody who ends the launcher wants it to end.
-    pub(super) fn hurry(&mut self, signal: Signal) {
-        if signals::is_to_end(signal)
-            && let Some(departure) = self.find_over()
-        {
-            departure.hurry();
-            self.pace.hurry();
-        }
-    }
-
-    /// The sandbox's departure, if it is over.
-    fn find_over(&mut self) -> Option<&mut Departure> {
-        if self.departure.is_none() {
-            let is_to_end_with_server = self.starter.options.on_server_exit == OnServerExit::Kill;
-            let reason = if self.servers.is_empty() && is_to_end_with_server {
-                Some(Reason::Server)
-            } else {
-                self.program.has_ended().then_some(Reason::Program)
-            };
-            self.departure = reason.map(Departure::new);
-        }
-        self.departure.as_mut()
-    }
-
-    /// Ends the sandbox if it is over and has had its time. Else returns how long to wait until the next look, if one is
-    /// needed.
-    pub(super) fn heed_the_end(&mut self) -> Option<Duration> {
-        let (pace, is_held_up) = (self.pace, self.is_rest_owed);
-        let left = self.find_over()?.look(pace, is_held_up);
-        if left.is_none() {
-            // It was not waited for, so that the number is its own.
-            let _ = kill(self.sentry, Signal::SIGKILL);
-        }
-        left
     }
 }

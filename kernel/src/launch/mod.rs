@@ -42,7 +42,7 @@ pub(crate) mod network;
 mod ordinary_view;
 mod pipes;
 mod root;
-mod servers;
+pub mod servers;
 mod standing;
 mod supervision;
 mod terminal;

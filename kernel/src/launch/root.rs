@@ -24,9 +24,10 @@ use ringfence_sentry::failure::{Attempt, Failure};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::devices::Devices;
-use super::grants::{Bind, Grants};
+use super::grants::Grants;
 use super::mounts::{READ_ONLY, RESTRICTED, Tree, cover_with_memory, forbid_writing};
 use super::{kernel_files, namespaces};
+use crate::binds::Bind;
 use crate::driver::Driver;
 use crate::memory;
 use crate::reach::{Found, Problem, Reach};

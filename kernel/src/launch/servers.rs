@@ -16,6 +16,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fexecve, setsid};
 use nvproxy_protocol::options::{self, Left};
 use nvproxy_server::confinement;
@@ -25,13 +26,15 @@ use ringfence_ipc::Socket;
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
 use ringfence_sentry::liaison::never_wait;
 use ringfence_sentry::log;
-use ringfence_sentry::system_calls::{exit_at_once, pidfd_open, pidfd_open_process};
+use ringfence_sentry::system_calls::{exit_at_once, pidfd_open, pidfd_open_process, pidfd_signal};
 
 use super::namespaces::{self, OF_ONE_PROCESS, fork_into_user_namespace};
 use super::pipes::{Inlets, ServerEnds};
 use super::{Options, c_strings, descriptors};
 use crate::driver::Kind;
-use crate::serve;
+
+/// How a server's command line begins: what `ps` shows, and what asks for a server.
+pub const COMMAND: [&str; 2] = ["ringfence-nvproxy-server", "nvproxy-server"];
 
 /// A server that was started. It is the launcher's child, which has to wait for it.
 pub struct Server {
@@ -39,6 +42,26 @@ pub struct Server {
     pub pidfd: OwnedFd,
     /// Where it is told to hand over.
     pub supervision: Socket,
+}
+
+impl Server {
+    /// Kills it, if it has not ended yet.
+    pub(super) fn end(&self) {
+        let _ = pidfd_signal(self.pidfd.as_fd(), Signal::SIGKILL);
+    }
+
+    /// Waits until it has ended. It may have been waited for.
+    pub(super) fn wait(&self) {
+        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+    }
+
+    /// Whether it has ended; then it was waited for, too.
+    pub(super) fn has_ended(&self) -> bool {
+        !matches!(
+            waitpid(self.pid, Some(WaitPidFlag::WNOHANG)),
+            Ok(WaitStatus::StillAlive)
+        )
+    }
 }
 
 /// What a server starts with as its standard input.
@@ -222,7 +245,7 @@ fn command_line(options: &Options, left: Left) -> Result<Vec<CString>, Failure> 
         left,
         replay: options.replay.clone(),
     };
-    let mut words = serve::COMMAND.map(OsString::from).to_vec();
+    let mut words = COMMAND.map(OsString::from).to_vec();
     words.extend(told.to_arguments());
     c_strings(&words)
 }

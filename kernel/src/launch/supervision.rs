@@ -21,8 +21,7 @@ use ringfence_sentry::failure::{Attempt, Failure, SETUP};
 use ringfence_sentry::liaison::{LauncherEnd, Plea};
 use ringfence_sentry::link::geometry;
 use ringfence_sentry::server::OnServerExit;
-use ringfence_sentry::signals;
-use ringfence_sentry::system_calls::pidfd_signal;
+use ringfence_sentry::signals::{self, Received};
 
 use super::copying::Pace;
 use super::departure::{Departure, Program, Reason};
@@ -326,32 +325,64 @@ impl<'a> Launcher<'a> {
     }
 }
 
+/// How it ends: see `departure.rs`.
+impl Launcher<'_> {
+    /// Has a signal sent to the program that was sent to the launcher to be passed on.
+    pub(super) fn pass_on(&mut self, received: Received) {
+        if let Some(signal) = received.to_pass_on() {
+            self.program.hold(signal);
+        }
+    }
+
+    /// Sends the program what it is to be sent, after what init was told to send it before. An init that does not answer is
+    /// not waited for longer than a moment; then returns how long that still is.
+    pub(super) fn deliver(&mut self) -> Option<Duration> {
+        self.program.deliver(self.job.is_obeyed())
+    }
+
+    /// If the sandbox is over, somebody who ends the launcher wants it to end.
+    pub(super) fn hurry(&mut self, signal: Signal) {
+        if signals::is_to_end(signal)
+            && let Some(departure) = self.find_over()
+        {
+            departure.hurry();
+            self.pace.hurry();
+        }
+    }
+
+    /// The sandbox's departure, if it is over.
+    fn find_over(&mut self) -> Option<&mut Departure> {
+        if self.departure.is_none() {
+            let is_to_end_with_server = self.starter.options.on_server_exit == OnServerExit::Kill;
+            let reason = if self.servers.is_empty() && is_to_end_with_server {
+                Some(Reason::Server)
+            } else {
+                self.program.has_ended().then_some(Reason::Program)
+            };
+            self.departure = reason.map(Departure::new);
+        }
+        self.departure.as_mut()
+    }
+
+    /// Ends the sandbox if it is over and has had its time. Else returns how long to wait until the next look, if one is
+    /// needed.
+    pub(super) fn heed_the_end(&mut self) -> Option<Duration> {
+        let (pace, is_held_up) = (self.pace, self.is_rest_owed);
+        let left = self.find_over()?.look(pace, is_held_up);
+        if left.is_none() {
+            // It was not waited for, so that the number is its own.
+            let _ = kill(self.sentry, Signal::SIGKILL);
+        }
+        left
+    }
+}
+
 impl Drop for Launcher<'_> {
     fn drop(&mut self) {
         // All of them first, so that they end at the same time.
         self.end_all_servers();
         let servers = self.servers.iter().chain(&self.replaced);
         servers.for_each(|server| server.wait());
-    }
-}
-
-impl Server {
-    /// Kills it, if it has not ended yet.
-    pub(super) fn end(&self) {
-        let _ = pidfd_signal(self.pidfd.as_fd(), Signal::SIGKILL);
-    }
-
-    /// Waits until it has ended. It may have been waited for.
-    pub(super) fn wait(&self) {
-        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
-    }
-
-    /// Whether it has ended; then it was waited for, too.
-    pub(super) fn has_ended(&self) -> bool {
-        !matches!(
-            waitpid(self.pid, Some(WaitPidFlag::WNOHANG)),
-            Ok(WaitStatus::StillAlive)
-        )
     }
 }
 
