@@ -10,9 +10,10 @@ use nvproxy_abi_catalogue::version::DriverVersion;
 use nvproxy_abi_catalogue::{Catalogue, Class, Control, Privilege, Release};
 
 use crate::effects;
+use crate::families::ByFamily;
 use crate::parameters::Parameters;
 use crate::policy::{Allowed, Capability, List};
-use crate::rows::{ByFamily, ReleaseTables, Reserved, Row, Tables, Words};
+use crate::rows::{ReleaseTables, Reserved, Row, Tables, Words};
 use crate::rules::{Blocking, Rule, Rules};
 use crate::tenants;
 use crate::words::words;

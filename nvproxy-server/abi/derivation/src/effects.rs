@@ -3,13 +3,11 @@
 //! Where a release's structure lacks a field that a rule names, the request does not do there what the rule says. A field
 //! of another size than a rule takes it to have is an error.
 
-use std::convert::Infallible;
-
 use nvproxy_abi_effects::{Effect, Number, Rewrite};
 
 use crate::parameters::Parameters;
 use crate::rows::{ArrayPlace, ClientField, Extent, MemoryList, Place, Places};
-use crate::rules::{ClientRule, MemoryListRule, Names, Rule};
+use crate::rules::{ClientRule, MemoryListRule, Names, Rule, fields};
 
 /// Bytes of a handle.
 const HANDLE: u32 = 4;
@@ -62,13 +60,6 @@ pub(crate) fn without_structure(rule: &Rule) -> Option<Effect<Places>> {
     rule.effect.as_ref()?.rewrite(&mut InNoStructure).ok()
 }
 
-/// The fields that a rule names.
-pub(crate) fn fields(rule: &Effect<Names>) -> Vec<&String> {
-    let mut named = Named(Vec::new());
-    let Ok(_) = rule.rewrite(&mut named);
-    named.0
-}
-
 /// Finds where fields lie.
 struct InStructure<'a>(Parameters<'a>);
 
@@ -96,23 +87,6 @@ impl Rewrite<'_, Names, Places> for InNoStructure {
 
     fn array<T: Number>(&mut self, _: &String) -> Result<ArrayPlace, ()> {
         Err(())
-    }
-}
-
-/// Collects names.
-struct Named<'a>(Vec<&'a String>);
-
-impl<'a> Rewrite<'a, Names, ()> for Named<'a> {
-    type Error = Infallible;
-
-    fn field<T: Number>(&mut self, path: &'a String) -> Result<(), Infallible> {
-        self.0.push(path);
-        Ok(())
-    }
-
-    fn array<T: Number>(&mut self, path: &'a String) -> Result<(), Infallible> {
-        self.0.push(path);
-        Ok(())
     }
 }
 

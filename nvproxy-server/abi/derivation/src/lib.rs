@@ -12,6 +12,7 @@
 
 mod derive;
 mod effects;
+pub mod families;
 mod fields;
 mod parameters;
 pub mod policy;

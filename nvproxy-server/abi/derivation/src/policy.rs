@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::rows::ByFamily;
+use crate::families::ByFamily;
 
 /// What a sandbox can be given, as `NVIDIA_DRIVER_CAPABILITIES` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

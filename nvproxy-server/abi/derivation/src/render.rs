@@ -7,9 +7,10 @@ use std::fmt::Write;
 use nvproxy_abi_catalogue::version::DriverVersion;
 use nvproxy_abi_effects::{Array, Effect, Number, Offsets, Rewrite};
 
+use crate::families::ByFamily;
 use crate::rows::{
-    ArrayPlace, ByFamily, Cleared, ClientField, Contents, Descriptor, Extent, GpuField, GpuList,
-    Length, Naming, Passed, Place, Places, Pointer, Reserved, Role, Row, Tables, Values, Words,
+    ArrayPlace, Cleared, ClientField, Contents, Descriptor, Extent, GpuField, GpuList, Length,
+    Naming, Passed, Place, Places, Pointer, Reserved, Role, Row, Tables, Values, Words,
 };
 
 /// Rust source that defines `ROWS`, `RELEASES`, `NAMES` and the lists of words. It expects the names of `nvproxy_abi::table`,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use nvproxy_abi_catalogue::version::DriverVersion;
 use nvproxy_abi_effects::{Effect, Form, Number};
 
+use crate::families::ByFamily;
 use crate::policy::Capability;
 
 /// The tables of all releases.
@@ -36,15 +37,6 @@ pub struct ReleaseTables {
     pub version: DriverVersion,
     /// Sorted by id, then by size.
     pub rows: ByFamily<Vec<u16>>,
-}
-
-/// One thing for each family of requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ByFamily<T> {
-    pub frontend: T,
-    pub control: T,
-    pub class: T,
-    pub uvm: T,
 }
 
 /// One request, as `nvproxy_abi::table::Request` describes it. Offsets are bytes into its parameters.

@@ -4,10 +4,11 @@
 //! the request's structure, never by offset. Where a release's structure lacks a field, what the rule says of it says
 //! nothing about that release.
 
-use nvproxy_abi_effects::{Effect, Form, Number};
+use std::convert::Infallible;
+
+use nvproxy_abi_effects::{Effect, Form, Number, Rewrite};
 use serde::Deserialize;
 
-use crate::effects;
 use crate::rows::Role;
 
 /// The whole file.
@@ -109,7 +110,7 @@ impl Rule {
             .clients
             .iter()
             .filter_map(|client| client.count.as_ref());
-        let effect = self.effect.iter().flat_map(effects::fields);
+        let effect = self.effect.iter().flat_map(fields);
         let lists = self.memory_list.iter();
         let lists = lists.flat_map(|list| [&list.field, &list.count]);
         let own = own.chain(bits).chain(flags).chain(variants);
@@ -257,6 +258,30 @@ pub struct Names;
 impl Form for Names {
     type Field<T: Number> = String;
     type Array<T: Number> = String;
+}
+
+/// The fields that an effect names.
+pub(crate) fn fields(rule: &Effect<Names>) -> Vec<&String> {
+    let mut named = Named(Vec::new());
+    let Ok(_) = rule.rewrite(&mut named);
+    named.0
+}
+
+/// Collects names.
+struct Named<'a>(Vec<&'a String>);
+
+impl<'a> Rewrite<'a, Names, ()> for Named<'a> {
+    type Error = Infallible;
+
+    fn field<T: Number>(&mut self, path: &'a String) -> Result<(), Infallible> {
+        self.0.push(path);
+        Ok(())
+    }
+
+    fn array<T: Number>(&mut self, path: &'a String) -> Result<(), Infallible> {
+        self.0.push(path);
+        Ok(())
+    }
 }
 
 /// A list of pairs of 4 bytes, or a pointer to one, and the 4-byte field that says how many there are.
