@@ -23,7 +23,7 @@ use ringfence_ipc::{HandshakeError, Socket, SocketError, Spin, handshake};
 use crate::confinement;
 use crate::host::HostFactory;
 use crate::ledger::Books;
-use crate::ledger::accounts::Limits;
+use crate::ledger::limits::Limits;
 use crate::reactor::Ring;
 use crate::server::{End, Own, Server, accept_succession, obey};
 use nvproxy_protocol::supervision::{refused, send};

@@ -21,7 +21,6 @@ use zerocopy::IntoBytes;
 
 use crate::faults;
 use crate::host::{Call, DeviceFile, Host};
-use crate::ledger::Account;
 use crate::version_check::Check;
 use nvproxy_protocol::clock;
 use nvproxy_protocol::requests::{
@@ -123,7 +122,7 @@ pub struct Prepared {
     carried: Option<OwnedFd>,
     file: Arc<dyn DeviceFile>,
     /// Of `file`, unless that came with the request.
-    _account: Option<Arc<Account>>,
+    _account: Option<Arc<dyn Account>>,
 }
 
 /// What came of a request.
@@ -139,12 +138,15 @@ pub struct Executed {
 /// Descriptors that came with a submission.
 pub type Descriptors = SmallVec<[OwnedFd; MAXIMUM_DESCRIPTORS]>;
 
+/// What is told by being dropped that nobody has a description any more.
+pub trait Account: Send + Sync {}
+
 /// A description that the server holds. The ledger is told once nobody has it any more, and so the fields are dropped
 /// in this order.
 #[derive(Clone)]
 pub struct Description {
     pub file: Arc<dyn DeviceFile>,
-    pub account: Arc<Account>,
+    pub account: Arc<dyn Account>,
 }
 
 /// Looks up files by handle, and the host: what preparing needs of the server.

@@ -12,7 +12,7 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_server::handles::HandleTable;
 use nvproxy_server::host::{Host, OpenFlags};
-use nvproxy_server::ledger::accounts::Limits;
+use nvproxy_server::ledger::limits::Limits;
 use nvproxy_server::ledger::{self, Account, Books, Passage};
 use nvproxy_server::request::{Context, Description, Executed, Files, Prepared};
 use nvproxy_sim::{Configuration, Simulator};

@@ -132,13 +132,13 @@ impl Register {
 
 /// A description of `nvidiactl` or of a GPU's node that is kept.
 pub struct KeptFile {
-    pub(super) node: Node,
+    node: Node,
     /// The server that opened it, counted from the first.
-    pub(super) opened_by: u64,
+    opened_by: u64,
     /// Its number there.
-    pub(super) file: u64,
+    file: u64,
     /// The duplicate.
-    pub(super) command: OwnedFd,
+    command: OwnedFd,
     keeper: Arc<Keeping>,
     register: Arc<Register>,
     _presence: Option<Arc<Presence>>,
@@ -205,6 +205,7 @@ impl DeviceFile for KeptFile {
     }
 
     fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
-        saved::save_kept(self, enclosures)
+        let origin = (self.opened_by, self.file);
+        saved::save_command(self.node, Some(&self.command), origin, enclosures)
     }
 }

@@ -20,6 +20,7 @@ mod keeper;
 mod kept;
 mod line;
 mod marks;
+mod restored;
 mod saved;
 
 #[cfg(test)]
@@ -160,7 +161,7 @@ impl Driver {
         saved: serde_json::Value,
         enclosures: &mut Enclosures,
     ) -> Result<Driver, String> {
-        saved::restore(self, saved, enclosures)
+        restored::restore(self, saved, enclosures)
     }
 
     fn presence(&self, gpu: u8) -> Option<Arc<Presence>> {
@@ -352,7 +353,7 @@ impl Host for Driver {
         saved: serde_json::Value,
         enclosures: &mut Enclosures,
     ) -> Result<Arc<dyn DeviceFile>, String> {
-        saved::restore_file(self, saved, enclosures)
+        restored::restore_file(self, saved, enclosures)
     }
 
     fn finish_restoring(&self) {

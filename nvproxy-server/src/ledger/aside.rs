@@ -7,9 +7,10 @@ use nvproxy_abi::status::{
 };
 
 use super::Admission;
-use super::accounts::{Full, Ledger, Pool};
+use super::accounts::{Ledger, Pool};
 use super::content::Content;
 use super::deed::{Deed, What};
+use super::limits::Full;
 
 /// The status for a request for which there is no room, or of which it cannot be told how much it needs.
 pub(super) struct NoRoom(pub u32);

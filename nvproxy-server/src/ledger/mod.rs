@@ -23,18 +23,18 @@
 //!
 //! Memory is charged before the driver is asked for it, by what the driver will take (`taken`). What the ledger does not
 //! see is memory of a GPU that the driver takes for itself: for channels, contexts and page tables, and for managed memory.
-//! Of the host's memory the driver's own records count, roughly ([`accounts::RECORD`]).
+//! Of the host's memory the driver's own records count, roughly ([`limits::RECORD`]).
 
 pub mod accounts;
 mod aside;
 mod content;
 mod deed;
 mod kept;
+pub mod limits;
 mod mappings;
 mod numbered;
 mod outcome;
 mod payload;
-mod shown;
 mod taken;
 mod visible;
 
@@ -51,14 +51,15 @@ use ringfence_faults::{Act, Point, at};
 use serde_json::value::{RawValue, to_raw_value};
 use smallvec::SmallVec;
 
-use self::accounts::{Full, Ledger, Limits, Pin, Pool};
+use self::accounts::{Ledger, Pin, Pool};
 use self::aside::{NoRoom, set_aside};
 use self::content::Content;
 use self::deed::Deed;
+use self::limits::{Full, Limits};
 use self::outcome::{Came, enter};
 use self::payload::Bytes;
 use crate::host::Host;
-use crate::request::{Action, Executed, Prepared};
+use crate::request::{self, Action, Executed, Prepared};
 
 /// As many gates as there can be requests in flight.
 const GATES: usize = 256;
@@ -103,6 +104,8 @@ impl Account {
         })
     }
 }
+
+impl request::Account for Account {}
 
 impl Drop for Account {
     fn drop(&mut self) {

@@ -9,7 +9,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use slab::Slab;
 
-use super::accounts::MAXIMUM_OBJECTS;
+use super::limits::MAXIMUM_OBJECTS;
 
 /// More entries than any slab of the ledger has: everything that has one counts as an object, or is about to.
 const MAXIMUM_ENTRIES: usize = 2 * MAXIMUM_OBJECTS;

@@ -29,7 +29,7 @@ use super::descriptions::Entry;
 use crate::handles::{self, HandleTable};
 use crate::handover::Enclosures;
 use crate::host::Host;
-use crate::ledger::accounts::Limits;
+use crate::ledger::limits::Limits;
 use crate::ledger::{Account, Books};
 use crate::reactor::{Reactor, Ring};
 use crate::request::Description;
@@ -44,7 +44,7 @@ const TRANSFER: Duration = Duration::from_secs(10);
 /// How long a new server waits for the old one to come to the end of its requests, and more.
 const TURN: Duration = Duration::from_secs(60);
 /// The longest state that is handed over, in bytes. A ledger with as many objects as there can be
-/// ([`crate::ledger::accounts::MAXIMUM_OBJECTS`]), each with memory of its own, is written in less.
+/// ([`crate::ledger::limits::MAXIMUM_OBJECTS`]), each with memory of its own, is written in less.
 pub const MAXIMUM_STATE: u64 = 256 << 20;
 
 /// The longest state that is handed over, but for the ledger. The rest is taken apart before it is looked at: 15 MiB that were

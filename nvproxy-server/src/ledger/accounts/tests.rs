@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::super::limits::MAXIMUM_OBJECTS;
 use super::*;
 
 const MIB: u64 = 1 << 20;

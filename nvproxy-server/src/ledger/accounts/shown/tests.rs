@@ -1,4 +1,4 @@
-use super::super::accounts::{Limits, Pin};
+use super::super::{Limits, Pin};
 use super::*;
 
 const MIB: u64 = 1 << 20;

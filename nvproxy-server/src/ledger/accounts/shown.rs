@@ -18,8 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use ringfence_faults::{Act, Point, at};
 
-use super::accounts::{Allocation, Handle, Ledger, Pool};
-use super::content::{Content, Key};
+use super::{Allocation, Content, Handle, Key, Ledger, Pool};
 
 /// Most descriptions of which it is known that they show something. What others show counts until the sandbox ends. PyTorch
 /// was recorded to have some thirty for each process.

@@ -1,0 +1,104 @@
+//! A real driver that another process has handed over, taken up: the other half of `saved.rs`.
+
+use std::sync::{Arc, PoisonError, Weak};
+
+use nvproxy_abi::node::Node;
+use ringfence_ipc::Socket;
+use serde_json::Value;
+
+use super::kept::{Keeping, KeptFile};
+use super::marks::Marks;
+use super::saved::{SavedCommand, SavedDriver, SavedFile, damaged};
+use super::{CommandFile, Commands, Driver, Presence};
+use crate::handover::Enclosures;
+use crate::host::DeviceFile;
+
+pub(super) fn restore(
+    mut driver: Driver,
+    saved: Value,
+    enclosures: &mut Enclosures,
+) -> Result<Driver, String> {
+    let SavedDriver {
+        presences,
+        server,
+        keepers,
+        marks,
+    } = serde_json::from_value(saved).map_err(damaged)?;
+    driver.identities.reach();
+    driver.marks = Arc::new(Marks::of_uvm(marks));
+    driver.commands = Arc::new(Commands {
+        server: server.saturating_add(1),
+        ..Commands::default()
+    });
+    let known = driver
+        .presences
+        .get_mut()
+        .unwrap_or_else(PoisonError::into_inner);
+    let held = driver
+        .handed_over
+        .get_mut()
+        .unwrap_or_else(PoisonError::into_inner);
+    for (gpu, number) in presences {
+        if !driver.gpus.contains(&gpu) {
+            let node = Node::Gpu(gpu).file_name();
+            return Err(format!(
+                "a descriptor of {node} was handed over, which the sandbox was not given"
+            ));
+        }
+        let presence = Arc::new(Presence(enclosures.take(number)?));
+        known.insert(gpu, Arc::downgrade(&presence));
+        held.presences.push(presence);
+    }
+    let known = driver
+        .keepers
+        .get_mut()
+        .unwrap_or_else(PoisonError::into_inner);
+    for (server, number) in keepers {
+        let control = Socket::from(enclosures.take(number)?);
+        let keeper = Arc::new(Keeping::new(control));
+        known.insert(server, Arc::downgrade(&keeper));
+        held.keepers.push(keeper);
+    }
+    Ok(driver)
+}
+
+pub(super) fn restore_file(
+    driver: &Driver,
+    saved: Value,
+    enclosures: &mut Enclosures,
+) -> Result<Arc<dyn DeviceFile>, String> {
+    let SavedFile { node, command } = serde_json::from_value(saved).map_err(damaged)?;
+    let presence = match node {
+        Node::Control => None,
+        Node::Gpu(gpu) => {
+            let absent = || format!("no descriptor of {} was handed over", node.file_name());
+            Some(driver.presence(gpu).ok_or_else(absent)?)
+        }
+        Node::Uvm | Node::OpenOnly(_) => {
+            let name = node.file_name();
+            return Err(format!("a server keeps no description of {name}"));
+        }
+    };
+    let Some(SavedCommand {
+        descriptor,
+        opened_by,
+        file,
+    }) = command
+    else {
+        return Ok(Arc::new(CommandFile::new(driver, node, presence)));
+    };
+    let keeper = driver.keepers().get(&opened_by).and_then(Weak::upgrade);
+    let keeper = keeper.ok_or_else(|| {
+        format!(
+            "nobody keeps what server {opened_by} opened of {}",
+            node.file_name()
+        )
+    })?;
+    Ok(Arc::new(KeptFile::new(
+        (node, presence),
+        (opened_by, file),
+        enclosures.take(descriptor)?,
+        keeper,
+        &driver.register,
+    )))
+}
