@@ -9,7 +9,7 @@ use landlock::{
 };
 use libc::sock_filter;
 
-use crate::{install, rights, root};
+use crate::{Error, install, rights, root};
 
 /// What is left to a process.
 #[derive(Debug)]
@@ -44,10 +44,10 @@ pub struct Kept<'a> {
 
 impl Confinement<'_> {
     /// Confines the calling process for good. It must have one thread, `CAP_SETPCAP` in its user namespace, and
-    /// `CAP_SYS_ADMIN` if its file system changes. Fails with a sentence, and then the process is to end: it may be confined in part.
+    /// `CAP_SYS_ADMIN` if its file system changes. If it fails the process is to end: it may be confined in part.
     ///
     /// Afterwards it cannot be traced but by who has `CAP_SYS_PTRACE`, and leaves no core file.
-    pub fn enter(&self) -> Result<(), String> {
+    pub fn enter(&self) -> Result<(), Error> {
         if let Some(kept) = self.kept {
             root::replace(&kept)?;
         }
@@ -55,13 +55,11 @@ impl Confinement<'_> {
         rights::refuse_executable_memory()?;
         rights::keep(self.capabilities)?;
         // After capabilities have changed, which may undo it.
-        nix::sys::prctl::set_dumpable(false)
-            .map_err(|errno| format!("PR_SET_DUMPABLE: {errno}"))?;
+        nix::sys::prctl::set_dumpable(false).map_err(Error::Dumpable)?;
         if self.landlock {
-            self.forbid_files()
-                .map_err(|error| format!("Landlock: {error}"))?;
+            self.forbid_files().map_err(Error::Landlock)?;
         }
-        install(self.program).map_err(|errno| format!("the seccomp filter: {errno}"))
+        install(self.program).map_err(Error::Filter)
     }
 
     fn forbid_files(&self) -> Result<(), landlock::RulesetError> {

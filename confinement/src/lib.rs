@@ -23,6 +23,7 @@
 
 mod arch;
 mod confinement;
+mod error;
 mod install;
 pub mod interpreter;
 pub mod policy;
@@ -32,6 +33,7 @@ mod root;
 mod text;
 
 pub use confinement::{Confinement, Kept};
+pub use error::Error;
 pub use install::{install, install_with_listener};
 pub use policy::{Policy, Problem, Table, Verdict};
 pub use rights::pass_on;

@@ -9,7 +9,6 @@
 //! leads is always there already, and a jump that is longer than an instruction can say gets a helper in between.
 
 use std::collections::HashMap;
-use std::fmt;
 
 use libc::{
     BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W,
@@ -125,27 +124,15 @@ pub struct Table<'a> {
 }
 
 /// Why a policy has no program.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Problem {
     /// The policy names a table that was not given.
+    #[error("the table {0} was not given")]
     Missing(&'static str),
     /// It would have this many instructions, more than the kernel accepts.
+    #[error("a program of {0} instructions, of which the kernel takes {MAXIMUM_INSTRUCTIONS}")]
     TooLong(usize),
 }
-
-impl fmt::Display for Problem {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Problem::Missing(name) => write!(formatter, "the table {name} was not given"),
-            Problem::TooLong(instructions) => write!(
-                formatter,
-                "a program of {instructions} instructions, of which the kernel takes {MAXIMUM_INSTRUCTIONS}"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Problem {}
 
 impl Policy {
     /// The policy's program, with `tables` for the lists that it leaves open.

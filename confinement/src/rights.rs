@@ -8,9 +8,11 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::Error;
+
 /// Lets a process that this one is about to execute hold `capabilities`, which an ordinary user loses on that occasion
 /// (capabilities(7)).
-pub fn pass_on(capabilities: &[Capability]) -> Result<(), String> {
+pub fn pass_on(capabilities: &[Capability]) -> Result<(), Error> {
     let wanted: CapsHashSet = capabilities.iter().copied().collect();
     let pass_on = || {
         let mut inheritable = caps::read(None, CapSet::Inheritable)?;
@@ -21,11 +23,11 @@ pub fn pass_on(capabilities: &[Capability]) -> Result<(), String> {
         }
         Ok::<(), caps::errors::CapsError>(())
     };
-    pass_on().map_err(|error| format!("passing capabilities on: {error}"))
+    pass_on().map_err(Error::PassCapabilitiesOn)
 }
 
 /// Gives up every capability but `kept`, and the means to get any back: `CAP_SETPCAP` is needed for that.
-pub(crate) fn keep(kept: &[Capability]) -> Result<(), String> {
+pub(crate) fn keep(kept: &[Capability]) -> Result<(), Error> {
     let kept: CapsHashSet = kept.iter().copied().collect();
     // The bounding set first: changing it takes a capability.
     let keep = || {
@@ -35,13 +37,13 @@ pub(crate) fn keep(kept: &[Capability]) -> Result<(), String> {
         caps::set(None, CapSet::Effective, &kept)?;
         caps::set(None, CapSet::Permitted, &kept)
     };
-    keep().map_err(|error: caps::errors::CapsError| format!("dropping capabilities: {error}"))?;
-    nix::sys::prctl::set_no_new_privs().map_err(|errno| format!("no_new_privs: {errno}"))
+    keep().map_err(Error::DropCapabilities)?;
+    nix::sys::prctl::set_no_new_privs().map_err(Error::NoNewPrivileges)
 }
 
 /// Limits the address space to `bytes`, descriptors to numbers below `descriptors`, and files that are written to `file_size`
 /// bytes, unless they are limited further already; and forbids core files.
-pub(crate) fn limit(bytes: u64, descriptors: u64, file_size: u64) -> Result<(), String> {
+pub(crate) fn limit(bytes: u64, descriptors: u64, file_size: u64) -> Result<(), Error> {
     for (resource, most) in [
         (Resource::RLIMIT_AS, bytes),
         (Resource::RLIMIT_NOFILE, descriptors),
@@ -51,13 +53,13 @@ pub(crate) fn limit(bytes: u64, descriptors: u64, file_size: u64) -> Result<(), 
         getrlimit(resource)
             .map(|(_, hard)| hard.min(most))
             .and_then(|limit| setrlimit(resource, limit, limit))
-            .map_err(|errno| format!("{resource:?}: {errno}"))?;
+            .map_err(|errno| Error::Limit(resource, errno))?;
     }
     Ok(())
 }
 
 /// From now on no memory of this process becomes executable (PR_SET_MDWE(2const), Linux 6.3).
-pub(crate) fn refuse_executable_memory() -> Result<(), String> {
+pub(crate) fn refuse_executable_memory() -> Result<(), Error> {
     // SAFETY: the arguments are numbers.
     let result = unsafe {
         libc::prctl(
@@ -70,5 +72,5 @@ pub(crate) fn refuse_executable_memory() -> Result<(), String> {
     };
     Errno::result(result)
         .map(drop)
-        .map_err(|errno| format!("PR_SET_MDWE: {errno}: use Linux 6.3 or later"))
+        .map_err(Error::ExecutableMemory)
 }

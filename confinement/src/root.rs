@@ -11,25 +11,24 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, pivot_root};
 
-use crate::Kept;
+use crate::{Error, Kept};
 
 /// Where the new root is put together, in the new namespace: a directory that every system has, and in which nothing
 /// lies that a process keeps.
-const BUILDING_SITE: &str = "/tmp";
+pub(crate) const BUILDING_SITE: &str = "/tmp";
 const NONE: Option<&str> = None;
 /// Files and directories that are kept have empty files and directories to be bound on; this is room for them.
 const SIZE: &str = "mode=755,size=64k";
 
 /// Leaves the calling process, which must have one thread and `CAP_SYS_ADMIN` in its user namespace, nothing but the
-/// files and directories that are `kept`. IPC and host names become its own, too. Fails with a sentence.
-pub(crate) fn replace(kept: &Kept<'_>) -> Result<(), String> {
+/// files and directories that are `kept`. IPC and host names become its own, too.
+pub(crate) fn replace(kept: &Kept<'_>) -> Result<(), Error> {
     if !kept.alone {
         let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-        unshare(own).map_err(|errno| format!("namespaces: {errno}"))?;
+        unshare(own).map_err(Error::Namespaces)?;
     }
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(NONE, "/", NONE, private, NONE)
-        .map_err(|errno| format!("making mounts private: {errno}"))?;
+    mount(NONE, "/", NONE, private, NONE).map_err(Error::PrivateMounts)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(
         Some("tmpfs"),
@@ -38,26 +37,28 @@ pub(crate) fn replace(kept: &Kept<'_>) -> Result<(), String> {
         flags,
         Some(SIZE),
     )
-    .map_err(|errno| format!("mounting an empty root on {BUILDING_SITE}: {errno}"))?;
-    for path in kept.paths {
-        keep(path).map_err(|reason| format!("keeping {}: {reason}", path.display()))?;
-    }
+    .map_err(Error::EmptyRoot)?;
+    kept.paths.iter().try_for_each(|path| keep(path))?;
     let read_only = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-    mount(NONE, BUILDING_SITE, NONE, read_only, NONE)
-        .map_err(|errno| format!("making the root read-only: {errno}"))?;
+    mount(NONE, BUILDING_SITE, NONE, read_only, NONE).map_err(Error::ReadOnlyRoot)?;
     // The old root ends up on top of the new one, from where it is taken away (pivot_root(2)).
     chdir(BUILDING_SITE)
         .and_then(|()| pivot_root(".", "."))
         .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
         .and_then(|()| chdir("/"))
-        .map_err(|errno| format!("changing the root: {errno}: the root file system must be a mount that pivot_root(2) accepts"))
+        .map_err(Error::ChangeRoot)
 }
 
-fn keep(path: &Path) -> Result<(), String> {
+fn keep(path: &Path) -> Result<(), Error> {
     let Ok(status) = fs::metadata(path) else {
         return Ok(());
     };
-    let inside = path.strip_prefix("/").map_err(|error| error.to_string())?;
+    let kept = || path.to_owned();
+    let inside = path.strip_prefix("/");
+    let inside = inside.map_err(|source| Error::NotAbsolute {
+        path: kept(),
+        source,
+    })?;
     let target = Path::new(BUILDING_SITE).join(inside);
     let made = if status.is_dir() {
         fs::create_dir_all(&target)
@@ -65,6 +66,13 @@ fn keep(path: &Path) -> Result<(), String> {
         let directory = target.parent().unwrap_or(&target);
         fs::create_dir_all(directory).and_then(|()| fs::File::create(&target).map(drop))
     };
-    made.map_err(|error| error.to_string())?;
-    mount(Some(path), &target, NONE, MsFlags::MS_BIND, NONE).map_err(|errno| errno.to_string())
+    made.map_err(|source| Error::Place {
+        path: kept(),
+        source,
+    })?;
+    let bound = mount(Some(path), &target, NONE, MsFlags::MS_BIND, NONE);
+    bound.map_err(|source| Error::Bind {
+        path: kept(),
+        source,
+    })
 }

@@ -25,6 +25,8 @@
 //! Of arguments that are `int` or `unsigned int` in the kernel it ignores the upper halves, too. What is asked of a pointer, whether
 //! it is null, is asked of both halves: `upper` means the other one. VALUE is a number, a name, or
 //! several of them joined by `|`. There are no spaces within a VALUE.
+//!
+//! What is wrong with a file is said in a sentence: whoever changes a policy reads it, when the build fails.
 
 use std::collections::BTreeMap;
 

@@ -29,10 +29,10 @@ pub struct Failure {
 
 impl Failure {
     /// The sandbox could not be set up because of `message`.
-    pub fn setup(message: impl Into<String>) -> Failure {
+    pub fn setup(message: impl fmt::Display) -> Failure {
         Failure {
             status: SETUP,
-            message: message.into(),
+            message: message.to_string(),
         }
     }
 
