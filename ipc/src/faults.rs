@@ -3,10 +3,11 @@
 //! Only test builds come here (see `ringfence_faults`). A process has one producer, so what is remembered from one
 //! entry to the next is kept once per process.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use ringfence_faults::Act;
 
+use crate::locks::IgnorePoison;
 use crate::ring::{Entry, Producer, PushError};
 use crate::sync::ENTRY_WORDS;
 
@@ -28,7 +29,7 @@ static MEMORY: Mutex<Memory> = Mutex::new(Memory {
 impl<T: Entry> Producer<T> {
     /// Writes `words` as a test asks for, which is right unless `act` says otherwise.
     pub(crate) fn write_with(&mut self, words: Words, act: Option<Act>) -> Result<(), PushError> {
-        let mut memory = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = MEMORY.lock().ignore_poison();
         let previous = std::mem::replace(&mut memory.previous, words);
         let held = memory.held.take();
         match act {

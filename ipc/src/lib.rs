@@ -19,6 +19,7 @@
 //! | `look` | how long to look for the peer's work before sleeping |
 //! | `futex` | the system call behind a doorbell (`unsafe` lives here) |
 //! | `arena` | payload copies and the allocator of payload ranges |
+//! | [`locks`] | locks whose poison is ignored |
 //! | `faults` | wrongs of a producer that tests ask for; nothing in ordinary builds |
 //! | `socket` | descriptors in parcels, over SOCK_SEQPACKET |
 //! | [`typed`] | messages that are values of an enum, over the same |
@@ -29,6 +30,7 @@
 //! `ring`.
 
 mod faults;
+pub mod locks;
 mod look;
 mod ring;
 mod sync;

@@ -8,7 +8,9 @@
 //! This module knows nothing of requests, only of turns; a caller that leaves the lead has announced its sleep to the
 //! ring, and one that takes the lead withdraws that.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use ringfence_ipc::locks::IgnorePoison;
 
 /// Threads in all, and so slow requests at once; further ones wait for these.
 const MAXIMUM_THREADS: usize = 64;
@@ -127,16 +129,13 @@ impl Roles {
                 return Role::Sleep;
             }
             state.standing_by += 1;
-            state = self
-                .called
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.called.wait(state).ignore_poison();
             state.standing_by -= 1;
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 }
 

@@ -16,13 +16,14 @@ mod succession;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use ringfence_faults::{Point, at};
+use ringfence_ipc::locks::IgnorePoison;
 use ringfence_ipc::{
     Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, Region, ServerChannel, Socket,
     SocketError, Spin, Submission,
@@ -173,7 +174,7 @@ impl Server {
 
     /// Has a thread wait for the end of the control socket, if the one that sleeps cannot; then it calls `end`.
     pub fn watch(&self, end: fn(End) -> !) -> std::io::Result<()> {
-        let reactor = self.reactor.lock().unwrap_or_else(PoisonError::into_inner);
+        let reactor = self.reactor.lock().ignore_poison();
         if !reactor.misses_the_end() {
             return Ok(());
         }
@@ -213,7 +214,7 @@ impl Server {
         loop {
             if self.pausing.load(Ordering::Relaxed) {
                 drop(submissions);
-                drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+                drop(self.gate.lock().ignore_poison());
                 submissions = self.submissions();
             }
             let (any, slow) = self.drain(&mut submissions).map_err(End::Failed)?;
@@ -242,10 +243,7 @@ impl Server {
 
     /// Waits for the doorbell; false if the sentry is gone.
     fn sleep(&self) -> std::io::Result<bool> {
-        self.reactor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .sleep()
+        self.reactor.lock().ignore_poison().sleep()
     }
 
     fn perform(self: &Arc<Self>, slow: Slow) {
@@ -372,7 +370,7 @@ impl Server {
     /// Whether this wrong of the sentry's happens for the first time. Each is reported once, so that a sentry that was
     /// taken over cannot fill the log.
     fn is_new(&self, wrong: &'static str) -> bool {
-        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = self.reported.lock().ignore_poison();
         reported.insert(wrong)
     }
 
@@ -410,13 +408,11 @@ impl Server {
     }
 
     fn submissions(&self) -> MutexGuard<'_, Consumer<Submission>> {
-        self.submissions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.submissions.lock().ignore_poison()
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock().ignore_poison()
     }
 }
 

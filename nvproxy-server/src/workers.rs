@@ -5,10 +5,11 @@
 //! thread starts, and the event loop lives in one that the workers must not share.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use ringfence_faults::{Point, at};
+use ringfence_ipc::locks::IgnorePoison;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -77,10 +78,7 @@ impl Shared {
                 }
                 return job;
             }
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.work.wait(state).ignore_poison();
         }
     }
 
@@ -102,7 +100,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 }
 

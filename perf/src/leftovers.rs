@@ -8,12 +8,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
+use ringfence_ipc::locks::IgnorePoison;
 
 struct Noted {
     processes: BTreeSet<i32>,
@@ -29,7 +30,7 @@ static NOTED: Mutex<Noted> = Mutex::new(Noted {
 });
 
 fn noted() -> MutexGuard<'static, Noted> {
-    NOTED.lock().unwrap_or_else(PoisonError::into_inner)
+    NOTED.lock().ignore_poison()
 }
 
 /// From now on a signal that is to end this program takes down first what is noted. To be called once, before there are

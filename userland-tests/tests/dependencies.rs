@@ -53,7 +53,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringfence-ipc",
         ],
     ),
-    ("nvproxy-sim", &["nvproxy-abi", "nvproxy-server"]),
+    (
+        "nvproxy-sim",
+        &["nvproxy-abi", "nvproxy-server", "ringfence-ipc"],
+    ),
     (
         "ringfence",
         &[

@@ -16,13 +16,14 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
+use ringfence_ipc::locks::IgnorePoison;
 
 use super::nodes::Room;
 use crate::system_calls::{compare_with_registered, pidfd_getfd, pidfd_open};
@@ -135,13 +136,19 @@ impl Descriptions {
     pub fn register(&self, granted: &OwnedFd, of: &Arc<Description>) -> Result<Registered, Errno> {
         match Witness::new(granted, Arc::clone(of)) {
             Ok(witness) => {
-                write(&self.witnesses).insert(witness, granted);
+                self.witnesses
+                    .write()
+                    .ignore_poison()
+                    .insert(witness, granted);
                 Ok(Registered::Witnessed)
             }
             Err(Errno::EPERM) => {
                 let status = fstat(granted)?;
                 let inode = (status.st_dev, status.st_ino);
-                write(&self.inodes).insert(inode, Arc::clone(of));
+                self.inodes
+                    .write()
+                    .ignore_poison()
+                    .insert(inode, Arc::clone(of));
                 Ok(Registered::ByInode(inode))
             }
             Err(errno) => Err(errno),
@@ -150,7 +157,7 @@ impl Descriptions {
 
     /// Expects `descriptor` of some task to be `of`, which was just given to it under this number.
     pub fn expect(&self, descriptor: RawFd, of: &Arc<Description>) {
-        let witnesses = read(&self.witnesses);
+        let witnesses = self.witnesses.read().ignore_poison();
         let witness = witnesses
             .ordered
             .iter()
@@ -161,7 +168,7 @@ impl Descriptions {
     }
 
     fn guess(&self, descriptor: RawFd, witness: Arc<Witness>) {
-        let mut guesses = lock(&self.guesses);
+        let mut guesses = self.guesses.lock().ignore_poison();
         if guesses.len() >= MAXIMUM_GUESSES {
             guesses.clear();
         }
@@ -189,7 +196,12 @@ impl Descriptions {
             Err(errno) => return Err(errno),
         };
         let status = fstat(&copy)?;
-        if let Some(description) = read(&self.inodes).get(&(status.st_dev, status.st_ino)) {
+        if let Some(description) = self
+            .inodes
+            .read()
+            .ignore_poison()
+            .get(&(status.st_dev, status.st_ino))
+        {
             return Ok(Identified::Device(Arc::clone(description)));
         }
         if self.uvm.is_some_and(|uvm| uvm == status.st_rdev) {
@@ -201,7 +213,7 @@ impl Descriptions {
 
     /// A duplicate of `descriptor` of `task`.
     pub fn duplicate(&self, task: Pid, descriptor: RawFd) -> Result<OwnedFd, Errno> {
-        let known = lock(&self.tasks).get(&task).cloned();
+        let known = self.tasks.lock().ignore_poison().get(&task).cloned();
         if let Some(known) = known {
             match pidfd_getfd(known.as_fd(), descriptor) {
                 // The task of that number ended; there may be a new one.
@@ -211,7 +223,7 @@ impl Descriptions {
         }
         let opened = Arc::new(pidfd_open(task)?);
         let copy = pidfd_getfd(opened.as_fd(), descriptor);
-        let mut tasks = lock(&self.tasks);
+        let mut tasks = self.tasks.lock().ignore_poison();
         if tasks.len() >= MAXIMUM_TASK_DESCRIPTORS {
             tasks.clear();
         }
@@ -220,7 +232,12 @@ impl Descriptions {
     }
 
     fn witnessed(&self, task: Pid, descriptor: RawFd) -> Result<Option<Arc<Description>>, Errno> {
-        let guess = lock(&self.guesses).get(&descriptor).cloned();
+        let guess = self
+            .guesses
+            .lock()
+            .ignore_poison()
+            .get(&descriptor)
+            .cloned();
         if let Some(guess) = guess {
             match guess.compare(task, descriptor) {
                 Ok(Ordering::Equal) => return Ok(Some(Arc::clone(&guess.of))),
@@ -228,7 +245,11 @@ impl Descriptions {
                 Err(errno) => return Err(errno),
             }
         }
-        let found = read(&self.witnesses).search(task, descriptor)?;
+        let found = self
+            .witnesses
+            .read()
+            .ignore_poison()
+            .search(task, descriptor)?;
         Ok(found.map(|witness| {
             let description = Arc::clone(&witness.of);
             self.guess(descriptor, witness);
@@ -238,14 +259,14 @@ impl Descriptions {
 
     /// Forgets the descriptions that no task has any more, and returns those of them that nothing else leads to.
     pub fn sweep(&self) -> Vec<Arc<Description>> {
-        let mut witnesses = write(&self.witnesses);
+        let mut witnesses = self.witnesses.write().ignore_poison();
         let mut gone = witnesses.take_gone();
         drop(witnesses);
-        let inodes = read(&self.inodes);
+        let inodes = self.inodes.read().ignore_poison();
         gone.retain(|description| !inodes.values().any(|other| Arc::ptr_eq(other, description)));
         drop(inodes);
         if !gone.is_empty() {
-            lock(&self.guesses).retain(|_, witness| {
+            self.guesses.lock().ignore_poison().retain(|_, witness| {
                 !gone
                     .iter()
                     .any(|description| Arc::ptr_eq(&witness.of, description))
@@ -256,12 +277,13 @@ impl Descriptions {
 
     /// Whether no description is known.
     pub fn are_none(&self) -> bool {
-        read(&self.witnesses).ordered.is_empty() && read(&self.inodes).is_empty()
+        self.witnesses.read().ignore_poison().ordered.is_empty()
+            && self.inodes.read().ignore_poison().is_empty()
     }
 
     /// Forgets every description, and returns them.
     pub fn take_all(&self) -> Vec<Arc<Description>> {
-        let mut witnesses = write(&self.witnesses);
+        let mut witnesses = self.witnesses.write().ignore_poison();
         let mut all = std::mem::take(&mut witnesses.gone);
         all.extend(
             witnesses
@@ -271,11 +293,13 @@ impl Descriptions {
         );
         drop(witnesses);
         all.extend(
-            write(&self.inodes)
+            self.inodes
+                .write()
+                .ignore_poison()
                 .drain()
                 .map(|(_, description)| description),
         );
-        lock(&self.guesses).clear();
+        self.guesses.lock().ignore_poison().clear();
         all.sort_by_key(|description| description.handle);
         all.dedup();
         all
@@ -283,14 +307,18 @@ impl Descriptions {
 
     /// Whether any description is known by a witness.
     pub fn any_witnessed(&self) -> bool {
-        !read(&self.witnesses).ordered.is_empty()
+        !self.witnesses.read().ignore_poison().ordered.is_empty()
     }
 
     /// Forgets this inode, of whose last close inotify told, and returns its description unless something else leads to
     /// that: an event descriptor that has taken its place.
     pub fn forget(&self, inode: Inode) -> Option<Arc<Description>> {
-        let description = write(&self.inodes).remove(&inode)?;
-        let has_stand_in = read(&self.witnesses).recognize(&description);
+        let description = self.inodes.write().ignore_poison().remove(&inode)?;
+        let has_stand_in = self
+            .witnesses
+            .read()
+            .ignore_poison()
+            .recognize(&description);
         (!has_stand_in).then_some(description)
     }
 }
@@ -378,18 +406,6 @@ impl Witnesses {
         gone.dedup();
         gone
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

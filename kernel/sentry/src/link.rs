@@ -10,12 +10,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nvproxy_protocol::requests::{ARGUMENT_DESCRIPTORS, decode_result};
 use ringfence_faults::{Point, at, number};
+use ringfence_ipc::locks::IgnorePoison;
 use ringfence_ipc::{
     Arena, ArenaAllocator, ArenaRange, ClientChannel, Completion, Consumer, DEFAULT_ARENA,
     FLAG_DESCRIPTOR, Geometry, Producer, SlotClass, Socket, SocketError, Spin, Submission, Wake,
@@ -157,7 +158,7 @@ impl<T> Link<T> {
         descriptors: &[OwnedFd],
         continuation: T,
     ) -> Result<(), Errno> {
-        let mut submitter = lock(&self.submitter);
+        let mut submitter = self.submitter.lock().ignore_poison();
         let range = loop {
             if submitter.is_lost {
                 return Err(Errno::EIO);
@@ -176,10 +177,10 @@ impl<T> Link<T> {
             // Whoever has the consumer's role makes room, and that may have to be this thread.
             drop(submitter);
             self.consume_ready(resumer);
-            submitter = lock(&self.submitter);
+            submitter = self.submitter.lock().ignore_poison();
             submitter.waiting += 1;
             let waited = self.room.wait_timeout(submitter, Duration::from_millis(1));
-            submitter = waited.unwrap_or_else(PoisonError::into_inner).0;
+            submitter = waited.ignore_poison().0;
             submitter.waiting -= 1;
         };
         if let Some(range) = &range {
@@ -238,10 +239,8 @@ impl<T> Link<T> {
         // A request that is submitted after the role's holder last looked, and whose thread found the role taken, is
         // seen by looking again after letting go.
         while self.outstanding.load(Ordering::SeqCst) > 0 {
-            let mut role = match self.role.try_lock() {
-                Ok(role) => role,
-                Err(TryLockError::WouldBlock) => return Ok(false),
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            let Some(mut role) = self.role.try_lock().ignore_poison() else {
+                return Ok(false);
             };
             while self.outstanding.load(Ordering::SeqCst) > 0 {
                 if enough() {
@@ -256,7 +255,11 @@ impl<T> Link<T> {
                     slow();
                     let waited = role.completions.wait(self.spin, Some(PATIENCE));
                     if waited.map_err(|error| broken(&error))? == Wake::TimedOut {
-                        lock(&self.submitter).submissions.ring_again();
+                        self.submitter
+                            .lock()
+                            .ignore_poison()
+                            .submissions
+                            .ring_again();
                     }
                 }
             }
@@ -282,7 +285,7 @@ impl<T> Link<T> {
 
     /// Ends every request with `EIO`, and takes no further one: the server is lost.
     pub fn fail(&self, resumer: &impl Resume<T>) {
-        let mut submitter = lock(&self.submitter);
+        let mut submitter = self.submitter.lock().ignore_poison();
         submitter.is_lost = true;
         let abandoned = std::mem::take(&mut submitter.outstanding);
         drop(submitter);
@@ -320,7 +323,7 @@ impl<T> Link<T> {
                 Err(error) => return Err(Broken(format!("the control socket: {error}"))),
             }
         }
-        let mut submitter = lock(&self.submitter);
+        let mut submitter = self.submitter.lock().ignore_poison();
         let key = (completion.cookie & u64::from(u32::MAX)) as usize;
         let known = submitter
             .outstanding
@@ -366,8 +369,4 @@ impl<T> Link<T> {
         self.outstanding.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -24,12 +24,13 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringfence_faults::{Act, Point, at};
+use ringfence_ipc::locks::IgnorePoison;
 use tracing::{Level, Metadata, callsite};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -273,7 +274,7 @@ where
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
         // The lock is not held while the line is written, which can take as long as who reads it likes.
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().ignore_poison();
         Line {
             log: self,
             fate: counts.next(metadata),

@@ -9,13 +9,14 @@
 //! kernel is asked only where it matters which process a task is of.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use nvproxy_protocol::requests::MAXIMUM_HANDLES;
 use ringfence_faults::{Act, Point, at};
+use ringfence_ipc::locks::IgnorePoison;
 
 use super::procfs::process_of;
 
@@ -88,7 +89,7 @@ impl Nodes {
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().ignore_poison()
     }
 }
 

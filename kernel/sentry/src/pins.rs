@@ -28,13 +28,14 @@ mod pages;
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use nvproxy_protocol::requests::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
 use ringfence_faults::{Act, Point, at_task};
+use ringfence_ipc::locks::IgnorePoison;
 
 use self::pages::{put_address, relocate};
 use super::descriptions::Description;
@@ -111,7 +112,7 @@ impl Pins {
     }
 
     fn expected(&self) -> MutexGuard<'_, Option<Expected>> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+        self.expected.lock().ignore_poison()
     }
 }
 
@@ -517,8 +518,8 @@ impl Sentry {
     /// The one thread that carries out pins.
     pub fn pin_for_ever(&self) {
         let (jobs, alarm) = (&self.pins.jobs, &self.pins.alarm);
-        let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let alarm = alarm.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let jobs = jobs.lock().ignore_poison();
+        let alarm = alarm.lock().ignore_poison().take();
         let Some(alarm) = alarm else {
             return;
         };

@@ -5,8 +5,10 @@
 //! that no task waits for another's request.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+
+use ringfence_ipc::locks::IgnorePoison;
 
 use super::shares::{Ready, Share};
 use super::times::Times;
@@ -43,10 +45,7 @@ impl<'a> Turn<'a> {
         if self.held.is_none() {
             let receivers = &self.sentry.receivers;
             receivers.waiting.fetch_add(1, Ordering::SeqCst);
-            let held = receivers
-                .turn
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let held = receivers.turn.lock().ignore_poison();
             receivers.waiting.fetch_sub(1, Ordering::SeqCst);
             self.held = Some(held);
         }

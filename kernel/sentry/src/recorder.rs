@@ -22,13 +22,14 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use nvproxy_abi::Abi;
 use nvproxy_protocol::driver::Driver;
 use nvproxy_protocol::requests::{encode_result, number_of};
+use ringfence_ipc::locks::IgnorePoison;
 use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::{
     Change, Event, Header, MAXIMUM_FOOTPRINT, NOTHING, Open, Reached, Recording, Request, TooLarge,
@@ -311,7 +312,7 @@ impl Recorder {
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock().ignore_poison()
     }
 }
 

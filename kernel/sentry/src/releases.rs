@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -25,6 +25,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::unistd::Pid;
 use nvproxy_protocol::requests::Kind;
 use ringfence_ipc::Submission;
+use ringfence_ipc::locks::IgnorePoison;
 
 use super::descriptions::{Description, Handle, Inode, Registered};
 use super::{Continuation, Sentry, tracee};
@@ -66,7 +67,7 @@ impl Releases {
     pub fn watch_inode(&self, description: &OwnedFd, inode: Inode) -> Result<(), Errno> {
         // The path leads to the open file itself (proc_pid_fd(5)).
         let path = format!("/proc/self/fd/{}", description.as_raw_fd());
-        let mut inodes = self.inodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inodes = self.inodes.lock().ignore_poison();
         let watch = self.inotify.add_watch(path.as_str(), LAST_CLOSES)?;
         inodes.insert(watch, inode);
         Ok(())
@@ -77,7 +78,7 @@ impl Releases {
         let mut closed = Vec::new();
         // EAGAIN ends the events that are there.
         while let Ok(events) = self.inotify.read_events() {
-            let mut inodes = self.inodes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inodes = self.inodes.lock().ignore_poison();
             for event in events
                 .iter()
                 .filter(|event| event.mask.intersects(LAST_CLOSES))
@@ -93,10 +94,7 @@ impl Releases {
     }
 
     fn take_abandoned(&self) -> Vec<Handle> {
-        let mut abandoned = self
-            .abandoned
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut abandoned = self.abandoned.lock().ignore_poison();
         std::mem::take(&mut *abandoned)
     }
 
@@ -162,10 +160,7 @@ impl Sentry {
     /// one that resumes answers must not wait for room in the ring, which it is the one to make.
     pub fn abandon(&self, handle: Handle) {
         let abandoned = &self.releases.abandoned;
-        abandoned
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(handle);
+        abandoned.lock().ignore_poison().push(handle);
         // The counter is far from full: it is reset whenever it is seen.
         let _ = self.releases.witnessed.write(1);
     }

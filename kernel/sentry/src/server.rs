@@ -6,12 +6,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use ringfence_faults::{Act, Point, at};
+use ringfence_ipc::locks::IgnorePoison;
 use ringfence_ipc::region::Region;
 use ringfence_ipc::{HandshakeError, Socket, SocketError, handshake};
 
@@ -106,7 +107,7 @@ impl Server {
 
     /// The link with the server. Fails with `EIO` if there is none.
     pub fn link(&self) -> Result<ServerLink, Errno> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.read().ignore_poison();
         let serving = current.as_ref().ok_or(Errno::EIO)?;
         Ok(Arc::clone(&serving.link))
     }
@@ -129,7 +130,7 @@ impl Server {
     /// Has the server behind `link` ended, which does not keep to the protocol.
     pub fn condemn(&self, link: &ServerLink) {
         // Held, so that no other server is asked for before this is said: the launcher is to end this one.
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.read().ignore_poison();
         if let Some(serving) = current.as_ref()
             && Arc::ptr_eq(&serving.link, link)
             && let Err(error) = self.liaison.end_server()
@@ -140,13 +141,13 @@ impl Server {
     }
 
     fn serving(&self) -> Option<Serving> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.read().ignore_poison();
         current.clone()
     }
 
     /// Returns the one that served until now.
     fn replace(&self, by: Option<Serving>) -> Option<Serving> {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.write().ignore_poison();
         std::mem::replace(&mut current, by)
     }
 
@@ -157,7 +158,7 @@ impl Server {
     }
 
     fn succeed(&self, by: OwnedFd) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.write().ignore_poison();
         if let Some(serving) = current.as_mut() {
             serving.process = Arc::new(by);
         }

@@ -10,11 +10,12 @@
 //! is in use than one process may have.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use nix::unistd::Pid;
 use nvproxy_abi::plan::Plan;
 use ringfence_ipc::DEFAULT_ARENA;
+use ringfence_ipc::locks::IgnorePoison;
 use slab::Slab;
 
 use super::times::Times;
@@ -170,7 +171,7 @@ impl Shares {
                 };
             }
             let woken = self.readied.wait(state);
-            state = woken.unwrap_or_else(PoisonError::into_inner);
+            state = woken.ignore_poison();
         }
     }
 
@@ -191,7 +192,7 @@ impl Shares {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use hdrhistogram::Histogram;
 use nvproxy_abi::refusal::{Refusal, What};
+use ringfence_ipc::locks::IgnorePoison;
 
 use super::times::{Phase, Readings};
 
@@ -83,7 +84,7 @@ impl Stats {
         if !self.enabled {
             return;
         }
-        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recorded = self.recorded.lock().ignore_poison();
         let key = (kind, name);
         if !recorded.requests.contains_key(&key)
             && let Some(durations) = Durations::new()
@@ -101,7 +102,7 @@ impl Stats {
     /// Takes in a request that the tables refuse, and says so in the log, once for each.
     pub fn refused(&self, refusal: &Refusal) {
         let description = refusal.what.to_string();
-        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recorded = self.recorded.lock().ignore_poison();
         // A program can make up requests for ever; what it gets to fill is bounded, here and in the log.
         let is_new = if recorded.refused_by_tables.len() >= MAXIMUM_REFUSALS
             && !recorded.refused_by_tables.contains_key(&description)
@@ -120,7 +121,7 @@ impl Stats {
 
     /// The table for the user; `None` if nothing was to be recorded.
     pub fn table(&self) -> Option<String> {
-        let recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorded = self.recorded.lock().ignore_poison();
         self.enabled.then(|| recorded.table())
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -18,6 +18,7 @@ use nvproxy_abi::node::Node;
 use nvproxy_protocol::options::Replay;
 use nvproxy_protocol::requests::decode_result;
 use nvproxy_sim::backing::{Backing, Inode, OwnDescriptors, memory_file};
+use ringfence_ipc::locks::IgnorePoison;
 use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::report::{Difference, Line, Progress, Report, Side, What, compare};
 use ringfence_recording::{Event, Reached, Recording, Request};
@@ -114,7 +115,7 @@ impl Shared {
     }
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<Inode, Weak<Description>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().ignore_poison()
     }
 }
 

@@ -46,13 +46,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::version::DriverVersion;
+use ringfence_ipc::locks::IgnorePoison;
 
 use self::backing::Inode;
 use self::description::Description;
@@ -146,9 +147,7 @@ impl Simulator {
     }
 
     fn unclaimed(&self) -> MutexGuard<'_, BTreeMap<FileNumber, Arc<Description>>> {
-        self.unclaimed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.unclaimed.lock().ignore_poison()
     }
 }
 

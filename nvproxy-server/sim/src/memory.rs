@@ -8,9 +8,10 @@
 //! A mapping's file outlives its descriptor for as long as the allocation's bytes are in it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
+use ringfence_ipc::locks::IgnorePoison;
 use serde::{Deserialize, Serialize};
 
 use super::backing::Backing;
@@ -126,7 +127,7 @@ impl Memory {
         if length > taken {
             return Err(format!("memory of {length} bytes takes {taken}"));
         }
-        let mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mappings = self.mappings.lock().ignore_poison();
         let outside = mappings.iter().find(|mapped| {
             let end = mapped.offset.checked_add(mapped.length);
             end.is_none_or(|end| end > length)
@@ -156,7 +157,7 @@ impl Memory {
     /// Makes `target` show the `length` bytes of the allocation at `offset`. The caller has checked the range.
     pub fn map(&self, target: &Arc<Backing>, offset: u64, length: u64) -> Result<(), Errno> {
         let end = offset + length;
-        let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mappings = self.mappings.lock().ignore_poison();
         target.set_length(length.next_multiple_of(PAGE))?;
         for mapped in mappings.iter() {
             let from = mapped.offset.max(offset);

@@ -1,11 +1,12 @@
 //! Everything that the simulated driver remembers, behind one lock.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
+use ringfence_ipc::locks::IgnorePoison;
 use serde::{Deserialize, Serialize};
 
 use super::Configuration;
@@ -166,7 +167,7 @@ impl Shared {
 
     /// Nothing panics while it holds the lock, so that the state is whole whenever the lock can be had.
     pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 
     /// The open description that a descriptor of a task is of.

@@ -11,7 +11,7 @@
 use std::mem::offset_of;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -22,6 +22,7 @@ use nvproxy_abi::number::{
 };
 use nvproxy_abi::plan::Segment;
 use nvproxy_abi::structs::{NVOS21_PARAMETERS, NVOS54_PARAMETERS, nv_ioctl_card_info_t};
+use ringfence_ipc::locks::IgnorePoison;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::issue::Issue;
@@ -101,7 +102,7 @@ impl Identities {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().ignore_poison()
     }
 
     /// Asks for what is not known yet. Whatever goes wrong leaves a GPU without a name.

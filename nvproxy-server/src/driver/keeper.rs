@@ -12,12 +12,13 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 
 use nix::errno::Errno;
 use nvproxy_abi::plan::Segment;
 use ringfence_ipc::Socket;
+use ringfence_ipc::locks::IgnorePoison;
 
 use super::Presence;
 use super::issue::Issue;
@@ -119,10 +120,7 @@ impl Kept {
             }
             Order::HoldPresence { gpu } => {
                 let presence = Presence(sent.next().ok_or(Errno::EBADF)?);
-                let mut presences = self
-                    .presences
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let mut presences = self.presences.lock().ignore_poison();
                 presences.insert(gpu, Arc::new(presence));
                 Ok(0)
             }
@@ -163,6 +161,6 @@ impl Kept {
     }
 
     fn commands(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<OnceLock<OwnedFd>>>> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+        self.commands.lock().ignore_poison()
     }
 }

@@ -8,11 +8,12 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use ringfence_ipc::Socket;
+use ringfence_ipc::locks::IgnorePoison;
 use smallvec::SmallVec;
 
 use super::line::{Line, Named, Order};
@@ -42,7 +43,7 @@ impl Keeping {
 
     /// A duplicate of the socket, for the next server.
     pub fn duplicate(&self) -> Result<OwnedFd, Errno> {
-        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let control = self.control.lock().ignore_poison();
         duplicate(control.as_fd())
     }
 
@@ -64,12 +65,12 @@ impl Keeping {
         sent: &[BorrowedFd<'_>],
         payload: &mut [u8],
     ) -> Result<i32, Errno> {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = || self.idle.lock().ignore_poison();
         let free = idle().pop();
         let mut line = match free {
             Some(line) => line,
             None => {
-                let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+                let control = self.control.lock().ignore_poison();
                 Line::connect(&control)?
             }
         };
@@ -126,7 +127,7 @@ impl Register {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RawFd, (Arc<Keeping>, u64)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().ignore_poison()
     }
 }
 

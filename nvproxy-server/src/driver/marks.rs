@@ -14,9 +14,10 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use nix::errno::Errno;
+use ringfence_ipc::locks::IgnorePoison;
 
 use crate::locks::{is_in_the_way, lock};
 
@@ -132,7 +133,7 @@ impl Marks {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<u64>> {
-        self.marked.lock().unwrap_or_else(PoisonError::into_inner)
+        self.marked.lock().ignore_poison()
     }
 }
 

@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 use landlock::{AccessFs, RestrictionStatus, Ruleset, RulesetAttr, RulesetStatus};
 use nix::errno::Errno;
@@ -40,6 +40,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::{Node, OPEN_ONLY};
 use ringfence_ipc::Socket;
+use ringfence_ipc::locks::IgnorePoison;
 
 use self::identities::Identities;
 use self::issue::Issue;
@@ -98,7 +99,7 @@ struct Numbered {
 
 impl Commands {
     fn lock(&self) -> MutexGuard<'_, Numbered> {
-        self.numbered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.numbered.lock().ignore_poison()
     }
 
     /// Those that have been opened.
@@ -165,11 +166,7 @@ impl Driver {
     }
 
     fn presence(&self, gpu: u8) -> Option<Arc<Presence>> {
-        self.presences
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&gpu)?
-            .upgrade()
+        self.presences.lock().ignore_poison().get(&gpu)?.upgrade()
     }
 
     /// The presence of `gpu`, made if there is none. The first one initializes the GPU, which can take seconds.
@@ -182,16 +179,13 @@ impl Driver {
             // One that is gone fails the requests that would need it.
             let _ = keeper.hold_presence(gpu, opened.0.as_fd());
         }
-        let mut presences = self
-            .presences
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut presences = self.presences.lock().ignore_poison();
         presences.insert(gpu, Arc::downgrade(&opened));
         Ok(opened)
     }
 
     fn keepers(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Keeping>>> {
-        self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keepers.lock().ignore_poison()
     }
 
     fn open_uvm(&self) -> Result<Opened, Errno> {
@@ -357,10 +351,7 @@ impl Host for Driver {
     }
 
     fn finish_restoring(&self) {
-        let mut handed_over = self
-            .handed_over
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut handed_over = self.handed_over.lock().ignore_poison();
         *handed_over = HandedOver::default();
     }
 
@@ -375,12 +366,9 @@ impl Host for Driver {
             keeper.set_serves(false);
         }
         self.identities.leave();
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut control = self.control.lock().ignore_poison();
         let control = control.take()?;
-        let presences = self
-            .presences
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let presences = self.presences.lock().ignore_poison();
         let held = presences
             .iter()
             .filter_map(|(gpu, presence)| Some((*gpu, presence.upgrade()?)));

@@ -1,9 +1,10 @@
 //! A real driver that another process has handed over, taken up: the other half of `saved.rs`.
 
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use nvproxy_abi::node::Node;
 use ringfence_ipc::Socket;
+use ringfence_ipc::locks::IgnorePoison;
 use serde_json::Value;
 
 use super::kept::{Keeping, KeptFile};
@@ -30,14 +31,8 @@ pub(super) fn restore(
         server: server.saturating_add(1),
         ..Commands::default()
     });
-    let known = driver
-        .presences
-        .get_mut()
-        .unwrap_or_else(PoisonError::into_inner);
-    let held = driver
-        .handed_over
-        .get_mut()
-        .unwrap_or_else(PoisonError::into_inner);
+    let known = driver.presences.get_mut().ignore_poison();
+    let held = driver.handed_over.get_mut().ignore_poison();
     for (gpu, number) in presences {
         if !driver.gpus.contains(&gpu) {
             let node = Node::Gpu(gpu).file_name();
@@ -49,10 +44,7 @@ pub(super) fn restore(
         known.insert(gpu, Arc::downgrade(&presence));
         held.presences.push(presence);
     }
-    let known = driver
-        .keepers
-        .get_mut()
-        .unwrap_or_else(PoisonError::into_inner);
+    let known = driver.keepers.get_mut().ignore_poison();
     for (server, number) in keepers {
         let control = Socket::from(enclosures.take(number)?);
         let keeper = Arc::new(Keeping::new(control));

@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::sync::PoisonError;
 
 use nvproxy_abi::node::Node;
 use ringfence_ipc::Socket;
+use ringfence_ipc::locks::IgnorePoison;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -66,12 +66,7 @@ fn enclose(descriptor: &OwnedFd, node: Node, enclosures: &mut Enclosures) -> Res
 
 pub(super) fn save(driver: &Driver, enclosures: &mut Enclosures) -> Result<Value, String> {
     let mut presences = BTreeMap::new();
-    for (gpu, presence) in driver
-        .presences
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .iter()
-    {
+    for (gpu, presence) in driver.presences.lock().ignore_poison().iter() {
         if let Some(presence) = presence.upgrade() {
             let number = enclose(&presence.0, Node::Gpu(*gpu), enclosures)?;
             presences.insert(*gpu, number);
@@ -107,10 +102,7 @@ fn save_keepers(
         Some(pair.0)
     };
     // One that is left of a handover that came to nothing is closed.
-    *driver
-        .control
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = control;
+    *driver.control.lock().ignore_poison() = control;
     Ok(keepers)
 }
 

@@ -39,7 +39,7 @@ mod taken;
 mod visible;
 
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::errno::Errno;
 use nvproxy_abi::plan::Plan;
@@ -48,6 +48,7 @@ use nvproxy_abi::status::{
 };
 use nvproxy_abi::table::{Effect, MemoryList};
 use ringfence_faults::{Act, Point, at};
+use ringfence_ipc::locks::IgnorePoison;
 use serde_json::value::{RawValue, to_raw_value};
 use smallvec::SmallVec;
 
@@ -149,7 +150,7 @@ impl Books {
     pub fn pass(&self, prepared: &Prepared) -> Passage<'_> {
         let deed = self.deed_of(prepared);
         let gates = self.gates_of(&deed);
-        let gates = gates.map(|gate| gate.lock().unwrap_or_else(PoisonError::into_inner));
+        let gates = gates.map(|gate| gate.lock().ignore_poison());
         Passage {
             _gates: gates.collect(),
             deed,
@@ -159,11 +160,9 @@ impl Books {
     /// The same, if it takes no waiting.
     pub fn try_pass(&self, prepared: &Prepared) -> Option<Passage<'_>> {
         let deed = self.deed_of(prepared);
-        let gates = self.gates_of(&deed).map(|gate| match gate.try_lock() {
-            Ok(guard) => Some(guard),
-            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        });
+        let gates = self
+            .gates_of(&deed)
+            .map(|gate| gate.try_lock().ignore_poison());
         Some(Passage {
             _gates: gates.collect::<Option<_>>()?,
             deed,
@@ -283,7 +282,7 @@ impl Books {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.lock().ignore_poison()
     }
 }
 

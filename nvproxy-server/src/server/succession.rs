@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -17,6 +17,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use nvproxy_abi::Abi;
 use ringfence_faults::{Act, Point, at};
+use ringfence_ipc::locks::IgnorePoison;
 use ringfence_ipc::{
     Consumer, Geometry, PROTOCOL_VERSION, Position, Region, ServerChannel, Socket, SocketError,
     Submission,
@@ -109,12 +110,12 @@ impl Drop for Halted<'_> {
 impl Server {
     /// Waits until no request is under way. Fails, and goes on, if that takes too long.
     fn halt(&self) -> Result<Halted<'_>, String> {
-        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = self.gate.lock().ignore_poison();
         self.pausing.store(true, Ordering::SeqCst);
         let submissions = self.submissions();
         // Whoever slept now wants to lead, and waits for the submissions.
         submissions.wake();
-        let reactor = self.reactor.lock().unwrap_or_else(PoisonError::into_inner);
+        let reactor = self.reactor.lock().ignore_poison();
         let halted = Halted {
             server: self,
             submissions,

@@ -12,9 +12,11 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use ringfence_ipc::locks::IgnorePoison;
 
 use fuzz_checks::{TARGETS, Target};
 
@@ -131,7 +133,7 @@ impl Current {
     }
 
     fn set(&self, trial: Option<Trial>) {
-        *self.trial.lock().unwrap_or_else(PoisonError::into_inner) = trial;
+        *self.trial.lock().ignore_poison() = trial;
     }
 
     fn watch(&self) {
@@ -139,7 +141,7 @@ impl Current {
         thread::spawn(move || {
             loop {
                 thread::sleep(Duration::from_secs(1));
-                let trial = watched.trial.lock().unwrap_or_else(PoisonError::into_inner);
+                let trial = watched.trial.lock().ignore_poison();
                 if let Some(trial) = &*trial
                     && trial.since.elapsed() > HANGS
                 {

@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
 use nix::errno::Errno;
@@ -18,6 +18,7 @@ use nvproxy_abi::words;
 use nvproxy_protocol::requests::number_of;
 use ringfence_confinement::{Problem, Table, install_with_listener, policies};
 use ringfence_faults::{Act, Point, at, at_task};
+use ringfence_ipc::locks::IgnorePoison;
 
 use crate::failure::{Attempt, Failure};
 use crate::procfs;
@@ -392,7 +393,7 @@ impl Listener {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().ignore_poison()
     }
 }
 

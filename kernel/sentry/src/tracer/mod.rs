@@ -15,14 +15,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_protocol::clock;
+use ringfence_ipc::locks::IgnorePoison;
 
 use self::writer::Writer;
 use super::procfs;
@@ -118,7 +119,7 @@ impl Tracer {
     }
 
     fn track(&self, task: Pid, is_to_look_again: bool) -> Track {
-        let mut tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tracks = self.tracks.lock().ignore_poison();
         let known = tracks.get(&task).copied();
         if let Some(track) = known.filter(|_| !is_to_look_again) {
             return track;

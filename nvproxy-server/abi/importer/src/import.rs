@@ -4,8 +4,8 @@
 //! the bytes of a catalogue, which are also what makes the result independent of who was done first.
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use nvproxy_abi_catalogue::version::DriverVersion;
@@ -25,7 +25,7 @@ pub fn import(
     jobs: usize,
     progress: impl Fn(&str) + Sync,
 ) -> Result<Vec<Release>, Error> {
-    let results: Vec<Mutex<Option<Outcome>>> = versions.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<OnceLock<Outcome>> = versions.iter().map(|_| OnceLock::new()).collect();
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -41,7 +41,8 @@ pub fn import(
                     if imported.is_err() {
                         failed.store(true, Ordering::Relaxed);
                     }
-                    *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(imported);
+                    // Each release is one worker's.
+                    let _ = result.set(imported);
                 }
             });
         }
@@ -49,7 +50,7 @@ pub fn import(
     let mut releases = Vec::new();
     for result in results {
         // After a failure the releases that were not begun have no result; the failure is among the rest.
-        if let Some(bytes) = result.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(bytes) = result.into_inner() {
             releases.extend(decode(&bytes?)?.releases);
         }
     }
