@@ -4,7 +4,7 @@
 use clap::builder::ValueParser;
 use clap::error::{Error, ErrorKind};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use nvproxy_protocol::options::{Settings, UserOption};
+use nvproxy_protocol::options::{Reason, Settings, UserOption};
 
 /// What the user may ask of the server.
 #[derive(Default)]
@@ -45,7 +45,7 @@ impl FromArgMatches for ServerSettings {
 }
 
 /// The text, if the option can be that.
-fn check(option: &UserOption<Settings>, text: &str) -> Result<String, String> {
+fn check(option: &UserOption<Settings>, text: &str) -> Result<String, Reason> {
     (option.set)(&mut Settings::default(), text).map(|()| text.to_owned())
 }
 

@@ -5,16 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
+use std::num::ParseIntError;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use nvproxy_abi::policy::Capabilities;
-use nvproxy_abi::version::DriverVersion;
+use nvproxy_abi::policy::{Capabilities, UnknownCapability};
+use nvproxy_abi::version::{DriverVersion, InvalidVersion};
 
-use crate::size::Size;
+use crate::size::{self, Size};
 
 /// Makes a struct whose fields are options: each says its type, its name on the command line, and, if it is the user's, how its
 /// value is called in the help.
@@ -55,7 +55,7 @@ macro_rules! options {
                     value_name: $value_name,
                     help: &[$($help),+],
                     set: |group, text| {
-                        group.$field = Some(text.parse().map_err(|error| format!("{error}"))?);
+                        group.$field = Some(text.parse()?);
                         Ok(())
                     },
                 },)+
@@ -75,8 +75,8 @@ pub struct UserOption<Group> {
     pub value_name: &'static str,
     /// Lines of paragraphs, with an empty one between two.
     pub help: &'static [&'static str],
-    /// Reads it from text. Fails with what is wrong with that, for the user.
-    pub set: fn(&mut Group, &str) -> Result<(), String>,
+    /// Reads it from text.
+    pub set: fn(&mut Group, &str) -> Result<(), Reason>,
 }
 
 /// Options that belong together.
@@ -113,14 +113,11 @@ impl Words {
     /// Takes the value of an option.
     pub(crate) fn take<T: Value>(&mut self, name: &str) -> Result<T, Wrong> {
         let value = match self.0.remove(name) {
-            None => T::absent().ok_or("it has to be given"),
-            Some(None) => T::alone().ok_or("it needs a value"),
-            Some(Some(value)) => {
-                let wrong = |reason| Wrong::Value(name.to_owned(), reason);
-                return T::parse(&value).map_err(wrong);
-            }
+            None => T::absent().ok_or(Reason::Absent),
+            Some(None) => T::alone().ok_or(Reason::NeedsValue),
+            Some(Some(value)) => T::parse(&value),
         };
-        value.map_err(|reason| Wrong::Value(name.to_owned(), reason.to_owned()))
+        value.map_err(|reason| Wrong::Value(name.to_owned(), reason))
     }
 
     /// Fails if there are words that nobody has taken.
@@ -147,8 +144,8 @@ pub(crate) trait Value: Sized {
         None
     }
 
-    /// What this value of its option means. Fails with what is wrong.
-    fn parse(text: &OsStr) -> Result<Self, String>;
+    /// What this value of its option means.
+    fn parse(text: &OsStr) -> Result<Self, Reason>;
 }
 
 /// The word for an option with a value.
@@ -159,9 +156,9 @@ pub(crate) fn word(name: &str, value: impl AsRef<OsStr>) -> OsString {
 }
 
 /// Reads a value that is text.
-pub(crate) fn parse_text<T: FromStr<Err: fmt::Display>>(text: &OsStr) -> Result<T, String> {
-    let text = text.to_str().ok_or("it is no text")?;
-    text.parse().map_err(|error: T::Err| error.to_string())
+pub(crate) fn parse_text<T: FromStr<Err: Into<Reason>>>(text: &OsStr) -> Result<T, Reason> {
+    let text = text.to_str().ok_or(Reason::NoText)?;
+    text.parse().map_err(T::Err::into)
 }
 
 /// Makes values of types that can be written as text and read from it.
@@ -172,7 +169,7 @@ macro_rules! text {
                 words.push($crate::arguments::word(name, self.to_string()));
             }
 
-            fn parse(text: &std::ffi::OsStr) -> Result<$type, String> {
+            fn parse(text: &std::ffi::OsStr) -> Result<$type, $crate::arguments::Reason> {
                 $crate::arguments::parse_text(text)
             }
         })+
@@ -188,7 +185,7 @@ impl Value for PathBuf {
         words.push(word(name, self));
     }
 
-    fn parse(text: &OsStr) -> Result<PathBuf, String> {
+    fn parse(text: &OsStr) -> Result<PathBuf, Reason> {
         Ok(PathBuf::from(text))
     }
 }
@@ -208,8 +205,8 @@ impl Value for bool {
         Some(true)
     }
 
-    fn parse(_: &OsStr) -> Result<bool, String> {
-        Err("it has no value".to_owned())
+    fn parse(_: &OsStr) -> Result<bool, Reason> {
+        Err(Reason::HasNoValue)
     }
 }
 
@@ -224,30 +221,56 @@ impl<T: Value> Value for Option<T> {
         Some(None)
     }
 
-    fn parse(text: &OsStr) -> Result<Option<T>, String> {
+    fn parse(text: &OsStr) -> Result<Option<T>, Reason> {
         T::parse(text).map(Some)
     }
 }
 
 /// Why a command line does not say what a server has to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
     /// This is none of its options.
+    #[error("'{0}' is none of its options")]
     Unknown(String),
     /// This option is there twice.
+    #[error("--{0} is there twice")]
     Twice(String),
-    /// This option is not there, or what it says cannot be, for this reason.
-    Value(String, String),
+    /// This option is not there, or what it says cannot be.
+    #[error("--{0}: {1}")]
+    Value(String, #[source] Reason),
 }
 
-impl fmt::Display for Wrong {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Wrong::Unknown(word) => write!(formatter, "'{word}' is none of its options"),
-            Wrong::Twice(name) => write!(formatter, "--{name} is there twice"),
-            Wrong::Value(name, reason) => write!(formatter, "--{name}: {reason}"),
-        }
-    }
+/// What is wrong with an option.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// It is not there.
+    #[error("it has to be given")]
+    Absent,
+    /// It is there without a value.
+    #[error("it needs a value")]
+    NeedsValue,
+    /// It is there with a value, and is one that has none.
+    #[error("it has no value")]
+    HasNoValue,
+    /// Its value is not in UTF-8.
+    #[error("it is no text")]
+    NoText,
+    /// Its value is none of a few words, which these are.
+    #[error("none of {0}")]
+    NoneOf(&'static str),
+    /// Its value is no release.
+    #[error(transparent)]
+    Version(#[from] InvalidVersion),
+    /// Its value is no list of capabilities.
+    #[error(transparent)]
+    Capability(#[from] UnknownCapability),
+    /// Its value is no node of a sandbox's.
+    #[error("'{0}' is no node of the driver's")]
+    Node(String),
+    /// Its value is no number of bytes.
+    #[error(transparent)]
+    Size(#[from] size::Error),
+    /// Its value is no number.
+    #[error(transparent)]
+    Number(#[from] ParseIntError),
 }
-
-impl std::error::Error for Wrong {}

@@ -9,7 +9,7 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
 
-use crate::arguments::{Value, options, text, word};
+use crate::arguments::{Reason, Value, options, text, word};
 
 /// Which driver a server serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +36,12 @@ impl fmt::Display for Kind {
 }
 
 impl FromStr for Kind {
-    type Err = String;
+    type Err = Reason;
 
-    fn from_str(text: &str) -> Result<Kind, String> {
+    fn from_str(text: &str) -> Result<Kind, Reason> {
         let kind = NAMES.iter().find(|(_, name)| *name == text);
         kind.map(|(kind, _)| *kind)
-            .ok_or_else(|| "none of host, sim, recorded".to_owned())
+            .ok_or(Reason::NoneOf("host, sim, recorded"))
     }
 }
 
@@ -60,11 +60,10 @@ impl Value for Vec<Node> {
         Some(Vec::new())
     }
 
-    fn parse(text: &OsStr) -> Result<Vec<Node>, String> {
-        let text = text.to_str().ok_or("it is no text")?;
-        let node = |name: &str| {
-            Node::from_file_name(name).ok_or_else(|| format!("'{name}' is no node of the driver's"))
-        };
+    fn parse(text: &OsStr) -> Result<Vec<Node>, Reason> {
+        let text = text.to_str().ok_or(Reason::NoText)?;
+        let node =
+            |name: &str| Node::from_file_name(name).ok_or_else(|| Reason::Node(name.to_owned()));
         text.split(',').map(node).collect()
     }
 }

@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use crate::arguments::{Group, Words, options};
-pub use crate::arguments::{UserOption, Wrong};
+pub use crate::arguments::{Reason, UserOption, Wrong};
 use crate::driver::{Driver, Kind};
 use crate::size::Size;
 

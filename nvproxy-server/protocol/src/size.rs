@@ -35,10 +35,26 @@ impl Size {
     }
 }
 
-impl FromStr for Size {
-    type Err = String;
+/// Why a text is no size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It is written otherwise.
+    #[error(
+        "'{0}' is no size: write a whole number of bytes, or one with a unit, as in 512MiB or 4GiB"
+    )]
+    NoSize(String),
+    /// It is nothing.
+    #[error("it has to be more than 0")]
+    Nothing,
+    /// It is more than can be.
+    #[error("'{0}' is more than 2^64 bytes")]
+    TooMuch(String),
+}
 
-    fn from_str(text: &str) -> Result<Size, String> {
+impl FromStr for Size {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Size, Error> {
         let digits = text
             .find(|c: char| !c.is_ascii_digit())
             .unwrap_or(text.len());
@@ -46,15 +62,13 @@ impl FromStr for Size {
         let mut units = UNITS.iter();
         let known = units.find(|(known, _)| known.eq_ignore_ascii_case(unit));
         let Some((_, power)) = known.filter(|_| !number.is_empty()) else {
-            return Err(format!(
-                "'{text}' is no size: write a whole number of bytes, or one with a unit, as in 512MiB or 4GiB"
-            ));
+            return Err(Error::NoSize(text.to_owned()));
         };
         let number: Option<u64> = number.parse().ok();
         match number.and_then(|number| number.checked_mul(1 << power)) {
-            Some(0) => Err("it has to be more than 0".to_owned()),
+            Some(0) => Err(Error::Nothing),
             Some(bytes) => Ok(Size(bytes)),
-            None => Err(format!("'{text}' is more than 2^64 bytes")),
+            None => Err(Error::TooMuch(text.to_owned())),
         }
     }
 }
@@ -96,15 +110,15 @@ mod tests {
             "", "G", "GiB", "-1", "+1", "1.5GiB", "4 GiB", "4GB", "4Gi", "4GiBs", "4x", "0x10",
             "4BiB", "٤",
         ] {
-            let error = text.parse::<Size>().expect_err(text);
+            let error = text.parse::<Size>().expect_err(text).to_string();
             assert!(error.contains("is no size"), "{text}: {error}");
         }
         for text in ["0", "0GiB"] {
-            let error = text.parse::<Size>().expect_err(text);
+            let error = text.parse::<Size>().expect_err(text).to_string();
             assert_eq!(error, "it has to be more than 0");
         }
         for text in ["18446744073709551616", "16384PiB"] {
-            let error = text.parse::<Size>().expect_err(text);
+            let error = text.parse::<Size>().expect_err(text).to_string();
             assert_eq!(error, format!("'{text}' is more than 2^64 bytes"));
         }
     }

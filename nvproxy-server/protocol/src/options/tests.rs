@@ -141,5 +141,8 @@ fn what_the_user_may_ask_of_the_server_is_described() {
     }
     let option = &Settings::ALL[0];
     let refused = (option.set)(&mut Settings::default(), "much").expect_err("no size");
-    assert!(refused.starts_with("'much' is no size"), "{refused}");
+    assert!(
+        refused.to_string().starts_with("'much' is no size"),
+        "{refused}"
+    );
 }
