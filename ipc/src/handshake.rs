@@ -10,6 +10,7 @@
 //! client shows a server's reason for a refusal only after it was cut and cleaned.
 
 use std::{
+    fmt,
     os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -150,18 +151,23 @@ pub fn offer_region(socket: Socket, region: Region) -> Result<ClientChannel, Han
 /// The server's side: takes the region that the client offers. `ready` is the outcome of the
 /// server's own start; a failure is told to the client as the reason of a refusal, and so is
 /// everything that is wrong with the offer.
-pub fn accept(socket: Socket, ready: Result<(), String>) -> Result<ServerChannel, HandshakeError> {
+pub fn accept(
+    socket: Socket,
+    ready: Result<(), &dyn fmt::Display>,
+) -> Result<ServerChannel, HandshakeError> {
     accept_until(socket, ready, Instant::now() + TIMEOUT)
 }
 
 fn accept_until(
     socket: Socket,
-    ready: Result<(), String>,
+    ready: Result<(), &dyn fmt::Display>,
     deadline: Instant,
 ) -> Result<ServerChannel, HandshakeError> {
     socket.prepare()?;
-    let outcome = receive_offer(&socket, deadline)
-        .and_then(|region| ready.map(|()| region).map_err(HandshakeError::NotReady));
+    let outcome = receive_offer(&socket, deadline).and_then(|region| match ready {
+        Ok(()) => Ok(region),
+        Err(error) => Err(HandshakeError::NotReady(error.to_string())),
+    });
     match outcome {
         Ok(region) => {
             socket.send_message(prefix(ACCEPTED).as_bytes(), None)?;

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::OsString;
+use std::fmt;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use nvproxy_protocol::driver::Kind;
@@ -24,13 +25,12 @@ use crate::replay::recorded;
 pub fn if_asked(mut arguments: impl Iterator<Item = OsString>) -> Option<Result<u8, Failure>> {
     let is_asked = arguments.nth(1)? == COMMAND[1];
     is_asked.then(|| {
-        let options =
-            Options::from_arguments(arguments).map_err(|wrong| failure(&wrong.to_string()));
+        let options = Options::from_arguments(arguments).map_err(failure);
         options.and_then(|options| serve(&options))
     })
 }
 
-fn failure(reason: &str) -> Failure {
+fn failure(reason: impl fmt::Display) -> Failure {
     Failure {
         status: SETUP,
         message: format!("server: {reason}"),
@@ -56,7 +56,7 @@ fn serve(options: &Options) -> Result<u8, Failure> {
     };
     match process::run(options, &*factory, given) {
         Ok(never) => match never {},
-        Err(reason) => Err(failure(&reason)),
+        Err(error) => Err(failure(error)),
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use caps::Capability;
 use nvproxy_abi::Abi;
 use nvproxy_abi::table::Family;
-use ringfence_confinement::{Confinement, Kept, Table, policies};
+use ringfence_confinement::{Confinement, Kept, Problem, Table, policies};
 
 use nvproxy_protocol::requests::MAXIMUM_HANDLES;
 
@@ -24,8 +24,19 @@ const ADDRESS_SPACE: u64 = 20 << 30;
 /// simulated driver's have a file and a counter.
 const DESCRIPTORS: u64 = 4 * MAXIMUM_HANDLES as u64;
 
+/// Why the server is not confined.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no filter for it.
+    #[error("the seccomp filter: {0}")]
+    Filter(#[source] Problem),
+    /// One of the steps failed.
+    #[error("the confinement: {0}")]
+    Step(#[source] ringfence_confinement::Error),
+}
+
 /// Confines this process, which must have one thread. `nodes` are what it may open, `abi` what it may ask.
-pub fn enter(nodes: &[PathBuf], abi: &Abi) -> Result<(), String> {
+pub fn enter(nodes: &[PathBuf], abi: &Abi) -> Result<(), Error> {
     let numbers = |family| -> Vec<u32> {
         let rows = abi.granted(family).map(|row| row.id);
         rows.collect::<BTreeSet<u32>>().into_iter().collect()
@@ -37,9 +48,7 @@ pub fn enter(nodes: &[PathBuf], abi: &Abi) -> Result<(), String> {
         ("self", &[std::process::id()]),
     ];
     let tables = tables.map(|(name, numbers)| Table { name, numbers });
-    let program = policies::SERVER
-        .compile(&tables)
-        .map_err(|problem| format!("the seccomp filter: {problem}"))?;
+    let program = policies::SERVER.compile(&tables).map_err(Error::Filter)?;
     Confinement {
         kept: Some(Kept {
             paths: nodes,
@@ -55,5 +64,5 @@ pub fn enter(nodes: &[PathBuf], abi: &Abi) -> Result<(), String> {
         program: &program,
     }
     .enter()
-    .map_err(|reason| format!("the confinement: {reason}"))
+    .map_err(Error::Step)
 }

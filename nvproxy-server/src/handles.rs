@@ -9,6 +9,8 @@ use nvproxy_protocol::requests::MAXIMUM_HANDLES;
 use ringfence_faults::{Act, Point, at};
 use slab::Slab;
 
+use crate::handover::Error;
+
 /// The handle of what is in `slot` in its `generation`.
 pub fn name(slot: usize, generation: u32) -> u64 {
     u64::from(generation) << 32 | slot as u64
@@ -76,22 +78,19 @@ impl<T> HandleTable<T> {
         (self.slots.iter(), &self.generations)
     }
 
-    /// The table that had these slots and generations. Fails, with a sentence for the user, if there is none.
-    pub fn restore(
-        slots: Vec<(usize, T)>,
-        generations: Vec<u32>,
-    ) -> Result<HandleTable<T>, String> {
+    /// The table that had these slots and generations. Fails if there is none.
+    pub fn restore(slots: Vec<(usize, T)>, generations: Vec<u32>) -> Result<HandleTable<T>, Error> {
         let count = slots.len();
         let is_known = |slot: &usize| *slot < generations.len();
         if generations.len() > MAXIMUM_HANDLES
             || generations.contains(&0)
             || !slots.iter().all(|(slot, _)| is_known(slot))
         {
-            return Err("the saved handles cannot have been given".to_owned());
+            return Err(Error::Handles);
         }
         let slots: Slab<T> = slots.into_iter().collect();
         if slots.len() != count {
-            return Err("two saved descriptions have the same handle".to_owned());
+            return Err(Error::SameHandle);
         }
         Ok(HandleTable { slots, generations })
     }

@@ -5,9 +5,34 @@
 //! the handover fails, the saved server goes on.
 //!
 //! A saved state can come from a server that was taken over. It is read by a confined process, is bounded in size, and has
-//! nothing in it that the launcher says; every mistake in it is an error with a sentence for the user.
+//! nothing in it that the launcher says; every mistake in it is an [`Error`].
 
 use std::os::fd::OwnedFd;
+
+/// What is wrong with a saved state, whichever driver it is of.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It names a descriptor that did not come with it.
+    #[error("the saved state names descriptor {number} of {count} that came with it")]
+    NotEnclosed {
+        /// The descriptor's number.
+        number: u32,
+        /// How many came.
+        count: usize,
+    },
+    /// It names this descriptor twice.
+    #[error("the saved state names descriptor {0} twice")]
+    NamedTwice(u32),
+    /// Its handles are none that a server gives.
+    #[error("the saved handles cannot have been given")]
+    Handles,
+    /// Two of its descriptions have one handle.
+    #[error("two saved descriptions have the same handle")]
+    SameHandle,
+    /// The ledger cannot be written, or not be read.
+    #[error("the ledger: {0}")]
+    Ledger(#[source] serde_json::Error),
+}
 
 /// Descriptors that travel beside a saved state, by number.
 #[derive(Debug, Default)]
@@ -23,17 +48,13 @@ impl Enclosures {
     }
 
     /// Takes out the descriptor with this number, which can be done once.
-    pub fn take(&mut self, number: u32) -> Result<OwnedFd, String> {
+    pub fn take(&mut self, number: u32) -> Result<OwnedFd, Error> {
         let count = self.0.len();
         let found = usize::try_from(number)
             .ok()
             .and_then(|index| self.0.get_mut(index));
-        let enclosed = found.ok_or_else(|| {
-            format!("the saved state names descriptor {number} of {count} that came with it")
-        })?;
-        enclosed
-            .take()
-            .ok_or_else(|| format!("the saved state names descriptor {number} twice"))
+        let enclosed = found.ok_or(Error::NotEnclosed { number, count })?;
+        enclosed.take().ok_or(Error::NamedTwice(number))
     }
 }
 
@@ -95,16 +116,20 @@ mod tests {
     #[test]
     fn a_number_is_taken_once_and_has_to_be_there() {
         let mut enclosures = Enclosures::from(vec![descriptor()]);
+        let mut take = |number| {
+            let taken = enclosures.take(number).map(drop);
+            taken.map_err(|error| error.to_string())
+        };
         let absent = |number| {
             Err(format!(
                 "the saved state names descriptor {number} of 1 that came with it"
             ))
         };
-        assert_eq!(enclosures.take(1).map(drop), absent(1));
-        assert_eq!(enclosures.take(u32::MAX).map(drop), absent(u32::MAX));
-        assert_eq!(enclosures.take(0).map(drop), Ok(()));
+        assert_eq!(take(1), absent(1));
+        assert_eq!(take(u32::MAX), absent(u32::MAX));
+        assert_eq!(take(0), Ok(()));
         let again = Err("the saved state names descriptor 0 twice".to_owned());
-        assert_eq!(enclosures.take(0).map(drop), again);
+        assert_eq!(take(0), again);
         assert!(Vec::from(enclosures).is_empty());
     }
 }

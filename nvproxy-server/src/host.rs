@@ -14,7 +14,18 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::Segment;
 
-use crate::handover::Enclosures;
+use crate::handover::{self, Enclosures};
+
+/// Why a driver cannot be had, confined, saved or restored. It is the user who reads it in the end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was handed over is not whole.
+    #[error(transparent)]
+    HandedOver(#[from] handover::Error),
+    /// What this driver alone can fail with, in its own words.
+    #[error(transparent)]
+    Driver(Box<dyn std::error::Error + Send + Sync>),
+}
 
 /// One validated request.
 pub struct Call<'a> {
@@ -71,7 +82,7 @@ pub enum Opener {
 pub trait Host: Send + Sync {
     /// Takes from the calling thread, for good, the right to issue ioctls on device nodes that it opens from now on.
     /// Descriptions that tasks are given are opened on such threads.
-    fn confine(&self) -> Result<(), String> {
+    fn confine(&self) -> Result<(), Error> {
         Ok(())
     }
 
@@ -112,9 +123,7 @@ pub trait Host: Send + Sync {
     /// What a host of the same kind in another process needs to take this one's place, but for the files, each of
     /// which is saved by itself ([`DeviceFile::save`]). No request is being issued meanwhile. This host goes on as
     /// before; it and its files can be dropped without a trace in the one that was restored.
-    ///
-    /// Fails with a sentence for the user, as what follows does.
-    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String>;
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, Error>;
 
     /// A file of the host that this one was restored from. A restored host is first given all files back, and is then
     /// told so ([`Host::finish_restoring`]).
@@ -122,7 +131,7 @@ pub trait Host: Send + Sync {
         &self,
         saved: serde_json::Value,
         enclosures: &mut Enclosures,
-    ) -> Result<Arc<dyn DeviceFile>, String>;
+    ) -> Result<Arc<dyn DeviceFile>, Error>;
 
     /// Told that every file has been restored: what was kept for others that might follow is closed.
     fn finish_restoring(&self) {}
@@ -174,24 +183,22 @@ pub trait DeviceFile: Send + Sync {
     /// the task, and what this returns is what the program sees.
     fn pinned(&self, issued: Result<i32, Errno>, call: Call<'_>) -> Result<i32, Errno>;
 
-    /// What [`Host::restore_file`] needs to give this file back. Fails with a sentence for the user.
-    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String>;
+    /// What [`Host::restore_file`] needs to give this file back.
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, Error>;
 }
 
-/// Makes a host of the state that another one has saved, with the descriptors that came beside it. Fails with a sentence for the user.
+/// Makes a host of the state that another one has saved, with the descriptors that came beside it.
 pub type Restore =
-    Box<dyn FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>>;
+    Box<dyn FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, Error>>;
 
 /// How a server comes to its host, as the launcher has chosen it.
 pub trait HostFactory {
     /// The device nodes that a confined server opens.
     fn nodes(&self) -> Vec<PathBuf>;
 
-    /// Makes a host on which nothing is open. It opens what a confined process cannot reach. Fails with a sentence for the
-    /// user.
-    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, String>;
+    /// Makes a host on which nothing is open. It opens what a confined process cannot reach.
+    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, Error>;
 
-    /// A host to which only the state is missing: it has looked by now at the files that a confined process cannot reach. Fails
-    /// with a sentence for the user.
-    fn prepare_to_restore(&self, abi: &'static Abi) -> Result<Restore, String>;
+    /// A host to which only the state is missing: it has looked by now at the files that a confined process cannot reach.
+    fn prepare_to_restore(&self, abi: &'static Abi) -> Result<Restore, Error>;
 }

@@ -14,6 +14,7 @@ mod requests;
 mod succession;
 
 use std::collections::HashSet;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,12 +26,12 @@ use nvproxy_abi::node::Node;
 use ringfence_faults::{Point, at};
 use ringfence_ipc::locks::IgnorePoison;
 use ringfence_ipc::{
-    Arena, Completion, Consumer, FLAG_DESCRIPTOR, Producer, Region, ServerChannel, Socket,
+    Arena, Completion, Consumer, Corrupt, FLAG_DESCRIPTOR, Producer, Region, ServerChannel, Socket,
     SocketError, Spin, Submission,
 };
 
 use crate::handles::HandleTable;
-use crate::host::{Host, OpenFlags};
+use crate::host::{self, Host, OpenFlags};
 use crate::ledger::Books;
 use crate::load::Load;
 use crate::reactor::{Reactor, Ring, SleepWord, wait_for_end};
@@ -45,7 +46,7 @@ use nvproxy_protocol::requests::{
 use self::descriptions::Entry;
 #[cfg(test)]
 pub use self::succession::MAXIMUM_STATE;
-pub use self::succession::{Own, accept_succession, obey};
+pub use self::succession::{Error as SuccessionError, Own, accept_succession, obey};
 
 /// Threads for what a confined thread cannot do, and for closing.
 const MAXIMUM_WORKERS: usize = 64;
@@ -105,7 +106,42 @@ pub enum End {
     /// The launcher is gone, which would end it.
     LauncherGone,
     /// It cannot go on.
-    Failed(String),
+    Failed(Error),
+}
+
+/// Why a server does not begin, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A thread did not start.
+    #[error("starting a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The control socket failed.
+    #[error("the control socket: {0}")]
+    ControlSocket(#[source] SocketError),
+    /// It cannot be waited for the end of the control socket.
+    #[error("the control socket: {0}")]
+    Watch(#[source] io::Error),
+    /// There is nothing to sleep in.
+    #[error("io_uring: {0}")]
+    Reactor(#[source] io::Error),
+    /// The driver is not confined.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+    /// It cannot be waited for the doorbell.
+    #[error("the doorbell: {0}")]
+    Doorbell(#[source] io::Error),
+    /// The sentry does not keep to the protocol of rings.
+    #[error("submission ring: {0}")]
+    Ring(#[source] Corrupt),
+    /// The sentry has submitted more than it may.
+    #[error("more submissions under way than a ring has entries")]
+    TooMany,
+    /// A submission says that more descriptors come with it than may.
+    #[error("a submission with more descriptors than any has")]
+    TooManyDescriptors,
+    /// A descriptor came that is not of the submission's.
+    #[error("a descriptor belongs to another submission")]
+    OthersDescriptor,
 }
 
 impl Server {
@@ -117,7 +153,7 @@ impl Server {
         books: Arc<Books>,
         channel: ServerChannel,
         ring: Option<Ring>,
-    ) -> Result<Arc<Server>, String> {
+    ) -> Result<Arc<Server>, Error> {
         let handles = HandleTable::default();
         Self::with_handles(host, abi, books, channel, ring, handles)
     }
@@ -129,7 +165,7 @@ impl Server {
         channel: ServerChannel,
         ring: Option<Ring>,
         handles: HandleTable<Entry>,
-    ) -> Result<Arc<Server>, String> {
+    ) -> Result<Arc<Server>, Error> {
         let ServerChannel {
             submissions,
             completions,
@@ -137,15 +173,11 @@ impl Server {
             socket,
             region,
         } = channel;
-        let workers = Pool::start("worker", MAXIMUM_WORKERS)
-            .map_err(|error| format!("starting a thread: {error}"))?;
-        socket
-            .set_nonblocking(true)
-            .map_err(|error| format!("the control socket: {error}"))?;
+        let workers = Pool::start("worker", MAXIMUM_WORKERS).map_err(Error::Thread)?;
+        socket.set_nonblocking(true).map_err(Error::ControlSocket)?;
         let (address, expected) = submissions.sleep_word();
         let word = SleepWord { address, expected };
-        let reactor = Reactor::new(ring, socket.as_fd(), word)
-            .map_err(|error| format!("io_uring: {error}"))?;
+        let reactor = Reactor::new(ring, socket.as_fd(), word).map_err(Error::Reactor)?;
         host.confine()?;
         Ok(Arc::new(Server {
             host,
@@ -173,7 +205,7 @@ impl Server {
     }
 
     /// Has a thread wait for the end of the control socket, if the one that sleeps cannot; then it calls `end`.
-    pub fn watch(&self, end: fn(End) -> !) -> std::io::Result<()> {
+    pub fn watch(&self, end: fn(End) -> !) -> io::Result<()> {
         let reactor = self.reactor.lock().ignore_poison();
         if !reactor.misses_the_end() {
             return Ok(());
@@ -183,7 +215,7 @@ impl Server {
         let watch = move || {
             let ended = wait_for_end(socket.as_fd());
             end(ended.map_or_else(
-                |error| End::Failed(format!("the control socket: {error}")),
+                |error| End::Failed(Error::Watch(error)),
                 |()| End::SentryGone,
             ));
         };
@@ -200,7 +232,7 @@ impl Server {
                 Role::Sleep => match self.sleep() {
                     Ok(true) => self.roles.woken(),
                     Ok(false) => end(End::SentryGone),
-                    Err(error) => end(End::Failed(format!("the doorbell: {error}"))),
+                    Err(error) => end(End::Failed(Error::Doorbell(error))),
                 },
             };
         }
@@ -242,7 +274,7 @@ impl Server {
     }
 
     /// Waits for the doorbell; false if the sentry is gone.
-    fn sleep(&self) -> std::io::Result<bool> {
+    fn sleep(&self) -> io::Result<bool> {
         self.reactor.lock().ignore_poison().sleep()
     }
 
@@ -278,12 +310,10 @@ impl Server {
     fn drain(
         self: &Arc<Self>,
         submissions: &mut Consumer<Submission>,
-    ) -> Result<(bool, Option<Slow>), String> {
+    ) -> Result<(bool, Option<Slow>), Error> {
         let mut any = false;
         while !self.pausing.load(Ordering::Relaxed)
-            && let Some(submission) = submissions
-                .pop()
-                .map_err(|error| format!("submission ring: {error}"))?
+            && let Some(submission) = submissions.pop().map_err(Error::Ring)?
         {
             at(Point::Take);
             if any {
@@ -291,7 +321,7 @@ impl Server {
             }
             any = true;
             if !self.load.begin() {
-                return Err("more submissions under way than a ring has entries".to_owned());
+                return Err(Error::TooMany);
             }
             let dispatched = self
                 .carried(&submission)?
@@ -307,20 +337,20 @@ impl Server {
 
     /// Takes the descriptors that travel beside a submission. They pair up by order, so they are taken even for a
     /// request that is then refused. The outer error is a sentry that does not keep to the protocol.
-    fn carried(&self, submission: &Submission) -> Result<Result<Descriptors, Rejection>, String> {
+    fn carried(&self, submission: &Submission) -> Result<Result<Descriptors, Rejection>, Error> {
         let count = submission.arguments[ARGUMENT_DESCRIPTORS];
         if count > MAXIMUM_DESCRIPTORS as u64 {
-            return Err("a submission with more descriptors than any has".to_owned());
+            return Err(Error::TooManyDescriptors);
         }
         let mut carried = Descriptors::new();
         let mut lost = false;
         for _ in 0..count {
             match self.socket.receive_announced() {
                 Ok((tag, descriptor)) if tag == submission.cookie => carried.push(descriptor),
-                Ok(_) => return Err("a descriptor belongs to another submission".to_owned()),
+                Ok(_) => return Err(Error::OthersDescriptor),
                 // This process has as many as it may have. The request fails, and no other.
                 Err(SocketError::DescriptorLost) => lost = true,
-                Err(error) => return Err(format!("the control socket: {error}")),
+                Err(error) => return Err(Error::ControlSocket(error)),
             }
         }
         Ok(if lost {

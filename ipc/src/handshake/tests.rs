@@ -23,7 +23,7 @@ fn hello() -> Hello {
 fn accept_from(
     bytes: &[u8],
     descriptor: Option<std::os::fd::BorrowedFd<'_>>,
-    ready: Result<(), String>,
+    ready: Result<(), &dyn fmt::Display>,
 ) -> (HandshakeError, Vec<u8>) {
     let (client, server) = Socket::pair().unwrap();
     client.send_message(bytes, descriptor).unwrap();
@@ -174,7 +174,7 @@ fn an_offer_without_a_proper_region_is_refused() {
 #[test]
 fn a_server_that_is_not_ready_says_why() {
     let (client, server) = Socket::pair().unwrap();
-    let server = thread::spawn(move || accept(server, Err("no driver\nhere".into())));
+    let server = thread::spawn(move || accept(server, Err(&"no driver\nhere")));
     let error = offer(client, SMALL).err();
     assert_eq!(
         error,
@@ -192,10 +192,10 @@ fn a_reason_is_cut_between_characters() {
     let region = Region::create(SMALL).unwrap();
     // Three bytes each: the 86th would end at byte 258.
     let long = "€".repeat(200);
-    let (_, answer) = accept_from(hello().as_bytes(), Some(region.as_fd()), Err(long));
+    let (_, answer) = accept_from(hello().as_bytes(), Some(region.as_fd()), Err(&long));
     assert_eq!(answer, refused("€".repeat(85).as_bytes()));
     let exact = "x".repeat(MAX_REASON_BYTES);
-    let (_, answer) = accept_from(hello().as_bytes(), Some(region.as_fd()), Err(exact.clone()));
+    let (_, answer) = accept_from(hello().as_bytes(), Some(region.as_fd()), Err(&exact));
     assert_eq!(answer, refused(exact.as_bytes()));
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -21,14 +22,40 @@ use nvproxy_sim::backing::{Backing, Inode, OwnDescriptors, memory_file};
 use ringfence_ipc::locks::IgnorePoison;
 use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::report::{Difference, Line, Progress, Report, Side, What, compare};
-use ringfence_recording::{Event, Reached, Recording, Request};
+use ringfence_recording::{Event, Reached, ReadError, Recording, Request};
 
 use nvproxy_server::handover::Enclosures;
-use nvproxy_server::host::{Call, DeviceFile, Host, HostFactory, OpenFlags, Opened, Restore};
+use nvproxy_server::host::{self, Call, DeviceFile, Host, HostFactory, OpenFlags, Opened, Restore};
 use nvproxy_server::version_check::Check;
 
-/// Why none of this can be saved: a replay is over before there is a reason to.
-const NO_HANDOVER: &str = "a replay cannot be handed over";
+/// Why there is no driver that answers as was recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The recording cannot be read.
+    #[error("{}: {source}", .path.display())]
+    File { path: PathBuf, source: io::Error },
+    /// The file is no recording.
+    #[error("{}: {source}", .path.display())]
+    Recording { path: PathBuf, source: ReadError },
+    /// It is not known how far the replay is.
+    #[error("the replay's progress: {0}")]
+    Progress(#[source] io::Error),
+    /// Nothing can be said of what differs.
+    #[error("the replay's report: {0}")]
+    Report(#[source] io::Error),
+    /// Its files cannot be opened anew.
+    #[error("/proc/self/fd: {0}")]
+    OwnDescriptors(#[source] Errno),
+    /// None of this can be saved: a replay is over before there is a reason to.
+    #[error("a replay cannot be handed over")]
+    NoHandover,
+}
+
+impl From<Error> for host::Error {
+    fn from(error: Error) -> host::Error {
+        host::Error::Driver(Box::new(error))
+    }
+}
 
 /// How a server comes to a driver that was recorded.
 pub struct Factory(pub Replay);
@@ -38,12 +65,12 @@ impl HostFactory for Factory {
         Vec::new()
     }
 
-    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
+    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, host::Error> {
         Ok(Arc::new(Recorded::new(&self.0, abi)?))
     }
 
-    fn prepare_to_restore(&self, _: &'static Abi) -> Result<Restore, String> {
-        Err(NO_HANDOVER.to_owned())
+    fn prepare_to_restore(&self, _: &'static Abi) -> Result<Restore, host::Error> {
+        Err(Error::NoHandover.into())
     }
 }
 
@@ -60,18 +87,21 @@ struct Shared {
 }
 
 impl Recorded {
-    /// Opens the files. Fails with a sentence for the user.
-    pub fn new(replay: &Replay, abi: &'static Abi) -> Result<Recorded, String> {
-        let path = replay.recording.display();
-        let bytes = fs::read(&replay.recording).map_err(|error| format!("{path}: {error}"))?;
-        let recording =
-            Recording::from_bytes(&bytes).map_err(|error| format!("{path}: {error}"))?;
-        let progress = fs::File::open(&replay.progress);
-        let progress = progress.map_err(|error| format!("the replay's progress: {error}"))?;
+    /// Opens the files.
+    pub fn new(replay: &Replay, abi: &'static Abi) -> Result<Recorded, Error> {
+        let path = || replay.recording.clone();
+        let bytes = fs::read(&replay.recording).map_err(|source| Error::File {
+            path: path(),
+            source,
+        })?;
+        let recording = Recording::from_bytes(&bytes).map_err(|source| Error::Recording {
+            path: path(),
+            source,
+        })?;
+        let progress = fs::File::open(&replay.progress).map_err(Error::Progress)?;
         let report = OpenOptions::new().append(true).open(&replay.report);
-        let report = report.map_err(|error| format!("the replay's report: {error}"))?;
-        let own_descriptors =
-            OwnDescriptors::open().map_err(|error| format!("/proc/self/fd: {error}"))?;
+        let report = report.map_err(Error::Report)?;
+        let own_descriptors = OwnDescriptors::open().map_err(Error::OwnDescriptors)?;
         Ok(Recorded(Arc::new(Shared {
             abi,
             events: recording.events,
@@ -176,16 +206,16 @@ impl Host for Recorded {
         description.ok_or(Errno::EBADF)?.number()
     }
 
-    fn save(&self, _: &mut Enclosures) -> Result<serde_json::Value, String> {
-        Err(NO_HANDOVER.to_owned())
+    fn save(&self, _: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+        Err(Error::NoHandover.into())
     }
 
     fn restore_file(
         &self,
         _: serde_json::Value,
         _: &mut Enclosures,
-    ) -> Result<Arc<dyn DeviceFile>, String> {
-        Err(NO_HANDOVER.to_owned())
+    ) -> Result<Arc<dyn DeviceFile>, host::Error> {
+        Err(Error::NoHandover.into())
     }
 }
 
@@ -302,8 +332,8 @@ impl DeviceFile for Description {
         }
     }
 
-    fn save(&self, _: &mut Enclosures) -> Result<serde_json::Value, String> {
-        Err(NO_HANDOVER.to_owned())
+    fn save(&self, _: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+        Err(Error::NoHandover.into())
     }
 }
 

@@ -27,6 +27,7 @@
 //!
 //! A server that does not keep to this is a failed replacement, or a lost server.
 
+use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -68,8 +69,8 @@ impl ringfence_ipc::Message for Message {
 }
 
 /// That it is refused, for this reason. A long one is cut.
-pub fn refused(reason: &str) -> Message {
-    Message::Refused(shortened(reason, MAXIMUM_REASON).to_owned())
+pub fn refused(reason: impl fmt::Display) -> Message {
+    Message::Refused(shortened(&reason.to_string(), MAXIMUM_REASON).to_owned())
 }
 
 /// Sends a message.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nvproxy_abi::status::*;
 use serde::{Deserialize, Serialize};
 
+use super::error::Impossible;
 use super::memory::Memory;
 use super::objects::{Handle, Outcome};
 use super::saved::shared;
@@ -93,8 +94,7 @@ pub fn unmap(mapped: &mut Vec<External>, gpu: usize, base: u64, length: u64) {
 
 impl AddressSpace {
     /// Whether what was restored lies in an address space and is of GPUs that there are, of which there are `gpus`.
-    /// Says what is not.
-    pub fn check(&self, gpus: usize) -> Result<(), String> {
+    pub fn check(&self, gpus: usize) -> Result<(), Impossible> {
         let mut end = 0;
         for (base, range) in &self.ranges {
             let external: &[External] = match &range.kind {
@@ -107,12 +107,12 @@ impl AddressSpace {
                 external.base >= *base && end.is_some() && end <= last && external.gpu < gpus
             });
             if *base < end || last.is_none() || !inside {
-                return Err(format!("its range at {base:#x} cannot be"));
+                return Err(Impossible::Range(*base));
             }
             end = last.unwrap_or(end);
         }
         match self.gpus.keys().find(|gpu| **gpu >= gpus) {
-            Some(gpu) => Err(format!("there is no GPU {gpu}")),
+            Some(gpu) => Err(Impossible::NoGpu(*gpu)),
             None => Ok(()),
         }
     }

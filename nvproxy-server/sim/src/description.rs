@@ -13,7 +13,7 @@ use super::frontend::{self, Issuer};
 use super::state::{FileNumber, FileState, Shared};
 use super::uvm;
 use nvproxy_server::handover::Enclosures;
-use nvproxy_server::host::{Call, DeviceFile};
+use nvproxy_server::host::{self, Call, DeviceFile};
 
 /// One open file description, from its open until the server drops it.
 pub(super) struct Description {
@@ -103,7 +103,7 @@ impl DeviceFile for Description {
     }
 
     /// The number; the state of the driver has the rest.
-    fn save(&self, _enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
+    fn save(&self, _enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
         Ok(self.number.0.into())
     }
 }

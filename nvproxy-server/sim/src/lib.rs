@@ -25,6 +25,7 @@ mod buffers;
 mod classes;
 mod control;
 mod description;
+mod error;
 mod events;
 mod export;
 mod frontend;
@@ -57,10 +58,13 @@ use ringfence_ipc::locks::IgnorePoison;
 
 use self::backing::Inode;
 use self::description::Description;
+pub use self::error::{Error, Impossible};
 use self::mapping::Showing;
 use self::state::{FileNumber, Shared};
 use nvproxy_server::handover::Enclosures;
-use nvproxy_server::host::{DeviceFile, GpuNames, Host, HostFactory, OpenFlags, Opened, Restore};
+use nvproxy_server::host::{
+    self, DeviceFile, GpuNames, Host, HostFactory, OpenFlags, Opened, Restore,
+};
 
 /// The branch whose structures it reads and writes.
 const BRANCH: u16 = 580;
@@ -137,12 +141,12 @@ impl Simulator {
     }
 
     /// This driver, of which nothing was opened yet, as another process had saved it ([`Host::save`]). What is simulated
-    /// stays what this one was made with. Fails with a sentence for the user.
+    /// stays what this one was made with.
     pub fn restore(
         self,
         saved: serde_json::Value,
         enclosures: &mut Enclosures,
-    ) -> Result<Simulator, String> {
+    ) -> Result<Simulator, Error> {
         saved::restore(self, saved, enclosures)
     }
 
@@ -160,9 +164,9 @@ pub struct Factory {
 }
 
 impl Factory {
-    fn simulator(&self, abi: &'static Abi) -> Result<Simulator, String> {
+    fn simulator(&self, abi: &'static Abi) -> Result<Simulator, Error> {
         let configuration = Configuration::new(self.version, abi, self.gpus.clone());
-        Simulator::new(configuration).map_err(|error| format!("the simulator: {error}"))
+        Simulator::new(configuration).map_err(Error::SetUp)
     }
 }
 
@@ -171,11 +175,11 @@ impl HostFactory for Factory {
         Vec::new()
     }
 
-    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, String> {
+    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, host::Error> {
         Ok(Arc::new(self.simulator(abi)?))
     }
 
-    fn prepare_to_restore(&self, abi: &'static Abi) -> Result<Restore, String> {
+    fn prepare_to_restore(&self, abi: &'static Abi) -> Result<Restore, host::Error> {
         let simulator = self.simulator(abi)?;
         Ok(Box::new(move |saved, enclosures| {
             Ok(Arc::new(simulator.restore(saved, enclosures)?))
@@ -257,21 +261,19 @@ impl Host for Simulator {
         ended
     }
 
-    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
-        saved::save(&self.shared, enclosures)
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+        Ok(saved::save(&self.shared, enclosures)?)
     }
 
     fn restore_file(
         &self,
         saved: serde_json::Value,
         _enclosures: &mut Enclosures,
-    ) -> Result<Arc<dyn DeviceFile>, String> {
-        let number: FileNumber =
-            serde_json::from_value(saved).map_err(|error| format!("a description: {error}"))?;
+    ) -> Result<Arc<dyn DeviceFile>, host::Error> {
+        let number: FileNumber = serde_json::from_value(saved).map_err(Error::Description)?;
         let description = self.unclaimed().remove(&number);
-        description
-            .map(|description| description as Arc<dyn DeviceFile>)
-            .ok_or_else(|| format!("there is no description {} to restore", number.0))
+        let description = description.ok_or(Error::NoDescription(number.0))?;
+        Ok(description)
     }
 
     fn finish_restoring(&self) {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backing::Backing;
 use super::classes::Kind;
+use super::error::Impossible;
 use super::memory::{Memory, PAGE, Place};
 use super::objects::{Client, Detail, Handle, Object, Outcome};
 use super::saved::shared;
@@ -79,8 +80,8 @@ impl VirtualMemory {
         }
     }
 
-    /// Whether a restored range and what is mapped there lie in an address space. Says what does not.
-    pub fn check(&self) -> Result<(), String> {
+    /// Whether a restored range and what is mapped there lie in an address space.
+    pub fn check(&self) -> Result<(), Impossible> {
         let end = |address: u64, length: u64| address.checked_add(length);
         let last = end(self.base, self.length);
         let inside = |mapping: &DmaMapping| {
@@ -88,10 +89,7 @@ impl VirtualMemory {
             mapping.address >= self.base && end.is_some() && end <= last
         };
         if last.is_none() || !self.mappings.iter().all(inside) {
-            return Err(format!(
-                "its range at {:#x} does not hold its mappings",
-                self.base
-            ));
+            return Err(Impossible::Mappings(self.base));
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use ringfence_ipc::locks::IgnorePoison;
 use serde::{Deserialize, Serialize};
 
 use super::backing::Backing;
+use super::error::Impossible;
 use super::saved::shared;
 
 /// The granularity of system memory and of mappings.
@@ -117,15 +118,15 @@ impl Memory {
 
     /// Takes memory that was restored from its GPU, which every other allocation has taken from it before, and looks
     /// whether it can be what it is said to be. Memory that fails this must not be used.
-    pub fn settle(&self) -> Result<(), String> {
+    pub fn settle(&self) -> Result<(), Impossible> {
         let (length, taken) = (self.length, self.taken);
         if let Place::Video(video) = &self.place
             && !video.take(taken)
         {
-            return Err(format!("the GPU has no room for memory of {taken} bytes"));
+            return Err(Impossible::NoRoom(taken));
         }
         if length > taken {
-            return Err(format!("memory of {length} bytes takes {taken}"));
+            return Err(Impossible::Taken { length, taken });
         }
         let mappings = self.mappings.lock().ignore_poison();
         let outside = mappings.iter().find(|mapped| {
@@ -133,10 +134,10 @@ impl Memory {
             end.is_none_or(|end| end > length)
         });
         match outside {
-            Some(mapped) => Err(format!(
-                "memory of {length} bytes is mapped at {:#x}",
-                mapped.offset
-            )),
+            Some(mapped) => Err(Impossible::Mapped {
+                length,
+                offset: mapped.offset,
+            }),
             None => Ok(()),
         }
     }

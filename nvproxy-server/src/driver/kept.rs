@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use super::line::{Line, Named, Order};
 use super::{Presence, duplicate, event_descriptor, saved};
 use crate::handover::Enclosures;
-use crate::host::{Call, DeviceFile};
+use crate::host::{self, Call, DeviceFile};
 
 /// The way to one keeper, which ends when this is dropped, unless another server has this way, too.
 pub struct Keeping {
@@ -205,8 +205,9 @@ impl DeviceFile for KeptFile {
         issued
     }
 
-    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
         let origin = (self.opened_by, self.file);
-        saved::save_command(self.node, Some(&self.command), origin, enclosures)
+        let saved = saved::save_command(self.node, Some(&self.command), origin, enclosures);
+        Ok(saved?)
     }
 }

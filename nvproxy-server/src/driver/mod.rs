@@ -14,6 +14,7 @@
 //! The driver also looks which process made a client, so a server that was replaced stays as the `keeper` of the command
 //! descriptions that it opened, and issues the requests on them for its successor, to which they are `kept`.
 
+mod error;
 mod identities;
 mod issue;
 mod keeper;
@@ -42,6 +43,7 @@ use nvproxy_abi::node::{Node, OPEN_ONLY};
 use ringfence_ipc::Socket;
 use ringfence_ipc::locks::IgnorePoison;
 
+pub use self::error::Error;
 use self::identities::Identities;
 use self::issue::Issue;
 use self::keeper::Keeper;
@@ -49,7 +51,7 @@ use self::kept::{Keeping, Register};
 use self::marks::Marks;
 use crate::handover::Enclosures;
 use crate::host::{
-    Call, DeviceFile, GpuNames, Host, HostFactory, OpenFlags, Opened, Opener, Restore,
+    self, Call, DeviceFile, GpuNames, Host, HostFactory, OpenFlags, Opened, Opener, Restore,
 };
 
 /// The major number of `nvidiactl`, the GPUs' nodes (Documentation/admin-guide/devices.txt in Linux).
@@ -161,7 +163,7 @@ impl Driver {
         self,
         saved: serde_json::Value,
         enclosures: &mut Enclosures,
-    ) -> Result<Driver, String> {
+    ) -> Result<Driver, host::Error> {
         restored::restore(self, saved, enclosures)
     }
 
@@ -237,11 +239,11 @@ impl HostFactory for Factory {
         nodes.map(|node| self.driver.path(*node)).collect()
     }
 
-    fn make(&self, _: &'static Abi) -> Result<Arc<dyn Host>, String> {
+    fn make(&self, _: &'static Abi) -> Result<Arc<dyn Host>, host::Error> {
         Ok(Arc::new(self.driver()))
     }
 
-    fn prepare_to_restore(&self, _: &'static Abi) -> Result<Restore, String> {
+    fn prepare_to_restore(&self, _: &'static Abi) -> Result<Restore, host::Error> {
         let driver = self.driver();
         Ok(Box::new(move |saved, enclosures| {
             Ok(Arc::new(driver.restore(saved, enclosures)?))
@@ -250,12 +252,12 @@ impl HostFactory for Factory {
 }
 
 impl Host for Driver {
-    fn confine(&self) -> Result<(), String> {
+    fn confine(&self) -> Result<(), host::Error> {
         let restricted = Ruleset::default()
             .handle_access(AccessFs::IoctlDev)
             .and_then(|ruleset| ruleset.create())
             .and_then(|ruleset| ruleset.restrict_self())
-            .map_err(|error| format!("Landlock: {error}"))?;
+            .map_err(Error::Landlock)?;
         if !is_enforced(&restricted) {
             tracing::warn!(
                 "this kernel's Landlock cannot withhold ioctl on devices (it came with Linux 6.10): \
@@ -338,15 +340,15 @@ impl Host for Driver {
         ended
     }
 
-    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
-        saved::save(self, enclosures)
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+        Ok(saved::save(self, enclosures)?)
     }
 
     fn restore_file(
         &self,
         saved: serde_json::Value,
         enclosures: &mut Enclosures,
-    ) -> Result<Arc<dyn DeviceFile>, String> {
+    ) -> Result<Arc<dyn DeviceFile>, host::Error> {
         restored::restore_file(self, saved, enclosures)
     }
 
@@ -477,8 +479,8 @@ impl DeviceFile for CommandFile {
         issued
     }
 
-    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
-        saved::save_file(self, enclosures)
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+        Ok(saved::save_file(self, enclosures)?)
     }
 }
 
@@ -532,7 +534,7 @@ impl DeviceFile for UvmFile {
         Err(Errno::ENOTTY)
     }
 
-    fn save(&self, _enclosures: &mut Enclosures) -> Result<serde_json::Value, String> {
-        Err("a description of nvidia-uvm is the task's and comes with each request".to_owned())
+    fn save(&self, _enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+        Err(Error::TasksOwn.into())
     }
 }

@@ -9,22 +9,22 @@ use serde_json::Value;
 
 use super::kept::{Keeping, KeptFile};
 use super::marks::Marks;
-use super::saved::{SavedCommand, SavedDriver, SavedFile, damaged};
-use super::{CommandFile, Commands, Driver, Presence};
+use super::saved::{SavedCommand, SavedDriver, SavedFile};
+use super::{CommandFile, Commands, Driver, Error, Presence};
 use crate::handover::Enclosures;
-use crate::host::DeviceFile;
+use crate::host::{self, DeviceFile};
 
 pub(super) fn restore(
     mut driver: Driver,
     saved: Value,
     enclosures: &mut Enclosures,
-) -> Result<Driver, String> {
+) -> Result<Driver, host::Error> {
     let SavedDriver {
         presences,
         server,
         keepers,
         marks,
-    } = serde_json::from_value(saved).map_err(damaged)?;
+    } = serde_json::from_value(saved).map_err(Error::Damaged)?;
     driver.identities.reach();
     driver.marks = Arc::new(Marks::of_uvm(marks));
     driver.commands = Arc::new(Commands {
@@ -35,10 +35,7 @@ pub(super) fn restore(
     let held = driver.handed_over.get_mut().ignore_poison();
     for (gpu, number) in presences {
         if !driver.gpus.contains(&gpu) {
-            let node = Node::Gpu(gpu).file_name();
-            return Err(format!(
-                "a descriptor of {node} was handed over, which the sandbox was not given"
-            ));
+            return Err(Error::NotGiven(Node::Gpu(gpu)).into());
         }
         let presence = Arc::new(Presence(enclosures.take(number)?));
         known.insert(gpu, Arc::downgrade(&presence));
@@ -58,18 +55,12 @@ pub(super) fn restore_file(
     driver: &Driver,
     saved: Value,
     enclosures: &mut Enclosures,
-) -> Result<Arc<dyn DeviceFile>, String> {
-    let SavedFile { node, command } = serde_json::from_value(saved).map_err(damaged)?;
+) -> Result<Arc<dyn DeviceFile>, host::Error> {
+    let SavedFile { node, command } = serde_json::from_value(saved).map_err(Error::Damaged)?;
     let presence = match node {
         Node::Control => None,
-        Node::Gpu(gpu) => {
-            let absent = || format!("no descriptor of {} was handed over", node.file_name());
-            Some(driver.presence(gpu).ok_or_else(absent)?)
-        }
-        Node::Uvm | Node::OpenOnly(_) => {
-            let name = node.file_name();
-            return Err(format!("a server keeps no description of {name}"));
-        }
+        Node::Gpu(gpu) => Some(driver.presence(gpu).ok_or(Error::NoPresence(node))?),
+        Node::Uvm | Node::OpenOnly(_) => return Err(Error::NotKept(node).into()),
     };
     let Some(SavedCommand {
         descriptor,
@@ -80,11 +71,9 @@ pub(super) fn restore_file(
         return Ok(Arc::new(CommandFile::new(driver, node, presence)));
     };
     let keeper = driver.keepers().get(&opened_by).and_then(Weak::upgrade);
-    let keeper = keeper.ok_or_else(|| {
-        format!(
-            "nobody keeps what server {opened_by} opened of {}",
-            node.file_name()
-        )
+    let keeper = keeper.ok_or(Error::NoKeeper {
+        server: opened_by,
+        node,
     })?;
     Ok(Arc::new(KeptFile::new(
         (node, presence),

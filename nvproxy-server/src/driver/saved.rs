@@ -13,7 +13,7 @@ use ringfence_ipc::locks::IgnorePoison;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CommandFile, Driver};
+use super::{CommandFile, Driver, Error};
 use crate::handover::{Enclosures, node_name};
 
 /// A [`Driver`], but for what the launcher says of it.
@@ -53,18 +53,14 @@ pub(super) struct SavedCommand {
     pub(super) file: u64,
 }
 
-pub(super) fn damaged(error: serde_json::Error) -> String {
-    format!("what was saved of the driver: {error}")
-}
-
-fn enclose(descriptor: &OwnedFd, node: Node, enclosures: &mut Enclosures) -> Result<u32, String> {
+fn enclose(descriptor: &OwnedFd, node: Node, enclosures: &mut Enclosures) -> Result<u32, Error> {
     let copy = descriptor
         .try_clone()
-        .map_err(|error| format!("a duplicate of {}: {error}", node.file_name()))?;
+        .map_err(|source| Error::Duplicate { node, source })?;
     Ok(enclosures.put(copy))
 }
 
-pub(super) fn save(driver: &Driver, enclosures: &mut Enclosures) -> Result<Value, String> {
+pub(super) fn save(driver: &Driver, enclosures: &mut Enclosures) -> Result<Value, Error> {
     let mut presences = BTreeMap::new();
     for (gpu, presence) in driver.presences.lock().ignore_poison().iter() {
         if let Some(presence) = presence.upgrade() {
@@ -78,26 +74,23 @@ pub(super) fn save(driver: &Driver, enclosures: &mut Enclosures) -> Result<Value
         keepers: save_keepers(driver, enclosures)?,
         marks: driver.marks.marked(),
     };
-    serde_json::to_value(saved).map_err(damaged)
+    serde_json::to_value(saved).map_err(Error::Damaged)
 }
 
 /// The ways to the keepers that there are, and to this process, which becomes one if it has opened anything.
-fn save_keepers(
-    driver: &Driver,
-    enclosures: &mut Enclosures,
-) -> Result<BTreeMap<u64, u32>, String> {
+fn save_keepers(driver: &Driver, enclosures: &mut Enclosures) -> Result<BTreeMap<u64, u32>, Error> {
     let mut keepers = BTreeMap::new();
     for (server, keeper) in driver.keepers().iter() {
         if let Some(keeper) = keeper.upgrade() {
             let control = keeper.duplicate();
-            let control = control.map_err(|errno| format!("a keeper's socket: {errno}"))?;
+            let control = control.map_err(Error::KeeperDuplicate)?;
             keepers.insert(*server, enclosures.put(control));
         }
     }
     let control = if driver.commands.opened().is_empty() {
         None
     } else {
-        let pair = Socket::pair().map_err(|error| format!("a keeper's socket: {error}"))?;
+        let pair = Socket::pair().map_err(Error::KeeperSocket)?;
         keepers.insert(driver.commands.server, enclosures.put(pair.1.into()));
         Some(pair.0)
     };
@@ -106,7 +99,7 @@ fn save_keepers(
     Ok(keepers)
 }
 
-pub(super) fn save_file(file: &CommandFile, enclosures: &mut Enclosures) -> Result<Value, String> {
+pub(super) fn save_file(file: &CommandFile, enclosures: &mut Enclosures) -> Result<Value, Error> {
     let origin = (file.commands.server, file.file);
     save_command(file.node, file.command.get(), origin, enclosures)
 }
@@ -117,7 +110,7 @@ pub(super) fn save_command(
     command: Option<&OwnedFd>,
     (opened_by, file): (u64, u64),
     enclosures: &mut Enclosures,
-) -> Result<Value, String> {
+) -> Result<Value, Error> {
     let descriptor = command
         .map(|command| enclose(command, node, enclosures))
         .transpose()?;
@@ -126,5 +119,5 @@ pub(super) fn save_command(
         opened_by,
         file,
     });
-    serde_json::to_value(SavedFile { node, command }).map_err(damaged)
+    serde_json::to_value(SavedFile { node, command }).map_err(Error::Damaged)
 }

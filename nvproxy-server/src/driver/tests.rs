@@ -73,6 +73,10 @@ fn files_keep_their_descriptions_across_a_handover() {
     assert_eq!(restored.opener(Node::Gpu(0)), Opener::Patient);
 }
 
+fn reason<T>(refused: Result<T, host::Error>) -> String {
+    refused.err().expect("a refusal").to_string()
+}
+
 #[test]
 fn a_damaged_state_is_refused() {
     let (devices, driver) = driver();
@@ -85,27 +89,23 @@ fn a_damaged_state_is_refused() {
     for field in ["presences", "server", "keepers", "marks"] {
         let mut damaged = saved.clone();
         damaged.as_object_mut().expect("an object").remove(field);
-        let refused = Driver::new(devices.path(), &[0])
-            .restore(damaged, &mut none)
-            .err();
+        let refused = Driver::new(devices.path(), &[0]).restore(damaged, &mut none);
         let expected = format!("what was saved of the driver: missing field `{field}`");
-        assert_eq!(refused, Some(expected));
+        assert_eq!(reason(refused), expected);
     }
     assert_eq!(
-        Driver::new(devices.path(), &[0])
-            .restore(saved.clone(), &mut none)
-            .err(),
-        Some("the saved state names descriptor 0 of 0 that came with it".to_owned())
+        reason(Driver::new(devices.path(), &[0]).restore(saved.clone(), &mut none)),
+        "the saved state names descriptor 0 of 0 that came with it"
     );
     let empty = Driver::new(Path::new("/nonexistent"), &[]);
     assert_eq!(
-        empty.restore_file(saved_file.clone(), &mut none).err(),
-        Some("no descriptor of nvidia0 was handed over".to_owned())
+        reason(empty.restore_file(saved_file.clone(), &mut none)),
+        "no descriptor of nvidia0 was handed over"
     );
     let fewer = Driver::new(Path::new("/nonexistent"), &[1]);
     assert_eq!(
-        fewer.restore(saved.clone(), &mut none).err(),
-        Some("a descriptor of nvidia0 was handed over, which the sandbox was not given".to_owned())
+        reason(fewer.restore(saved.clone(), &mut none)),
+        "a descriptor of nvidia0 was handed over, which the sandbox was not given"
     );
     let restored = Driver::new(devices.path(), &[0])
         .restore(saved, &mut sent(enclosures))
@@ -131,8 +131,7 @@ fn a_damaged_state_is_refused() {
     ] {
         let mut damaged = saved_file.clone();
         damaged[field] = value;
-        let refused = restored.restore_file(damaged, &mut none).err();
-        let refused = refused.expect("a refusal");
+        let refused = reason(restored.restore_file(damaged, &mut none));
         assert!(refused.contains(expected), "{refused}");
     }
 }

@@ -59,6 +59,7 @@ use self::deed::Deed;
 use self::limits::{Full, Limits};
 use self::outcome::{Came, enter};
 use self::payload::Bytes;
+use crate::handover;
 use crate::host::Host;
 use crate::request::{self, Action, Executed, Prepared};
 
@@ -128,8 +129,8 @@ impl Books {
     }
 
     /// What another server needs in order to keep these books on, but for the limits. No request may be under way.
-    pub fn save(&self) -> Result<Box<RawValue>, String> {
-        to_raw_value(&*self.ledger()).map_err(|error| format!("the ledger: {error}"))
+    pub fn save(&self) -> Result<Box<RawValue>, handover::Error> {
+        to_raw_value(&*self.ledger()).map_err(handover::Error::Ledger)
     }
 
     /// What is in the books, in words for a programmer, if there is anything once it was looked what is gone.
@@ -140,9 +141,8 @@ impl Books {
     }
 
     /// Books that go on where others were saved, with the limits that the launcher gave this process.
-    pub fn restore(saved: &RawValue, limits: Limits) -> Result<Arc<Books>, String> {
-        let ledger: Ledger =
-            serde_json::from_str(saved.get()).map_err(|error| format!("the ledger: {error}"))?;
+    pub fn restore(saved: &RawValue, limits: Limits) -> Result<Arc<Books>, handover::Error> {
+        let ledger: Ledger = serde_json::from_str(saved.get()).map_err(handover::Error::Ledger)?;
         Ok(Books::keeping(ledger.with_limits(limits)))
     }
 

@@ -5,8 +5,10 @@
 //! host's state. Nothing of it is changed by that, so it can go on if the new one cannot. The sentry notices nothing:
 //! its rings, its socket and its handles stay what they were.
 
+mod error;
+
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
@@ -25,11 +27,12 @@ use ringfence_ipc::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use self::error::Error;
 use super::Server;
 use super::descriptions::Entry;
 use crate::handles::{self, HandleTable};
 use crate::handover::Enclosures;
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::ledger::limits::Limits;
 use crate::ledger::{Account, Books};
 use crate::reactor::{Reactor, Ring};
@@ -109,7 +112,7 @@ impl Drop for Halted<'_> {
 
 impl Server {
     /// Waits until no request is under way. Fails, and goes on, if that takes too long.
-    fn halt(&self) -> Result<Halted<'_>, String> {
+    fn halt(&self) -> Result<Halted<'_>, Error> {
         let gate = self.gate.lock().ignore_poison();
         self.pausing.store(true, Ordering::SeqCst);
         let submissions = self.submissions();
@@ -125,9 +128,7 @@ impl Server {
         let deadline = Instant::now() + PATIENCE;
         while self.away.load(Ordering::SeqCst) > 0 {
             if Instant::now() > deadline {
-                return Err(format!(
-                    "a request is under way that the driver has not answered for {PATIENCE:?}: try again later"
-                ));
+                return Err(Error::UnderWay);
             }
             std::thread::sleep(Duration::from_micros(100));
         }
@@ -136,12 +137,12 @@ impl Server {
 }
 
 impl Halted<'_> {
-    fn save(&self, enclosures: &mut Enclosures) -> Result<Saved, String> {
+    fn save(&self, enclosures: &mut Enclosures) -> Result<Saved, Error> {
         let server = self.server;
         let mut duplicate = |descriptor: &dyn AsFd| {
             let copy = descriptor.as_fd().try_clone_to_owned();
             copy.map(|copy| enclosures.put(copy))
-                .map_err(|error| format!("duplicating a descriptor: {error}"))
+                .map_err(Error::Duplicate)
         };
         let (region, socket) = (duplicate(&server.region)?, duplicate(&server.socket)?);
         let geometry = server.region.geometry();
@@ -156,7 +157,7 @@ impl Halted<'_> {
                 file: entry.description.file.save(enclosures)?,
             })
         });
-        let entries = entries.collect::<Result<_, String>>()?;
+        let entries = entries.collect::<Result<_, host::Error>>()?;
         Ok(Saved {
             format: FORMAT,
             protocol: PROTOCOL_VERSION,
@@ -181,22 +182,22 @@ impl Halted<'_> {
     }
 
     /// Sends all to the server at the other end of `successor`.
-    fn hand_over(&self, successor: &Socket) -> Result<(), String> {
+    fn hand_over(&self, successor: &Socket) -> Result<(), Error> {
         // A test has the launcher told that this was done.
         if at(Point::Handover) == Some(Act::Drop) {
             return Ok(());
         }
         let mut enclosures = Enclosures::default();
         let saved = self.save(&mut enclosures)?;
-        let state = serde_json::to_vec(&saved).map_err(|error| format!("the state: {error}"))?;
+        let state = serde_json::to_vec(&saved).map_err(Error::Write)?;
         check_size(state.len() as u64)?;
         check_rest(state.len(), Some(&saved.books))?;
         let transferred = transfer(successor, &state, &Vec::from(enclosures));
-        transferred.map_err(|error| format!("sending the state: {error}"))
+        transferred.map_err(Error::Send)
     }
 }
 
-fn transfer(successor: &Socket, state: &[u8], descriptors: &[OwnedFd]) -> std::io::Result<()> {
+fn transfer(successor: &Socket, state: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
     setsockopt(
         successor,
         sockopt::SendTimeout,
@@ -207,10 +208,10 @@ fn transfer(successor: &Socket, state: &[u8], descriptors: &[OwnedFd]) -> std::i
     let message = Message::State {
         descriptors: descriptors.len() as u64,
     };
-    send(successor, &message, Some(file.as_fd())).map_err(std::io::Error::other)?;
+    send(successor, &message, Some(file.as_fd())).map_err(io::Error::other)?;
     for (number, descriptor) in descriptors.iter().enumerate() {
         let sent = successor.send(number as u64, descriptor.as_fd());
-        sent.map_err(std::io::Error::other)?;
+        sent.map_err(io::Error::other)?;
     }
     Ok(())
 }
@@ -229,22 +230,18 @@ pub fn obey(server: &Server, supervision: &Socket) {
     }
 }
 
-fn check_size(bytes: u64) -> Result<(), String> {
+fn check_size(bytes: u64) -> Result<(), Error> {
     if bytes > MAXIMUM_STATE {
-        return Err(format!(
-            "the state has {bytes} bytes, and no more than {MAXIMUM_STATE} are handed over"
-        ));
+        return Err(Error::TooLong(bytes));
     }
     Ok(())
 }
 
 /// Whether a state is short but for its ledger.
-fn check_rest(bytes: usize, books: Option<&RawValue>) -> Result<(), String> {
+fn check_rest(bytes: usize, books: Option<&RawValue>) -> Result<(), Error> {
     let rest = bytes.saturating_sub(books.map_or(0, |books| books.get().len()));
     if rest > MAXIMUM_REST {
-        return Err(format!(
-            "the state has {rest} bytes besides the ledger, and no more than {MAXIMUM_REST} are handed over"
-        ));
+        return Err(Error::RestTooLong(rest));
     }
     Ok(())
 }
@@ -292,18 +289,14 @@ pub struct Own {
 
 /// Takes over all that the server at the other end of `predecessor` has, when it comes to a halt, and waits until the
 /// launcher says that it is to serve. The process has to be confined. `restore` makes the host out of what the other one's
-/// saved.
-///
-/// Fails with a sentence for the user, which the launcher was told.
+/// saved. If it fails the launcher was told why.
 pub fn accept_succession(
     predecessor: OwnedFd,
     supervision: &Socket,
     own: Own,
-    restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>,
-) -> Result<Arc<Server>, String> {
-    let say = |message: &Message| {
-        send(supervision, message, None).map_err(|error| format!("the launcher: {error}"))
-    };
+    restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, host::Error>,
+) -> Result<Arc<Server>, Error> {
+    let say = |message: &Message| send(supervision, message, None).map_err(Error::Launcher);
     say(&Message::Prepared)?;
     let restored = receive_state(&Socket::from(predecessor))
         .and_then(|(saved, enclosures)| restore_server(saved, enclosures, own, restore));
@@ -314,20 +307,20 @@ pub fn accept_succession(
     say(&Message::Restored)?;
     match receive_until(supervision, Instant::now() + TURN) {
         Ok((Message::Go, _)) => {}
-        _ => return Err("the old server serves on".to_owned()),
+        _ => return Err(Error::ServesOn),
     }
     server.host.begin_to_serve();
     say(&Message::Serving)?;
     Ok(server)
 }
 
-fn receive_state(predecessor: &Socket) -> Result<(Saved, Enclosures), String> {
+fn receive_state(predecessor: &Socket) -> Result<(Saved, Enclosures), Error> {
     let (count, file) = match receive_until(predecessor, Instant::now() + TURN) {
         Ok((Message::State { descriptors }, Some(file))) => (descriptors, file),
         Ok(_) | Err(SocketError::Malformed(_) | SocketError::NoDescriptor) => {
-            return Err("there came something else than a state".to_owned());
+            return Err(Error::NoState);
         }
-        Err(error) => return Err(format!("waiting for the state: {error}")),
+        Err(error) => return Err(Error::Wait(error)),
     };
     let mut descriptors = Vec::new();
     let deadline = Instant::now() + TRANSFER;
@@ -339,8 +332,8 @@ fn receive_state(predecessor: &Socket) -> Result<(Saved, Enclosures), String> {
         };
         match received {
             Ok((tag, descriptor)) if tag == expected => descriptors.push(descriptor),
-            Ok(_) => return Err("a descriptor of the state is missing".to_owned()),
-            Err(error) => return Err(format!("receiving a descriptor of the state: {error}")),
+            Ok(_) => return Err(Error::DescriptorMissing),
+            Err(error) => return Err(Error::Receive(error)),
         }
     }
     let state = read_state(File::from(file))?;
@@ -349,47 +342,43 @@ fn receive_state(predecessor: &Socket) -> Result<(Saved, Enclosures), String> {
 
 /// What lies in a file that the other server has sent, which may be any. Only what has a size is read, so that nothing has
 /// to be waited for.
-fn read_state(mut file: File) -> Result<Vec<u8>, String> {
-    let unreadable = |error: std::io::Error| format!("reading the state: {error}");
-    let metadata = file.metadata().map_err(unreadable)?;
+fn read_state(mut file: File) -> Result<Vec<u8>, Error> {
+    let metadata = file.metadata().map_err(Error::Read)?;
     if !metadata.is_file() {
-        return Err("the state is no file".to_owned());
+        return Err(Error::NoFile);
     }
     check_size(metadata.len())?;
-    file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
+    file.seek(SeekFrom::Start(0)).map_err(Error::Read)?;
     let mut state = Vec::new();
     file.take(metadata.len())
         .read_to_end(&mut state)
-        .map_err(unreadable)?;
+        .map_err(Error::Read)?;
     Ok(state)
 }
 
-fn parse(state: &[u8]) -> Result<Saved, String> {
-    let malformed = |error: serde_json::Error| format!("the state is damaged: {error}");
-    let header: Header<'_> = serde_json::from_slice(state).map_err(malformed)?;
+fn parse(state: &[u8]) -> Result<Saved, Error> {
+    let header: Header<'_> = serde_json::from_slice(state).map_err(Error::Damaged)?;
     if (header.format, header.protocol) != (FORMAT, PROTOCOL_VERSION) {
-        return Err(format!(
-            "the running server hands over in format {}.{}, and this one takes {FORMAT}.{PROTOCOL_VERSION}: use a \
-             release with the same",
-            header.format, header.protocol
-        ));
+        return Err(Error::Format {
+            format: header.format,
+            protocol: header.protocol,
+        });
     }
     check_rest(state.len(), header.books)?;
-    serde_json::from_slice(state).map_err(malformed)
+    serde_json::from_slice(state).map_err(Error::Damaged)
 }
 
 fn restore_server(
     saved: Saved,
     mut enclosures: Enclosures,
     own: Own,
-    restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, String>,
-) -> Result<Arc<Server>, String> {
+    restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, host::Error>,
+) -> Result<Arc<Server>, Error> {
     let geometry = Geometry {
         ring_entries: saved.ring_entries,
         arena_bytes: saved.arena_bytes,
     };
-    let region = Region::attach(enclosures.take(saved.region)?, geometry)
-        .map_err(|error| error.to_string())?;
+    let region = Region::attach(enclosures.take(saved.region)?, geometry)?;
     let socket = Socket::from(enclosures.take(saved.socket)?);
     let position = |(own, peer)| Position { own, peer };
     let channel = ServerChannel::resume(
@@ -398,7 +387,7 @@ fn restore_server(
         position(saved.submissions),
         position(saved.completions),
     );
-    let channel = channel.ok_or("the state names positions that no ring can have")?;
+    let channel = channel.ok_or(Error::Positions)?;
     let host = restore(saved.host, &mut enclosures)?;
     let books = Books::restore(&saved.books, own.limits)?;
     let mut slots = Vec::new();
@@ -411,7 +400,7 @@ fn restore_server(
         let file = host.restore_file(file, &mut enclosures)?;
         let generation = saved.generations.get(slot).copied();
         let handle = generation.map(|generation| handles::name(slot, generation));
-        let handle = handle.ok_or("the state names a handle that cannot have been given")?;
+        let handle = handle.ok_or(Error::Handle)?;
         let account = Account::new(&books, handle);
         let entry = Entry {
             description: Description { file, account },
@@ -421,7 +410,8 @@ fn restore_server(
     }
     host.finish_restoring();
     let handles = HandleTable::restore(slots, saved.generations)?;
-    Server::with_handles(host, own.abi, books, channel, own.ring, handles)
+    let server = Server::with_handles(host, own.abi, books, channel, own.ring, handles)?;
+    Ok(server)
 }
 
 #[cfg(test)]
@@ -430,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_state_of_another_format_is_refused_by_its_number() {
-        let refusal = |state: &str| parse(state.as_bytes()).map(drop).unwrap_err();
+        let refusal = |state: &str| parse(state.as_bytes()).map(drop).unwrap_err().to_string();
         assert_eq!(
             refusal(r#"{"format": 7, "protocol": 1, "anything": []}"#),
             "the running server hands over in format 7.1, and this one takes 6.1: use a release with the same"

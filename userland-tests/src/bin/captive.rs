@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+use std::error::Error;
 use std::ffi::CString;
 use std::fs;
 use std::process::ExitCode;
@@ -49,10 +50,9 @@ fn main() -> ExitCode {
 }
 
 /// In a user namespace of its own, where it has the rights that the process of that role starts with.
-fn confine(role: &str) -> Result<(), String> {
+fn confine(role: &str) -> Result<(), Box<dyn Error>> {
     let (user, group) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
-        .map_err(|errno| errno.to_string())?;
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
     for (file, text) in [
         ("setgroups", "deny".to_owned()),
         ("uid_map", format!("{user} {user} 1")),
@@ -63,13 +63,14 @@ fn confine(role: &str) -> Result<(), String> {
     }
     match role {
         "server" => {
-            let version = "580.142".parse().map_err(|_| "a version".to_owned())?;
-            let abi = Abi::of_release(&version, Capabilities::default());
-            nvproxy_server::confinement::enter(&[], abi.map_err(|error| error.to_string())?)
+            let abi = Abi::of_release(&"580.142".parse()?, Capabilities::default())?;
+            Ok(nvproxy_server::confinement::enter(&[], abi)?)
         }
-        "sentry" => ringfence_sentry::confinement::enter().map_err(|failure| failure.to_string()),
-        "init" => ringfence::launch::init::confine().map_err(|failure| failure.to_string()),
-        _ => Err("no such role".to_owned()),
+        "sentry" => {
+            ringfence_sentry::confinement::enter().map_err(|failure| failure.to_string().into())
+        }
+        "init" => ringfence::launch::init::confine().map_err(|failure| failure.to_string().into()),
+        _ => Err("no such role".into()),
     }
 }
 

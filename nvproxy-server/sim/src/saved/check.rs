@@ -1,21 +1,20 @@
 //! Whether a restored state is one that the simulated driver can have been in, as far as it relies on that.
-//!
-//! Every function says what is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use nvproxy_abi::node::Node;
 
 use super::super::backing::Backing;
+use super::super::error::Impossible;
 use super::super::objects::{Client, Detail, Object};
 use super::super::state::{FileNumber, FileState, State};
 
 /// The descriptor has to be of the file that was meant.
-pub(super) fn backing(backing: &Backing) -> Result<(), String> {
+pub(super) fn backing(backing: &Backing) -> Result<(), Impossible> {
     if backing.is_itself() {
         Ok(())
     } else {
-        Err("an enclosed descriptor is of another file".to_owned())
+        Err(Impossible::OtherFile)
     }
 }
 
@@ -23,37 +22,35 @@ pub(super) fn backing(backing: &Backing) -> Result<(), String> {
 pub(super) fn state(
     state: &State,
     registered: &BTreeMap<FileNumber, FileNumber>,
-) -> Result<(), String> {
+) -> Result<(), Impossible> {
     let mut inodes = BTreeSet::new();
     for (number, file) in &state.files {
-        let named = |wrong: String| format!("description {}: {wrong}", number.0);
+        let named = |wrong| Impossible::Description(number.0, Box::new(wrong));
         if !state.has_given_out(*number) {
-            return Err(named("its number is still to be given out".to_owned()));
+            return Err(named(Impossible::NumberNotGiven));
         }
         if !inodes.insert(file.backing.inode()) {
-            return Err(named("its file is another's".to_owned()));
+            return Err(named(Impossible::OthersFile));
         }
         contents(file, state.gpus.len()).map_err(named)?;
     }
     for (number, control) in registered {
         registration(state, registered, *number, *control)
-            .map_err(|wrong| format!("description {}: {wrong}", number.0))?;
+            .map_err(|wrong| Impossible::Description(number.0, Box::new(wrong)))?;
     }
     for file in state.os_events.files() {
         if !state.files.contains_key(&file) {
-            return Err(format!(
-                "an event is for description {}, which is not there",
-                file.0
-            ));
+            return Err(Impossible::Event(file.0));
         }
     }
     for (handle, owned) in state.clients.by_handle() {
-        client(handle, owned, state).map_err(|wrong| format!("client {handle:#x}: {wrong}"))?;
+        client(handle, owned, state)
+            .map_err(|wrong| Impossible::Client(handle, Box::new(wrong)))?;
     }
     Ok(())
 }
 
-fn contents(file: &FileState, gpus: usize) -> Result<(), String> {
+fn contents(file: &FileState, gpus: usize) -> Result<(), Impossible> {
     let exported = file.exports.iter().flat_map(|exports| exports.objects());
     exported
         .into_iter()
@@ -69,46 +66,40 @@ fn registration(
     registered: &BTreeMap<FileNumber, FileNumber>,
     number: FileNumber,
     control: FileNumber,
-) -> Result<(), String> {
+) -> Result<(), Impossible> {
     let node = |number| state.files.get(&number).map(|file| file.node);
     if node(number).is_none() {
-        return Err("it is registered and not there".to_owned());
+        return Err(Impossible::Registered);
     }
     if node(control) != Some(Node::Control) || registered.contains_key(&control) {
-        return Err(format!(
-            "it cannot be registered with description {}",
-            control.0
-        ));
+        return Err(Impossible::RegisteredWith(control.0));
     }
     Ok(())
 }
 
-fn client(handle: u32, client: &Client, state: &State) -> Result<(), String> {
+fn client(handle: u32, client: &Client, state: &State) -> Result<(), Impossible> {
     if client.handle != handle {
-        return Err(format!("it calls itself {:#x}", client.handle));
+        return Err(Impossible::OtherHandle(client.handle));
     }
     if !state.files.contains_key(&client.owner) {
-        return Err(format!("its description {} is not there", client.owner.0));
+        return Err(Impossible::NoDescription(client.owner.0));
     }
     if !client.objects.contains_key(&handle) {
-        return Err("it has no object of its own".to_owned());
+        return Err(Impossible::NoObject);
     }
     for (handle, owned) in &client.objects {
-        let named = |wrong: String| format!("object {handle:#x}: {wrong}");
+        let named = |wrong| Impossible::Object(*handle, Box::new(wrong));
         if !client.objects.contains_key(&owned.parent) {
-            return Err(named(format!(
-                "its parent {:#x} is not there",
-                owned.parent
-            )));
+            return Err(named(Impossible::NoParent(owned.parent)));
         }
         object(owned, state.gpus.len()).map_err(named)?;
     }
     Ok(())
 }
 
-fn object(object: &Object, gpus: usize) -> Result<(), String> {
+fn object(object: &Object, gpus: usize) -> Result<(), Impossible> {
     if let Some(gpu) = object.gpu.filter(|gpu| *gpu >= gpus) {
-        return Err(format!("there is no GPU {gpu}"));
+        return Err(Impossible::NoGpu(gpu));
     }
     match &object.detail {
         Detail::Virtual(range) => range.check(),

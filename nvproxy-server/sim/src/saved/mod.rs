@@ -12,13 +12,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Error, Value, from_value, to_value};
+use serde_json::{Value, from_value, to_value};
 
 use self::context::{Context, entries, fill};
 pub(super) use self::context::{array, descriptor, shared, tables};
 use super::Simulator;
 use super::backing::Backing;
 use super::description::Description;
+use super::error::Error;
 use super::memory::Memory;
 use super::state::{FileNumber, Shared, State};
 use nvproxy_server::handover::Enclosures;
@@ -37,12 +38,8 @@ struct Saved {
     backings: Vec<Value>,
 }
 
-fn damaged(error: impl std::fmt::Display) -> String {
-    format!("what was saved of the simulated driver: {error}")
-}
-
 /// Saves everything but which files the server holds.
-pub(super) fn save(shared: &Shared, enclosures: &mut Enclosures) -> Result<Value, String> {
+pub(super) fn save(shared: &Shared, enclosures: &mut Enclosures) -> Result<Value, Error> {
     let state = shared.state();
     let mut context = Context {
         enclosures: std::mem::take(enclosures),
@@ -55,11 +52,11 @@ pub(super) fn save(shared: &Shared, enclosures: &mut Enclosures) -> Result<Value
     };
     let saved = context.enter(|| to_saved(&state));
     *enclosures = context.enclosures;
-    saved.and_then(to_value).map_err(damaged)
+    saved.and_then(to_value).map_err(Error::Damaged)
 }
 
 /// Writes the state, then the memory that this has turned out to refer to, then the files that both refer to.
-fn to_saved(state: &State) -> Result<Saved, Error> {
+fn to_saved(state: &State) -> Result<Saved, serde_json::Error> {
     let registered = state.files.iter().filter_map(|(number, file)| {
         let control = file.registered.as_ref()?;
         Some((*number, control.file_number()))
@@ -83,8 +80,8 @@ pub(super) fn restore(
     simulator: Simulator,
     saved: Value,
     enclosures: &mut Enclosures,
-) -> Result<Simulator, String> {
-    let saved: Saved = from_value(saved).map_err(damaged)?;
+) -> Result<Simulator, Error> {
+    let saved: Saved = from_value(saved).map_err(Error::Damaged)?;
     let registered = saved.registered.clone();
     let mut context = Context {
         abi: Some(simulator.shared.configuration.abi),
@@ -94,29 +91,29 @@ pub(super) fn restore(
     let state = context.enter(|| from_saved(saved, &simulator.shared));
     *enclosures = context.enclosures;
     let state = state?;
-    check::state(&state, &registered).map_err(damaged)?;
+    check::state(&state, &registered)?;
     Ok(install(simulator, state, &registered))
 }
 
 /// Reads in the opposite order, so that every index is of something that is there already.
-fn from_saved(saved: Saved, shared: &Shared) -> Result<State, String> {
+fn from_saved(saved: Saved, shared: &Shared) -> Result<State, Error> {
     let gpus = std::mem::take(&mut shared.state().gpus);
     fill(gpus.iter().map(|gpu| Arc::clone(&gpu.memory)));
     let mut backings = Vec::new();
     for backing in saved.backings {
-        let backing: Backing = from_value(backing).map_err(damaged)?;
-        check::backing(&backing).map_err(damaged)?;
+        let backing: Backing = from_value(backing).map_err(Error::Damaged)?;
+        check::backing(&backing)?;
         backings.push(Arc::new(backing));
     }
     fill(backings);
     let mut memories = Vec::new();
     for memory in saved.memories {
-        let memory: Memory = from_value(memory).map_err(damaged)?;
-        memory.settle().map_err(damaged)?;
+        let memory: Memory = from_value(memory).map_err(Error::Damaged)?;
+        memory.settle()?;
         memories.push(Arc::new(memory));
     }
     fill(memories);
-    let mut state: State = from_value(saved.state).map_err(damaged)?;
+    let mut state: State = from_value(saved.state).map_err(Error::Damaged)?;
     state.version = shared.configuration.version.to_string();
     state.gpus = gpus;
     Ok(state)

@@ -27,11 +27,16 @@ impl SavedWorld {
         }
     }
 
+    /// Why it is not restored, if it is not.
+    fn reason(self) -> Option<String> {
+        self.restore().err().map(|error| error.to_string())
+    }
+
     /// The same with something in the state changed, and why it is refused.
     fn refusal(&self, change: impl FnOnce(&mut Value)) -> Option<String> {
         let mut changed = self.driver.clone();
         change(&mut changed);
-        self.with(changed).restore().err()
+        self.with(changed).reason()
     }
 }
 
@@ -278,12 +283,12 @@ fn descriptors_have_to_be_those_that_were_sent() {
     for kept in 0..count {
         let mut fewer = saved.with(saved.driver.clone());
         fewer.enclosures.truncate(kept);
-        let refused = fewer.restore().err().unwrap_or_default();
+        let refused = fewer.reason().unwrap_or_default();
         assert!(refused.contains("that came with it"), "{kept}: {refused:?}");
     }
     let mut reversed = saved.with(saved.driver.clone());
     reversed.enclosures.reverse();
-    let refused = reversed.restore().err().unwrap_or_default();
+    let refused = reversed.reason().unwrap_or_default();
     assert!(refused.contains("of another file"), "{refused:?}");
 }
 
@@ -293,14 +298,14 @@ fn a_description_is_restored_once_and_has_to_be_there() {
     let control = saved.files["control"].clone();
     saved.files.insert("again", control.clone());
     let expected = format!("there is no description {control} to restore");
-    let again = saved.with(saved.driver.clone()).restore();
-    assert_eq!(again.err(), Some(expected));
+    let again = saved.with(saved.driver.clone()).reason();
+    assert_eq!(again, Some(expected));
     for (value, expected) in [
         (json!(99), "there is no description 99 to restore"),
         (json!("one"), "a description: invalid type"),
     ] {
         saved.files.insert("again", value);
-        let refused = saved.with(saved.driver.clone()).restore().err();
+        let refused = saved.with(saved.driver.clone()).reason();
         let refused = refused.unwrap_or_default();
         assert!(refused.contains(expected), "{refused}");
     }

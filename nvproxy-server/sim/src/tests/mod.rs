@@ -31,7 +31,7 @@ use nvproxy_abi::status::*;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::{Configuration, Simulator};
-use nvproxy_server::host::{Call, DeviceFile, Host, OpenFlags};
+use nvproxy_server::host::{self, Call, DeviceFile, Host, OpenFlags};
 
 const VERSION: &str = "580.159.04";
 /// The release whose tables serve that one.

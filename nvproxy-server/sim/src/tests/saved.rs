@@ -91,7 +91,7 @@ impl World {
 type Files = BTreeMap<&'static str, Arc<dyn DeviceFile>>;
 
 impl SavedWorld {
-    pub fn restore(self) -> Result<(Simulator, Files), String> {
+    pub fn restore(self) -> Result<(Simulator, Files), host::Error> {
         // State travels as text.
         let text = self.driver.to_string();
         let saved = serde_json::from_str(&text).expect("the text of a value");
