@@ -1,6 +1,7 @@
 //! What of the host's files is seen in the sandbox, and where.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf, absolute};
 
@@ -14,27 +15,47 @@ pub struct Bind {
     pub read_only: bool,
 }
 
+/// What is wrong with the argument of an option that names files.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not known where this is.
+    #[error("{}: {source}", .path.display())]
+    Source { path: PathBuf, source: io::Error },
+    /// A path of the sandbox is relative.
+    #[error("{} is not an absolute path", .0.display())]
+    Relative(PathBuf),
+    /// Something is to be seen as the root.
+    #[error("the root is chosen with --rootfs")]
+    Root,
+    /// There is more than the two paths, and something else than `ro`.
+    #[error("only :ro may follow, as in SRC:DST:ro or SRC::ro")]
+    More,
+}
+
 impl Bind {
     /// Reads the argument of an option.
-    pub fn parse(argument: OsString) -> Result<Bind, String> {
+    pub fn parse(argument: OsString) -> Result<Bind, Error> {
         let mut parts = argument
             .as_bytes()
             .split(|byte| *byte == b':')
             .map(OsStr::from_bytes);
         let source = parts.next().unwrap_or_default();
-        let source = absolute(source).map_err(|error| format!("{}: {error}", source.display()))?;
+        let source = absolute(source).map_err(|error| Error::Source {
+            path: source.into(),
+            source: error,
+        })?;
         let target = match parts.next() {
             None => source.clone(),
             Some(target) if target.is_empty() => source.clone(),
             Some(target) => absolute_path(target.to_owned())?,
         };
         if target == Path::new("/") {
-            return Err("the root is chosen with --rootfs".to_owned());
+            return Err(Error::Root);
         }
         let read_only = match (parts.next(), parts.next()) {
             (None, _) => false,
             (Some(option), None) if option == "ro" => true,
-            _ => return Err("only :ro may follow, as in SRC:DST:ro or SRC::ro".to_owned()),
+            _ => return Err(Error::More),
         };
         Ok(Bind {
             source,
@@ -45,12 +66,12 @@ impl Bind {
 }
 
 /// Reads a path of the sandbox, which has to be absolute.
-pub fn absolute_path(argument: OsString) -> Result<PathBuf, String> {
+pub fn absolute_path(argument: OsString) -> Result<PathBuf, Error> {
     let path = PathBuf::from(argument);
     if path.is_absolute() {
         Ok(path)
     } else {
-        Err(format!("{} is not an absolute path", path.display()))
+        Err(Error::Relative(path))
     }
 }
 
@@ -59,7 +80,7 @@ mod tests {
     use super::*;
 
     fn bind(argument: &str) -> Result<Bind, String> {
-        Bind::parse(argument.into())
+        Bind::parse(argument.into()).map_err(|error| error.to_string())
     }
 
     #[test]

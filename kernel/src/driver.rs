@@ -41,10 +41,15 @@ pub enum Selection {
     Listed(Vec<String>),
 }
 
-impl FromStr for Selection {
-    type Err = String;
+/// This is the name of no GPU.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is neither an index like 0 nor a UUID like GPU-5a3e...")]
+pub struct NoName(String);
 
-    fn from_str(text: &str) -> Result<Selection, String> {
+impl FromStr for Selection {
+    type Err = NoName;
+
+    fn from_str(text: &str) -> Result<Selection, NoName> {
         match text {
             "all" => Ok(Selection::All),
             "none" => Ok(Selection::None),
@@ -53,9 +58,7 @@ impl FromStr for Selection {
                 let is_a_name =
                     |name: &String| name.parse::<u32>().is_ok() || name.starts_with("GPU-");
                 match names.iter().find(|name| !is_a_name(name)) {
-                    Some(name) => Err(format!(
-                        "'{name}' is neither an index like 0 nor a UUID like GPU-5a3e..."
-                    )),
+                    Some(name) => Err(NoName(name.clone())),
                     None => Ok(Selection::Listed(names)),
                 }
             }

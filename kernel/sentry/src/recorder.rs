@@ -18,7 +18,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
@@ -48,6 +48,20 @@ const GET_SIGNAL: libc::c_int = 11;
 /// The highest signal's number, and so how many of UVM's descriptions can be told apart.
 const MAXIMUM_MARK: usize = 64;
 
+/// Why there is no recording.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not whole, for this reason.
+    #[error("{0}")]
+    Spoiled(&'static str),
+    /// It is longer than any may be.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// It could not be written.
+    #[error(transparent)]
+    Write(#[from] io::Error),
+}
+
 /// Where a recording goes: a pipe to the launcher, which writes the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Output<'a> {
@@ -59,11 +73,11 @@ pub struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// Writes the recording, all of it or nothing. Fails with the reason.
-    pub fn write(&self, recording: Recording) -> Result<(), String> {
-        let bytes = recording.to_bytes().map_err(|error| error.to_string())?;
+    /// Writes the recording, all of it or nothing.
+    pub fn write(&self, recording: Recording) -> Result<(), Error> {
+        let bytes = recording.to_bytes()?;
         let mut file = self.file;
-        file.write_all(&bytes).map_err(|error| error.to_string())
+        Ok(file.write_all(&bytes)?)
     }
 
     /// There is no recording, because of `reason`.
@@ -274,14 +288,14 @@ impl Recorder {
         }
     }
 
-    /// What was taken down of the sandbox that ran `command`. Fails with the reason if it is not whole.
-    pub fn finish(&self, driver: &Driver, command: &[OsString]) -> Result<Recording, String> {
+    /// What was taken down of the sandbox that ran `command`. Fails if it is not whole.
+    pub fn finish(&self, driver: &Driver, command: &[OsString]) -> Result<Recording, Error> {
         let mut taken = self.taken();
         if let Some(reason) = taken.spoiled {
-            return Err(reason.to_owned());
+            return Err(Error::Spoiled(reason));
         }
         if taken.footprint > MAXIMUM_FOOTPRINT {
-            return Err(TooLarge.to_string());
+            return Err(TooLarge.into());
         }
         let header = Header {
             driver: driver.version,

@@ -18,13 +18,18 @@ pub struct Variable {
     value: Option<OsString>,
 }
 
+/// The argument of an option does not name a variable.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a variable needs a name, as in NAME=VALUE")]
+pub struct NoName;
+
 impl Variable {
     /// Reads the argument of an option.
-    pub fn parse(argument: OsString) -> Result<Variable, String> {
+    pub fn parse(argument: OsString) -> Result<Variable, NoName> {
         let mut halves = argument.as_bytes().splitn(2, |byte| *byte == b'=');
         let name = OsStr::from_bytes(halves.next().unwrap_or_default()).to_owned();
         if name.is_empty() {
-            return Err("a variable needs a name, as in NAME=VALUE".to_owned());
+            return Err(NoName);
         }
         let value = match halves.next() {
             Some(value) => Some(OsStr::from_bytes(value).to_owned()),

@@ -58,14 +58,19 @@ pub struct Identity {
     pub group: Gid,
 }
 
-impl FromStr for Identity {
-    type Err = String;
+/// This is nobody's number.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no number of a user or group")]
+pub struct NoNumber(String);
 
-    fn from_str(text: &str) -> Result<Identity, String> {
+impl FromStr for Identity {
+    type Err = NoNumber;
+
+    fn from_str(text: &str) -> Result<Identity, NoNumber> {
         let (user, group) = text.split_once(':').unwrap_or((text, text));
         // The last number means "no one" to the kernel (credentials(7)).
         let number = |text: &str| match text.parse() {
-            Ok(u32::MAX) | Err(_) => Err(format!("'{text}' is no number of a user or group")),
+            Ok(u32::MAX) | Err(_) => Err(NoNumber(text.to_owned())),
             Ok(number) => Ok(number),
         };
         Ok(Identity {

@@ -261,7 +261,7 @@ impl<'a> Launcher<'a> {
             }
             Request::Upgrade(executable) => match self.upgrade(executable.as_fd()) {
                 Ok(upgrade) => Reply::Upgraded(upgrade),
-                Err(reason) => Reply::Failed(reason),
+                Err(error) => Reply::Failed(error.to_string()),
             },
         };
         reply.send(&socket);

@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nvproxy_protocol::supervision::{Message, receive, send};
 use ringfence_faults::{Act, Point, at};
 use ringfence_ipc::{Socket, SocketError};
+use ringfence_sentry::failure::Failure;
 
 use super::servers::{Input, Server};
 use super::supervision::Launcher;
@@ -36,37 +37,74 @@ const MAXIMUM_LEFT: usize = 16;
 const OLD: &str = "the old server";
 const NEW: &str = "the new server";
 
+/// Why a server was not replaced. What a server itself gives as the reason is [`Error::Refused`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing serves.
+    #[error("it has no server: the last one ended unexpectedly")]
+    NoServer,
+    /// The two got no way to each other.
+    #[error("socketpair: {0}")]
+    Pair(#[source] SocketError),
+    /// The launcher failed in what it does anyway.
+    #[error("{}", .0.message)]
+    Launcher(Failure),
+    /// This one is gone.
+    #[error("{0} ended before it was ready")]
+    Ended(&'static str),
+    /// This one lets messages lie.
+    #[error("{0} takes no messages")]
+    TakesNone(&'static str),
+    /// This one has said something else than it can say now.
+    #[error("{0} does not keep to the protocol")]
+    Protocol(&'static str),
+    /// Nothing can be said to this one, or heard of it.
+    #[error("{0}: {1}")]
+    Socket(&'static str, #[source] SocketError),
+    /// This one has said nothing for so long.
+    #[error("{0} did not answer for {1:?}")]
+    Silent(&'static str, Duration),
+    /// One of them could not do its part, in its own words.
+    #[error("{0}")]
+    Refused(String),
+    /// The sandbox has ended meanwhile.
+    #[error("it has ended")]
+    SandboxEnded,
+    /// There is no server any more.
+    #[error("the old server was ended, and the new one does not serve: {0}")]
+    NotServing(#[source] Box<Error>),
+}
+
 impl Launcher<'_> {
-    /// Replaces the server that serves by one of this executable. Fails with a sentence for the user; then the old one
-    /// serves on.
-    pub fn upgrade(&mut self, executable: BorrowedFd<'_>) -> Result<Upgrade, String> {
+    /// Replaces the server that serves by one of this executable. If it fails the old one serves on, unless the error says
+    /// otherwise.
+    pub fn upgrade(&mut self, executable: BorrowedFd<'_>) -> Result<Upgrade, Error> {
         self.is_upgrading = true;
         let upgraded = self.replace_server(executable);
         self.is_upgrading = false;
         upgraded
     }
 
-    fn replace_server(&mut self, executable: BorrowedFd<'_>) -> Result<Upgrade, String> {
+    fn replace_server(&mut self, executable: BorrowedFd<'_>) -> Result<Upgrade, Error> {
         let started = Instant::now();
         self.reap_servers();
         let Some(old) = self.servers.last().map(Rc::clone) else {
-            return Err("it has no server: the last one ended unexpectedly".to_owned());
+            return Err(Error::NoServer);
         };
-        let failed = |doing: &str, error: &dyn std::fmt::Display| format!("{doing}: {error}");
-        let (to_new, to_old) = Socket::pair().map_err(|error| failed("socketpair", &error))?;
+        let (to_new, to_old) = Socket::pair().map_err(Error::Pair)?;
         let new = self
             .starter
             .start(Some(executable), Input::Predecessor(&to_old))
-            .map_err(|failure| failure.message)?;
+            .map_err(Error::Launcher)?;
         let new = Rc::new(new);
         // The new one has it now: that it ends has to show at the other end.
         drop(to_old);
-        if let Err(reason) = self.hand_over(&old, &new, to_new) {
+        if let Err(error) = self.hand_over(&old, &new, to_new) {
             new.end();
             new.wait();
             // If it waits to be told to end, it is to go on. Only now, that nobody else can be told to.
             let _ = send(&old.supervision, &Message::Abort, None);
-            return Err(reason);
+            return Err(error);
         }
         self.replaced.append(&mut self.servers);
         self.servers.push(Rc::clone(&new));
@@ -84,13 +122,13 @@ impl Launcher<'_> {
             microseconds: started.elapsed().as_micros() as u64,
         };
         self.reap_servers();
-        serves.map(|()| upgrade).map_err(|reason| {
-            format!("the old server was ended, and the new one does not serve: {reason}")
-        })
+        serves
+            .map(|()| upgrade)
+            .map_err(|error| Error::NotServing(Box::new(error)))
     }
 
     /// Brings it so far that the new server has all that the old one has, and the sentry knows.
-    fn hand_over(&mut self, old: &Rc<Server>, new: &Server, to_new: Socket) -> Result<(), String> {
+    fn hand_over(&mut self, old: &Rc<Server>, new: &Server, to_new: Socket) -> Result<(), Error> {
         self.expect(new, Message::Prepared, PREPARATION, NEW)?;
         for _ in 0..MAXIMUM_LEFT {
             if !is_ready(&old.supervision, Duration::ZERO) {
@@ -111,7 +149,7 @@ impl Launcher<'_> {
             .last()
             .is_some_and(|last| Rc::ptr_eq(last, old))
         {
-            return Err(format!("{OLD} ended before it was ready"));
+            return Err(Error::Ended(OLD));
         }
         self.liaison
             .succeeded(new.pidfd.as_fd())
@@ -138,15 +176,15 @@ impl Launcher<'_> {
         server: &Server,
         expected: Message,
         limit: Duration,
-        who: &str,
-    ) -> Result<(), String> {
+        who: &'static str,
+    ) -> Result<(), Error> {
         if !self.wait_until_ready(server.supervision.as_fd(), limit)? {
-            return Err(format!("{who} did not answer for {limit:?}"));
+            return Err(Error::Silent(who, limit));
         }
         match receive(&server.supervision) {
             Ok((message, _)) if message == expected => Ok(()),
-            Ok((Message::Refused(reason), _)) => Err(reason),
-            Ok(_) => Err(format!("{who} does not keep to the protocol")),
+            Ok((Message::Refused(reason), _)) => Err(Error::Refused(reason)),
+            Ok(_) => Err(Error::Protocol(who)),
             Err(error) => Err(unheard(who, error)),
         }
     }
@@ -156,32 +194,32 @@ impl Launcher<'_> {
         &mut self,
         descriptor: BorrowedFd<'_>,
         limit: Duration,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, Error> {
         let deadline = Instant::now() + limit;
         loop {
             if is_ready(&descriptor, Duration::ZERO) {
                 return Ok(true);
             }
             if self.has_ended() {
-                return Err("it has ended".to_owned());
+                return Err(Error::SandboxEnded);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(false);
             }
             self.attend(Some(left), Some(descriptor))
-                .map_err(|failure| failure.message)?;
+                .map_err(Error::Launcher)?;
         }
     }
 }
 
 /// Why nothing could be said to a server, or heard of it.
-fn unheard(who: &str, error: SocketError) -> String {
+fn unheard(who: &'static str, error: SocketError) -> Error {
     match error {
-        SocketError::Closed => format!("{who} ended before it was ready"),
-        SocketError::WouldBlock => format!("{who} takes no messages"),
-        SocketError::Malformed(_) => format!("{who} does not keep to the protocol"),
-        error => format!("{who}: {error}"),
+        SocketError::Closed => Error::Ended(who),
+        SocketError::WouldBlock => Error::TakesNone(who),
+        SocketError::Malformed(_) => Error::Protocol(who),
+        error => Error::Socket(who, error),
     }
 }
 

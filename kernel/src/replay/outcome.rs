@@ -16,6 +16,17 @@ const SHOWN: usize = 16;
 /// The most places at which a request's answers differ that are shown.
 const PLACES: usize = 6;
 
+/// Why a replay did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfinished {
+    /// Its program failed, in its own words.
+    #[error("{0}")]
+    Failed(String),
+    /// Its program said nothing of an end.
+    #[error("its program ended early")]
+    Ended,
+}
+
 /// A replay that came to its end.
 pub struct Outcome<'a> {
     recording: &'a Recording,
@@ -50,19 +61,19 @@ struct Group {
 }
 
 impl<'a> Outcome<'a> {
-    /// What the report's lines say. Fails with the reason if the replay did not come to its end.
-    pub fn new(recording: &'a Recording, lines: &'a [Line]) -> Result<Outcome<'a>, String> {
+    /// What the report's lines say. Fails if the replay did not come to its end.
+    pub fn new(recording: &'a Recording, lines: &'a [Line]) -> Result<Outcome<'a>, Unfinished> {
         let mut finished = false;
         let mut differences = Vec::new();
         for line in lines {
             match line {
                 Line::Difference(difference) => differences.push(difference),
                 Line::Finished => finished = true,
-                Line::Failed(reason) => return Err(reason.clone()),
+                Line::Failed(reason) => return Err(Unfinished::Failed(reason.clone())),
             }
         }
         if !finished {
-            return Err("its program ended early".to_owned());
+            return Err(Unfinished::Ended);
         }
         differences.sort_by_key(|difference| difference.sequence);
         Ok(Outcome {
