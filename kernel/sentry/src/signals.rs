@@ -54,13 +54,13 @@ const OWN_ACTIONS: [(Signal, SigHandler); 2] = [
     (Signal::SIGXFSZ, SigHandler::SigIgn),
 ];
 
-/// The signal mask that was found, and what stood in the place of [`OWN_ACTIONS`].
+/// The signal mask that was found, and what stood in the place of `OWN_ACTIONS`.
 pub struct Found {
     mask: SigSet,
     actions: [SigHandler; OWN_ACTIONS.len()],
 }
 
-/// Blocks the signals that are waited for, takes the [`OWN_ACTIONS`], and returns what was found.
+/// Blocks the signals that are waited for, takes the `OWN_ACTIONS`, and returns what was found.
 pub fn block() -> Result<Found, Failure> {
     let mut mask = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&awaited()), Some(&mut mask))
