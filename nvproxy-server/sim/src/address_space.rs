@@ -6,10 +6,10 @@ use std::sync::Arc;
 use nvproxy_abi::status::*;
 use serde::{Deserialize, Serialize};
 
+use super::encoding::shared;
 use super::error::Impossible;
 use super::memory::Memory;
-use super::objects::{Handle, Outcome};
-use super::saved::shared;
+use super::names::{Handle, Outcome};
 
 /// What UVM_INITIALIZE makes of a description (uvm_va_space_t).
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -19,9 +19,10 @@ use super::classes::{Class, Kind, Parameters, class};
 use super::events::Event;
 use super::mapping::{VirtualMemory, show};
 use super::memory::{Memory, PAGE, Place};
-use super::objects::{Detail, Handle, Object, Outcome};
+use super::names::{FileNumber, Handle, Outcome};
+use super::objects::{Detail, Object};
 use super::pages;
-use super::state::{FileNumber, State};
+use super::state::State;
 
 /// Bytes of what GPUs share with the program without being asked (sizes of the driver's own allocations).
 const USER_SHARED_DATA: u64 = 4 << 10;

@@ -13,7 +13,7 @@ use nvproxy_abi::status::*;
 use super::classes::{self, Kind};
 use super::control::Command;
 use super::gpu::{self, Gpu};
-use super::objects::Outcome;
+use super::names::Outcome;
 use super::parameters::*;
 use super::state::State;
 

@@ -18,7 +18,7 @@ use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use serde::{Deserialize, Serialize};
 
-use super::saved::descriptor;
+use super::encoding::{Tabled, descriptor};
 use nvproxy_server::locks;
 
 /// Where a process finds its descriptors.
@@ -88,6 +88,10 @@ pub struct Backing {
     #[serde(with = "descriptor")]
     file: File,
     inode: Inode,
+}
+
+impl Tabled for Backing {
+    const NAME: &str = "backings";
 }
 
 impl Backing {

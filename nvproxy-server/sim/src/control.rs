@@ -15,8 +15,8 @@ use super::answers::{self, objects, others};
 use super::buffers::{Buffers, Part};
 use super::export::Party;
 use super::gpu::Gpu;
-use super::objects::{Handle, Outcome};
-use super::state::{FileNumber, State};
+use super::names::{FileNumber, Handle, Outcome};
+use super::state::State;
 
 /// What commands answer that always answer the same: 4-byte values and where in the parameters they go.
 type Constant = (u32, &'static [(usize, u32)]);

@@ -23,9 +23,10 @@ use nvproxy_abi::status::*;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Kind;
-use super::objects::{Clients, Detail, Handle, Outcome};
-use super::saved::descriptor;
-use super::state::{FileNumber, State};
+use super::encoding::descriptor;
+use super::names::{FileNumber, Handle, Outcome};
+use super::objects::{Clients, Detail};
+use super::state::State;
 
 /// Flags in NV0005_ALLOC_PARAMETERS.notifyIndex (nvos.h); the index itself is the lower half.
 const NV01_EVENT_NONSTALL_INTR: u32 = 0x0800_0000;

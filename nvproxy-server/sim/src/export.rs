@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::allocate::{adopt, copy};
 use super::classes::Kind;
-use super::objects::{Handle, Object, Outcome};
-use super::saved::array;
-use super::state::{FileNumber, FileState, State};
+use super::encoding::array;
+use super::names::{FileNumber, Handle, Outcome};
+use super::objects::Object;
+use super::state::{FileState, State};
 
 /// What NV0000_CTRL_OS_UNIX_EXPORT_OBJECT.type has to be (NV0000_CTRL_OS_UNIX_EXPORT_OBJECT_TYPE_RM).
 const TYPE_RM: u32 = 1;

@@ -12,8 +12,8 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::allocate::{self, Request};
 use super::buffers::Buffers;
-use super::objects::Outcome;
-use super::state::{FileNumber, Shared, State};
+use super::names::{FileNumber, Outcome};
+use super::state::{Shared, State};
 use super::{control, gpu, mapping};
 
 /// Who issues a request.

@@ -25,6 +25,7 @@ mod buffers;
 mod classes;
 mod control;
 mod description;
+mod encoding;
 mod error;
 mod events;
 mod export;
@@ -32,6 +33,7 @@ mod frontend;
 mod gpu;
 mod mapping;
 mod memory;
+mod names;
 mod objects;
 mod pages;
 mod parameters;
@@ -60,7 +62,8 @@ use self::backing::Inode;
 use self::description::Description;
 pub use self::error::{Error, Impossible};
 use self::mapping::Showing;
-use self::state::{FileNumber, Shared};
+use self::names::FileNumber;
+use self::state::Shared;
 use nvproxy_server::handover::Enclosures;
 use nvproxy_server::host::{
     self, DeviceFile, GpuNames, Host, HostFactory, OpenFlags, Opened, Restore,

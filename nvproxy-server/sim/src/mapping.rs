@@ -16,11 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::backing::Backing;
 use super::classes::Kind;
+use super::encoding::shared;
 use super::error::Impossible;
 use super::memory::{Memory, PAGE, Place};
-use super::objects::{Client, Detail, Handle, Object, Outcome};
-use super::saved::shared;
-use super::state::{FileNumber, State};
+use super::names::{FileNumber, Handle, Outcome};
+use super::objects::{Client, Detail, Object};
+use super::state::State;
 
 /// NVOS33_FLAGS_ACCESS (nvos.h): the value that means nothing.
 const ACCESS_MASK: u32 = 0x3;

@@ -15,8 +15,8 @@ use ringfence_ipc::locks::IgnorePoison;
 use serde::{Deserialize, Serialize};
 
 use super::backing::Backing;
+use super::encoding::{Tabled, shared};
 use super::error::Impossible;
-use super::saved::shared;
 
 /// The granularity of system memory and of mappings.
 pub(super) const PAGE: u64 = 4 << 10;
@@ -29,6 +29,10 @@ const LARGEST_SYSTEM: u64 = 1 << 40;
 pub(super) struct VideoMemory {
     size: u64,
     used: AtomicU64,
+}
+
+impl Tabled for VideoMemory {
+    const NAME: &str = "gpus";
 }
 
 impl VideoMemory {
@@ -94,6 +98,10 @@ struct Mapped {
     length: u64,
     #[serde(with = "shared")]
     backing: Arc<Backing>,
+}
+
+impl Tabled for Memory {
+    const NAME: &str = "memories";
 }
 
 impl Memory {

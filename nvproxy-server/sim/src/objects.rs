@@ -11,17 +11,11 @@ use nvproxy_abi::status::*;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Kind;
+use super::encoding::shared;
 use super::events::Event;
 use super::mapping::{CpuMapping, VirtualMemory};
 use super::memory::Memory;
-use super::saved::shared;
-use super::state::FileNumber;
-
-/// A handle of a client or of an object.
-pub(super) type Handle = u32;
-
-/// What the driver answers: nothing or something, or the NV_STATUS with which it refuses.
-pub(super) type Outcome<T = ()> = Result<T, u32>;
+use super::names::{FileNumber, Handle, Outcome};
 
 /// The first handle of a client that is given out (RS_CLIENT_HANDLE_BASE, src/nvidia/inc/libraries/resserv/resserv.h).
 const CLIENT_HANDLES: Handle = 0xc1d0_0000;

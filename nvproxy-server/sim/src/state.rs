@@ -13,20 +13,17 @@ use super::Configuration;
 use super::address_space::AddressSpace;
 use super::backing::{Backing, Inode, OwnDescriptors};
 use super::description::Description;
+use super::encoding::{shared, tables};
 use super::events::{OsEvents, Pending};
 use super::export::Exports;
 use super::gpu::Gpu;
 use super::mapping::Showing;
+use super::names::FileNumber;
 use super::objects::Clients;
-use super::saved::{shared, tables};
 use nvproxy_server::handover::node_name;
 
 /// The first address of an allocation; none is at 0.
 const FIRST_ADDRESS: u64 = 1 << 32;
-
-/// The number by which requests name a description. It is not a descriptor of this process.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub(super) struct FileNumber(pub i32);
 
 /// What is kept of an open description.
 #[derive(Serialize, Deserialize)]

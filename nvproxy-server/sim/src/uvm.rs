@@ -21,9 +21,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::address_space::{AddressSpace, RegisteredGpu};
 use super::buffers::Buffers;
 use super::memory::PAGE;
-use super::objects::{Detail, Handle, Outcome};
+use super::names::{FileNumber, Handle, Outcome};
+use super::objects::Detail;
 use super::parameters::*;
-use super::state::{FileNumber, Shared, State};
+use super::state::{Shared, State};
 
 /// UVM_INIT_FLAGS_MULTI_PROCESS_SHARING_MODE and UVM_INIT_FLAGS_MASK (uvm_types.h).
 const MULTI_PROCESS_SHARING: u64 = 0x2;

@@ -5,7 +5,8 @@ use nvproxy_abi::status::*;
 
 use super::super::control::Command;
 use super::super::memory::Place;
-use super::super::objects::{Detail, Outcome};
+use super::super::names::Outcome;
+use super::super::objects::Detail;
 use super::super::parameters::*;
 use super::super::{events, export};
 

@@ -4,7 +4,7 @@
 use nvproxy_abi::status::*;
 
 use super::super::control::Command;
-use super::super::objects::Outcome;
+use super::super::names::Outcome;
 
 /// Another tenant's process: its number on the host, and where the kernel keeps it.
 const PROCESS: u32 = 4242;

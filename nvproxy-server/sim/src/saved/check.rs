@@ -6,8 +6,9 @@ use nvproxy_abi::node::Node;
 
 use super::super::backing::Backing;
 use super::super::error::Impossible;
+use super::super::names::FileNumber;
 use super::super::objects::{Client, Detail, Object};
-use super::super::state::{FileNumber, FileState, State};
+use super::super::state::{FileState, State};
 
 /// The descriptor has to be of the file that was meant.
 pub(super) fn backing(backing: &Backing) -> Result<(), Impossible> {

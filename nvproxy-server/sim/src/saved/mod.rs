@@ -1,12 +1,11 @@
 //! The simulated driver handed over to another process. The real one's state is the kernel's; this one's is in the
 //! server's memory and moves with it.
 //!
-//! The types of the state derive how they are written, so that what is added to them is saved too; [`context`] has the
-//! rest. Memory files and eventfds move as descriptors, so that what tasks hold and map stays what it is. A saved state
+//! The types of the state derive how they are written, so that what is added to them is saved too; [`super::encoding`] has
+//! the rest. Memory files and eventfds move as descriptors, so that what tasks hold and map stays what it is. A saved state
 //! is checked ([`check`]) before anything acts on it.
 
 mod check;
-mod context;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,14 +13,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, from_value, to_value};
 
-use self::context::{Context, entries, fill};
-pub(super) use self::context::{array, descriptor, shared, tables};
 use super::Simulator;
 use super::backing::Backing;
 use super::description::Description;
+use super::encoding::{Context, entries, fill};
 use super::error::Error;
 use super::memory::Memory;
-use super::state::{FileNumber, Shared, State};
+use super::names::FileNumber;
+use super::state::{Shared, State};
 use nvproxy_server::handover::Enclosures;
 
 /// A [`Simulator`], but for its [`super::Configuration`], which each server has from the launcher.
@@ -41,16 +40,11 @@ struct Saved {
 /// Saves everything but which files the server holds.
 pub(super) fn save(shared: &Shared, enclosures: &mut Enclosures) -> Result<Value, Error> {
     let state = shared.state();
-    let mut context = Context {
-        enclosures: std::mem::take(enclosures),
-        gpus: state
-            .gpus
-            .iter()
-            .map(|gpu| Arc::clone(&gpu.memory))
-            .collect(),
-        ..Context::default()
-    };
-    let saved = context.enter(|| to_saved(&state));
+    let mut context = Context::new(None, std::mem::take(enclosures));
+    let saved = context.enter(|| {
+        fill(state.gpus.iter().map(|gpu| Arc::clone(&gpu.memory)));
+        to_saved(&state)
+    });
     *enclosures = context.enclosures;
     saved.and_then(to_value).map_err(Error::Damaged)
 }
@@ -83,11 +77,8 @@ pub(super) fn restore(
 ) -> Result<Simulator, Error> {
     let saved: Saved = from_value(saved).map_err(Error::Damaged)?;
     let registered = saved.registered.clone();
-    let mut context = Context {
-        abi: Some(simulator.shared.configuration.abi),
-        enclosures: std::mem::take(enclosures),
-        ..Context::default()
-    };
+    let abi = simulator.shared.configuration.abi;
+    let mut context = Context::new(Some(abi), std::mem::take(enclosures));
     let state = context.enter(|| from_saved(saved, &simulator.shared));
     *enclosures = context.enclosures;
     let state = state?;

@@ -7,7 +7,8 @@ use nvproxy_abi::status::*;
 
 use super::super::address_space::{External, RangeKind, unmap};
 use super::super::memory::Memory;
-use super::super::objects::{Detail, Outcome};
+use super::super::names::Outcome;
+use super::super::objects::Detail;
 use super::super::parameters::*;
 use super::{MAXIMUM_GPUS, Request, check_range};
 

@@ -6,27 +6,25 @@
 //! thread that saves or restores keeps them in a variable of its own, for as long as [`Context::enter`] runs. Outside of
 //! it the tables are empty, every index is out of range, and nothing panics.
 //!
-//! The modules are for `#[serde(with = "...")]`.
+//! This module does not know what is shared: a type says of itself that it has a table ([`Tabled`]). The modules are for
+//! `#[serde(with = "...")]`.
 
+use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use nvproxy_abi::Abi;
 
-use super::super::backing::Backing;
-use super::super::memory::{Memory, VideoMemory};
 use nvproxy_server::handover::Enclosures;
 
 /// What is at hand while a state is saved or restored.
 #[derive(Default)]
-pub(in super::super) struct Context {
-    pub abi: Option<&'static Abi>,
+pub(super) struct Context {
+    abi: Option<&'static Abi>,
     pub enclosures: Enclosures,
-    /// The memory of each GPU, by instance.
-    pub gpus: Table<VideoMemory>,
-    pub memories: Table<Memory>,
-    pub backings: Table<Backing>,
+    /// By the type of what they hold.
+    tables: HashMap<TypeId, Table>,
 }
 
 thread_local! {
@@ -34,6 +32,19 @@ thread_local! {
 }
 
 impl Context {
+    /// Restoring takes the request tables too.
+    pub fn new(abi: Option<&'static Abi>, enclosures: Enclosures) -> Context {
+        Context {
+            abi,
+            enclosures,
+            tables: HashMap::new(),
+        }
+    }
+
+    fn table_of<T: Tabled>(&mut self) -> &mut Table {
+        self.tables.entry(TypeId::of::<T>()).or_default()
+    }
+
     /// Runs `work` with this as the thread's context.
     pub fn enter<R>(&mut self, work: impl FnOnce() -> R) -> R {
         let outer = CURRENT.replace(std::mem::take(self));
@@ -43,82 +54,50 @@ impl Context {
     }
 }
 
-/// Things that are shared, each once, by index.
-pub(in super::super) struct Table<T> {
-    entries: Vec<Arc<T>>,
-    indices: HashMap<*const T, usize>,
+/// Things that are shared, each once, by index. All are of the type by which the context has the table.
+#[derive(Default)]
+struct Table {
+    entries: Vec<Arc<dyn Any + Send + Sync>>,
+    indices: HashMap<*const (), usize>,
 }
 
-impl<T> Default for Table<T> {
-    fn default() -> Table<T> {
-        Table {
-            entries: Vec::new(),
-            indices: HashMap::new(),
-        }
-    }
-}
-
-impl<T> Table<T> {
+impl Table {
     /// The index of `entry`, which is added if it is not there yet.
-    fn index_of(&mut self, entry: &Arc<T>) -> usize {
+    fn index_of<T: Tabled>(&mut self, entry: &Arc<T>) -> usize {
         let next = self.entries.len();
-        let index = *self.indices.entry(Arc::as_ptr(entry)).or_insert(next);
+        let address = Arc::as_ptr(entry).cast();
+        let index = *self.indices.entry(address).or_insert(next);
         if index == next {
-            self.entries.push(Arc::clone(entry));
+            self.entries.push(Arc::clone(entry) as _);
         }
         index
     }
 }
 
-impl<T> FromIterator<Arc<T>> for Table<T> {
-    fn from_iter<I: IntoIterator<Item = Arc<T>>>(entries: I) -> Table<T> {
-        let mut table = Table::default();
-        for entry in entries {
-            table.index_of(&entry);
-        }
-        table
-    }
-}
-
 /// Things of which the context has a table.
-pub(in super::super) trait Tabled: Sized + 'static {
+pub(super) trait Tabled: Any + Send + Sync {
     /// What several of them are called.
     const NAME: &str;
-
-    fn table(context: &mut Context) -> &mut Table<Self>;
-}
-
-macro_rules! tabled {
-    ($($name:ident: $field:ident;)*) => {
-        $(impl Tabled for $name {
-            const NAME: &str = stringify!($field);
-
-            fn table(context: &mut Context) -> &mut Table<$name> {
-                &mut context.$field
-            }
-        })*
-    };
-}
-
-tabled! {
-    VideoMemory: gpus;
-    Memory: memories;
-    Backing: backings;
 }
 
 /// What is in a table of the thread's context by now.
 pub(super) fn entries<T: Tabled>() -> Vec<Arc<T>> {
-    CURRENT.with_borrow_mut(|context| T::table(context).entries.clone())
+    let entries = CURRENT.with_borrow_mut(|context| context.table_of::<T>().entries.clone());
+    let entries = entries.into_iter().map(Arc::downcast);
+    entries.filter_map(Result::ok).collect()
 }
 
 /// Fills a table of the thread's context.
 pub(super) fn fill<T: Tabled>(entries: impl IntoIterator<Item = Arc<T>>) {
-    let table = entries.into_iter().collect();
-    CURRENT.with_borrow_mut(|context| *T::table(context) = table);
+    let mut table = Table::default();
+    for entry in entries {
+        table.index_of(&entry);
+    }
+    CURRENT.with_borrow_mut(|context| *context.table_of::<T>() = table);
 }
 
 /// What is shared, as its index in the table.
-pub(in super::super) mod shared {
+pub(super) mod shared {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -128,7 +107,7 @@ pub(in super::super) mod shared {
         value: &Arc<T>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let index = CURRENT.with_borrow_mut(|context| T::table(context).index_of(value));
+        let index = CURRENT.with_borrow_mut(|context| context.table_of::<T>().index_of(value));
         serializer.serialize_u64(index as u64)
     }
 
@@ -137,16 +116,17 @@ pub(in super::super) mod shared {
     ) -> Result<Arc<T>, D::Error> {
         let index = usize::deserialize(deserializer)?;
         CURRENT.with_borrow_mut(|context| {
-            let entries = &T::table(context).entries;
+            let entries = &context.table_of::<T>().entries;
             let (count, name) = (entries.len(), T::NAME);
             let found = entries.get(index).cloned();
+            let found = found.and_then(|entry| entry.downcast().ok());
             found.ok_or_else(|| D::Error::custom(format!("there are {count} {name}, not {index}")))
         })
     }
 }
 
 /// A descriptor, as its number among the enclosures.
-pub(in super::super) mod descriptor {
+pub(super) mod descriptor {
     use std::os::fd::{AsFd, OwnedFd};
 
     use serde::de::Error as _;
@@ -178,7 +158,7 @@ pub(in super::super) mod descriptor {
 }
 
 /// The request tables, as the release that they are of. Those of the process that restores have to be the same.
-pub(in super::super) mod tables {
+pub(super) mod tables {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -200,7 +180,7 @@ pub(in super::super) mod tables {
 }
 
 /// An array of bytes of any length.
-pub(in super::super) mod array {
+pub(super) mod array {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
