@@ -17,12 +17,13 @@ use zerocopy::{Immutable, IntoBytes};
 use super::buffers::{Buffers, Part};
 use super::classes::{Class, Kind, Parameters, class};
 use super::events::Event;
-use super::mapping::{VirtualMemory, show};
+use super::mapping::show;
 use super::memory::{Memory, PAGE, Place};
 use super::names::{FileNumber, Handle, Outcome};
 use super::objects::{Detail, Object};
 use super::pages;
 use super::state::State;
+use super::virtual_memory::VirtualMemory;
 
 /// Bytes of what GPUs share with the program without being asked (sizes of the driver's own allocations).
 const USER_SHARED_DATA: u64 = 4 << 10;

@@ -41,6 +41,7 @@ mod saved;
 mod state;
 pub mod structs;
 mod uvm;
+mod virtual_memory;
 
 #[cfg(test)]
 mod tests;
@@ -61,9 +62,8 @@ use ringfence_ipc::locks::IgnorePoison;
 use self::backing::Inode;
 use self::description::Description;
 pub use self::error::{Error, Impossible};
-use self::mapping::Showing;
 use self::names::FileNumber;
-use self::state::Shared;
+use self::state::{Shared, Showing};
 use nvproxy_server::handover::Enclosures;
 use nvproxy_server::host::{
     self, DeviceFile, GpuNames, Host, HostFactory, OpenFlags, Opened, Restore,

@@ -4,7 +4,6 @@
 //! range and protection are those that were asked for; a memory file cannot, so that here a task can map more than it
 //! asked for (touching the surplus raises SIGBUS) and write to what it asked to read.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::structs::frontend::{
@@ -12,15 +11,11 @@ use crate::structs::frontend::{
 };
 use nvproxy_abi::node::Node;
 use nvproxy_abi::status::*;
-use serde::{Deserialize, Serialize};
 
-use super::backing::Backing;
 use super::classes::Kind;
-use super::encoding::shared;
-use super::error::Impossible;
 use super::memory::{Memory, PAGE, Place};
 use super::names::{FileNumber, Handle, Outcome};
-use super::objects::{Client, Detail, Object};
+use super::objects::{Client, CpuMapping, Detail, Object};
 use super::state::State;
 
 /// NVOS33_FLAGS_ACCESS (nvos.h): the value that means nothing.
@@ -38,127 +33,6 @@ const CACHING_DEFAULT: u32 = 6 << 23;
 const PERSISTENT: u32 = 1 << 4;
 /// NVOS46_FLAGS_DMA_OFFSET_FIXED.
 const DMA_OFFSET_FIXED: u32 = 1 << 15;
-
-/// A mapping into a task, known by its address. The driver's is a physical one until the program tells where it has
-/// mapped the memory (NV_ESC_RM_UPDATE_DEVICE_MAPPING_INFO).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct CpuMapping {
-    pub address: u64,
-}
-
-/// The file of a description that shows memory of the host. Its pages last as long as it does, as the driver's do.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Showing {
-    #[serde(with = "shared")]
-    pub backing: Arc<Backing>,
-}
-
-/// A range of a GPU's virtual addresses (NV50_MEMORY_VIRTUAL) and what is mapped there.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct VirtualMemory {
-    base: u64,
-    length: u64,
-    mappings: Vec<DmaMapping>,
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DmaMapping {
-    memory: Handle,
-    address: u64,
-    length: u64,
-}
-
-impl VirtualMemory {
-    pub fn new(base: u64, length: u64) -> VirtualMemory {
-        VirtualMemory {
-            base,
-            length,
-            mappings: Vec::new(),
-        }
-    }
-
-    /// Whether a restored range and what is mapped there lie in an address space.
-    pub fn check(&self) -> Result<(), Impossible> {
-        let end = |address: u64, length: u64| address.checked_add(length);
-        let last = end(self.base, self.length);
-        let inside = |mapping: &DmaMapping| {
-            let end = end(mapping.address, mapping.length);
-            mapping.address >= self.base && end.is_some() && end <= last
-        };
-        if last.is_none() || !self.mappings.iter().all(inside) {
-            return Err(Impossible::Mappings(self.base));
-        }
-        Ok(())
-    }
-
-    /// The same range with nothing mapped.
-    pub fn copied(&self) -> VirtualMemory {
-        VirtualMemory::new(self.base, self.length)
-    }
-
-    /// Removes the mappings of memory that is freed.
-    pub fn forget(&mut self, freed: &BTreeSet<Handle>) {
-        self.mappings
-            .retain(|mapping| !freed.contains(&mapping.memory));
-    }
-
-    fn overlaps(&self, address: u64, length: u64) -> bool {
-        self.mappings.iter().any(|mapping| {
-            mapping.address < address.saturating_add(length)
-                && address < mapping.address + mapping.length
-        })
-    }
-
-    /// Maps `length` bytes at `fixed`, or at the lowest free address.
-    fn map(&mut self, memory: Handle, length: u64, fixed: Option<u64>) -> Outcome<u64> {
-        let end = self.base.saturating_add(self.length);
-        let fits = |address: u64| {
-            address
-                .checked_add(length)
-                .is_some_and(|last| address >= self.base && last <= end)
-        };
-        let behind = self
-            .mappings
-            .iter()
-            .map(|mapping| mapping.address + mapping.length);
-        let address = match fixed {
-            Some(address) => {
-                Some(address).filter(|&address| fits(address) && !self.overlaps(address, length))
-            }
-            None => {
-                let mut candidates: Vec<u64> = behind.chain([self.base]).collect();
-                candidates.sort_unstable();
-                candidates
-                    .into_iter()
-                    .find(|&address| fits(address) && !self.overlaps(address, length))
-            }
-        };
-        let address = address.ok_or(if fixed.is_some() {
-            NV_ERR_INVALID_OFFSET
-        } else {
-            NV_ERR_NO_MEMORY
-        })?;
-        self.mappings.push(DmaMapping {
-            memory,
-            address,
-            length,
-        });
-        Ok(address)
-    }
-
-    fn unmap(&mut self, memory: Handle, address: u64) -> Outcome {
-        let found = self
-            .mappings
-            .iter()
-            .position(|mapping| mapping.memory == memory && mapping.address == address);
-        self.mappings.remove(found.ok_or(NV_ERR_OBJECT_NOT_FOUND)?);
-        Ok(())
-    }
-}
 
 /// The object under which `hDevice` says that a mapping is made: a device, a subdevice, or the client itself for
 /// memory that hangs on the client (serverMap_Prologue, src/nvidia/src/kernel/rmapi/mapping_cpu.c).

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::classes::Kind;
 use super::encoding::shared;
 use super::events::Event;
-use super::mapping::{CpuMapping, VirtualMemory};
 use super::memory::Memory;
 use super::names::{FileNumber, Handle, Outcome};
+use super::virtual_memory::VirtualMemory;
 
 /// The first handle of a client that is given out (RS_CLIENT_HANDLE_BASE, src/nvidia/inc/libraries/resserv/resserv.h).
 const CLIENT_HANDLES: Handle = 0xc1d0_0000;
@@ -40,6 +40,14 @@ pub(super) struct Object {
     pub gpu: Option<usize>,
     pub detail: Detail,
     pub mappings: Vec<CpuMapping>,
+}
+
+/// A mapping into a task, known by its address. The driver's is a physical one until the program tells where it has
+/// mapped the memory (NV_ESC_RM_UPDATE_DEVICE_MAPPING_INFO).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CpuMapping {
+    pub address: u64,
 }
 
 /// What is kept of an object besides its place in the tree.

@@ -17,7 +17,6 @@ use super::encoding::{shared, tables};
 use super::events::{OsEvents, Pending};
 use super::export::Exports;
 use super::gpu::Gpu;
-use super::mapping::Showing;
 use super::names::FileNumber;
 use super::objects::Clients;
 use nvproxy_server::handover::node_name;
@@ -47,6 +46,14 @@ pub(super) struct FileState {
     /// What UVM_INITIALIZE has made of it.
     #[serde(deserialize_with = "Option::deserialize")]
     pub address_space: Option<AddressSpace>,
+}
+
+/// The file of a description that shows memory of the host. Its pages last as long as it does, as the driver's do.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Showing {
+    #[serde(with = "shared")]
+    pub backing: Arc<Backing>,
 }
 
 /// The state of the driver.
