@@ -16,14 +16,13 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::buffers::{Buffers, Part};
 use super::classes::{Class, Kind, Parameters, class};
-use super::events::Event;
 use super::mapping::show;
 use super::memory::{Memory, PAGE, Place};
 use super::names::{FileNumber, Handle, Outcome};
 use super::objects::{Detail, Object};
-use super::pages;
 use super::state::State;
 use super::virtual_memory::VirtualMemory;
+use super::{notifications, pages};
 
 /// Bytes of what GPUs share with the program without being asked (sizes of the driver's own allocations).
 const USER_SHARED_DATA: u64 = 4 << 10;
@@ -187,7 +186,7 @@ fn construct(
         },
         Kind::Event => {
             let mut wanted = get(buffers, parameters)?;
-            let event = Event::construct(
+            let event = notifications::construct_event(
                 &state.clients,
                 &state.os_events,
                 request.client,

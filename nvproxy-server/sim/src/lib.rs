@@ -34,6 +34,7 @@ mod gpu;
 mod mapping;
 mod memory;
 mod names;
+mod notifications;
 mod objects;
 mod pages;
 mod parameters;

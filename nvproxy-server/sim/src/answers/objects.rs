@@ -8,7 +8,7 @@ use super::super::memory::Place;
 use super::super::names::Outcome;
 use super::super::objects::Detail;
 use super::super::parameters::*;
-use super::super::{events, export};
+use super::super::{export, notifications};
 
 /// NV0080_CTRL_FIFO_GET_CHANNELLIST_INVALID_CHANNEL.
 const INVALID_CHANNEL: u32 = u32::MAX;
@@ -122,13 +122,13 @@ pub(in super::super) fn channel_list(command: &mut Command<'_, '_>) -> Outcome {
 pub(in super::super) fn set_notification(command: &mut Command<'_, '_>) -> Outcome {
     let (client, object) = (command.client, command.object);
     command.with(|parameters, command| {
-        events::set_notification(&mut command.state.clients, client, object, parameters)
+        notifications::set_notification(&mut command.state.clients, client, object, parameters)
     })
 }
 
 pub(in super::super) fn set_trigger(command: &mut Command<'_, '_>) -> Outcome {
     let (instance, _) = command.gpu()?;
-    events::trigger(command.state, instance);
+    notifications::trigger(command.state, instance);
     Ok(())
 }
 
