@@ -7,14 +7,12 @@
 use crate::structs::control::*;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::status::*;
-use serde::{Deserialize, Serialize};
 
 use super::allocate::{adopt, copy};
 use super::classes::Kind;
-use super::encoding::array;
 use super::names::{FileNumber, Handle, Outcome};
 use super::objects::Object;
-use super::state::{FileState, State};
+use super::state::{Exports, FileState, State};
 
 /// What NV0000_CTRL_OS_UNIX_EXPORT_OBJECT.type has to be (NV0000_CTRL_OS_UNIX_EXPORT_OBJECT_TYPE_RM).
 const TYPE_RM: u32 = 1;
@@ -27,22 +25,6 @@ const NO_GPU_INSTANCE: u32 = u32::MAX;
 const TYPE_NONE: u8 = 0;
 const TYPE_VIDMEM: u8 = 1;
 const TYPE_SYSMEM: u8 = 2;
-
-/// What a description has been filled with.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Exports {
-    slots: Vec<Option<Object>>,
-    device: u32,
-    #[serde(with = "array")]
-    metadata: [u8; 64],
-}
-
-impl Exports {
-    pub fn objects(&self) -> impl Iterator<Item = &Object> {
-        self.slots.iter().flatten()
-    }
-}
 
 /// Who exports or imports: the description that issued the request, and its client.
 #[derive(Clone, Copy)]

@@ -24,7 +24,7 @@ pub mod backing;
 mod buffers;
 mod classes;
 mod control;
-mod description;
+mod device_file;
 mod encoding;
 mod error;
 mod events;
@@ -61,10 +61,9 @@ use nvproxy_abi::version::DriverVersion;
 use ringfence_ipc::locks::IgnorePoison;
 
 use self::backing::Inode;
-use self::description::Description;
 pub use self::error::{Error, Impossible};
 use self::names::FileNumber;
-use self::state::{Shared, Showing};
+use self::state::{Description, Shared, Showing};
 use nvproxy_server::handover::Enclosures;
 use nvproxy_server::host::{
     self, DeviceFile, GpuNames, Host, HostFactory, OpenFlags, Opened, Restore,
@@ -222,7 +221,7 @@ impl Host for Simulator {
     fn number_of(&self, descriptor: BorrowedFd<'_>) -> Result<i32, Errno> {
         let description = self.shared.description(Inode::of(descriptor)?);
         description
-            .map(|description| description.file_number().0)
+            .map(|description| description.number.0)
             .ok_or(Errno::EBADF)
     }
 
@@ -239,7 +238,7 @@ impl Host for Simulator {
 
     fn mark(&self, granted: BorrowedFd<'_>) -> Option<u64> {
         let description = self.shared.description(Inode::of(granted).ok()?)?;
-        let number = description.file_number();
+        let number = description.number;
         let mut state = self.shared.state();
         let backing = Arc::clone(&state.files.get(&number)?.backing);
         backing.mark(granted).ok()?;

@@ -1,5 +1,7 @@
 //! Everything that the simulated driver remembers, behind one lock.
 
+mod description;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
@@ -9,16 +11,15 @@ use nvproxy_abi::node::Node;
 use ringfence_ipc::locks::IgnorePoison;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::description::Description;
 use super::Configuration;
 use super::address_space::AddressSpace;
 use super::backing::{Backing, Inode, OwnDescriptors};
-use super::description::Description;
-use super::encoding::{shared, tables};
+use super::encoding::{array, shared, tables};
 use super::events::{OsEvents, Pending};
-use super::export::Exports;
 use super::gpu::Gpu;
 use super::names::FileNumber;
-use super::objects::Clients;
+use super::objects::{Clients, Object};
 use nvproxy_server::handover::node_name;
 
 /// The first address of an allocation; none is at 0.
@@ -46,6 +47,22 @@ pub(super) struct FileState {
     /// What UVM_INITIALIZE has made of it.
     #[serde(deserialize_with = "Option::deserialize")]
     pub address_space: Option<AddressSpace>,
+}
+
+/// The copies of objects that a description has been filled with, to be passed on.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Exports {
+    pub slots: Vec<Option<Object>>,
+    pub device: u32,
+    #[serde(with = "array")]
+    pub metadata: [u8; 64],
+}
+
+impl Exports {
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.slots.iter().flatten()
+    }
 }
 
 /// The file of a description that shows memory of the host. Its pages last as long as it does, as the driver's do.
@@ -138,7 +155,7 @@ impl State {
             .files
             .get(&number)
             .and_then(|file| file.registered.as_ref());
-        registered.map_or(number, |description| description.file_number())
+        registered.map_or(number, |description| description.number)
     }
 
     /// Closes a description: its clients, events, exports and address space go with it. The caller drops what is

@@ -15,12 +15,11 @@ use serde_json::{Value, from_value, to_value};
 
 use super::Simulator;
 use super::backing::Backing;
-use super::description::Description;
 use super::encoding::{Context, entries, fill};
 use super::error::Error;
 use super::memory::Memory;
 use super::names::FileNumber;
-use super::state::{Shared, State};
+use super::state::{Description, Shared, State};
 use nvproxy_server::handover::Enclosures;
 
 /// A [`Simulator`], but for its [`super::Configuration`], which each server has from the launcher.
@@ -53,7 +52,7 @@ pub(super) fn save(shared: &Shared, enclosures: &mut Enclosures) -> Result<Value
 fn to_saved(state: &State) -> Result<Saved, serde_json::Error> {
     let registered = state.files.iter().filter_map(|(number, file)| {
         let control = file.registered.as_ref()?;
-        Some((*number, control.file_number()))
+        Some((*number, control.number))
     });
     Ok(Saved {
         registered: registered.collect(),

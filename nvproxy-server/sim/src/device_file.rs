@@ -1,63 +1,19 @@
-//! An open file description of a simulated device node.
+//! What the server asks of an open description: requests, and what surrounds them.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 
-use super::backing::{Backing, memory_file};
+use super::backing::memory_file;
 use super::buffers::Buffers;
-use super::events::Pending;
 use super::frontend::{self, Issuer};
-use super::names::FileNumber;
-use super::state::{FileState, Shared};
+use super::state::Description;
 use super::uvm;
 use nvproxy_server::handover::Enclosures;
 use nvproxy_server::host::{self, Call, DeviceFile};
 
-/// One open file description, from its open until the server drops it.
-pub(super) struct Description {
-    shared: Arc<Shared>,
-    number: FileNumber,
-    node: Node,
-}
-
 impl Description {
-    /// Opens `node`. The second of the pair is the descriptor for the task.
-    pub fn open(shared: &Arc<Shared>, node: Node) -> Result<(Arc<Description>, OwnedFd), Errno> {
-        let (backing, granted) = Backing::create(&node.file_name(), &shared.own_descriptors)?;
-        let pending = Pending::new()?;
-        let mut state = shared.state();
-        let number = state.new_number()?;
-        let description = Description::of(shared, number, node);
-        let file = FileState {
-            node,
-            backing: Arc::new(backing),
-            pending,
-            description: Arc::downgrade(&description),
-            registered: None,
-            mapped: false,
-            exports: None,
-            address_space: None,
-        };
-        state.files.insert(number, file);
-        Ok((description, granted))
-    }
-
-    /// What the server is to hold of a description that the state knows.
-    pub fn of(shared: &Arc<Shared>, number: FileNumber, node: Node) -> Arc<Description> {
-        Arc::new(Description {
-            shared: Arc::clone(shared),
-            number,
-            node,
-        })
-    }
-
-    pub fn file_number(&self) -> FileNumber {
-        self.number
-    }
-
     fn issue(&self, call: Call<'_>, from_task: bool) -> Result<i32, Errno> {
         let request = call.request;
         let mut buffers = Buffers::new(call);
@@ -106,13 +62,5 @@ impl DeviceFile for Description {
     /// The number; the state of the driver has the rest.
     fn save(&self, _enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
         Ok(self.number.0.into())
-    }
-}
-
-impl Drop for Description {
-    fn drop(&mut self) {
-        // The lock is released at the end of the statement, before what was closed is dropped.
-        let closed = self.shared.state().close(self.number);
-        drop(closed);
     }
 }
