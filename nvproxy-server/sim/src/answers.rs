@@ -11,7 +11,7 @@ use crate::structs::control::*;
 use nvproxy_abi::status::*;
 
 use super::classes::{self, Kind};
-use super::control::Command;
+use super::command::Command;
 use super::gpu::{self, Gpu};
 use super::names::Outcome;
 use super::parameters::*;

@@ -15,6 +15,19 @@
 //!
 //! A driver can be saved and be restored in another process (`saved`).
 //!
+//! A module names those of the rows above its own, and some of its own row:
+//!
+//! | modules | subject |
+//! |---|---|
+//! | `structs`, `parameters`, `buffers`, `names`, `classes` | what requests are made of |
+//! | `encoding` | how what is no plain data is saved |
+//! | `backing`, `memory`, `pages`, `gpu`, `virtual_memory`, `events`, `address_space`, `objects` | what is remembered, each by itself |
+//! | `state` | all of it, behind one lock |
+//! | `notifications`, `mapping`, `allocate`, `export` | what requests do to it |
+//! | `command`, `answers`, `control` | control commands |
+//! | `frontend`, `uvm` | the ioctls of each node |
+//! | `device_file`, `saved` | what the server asks for: requests on a description, and a handover |
+//!
 //! Callers issue only requests that the planner has accepted, and those of one description from any thread.
 
 mod address_space;
@@ -23,6 +36,7 @@ mod answers;
 pub mod backing;
 mod buffers;
 mod classes;
+mod command;
 mod control;
 mod device_file;
 mod encoding;

@@ -3,12 +3,13 @@
 use crate::structs::control::*;
 use nvproxy_abi::status::*;
 
-use super::super::control::Command;
+use super::super::command::Command;
+use super::super::export::{self, Party};
 use super::super::memory::Place;
 use super::super::names::Outcome;
+use super::super::notifications;
 use super::super::objects::Detail;
 use super::super::parameters::*;
-use super::super::{export, notifications};
 
 /// NV0080_CTRL_FIFO_GET_CHANNELLIST_INVALID_CHANNEL.
 const INVALID_CHANNEL: u32 = u32::MAX;
@@ -40,6 +41,16 @@ pub(in super::super) fn address_space_type(command: &mut Command<'_, '_>) -> Out
             Ok(())
         },
     )
+}
+
+impl Command<'_, '_> {
+    /// Who exports or imports.
+    fn party(&self) -> Party {
+        Party {
+            caller: self.caller,
+            client: self.client,
+        }
+    }
 }
 
 pub(in super::super) fn export_one(command: &mut Command<'_, '_>) -> Outcome {

@@ -3,7 +3,7 @@
 
 use nvproxy_abi::status::*;
 
-use super::super::control::Command;
+use super::super::command::Command;
 use super::super::names::Outcome;
 
 /// Another tenant's process: its number on the host, and where the kernel keeps it.
