@@ -7,7 +7,8 @@
 //! | module | subject |
 //! |---|---|
 //! | [`claims`] | the table of claims, and a module for how each is measured |
-//! | [`claim`] | what a claim, its bar and its measurement are |
+//! | [`claim`] | what a claim and its measurement are |
+//! | [`value`] | what a value is, what it has to be, and why there is none |
 //! | [`measure`] | measuring in turns, and what the samples come to |
 //! | [`session`] | what a measurement works with: the options, Ringfence, a directory, the progress |
 //! | [`subject`] | a program that is measured and answers questions about itself |
@@ -19,10 +20,12 @@
 //! | [`leftovers`] | what must not outlive this program |
 //! | [`machine`] | the machine, in words |
 //! | [`report`] | the results as a table, as JSON and as a page |
-//! | [`options`] | the command line |
+//! | [`options`] | what every command takes |
+//! | [`command_line`] | the command line |
 
 pub mod claim;
 pub mod claims;
+pub mod command_line;
 pub mod guest;
 pub mod leftovers;
 pub mod machine;
@@ -35,3 +38,4 @@ pub mod session;
 pub mod subject;
 pub mod system_calls;
 pub mod turns;
+pub mod value;

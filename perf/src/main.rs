@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use ringfence::driver::{self, Demand, Kind};
-use ringfence_perf::claim::NotMeasured;
+use ringfence_perf::command_line::{self, Asked};
 use ringfence_perf::machine::Machine;
-use ringfence_perf::options::{Asked, Options};
+use ringfence_perf::options::Options;
 use ringfence_perf::report::{Entry, Report, page, terminal};
 use ringfence_perf::session::Session;
-use ringfence_perf::{claims, guest, leftovers, options};
+use ringfence_perf::value::NotMeasured;
+use ringfence_perf::{claims, guest, leftovers};
 
 /// The exit status if a bar was missed, with `--check`.
 const MISSED: u8 = 1;
@@ -20,7 +21,7 @@ const MISSED: u8 = 1;
 const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
-    match options::parse(env::args_os()) {
+    match command_line::parse(env::args_os()) {
         Ok(Asked::Guest(arguments)) => guest::run(&arguments),
         Ok(Asked::Measure { claim, options }) => match measure(claim, &options) {
             Ok(status) => ExitCode::from(status),

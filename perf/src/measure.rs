@@ -11,7 +11,7 @@
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 
-use crate::claim::{Line, NotMeasured, Value};
+use crate::value::{Line, NotMeasured, Value};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

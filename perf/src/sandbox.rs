@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 
-use crate::claim::{Attempt, NotMeasured};
+use crate::value::{Attempt, NotMeasured};
 
 /// What the server calls itself: the start of its first argument.
 const SERVER: &str = "ringfence-nvproxy-server";

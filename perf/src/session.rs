@@ -9,11 +9,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use ringfence::driver::Kind;
 
-use crate::claim::NotMeasured;
 use crate::leftovers::Directory;
 use crate::measure::Rounds;
 use crate::options::Options;
 use crate::subject::Subject;
+use crate::value::NotMeasured;
 
 /// How much is measured of each kind of thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::claim::{Attempt, NotMeasured};
 use crate::leftovers;
+use crate::value::{Attempt, NotMeasured};
 
 /// How long a program has to end once nobody asks it any more.
 const PATIENCE: Duration = Duration::from_secs(10);

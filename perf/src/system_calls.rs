@@ -10,7 +10,7 @@ use std::io;
 use perf_event::events::Tracepoint;
 use perf_event::{Builder, Counter};
 
-use crate::claim::NotMeasured;
+use crate::value::NotMeasured;
 
 /// Where the tracing file system may be.
 const TRACING: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];

@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::claim::{Attempt, NotMeasured};
 use crate::leftovers::{self, Group};
 use crate::processors;
+use crate::value::{Attempt, NotMeasured};
 
 /// How long a turn is.
 const TURN: Duration = Duration::from_millis(40);

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use ringfence_perf::claim::Limit;
 use ringfence_perf::claims;
-use ringfence_perf::options;
+use ringfence_perf::command_line;
+use ringfence_perf::value::Limit;
 
 #[test]
 fn every_claim_has_a_name_of_its_own_a_bar_and_words() {
     let names: BTreeSet<_> = claims::ALL.iter().map(|claim| claim.name).collect();
     assert_eq!(names.len(), claims::ALL.len());
-    assert!(!names.contains(options::ALL));
+    assert!(!names.contains(command_line::ALL));
     for claim in claims::ALL {
         let name = claim.name;
         assert!(

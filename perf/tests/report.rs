@@ -1,11 +1,10 @@
 //! The three forms of the results, from values that nobody measured.
 
-use ringfence_perf::claim::{
-    Bar, Claim, Curve, Limit, Line, Measurement, NotMeasured, Unit, Value,
-};
+use ringfence_perf::claim::{Claim, Measurement};
 use ringfence_perf::machine::Machine;
 use ringfence_perf::measure::Samples;
 use ringfence_perf::report::{Entry, Report, page, terminal};
+use ringfence_perf::value::{Bar, Curve, Limit, Line, NotMeasured, Unit, Value};
 
 const CLAIM: Claim = Claim {
     name: "apples",

@@ -22,10 +22,9 @@ pub mod start;
 pub mod tasks;
 pub mod trap;
 
-use crate::claim::{
-    Attempt, Bar, Claim, Curve, Limit, Line, Measurement, NotMeasured, Unit, Value,
-};
+use crate::claim::{Claim, Measurement};
 use crate::session::Session;
+use crate::value::{Attempt, Bar, Curve, Limit, Line, NotMeasured, Unit, Value};
 
 /// Every claim, in the order in which they are shown.
 pub static ALL: &[Claim] = &[

@@ -15,11 +15,10 @@ pub mod terminal;
 
 use serde::Serialize;
 
-use crate::claim::{
-    Bar, Claim, Curve, Limit, Line, Measurement, NotMeasured, Unit, Value, Verdict,
-};
+use crate::claim::{Claim, Measurement};
 use crate::machine::Machine;
 use crate::measure::Samples;
+use crate::value::{Bar, Curve, Limit, Line, NotMeasured, Unit, Value, Verdict};
 
 /// All results of one run.
 #[derive(Clone, Debug, Serialize)]

@@ -7,8 +7,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Distribution;
-use crate::claim::{Curve, Line};
 use crate::measure::duration;
+use crate::value::{Curve, Line};
 
 const SIZE: (u32, u32) = (1040, 380);
 /// The part of the width that the legend takes, beside the plot: within, it would hide lines.
