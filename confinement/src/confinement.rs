@@ -1,15 +1,14 @@
 //! The steps by which a process locks itself in, in the only order in which they work: each takes away what an earlier
 //! one needed.
 
-use std::path::PathBuf;
-
 use caps::Capability;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules,
 };
 use libc::sock_filter;
 
-use crate::{Error, install, rights, root};
+use crate::root::{self, Kept};
+use crate::{Error, install, rights};
 
 /// What is left to a process.
 #[derive(Debug)]
@@ -30,16 +29,6 @@ pub struct Confinement<'a> {
     pub file_size: u64,
     /// The filter of its system calls, from [`crate::Policy::compile`].
     pub program: &'a [sock_filter],
-}
-
-/// What a process can still reach of the file system.
-#[derive(Clone, Copy, Debug)]
-pub struct Kept<'a> {
-    /// Files and directories, as absolute paths. Those that do not exist are left out.
-    pub paths: &'a [PathBuf],
-    /// Whether the process is alone in its mount, IPC and UTS namespaces already. To leave a mount namespace as the last
-    /// one takes the kernel long (it waits for RCU).
-    pub alone: bool,
 }
 
 impl Confinement<'_> {

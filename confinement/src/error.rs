@@ -8,8 +8,6 @@ use landlock::RulesetError;
 use nix::errno::Errno;
 use nix::sys::resource::Resource;
 
-use crate::root::BUILDING_SITE;
-
 /// What failed, of the steps by which a process is confined, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,8 +18,13 @@ pub enum Error {
     #[error("making mounts private: {0}")]
     PrivateMounts(#[source] Errno),
     /// There is nothing to put the new root together in.
-    #[error("mounting an empty root on {BUILDING_SITE}: {0}")]
-    EmptyRoot(#[source] Errno),
+    #[error("mounting an empty root on {site}: {source}")]
+    EmptyRoot {
+        /// Where.
+        site: &'static str,
+        /// Why not.
+        source: Errno,
+    },
     /// What is to be kept has no absolute path.
     #[error("keeping {}: {source}", .path.display())]
     NotAbsolute {

@@ -32,11 +32,12 @@ mod root;
 #[cfg(test)]
 mod text;
 
-pub use confinement::{Confinement, Kept};
+pub use confinement::Confinement;
 pub use error::Error;
 pub use install::{install, install_with_listener};
 pub use policy::{Policy, Problem, Table, Verdict};
 pub use rights::pass_on;
+pub use root::Kept;
 
 /// The policies, by role.
 #[allow(

@@ -5,20 +5,30 @@
 //! open.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, pivot_root};
 
-use crate::{Error, Kept};
+use crate::Error;
 
 /// Where the new root is put together, in the new namespace: a directory that every system has, and in which nothing
 /// lies that a process keeps.
-pub(crate) const BUILDING_SITE: &str = "/tmp";
+const BUILDING_SITE: &str = "/tmp";
 const NONE: Option<&str> = None;
 /// Files and directories that are kept have empty files and directories to be bound on; this is room for them.
 const SIZE: &str = "mode=755,size=64k";
+
+/// What a process can still reach of the file system.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// Files and directories, as absolute paths. Those that do not exist are left out.
+    pub paths: &'a [PathBuf],
+    /// Whether the process is alone in its mount, IPC and UTS namespaces already. To leave a mount namespace as the last
+    /// one takes the kernel long (it waits for RCU).
+    pub alone: bool,
+}
 
 /// Leaves the calling process, which must have one thread and `CAP_SYS_ADMIN` in its user namespace, nothing but the
 /// files and directories that are `kept`. IPC and host names become its own, too.
@@ -37,7 +47,10 @@ pub(crate) fn replace(kept: &Kept<'_>) -> Result<(), Error> {
         flags,
         Some(SIZE),
     )
-    .map_err(Error::EmptyRoot)?;
+    .map_err(|source| Error::EmptyRoot {
+        site: BUILDING_SITE,
+        source,
+    })?;
     kept.paths.iter().try_for_each(|path| keep(path))?;
     let read_only = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     mount(NONE, BUILDING_SITE, NONE, read_only, NONE).map_err(Error::ReadOnlyRoot)?;
