@@ -10,8 +10,8 @@ use ringfence::guest::{Result, check, ioctl, open};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
+use crate::children::{child, expect_success};
 use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB};
-use crate::tasks::{child, expect_success};
 
 /// What each task does: memory of its own, written and read back.
 pub fn work(gpu: &Gpu, memory: u32, mark: u8) -> Result<()> {

@@ -20,9 +20,8 @@ use ringfence::guest::{Client, Error, frontend, open};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::Outcome;
-use crate::gpu::Gpu;
-use crate::refusals::word;
-use crate::tasks::child;
+use crate::children::child;
+use crate::gpu::{Gpu, word};
 
 /// What a raw system call came to.
 fn outcome(result: libc::c_long) -> String {

@@ -27,7 +27,7 @@ use ringfence::guest::open;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::Outcome;
-use crate::tasks::child;
+use crate::children::child;
 
 const PAGE: usize = 4096;
 /// In every field of what no pin may be made with, and in nothing else.

@@ -12,9 +12,8 @@ use ringfence::guest::{Nothing, Result, open};
 
 use crate::Outcome;
 use crate::concurrency::{address_space, register_gpu};
-use crate::gpu::{Gpu, LIMIT, MEMORY, MIB, SUBDEVICE};
-use crate::pins::{Pages, pin};
-use crate::refusals::word;
+use crate::gpu::{Gpu, LIMIT, MEMORY, MIB, SUBDEVICE, word};
+use crate::pinning::{Pages, pin};
 use crate::walk::{SOFTWARE_NOTIFICATION, ready};
 
 const EVENT: u32 = MEMORY + 1;

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 
 use crate::Outcome;
-use crate::tasks::child;
+use crate::children::child;
 
 /// Sets it in every way, for this process and for another, and says what it is before and after.
 pub fn scenario(_: &[String]) -> Outcome {

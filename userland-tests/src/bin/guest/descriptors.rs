@@ -15,8 +15,7 @@ use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
-use crate::gpu::{DEVICE, Gpu, MEMORY, MIB};
-use crate::refusals::word;
+use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, word};
 
 /// A number that no descriptor of this program has.
 const CLOSED: RawFd = 500;

@@ -12,9 +12,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use crate::Outcome;
-use crate::gpu::{Gpu, MEMORY};
-use crate::pins::{Pages, pin};
-use crate::refusals::word;
+use crate::gpu::{Gpu, MEMORY, word};
+use crate::pinning::{Pages, pin};
 
 /// What the kernel looks at on each call from elsewhere.
 static SELECTOR: AtomicU8 = AtomicU8::new(ALLOW);

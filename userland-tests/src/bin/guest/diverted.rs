@@ -24,16 +24,13 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, gettid};
 use nvproxy_abi::number::*;
 use nvproxy_sim::structs::frontend::nv_ioctl_nvos02_parameters_with_fd;
-use zerocopy::FromZeros;
 
 use crate::Outcome;
+use crate::children::{child, end_of};
 use crate::contest::next_page;
-use crate::faults::end_of;
-use crate::gpu::{DEVICE, Gpu, MEMORY};
-use crate::pins::{Pages, pin, pin_at_once};
+use crate::gpu::{Gpu, MEMORY, word};
+use crate::pinning::{Pages, pin, pin_at_once, request};
 use crate::pins_beside::is_in_an_ioctl;
-use crate::refusals::word;
-use crate::tasks::child;
 
 /// What stands before the place that the kernel takes a thread to (RSEQ_SIG).
 const SIGNATURE: u32 = 0x5305_3053;
@@ -353,21 +350,6 @@ fn pin_by_altered_code(
         in_place_of as *const AtomicU64 as u64,
     );
     Ok(())
-}
-
-/// A pin, up to this limit.
-pub fn request(gpu: &Gpu, pages: &Pages, limit: u64) -> nv_ioctl_nvos02_parameters_with_fd {
-    let mut request = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
-    request.params.hRoot = gpu.client.root;
-    request.params.hObjectParent = DEVICE;
-    request.params.hObjectNew = MEMORY;
-    request.params.hClass = NV01_MEMORY_SYSTEM_OS_DESCRIPTOR;
-    // As libcuda pins (kernel/src/guest.rs).
-    request.params.flags = 0x4000_0000 | 1 << 12 | 1 << 4;
-    request.params.pMemory = pages.address() as u64;
-    request.params.limit = limit;
-    request.fd = -1;
-    request
 }
 
 fn pinned(

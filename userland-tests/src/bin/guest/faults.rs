@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
@@ -20,10 +20,9 @@ use ringfence::guest::{Client, Error, open};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::Outcome;
+use crate::children::{child, end_of};
 use crate::concurrency::{address_space, register_gpu};
-use crate::gpu::{ALL, DEVICE, GIB, Gpu, MEMORY, SUBDEVICE};
-use crate::refusals::word;
-use crate::tasks::child;
+use crate::gpu::{ALL, DEVICE, GIB, Gpu, MEMORY, SUBDEVICE, word};
 
 /// A number among the arguments.
 fn number(arguments: &[String], index: usize) -> std::result::Result<usize, String> {
@@ -135,15 +134,6 @@ pub fn beside_a_slow_one(_: &[String]) -> Outcome {
     Ok(())
 }
 
-/// The way in which a child ended.
-pub fn end_of(child: Pid) -> nix::Result<String> {
-    Ok(match waitpid(child, None)? {
-        WaitStatus::Signaled(_, signal, _) => signal.to_string(),
-        WaitStatus::Exited(_, status) => format!("status {status}"),
-        other => format!("{other:?}"),
-    })
-}
-
 /// A child that has memory of the GPU makes requests, or pins, until it is killed. This process then sees all memory
 /// free, and works.
 pub fn doomed(arguments: &[String]) -> Outcome {
@@ -153,7 +143,7 @@ pub fn doomed(arguments: &[String]) -> Outcome {
         gpu.allocate(MEMORY, GIB)?;
         for _ in 0..20 {
             if pins {
-                crate::pins::pin_once(&gpu, MEMORY + 1)?;
+                crate::pinning::pin_once(&gpu, MEMORY + 1)?;
             } else {
                 gpu.free_memory()?;
             }
@@ -164,7 +154,7 @@ pub fn doomed(arguments: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     gpu.wait_for_free_memory(ALL)?;
     println!("all is free");
-    crate::pins::pin_once(&gpu, MEMORY)?;
+    crate::pinning::pin_once(&gpu, MEMORY)?;
     println!("pinned");
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! What nearly every scenario starts with: a client with a GPU.
+//! What nearly every scenario starts with: a client with a GPU, and a word for what a request came to.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use ringfence::guest::{Client, Result, open};
+use ringfence::guest::{Client, Error, Result, open};
 
 /// Handles of objects; any numbers do.
 pub const DEVICE: u32 = 0x1000;
@@ -73,5 +73,14 @@ impl Gpu {
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())
+    }
+}
+
+/// What a request came to, in a word.
+pub fn word<T>(outcome: Result<T>) -> String {
+    match outcome {
+        Ok(_) => "ok".to_owned(),
+        Err(Error::Errno(errno)) => format!("{errno:?}"),
+        Err(status) => status.to_string(),
     }
 }

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::unistd::Pid;
 
 use crate::Outcome;
+use crate::children::{child, expect_success};
 use crate::concurrency::{address_space, register_gpu, work};
 use crate::gpu::{Gpu, MEMORY};
-use crate::tasks::{child, expect_success};
 
 /// What the processes share.
 #[derive(Default)]

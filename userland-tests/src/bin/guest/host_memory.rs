@@ -21,15 +21,13 @@ use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
+use crate::children::{child, end_of, expect_success};
 use crate::concurrency::address_space;
-use crate::faults::end_of;
-use crate::gpu::{DEVICE, GIB, Gpu, MEMORY, MIB, SUBDEVICE};
+use crate::gpu::{DEVICE, GIB, Gpu, MEMORY, MIB, SUBDEVICE, word};
 use crate::lent::answer;
 use crate::mapped_memory::{Space, gpu_for_unified_memory};
 use crate::memory_limit::{duplicate, say};
-use crate::pins::patiently;
-use crate::refusals::word;
-use crate::tasks::{child, expect_success};
+use crate::pinning::patiently;
 
 /// Where a semaphore pool lies.
 const POOL: u64 = 0x20_0000_0000;
@@ -314,7 +312,7 @@ pub fn left(_: &[String]) -> Outcome {
     let mut word = String::new();
     let (made, _) = until_refused(20, |index| {
         let outcome = allocate_up_to(&gpu, MEMORY + 0x100 + index, 8 * MIB - 1, MAPPED);
-        word = crate::refusals::word(outcome);
+        word = crate::gpu::word(outcome);
         match word.as_str() {
             "EINVAL" => Ok(()),
             _ => check(NV_ERR_NO_MEMORY),

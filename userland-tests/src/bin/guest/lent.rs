@@ -16,11 +16,9 @@ use nvproxy_abi::number::NV_ESC_RM_ALLOC_MEMORY;
 use ringfence::guest::frontend;
 
 use crate::Outcome;
-use crate::diverted::request;
-use crate::faults::end_of;
-use crate::gpu::{Gpu, MEMORY};
-use crate::pins::{Pages, pin};
-use crate::refusals::word;
+use crate::children::end_of;
+use crate::gpu::{Gpu, MEMORY, word};
+use crate::pinning::{Pages, pin, request};
 
 /// A child that has this process's descriptor table pins, if there are arguments with a filter of its own that answers the
 /// call of that number with that errno. Then this process looks what is in the table.

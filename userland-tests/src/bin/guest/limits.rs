@@ -1,8 +1,7 @@
 //! The GPU's memory runs out, and is there again.
 
 use crate::Outcome;
-use crate::gpu::{GIB, Gpu, MEMORY};
-use crate::refusals::word;
+use crate::gpu::{GIB, Gpu, MEMORY, word};
 
 /// Allocates until nothing is left, frees one allocation, and allocates again.
 pub fn memory(_: &[String]) -> Outcome {

@@ -14,7 +14,7 @@ use zerocopy::FromZeros;
 use crate::Outcome;
 use crate::concurrency::{address_space, register_gpu};
 use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
-use crate::pins::{Pages, pin};
+use crate::pinning::{Pages, pin};
 use crate::walk::{SOFTWARE_NOTIFICATION, ready};
 
 const EVENT: u32 = MEMORY + 1;

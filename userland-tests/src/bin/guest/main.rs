@@ -3,6 +3,7 @@
 //! A scenario checks what only the program itself can see, and prints the rest for the test to compare. What goes wrong
 //! ends it with a panic or an error, and so with a status that no test accepts.
 
+mod children;
 mod concurrency;
 mod confinement;
 mod contest;
@@ -30,6 +31,7 @@ mod mapped_memory;
 mod memory_limit;
 mod outside;
 mod ownership;
+mod pinning;
 mod pins;
 mod pins_beside;
 mod pins_counted;

@@ -17,10 +17,10 @@ use ringfence::guest::{Mapping, Result, check, frontend, open};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
+use crate::children::{child, expect_success};
 use crate::gpu::{DEVICE, Gpu, MEMORY, MIB};
 use crate::host_memory::{SCATTERED, allocate, say_what_is_left, until_refused, wait_for_room};
 use crate::memory_limit::say;
-use crate::tasks::{child, expect_success};
 
 /// NVOS02_FLAGS_PHYSICALITY_NONCONTIGUOUS, to be mapped.
 const OLDER_MAPPED: u32 = 1 << 4;

@@ -10,11 +10,10 @@ use ringfence::guest::{Result, check, ioctl};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::Outcome;
+use crate::children::{child, expect_success};
 use crate::concurrency::{address_space, register_gpu};
-use crate::gpu::{DEVICE, GIB, Gpu, MEMORY, MIB};
+use crate::gpu::{DEVICE, GIB, Gpu, MEMORY, MIB, word};
 use crate::memory_limit::{eventually_all, say};
-use crate::refusals::word;
-use crate::tasks::{child, expect_success};
 use crate::unified_memory::{EXTERNALLY_OWNED, GPU};
 
 /// Of the GPU's address space, which UVM manages.

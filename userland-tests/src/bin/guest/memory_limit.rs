@@ -13,9 +13,8 @@ use ringfence::guest::{Client, Result, check, frontend, open};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
-use crate::gpu::{DEVICE, GIB, Gpu, MEMORY, MIB, SUBDEVICE};
-use crate::refusals::word;
-use crate::tasks::{child, expect_success};
+use crate::children::{child, expect_success};
+use crate::gpu::{DEVICE, GIB, Gpu, MEMORY, MIB, SUBDEVICE, word};
 
 /// How much there is.
 const LIMIT: u64 = 4 * GIB;

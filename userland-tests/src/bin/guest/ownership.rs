@@ -10,8 +10,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::Outcome;
 use crate::concurrency::address_space;
-use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
-use crate::refusals::word;
+use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE, word};
 use crate::tenants::ANOTHERS;
 
 /// NV2080_CTRL_CMD_FIFO_DISABLE_CHANNELS (ctrl2080fifo.h).

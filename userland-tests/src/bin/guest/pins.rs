@@ -1,6 +1,6 @@
 //! Memory of the program's own that the driver pins.
 //!
-//! `unsafe` is here for signal handlers, mappings and copies of descriptors.
+//! `unsafe` is here for words in shared pages, and for a child as vfork(2) makes one.
 
 #![allow(unsafe_code)]
 
@@ -11,7 +11,7 @@ use std::os::unix::thread::JoinHandleExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -19,84 +19,17 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::status::{NV_ERR_INSERT_DUPLICATE_NAME, NV_ERR_OBJECT_NOT_FOUND};
 use nvproxy_sim::structs::class::NV_OS_DESC_MEMORY_ALLOCATION_PARAMS;
-use ringfence::guest::{Error, Result};
+use ringfence::guest::Result;
 use zerocopy::FromZeros;
 
 use crate::Outcome;
+use crate::children::{child, expect_success};
 use crate::concurrency::during_a_long_request;
-use crate::gpu::{DEVICE, Gpu, LIMIT, MEMORY, MIB};
+use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, word};
 use crate::lent::{answer, is_lent};
-use crate::refusals::word;
+use crate::pinning::{LENGTH, Pages, pin, pin_and_free, pin_at_once};
 use crate::signals::{beside_a_rain_of_signals, say_how_many, under_a_rain_of_signals};
-use crate::tasks::{child, expect_success};
-
-const LENGTH: usize = 64 << 10;
-
-/// Memory to be pinned.
-pub struct Pages(*mut u8);
-
-// SAFETY: it is an address and nothing more.
-unsafe impl Sync for Pages {}
-
-impl Pages {
-    /// Fresh ones, private or shared.
-    pub fn new(sharing: libc::c_int) -> Result<Pages> {
-        let (protection, flags) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            sharing | libc::MAP_ANONYMOUS,
-        );
-        // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
-        let address = unsafe { libc::mmap(std::ptr::null_mut(), LENGTH, protection, flags, -1, 0) };
-        if address == libc::MAP_FAILED {
-            return Err(Errno::last().into());
-        }
-        Ok(Pages(address.cast()))
-    }
-
-    /// Where they lie.
-    pub fn address(&self) -> *mut u8 {
-        self.0
-    }
-}
-
-/// Pins the pages as `memory`.
-pub fn pin(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
-    patiently(|| pin_at_once(gpu, memory, pages))
-}
-
-/// Pins once more as long as the others could not be stopped in time (README.md, Known limits), which is so of any pin now and
-/// then where others keep the processors.
-pub fn patiently(mut pin: impl FnMut() -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match pin() {
-            Err(Error::Errno(Errno::EAGAIN)) if Instant::now() < deadline => {}
-            outcome => return outcome,
-        }
-    }
-}
-
-/// Tries once to pin the pages as `memory`.
-pub fn pin_at_once(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
-    gpu.client.pin(&gpu.node, DEVICE, memory, pages.0, LENGTH)
-}
-
-/// Pins, sees that the object is there, and frees it.
-fn pin_and_free(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
-    pin(gpu, memory, pages)?;
-    match pin(gpu, memory, pages) {
-        Err(Error::Status(NV_ERR_INSERT_DUPLICATE_NAME)) => gpu.free(memory),
-        Ok(()) => Err(Error::Status(NV_ERR_OBJECT_NOT_FOUND)),
-        failed => failed,
-    }
-}
-
-/// Pins memory of this process, and frees it.
-pub fn pin_once(gpu: &Gpu, memory: u32) -> Result<()> {
-    pin_and_free(gpu, memory, &Pages::new(libc::MAP_PRIVATE)?)
-}
 
 fn pins_once(sharing: libc::c_int) -> Outcome {
     let gpu = Gpu::open()?;
@@ -122,7 +55,7 @@ fn pins_once(sharing: libc::c_int) -> Outcome {
 /// The other request that pins: NV_ESC_RM_ALLOC.
 fn pin_by_class(gpu: &Gpu, memory: u32, pages: &Pages) -> Result<()> {
     let mut parameters = NV_OS_DESC_MEMORY_ALLOCATION_PARAMS::new_zeroed();
-    (parameters.descriptor, parameters.limit) = (pages.0 as u64, LENGTH as u64 - 1);
+    (parameters.descriptor, parameters.limit) = (pages.address() as u64, LENGTH as u64 - 1);
     gpu.client.allocate(
         DEVICE,
         memory,
@@ -150,7 +83,7 @@ pub fn refused(_: &[String]) -> Outcome {
             &gpu.node,
             device,
             MEMORY,
-            pages.0.wrapping_add(offset),
+            pages.address().wrapping_add(offset),
             LENGTH,
         ))
     };
@@ -159,7 +92,10 @@ pub fn refused(_: &[String]) -> Outcome {
     let control = &gpu.client.control;
     println!(
         "on nvidiactl: {}",
-        word(gpu.client.pin(control, DEVICE, MEMORY, pages.0, LENGTH))
+        word(
+            gpu.client
+                .pin(control, DEVICE, MEMORY, pages.address(), LENGTH)
+        )
     );
     println!("after all that: {}", at(0, DEVICE));
     Ok(())
@@ -205,7 +141,8 @@ pub fn beside_vfork(arguments: &[String]) -> Outcome {
     let pages = Pages::new(libc::MAP_PRIVATE)?;
     let shared = Pages::new(libc::MAP_SHARED)?;
     // SAFETY: the pages are never unmapped, and atomics are what they are used for.
-    let [has_begun, is_over] = [0, 1].map(|at| unsafe { &*shared.0.cast::<AtomicU32>().add(at) });
+    let [has_begun, is_over] =
+        [0, 1].map(|at| unsafe { &*shared.address().cast::<AtomicU32>().add(at) });
     let is_said = |word: &str| arguments.iter().any(|argument| argument == word);
     let memory = if is_said("a copy") { 0 } else { libc::CLONE_VM };
     type Pinning = fn(&Gpu, u32, &Pages) -> Result<()>;

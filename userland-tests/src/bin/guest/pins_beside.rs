@@ -16,11 +16,10 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
 
 use crate::Outcome;
+use crate::children::child;
 use crate::concurrency::{address_space, register_gpu};
-use crate::gpu::{Gpu, MEMORY};
-use crate::pins::{Pages, pin, pin_at_once};
-use crate::refusals::word;
-use crate::tasks::child;
+use crate::gpu::{Gpu, MEMORY, word};
+use crate::pinning::{Pages, pin, pin_at_once};
 
 /// Pins and frees again and again until a process that executes this program with `arguments` has ended; says what
 /// came of the pins, and of the process.

@@ -15,13 +15,11 @@ use nvproxy_abi::node::Node;
 use ringfence::guest::{Result, open};
 
 use crate::Outcome;
-use crate::faults::end_of;
-use crate::gpu::{DEVICE, GIB, Gpu, MEMORY};
+use crate::children::{child, end_of};
+use crate::gpu::{DEVICE, GIB, Gpu, MEMORY, word};
 use crate::host_memory::{say_what_is_left, wait_for_room};
 use crate::memory_limit::duplicate;
-use crate::pins::patiently;
-use crate::refusals::word;
-use crate::tasks::child;
+use crate::pinning::patiently;
 
 /// How often something is tried that is to end sooner.
 const MOST: u32 = 8;

@@ -16,8 +16,7 @@ use ringfence::guest::{Error, Result, check, frontend, open};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
-use crate::gpu::{Gpu, MEMORY, MIB, SUBDEVICE};
-use crate::refusals::word;
+use crate::gpu::{Gpu, MEMORY, MIB, SUBDEVICE, word};
 
 const PAGE: usize = 4096;
 const CONTROL: u32 = ioctl_word(NV_ESC_RM_CONTROL, size_of::<NVOS54_PARAMETERS>());

@@ -13,21 +13,12 @@ use ringfence::guest::{Client, Error, Nothing, Result, check, frontend, ioctl, o
 use zerocopy::FromZeros;
 
 use crate::Outcome;
-use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
-use crate::pins::{Pages, pin};
-use crate::tasks::{child, expect_success};
+use crate::children::{child, expect_success};
+use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE, word};
+use crate::pinning::{Pages, pin};
 
 /// A handle that names nothing.
 const MISSING: u32 = 0x77;
-
-/// What a request came to, in a word.
-pub fn word<T>(outcome: Result<T>) -> String {
-    match outcome {
-        Ok(_) => "ok".to_owned(),
-        Err(Error::Errno(errno)) => format!("{errno:?}"),
-        Err(status) => status.to_string(),
-    }
-}
 
 /// Open-only nodes, and a request on each that opens.
 pub fn open_only(_: &[String]) -> Outcome {

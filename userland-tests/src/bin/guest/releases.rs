@@ -9,8 +9,8 @@ use nvproxy_abi::number::NV01_MEMORY_LOCAL_USER;
 use ringfence::guest::open;
 
 use crate::Outcome;
+use crate::children::{child, expect_success};
 use crate::gpu::{ALL, DEVICE, GIB, Gpu, MEMORY, MIB, SUBDEVICE};
-use crate::tasks::{child, expect_success};
 
 /// Closing the client's only descriptor frees its memory.
 pub fn close(_: &[String]) -> Outcome {

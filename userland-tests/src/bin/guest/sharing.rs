@@ -11,8 +11,8 @@ use ringfence_ipc::Socket;
 use zerocopy::FromZeros;
 
 use crate::Outcome;
+use crate::children::{child, expect_success};
 use crate::gpu::{ALL, DEVICE, GIB, Gpu, MEMORY, SUBDEVICE};
-use crate::tasks::{child, expect_success};
 
 /// A client lives in the socket alone for a while: its task has ended, and the next has not received it yet.
 pub fn pass(_: &[String]) -> Outcome {

@@ -9,10 +9,10 @@ use nvproxy_abi::node::Node;
 use ringfence::guest::open;
 
 use crate::Outcome;
+use crate::children::child;
 use crate::concurrency::{address_space, work};
 use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB};
-use crate::pins::patiently;
-use crate::tasks::child;
+use crate::pinning::patiently;
 
 const TASKS: u64 = 16;
 

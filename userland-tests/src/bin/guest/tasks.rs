@@ -1,6 +1,6 @@
-//! Descriptors across dup, fork, vfork and exec, and child processes for other scenarios.
+//! Descriptors across dup, fork, vfork and exec.
 //!
-//! `unsafe` is here for fork, and for taking over descriptors by their numbers.
+//! `unsafe` is here for taking over descriptors by their numbers.
 
 #![allow(unsafe_code)]
 
@@ -12,8 +12,8 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork as fork_process, read};
+use nix::sys::wait::waitpid;
+use nix::unistd::read;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV01_MEMORY_LOCAL_USER, NV01_ROOT_CLIENT};
 use nvproxy_sim::structs::frontend::NVOS21_PARAMETERS;
@@ -21,34 +21,9 @@ use ringfence::guest::{Client, frontend, open};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
+use crate::children::{child, expect_success};
 use crate::gpu::{ALL, DEVICE, GIB, Gpu, MEMORY, SUBDEVICE};
-use crate::pins::{Pages, pin};
-
-/// Runs `body` in a child process, which must be forked while this one has one thread.
-pub fn child(body: impl FnOnce() -> Outcome) -> nix::Result<Pid> {
-    // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
-    match unsafe { fork_process() }? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            let status = match body() {
-                Ok(()) => 0,
-                Err(error) => {
-                    eprintln!("guest: in a child: {error}");
-                    1
-                }
-            };
-            std::process::exit(status);
-        }
-    }
-}
-
-/// Waits for a child, which must succeed.
-pub fn expect_success(child: Pid) -> Outcome {
-    match waitpid(child, None)? {
-        WaitStatus::Exited(_, 0) => Ok(()),
-        other => Err(format!("a child ended with {other:?}").into()),
-    }
-}
+use crate::pinning::{Pages, pin};
 
 /// The object is allocated and reached through `control`, whichever way that came about.
 fn use_client(control: &File, root: u32) -> Outcome {

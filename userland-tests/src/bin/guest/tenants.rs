@@ -18,8 +18,7 @@ use ringfence::guest::{Client, Result, check, frontend, ioctl, open};
 use zerocopy::{FromBytes, FromZeros};
 
 use crate::Outcome;
-use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
-use crate::refusals::word;
+use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE, word};
 
 /// NV0000_CTRL_GPU_INVALID_ID and NV0000_CTRL_GPU_ATTACH_ALL_PROBED_IDS.
 const NONE: u32 = u32::MAX;

@@ -31,9 +31,9 @@ use ringfence::guest::{Client, open};
 use ringfence_ipc::Socket;
 
 use crate::Outcome;
+use crate::children::child;
 use crate::gpu::DEVICE;
-use crate::pins::patiently;
-use crate::tasks::child;
+use crate::pinning::patiently;
 
 const MEETING_POINT: &str = "/dev/shm/attack";
 /// Where nodes of the attacker's own are made.

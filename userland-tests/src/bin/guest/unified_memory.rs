@@ -10,8 +10,7 @@ use zerocopy::FromZeros;
 
 use crate::Outcome;
 use crate::concurrency::{address_space, register_gpu};
-use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB};
-use crate::refusals::word;
+use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB, word};
 
 pub const GPU: NvProcessorUuid = NvProcessorUuid {
     uuid: *b"simulated GPU \0\0",
