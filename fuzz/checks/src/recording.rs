@@ -3,10 +3,7 @@
 //! A file's checksum and compression keep a fuzzer from its content, so an input is one of three: a
 //! whole file, what is compressed in one, or a content that is still to be compressed.
 
-use std::io::Write;
-
-use flate2::Compression;
-use flate2::write::DeflateEncoder;
+use miniz_oxide::deflate::compress_to_vec;
 use nvproxy_abi::plan::MAXIMUM_PAYLOAD;
 use ringfence_recording::layout::Layout;
 use ringfence_recording::{Change, Event, FORMAT, Recording, changes};
@@ -40,17 +37,13 @@ fn frame(compressed: &[u8]) -> Vec<u8> {
     file.extend(FORMAT.to_le_bytes());
     file.extend((compressed.len() as u64).to_le_bytes());
     file.extend(compressed);
-    let mut checksum = flate2::Crc::new();
-    checksum.update(&file);
-    file.extend(checksum.sum().to_le_bytes());
+    file.extend(crc32fast::hash(&file).to_le_bytes());
     file
 }
 
 /// Deflate without compression, so that the content stays in sight of the fuzzer.
 fn stored(content: &[u8]) -> Vec<u8> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::none());
-    encoder.write_all(content).expect("memory");
-    encoder.finish().expect("memory")
+    compress_to_vec(content, 0)
 }
 
 fn sound(mut recording: Recording) {

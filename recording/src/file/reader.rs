@@ -1,14 +1,13 @@
 //! Reading a recording, of which nothing is believed.
 
-use std::io::Read;
-
-use flate2::bufread::DeflateDecoder;
+use crc32fast::hash;
+use miniz_oxide::inflate::{TINFLStatus, decompress_to_vec_with_limit};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::MAXIMUM_PAYLOAD;
 
 use super::{
     BODY_AT, CHECKSUM_BYTES, CLOSE, FORMAT, MAGIC, MAXIMUM_BODY, MAXIMUM_DESCRIPTIONS,
-    MAXIMUM_FOOTPRINT, MAXIMUM_THREADS, MAXIMUM_WORDS, OPEN, REQUEST, ReadError, checksum,
+    MAXIMUM_FOOTPRINT, MAXIMUM_THREADS, MAXIMUM_WORDS, OPEN, REQUEST, ReadError,
 };
 use crate::codec::Decoder;
 use crate::{Change, Event, Header, Open, Reached, Recording, Request};
@@ -49,7 +48,7 @@ pub(super) fn unframe(bytes: &[u8]) -> Result<&[u8], ReadError> {
         return Err(truncated(shortest as u64));
     };
     let expected = length.saturating_add(shortest as u64);
-    match checksum(framed) == u32::from_le_bytes(*stored) {
+    match hash(framed) == u32::from_le_bytes(*stored) {
         false if version == FORMAT && (bytes.len() as u64) < expected => Err(truncated(expected)),
         false => Err(ReadError::Altered),
         true if version != FORMAT => Err(ReadError::OtherFormat(version)),
@@ -60,15 +59,10 @@ pub(super) fn unframe(bytes: &[u8]) -> Result<&[u8], ReadError> {
 
 /// What was compressed, if it is no more than `limit` bytes.
 pub(super) fn decompress(compressed: &[u8], limit: usize) -> Result<Vec<u8>, ReadError> {
-    let mut body = Vec::new();
-    DeflateDecoder::new(compressed)
-        .take(limit as u64 + 1)
-        .read_to_end(&mut body)
-        .map_err(|_| ReadError::Malformed("what was compressed"))?;
-    if body.len() > limit {
-        return Err(ReadError::Malformed("larger than any"));
-    }
-    Ok(body)
+    decompress_to_vec_with_limit(compressed, limit).map_err(|error| match error.status {
+        TINFLStatus::HasMoreOutput => ReadError::Malformed("larger than any"),
+        _ => ReadError::Malformed("what was compressed"),
+    })
 }
 
 pub(super) fn decode_header(decoder: &mut Decoder<'_>) -> Result<Header, ReadError> {

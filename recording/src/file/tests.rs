@@ -94,7 +94,7 @@ fn another_format_is_named() {
     let mut bytes = small().to_bytes().unwrap();
     bytes[8] = 7;
     let end = bytes.len() - 4;
-    let sum = checksum(&bytes[..end]);
+    let sum = crc32fast::hash(&bytes[..end]);
     bytes[end..].copy_from_slice(&sum.to_le_bytes());
     assert_eq!(
         Recording::from_bytes(&bytes),
@@ -136,6 +136,12 @@ fn what_decompresses_to_too_much_is_refused() {
     let larger = Err(ReadError::Malformed("larger than any"));
     assert_eq!(decompress(compressed, (1 << 16) - 1), larger);
     assert_eq!(decompress(compressed, 1 << 16), Ok(vec![0; 1 << 16]));
+    let cut = Err(ReadError::Malformed("what was compressed"));
+    assert_eq!(
+        decompress(&compressed[..compressed.len() - 1], 1 << 16),
+        cut
+    );
+    assert_eq!(decompress(&[], 1 << 16), cut);
 }
 
 /// Two bytes of a body can be an event, which takes many times as much in memory.

@@ -1,14 +1,17 @@
 //! Writing a recording.
 
-use flate2::Compression;
-use flate2::write::DeflateEncoder;
+use crc32fast::hash;
+use miniz_oxide::deflate::compress_to_vec;
 
 use super::{
     CLOSE, FORMAT, MAGIC, MAXIMUM_BODY, MAXIMUM_DESCRIPTIONS, MAXIMUM_FOOTPRINT, MAXIMUM_THREADS,
-    MAXIMUM_WORDS, OPEN, REQUEST, TooLarge, checksum,
+    MAXIMUM_WORDS, OPEN, REQUEST, TooLarge,
 };
 use crate::codec::Encoder;
 use crate::{Event, Header, Reached, Recording};
+
+/// What programs for deflate call the best.
+const COMPRESSION_LEVEL: u8 = 9;
 
 impl Recording {
     /// The recording as the bytes of a file.
@@ -47,15 +50,12 @@ impl Recording {
 }
 
 pub(super) fn frame(body: &[u8]) -> Vec<u8> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    // Writing to a vector cannot fail.
-    let written = std::io::Write::write_all(&mut encoder, body).and_then(|()| encoder.finish());
-    let compressed = written.unwrap_or_default();
+    let compressed = compress_to_vec(body, COMPRESSION_LEVEL);
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
     bytes.extend_from_slice(&(compressed.len() as u64).to_le_bytes());
     bytes.extend_from_slice(&compressed);
-    let checksum = checksum(&bytes);
+    let checksum = hash(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
 }

@@ -268,9 +268,7 @@ fn forms(short: &Recording) -> Result<[Named; 3], Box<dyn Error>> {
     let file = short.to_bytes()?;
     // A frame of 20 bytes before and of 4 behind.
     let compressed = file.get(20..file.len() - 4).unwrap_or_default();
-    let mut content = Vec::new();
-    let mut decoder = flate2::read::DeflateDecoder::new(compressed);
-    std::io::Read::read_to_end(&mut decoder, &mut content)?;
+    let content = miniz_oxide::inflate::decompress_to_vec(compressed)?;
     Ok([
         ("file", recording::FILE, &file[..]),
         ("compressed", recording::COMPRESSED, compressed),
