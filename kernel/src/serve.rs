@@ -1,6 +1,6 @@
 //! What this executable is when the launcher has started it as a server.
 //!
-//! Which hosts there are is known here alone: the server's crate has the real driver, and neither the simulated nor the
+//! Which backends there are is known here alone: the server's crate has the real driver, and neither the simulated nor the
 //! recorded one.
 //!
 //! `unsafe` is here because descriptors are inherited as bare numbers.
@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use nvproxy_protocol::driver::Kind;
 use nvproxy_protocol::options::Options;
-use nvproxy_server::host::HostFactory;
-use nvproxy_server::{driver, process};
+use nvproxy_server::backend::BackendFactory;
+use nvproxy_server::{nvidia, process};
 use ringfence_sentry::failure::{Failure, SETUP};
 use ringfence_sentry::log;
 
@@ -61,10 +61,10 @@ fn serve(options: &Options) -> Result<u8, Failure> {
 }
 
 /// The way to the driver that the sandbox has.
-fn factory(options: &Options) -> Result<Box<dyn HostFactory>, Failure> {
+fn factory(options: &Options) -> Result<Box<dyn BackendFactory>, Failure> {
     let driver = &options.driver;
     Ok(match driver.kind {
-        Kind::Host => Box::new(driver::Factory {
+        Kind::Host => Box::new(nvidia::Factory {
             driver: driver.clone(),
         }),
         Kind::Simulated => Box::new(nvproxy_sim::Factory {

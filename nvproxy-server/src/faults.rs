@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use ringfence_faults::{Act, GARBAGE, Point, at};
 
-use crate::host::{Call, DeviceFile, Host, OpenFlags, Opened};
+use crate::backend::{Backend, Call, DeviceFile, OpenFlags, Opened};
 
 /// Issues a request.
 pub fn ioctl(file: &dyn DeviceFile, call: Call<'_>) -> Result<i32, Errno> {
@@ -22,9 +22,9 @@ pub fn ioctl(file: &dyn DeviceFile, call: Call<'_>) -> Result<i32, Errno> {
 }
 
 /// Opens a node.
-pub fn open(host: &dyn Host, node: Node, flags: OpenFlags) -> Result<Opened, Errno> {
+pub fn open(backend: &dyn Backend, node: Node, flags: OpenFlags) -> Result<Opened, Errno> {
     match at(Point::Open) {
         Some(Act::Errno(errno)) => Err(Errno::from_raw(errno)),
-        _ => host.open(node, flags),
+        _ => backend.open(node, flags),
     }
 }

@@ -9,7 +9,7 @@ use nvproxy_protocol::requests::MAXIMUM_HANDLES;
 use ringfence_faults::{Act, Point, at};
 use slab::Slab;
 
-use crate::handover::Error;
+use crate::backend::handover::Error;
 
 /// The handle of what is in `slot` in its `generation`.
 pub fn name(slot: usize, generation: u32) -> u64 {

@@ -2,17 +2,16 @@
 //!
 //! It believes nothing that the sentry says. A request is copied out of shared memory once; that copy is planned with
 //! the same tables that the sentry used, its handles are looked up with their generations, and only then does a
-//! [`host::Host`] issue it.
+//! [`backend::Backend`] issue it.
 
+pub mod backend;
 pub mod confinement;
-pub mod driver;
 pub mod faults;
 pub mod handles;
-pub mod handover;
-pub mod host;
 pub mod ledger;
 mod load;
 pub mod locks;
+pub mod nvidia;
 pub mod process;
 pub mod reactor;
 pub mod request;

@@ -23,8 +23,8 @@ use nvproxy_protocol::options::Options;
 use ringfence_faults::{Act, CONTROLS, Point, at};
 use ringfence_ipc::{HandshakeError, Socket, SocketError, Spin, handshake};
 
+use crate::backend::{self, BackendFactory};
 use crate::confinement;
-use crate::host::{self, HostFactory};
 use crate::ledger::Books;
 use crate::ledger::limits::Limits;
 use crate::reactor::Ring;
@@ -35,7 +35,7 @@ use nvproxy_protocol::supervision::{refused, send};
 struct Service<'a> {
     options: &'a Options,
     /// How it comes to the driver.
-    factory: &'a dyn HostFactory,
+    factory: &'a dyn BackendFactory,
 }
 
 /// The descriptors that the launcher gives a server.
@@ -66,7 +66,7 @@ pub enum Error {
     Tables(#[from] NoTables),
     /// There is no driver.
     #[error(transparent)]
-    Host(#[from] host::Error),
+    Backend(#[from] backend::Error),
     /// It is not confined.
     #[error(transparent)]
     Confinement(#[from] confinement::Error),
@@ -82,7 +82,7 @@ pub enum Error {
 /// comes to the driver that the options name by `factory`.
 pub fn run(
     options: &Options,
-    factory: &dyn HostFactory,
+    factory: &dyn BackendFactory,
     given: Given,
 ) -> Result<Infallible, Error> {
     ringfence_faults::act_as(ringfence_faults::Role::Server);
@@ -115,9 +115,9 @@ pub fn run(
 /// process is confined.
 fn begin(service: &Service<'_>, control: OwnedFd) -> Result<Arc<Server>, Error> {
     let prepared = prepare(service.options).and_then(|(abi, ring)| {
-        let host = service.factory.make(abi)?;
+        let backend = service.factory.make(abi)?;
         confine(service, abi)?;
-        Ok((abi, ring, host))
+        Ok((abi, ring, backend))
     });
     let ready = prepared.as_ref().map(|_| ());
     let ready = ready.map_err(|error| error as &dyn fmt::Display);
@@ -129,9 +129,9 @@ fn begin(service: &Service<'_>, control: OwnedFd) -> Result<Arc<Server>, Error> 
             // ended it says why.
             _ => std::process::exit(1),
         })?;
-    let (abi, ring, host) = prepared?;
+    let (abi, ring, backend) = prepared?;
     let server = Server::new(
-        host,
+        backend,
         abi,
         Books::new(Limits::of(&service.options.settings)),
         channel,

@@ -19,8 +19,8 @@ use ringfence_ipc::{Arena, Submission};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
+use crate::backend::{Backend, Call, DeviceFile};
 use crate::faults;
-use crate::host::{Call, DeviceFile, Host};
 use crate::version_check::Check;
 use nvproxy_protocol::clock;
 use nvproxy_protocol::requests::{
@@ -41,7 +41,7 @@ fn is_early() -> bool {
 /// What stops a request before it reaches the driver.
 #[derive(Debug)]
 pub enum Rejection {
-    /// The tables or the host refuse it; the program sees this errno.
+    /// The tables or the backend refuse it; the program sees this errno.
     Errno(Errno),
     /// The tables refuse it, and say which.
     Refused(Refusal),
@@ -149,7 +149,7 @@ pub struct Description {
     pub account: Arc<dyn Account>,
 }
 
-/// Looks up files by handle, and the host: what preparing needs of the server.
+/// Looks up files by handle, and the backend: what preparing needs of the server.
 pub trait Files {
     fn file(&self, handle: u64) -> Result<Description, Errno>;
 }
@@ -157,7 +157,7 @@ pub trait Files {
 /// Everything about a request that does not come out of shared memory.
 pub struct Context<'a, F> {
     pub abi: &'static Abi,
-    pub host: &'a dyn Host,
+    pub backend: &'a dyn Backend,
     pub files: &'a F,
     pub arena: &'a Arena,
 }
@@ -186,7 +186,7 @@ impl<F: Files> Context<'_, F> {
             0 => {
                 let target = carried.next();
                 let target = target.ok_or(Rejection::Malformed("a request without a target"))?;
-                (self.host.carried(target)?, None)
+                (self.backend.carried(target)?, None)
             }
             handle => {
                 let Description { file, account } = self.files.file(handle)?;
@@ -316,7 +316,7 @@ impl<F: Files> Context<'_, F> {
 }
 
 impl Prepared {
-    /// Whether the host has all that it takes to issue this on any thread.
+    /// Whether the backend has all that it takes to issue this on any thread.
     pub fn is_ready(&self) -> bool {
         self.file.is_ready()
             && self
@@ -328,7 +328,7 @@ impl Prepared {
                 })
     }
 
-    /// The description that the request is issued on, if the host can tell: a handle, or what the host calls one that
+    /// The description that the request is issued on, if the backend can tell: a handle, or what the backend calls one that
     /// came with the request.
     pub fn description(&self) -> Option<u64> {
         match self.handle {
@@ -344,17 +344,17 @@ impl Prepared {
 
     /// Issues the request. What stood in its descriptor fields and the bits that the plan sets on the way in are put
     /// back afterwards, so that the program sees its own.
-    pub fn execute(mut self, host: &dyn Host) -> Executed {
+    pub fn execute(mut self, backend: &dyn Backend) -> Executed {
         let asked = clock::now();
         let mut lent = None;
         let outcome = match self.action {
-            Action::Issue => self.substituted(host, faults::ioctl),
+            Action::Issue => self.substituted(backend, faults::ioctl),
             Action::Lend => {
                 // A test has the simulated driver do already what the real one has done when the server is told.
                 if is_early() {
                     let done =
                         |file: &dyn DeviceFile, call: Call<'_>| file.pinned(CARRIED_OUT, call);
-                    let _ = self.substituted(host, done);
+                    let _ = self.substituted(backend, done);
                 }
                 self.file.lend().map(|descriptor| {
                     lent = Some(descriptor);
@@ -363,7 +363,7 @@ impl Prepared {
             }
             Action::Pinned(CARRIED_OUT) if is_early() => Ok(0),
             Action::Pinned(issued) => {
-                self.substituted(host, |file, call| file.pinned(issued, call))
+                self.substituted(backend, |file, call| file.pinned(issued, call))
             }
         };
         let nanoseconds = clock::now() - asked;
@@ -390,7 +390,7 @@ impl Prepared {
 
     fn substituted(
         &mut self,
-        host: &dyn Host,
+        backend: &dyn Backend,
         issue: impl FnOnce(&dyn DeviceFile, Call<'_>) -> Result<i32, Errno>,
     ) -> Result<i32, Errno> {
         let mut originals: SmallVec<[(usize, [u8; 4]); 2]> = SmallVec::new();
@@ -400,7 +400,7 @@ impl Prepared {
                 (Substitute::File(Description { file, .. }), _) => {
                     (file.number()?, file.descriptor())
                 }
-                (Substitute::Carried, Some(carried)) => match host.number_of(carried.as_fd()) {
+                (Substitute::Carried, Some(carried)) => match backend.number_of(carried.as_fd()) {
                     Ok(number) => (number, Some(carried.as_fd())),
                     Err(_) => (UNUSED_NUMBER, None),
                 },

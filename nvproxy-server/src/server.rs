@@ -4,7 +4,7 @@
 //! another, and none changes threads: before the loop's thread takes on one that may wait, it gives up the `lead` of
 //! the loop, and takes it back when it is done, unless another thread had to step in meanwhile.
 //!
-//! The threads that lead the loop live in the host's confinement: what they open for tasks cannot be the target of an
+//! The threads that lead the loop live in the backend's confinement: what they open for tasks cannot be the target of an
 //! ioctl. What has to be opened otherwise, the command descriptors and UVM, is left to [`Pool`]'s threads, and so is
 //! closing, which nobody waits for.
 
@@ -30,8 +30,8 @@ use ringfence_ipc::{
     SocketError, Spin, Submission,
 };
 
+use crate::backend::{self, Backend, OpenFlags};
 use crate::handles::HandleTable;
-use crate::host::{self, Host, OpenFlags};
 use crate::ledger::Books;
 use crate::load::Load;
 use crate::reactor::{Reactor, Ring, SleepWord, wait_for_end};
@@ -60,7 +60,7 @@ struct Shared {
 
 /// The server of one sandbox.
 pub struct Server {
-    host: Arc<dyn Host>,
+    backend: Arc<dyn Backend>,
     abi: &'static Abi,
     arena: Arena,
     socket: Socket,
@@ -126,7 +126,7 @@ pub enum Error {
     Reactor(#[source] io::Error),
     /// The driver is not confined.
     #[error(transparent)]
-    Host(#[from] host::Error),
+    Backend(#[from] backend::Error),
     /// It cannot be waited for the doorbell.
     #[error("the doorbell: {0}")]
     Doorbell(#[source] io::Error),
@@ -148,18 +148,18 @@ impl Server {
     /// Takes the `ring` to sleep in, which was made before the process was confined, if there is one. Starts the workers,
     /// then confines the calling thread, which must be the one that calls [`Server::run`].
     pub fn new(
-        host: Arc<dyn Host>,
+        backend: Arc<dyn Backend>,
         abi: &'static Abi,
         books: Arc<Books>,
         channel: ServerChannel,
         ring: Option<Ring>,
     ) -> Result<Arc<Server>, Error> {
         let handles = HandleTable::default();
-        Self::with_handles(host, abi, books, channel, ring, handles)
+        Self::with_handles(backend, abi, books, channel, ring, handles)
     }
 
     fn with_handles(
-        host: Arc<dyn Host>,
+        backend: Arc<dyn Backend>,
         abi: &'static Abi,
         books: Arc<Books>,
         channel: ServerChannel,
@@ -178,9 +178,9 @@ impl Server {
         let (address, expected) = submissions.sleep_word();
         let word = SleepWord { address, expected };
         let reactor = Reactor::new(ring, socket.as_fd(), word).map_err(Error::Reactor)?;
-        host.confine()?;
+        backend.confine()?;
         Ok(Arc::new(Server {
-            host,
+            backend,
             abi,
             arena,
             socket,

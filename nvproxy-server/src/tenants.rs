@@ -18,7 +18,7 @@ use nvproxy_abi::table::{GpuField, GpuList, Naming};
 use ringfence_faults::{Act, Point, at};
 use smallvec::SmallVec;
 
-use crate::host::{GpuNames, Host};
+use crate::backend::{Backend, GpuNames};
 use crate::request::{Action, Executed, Prepared};
 
 /// Bytes of an id.
@@ -42,12 +42,12 @@ impl Name {
 
 /// Whether every GPU that a request names is one that the sandbox was given. If not, the NV_STATUS with which the driver
 /// answers a name that no GPU has.
-pub fn check(host: &dyn Host, prepared: &Prepared) -> Result<(), u32> {
+pub fn check(backend: &dyn Backend, prepared: &Prepared) -> Result<(), u32> {
     let (plan, payload) = (&prepared.plan, prepared.buffer.bytes());
     if plan.rows().all(|(row, _)| row.gpus.is_empty()) || at(Point::Named) == Some(Act::Drop) {
         return Ok(());
     }
-    let Some(given) = host.gpus() else {
+    let Some(given) = backend.gpus() else {
         return Ok(());
     };
     for (row, base) in plan.rows() {
@@ -74,7 +74,7 @@ pub fn hush(prepared: &mut Prepared) {
 }
 
 /// Takes out of an answer what the sandbox is not to be told.
-pub fn clear(host: &dyn Host, executed: &mut Executed) {
+pub fn clear(backend: &dyn Backend, executed: &mut Executed) {
     let Prepared {
         plan,
         buffer,
@@ -93,7 +93,7 @@ pub fn clear(host: &dyn Host, executed: &mut Executed) {
     }
     let payload = buffer.bytes_mut();
     let status = plan.status_at().map(|at| word(payload, at as usize));
-    let given = host
+    let given = backend
         .gpus()
         .filter(|_| status.is_none_or(|status| status == NV_OK));
     for (part, fill) in plan.cleared() {

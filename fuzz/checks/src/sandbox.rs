@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::version::DriverVersion;
+use nvproxy_server::backend::{Backend, OpenFlags};
 use nvproxy_server::handles::HandleTable;
-use nvproxy_server::host::{Host, OpenFlags};
 use nvproxy_server::ledger::limits::Limits;
 use nvproxy_server::ledger::{self, Account, Books, Passage};
 use nvproxy_server::request::{Context, Description, Executed, Files, Prepared};
@@ -36,7 +36,7 @@ pub fn tables() -> &'static Abi {
 
 pub struct Sandbox {
     abi: &'static Abi,
-    host: Simulator,
+    backend: Simulator,
     pub books: Arc<Books>,
     files: Handles,
     /// In the order in which they were opened, closed ones included.
@@ -66,7 +66,7 @@ impl Sandbox {
         configuration.register_gpu = Duration::ZERO;
         Sandbox {
             abi,
-            host: Simulator::new(configuration).expect("a simulator"),
+            backend: Simulator::new(configuration).expect("a simulator"),
             books: Books::new(LIMITS),
             files: Handles(HandleTable::default()),
             given: Vec::new(),
@@ -76,7 +76,7 @@ impl Sandbox {
     /// Closes everything, with which the ledger has to be empty.
     pub fn end(self) {
         drop((self.files, self.given));
-        assert_eq!(self.books.left(&self.host), None);
+        assert_eq!(self.books.left(&self.backend), None);
     }
 
     /// Opens a node, if there is one of this number.
@@ -84,7 +84,7 @@ impl Sandbox {
         let Some(node) = Node::from_wire(node) else {
             return;
         };
-        if let Ok(opened) = self.host.open(node, OpenFlags::default()) {
+        if let Ok(opened) = self.backend.open(node, OpenFlags::default()) {
             let file = opened.file.expect("the simulated driver keeps every file");
             let handle = self.files.0.insert(|handle| Description {
                 file,
@@ -108,7 +108,7 @@ impl Sandbox {
     pub fn context<'a>(&'a self, arena: &'a Arena) -> Context<'a, Handles> {
         Context {
             abi: self.abi,
-            host: &self.host,
+            backend: &self.backend,
             files: &self.files,
             arena,
         }
@@ -116,10 +116,10 @@ impl Sandbox {
 
     /// Issues a request, if the ledger admits it.
     pub fn issue<'a>(&'a self, prepared: Prepared, passage: Passage<'a>) -> Executed {
-        match self.books.admit(&self.host, &prepared, passage) {
+        match self.books.admit(&self.backend, &prepared, passage) {
             Ok(admission) => {
-                let mut executed = prepared.execute(&self.host);
-                self.books.settle(&self.host, admission, &mut executed);
+                let mut executed = prepared.execute(&self.backend);
+                self.books.settle(&self.backend, admission, &mut executed);
                 executed
             }
             Err(status) => ledger::answer(prepared, status),

@@ -1,8 +1,8 @@
 //! `ringfence replay`: issues the requests of a recording again, from inside a sandbox, and says what differs.
 //!
 //! The sandbox is an ordinary one. Its program is this executable once more (`guest`), which makes the recorded tasks
-//! and threads and has each make its requests when their turn comes. The server's host is the recorded driver, or the
-//! simulated one. Program and host report what differs to a file that the launcher made, and it tells the user.
+//! and threads and has each make its requests when their turn comes. The server's backend is the recorded driver, or the
+//! simulated one. Program and backend report what differs to a file that the launcher made, and it tells the user.
 
 mod guest;
 mod outcome;

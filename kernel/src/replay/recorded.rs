@@ -1,4 +1,4 @@
-//! The third host: one that answers as a driver was recorded to have answered.
+//! The third backend: one that answers as a driver was recorded to have answered.
 //!
 //! The program that replays a recording says which event is next ([`Progress`]) and issues one request at a time. What
 //! arrives here is compared with what was recorded, byte for byte; what differs goes to the [`Report`], and the recorded
@@ -24,8 +24,10 @@ use ringfence_recording::layout::{Layout, field, put};
 use ringfence_recording::report::{Difference, Line, Progress, Report, Side, What, compare};
 use ringfence_recording::{Event, Reached, ReadError, Recording, Request};
 
-use nvproxy_server::handover::Enclosures;
-use nvproxy_server::host::{self, Call, DeviceFile, Host, HostFactory, OpenFlags, Opened, Restore};
+use nvproxy_server::backend::handover::Enclosures;
+use nvproxy_server::backend::{
+    self, Backend, BackendFactory, Call, DeviceFile, OpenFlags, Opened, Restore,
+};
 use nvproxy_server::version_check::Check;
 
 /// Why there is no driver that answers as was recorded.
@@ -51,25 +53,25 @@ pub enum Error {
     NoHandover,
 }
 
-impl From<Error> for host::Error {
-    fn from(error: Error) -> host::Error {
-        host::Error::Driver(Box::new(error))
+impl From<Error> for backend::Error {
+    fn from(error: Error) -> backend::Error {
+        backend::Error::Driver(Box::new(error))
     }
 }
 
 /// How a server comes to a driver that was recorded.
 pub struct Factory(pub Replay);
 
-impl HostFactory for Factory {
+impl BackendFactory for Factory {
     fn nodes(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 
-    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, host::Error> {
+    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Backend>, backend::Error> {
         Ok(Arc::new(Recorded::new(&self.0, abi)?))
     }
 
-    fn prepare_to_restore(&self, _: &'static Abi) -> Result<Restore, host::Error> {
+    fn prepare_to_restore(&self, _: &'static Abi) -> Result<Restore, backend::Error> {
         Err(Error::NoHandover.into())
     }
 }
@@ -170,7 +172,7 @@ fn describe_request(description: u32, command: u32) -> String {
     format!("ioctl {command:#x} on description {description}")
 }
 
-impl Host for Recorded {
+impl Backend for Recorded {
     fn open(&self, node: Node, flags: OpenFlags) -> Result<Opened, Errno> {
         let shared = &self.0;
         let (sequence, event) = shared.event()?;
@@ -206,7 +208,7 @@ impl Host for Recorded {
         description.ok_or(Errno::EBADF)?.number()
     }
 
-    fn save(&self, _: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+    fn save(&self, _: &mut Enclosures) -> Result<serde_json::Value, backend::Error> {
         Err(Error::NoHandover.into())
     }
 
@@ -214,7 +216,7 @@ impl Host for Recorded {
         &self,
         _: serde_json::Value,
         _: &mut Enclosures,
-    ) -> Result<Arc<dyn DeviceFile>, host::Error> {
+    ) -> Result<Arc<dyn DeviceFile>, backend::Error> {
         Err(Error::NoHandover.into())
     }
 }
@@ -332,7 +334,7 @@ impl DeviceFile for Description {
         }
     }
 
-    fn save(&self, _: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+    fn save(&self, _: &mut Enclosures) -> Result<serde_json::Value, backend::Error> {
         Err(Error::NoHandover.into())
     }
 }

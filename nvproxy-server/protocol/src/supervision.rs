@@ -17,7 +17,7 @@
 //!
 //! The old server takes no request from the moment when it begins to save. When it is told [`Commit`](Message::Commit) it ends, unless the driver
 //! wants the process that made a client for some requests: then it stays to issue these for the new one, and nothing else
-//! (`Host::keep` of the server). If anything fails before, it goes on as if nothing had happened, and the new one, which
+//! (`Backend::keep` of the server). If anything fails before, it goes on as if nothing had happened, and the new one, which
 //! is never told to go, ends. So at any moment at most one of them serves.
 //!
 //! The old server may have been taken over, and be replaced for that. So nothing that matters rests on its word: the

@@ -6,7 +6,7 @@
 use nvproxy_abi::plan::Segment;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use nvproxy_server::host::Call;
+use nvproxy_server::backend::Call;
 
 /// A range of bytes of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use super::buffers::Buffers;
 use super::frontend::{self, Issuer};
 use super::state::Description;
 use super::uvm;
-use nvproxy_server::handover::Enclosures;
-use nvproxy_server::host::{self, Call, DeviceFile};
+use nvproxy_server::backend::handover::Enclosures;
+use nvproxy_server::backend::{self, Call, DeviceFile};
 
 impl Description {
     fn issue(&self, call: Call<'_>, from_task: bool) -> Result<i32, Errno> {
@@ -60,7 +60,7 @@ impl DeviceFile for Description {
     }
 
     /// The number; the state of the driver has the rest.
-    fn save(&self, _enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+    fn save(&self, _enclosures: &mut Enclosures) -> Result<serde_json::Value, backend::Error> {
         Ok(self.number.0.into())
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use nvproxy_abi::Abi;
 
-use nvproxy_server::handover::Enclosures;
+use nvproxy_server::backend::handover::Enclosures;
 
 /// What is at hand while a state is saved or restored.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use nvproxy_server::host;
+use nvproxy_server::backend;
 
 /// Why not.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +24,9 @@ pub enum Error {
     NoDescription(i32),
 }
 
-impl From<Error> for host::Error {
-    fn from(error: Error) -> host::Error {
-        host::Error::Driver(Box::new(error))
+impl From<Error> for backend::Error {
+    fn from(error: Error) -> backend::Error {
+        backend::Error::Driver(Box::new(error))
     }
 }
 

@@ -78,9 +78,9 @@ use self::backing::Inode;
 pub use self::error::{Error, Impossible};
 use self::names::FileNumber;
 use self::state::{Description, Shared, Showing};
-use nvproxy_server::handover::Enclosures;
-use nvproxy_server::host::{
-    self, DeviceFile, GpuNames, Host, HostFactory, OpenFlags, Opened, Restore,
+use nvproxy_server::backend::handover::Enclosures;
+use nvproxy_server::backend::{
+    self, Backend, BackendFactory, DeviceFile, GpuNames, OpenFlags, Opened, Restore,
 };
 
 /// The branch whose structures it reads and writes.
@@ -157,7 +157,7 @@ impl Simulator {
         })
     }
 
-    /// This driver, of which nothing was opened yet, as another process had saved it ([`Host::save`]). What is simulated
+    /// This driver, of which nothing was opened yet, as another process had saved it ([`Backend::save`]). What is simulated
     /// stays what this one was made with.
     pub fn restore(
         self,
@@ -187,16 +187,16 @@ impl Factory {
     }
 }
 
-impl HostFactory for Factory {
+impl BackendFactory for Factory {
     fn nodes(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 
-    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, host::Error> {
+    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Backend>, backend::Error> {
         Ok(Arc::new(self.simulator(abi)?))
     }
 
-    fn prepare_to_restore(&self, abi: &'static Abi) -> Result<Restore, host::Error> {
+    fn prepare_to_restore(&self, abi: &'static Abi) -> Result<Restore, backend::Error> {
         let simulator = self.simulator(abi)?;
         Ok(Box::new(move |saved, enclosures| {
             Ok(Arc::new(simulator.restore(saved, enclosures)?))
@@ -204,7 +204,7 @@ impl HostFactory for Factory {
     }
 }
 
-impl Host for Simulator {
+impl Backend for Simulator {
     fn open(&self, node: Node, _flags: OpenFlags) -> Result<Opened, Errno> {
         if let Node::Gpu(minor) = node
             && !self.shared.configuration.given.contains(&minor)
@@ -278,7 +278,7 @@ impl Host for Simulator {
         ended
     }
 
-    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, backend::Error> {
         Ok(saved::save(&self.shared, enclosures)?)
     }
 
@@ -286,7 +286,7 @@ impl Host for Simulator {
         &self,
         saved: serde_json::Value,
         _enclosures: &mut Enclosures,
-    ) -> Result<Arc<dyn DeviceFile>, host::Error> {
+    ) -> Result<Arc<dyn DeviceFile>, backend::Error> {
         let number: FileNumber = serde_json::from_value(saved).map_err(Error::Description)?;
         let description = self.unclaimed().remove(&number);
         let description = description.ok_or(Error::NoDescription(number.0))?;

@@ -20,7 +20,7 @@ use super::events::{OsEvents, Pending};
 use super::gpu::Gpu;
 use super::names::FileNumber;
 use super::objects::{Clients, Object};
-use nvproxy_server::handover::node_name;
+use nvproxy_server::backend::handover::node_name;
 
 /// The first address of an allocation; none is at 0.
 const FIRST_ADDRESS: u64 = 1 << 32;

@@ -17,7 +17,7 @@
 //! driver may have an object that the ledger does not know. What is copied of its client in the meantime, and not known,
 //! counts as a copy of it.
 //!
-//! UVM keeps what is mapped, and its descriptions belong to the tasks: the host tells which of them a request was issued on
+//! UVM keeps what is mapped, and its descriptions belong to the tasks: the backend tells which of them a request was issued on
 //! and which are gone, where that can matter, for what is over the limit or is asked for. So are those through which tasks
 //! can have mapped memory of the host, which the driver keeps for them (`shown`).
 //!
@@ -59,8 +59,8 @@ use self::deed::Deed;
 use self::limits::{Full, Limits};
 use self::outcome::{Came, enter};
 use self::payload::Bytes;
-use crate::handover;
-use crate::host::Host;
+use crate::backend::Backend;
+use crate::backend::handover;
 use crate::request::{self, Action, Executed, Prepared};
 
 /// As many gates as there can be requests in flight.
@@ -134,9 +134,9 @@ impl Books {
     }
 
     /// What is in the books, in words for a programmer, if there is anything once it was looked what is gone.
-    pub fn left(&self, host: &dyn Host) -> Option<String> {
+    pub fn left(&self, backend: &dyn Backend) -> Option<String> {
         let mut ledger = self.ledger();
-        forget_ended(&mut ledger, host);
+        forget_ended(&mut ledger, backend);
         (!ledger.is_empty()).then(|| format!("{ledger:?}"))
     }
 
@@ -189,7 +189,7 @@ impl Books {
     /// Admits a request, or answers it: with the NV_STATUS that the driver would have for it.
     pub fn admit<'a>(
         &'a self,
-        host: &dyn Host,
+        backend: &dyn Backend,
         prepared: &Prepared,
         passage: Passage<'a>,
     ) -> Result<Admission<'a>, u32> {
@@ -241,7 +241,7 @@ impl Books {
             return Err(NV_ERR_INSUFFICIENT_RESOURCES);
         }
         let mut outcome = set_aside(&mut ledger, &mut admission);
-        if outcome.is_err() && forget_ended(&mut ledger, host) {
+        if outcome.is_err() && forget_ended(&mut ledger, backend) {
             outcome = set_aside(&mut ledger, &mut admission);
         }
         outcome.map_err(|NoRoom(status)| status)?;
@@ -249,7 +249,7 @@ impl Books {
     }
 
     /// Enters what came of a request, and makes what it tells of memory agree with the limit.
-    pub fn settle(&self, host: &dyn Host, admission: Admission<'_>, executed: &mut Executed) {
+    pub fn settle(&self, backend: &dyn Backend, admission: Admission<'_>, executed: &mut Executed) {
         let list = executed.prepared.plan.request.memory_list;
         if executed.prepared.action == Action::Lend {
             // One that is not lent is not finished, either.
@@ -264,18 +264,18 @@ impl Books {
             return;
         }
         let came = Came::of(executed, &admission.passage.deed);
-        let mark = shown_by(&admission, &executed.prepared, came).map(|shown| host.mark(shown));
+        let mark = shown_by(&admission, &executed.prepared, came).map(|shown| backend.mark(shown));
         let mut ledger = self.ledger();
         if let Some(mark) = mark {
             if ledger.should_look_for_ended() {
-                forget_ended(&mut ledger, host);
+                forget_ended(&mut ledger, backend);
             }
             for content in admission.contents.iter().flatten() {
                 ledger.show(mark, content);
             }
         }
         if let Some(list) = list.filter(|_| came == Came::About) {
-            forget_ended(&mut ledger, host);
+            forget_ended(&mut ledger, backend);
             show(&ledger, &mut executed.prepared, &list);
         }
         enter(&mut ledger, admission, &executed.prepared, came);
@@ -300,8 +300,8 @@ fn pin_of(prepared: &Prepared, deed: &Deed) -> Pin {
 }
 
 /// Enters which address spaces and which descriptions that show memory are gone, and whether any is.
-fn forget_ended(ledger: &mut Ledger, host: &dyn Host) -> bool {
-    let ended = host.ended(&ledger.marks());
+fn forget_ended(ledger: &mut Ledger, backend: &dyn Backend) -> bool {
+    let ended = backend.ended(&ledger.marks());
     for mark in &ended {
         ledger.end_address_space(*mark);
         ledger.end_shown(*mark);

@@ -1,6 +1,6 @@
 //! The descriptions that tasks hold: opening one, closing it, and handing out its event descriptor.
 //!
-//! The host says which thread can open a node: the leader at once, one that has given up the lead, or one that is not
+//! The backend says which thread can open a node: the leader at once, one that has given up the lead, or one that is not
 //! confined.
 
 use std::os::fd::OwnedFd;
@@ -11,8 +11,8 @@ use nvproxy_abi::node::Node;
 use ringfence_ipc::Submission;
 
 use super::{Server, Slow, completion, node_of, timed};
+use crate::backend::{OpenFlags, Opened, Opener};
 use crate::faults;
-use crate::host::{OpenFlags, Opened, Opener};
 use crate::ledger::Account;
 use crate::request::{Description, Files, Rejection};
 use nvproxy_protocol::clock;
@@ -42,7 +42,7 @@ impl Server {
             nonblocking: submission.code & OPEN_NONBLOCKING != 0,
         };
         let cookie = submission.cookie;
-        match self.host.opener(node) {
+        match self.backend.opener(node) {
             Opener::Prompt => self.open_node(cookie, node, flags),
             Opener::Patient => {
                 return Ok(Some(Slow::Open {
@@ -64,7 +64,7 @@ impl Server {
 
     pub(super) fn open_node(&self, cookie: u64, node: Node, flags: OpenFlags) {
         let asked = clock::now();
-        let outcome = faults::open(&*self.host, node, flags);
+        let outcome = faults::open(&*self.backend, node, flags);
         let nanoseconds = clock::now() - asked;
         let answer = |outcome| timed(completion(cookie, outcome), asked, nanoseconds);
         let stored = outcome.and_then(|Opened { file, granted }| {

@@ -30,7 +30,7 @@ impl Server {
         let buffer = self.shared().spare.pop().unwrap_or_default();
         let context = Context {
             abi: self.abi,
-            host: &*self.host,
+            backend: &*self.backend,
             files: &**self,
             arena: &self.arena,
         };
@@ -73,14 +73,14 @@ impl Server {
         if prepared.plan.is_answered() && at(Point::Instead) != Some(Act::Drop) {
             return prepared.answered();
         }
-        let admitted = tenants::check(&*self.host, &prepared)
-            .and_then(|()| self.books.admit(&*self.host, &prepared, passage));
+        let admitted = tenants::check(&*self.backend, &prepared)
+            .and_then(|()| self.books.admit(&*self.backend, &prepared, passage));
         match admitted {
             Ok(admission) => {
                 tenants::hush(&mut prepared);
-                let mut executed = prepared.execute(&*self.host);
-                self.books.settle(&*self.host, admission, &mut executed);
-                tenants::clear(&*self.host, &mut executed);
+                let mut executed = prepared.execute(&*self.backend);
+                self.books.settle(&*self.backend, admission, &mut executed);
+                tenants::clear(&*self.backend, &mut executed);
                 executed
             }
             Err(status) => {

@@ -2,7 +2,7 @@
 //!
 //! The old server stops between two requests, waits until those under way are done and their answers published, and
 //! sends what it has: the shared region and where it stands in the rings, the control socket, the handles, and the
-//! host's state. Nothing of it is changed by that, so it can go on if the new one cannot. The sentry notices nothing:
+//! backend's state. Nothing of it is changed by that, so it can go on if the new one cannot. The sentry notices nothing:
 //! its rings, its socket and its handles stay what they were.
 
 mod error;
@@ -30,9 +30,9 @@ use serde_json::value::RawValue;
 pub use self::error::Error;
 use super::Server;
 use super::descriptions::Entry;
+use crate::backend::handover::Enclosures;
+use crate::backend::{self, Backend};
 use crate::handles::{self, HandleTable};
-use crate::handover::Enclosures;
-use crate::host::{self, Host};
 use crate::ledger::limits::Limits;
 use crate::ledger::{Account, Books};
 use crate::reactor::{Reactor, Ring};
@@ -83,7 +83,8 @@ struct Saved {
     entries: Vec<SavedEntry>,
     /// Text, so that as much memory is taken as the ledger itself needs.
     books: Box<RawValue>,
-    host: serde_json::Value,
+    #[serde(rename = "host")]
+    backend: serde_json::Value,
 }
 
 /// One description that a task holds.
@@ -157,7 +158,7 @@ impl Halted<'_> {
                 file: entry.description.file.save(enclosures)?,
             })
         });
-        let entries = entries.collect::<Result<_, host::Error>>()?;
+        let entries = entries.collect::<Result<_, backend::Error>>()?;
         Ok(Saved {
             format: FORMAT,
             protocol: PROTOCOL_VERSION,
@@ -170,7 +171,7 @@ impl Halted<'_> {
             generations: generations.to_vec(),
             entries,
             books: server.books.save()?,
-            host: server.host.save(enclosures)?,
+            backend: server.backend.save(enclosures)?,
         })
     }
 
@@ -246,7 +247,7 @@ fn check_rest(bytes: usize, books: Option<&RawValue>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Hands over to `successor` and ends the process, at once or when the host has nothing left to do for the other one; or
+/// Hands over to `successor` and ends the process, at once or when the backend has nothing left to do for the other one; or
 /// returns, and the server goes on.
 fn hand_over(server: &Server, successor: Socket, supervision: &Socket) {
     let halted = server
@@ -269,7 +270,7 @@ fn hand_over(server: &Server, successor: Socket, supervision: &Socket) {
     if committed && at(Point::Departure) == Some(Act::Drop) {
         let _ = send(supervision, &Message::Keeping, None);
     } else if committed {
-        if let Some(keep) = server.host.keep() {
+        if let Some(keep) = server.backend.keep() {
             // From here on the other one may serve. The launcher is not to wait for the end. One that is gone does not.
             let _ = send(supervision, &Message::Keeping, None);
             halted.release();
@@ -288,13 +289,13 @@ pub struct Own {
 }
 
 /// Takes over all that the server at the other end of `predecessor` has, when it comes to a halt, and waits until the
-/// launcher says that it is to serve. The process has to be confined. `restore` makes the host out of what the other one's
+/// launcher says that it is to serve. The process has to be confined. `restore` makes the backend out of what the other one's
 /// saved. If it fails the launcher was told why.
 pub fn accept_succession(
     predecessor: OwnedFd,
     supervision: &Socket,
     own: Own,
-    restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, host::Error>,
+    restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Backend>, backend::Error>,
 ) -> Result<Arc<Server>, Error> {
     let say = |message: &Message| send(supervision, message, None).map_err(Error::Launcher);
     say(&Message::Prepared)?;
@@ -309,7 +310,7 @@ pub fn accept_succession(
         Ok((Message::Go, _)) => {}
         _ => return Err(Error::ServesOn),
     }
-    server.host.begin_to_serve();
+    server.backend.begin_to_serve();
     say(&Message::Serving)?;
     Ok(server)
 }
@@ -372,7 +373,7 @@ fn restore_server(
     saved: Saved,
     mut enclosures: Enclosures,
     own: Own,
-    restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, host::Error>,
+    restore: impl FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Backend>, backend::Error>,
 ) -> Result<Arc<Server>, Error> {
     let geometry = Geometry {
         ring_entries: saved.ring_entries,
@@ -388,7 +389,7 @@ fn restore_server(
         position(saved.completions),
     );
     let channel = channel.ok_or(Error::Positions)?;
-    let host = restore(saved.host, &mut enclosures)?;
+    let backend = restore(saved.backend, &mut enclosures)?;
     let books = Books::restore(&saved.books, own.limits)?;
     let mut slots = Vec::new();
     for SavedEntry {
@@ -397,7 +398,7 @@ fn restore_server(
         file,
     } in saved.entries
     {
-        let file = host.restore_file(file, &mut enclosures)?;
+        let file = backend.restore_file(file, &mut enclosures)?;
         let generation = saved.generations.get(slot).copied();
         let handle = generation.map(|generation| handles::name(slot, generation));
         let handle = handle.ok_or(Error::Handle)?;
@@ -408,9 +409,9 @@ fn restore_server(
         };
         slots.push((slot, entry));
     }
-    host.finish_restoring();
+    backend.finish_restoring();
     let handles = HandleTable::restore(slots, saved.generations)?;
-    let server = Server::with_handles(host, own.abi, books, channel, own.ring, handles)?;
+    let server = Server::with_handles(backend, own.abi, books, channel, own.ring, handles)?;
     Ok(server)
 }
 

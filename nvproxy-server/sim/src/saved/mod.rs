@@ -20,7 +20,7 @@ use super::error::Error;
 use super::memory::Memory;
 use super::names::FileNumber;
 use super::state::{Description, Shared, State};
-use nvproxy_server::handover::Enclosures;
+use nvproxy_server::backend::handover::Enclosures;
 
 /// A [`Simulator`], but for its [`super::Configuration`], which each server has from the launcher.
 #[derive(Serialize, Deserialize)]

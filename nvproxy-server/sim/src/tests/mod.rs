@@ -1,4 +1,4 @@
-//! The simulated driver through the host interface, as the server uses it: every request is planned first.
+//! The simulated driver through the trait for backends, as the server uses it: every request is planned first.
 
 mod controls;
 mod damaged;
@@ -31,7 +31,7 @@ use nvproxy_abi::status::*;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::{Configuration, Simulator};
-use nvproxy_server::host::{self, Call, DeviceFile, Host, OpenFlags};
+use nvproxy_server::backend::{self, Backend, Call, DeviceFile, OpenFlags};
 
 const VERSION: &str = "580.159.04";
 /// The release whose tables serve that one.

@@ -10,7 +10,7 @@ use memmap2::MmapMut;
 
 use super::scenario::{RICHEST, free_memory, scenario};
 use super::*;
-use nvproxy_server::handover::Enclosures;
+use nvproxy_server::backend::handover::Enclosures;
 
 /// A driver, and what its tasks hold.
 pub(super) struct World {
@@ -91,7 +91,7 @@ impl World {
 type Files = BTreeMap<&'static str, Arc<dyn DeviceFile>>;
 
 impl SavedWorld {
-    pub fn restore(self) -> Result<(Simulator, Files), host::Error> {
+    pub fn restore(self) -> Result<(Simulator, Files), backend::Error> {
         // State travels as text.
         let text = self.driver.to_string();
         let saved = serde_json::from_str(&text).expect("the text of a value");

@@ -3,7 +3,7 @@
 //! The driver keeps the pages of such memory, whoever frees the object, until the last mapping is gone
 //! (`nv_alloc_release`, kernel-open/nvidia/nv.c, 580.142; `nvidia_vma_release`, nv-mmap.c). A mapping holds the description
 //! that it was made through. So the idea: what a description was made to show (NV_ESC_RM_MAP_MEMORY) has one more reference, until
-//! that description is gone, which the host tells of descriptions that it has marked.
+//! that description is gone, which the backend tells of descriptions that it has marked.
 //!
 //! What a program pins can be such a mapping, and the pin then holds the same pages (`os_lock_user_pages`,
 //! kernel-open/nvidia/os-mlock.c). It is not looked which pages a pin holds. So what was shown when something was pinned

@@ -3,7 +3,7 @@
 use super::{Content, Ledger};
 use crate::ledger::mappings::{Addresses, Mappings, Uuid};
 
-/// What stands for an address space of which the host cannot tell which it is. What it keeps is charged for good.
+/// What stands for an address space of which the backend cannot tell which it is. What it keeps is charged for good.
 pub const UNKNOWN_SPACE: u64 = u64::MAX;
 
 impl Ledger {

@@ -5,7 +5,8 @@ use std::io;
 use ringfence_ipc::{PROTOCOL_VERSION, RegionError, SocketError};
 
 use super::{FORMAT, MAXIMUM_REST, MAXIMUM_STATE, PATIENCE};
-use crate::{handover, host, server};
+use crate::backend::{self, handover};
+use crate::server;
 
 /// Why one server does not take the other's place.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +85,7 @@ pub enum Error {
     HandedOver(#[from] handover::Error),
     /// The driver cannot be saved or restored.
     #[error(transparent)]
-    Host(#[from] host::Error),
+    Backend(#[from] backend::Error),
     /// The new server does not begin.
     #[error(transparent)]
     Begin(#[from] server::Error),

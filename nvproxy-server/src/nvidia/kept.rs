@@ -18,8 +18,8 @@ use smallvec::SmallVec;
 
 use super::line::{Line, Named, Order};
 use super::{Presence, duplicate, event_descriptor, saved};
-use crate::handover::Enclosures;
-use crate::host::{self, Call, DeviceFile};
+use crate::backend::handover::Enclosures;
+use crate::backend::{self, Call, DeviceFile};
 
 /// The way to one keeper, which ends when this is dropped, unless another server has this way, too.
 pub struct Keeping {
@@ -205,7 +205,7 @@ impl DeviceFile for KeptFile {
         issued
     }
 
-    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, backend::Error> {
         let origin = (self.opened_by, self.file);
         let saved = saved::save_command(self.node, Some(&self.command), origin, enclosures);
         Ok(saved?)

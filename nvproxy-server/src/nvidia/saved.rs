@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{CommandFile, Driver, Error};
-use crate::handover::{Enclosures, node_name};
+use crate::backend::handover::{Enclosures, node_name};
 
 /// A [`Driver`], but for what the launcher says of it.
 #[derive(Serialize, Deserialize)]

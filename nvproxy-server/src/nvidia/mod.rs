@@ -49,9 +49,9 @@ use self::issue::Issue;
 use self::keeper::Keeper;
 use self::kept::{Keeping, Register};
 use self::marks::Marks;
-use crate::handover::Enclosures;
-use crate::host::{
-    self, Call, DeviceFile, GpuNames, Host, HostFactory, OpenFlags, Opened, Opener, Restore,
+use crate::backend::handover::Enclosures;
+use crate::backend::{
+    self, Backend, BackendFactory, Call, DeviceFile, GpuNames, OpenFlags, Opened, Opener, Restore,
 };
 
 /// The major number of `nvidiactl`, the GPUs' nodes (Documentation/admin-guide/devices.txt in Linux).
@@ -163,7 +163,7 @@ impl Driver {
         self,
         saved: serde_json::Value,
         enclosures: &mut Enclosures,
-    ) -> Result<Driver, host::Error> {
+    ) -> Result<Driver, backend::Error> {
         restored::restore(self, saved, enclosures)
     }
 
@@ -233,17 +233,17 @@ impl Factory {
     }
 }
 
-impl HostFactory for Factory {
+impl BackendFactory for Factory {
     fn nodes(&self) -> Vec<PathBuf> {
         let nodes = self.driver.nodes.iter();
         nodes.map(|node| self.driver.path(*node)).collect()
     }
 
-    fn make(&self, _: &'static Abi) -> Result<Arc<dyn Host>, host::Error> {
+    fn make(&self, _: &'static Abi) -> Result<Arc<dyn Backend>, backend::Error> {
         Ok(Arc::new(self.driver()))
     }
 
-    fn prepare_to_restore(&self, _: &'static Abi) -> Result<Restore, host::Error> {
+    fn prepare_to_restore(&self, _: &'static Abi) -> Result<Restore, backend::Error> {
         let driver = self.driver();
         Ok(Box::new(move |saved, enclosures| {
             Ok(Arc::new(driver.restore(saved, enclosures)?))
@@ -251,8 +251,8 @@ impl HostFactory for Factory {
     }
 }
 
-impl Host for Driver {
-    fn confine(&self) -> Result<(), host::Error> {
+impl Backend for Driver {
+    fn confine(&self) -> Result<(), backend::Error> {
         let restricted = Ruleset::default()
             .handle_access(AccessFs::IoctlDev)
             .and_then(|ruleset| ruleset.create())
@@ -340,7 +340,7 @@ impl Host for Driver {
         ended
     }
 
-    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, backend::Error> {
         Ok(saved::save(self, enclosures)?)
     }
 
@@ -348,7 +348,7 @@ impl Host for Driver {
         &self,
         saved: serde_json::Value,
         enclosures: &mut Enclosures,
-    ) -> Result<Arc<dyn DeviceFile>, host::Error> {
+    ) -> Result<Arc<dyn DeviceFile>, backend::Error> {
         restored::restore_file(self, saved, enclosures)
     }
 
@@ -479,7 +479,7 @@ impl DeviceFile for CommandFile {
         issued
     }
 
-    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+    fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, backend::Error> {
         Ok(saved::save_file(self, enclosures)?)
     }
 }
@@ -534,7 +534,7 @@ impl DeviceFile for UvmFile {
         Err(Errno::ENOTTY)
     }
 
-    fn save(&self, _enclosures: &mut Enclosures) -> Result<serde_json::Value, host::Error> {
+    fn save(&self, _enclosures: &mut Enclosures) -> Result<serde_json::Value, backend::Error> {
         Err(Error::TasksOwn.into())
     }
 }

@@ -23,7 +23,7 @@ use ringfence_ipc::locks::IgnorePoison;
 use super::Presence;
 use super::issue::Issue;
 use super::line::{Line, Named, Order, Received};
-use crate::host::Call;
+use crate::backend::Call;
 use crate::request::{Buffer, replace};
 
 /// What one server keeps for those that follow it.

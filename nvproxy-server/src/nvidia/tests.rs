@@ -73,7 +73,7 @@ fn files_keep_their_descriptions_across_a_handover() {
     assert_eq!(restored.opener(Node::Gpu(0)), Opener::Patient);
 }
 
-fn reason<T>(refused: Result<T, host::Error>) -> String {
+fn reason<T>(refused: Result<T, backend::Error>) -> String {
     refused.err().expect("a refusal").to_string()
 }
 

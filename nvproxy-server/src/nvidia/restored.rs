@@ -11,14 +11,14 @@ use super::kept::{Keeping, KeptFile};
 use super::marks::Marks;
 use super::saved::{SavedCommand, SavedDriver, SavedFile};
 use super::{CommandFile, Commands, Driver, Error, Presence};
-use crate::handover::Enclosures;
-use crate::host::{self, DeviceFile};
+use crate::backend::handover::Enclosures;
+use crate::backend::{self, DeviceFile};
 
 pub(super) fn restore(
     mut driver: Driver,
     saved: Value,
     enclosures: &mut Enclosures,
-) -> Result<Driver, host::Error> {
+) -> Result<Driver, backend::Error> {
     let SavedDriver {
         presences,
         server,
@@ -55,7 +55,7 @@ pub(super) fn restore_file(
     driver: &Driver,
     saved: Value,
     enclosures: &mut Enclosures,
-) -> Result<Arc<dyn DeviceFile>, host::Error> {
+) -> Result<Arc<dyn DeviceFile>, backend::Error> {
     let SavedFile { node, command } = serde_json::from_value(saved).map_err(Error::Damaged)?;
     let presence = match node {
         Node::Control => None,

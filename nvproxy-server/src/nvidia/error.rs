@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use ringfence_ipc::SocketError;
 
-use crate::host;
+use crate::backend;
 
 /// Why not.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +54,8 @@ pub enum Error {
     },
 }
 
-impl From<Error> for host::Error {
-    fn from(error: Error) -> host::Error {
-        host::Error::Driver(Box::new(error))
+impl From<Error> for backend::Error {
+    fn from(error: Error) -> backend::Error {
+        backend::Error::Driver(Box::new(error))
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::*;
 
 /// The test that is run as a process of its own.
-const SERVER: &str = "driver::tests::keeping::a_server_that_hands_over";
+const SERVER: &str = "nvidia::tests::keeping::a_server_that_hands_over";
 /// Set for it: the directory of the nodes.
 const DEVICES: &str = "RINGFENCE_TEST_DEVICES";
 

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use smallvec::SmallVec;
 
-use crate::host::Call;
+use crate::backend::Call;
 
 /// How requests reach the kernel: [`ioctl`], or what stands for it in a test.
 pub type Issue = fn(&OwnedFd, Call<'_>) -> Result<i32, Errno>;

@@ -26,7 +26,7 @@ use ringfence_ipc::locks::IgnorePoison;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::issue::Issue;
-use crate::host::{Call, GpuNames};
+use crate::backend::{Call, GpuNames};
 use crate::request::Buffer;
 
 /// How many GPUs the driver can tell of: more than it can have (NV_MAX_DEVICES, nvlimits.h). It fills none of a shorter list.

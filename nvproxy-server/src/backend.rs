@@ -1,9 +1,11 @@
 //! What the server needs of a driver, whether it is NVIDIA's, the simulated one or a recorded one.
 //!
-//! A [`Host`] opens device nodes; each open gives up to two things: a [`DeviceFile`], on which the server issues
+//! A [`Backend`] opens device nodes; each open gives up to two things: a [`DeviceFile`], on which the server issues
 //! requests and which never leaves it, and a *granted* description, which is what the task gets to hold: `mmap` works
-//! on it, and `ioctl` (on the real driver, UVM excepted) does not. By the time a request reaches a host it has been
+//! on it, and `ioctl` (on the real driver, UVM excepted) does not. By the time a request reaches a backend it has been
 //! validated against the driver's tables and lies in memory of the server's own; a host has only to issue it.
+
+pub mod handover;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,7 +16,7 @@ use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::Segment;
 
-use crate::handover::{self, Enclosures};
+use self::handover::Enclosures;
 
 /// Why a driver cannot be had, confined, saved or restored. It is the user who reads it in the end.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +39,7 @@ pub struct Call<'a> {
     /// Where each buffer lies in `payload`, and which field points to it.
     pub segments: &'a [Segment],
     /// The offset in `payload` of each descriptor number that names something, and what it names
-    /// ([`DeviceFile::descriptor`]): for a host that has the request issued where the numbers are others.
+    /// ([`DeviceFile::descriptor`]): for a backend that has the request issued where the numbers are others.
     pub descriptors: &'a [(usize, BorrowedFd<'a>)],
 }
 
@@ -78,15 +80,15 @@ pub enum Opener {
     Unconfined,
 }
 
-/// A driver.
-pub trait Host: Send + Sync {
+/// A driver, as the server has it.
+pub trait Backend: Send + Sync {
     /// Takes from the calling thread, for good, the right to issue ioctls on device nodes that it opens from now on.
     /// Descriptions that tasks are given are opened on such threads.
     fn confine(&self) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Which thread is to call [`Host::open`] for `node`.
+    /// Which thread is to call [`Backend::open`] for `node`.
     fn opener(&self, _node: Node) -> Opener {
         Opener::Prompt
     }
@@ -102,7 +104,7 @@ pub trait Host: Send + Sync {
     /// the request's parameters. Fails with `EBADF` if it is not one of this driver's.
     fn number_of(&self, descriptor: BorrowedFd<'_>) -> Result<i32, Errno>;
 
-    /// The names of the GPUs that the sandbox was given, as far as the driver tells them; `None` for a host whose GPUs have no
+    /// The names of the GPUs that the sandbox was given, as far as the driver tells them; `None` for a backend whose GPUs have no
     /// names of which that could be said.
     fn gpus(&self) -> Option<Vec<GpuNames>> {
         None
@@ -115,18 +117,18 @@ pub trait Host: Send + Sync {
         None
     }
 
-    /// Which of these are gone for good, of descriptions that [`DeviceFile::description`] or [`Host::mark`] has named.
+    /// Which of these are gone for good, of descriptions that [`DeviceFile::description`] or [`Backend::mark`] has named.
     fn ended(&self, _descriptions: &[u64]) -> Vec<u64> {
         Vec::new()
     }
 
-    /// What a host of the same kind in another process needs to take this one's place, but for the files, each of
-    /// which is saved by itself ([`DeviceFile::save`]). No request is being issued meanwhile. This host goes on as
+    /// What a backend of the same kind in another process needs to take this one's place, but for the files, each of
+    /// which is saved by itself ([`DeviceFile::save`]). No request is being issued meanwhile. This backend goes on as
     /// before; it and its files can be dropped without a trace in the one that was restored.
     fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, Error>;
 
-    /// A file of the host that this one was restored from. A restored host is first given all files back, and is then
-    /// told so ([`Host::finish_restoring`]).
+    /// A file of the backend that this one was restored from. A restored backend is first given all files back, and is then
+    /// told so ([`Backend::finish_restoring`]).
     fn restore_file(
         &self,
         saved: serde_json::Value,
@@ -136,11 +138,11 @@ pub trait Host: Send + Sync {
     /// Told that every file has been restored: what was kept for others that might follow is closed.
     fn finish_restoring(&self) {}
 
-    /// Told of a restored host that the process serves from now on, in the place of the other one. A host that is dropped
+    /// Told of a restored backend that the process serves from now on, in the place of the other one. A backend that is dropped
     /// before leaves no trace in that one.
     fn begin_to_serve(&self) {}
 
-    /// Told after the last [`Host::save`], when the host that was made of it is about to serve in another process. Returns
+    /// Told after the last [`Backend::save`], when the backend that was made of it is about to serve in another process. Returns
     /// what this process has to go on doing for that one, if anything; the server then drops all files, calls it, and
     /// ends when it returns.
     fn keep(&self) -> Option<Box<dyn FnOnce()>> {
@@ -158,13 +160,13 @@ pub trait DeviceFile: Send + Sync {
         None
     }
 
-    /// Which description this is, of those that came with a request ([`Host::carried`]) and that this host granted. Names
+    /// Which description this is, of those that came with a request ([`Backend::carried`]) and that this backend granted. Names
     /// are not given twice, by whichever server of the sandbox.
     fn description(&self) -> Option<u64> {
         None
     }
 
-    /// Whether the next request can be issued on any thread: false while the host first has to open something that a
+    /// Whether the next request can be issued on any thread: false while the backend first has to open something that a
     /// confined thread cannot open.
     fn is_ready(&self) -> bool {
         true
@@ -183,22 +185,22 @@ pub trait DeviceFile: Send + Sync {
     /// the task, and what this returns is what the program sees.
     fn pinned(&self, issued: Result<i32, Errno>, call: Call<'_>) -> Result<i32, Errno>;
 
-    /// What [`Host::restore_file`] needs to give this file back.
+    /// What [`Backend::restore_file`] needs to give this file back.
     fn save(&self, enclosures: &mut Enclosures) -> Result<serde_json::Value, Error>;
 }
 
-/// Makes a host of the state that another one has saved, with the descriptors that came beside it.
+/// Makes a backend of the state that another one has saved, with the descriptors that came beside it.
 pub type Restore =
-    Box<dyn FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Host>, Error>>;
+    Box<dyn FnOnce(serde_json::Value, &mut Enclosures) -> Result<Arc<dyn Backend>, Error>>;
 
-/// How a server comes to its host, as the launcher has chosen it.
-pub trait HostFactory {
+/// How a server comes to its backend, as the launcher has chosen it.
+pub trait BackendFactory {
     /// The device nodes that a confined server opens.
     fn nodes(&self) -> Vec<PathBuf>;
 
-    /// Makes a host on which nothing is open. It opens what a confined process cannot reach.
-    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Host>, Error>;
+    /// Makes a backend on which nothing is open. It opens what a confined process cannot reach.
+    fn make(&self, abi: &'static Abi) -> Result<Arc<dyn Backend>, Error>;
 
-    /// A host to which only the state is missing: it has looked by now at the files that a confined process cannot reach.
+    /// A backend to which only the state is missing: it has looked by now at the files that a confined process cannot reach.
     fn prepare_to_restore(&self, abi: &'static Abi) -> Result<Restore, Error>;
 }
