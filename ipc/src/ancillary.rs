@@ -3,37 +3,28 @@
 //! The idea: the control buffer has room for exactly one descriptor, to the byte. Whatever the
 //! sender attached, the kernel then installs at most one, drops the rest and sets `MSG_CTRUNC`
 //! (unix(7), `scm_detach_fds` in net/core/scm.c). That one is owned before anything is judged, so
-//! no message can leak a descriptor into this process. Common wrappers of recvmsg(2) give up on a
-//! truncated control message and lose what was installed; hence this one.
-//!
-//! `unsafe` is here because the call is made by hand.
+//! no message can leak a descriptor into this process. It is rustix's recvmsg(2) because nix's gives
+//! up on a truncated control message and loses what was installed.
 
-#![allow(unsafe_code)]
-
-use std::{
-    mem,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-    ptr,
-};
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use static_assertions::const_assert_eq;
+use nix::sys::socket::MsgFlags;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
-/// A control message with one descriptor, as cmsg(3) lays it out.
+/// Up to the end of the descriptor and not further: the padding after it has room for another
+/// (cmsg(3)).
+const CONTROL_BYTES: usize = size_of::<libc::cmsghdr>() + size_of::<RawFd>();
+
+/// Room for a control message with one descriptor.
 #[repr(C)]
-struct OneDescriptor {
-    header: libc::cmsghdr,
-    descriptor: libc::c_int,
+struct Control {
+    /// At the start of the room, so that none of it is lost to alignment.
+    aligned: [libc::cmsghdr; 0],
+    room: [MaybeUninit<u8>; CONTROL_BYTES],
 }
-
-/// Up to the end of the descriptor and not further: the padding after it has room for another.
-const CONTROL_BYTES: usize = mem::offset_of!(OneDescriptor, descriptor) + size_of::<libc::c_int>();
-
-const_assert_eq!(
-    CONTROL_BYTES,
-    // SAFETY: CMSG_LEN only computes.
-    unsafe { libc::CMSG_LEN(size_of::<libc::c_int>() as u32) } as usize
-);
 
 /// What one recvmsg(2) returned.
 pub(crate) struct Received {
@@ -52,50 +43,28 @@ pub(crate) struct Received {
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
-    flags: libc::c_int,
+    flags: MsgFlags,
 ) -> Result<Received, Errno> {
-    let mut vector = libc::iovec {
-        iov_base: buffer.as_mut_ptr().cast(),
-        iov_len: buffer.len(),
+    let mut control = Control {
+        aligned: [],
+        room: [MaybeUninit::uninit(); CONTROL_BYTES],
     };
-    let mut control = OneDescriptor {
-        header: libc::cmsghdr {
-            cmsg_len: 0,
-            cmsg_level: 0,
-            cmsg_type: 0,
-        },
-        descriptor: -1,
-    };
-    // SAFETY: msghdr is a C struct of integers and pointers, for which zero is a value.
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_iov = &raw mut vector;
-    message.msg_iovlen = 1;
-    message.msg_control = ptr::from_mut(&mut control).cast();
-    message.msg_controllen = CONTROL_BYTES;
-
-    // SAFETY: the message names one live buffer and a live control buffer with their lengths; the
-    // kernel writes no further and keeps no pointer.
-    let result = unsafe {
-        libc::recvmsg(
-            socket.as_raw_fd(),
-            &raw mut message,
-            flags | libc::MSG_CMSG_CLOEXEC,
-        )
-    };
-    let length = usize::try_from(result).map_err(|_| Errno::last())?;
-
-    let arrived = message.msg_controllen >= CONTROL_BYTES
-        && control.header.cmsg_level == libc::SOL_SOCKET
-        && control.header.cmsg_type == libc::SCM_RIGHTS
-        && control.header.cmsg_len == CONTROL_BYTES
-        && control.descriptor >= 0;
-    // SAFETY: the kernel says that it installed this descriptor for this very call, so that
-    // nobody else owns it.
-    let descriptor = arrived.then(|| unsafe { OwnedFd::from_raw_fd(control.descriptor) });
+    let mut ancillary = RecvAncillaryBuffer::new(&mut control.room);
+    let received = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(buffer)],
+        &mut ancillary,
+        RecvFlags::from_bits_retain(flags.bits() as u32) | RecvFlags::CMSG_CLOEXEC,
+    )
+    .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
+    let descriptor = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
     Ok(Received {
-        length,
+        length: received.bytes,
         descriptor,
-        data_truncated: message.msg_flags & libc::MSG_TRUNC != 0,
-        control_truncated: message.msg_flags & libc::MSG_CTRUNC != 0,
+        data_truncated: received.flags.contains(ReturnFlags::TRUNC),
+        control_truncated: received.flags.contains(ReturnFlags::CTRUNC),
     })
 }

@@ -5,14 +5,12 @@
 //! word itself and compares it before it puts anyone to sleep; the callers in `ring` rely on that
 //! and on nothing else. The peer may wake without cause or change the word at will, so a return
 //! from [`wait`] never means more than "look again".
-//!
-//! `unsafe` is here because the kernel is given an address.
 
-#![allow(unsafe_code)]
-
-use std::{ptr, sync::atomic::AtomicU32, time::Duration};
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use rustix::thread::futex::{self, Flags, Timespec};
 
 /// The `futex_flags` of an io_uring futex operation on a doorbell word: a shared 32-bit futex
 /// (`FUTEX2_SIZE_U32` without `FUTEX2_PRIVATE`, linux/futex.h).
@@ -31,30 +29,18 @@ pub(crate) fn wait(
     expected: u32,
     timeout: Option<Duration>,
 ) -> Result<(), Errno> {
-    let timeout = timeout.map(|timeout| libc::timespec {
+    let timeout = timeout.map(|timeout| Timespec {
         // A time beyond what the kernel can count is as good as for ever.
-        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: timeout.subsec_nanos().into(),
     });
-    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `word` is a live, aligned u32, the timeout is null or a live timespec, and
-    // FUTEX_WAIT reads nothing else and writes nothing.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAIT,
-            expected,
-            timeout,
-        )
-    };
-    Errno::result(result).map(drop)
+    futex::wait(word, Flags::empty(), expected, timeout.as_ref())
+        .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
 }
 
 /// Wakes the one process that sleeps on `word`.
 pub(crate) fn wake(word: &AtomicU32) {
     // A failure leaves nothing to do: the word is mapped, and a peer that is not woken looks again
     // when its patience ends.
-    // SAFETY: `word` is a live, aligned u32, and FUTEX_WAKE neither reads nor writes it.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+    let _ = futex::wake(word, Flags::empty(), 1);
 }

@@ -14,16 +14,16 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`mod@region`] | the sealed memory, its layout, raw access (`unsafe` lives here) |
+//! | [`mod@region`] | the sealed memory, its layout, raw access (`unsafe` lives here alone) |
 //! | `ring` | producers, consumers, the sleep protocol |
 //! | `look` | how long to look for the peer's work before sleeping |
-//! | `futex` | the system call behind a doorbell (`unsafe` lives here) |
+//! | `futex` | the system call behind a doorbell |
 //! | `arena` | payload copies and the allocator of payload ranges |
 //! | [`locks`] | locks whose poison is ignored |
 //! | `faults` | wrongs of a producer that tests ask for; nothing in ordinary builds |
 //! | `socket` | descriptors in parcels, over SOCK_SEQPACKET |
 //! | [`typed`] | messages that are values of an enum, over the same |
-//! | `ancillary` | the one `recvmsg(2)` that takes in a descriptor (`unsafe` lives here) |
+//! | `ancillary` | the one `recvmsg(2)` that takes in a descriptor |
 //! | [`handshake`] | how two processes come to share a region, or learn why not |
 //!
 //! The sleep protocol and the publication order of rings are model-checked with loom, see

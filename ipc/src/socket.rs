@@ -180,7 +180,7 @@ impl Socket {
         flags: MsgFlags,
     ) -> Result<(usize, Option<OwnedFd>), SocketError> {
         let received = loop {
-            match ancillary::receive(self.as_fd(), buffer, flags.bits()) {
+            match ancillary::receive(self.as_fd(), buffer, flags) {
                 Ok(received) => break received,
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => return Err(SocketError::WouldBlock),
