@@ -8,16 +8,12 @@
 //!
 //! A launcher that is stopped, with its program or without, answers nobody. The kernel says all the same whose door it is
 //! (SO_PEERCRED), and what its command line is. So it is listed, and no command waits for it.
-//!
-//! `unsafe` is here because accept4(2) gives a bare number.
-
-#![allow(unsafe_code)]
 
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -27,8 +23,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt,
-    listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Pid, geteuid};
@@ -36,6 +32,7 @@ use nvproxy_abi::version::DriverVersion;
 use ringfence_ipc::typed::Format;
 use ringfence_ipc::{Message, Socket, SocketError};
 use ringfence_sentry::failure::{Attempt, Failure};
+use rustix::net::{SocketFlags, accept_with};
 use serde::{Deserialize, Serialize};
 
 /// How a door is called after the sandbox's name.
@@ -243,9 +240,8 @@ impl Door {
 
     /// Lets in who knocks, if it may come in and says what it wants.
     pub fn admit(&self) -> Option<Visitor> {
-        let accepted = accept4(self.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).ok()?;
-        // SAFETY: the kernel just made this descriptor for the caller, so nothing else owns it.
-        let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(accepted) });
+        let accepted = accept_with(&self.listener, SocketFlags::CLOEXEC).ok()?;
+        let socket = Socket::from(accepted);
         // It has given up, as those have that came while the launcher was stopped.
         if has_hung_up(&socket) {
             return None;

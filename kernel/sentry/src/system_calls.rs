@@ -1,21 +1,23 @@
-//! System calls that no library in use wraps. Each function is its manual page's, with Rust's types.
+//! System calls as the sentry and the launcher need them. Each function is its manual page's, with Rust's types.
 //!
-//! `unsafe` is here because the kernel is called by number, with addresses, and gives descriptors as bare numbers.
+//! `unsafe` is here because neither nix nor rustix wraps kcmp(2), mount_setattr(2), the signal masks of ptrace(2) and a
+//! detaching with a real-time signal, or offers _exit(2): the kernel is given addresses, or a process ends at once.
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use rustix::process::{self, PidfdFlags, PidfdGetfdFlags};
 
 /// `KCMP_EPOLL_TFD` of linux/kcmp.h.
 const KCMP_EPOLL_TFD: libc::c_int = 7;
 /// `KCMP_VM` of linux/kcmp.h.
 const KCMP_VM: libc::c_int = 1;
 /// `PIDFD_THREAD` of linux/pidfd.h: the thread itself rather than its group (Linux 6.9).
-const PIDFD_THREAD: libc::c_uint = libc::O_EXCL as libc::c_uint;
+const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(libc::O_EXCL as u32);
 
 /// `struct kcmp_epoll_slot` of linux/kcmp.h.
 #[repr(C)]
@@ -71,14 +73,9 @@ pub fn share_memory(one: Pid, other: Pid) -> bool {
 /// A descriptor for the thread `task` itself where the kernel can (Linux 6.9), else for its group, of which it must be
 /// the leader (pidfd_open(2)).
 pub fn pidfd_open(task: Pid) -> Result<OwnedFd, Errno> {
-    let open = |flags: libc::c_uint| {
-        // SAFETY: pidfd_open takes no pointer.
-        let result = unsafe { libc::syscall(libc::SYS_pidfd_open, task.as_raw(), flags) };
-        Errno::result(result).map(owned)
-    };
-    open(PIDFD_THREAD).or_else(|errno| {
+    open_pidfd(task, PIDFD_THREAD).or_else(|errno| {
         if errno == Errno::EINVAL {
-            open(0)
+            pidfd_open_process(task)
         } else {
             Err(errno)
         }
@@ -87,32 +84,28 @@ pub fn pidfd_open(task: Pid) -> Result<OwnedFd, Errno> {
 
 /// A descriptor for a whole process, named by its leader (pidfd_open(2)): it becomes readable when all threads have ended.
 pub fn pidfd_open_process(process: Pid) -> Result<OwnedFd, Errno> {
-    // SAFETY: pidfd_open takes no pointer.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) };
-    Errno::result(result).map(owned)
+    open_pidfd(process, PidfdFlags::empty())
+}
+
+fn open_pidfd(task: Pid, flags: PidfdFlags) -> Result<OwnedFd, Errno> {
+    let task = process::Pid::from_raw(task.as_raw()).ok_or(Errno::EINVAL)?;
+    process::pidfd_open(task, flags).map_err(errno)
 }
 
 /// A duplicate of `descriptor` of the task behind `pidfd` (pidfd_getfd(2)).
 pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, descriptor: RawFd) -> Result<OwnedFd, Errno> {
-    // SAFETY: pidfd_getfd takes no pointer.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), descriptor, 0) };
-    Errno::result(result).map(owned)
+    process::pidfd_getfd(pidfd, descriptor, PidfdGetfdFlags::empty()).map_err(errno)
 }
 
 /// Sends `signal` to the process, or the thread, behind `pidfd` (pidfd_send_signal(2)).
 pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<(), Errno> {
-    let information = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: without information about the signal the kernel makes its own, as kill(2) does.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal as libc::c_int,
-            information,
-            0,
-        )
-    };
-    Errno::result(result).map(drop)
+    let signal = process::Signal::from_named_raw(signal as i32).ok_or(Errno::EINVAL)?;
+    process::pidfd_send_signal(pidfd, signal).map_err(errno)
+}
+
+/// rustix's errors as nix's, which the rest of the sentry has.
+fn errno(errno: rustix::io::Errno) -> Errno {
+    Errno::from_raw(errno.raw_os_error())
 }
 
 /// Adds `attributes` (`MOUNT_ATTR_*`) to the mount whose root `mount` is, and to all below it, leaving their other
@@ -133,11 +126,6 @@ pub fn add_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> Result<()
         )
     };
     Errno::result(result).map(drop)
-}
-
-fn owned(descriptor: libc::c_long) -> OwnedFd {
-    // SAFETY: the kernel just made this descriptor for the caller, so nothing else owns it.
-    unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) }
 }
 
 /// A thread's signal mask as the kernel keeps it: one bit a signal.

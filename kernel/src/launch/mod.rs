@@ -19,8 +19,7 @@
 //! Everything below runs in a user namespace that gives no rights outside it, so that the launcher needs none
 //! either. Each process is forked while its parent has a single thread, or, the launcher, others that only copy (`pipes.rs`).
 //!
-//! `unsafe` is here because descriptors are inherited as bare numbers, and what the sentry does not need is closed, whoever
-//! owns it.
+//! `unsafe` is here because what the sentry does not need is closed, whoever owns it.
 
 mod copying;
 pub(crate) mod core_dumps;
@@ -63,6 +62,7 @@ use ringfence_sentry::liaison::SentryEnd;
 use ringfence_sentry::server::OnServerExit;
 use ringfence_sentry::system_calls::exit_at_once;
 use ringfence_sentry::{Sandbox, liaison, log, signals};
+use rustix::stdio::{stderr, stdin, stdout};
 
 use self::copying::Pace;
 use self::grants::Grants;
@@ -111,10 +111,8 @@ pub struct Job<'a> {
 }
 
 /// What a program inherits: the standard streams, and those of `others`.
-#[allow(unsafe_code)]
 fn inherited(others: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
-    // SAFETY: nothing in these processes closes the standard streams.
-    let standard = [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+    let standard = [stdin(), stdout(), stderr()];
     let others = others.iter().map(OwnedFd::as_fd);
     standard.into_iter().chain(others).collect()
 }
