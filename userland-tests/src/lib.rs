@@ -4,7 +4,7 @@
 //! package, `guest`, in it. A guest checks what only it can see and prints the rest, so that a test compares exit
 //! status, stdout and stderr with what they have to be.
 //!
-//! `unsafe` is here because of what happens between fork and exec, and of a system call that has no wrapper.
+//! `unsafe` is here because of what happens between fork and exec.
 
 pub mod conversation;
 pub mod freezer;
@@ -170,24 +170,6 @@ pub fn wait_for(child: Child) -> Ended {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
-}
-
-/// Whether this kernel's Landlock can keep signals and connections to abstract sockets in: from Linux 6.12 on, where it is
-/// enabled (landlock(7), ABI 6).
-#[allow(unsafe_code)]
-pub fn has_landlock_scopes() -> bool {
-    const VERSION: libc::c_uint = 1;
-    let no_ruleset = std::ptr::null::<libc::c_void>();
-    // SAFETY: asked for the version of its ABI, the kernel reads no ruleset.
-    let abi = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            no_ruleset,
-            0usize,
-            VERSION,
-        )
-    };
-    abi >= 6
 }
 
 /// Runs a scenario of the guest, which has to succeed and to print exactly this.

@@ -1,17 +1,20 @@
 //! How a run ends and what it prints: exit statuses, the standard streams, signals, the log and the statistics.
 //!
-//! `unsafe` is here because of what happens between fork and exec, and of a call that has no wrapper.
+//! `unsafe` is here because of what happens between fork and exec.
 
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use rustix::process::ioctl_tiocsctty;
+use rustix::stdio::stdin;
 use userland_tests::processes::Process;
 use userland_tests::{
     Ended, eventually, finish, guest, guest_under, guest_with, heed_interrupts, ringfence_program,
@@ -194,20 +197,8 @@ fn an_interrupt_to_the_process_group_ends_program_and_sandbox() {
 
 /// A terminal's two ends: the user's and the program's.
 fn terminal() -> (OwnedFd, OwnedFd) {
-    let (mut user, mut program) = (-1, -1);
-    // SAFETY: the two numbers are written, and nothing else is asked for.
-    let opened = unsafe {
-        libc::openpty(
-            &raw mut user,
-            &raw mut program,
-            std::ptr::null_mut(),
-            std::ptr::null(),
-            std::ptr::null(),
-        )
-    };
-    assert_eq!(opened, 0, "openpty");
-    // SAFETY: both were just made, so nothing else owns them.
-    unsafe { (OwnedFd::from_raw_fd(user), OwnedFd::from_raw_fd(program)) }
+    let opened = openpty(None, None).expect("openpty");
+    (opened.master, opened.slave)
 }
 
 #[test]
@@ -219,7 +210,7 @@ fn an_interrupt_from_the_terminal_reaches_the_program_once() {
     unsafe {
         command.pre_exec(|| {
             nix::unistd::setsid()?;
-            nix::errno::Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
+            ioctl_tiocsctty(stdin())?;
             Ok(())
         })
     };

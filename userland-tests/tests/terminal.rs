@@ -4,7 +4,7 @@
 //! Each test types what a user would and waits for what has to be shown. The lines are such that what is typed, which
 //! the terminal shows as well, is not what is waited for.
 //!
-//! `unsafe` is here because of what happens between fork and exec, and of a call that has no wrapper.
+//! `unsafe` is here because of what happens between fork and exec.
 
 #![allow(unsafe_code)]
 
@@ -12,19 +12,19 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Instant;
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::{Pid, setsid, tcgetpgrp};
 use rustix::io::ioctl_fionread;
+use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::stdio::stdin;
 use rustix::termios::{Winsize, tcsetwinsize};
 use userland_tests::processes::{Process, Tree};
 use userland_tests::{
@@ -77,7 +77,7 @@ impl User {
         unsafe {
             command.pre_exec(|| {
                 setsid()?;
-                Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
+                ioctl_tiocsctty(stdin())?;
                 Ok(())
             })
         };
@@ -149,12 +149,7 @@ impl User {
 
     /// The process group in the foreground.
     fn foreground(&self) -> Pid {
-        let mut group = 0;
-        // SAFETY: the group outlives the call, which writes it.
-        let result =
-            unsafe { libc::ioctl(self.terminal.as_raw_fd(), libc::TIOCGPGRP, &raw mut group) };
-        Errno::result(result).expect("TIOCGPGRP");
-        Pid::from_raw(group)
+        tcgetpgrp(&self.terminal).expect("TIOCGPGRP")
     }
 
     fn shell(&self) -> Pid {

@@ -16,10 +16,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use userland_tests::landlock::Landlock;
 use userland_tests::{
-    Directory, Ended, Reachable, finish, guest_program, guest_with, has_landlock_scopes,
-    ringfence_program, ringfence_run, ringfence_under, ringfence_with_faults, showing_the_guest,
-    wait_for,
+    Directory, Ended, Reachable, finish, guest_program, guest_with, ringfence_program,
+    ringfence_run, ringfence_under, ringfence_with_faults, showing_the_guest, wait_for,
 };
 
 /// Nobody.

@@ -1,19 +1,16 @@
 //! What the driver keeps with a description itself (`--host-memory 64MiB`): tables of what is exported to it, lists of GPUs, and
 //! events.
-//!
-//! `unsafe` is here because epoll_wait takes an address.
-
-#![allow(unsafe_code)]
 
 use std::fs::File;
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_sim::structs::control::NV0000_CTRL_OS_UNIX_EXPORT_OBJECTS_TO_FD_PARAMS;
-use ringfence::guest::{Error, Nothing, Result, ioctl, open};
+use ringfence::guest::{Nothing, Result, ioctl, open};
+use rustix::event::{Timespec, epoll};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
@@ -50,7 +47,7 @@ fn until_full(gpu: &Gpu, what: &str, mut make: impl FnMut(&File) -> Result<()>) 
     let deadline = Instant::now() + LIMIT;
     while let Err(error) = allocate(gpu, MEMORY + 1, 3 * MIB, SCATTERED) {
         assert!(Instant::now() < deadline, "closed: still {error}");
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
     }
     println!("closed: ok");
     Ok(gpu.free(MEMORY + 1)?)
@@ -89,13 +86,11 @@ pub fn event_data(_: &[String]) -> Outcome {
         &mut Nothing {},
     )?;
     for (when, milliseconds) in [("posted", 20_000), ("taken", 0)] {
-        let mut event = libc::epoll_event { events: 0, u64: 0 };
-        // SAFETY: room for one event. In a sandbox of the simulated driver an event descriptor is an epoll instance.
-        let count = unsafe { libc::epoll_wait(events.as_raw_fd(), &mut event, 1, milliseconds) };
-        println!(
-            "{when}: {} pending",
-            Errno::result(count).map_err(Error::Errno)?
-        );
+        let mut room = [MaybeUninit::uninit()];
+        let timeout = Timespec::try_from(Duration::from_millis(milliseconds))?;
+        // In a sandbox of the simulated driver an event descriptor is an epoll instance.
+        let (pending, _) = epoll::wait(&events, &mut room, Some(&timeout))?;
+        println!("{when}: {} pending", pending.len());
     }
     Ok(())
 }

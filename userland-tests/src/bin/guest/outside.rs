@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::FcntlArg;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{getpgrp, getpid, getsid, getuid};
 
@@ -93,8 +94,7 @@ pub fn signal_owner(arguments: &[String]) -> Outcome {
     }
     if is_beside && !is_unfiltered {
         // They have the same description. The signal was chosen before.
-        // SAFETY: no pointer is passed.
-        while unsafe { libc::fcntl(0, libc::F_GETFL) } & libc::O_ASYNC == 0 {
+        while nix::fcntl::fcntl(io::stdin(), FcntlArg::F_GETFL)? & libc::O_ASYNC == 0 {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

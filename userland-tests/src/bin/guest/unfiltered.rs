@@ -6,14 +6,14 @@
 //! anew, inherits, opens by path and makes. A request that Landlock withholds fails with `EACCES`; any other outcome
 //! means that it reached the device, which is all that there is to see where the kernel cannot withhold ioctl. What the nodes are does not matter, if only they are character devices.
 //!
-//! `unsafe` is here for system calls that have no wrapper, which is what they are tried for.
+//! `unsafe` is here because an ioctl takes an address.
 
 #![allow(unsafe_code)]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -22,13 +22,14 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open as open_file};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
+use nix::sys::stat::{Mode, SFlag, fstat, major, makedev, minor, mknod};
 use nix::sys::wait::{WaitStatus, wait, waitpid};
 use nix::unistd::{Pid, getppid};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use ringfence::guest::{Client, open};
 use ringfence_ipc::Socket;
+use rustix::process::{self, PidfdFlags, PidfdGetfdFlags};
 
 use crate::Outcome;
 use crate::children::child;
@@ -142,16 +143,12 @@ impl Findings {
     }
 
     /// Tries `requests` on `file`, if it is one of the driver's nodes.
-    fn request(&mut self, attack: &Attack, file: &impl AsRawFd, requests: &[u32]) {
-        // SAFETY: an all-zero stat is a valid one, and the kernel writes one to it.
-        let mut status: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: the struct outlives the call.
-        if unsafe { libc::fstat(file.as_raw_fd(), &raw mut status) } != 0
-            || !attack.numbers.contains(&status.st_rdev)
-        {
+    fn request(&mut self, attack: &Attack, file: &(impl AsFd + AsRawFd), requests: &[u32]) {
+        let number = fstat(file).map(|status| status.st_rdev);
+        let Some(number) = number.ok().filter(|number| attack.numbers.contains(number)) else {
             return;
-        }
-        let is_uvm = status.st_rdev == attack.uvm;
+        };
+        let is_uvm = number == attack.uvm;
         let mut argument = [0u64; 2048];
         for request in requests {
             // SAFETY: the argument is larger than any that a request's 14 bits of size can mean.
@@ -224,7 +221,7 @@ impl Attack {
         Ok(findings)
     }
 
-    fn all(&self, findings: &mut Findings, file: &impl AsRawFd) {
+    fn all(&self, findings: &mut Findings, file: &(impl AsFd + AsRawFd)) {
         findings.request(self, file, &self.requests);
     }
 
@@ -366,20 +363,13 @@ impl Attack {
 
 /// A descriptor for a process, or for one of its threads (pidfd_open(2)).
 fn pidfd_open(task: libc::pid_t, flags: libc::c_uint) -> Option<OwnedFd> {
-    // SAFETY: pidfd_open takes no pointer.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, task, flags) })
+    let task = process::Pid::from_raw(task)?;
+    process::pidfd_open(task, PidfdFlags::from_bits_retain(flags)).ok()
 }
 
 /// A duplicate of another task's descriptor (pidfd_getfd(2)).
 fn copy(pidfd: &OwnedFd, number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: pidfd_getfd takes no pointer.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })
-}
-
-fn owned(descriptor: libc::c_long) -> Option<OwnedFd> {
-    let descriptor = RawFd::try_from(descriptor).ok().filter(|made| *made >= 0)?;
-    // SAFETY: the kernel just made this descriptor, so nothing else owns it.
-    Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).ok()
 }
 
 /// Takes every capability that it can get, and tries to have the nodes on mounts that allow devices. What fails, fails:
