@@ -86,20 +86,6 @@ impl Arena {
         Ok(())
     }
 
-    /// Replaces the content of `destination` by the `length` bytes from `offset` on. A length
-    /// that the arena cannot have allocates nothing, and `destination` stays as it was.
-    pub fn read_to_vec(
-        &self,
-        offset: u32,
-        length: usize,
-        destination: &mut Vec<u8>,
-    ) -> Result<(), OutOfBounds> {
-        self.check(offset, length)?;
-        destination.clear();
-        destination.resize(length, 0);
-        self.read(offset, destination)
-    }
-
     /// Writes `source` to the bytes from `offset` on. Nothing is written on an error.
     pub fn write(&self, offset: u32, source: &[u8]) -> Result<(), OutOfBounds> {
         self.check(offset, source.len())?;
@@ -356,8 +342,8 @@ mod tests {
                 arena.read(0, &mut all).unwrap();
                 assert_eq!(all, expected, "{length} bytes written at {offset}");
 
-                let mut read = vec![0xbb; 3];
-                arena.read_to_vec(offset, length, &mut read).unwrap();
+                let mut read = vec![0xbb; length];
+                arena.read(offset, &mut read).unwrap();
                 assert_eq!(read, bytes, "{length} bytes read at {offset}");
             }
         }
@@ -378,10 +364,6 @@ mod tests {
             assert_eq!(arena.read(offset, &mut bytes), Err(error(offset, length)));
             assert_eq!(bytes, vec![0x55; length]);
         }
-        let mut kept = vec![1, 2];
-        let huge = usize::MAX;
-        assert_eq!(arena.read_to_vec(8, huge, &mut kept), Err(error(8, huge)));
-        assert_eq!(kept, [1, 2]);
         assert_eq!(arena.read(4096, &mut []), Ok(()));
         assert_eq!(arena.write(4097, &[]), Err(error(4097, 0)));
 

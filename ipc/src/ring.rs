@@ -324,11 +324,6 @@ impl<T: Entry> Consumer<T> {
         }
     }
 
-    /// How many entries fit into the ring.
-    pub fn capacity(&self) -> u32 {
-        self.memory.capacity()
-    }
-
     /// Copies the next entry out, once, and frees its place; `None` when the ring is empty.
     pub fn pop(&mut self) -> Result<Option<T>, Corrupt> {
         if !self.poll()? {
@@ -396,8 +391,7 @@ impl<T: Entry> Consumer<T> {
     }
 
     /// Waits until an entry is ready: looks at the ring as long as `spin` says, then sleeps.
-    /// Without a timeout it waits for ever for a peer that died; use the socket, or a timeout and
-    /// [`Socket::peer_closed`](crate::Socket::peer_closed), to notice.
+    /// Without a timeout it waits for ever for a peer that died, of which the socket tells.
     pub fn wait(&mut self, spin: Spin, timeout: Option<Duration>) -> Result<Wake, WaitError> {
         self.look(spin);
         // A deadline too far for the clock to count is no deadline.

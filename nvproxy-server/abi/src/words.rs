@@ -36,12 +36,6 @@ pub fn uvm_beyond() -> impl Iterator<Item = u32> {
     words.filter(|word| *word >= UVM_BOUND)
 }
 
-/// Whether the driver of some release reads anything by this word.
-pub fn is_read_by_driver(word: u32) -> bool {
-    let read = word & READ_BITS;
-    sized().binary_search(&read).is_ok() || any_size().binary_search(&(read & 0xff)).is_ok()
-}
-
 /// Whether UVM of some release reads anything by this word.
 pub fn is_read_by_uvm(word: u32) -> bool {
     word < UVM_BOUND || uvm_beyond().any(|known| known == word)
@@ -61,6 +55,12 @@ mod tests {
     use crate::policy::Capabilities;
     use crate::table::{Family, Request};
     use crate::{Abi, releases};
+
+    /// Whether the driver of some release reads anything by this word.
+    fn is_read_by_driver(word: u32) -> bool {
+        let read = word & READ_BITS;
+        sized().binary_search(&read).is_ok() || any_size().binary_search(&(read & 0xff)).is_ok()
+    }
 
     #[test]
     fn every_row_of_every_release_is_read() {
