@@ -130,6 +130,17 @@ impl Client {
         Ok(client)
     }
 
+    /// A client with a `device` and `subdevice` of the first GPU, and the open node of that.
+    pub fn of_first_gpu(device: u32, subdevice: u32) -> Result<(Client, File)> {
+        let client = Client::new()?;
+        let node = open(Node::Gpu(0))?;
+        client.register(&node)?;
+        let first = client.probed_gpus()?.first().copied().unwrap_or_default();
+        let instance = client.attach(first)?;
+        client.device(instance, device, subdevice)?;
+        Ok((client, node))
+    }
+
     /// Allocates `object` of `class` below `parent`.
     pub fn allocate<P: FromBytes + IntoBytes>(
         &self,

@@ -134,16 +134,25 @@ pub fn heed_interrupts(command: &mut Command) {
 
 /// Starts a command with pipes for its output, and waits until its program prints that it is ready.
 pub fn started(command: &mut Command) -> (Child, BufReader<ChildStdout>) {
+    let (child, output, printed) = started_until(command, "\n");
+    assert_eq!(printed, "ready\n");
+    (child, output)
+}
+
+/// Starts a command with pipes for its output, and waits until what its program has printed, which is returned, ends so.
+pub fn started_until(command: &mut Command, end: &str) -> (Child, BufReader<ChildStdout>, String) {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("ringfence");
     let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-    let mut line = String::new();
-    output.read_line(&mut line).expect("a line");
-    assert_eq!(line, "ready\n");
-    (child, output)
+    let mut printed = String::new();
+    while !printed.ends_with(end) {
+        let length = output.read_line(&mut printed).expect("a line");
+        assert_ne!(length, 0, "it ended after {printed:?}");
+    }
+    (child, output, printed)
 }
 
 /// Waits for a command that was started with pipes for its output.

@@ -109,6 +109,14 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Each process but the server.
+    pub const OTHERS: [fn(&Tree) -> Process; 4] = [
+        |tree| tree.launcher,
+        |tree| tree.sentry,
+        |tree| tree.init,
+        |tree| tree.program,
+    ];
+
     /// The tree below a launcher whose program is running.
     pub fn of(launcher: u32) -> Tree {
         let launcher = Process::find(Pid::from_raw(launcher as i32)).expect("the launcher");

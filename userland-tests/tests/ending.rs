@@ -53,13 +53,7 @@ fn answers(tree: &Tree) -> bool {
 
 #[test]
 fn a_server_whose_first_thread_has_ended_is_taken_along() {
-    let roles: [fn(&Tree) -> Process; 4] = [
-        |tree| tree.launcher,
-        |tree| tree.sentry,
-        |tree| tree.init,
-        |tree| tree.program,
-    ];
-    for role in roles {
+    for role in Tree::OTHERS {
         let (child, tree) = idling("server.first-thread=leave");
         tree.kill(role);
         wait_for(child);

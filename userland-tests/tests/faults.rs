@@ -10,15 +10,13 @@
 //! seven ioctls.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use userland_tests::{
     Directory, Ended, finish, guest_under_with, heed_interrupts, ringfence_program,
-    ringfence_with_faults, wait_for,
+    ringfence_with_faults, started_until, wait_for,
 };
 
 fn check(rules: &str, options: &[&str], scenario: &[&str], expected: &Ended) {
@@ -330,17 +328,7 @@ matrix! {
 fn signalled(rules: &str, line: &str, signal: Signal) -> Ended {
     let mut command = guest_under_with(rules, &[], &["requests", "5"]);
     heed_interrupts(&mut command);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("ringfence");
-    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-    let mut printed = String::new();
-    while !printed.ends_with(line) {
-        let length = output.read_line(&mut printed).expect("a line");
-        assert_ne!(length, 0, "it ended after {printed}");
-    }
+    let (child, _output, _) = started_until(&mut command, line);
     kill(Pid::from_raw(child.id() as i32), signal).expect("kill");
     wait_for(child)
 }

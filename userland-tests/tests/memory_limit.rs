@@ -228,18 +228,18 @@ freed: ok
 /// What a scenario prints with 64 MiB of the host's memory where the server does not count address spaces, range groups
 /// and what a request that failed has left.
 fn printed_without_counting(scenario: &str) -> Ended {
-    printed_with("server.counted=drop", scenario)
+    printed_with("server.counted=drop", &[scenario])
 }
 
 /// What a scenario prints with 64 MiB of the host's memory where what these rules say goes wrong.
-fn printed_with(rules: &str, scenario: &str) -> Ended {
+fn printed_with(rules: &str, scenario: &[&str]) -> Ended {
     let mut command = Command::new(ringfence_with_faults());
     command
         .args(["run", "--driver", "sim", "--host-memory", "64MiB"])
         .args(showing_the_guest())
         .arg("--")
         .arg(guest_program())
-        .arg(scenario)
+        .args(scenario)
         .env("RINGFENCE_FAULTS", rules);
     finish(&mut command)
 }
@@ -344,7 +344,7 @@ fn no_event_has_data_that_the_driver_would_keep() {
     let ended = finish(&mut guest(&["event-data"]));
     assert_eq!(ended, Ended::printing(&pending(0)));
     // That this can fail.
-    let ended = printed_with("server.set-bits=drop", "event-data");
+    let ended = printed_with("server.set-bits=drop", &["event-data"]);
     assert_eq!(ended, Ended::printing(&pending(1)));
 }
 
@@ -366,7 +366,7 @@ fn memory_of_the_host_that_is_mapped_is_free_if_nobody_notes_it() {
 one more: ok
 unmapped: ok
 ";
-    let ended = printed_with("server.mapped=drop", "limit-host-mapped");
+    let ended = printed_with("server.mapped=drop", &["limit-host-mapped"]);
     assert_eq!(ended, Ended::printing(expected));
 }
 
@@ -391,7 +391,7 @@ fn mapped_memory_of_the_host_counts_while_what_was_pinned_of_it_holds_it() {
     let scenario = "limit-host-mapped-pinned";
     prints_with_64_mib_of_the_host(scenario, &expected("NV_ERR_NO_MEMORY"));
     // That this can fail.
-    let ended = printed_with("server.kept=drop", scenario);
+    let ended = printed_with("server.kept=drop", &[scenario]);
     assert_eq!(ended, Ended::printing(&expected("ok")));
 }
 
@@ -426,16 +426,7 @@ freed: ok
 
 /// Pins by processes that are killed meanwhile, with 64 MiB of the host's memory.
 fn unheard(filter: &[&str], rules: &str) -> Ended {
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim", "--host-memory", "64MiB"])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .arg("limit-host-unheard")
-        .args(filter)
-        .env("RINGFENCE_FAULTS", rules);
-    finish(&mut command)
+    printed_with(rules, &[&["limit-host-unheard"], filter].concat())
 }
 
 const BY_A_FILTER: &[&str] = &["by a filter"];

@@ -37,6 +37,14 @@ fn replay<S: AsRef<OsStr>>(file: &Path, options: &[S]) -> Ended {
     finish(command.stdin(Stdio::null()))
 }
 
+/// The end of a replay in which something differs.
+fn differing(report: &str) -> Ended {
+    Ended {
+        status: 1,
+        ..Ended::printing(report)
+    }
+}
+
 fn read(file: &Path) -> Recording {
     let bytes = fs::read(file).expect("a recording");
     Recording::from_bytes(&bytes).expect("a valid recording")
@@ -223,13 +231,7 @@ fn an_altered_answer_is_found_and_nothing_else() {
         "{sequence} NV0000_CTRL_CMD_GPU_GET_PROBED_IDS: at {at:#x} the program expected {old:02x} and got {new:02x}\n\
          13 requests of 2 tasks and 2 threads: 1 differs\n"
     );
-    assert_eq!(
-        replayed,
-        Ended {
-            status: 1,
-            ..Ended::printing(&expected)
-        }
-    );
+    assert_eq!(replayed, differing(&expected));
 }
 
 #[test]
@@ -252,13 +254,7 @@ fn an_altered_request_is_found_and_nothing_else() {
     };
     let expected =
         line("the driver", old, new) + "13 requests of 2 tasks and 2 threads: 1 differs\n";
-    assert_eq!(
-        replayed,
-        Ended {
-            status: 1,
-            ..Ended::printing(&expected)
-        }
-    );
+    assert_eq!(replayed, differing(&expected));
 }
 
 #[test]

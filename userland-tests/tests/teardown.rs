@@ -109,13 +109,7 @@ fn the_program_takes_all_with_it() {
 /// that took the place of the first.
 #[test]
 fn a_server_that_would_not_end_is_taken_along() {
-    let roles: [fn(&Tree) -> Process; 4] = [
-        |tree| tree.launcher,
-        |tree| tree.sentry,
-        |tree| tree.init,
-        |tree| tree.program,
-    ];
-    for role in roles {
+    for role in Tree::OTHERS {
         for replace in [false, true] {
             let (child, _output) = started(&mut guest_with(&[], &["idle"]));
             let first = Tree::of(child.id());

@@ -22,7 +22,15 @@ use userland_tests::{
 
 /// The end of a program that ends by itself.
 fn by_itself() -> Ended {
-    Ended::printing("")
+    by_itself_after("")
+}
+
+/// The same after Ringfence has said something.
+fn by_itself_after(stderr: &str) -> Ended {
+    Ended {
+        stderr: stderr.to_owned(),
+        ..Ended::printing("")
+    }
 }
 
 /// `ringfence server-upgrade SANDBOX OPTIONS…`
@@ -115,11 +123,7 @@ fn a_replaced_server_can_be_lost_like_any() {
     upgrade(&conversation);
     assert_eq!(conversation.ask("use second"), "ok");
     let stderr = " WARN the server ended unexpectedly: what is open fails with EIO from now on, and another server is started\n";
-    let expected = Ended {
-        stderr: stderr.to_owned(),
-        ..by_itself()
-    };
-    assert_eq!(conversation.end(), expected);
+    assert_eq!(conversation.end(), by_itself_after(stderr));
 }
 
 #[test]
@@ -169,11 +173,7 @@ fn a_server_that_does_not_answer_is_not_replaced() {
     );
     assert_eq!(server_upgrade(&sandbox, &[]), Ended::failing(1, &line));
     let stderr = " WARN the server ended unexpectedly: every request to the driver fails with EIO from now on\n";
-    let expected = Ended {
-        stderr: stderr.to_owned(),
-        ..by_itself()
-    };
-    assert_eq!(conversation.end(), expected);
+    assert_eq!(conversation.end(), by_itself_after(stderr));
 }
 
 #[test]

@@ -52,6 +52,11 @@ fn check_range(memory: &Memory, offset: u64, length: u64) -> Outcome {
     if matches!(memory.place(), Place::Pinned) {
         return Err(NV_ERR_NOT_SUPPORTED);
     }
+    check_within(memory, offset, length)
+}
+
+/// That it has bytes there, and at least one.
+fn check_within(memory: &Memory, offset: u64, length: u64) -> Outcome {
     if offset >= memory.length() {
         return Err(NV_ERR_INVALID_BASE);
     }
@@ -226,16 +231,7 @@ pub(super) fn map_dma(
         .memory()
         .ok_or(NV_ERR_INVALID_OBJECT_HANDLE)?;
     let (offset, length) = (parameters.offset, parameters.length);
-    if offset >= memory.length() {
-        return Err(NV_ERR_INVALID_BASE);
-    }
-    if length == 0
-        || offset
-            .checked_add(length)
-            .is_none_or(|end| end > memory.length())
-    {
-        return Err(NV_ERR_INVALID_LIMIT);
-    }
+    check_within(memory, offset, length)?;
     client.object(parameters.hDevice)?;
     let fixed = (parameters.flags & DMA_OFFSET_FIXED != 0).then_some(parameters.dmaOffset);
     let Detail::Virtual(range) = &mut client.object_mut(parameters.hDma)?.detail else {

@@ -4,8 +4,7 @@ use std::thread;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nvproxy_abi::node::Node;
-use ringfence::guest::{Client, Error, open};
+use ringfence::guest::{Client, Error};
 
 use super::{Outcome, answer};
 
@@ -19,12 +18,7 @@ const PAGE: usize = 4096;
 
 /// Answers the question how long N pins take each, in a program of so many threads.
 pub fn serve(threads: &str) -> Outcome {
-    let client = Client::new()?;
-    let node = open(Node::Gpu(0))?;
-    client.register(&node)?;
-    let first = client.probed_gpus()?.first().copied().unwrap_or_default();
-    let instance = client.attach(first)?;
-    client.device(instance, DEVICE, SUBDEVICE)?;
+    let (client, node) = Client::of_first_gpu(DEVICE, SUBDEVICE)?;
     for _ in 1..threads.parse::<usize>()? {
         thread::spawn(|| {
             loop {

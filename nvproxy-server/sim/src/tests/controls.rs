@@ -171,45 +171,24 @@ fn a_gpu_tells_its_name_and_identity() {
     );
     assert_eq!(&name.gpuNameString[..6], b"N\0V\0I\0");
 
+    let identify = |identity: &mut NV2080_CTRL_GPU_GET_GID_INFO_PARAMS| {
+        control.control(client, 0x11, NV2080_CTRL_CMD_GPU_GET_GID_INFO, identity)
+    };
     let mut identity = NV2080_CTRL_GPU_GET_GID_INFO_PARAMS::new_zeroed();
     identity.flags = 2;
-    assert_eq!(
-        control.control(
-            client,
-            0x11,
-            NV2080_CTRL_CMD_GPU_GET_GID_INFO,
-            &mut identity
-        ),
-        NV_OK
-    );
+    assert_eq!(identify(&mut identity), NV_OK);
     assert_eq!(
         (identity.length, &identity.data[..16]),
         (16, &b"simulated GPU \0\0"[..])
     );
     identity.flags = 0;
-    assert_eq!(
-        control.control(
-            client,
-            0x11,
-            NV2080_CTRL_CMD_GPU_GET_GID_INFO,
-            &mut identity
-        ),
-        NV_OK
-    );
+    assert_eq!(identify(&mut identity), NV_OK);
     assert_eq!(
         (identity.length, &identity.data[..41]),
         (41, &b"GPU-73696d75-6c61-7465-6420-475055200000\0"[..])
     );
     identity.index = 1;
-    assert_eq!(
-        control.control(
-            client,
-            0x11,
-            NV2080_CTRL_CMD_GPU_GET_GID_INFO,
-            &mut identity
-        ),
-        NV_ERR_INVALID_PARAM_STRUCT
-    );
+    assert_eq!(identify(&mut identity), NV_ERR_INVALID_PARAM_STRUCT);
 
     let mut bus = NV2080_CTRL_BUS_GET_PCI_INFO_PARAMS::new_zeroed();
     assert_eq!(

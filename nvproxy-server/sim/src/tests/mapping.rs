@@ -200,17 +200,8 @@ fn a_mapping_is_known_by_its_address() {
 #[test]
 fn memory_allocated_by_the_older_ioctl_is_mapped_with_it() {
     let driver = driver();
-    let (_control, gpu, client) = device(&driver);
-    let (control, target) = (_control, open(&driver, Node::Control));
-    assert_eq!(
-        gpu.ioctl(
-            NV_ESC_REGISTER_FD,
-            &mut nv_ioctl_register_fd_t {
-                ctl_fd: control.number()
-            }
-        ),
-        Ok(0)
-    );
+    let (_control, gpu, client) = registered(&driver);
+    let target = open(&driver, Node::Control);
     let mut argument = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
     argument.fd = target.number();
     let parameters = &mut argument.params;

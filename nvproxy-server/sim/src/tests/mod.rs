@@ -340,3 +340,18 @@ fn device(driver: &Simulator) -> (Open, Open, u32) {
     control.device(client, 0x10, 0);
     (control, gpu, client)
 }
+
+/// A client whose objects the GPU's description can allocate.
+fn registered(driver: &Simulator) -> (Open, Open, u32) {
+    let (control, gpu, client) = device(driver);
+    assert_eq!(
+        gpu.ioctl(
+            NV_ESC_REGISTER_FD,
+            &mut nv_ioctl_register_fd_t {
+                ctl_fd: control.number()
+            }
+        ),
+        Ok(0)
+    );
+    (control, gpu, client)
+}

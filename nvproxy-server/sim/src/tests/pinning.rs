@@ -40,21 +40,6 @@ pub(super) fn pin(
     argument.params.status
 }
 
-/// A client whose objects the GPU's description can allocate.
-fn registered(driver: &Simulator) -> (Open, Open, u32) {
-    let (control, gpu, client) = device(driver);
-    assert_eq!(
-        gpu.ioctl(
-            NV_ESC_REGISTER_FD,
-            &mut nv_ioctl_register_fd_t {
-                ctl_fd: control.number()
-            }
-        ),
-        Ok(0)
-    );
-    (control, gpu, client)
-}
-
 #[test]
 fn the_lent_descriptor_answers_that_it_is_no_device() {
     let lent = open(&driver(), Node::Gpu(0))

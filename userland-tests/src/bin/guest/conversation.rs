@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
-use nvproxy_abi::number::NV2080_CTRL_CMD_EVENT_SET_TRIGGER;
-use ringfence::guest::{Nothing, Result, open};
+use ringfence::guest::{Result, open};
 
 use crate::Outcome;
 use crate::concurrency::{address_space, register_gpu};
-use crate::gpu::{Gpu, LIMIT, MEMORY, MIB, SUBDEVICE, word};
+use crate::gpu::{Gpu, LIMIT, MEMORY, MIB, word};
 use crate::pinning::{Pages, pin};
-use crate::walk::{SOFTWARE_NOTIFICATION, ready};
+use crate::walk::ready;
 
 const EVENT: u32 = MEMORY + 1;
 
@@ -49,12 +48,8 @@ fn in_the_background(request: impl FnOnce() -> Result<()> + Send + 'static) -> O
 
 /// Has a thread wait in poll for an event, and says when it has come.
 fn wait_for_an_event(gpu: &'static Gpu) -> Outcome {
-    let events = open(Node::Control)?;
-    gpu.client.register_event_descriptor(&events)?;
-    gpu.client
-        .event(SUBDEVICE, EVENT, SOFTWARE_NOTIFICATION, &events)?;
-    gpu.client
-        .enable_notification(SUBDEVICE, SOFTWARE_NOTIFICATION)?;
+    let events = gpu.hear_software(EVENT)?;
+    gpu.enable_software()?;
     assert_eq!(ready(&events, 0)?, 0);
     thread::spawn(move || {
         let come = ready(&events, LIMIT.as_millis() as u16);
@@ -106,10 +101,7 @@ pub fn converse(_: &[String]) -> Outcome {
             })?,
             "request" => in_the_background(|| gpu.client.probed_gpus().map(drop))?,
             "wait for an event" => wait_for_an_event(gpu)?,
-            "trigger it" => {
-                let trigger = NV2080_CTRL_CMD_EVENT_SET_TRIGGER;
-                gpu.client.control(SUBDEVICE, trigger, &mut Nothing {})?;
-            }
+            "trigger it" => gpu.trigger_software()?,
             "pin" => in_the_background(|| pin(gpu, MEMORY, pages))?,
             other => return Err(format!("no such line: {other}").into()),
         }

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use ringfence::guest::{Client, Error, Result, open};
+use ringfence::guest::{Client, Error, Nothing, Result, open};
 
 /// Handles of objects; any numbers do.
 pub const DEVICE: u32 = 0x1000;
 pub const SUBDEVICE: u32 = 0x1001;
 pub const MEMORY: u32 = 0x1002;
+
+/// The notification that software triggers (NV2080_NOTIFIERS_SW, cl2080_notification.h).
+const SOFTWARE_NOTIFICATION: u32 = 0;
 
 pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
@@ -30,12 +33,7 @@ pub struct Gpu {
 impl Gpu {
     /// Allocates a client, and a device and subdevice of the first GPU.
     pub fn open() -> Result<Gpu> {
-        let client = Client::new()?;
-        let node = open(Node::Gpu(0))?;
-        client.register(&node)?;
-        let first = client.probed_gpus()?.first().copied().unwrap_or_default();
-        let instance = client.attach(first)?;
-        client.device(instance, DEVICE, SUBDEVICE)?;
+        let (client, node) = Client::of_first_gpu(DEVICE, SUBDEVICE)?;
         Ok(Gpu { client, node })
     }
 
@@ -49,6 +47,27 @@ impl Gpu {
     pub fn allocate_system(&self, memory: u32, bytes: u64) -> Result<()> {
         self.client
             .memory(DEVICE, memory, NV01_MEMORY_SYSTEM, bytes)
+    }
+
+    /// A description on which the notification that software triggers is heard, by the new object `event`.
+    pub fn hear_software(&self, event: u32) -> Result<File> {
+        let events = open(Node::Control)?;
+        let client = &self.client;
+        client.register_event_descriptor(&events)?;
+        client.event(SUBDEVICE, event, SOFTWARE_NOTIFICATION, &events)?;
+        Ok(events)
+    }
+
+    /// Has the subdevice tell of what software triggers, which a client does once.
+    pub fn enable_software(&self) -> Result<()> {
+        self.client
+            .enable_notification(SUBDEVICE, SOFTWARE_NOTIFICATION)
+    }
+
+    /// Triggers that notification.
+    pub fn trigger_software(&self) -> Result<()> {
+        let command = NV2080_CTRL_CMD_EVENT_SET_TRIGGER;
+        self.client.control(SUBDEVICE, command, &mut Nothing {})
     }
 
     /// Frees an object below the device.

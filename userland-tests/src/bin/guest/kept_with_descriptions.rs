@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_sim::structs::control::NV0000_CTRL_OS_UNIX_EXPORT_OBJECTS_TO_FD_PARAMS;
-use ringfence::guest::{Nothing, Result, ioctl, open};
+use ringfence::guest::{Result, ioctl, open};
 use rustix::event::{Timespec, epoll};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
-use crate::gpu::{DEVICE, Gpu, LIMIT, MEMORY, MIB, SUBDEVICE};
+use crate::gpu::{DEVICE, Gpu, LIMIT, MEMORY, MIB};
 use crate::host_memory::{SCATTERED, allocate, until_refused};
 use crate::memory_limit::say;
 
@@ -72,19 +72,10 @@ pub fn tables(_: &[String]) -> Outcome {
 
 /// An event of which the program wants data, which nobody can fetch: whether it is still pending when it was taken.
 pub fn event_data(_: &[String]) -> Outcome {
-    /// NV2080_NOTIFIERS_SW.
-    const SOFTWARE: u32 = 0;
     let gpu = Gpu::open()?;
-    let events = open(Node::Control)?;
-    let client = &gpu.client;
-    client.register_event_descriptor(&events)?;
-    client.event(SUBDEVICE, MEMORY, SOFTWARE, &events)?;
-    client.enable_notification(SUBDEVICE, SOFTWARE)?;
-    client.control(
-        SUBDEVICE,
-        NV2080_CTRL_CMD_EVENT_SET_TRIGGER,
-        &mut Nothing {},
-    )?;
+    let events = gpu.hear_software(MEMORY)?;
+    gpu.enable_software()?;
+    gpu.trigger_software()?;
     for (when, milliseconds) in [("posted", 20_000), ("taken", 0)] {
         let mut room = [MaybeUninit::uninit()];
         let timeout = Timespec::try_from(Duration::from_millis(milliseconds))?;

@@ -8,14 +8,14 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_sim::structs::class::NV_MEMORY_ALLOCATION_PARAMS;
 use nvproxy_sim::structs::frontend::{NVOS64_PARAMETERS, nv_ioctl_free_os_event_t};
-use ringfence::guest::{Client, Nothing, Result, check, frontend, open};
+use ringfence::guest::{Client, Result, check, frontend};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
 use crate::concurrency::{address_space, register_gpu};
 use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
 use crate::pinning::{Pages, pin};
-use crate::walk::{SOFTWARE_NOTIFICATION, ready};
+use crate::walk::ready;
 
 const EVENT: u32 = MEMORY + 1;
 const LENGTH: usize = 16 << 10;
@@ -46,23 +46,16 @@ fn write_and_read_back(gpu: &Gpu, memory: u32, mark: u8) -> Result<()> {
 
 /// Triggers an event and gets it. The `first` time, notifications have to be enabled, and only then.
 fn wake(gpu: &Gpu, first: bool) -> Outcome {
-    let events = open(Node::Control)?;
-    let client = &gpu.client;
-    client.register_event_descriptor(&events)?;
-    client.event(SUBDEVICE, EVENT, SOFTWARE_NOTIFICATION, &events)?;
+    let events = gpu.hear_software(EVENT)?;
     if first {
-        client.enable_notification(SUBDEVICE, SOFTWARE_NOTIFICATION)?;
+        gpu.enable_software()?;
     }
-    client.control(
-        SUBDEVICE,
-        NV2080_CTRL_CMD_EVENT_SET_TRIGGER,
-        &mut Nothing {},
-    )?;
+    gpu.trigger_software()?;
     assert_eq!(ready(&events, 20_000)?, 1, "the event did not come");
-    client.free(SUBDEVICE, EVENT)?;
+    gpu.client.free(SUBDEVICE, EVENT)?;
     // A later description may get the same number before the driver has noticed that this one is closed.
     let mut request = nv_ioctl_free_os_event_t::new_zeroed();
-    request.hClient = client.root;
+    request.hClient = gpu.client.root;
     request.fd = events.as_raw_fd() as u32;
     frontend(&events, NV_ESC_FREE_OS_EVENT, &mut request)?;
     Ok(check(request.Status)?)

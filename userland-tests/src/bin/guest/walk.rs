@@ -5,16 +5,12 @@ use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nvproxy_abi::node::Node;
-use nvproxy_abi::number::NV2080_CTRL_CMD_EVENT_SET_TRIGGER;
-use ringfence::guest::{Nothing, open};
 
 use crate::Outcome;
-use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE};
+use crate::gpu::{DEVICE, Gpu, MEMORY, MIB};
 
 const SYSTEM_MEMORY: u32 = MEMORY + 1;
 const EVENT: u32 = MEMORY + 2;
-/// The notification that software triggers (NV2080_NOTIFIERS_SW, cl2080_notification.h).
-pub const SOFTWARE_NOTIFICATION: u32 = 0;
 const LENGTH: usize = 64 << 10;
 
 /// Enumerates, allocates, maps, waits for an event and frees.
@@ -54,20 +50,12 @@ fn write_and_read_back(gpu: &Gpu, memory: u32, node: Node) -> Outcome {
 }
 
 fn wake(gpu: &Gpu) -> Outcome {
-    let events = open(Node::Control)?;
-    gpu.client.register_event_descriptor(&events)?;
-    gpu.client
-        .event(SUBDEVICE, EVENT, SOFTWARE_NOTIFICATION, &events)?;
-    gpu.client
-        .enable_notification(SUBDEVICE, SOFTWARE_NOTIFICATION)?;
+    let events = gpu.hear_software(EVENT)?;
+    gpu.enable_software()?;
     println!("before the trigger {} ready", ready(&events, 0)?);
     let waiting =
         std::thread::spawn(move || ready(&events, 20_000).map_err(|errno| errno.to_string()));
-    gpu.client.control(
-        SUBDEVICE,
-        NV2080_CTRL_CMD_EVENT_SET_TRIGGER,
-        &mut Nothing {},
-    )?;
+    gpu.trigger_software()?;
     println!(
         "after the trigger {} ready",
         waiting.join().expect("the waiting thread")?
