@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use userland_tests::processes::{Process, Tree};
 use userland_tests::{
     Ended, eventually, finish, guest, guest_program, ringfence_program, ringfence_run,
-    ringfence_under, ringfence_with_faults, showing_the_guest, started, wait_for,
+    ringfence_under, ringfence_with_faults, started, wait_for,
 };
 
 /// Who starts the tests in the background may have them ignore signals, and so what they start.
@@ -29,11 +29,8 @@ fn send(process: Process, signal: Signal) {
 
 /// Runs a program that idles and asks nothing of the driver, with an executable that obeys `rules`.
 fn of_faults(rules: &str) -> Command {
-    let mut command = Command::new(ringfence_with_faults());
-    command.args(["run", "--driver", "sim"]);
-    command.args(showing_the_guest());
-    command.args(["--", "sh", "-c", THEN_IDLES]);
-    command.env("RINGFENCE_FAULTS", rules).stdin(Stdio::null());
+    let mut command = ringfence_under(rules, &[]);
+    command.args(["sh", "-c", THEN_IDLES]);
     command
 }
 

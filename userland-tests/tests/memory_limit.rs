@@ -1,12 +1,9 @@
 //! `--gpu-memory` and `--host-memory`: how much of a GPU, and of the host, a sandbox gets, by whichever way it asks, and
 //! what it is told.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use userland_tests::{
-    Ended, finish, guest, guest_program, guest_with, ringfence_with_faults, showing_the_guest,
-    wait_for,
-};
+use userland_tests::{Ended, finish, guest, guest_under_with, guest_with, wait_for};
 
 const LIMITED: &[&str] = &["--gpu-memory", "4GiB", "--host-memory", "1TiB"];
 
@@ -233,15 +230,8 @@ fn printed_without_counting(scenario: &str) -> Ended {
 
 /// What a scenario prints with 64 MiB of the host's memory where what these rules say goes wrong.
 fn printed_with(rules: &str, scenario: &[&str]) -> Ended {
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim", "--host-memory", "64MiB"])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .args(scenario)
-        .env("RINGFENCE_FAULTS", rules);
-    finish(&mut command)
+    let options = ["--host-memory", "64MiB"];
+    finish(&mut guest_under_with(rules, &options, scenario))
 }
 
 #[test]
@@ -474,15 +464,7 @@ fn what_was_pinned_is_free_if_the_server_does_not_hear_of_it() {
 /// Pins by a program, of which the driver could not write the answer, with 64 MiB of the host's memory.
 fn unwritten(rules: &str) -> Ended {
     let rules = format!("sentry.pin-written=errno:{} {rules}", libc::EFAULT);
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim", "--host-memory", "64MiB"])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .arg("limit-host-unwritten")
-        .env("RINGFENCE_FAULTS", rules);
-    finish(&mut command)
+    printed_with(&rules, &["limit-host-unwritten"])
 }
 
 /// It may have pinned what it was asked to all the same.

@@ -1,10 +1,6 @@
 //! Other tenants of the machine: a sandbox names none of their GPUs and is told nothing of them.
 
-use std::process::Command;
-
-use userland_tests::{
-    Ended, finish, guest_program, guest_with, ringfence_with_faults, showing_the_guest,
-};
+use userland_tests::{Ended, finish, guest_under_with, guest_with};
 
 /// What a scenario prints with `--gpus GPUS`.
 fn printed(gpus: &str, scenario: &[&str]) -> Ended {
@@ -13,15 +9,7 @@ fn printed(gpus: &str, scenario: &[&str]) -> Ended {
 
 /// The same where the server leaves out what keeps tenants apart.
 fn printed_without(rules: &str, gpus: &str, scenario: &[&str]) -> Ended {
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim", "--gpus", gpus])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .args(scenario)
-        .env("RINGFENCE_FAULTS", rules);
-    finish(&mut command)
+    finish(&mut guest_under_with(rules, &["--gpus", gpus], scenario))
 }
 
 /// What `named-gpus` prints where what is not given is answered with `other`.

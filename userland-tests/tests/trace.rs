@@ -12,8 +12,8 @@ use ringfence_recording::Recording;
 use serde_json::{Map, Value};
 use userland_tests::processes::Tree;
 use userland_tests::{
-    Directory, Ended, eventually, finish, guest_program, guest_with, ringfence_program,
-    ringfence_with_faults, showing_the_guest, started, wait_for,
+    Directory, Ended, eventually, finish, guest_program, guest_under_with, guest_with,
+    ringfence_program, showing_the_guest, started, wait_for,
 };
 
 /// A thread: the numbers of its process and its own, as the program sees them.
@@ -476,15 +476,9 @@ fn a_trace_does_not_grow_without_end() {
     const GREATEST: usize = 4000;
     let directory = Directory::new("trace");
     let file = directory.path().join("trace.json");
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim", "--trace", path(&file)])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .arg("walk")
-        .env("RINGFENCE_FAULTS", format!("sentry.trace=value:{GREATEST}"));
-    let ended = finish(command.stdin(Stdio::null()));
+    let rules = format!("sentry.trace=value:{GREATEST}");
+    let options = ["--trace", path(&file)];
+    let ended = finish(&mut guest_under_with(&rules, &options, &["walk"]));
     let warning = format!(
         " WARN --trace: {}: it has its greatest length, {GREATEST} bytes: what follows is missing\n",
         file.display()

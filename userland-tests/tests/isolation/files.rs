@@ -1,6 +1,6 @@
 //! Files: the host's, the sandbox's own, and those that were given.
 
-use userland_tests::guest_program;
+use userland_tests::{guest_program, guest_under_with};
 
 use super::*;
 
@@ -292,19 +292,10 @@ fn no_file_is_left_set_user_id() {
 #[test]
 fn files_are_left_set_user_id_without_the_filter() {
     let directory = Directory::new("set-ids");
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver", "sim"])
-        .args(showing_the_guest())
-        .arg("--bind")
-        .arg(directory.path())
-        .arg("--")
-        .arg(guest_program())
-        .arg("set-ids")
-        .arg(directory.path())
-        .arg("beside")
-        .env("RINGFENCE_FAULTS", "sentry.filter=duplicate");
-    let ended = finish(&mut command);
+    let path = text(directory.path());
+    let scenario = ["set-ids", path, "beside"];
+    let rules = "sentry.filter=duplicate";
+    let ended = finish(&mut guest_under_with(rules, &["--bind", path], &scenario));
     assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
     let left = modes(&directory);
     let left = left.iter().filter(|(_, mode)| mode & 0o6000 != 0);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
 
-use userland_tests::{guest_program, ringfence_with_faults, showing_the_guest};
+use userland_tests::guest_under;
 
 use super::*;
 
@@ -116,15 +116,8 @@ fn root_sees_more_of_the_kernels_files_if_they_are_left_as_they_are() {
         return;
     }
     let (outside, inside) = compared(|| {
-        let mut command = Command::new(ringfence_with_faults());
-        command
-            .args(["run", "--driver=sim"])
-            .args(showing_the_guest())
-            .arg("--")
-            .arg(guest_program())
-            .arg("kernel-files")
-            .env("RINGFENCE_FAULTS", "sentry.roots-files=drop");
-        listed(&finish(command.stdin(Stdio::null())))
+        let rules = "sentry.roots-files=drop";
+        listed(&finish(&mut guest_under(rules, &["kernel-files"])))
     });
     let of_root: Vec<&str> = OF_ROOT
         .into_iter()

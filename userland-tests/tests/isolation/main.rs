@@ -18,8 +18,8 @@ use std::process::{Command, Stdio};
 
 use userland_tests::landlock::Landlock;
 use userland_tests::{
-    Directory, Ended, Reachable, finish, guest_program, guest_with, ringfence_program,
-    ringfence_run, ringfence_under, ringfence_with_faults, showing_the_guest, wait_for,
+    Directory, Ended, Reachable, finish, guest_with, ringfence_program, ringfence_run,
+    ringfence_under, ringfence_with_faults, wait_for,
 };
 
 /// Nobody.

@@ -7,7 +7,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use rustix::net::{AddressFamily, SocketType, socket};
-use userland_tests::guest_under;
+use userland_tests::{guest_under, guest_under_with};
 
 use super::*;
 
@@ -84,16 +84,8 @@ fn the_callers_network_can_be_given() {
 #[test]
 fn abstract_sockets_are_reached_if_no_domain_keeps_connections_in() {
     let sockets = Sockets::new("unscoped-network");
-    let mut command = Command::new(ringfence_with_faults());
-    command
-        .args(["run", "--driver=sim", "--net"])
-        .args(showing_the_guest())
-        .arg("--")
-        .arg(guest_program())
-        .args(sockets.scenario())
-        .env("RINGFENCE_FAULTS", "sentry.scope=drop")
-        .stdin(Stdio::null());
-    let ended = finish(&mut command);
+    let (rules, scenario) = ("sentry.scope=drop", sockets.scenario());
+    let ended = finish(&mut guest_under_with(rules, &["--net"], &scenario));
     assert!(ended.stdout.contains("abstract: ok\n"), "{ended:?}");
 }
 
