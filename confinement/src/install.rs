@@ -3,7 +3,7 @@
 //! The calling thread must not be able to gain privileges any more (`no_new_privs`), or the kernel refuses with
 //! `EACCES`. A filter is inherited by every thread and process that is started later, and by what these execute.
 //!
-//! `unsafe` is here because these are system calls with pointers.
+//! `unsafe` is here because neither nix nor rustix has seccomp(2), which takes a pointer.
 
 #![allow(unsafe_code)]
 

@@ -9,7 +9,8 @@
 //! in the caller's name what is written there, and no filter sees a call. So the kinds are listed that a program can have,
 //! and the others are refused.
 //!
-//! `unsafe` is here because descriptors are inherited as bare numbers.
+//! `unsafe` is here because descriptors are inherited as bare numbers. By hand are dup2(2), where rustix wants to own the
+//! number and nix takes a failure for a descriptor, and close_range(2), which neither has.
 
 #![allow(unsafe_code)]
 
