@@ -1,0 +1,219 @@
+//! A command's end: asking one launcher for something, or all what they run.
+//!
+//! A launcher that is stopped, with its program or without, answers nobody. The kernel says all the same whose door it is
+//! (SO_PEERCRED), and what its command line is. So it is listed, and no command waits for it.
+
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::Pid;
+use ringfence_ipc::Socket;
+use ringfence_sentry::failure::{Attempt, Failure};
+use serde::Serialize;
+
+use super::peer::{
+    SUFFIX, Unanswered, call, check_peer, directory, hear, path_of, remove_stale, soon,
+};
+use super::{About, Name, Reply, Upgrade, Wish};
+
+/// How long a launcher may take to answer: longer than any upgrade.
+const ANSWER: Duration = Duration::from_secs(90);
+
+/// How often it is looked meanwhile whether it is stopped. One that is so twice is not waited for.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A sandbox in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    pub name: Name,
+    /// The launcher's number.
+    pub process: i32,
+    /// `None` if the launcher is stopped, and so does not say it.
+    pub driver: Option<String>,
+    pub command: Vec<String>,
+    pub is_stopped: bool,
+}
+
+impl From<About> for Listed {
+    fn from(about: About) -> Listed {
+        Listed {
+            name: about.name,
+            process: about.process,
+            driver: Some(about.driver),
+            command: about.command,
+            is_stopped: false,
+        }
+    }
+}
+
+/// The sandboxes of this user that are running, by name.
+#[derive(Debug, Default)]
+pub struct Running {
+    pub found: Vec<Listed>,
+    /// Those whose launchers do not answer.
+    pub silent: Vec<Name>,
+}
+
+/// Asks every launcher of this user what it runs. All are waited for together, and not for long, whether they do not answer or
+/// have no room for another question.
+pub fn list() -> Result<Running, Failure> {
+    let directory = directory()?;
+    remove_stale(&directory);
+    let entries = fs::read_dir(&directory).attempt(directory.display())?;
+    let deadline = soon();
+    let mut running = Running::default();
+    let (mut asked, mut full) = (Vec::new(), Vec::new());
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(name) = name.and_then(|name| name.strip_suffix(SUFFIX)?.parse::<Name>().ok())
+        else {
+            continue;
+        };
+        if !ask(&path, &name, Instant::now(), &mut running, &mut asked) {
+            full.push((path, name));
+        }
+    }
+    // Only now that all others were asked, who have as long to answer.
+    for (path, name) in full {
+        if !ask(&path, &name, deadline, &mut running, &mut asked) {
+            running.silent.push(name);
+        }
+    }
+    for (socket, name) in asked {
+        if socket.wait_readable(deadline) == Ok(false) {
+            running.silent.push(name);
+        } else if let Ok((Reply::Description(about), _)) = hear(&socket, deadline) {
+            running.found.push(about.into());
+        }
+    }
+    running
+        .found
+        .sort_by(|one, other| one.name.0.cmp(&other.name.0));
+    running.silent.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(running)
+}
+
+/// Asks a launcher what it runs, unless it is stopped: that needs not be asked. `false` if there was no room for the question
+/// until then.
+fn ask(
+    door: &Path,
+    name: &Name,
+    deadline: Instant,
+    running: &mut Running,
+    asked: &mut Vec<(Socket, Name)>,
+) -> bool {
+    let socket = match call(door, deadline) {
+        Ok(socket) if check_peer(&socket).is_ok() => socket,
+        outcome => return outcome.err() != Some(Errno::EAGAIN),
+    };
+    match launcher_of(&socket) {
+        Ok(launcher) if is_stopped(launcher) => {
+            running.found.push(Listed::stopped(name.clone(), launcher));
+        }
+        _ if socket.say(&Wish::Describe, None).is_ok() => asked.push((socket, name.clone())),
+        _ => {}
+    }
+    true
+}
+
+impl Listed {
+    fn stopped(name: Name, launcher: Pid) -> Listed {
+        Listed {
+            name,
+            process: launcher.as_raw(),
+            driver: None,
+            command: command_of(launcher),
+            is_stopped: true,
+        }
+    }
+}
+
+/// The launcher whose door was called at. It can have ended since.
+fn launcher_of(socket: &Socket) -> Result<Pid, Errno> {
+    let peer = getsockopt(socket, sockopt::PeerCredentials)?;
+    Ok(Pid::from_raw(peer.pid()))
+}
+
+/// Whether a process is stopped, by a signal or a debugger (proc_pid_stat(5)).
+fn is_stopped(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Its name, which may have anything in it, stands in parentheses before.
+    let state = stat.rsplit_once(") ").map(|(_, state)| state);
+    state.is_some_and(|state| state.starts_with(['T', 't']))
+}
+
+/// The command that a launcher runs, by its own command line.
+fn command_of(launcher: Pid) -> Vec<String> {
+    let line = fs::read(format!("/proc/{launcher}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line);
+    let words: Vec<&str> = line.trim_end_matches('\0').split('\0').collect();
+    let end = words.iter().position(|word| *word == "--");
+    let command = words.into_iter().skip(end.map_or(0, |end| end + 1));
+    command.map(str::to_owned).collect()
+}
+
+/// Has the server of the sandbox `name` replaced by one of this executable.
+pub fn upgrade(name: &Name, executable: BorrowedFd<'_>) -> Result<Upgrade, Failure> {
+    let socket = match call(&path_of(&directory()?, name), soon()) {
+        Ok(socket) => socket,
+        Err(Errno::ENOENT | Errno::ECONNREFUSED) => {
+            let names: Vec<String> = list()?
+                .found
+                .into_iter()
+                .map(|listed| listed.name.0)
+                .collect();
+            let running = match names.is_empty() {
+                true => "none is running".to_owned(),
+                false => format!("running are {}", names.join(", ")),
+            };
+            let Name(name) = name;
+            return Err(Failure::setup(format!(
+                "there is no sandbox {name}: {running}"
+            )));
+        }
+        Err(Errno::EAGAIN) => {
+            return Err(Failure::setup(format!(
+                "{}: its ringfence process does not answer: continue it, if it is stopped",
+                name.0
+            )));
+        }
+        Err(errno) => return Err(errno).attempt(&name.0),
+    };
+    check_peer(&socket).attempt(&name.0)?;
+    let said = socket.say(&Wish::Upgrade, Some(executable));
+    said.attempt(&name.0)?;
+    wait_for_answer(&socket, launcher_of(&socket).attempt(&name.0)?).map_err(|reason| Failure {
+        status: 1,
+        message: format!("{}: {reason}", name.0),
+    })?;
+    let (reply, _) = hear(&socket, soon()).attempt(&name.0)?;
+    match reply {
+        Reply::Upgraded(upgrade) => Ok(upgrade),
+        Reply::Failed(reason) => Err(Failure {
+            status: 1,
+            message: format!("{}: {reason}; the server was not replaced", name.0),
+        }),
+        Reply::Description(_) => Err(Failure::setup("the launcher answered something else")),
+    }
+}
+
+/// Waits until a launcher answers, if it is not stopped.
+fn wait_for_answer(socket: &Socket, launcher: Pid) -> Result<(), Unanswered> {
+    let deadline = Instant::now() + ANSWER;
+    let mut was_stopped = false;
+    while socket.wait_readable(Instant::now() + LOOK) == Ok(false) {
+        let is_stopped = is_stopped(launcher);
+        if is_stopped && was_stopped {
+            return Err(Unanswered::Stopped(launcher));
+        }
+        was_stopped = is_stopped;
+        if Instant::now() >= deadline {
+            return Err(Unanswered::Late(launcher, ANSWER));
+        }
+    }
+    Ok(())
+}
