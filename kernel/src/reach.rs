@@ -95,6 +95,11 @@ impl Reach {
         Reach(opened.flatten().collect())
     }
 
+    /// Programs can write to this directory, too.
+    pub fn add(&mut self, directory: OwnedFd) {
+        self.0.push(directory);
+    }
+
     /// Follows an absolute path, as path_resolution(7) says, but through links that programs can have put there.
     pub fn find(&self, path: &Path) -> Result<Found, Problem> {
         let mut here = root()?;

@@ -10,7 +10,7 @@
 //! What the caller names may lie where programs before have put links: `reach.rs` finds it.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ use nix::unistd::{chdir, fchdir, pivot_root};
 use nvproxy_protocol::size::Size;
 use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::devices::Devices;
 use super::grants::Grants;
@@ -51,6 +51,7 @@ const FILES: u64 = 1 << 10;
 /// What a root directory must have, so that something can be mounted there.
 const NEEDED: [&str; 3] = ["proc", "dev", "tmp"];
 const SYS: &str = "/sys";
+const PROC: &str = "/proc";
 /// Who answers for names on the network, often a link to a file below `/run`.
 const RESOLVER: &str = "/etc/resolv.conf";
 
@@ -72,29 +73,28 @@ pub fn writable_places(grants: &Grants) -> Vec<PathBuf> {
 /// Makes the file system of the calling process's mount namespace that of a sandbox. The caller is process 1 of the
 /// tasks' process namespace, and its mounts are cut off from the host's.
 pub fn build(grants: &Grants, driver: &Driver) -> Result<(), Failure> {
-    let reach = reach_of(grants);
+    let mut reach = reach_of(grants);
     let binds = take(grants, &reach)?;
     let devices = Devices::take(driver)?;
     let rootfs = grants.rootfs.as_deref();
-    let host = rootfs
-        .map(|directory| Host::leave_for(directory, &reach))
+    let kernels = rootfs
+        .map(|directory| leave_host_for(directory, &mut reach))
         .transpose()?;
     let size = grants.tmp_size.unwrap_or_else(memory::default_for_files);
     forbid_writing()?;
     let (own, shared) = in_memory(size)?;
-    namespaces::mount_proc()?;
-    devices.place(&shared)?;
-    if let Some(host) = &host {
-        host.show_sys()?;
+    match kernels {
+        Some(kernels) => kernels.place()?,
+        None => namespaces::mount_proc()?,
     }
+    devices.place(&shared)?;
     kernel_files::restrict(grants.network)?;
     for ((path, _), tree) in OWN.into_iter().zip(own) {
         if fs::symlink_metadata(path).is_ok_and(|there| there.is_dir()) {
             tree.attach(Path::new(path)).attempt(path)?;
         }
     }
-    place(&binds, &reach)?;
-    host.map_or(Ok(()), Host::detach)
+    place(&binds, &reach)
 }
 
 /// The directories of [`OWN`], in their order, and that of [`SHARED`]: parts of one file system in memory, which take up to
@@ -173,52 +173,60 @@ fn resolver() -> Option<Bind> {
     })
 }
 
-/// The host's root, once another directory is the root. It is out of the way and stays mounted for a while, since the
-/// kernel lets a process mount a `/proc` only where it has one.
-struct Host {
-    root: File,
+/// The kernel's own files, for another root than the host's.
+struct Kernels {
+    proc: Tree,
     sys: Tree,
 }
 
-impl Host {
-    /// Makes `directory` the root.
-    fn leave_for(directory: &Path, reach: &Reach) -> Result<Host, Failure> {
-        let named = |what: &str| format!("--rootfs {}{what}", directory.display());
-        let opened = open("--rootfs", directory, reach)?;
-        let has = |name: &str| {
+/// Makes `directory` the root. The host's root is gone then, before any path is followed in this one: programs may have made it,
+/// and have put links wherever they like.
+fn leave_host_for(directory: &Path, reach: &mut Reach) -> Result<Kernels, Failure> {
+    let named = |what: &str| format!("--rootfs {}{what}", directory.display());
+    let opened = open("--rootfs", directory, reach)?;
+    // A link would lead elsewhere by the time that something is mounted there.
+    let place = |name: &str| {
+        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        openat2(&opened, name, how, Mode::empty(), resolve).ok()
+    };
+    if let Some(missing) = NEEDED.into_iter().find(|name| place(name).is_none()) {
+        return Err(Failure::setup(named(&format!(
+            ": it has no directory '{missing}': create one, empty, to mount the sandbox's own there"
+        ))));
+    }
+    // The kernel lets a process mount it only where it has one.
+    namespaces::mount_proc()?;
+    let proc = Tree::copy(Path::new(PROC)).attempt(PROC)?;
+    let sys = Tree::copy(Path::new(SYS)).and_then(|sys| sys.with_attributes(READ_ONLY));
+    let sys = sys.attempt(SYS)?;
+    let tree = Tree::copy_named(opened.as_fd()).attempt(named(""))?;
+    // What is the root of the sandbox is in reach of programs if it lies in what they are given.
+    if reach.has(opened.as_fd()).attempt(named(""))? {
+        reach.add(opened.try_clone().attempt(named(""))?);
+    }
+    tree.attach_to(opened.as_fd())
+        .and_then(|()| fchdir(&tree))
+        .and_then(|()| pivot_root(".", "."))
+        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+        .and_then(|()| chdir("/"))
+        .attempt(named(": entering it"))?;
+    Ok(Kernels { proc, sys })
+}
+
+impl Kernels {
+    /// Shows them: what they say of processes, and of the machine, which CUDA reads, where the root has a place for that.
+    fn place(&self) -> Result<(), Failure> {
+        for (path, tree) in [(PROC, &self.proc), (SYS, &self.sys)] {
             let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            openat2(&opened, name, how, Mode::empty(), ResolveFlags::IN_ROOT).is_ok()
-        };
-        if let Some(missing) = NEEDED.into_iter().find(|name| !has(name)) {
-            return Err(Failure::setup(named(&format!(
-                ": it has no directory '{missing}': create one, empty, to mount the sandbox's own there"
-            ))));
+            let resolve = ResolveFlags::NO_SYMLINKS;
+            match openat2(CWD, path, how, Mode::empty(), resolve) {
+                Ok(place) => tree.attach_to(place.as_fd()).attempt(path)?,
+                Err(_) if path == SYS => {}
+                Err(errno) => return Err(errno).attempt(path),
+            }
         }
-        let root = File::open("/").attempt("/")?;
-        let sys = Tree::copy(Path::new(SYS)).and_then(|sys| sys.with_attributes(READ_ONLY));
-        let sys = sys.attempt(SYS)?;
-        let tree = Tree::copy_named(opened.as_fd()).attempt(named(""))?;
-        tree.attach_to(opened.as_fd())
-            .and_then(|()| fchdir(&tree))
-            .and_then(|()| pivot_root(".", "."))
-            .and_then(|()| chdir("/"))
-            .attempt(named(": entering it"))?;
-        Ok(Host { root, sys })
-    }
-
-    /// Shows the kernel's account of the machine, which CUDA reads, where the other root has a place for it.
-    fn show_sys(&self) -> Result<(), Failure> {
-        if !Path::new(SYS).is_dir() {
-            return Ok(());
-        }
-        self.sys.attach(Path::new(SYS)).attempt("binding /sys")
-    }
-
-    fn detach(self) -> Result<(), Failure> {
-        fchdir(&self.root)
-            .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
-            .and_then(|()| chdir("/"))
-            .attempt("leaving the host's root")
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Files: the host's, the sandbox's own, and those that were given.
 
+use std::os::unix::fs::symlink;
+
 use userland_tests::{guest_program, guest_under_with};
 
 use super::*;
@@ -418,9 +420,78 @@ fn another_directory_can_be_the_root() {
     );
     assert!(shared.path().join("file").exists());
 
-    fs::remove_dir(directory.path().join("proc")).expect("removed");
-    let expected = format!(
-        "ringfence: --rootfs {root}: it has no directory 'proc': create one, empty, to mount the sandbox's own there"
+    // Nor is a link one: it would lead elsewhere by the time that something is mounted there.
+    for name in ["proc", "dev", "tmp"] {
+        let place = directory.path().join(name);
+        let expected = format!(
+            "ringfence: --rootfs {root}: it has no directory '{name}': create one, empty, to mount the sandbox's own there"
+        );
+        fs::remove_dir(&place).expect("removed");
+        assert_eq!(run(&[], &["close"]), Ended::failing(125, &expected));
+        symlink("own", &place).expect("a link");
+        assert_eq!(run(&[], &["close"]), Ended::failing(125, &expected));
+        fs::remove_file(&place).expect("removed");
+        fs::create_dir(&place).expect("a directory");
+    }
+}
+
+/// Whoever made the directory that is the root has put links there: they lead to what is in it, and to nothing of the host's.
+#[test]
+fn links_in_another_root_lead_nowhere_else() {
+    let directory = root_directory();
+    let (root, outside) = (directory.path(), Directory::new("outside"));
+    fs::write(outside.path().join("secret"), "a secret").expect("a file");
+    let up = format!("/../..{}", text(outside.path()));
+    symlink(&up, root.join("up")).expect("a link");
+    symlink("/proc/1/root", root.join("first")).expect("a link");
+    let run = |bind: &str| {
+        let mut command = Command::new(ringfence_program());
+        command.args(["run", "--driver=sim", "--rootfs", text(root), "--workdir=/"]);
+        command.args(["--bind", bind, "--", "/guest"]);
+        command.args(["read", "/up/secret", "/first/own"]);
+        finish(
+            command
+                .env_clear()
+                .env("LD_LIBRARY_PATH", "/lib64")
+                .stdin(Stdio::null()),
+        )
+    };
+    let shared = Directory::new("shared");
+    let bound = format!("{}:/own", text(shared.path()));
+    let ended = run(&bound);
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
+    assert!(
+        ended.stdout.starts_with("/up/secret: ENOENT\n"),
+        "{ended:?}"
     );
-    assert_eq!(run(&[], &["close"]), Ended::failing(125, &expected));
+
+    // Behind a link that leads up nothing is placed, neither there nor on the host.
+    let ended = run(&format!("{}:/up/secret:ro", text(shared.path())));
+    assert_eq!(ended.status, 125, "{ended:?}");
+}
+
+/// Nothing is placed behind links in a root that programs can have changed.
+#[test]
+fn nothing_is_placed_behind_links_in_a_root_that_is_given() {
+    let directory = root_directory();
+    let root = directory.path();
+    symlink("own", root.join("elsewhere")).expect("a link");
+    fs::create_dir(root.join("own/sub")).expect("a directory");
+    let shared = Directory::new("shared");
+    let mut command = Command::new(ringfence_program());
+    command.args(["run", "--driver=sim", "--rootfs", text(root), "--workdir=/"]);
+    let bind = format!("{}:/elsewhere/sub:ro", text(shared.path()));
+    command.args([
+        "--bind",
+        text(root),
+        "--bind",
+        &bind,
+        "--",
+        "/guest",
+        "close",
+    ]);
+    let ended = finish(command.env_clear().stdin(Stdio::null()));
+    assert_eq!(ended.status, 125, "{ended:?}");
+    let reason = "a symbolic link in /, where programs can put one, is not followed";
+    assert!(ended.stderr.contains(reason), "{ended:?}");
 }
