@@ -41,6 +41,8 @@ fn asked_to_end(rules: &str) -> (Conversation, Tree) {
 #[test]
 fn a_sandbox_is_ended_by_a_signal_while_the_server_is_silent_about_a_pin() {
     let (program, tree) = asked_to_end("");
+    // The end of its input would end it, too.
+    eventually("it is gone", || !tree.program.is_alive());
     assert_eq!(program.end().status, 143);
     tree.expect_gone();
 }
@@ -54,6 +56,7 @@ fn a_sandbox_does_not_end_while_the_server_is_silent_about_a_pin_if_nobody_looks
         std::thread::sleep(Duration::from_millis(100));
     }
     kill(tree.server.pid, Signal::SIGCONT).expect("the server");
+    eventually("it is gone", || !tree.program.is_alive());
     assert_eq!(program.end().status, 143);
     tree.expect_gone();
 }
