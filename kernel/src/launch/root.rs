@@ -12,7 +12,7 @@
 use std::fmt;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf, absolute};
 
@@ -173,6 +173,12 @@ fn resolver() -> Option<Bind> {
     })
 }
 
+/// A directory, to name it. A link on the way would lead elsewhere by the time that something is mounted there.
+fn directory_at(from: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
+    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(from, path, how, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+}
+
 /// The kernel's own files, for another root than the host's.
 struct Kernels {
     proc: Tree,
@@ -184,13 +190,8 @@ struct Kernels {
 fn leave_host_for(directory: &Path, reach: &mut Reach) -> Result<Kernels, Failure> {
     let named = |what: &str| format!("--rootfs {}{what}", directory.display());
     let opened = open("--rootfs", directory, reach)?;
-    // A link would lead elsewhere by the time that something is mounted there.
-    let place = |name: &str| {
-        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        openat2(&opened, name, how, Mode::empty(), resolve).ok()
-    };
-    if let Some(missing) = NEEDED.into_iter().find(|name| place(name).is_none()) {
+    let is_missing = |name: &&str| directory_at(opened.as_fd(), name).is_err();
+    if let Some(missing) = NEEDED.into_iter().find(is_missing) {
         return Err(Failure::setup(named(&format!(
             ": it has no directory '{missing}': create one, empty, to mount the sandbox's own there"
         ))));
@@ -218,9 +219,7 @@ impl Kernels {
     /// Shows them: what they say of processes, and of the machine, which CUDA reads, where the root has a place for that.
     fn place(&self) -> Result<(), Failure> {
         for (path, tree) in [(PROC, &self.proc), (SYS, &self.sys)] {
-            let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let resolve = ResolveFlags::NO_SYMLINKS;
-            match openat2(CWD, path, how, Mode::empty(), resolve) {
+            match directory_at(CWD, path) {
                 Ok(place) => tree.attach_to(place.as_fd()).attempt(path)?,
                 Err(_) if path == SYS => {}
                 Err(errno) => return Err(errno).attempt(path),
