@@ -52,7 +52,6 @@ const NOBODY: u32 = 65534;
 const EVERY_USER_READS: u32 = 0o004;
 const EVERY_USER_ENTERS: u32 = 0o005;
 const ANY_READS: u32 = 0o444;
-const ANY_WRITES: u32 = 0o222;
 
 /// Whether the kernel's files belong to the user that the calling process is.
 pub fn is_needed() -> bool {
@@ -106,14 +105,13 @@ fn is_process(path: &Path) -> bool {
         .is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit))
 }
 
-/// Restricts a file at the first level of `/proc`.
+/// Restricts a file at the first level of `/proc`. Root changes the mode even of one that nobody writes, and the kernel
+/// keeps it for all.
 fn restrict(path: &Path, mode: u32) -> Result<(), Failure> {
     if mode & EVERY_USER_READS == 0 {
         hide(path)
-    } else if mode & ANY_WRITES != 0 {
-        protect(path)
     } else {
-        Ok(())
+        protect(path)
     }
 }
 

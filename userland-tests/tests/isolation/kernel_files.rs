@@ -132,6 +132,43 @@ fn root_sees_more_of_the_kernels_files_if_they_are_left_as_they_are() {
     assert!(inside.difference(&outside.ever).any(|path| in_sys(&path)));
 }
 
+/// The files whose modes a guest could change, and nothing that belongs to its processes.
+fn permitted(ended: &Ended) -> BTreeSet<String> {
+    let is_file = |path: &String| !path.ends_with('/');
+    listed(ended).into_iter().filter(is_file).collect()
+}
+
+/// Of a kernel's file that belongs to no process, the kernel keeps the mode for all who see it.
+#[test]
+fn root_changes_no_mode_of_the_kernels_files() {
+    if !is_root() {
+        eprintln!("skipped: only root could");
+        return;
+    }
+    let ended = finish(&mut guest_with(&[], &["kernel-files", "permit"]));
+    assert_eq!(permitted(&ended), BTreeSet::new());
+}
+
+/// The test above can fail.
+#[test]
+fn root_changes_modes_of_the_kernels_files_if_they_are_left_as_they_are() {
+    if !is_root() {
+        eprintln!("skipped: only root could");
+        return;
+    }
+    let rules = "sentry.roots-files=drop";
+    let permitted = permitted(&finish(&mut guest_under(
+        rules,
+        &["kernel-files", "permit"],
+    )));
+    for path in ["/proc/meminfo", "/proc/stat", "/proc/cpuinfo"] {
+        assert!(
+            permitted.contains(path),
+            "{path} is not among {permitted:?}"
+        );
+    }
+}
+
 /// Files that GPU programs, NVML, NCCL, hwloc, the C library and interpreters read (traced on an H200: vectoradd, PyTorch,
 /// CuPy, JAX, NCCL, nvidia-smi), of which two readings are the same.
 const READ_BY_PROGRAMS: [&str; 42] = [

@@ -1,24 +1,40 @@
 //! What the kernel shows of itself: all that can be opened in `/proc` and `/sys` but what belongs to processes.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::Outcome;
 
-/// Prints each file that can be opened, and each directory that can be listed and has something in it. With the argument
-/// `read` a byte of each file is read; without, none is, since it may have effects.
+/// What is tried with each file.
+#[derive(Clone, Copy)]
+enum Trial {
+    /// It is opened. Nothing is read, since that may have effects.
+    Open,
+    /// A byte is read.
+    Read,
+    /// It is given the mode that it has.
+    Permit,
+}
+
+/// Prints each file of which an argument's trial succeeds: without one opening it, with `read` reading, with `permit`
+/// changing its mode. Prints besides each directory that can be listed and has something in it.
 pub fn list(arguments: &[String]) -> Outcome {
-    let reading = arguments.iter().any(|argument| argument == "read");
+    let trial = match arguments {
+        [] => Trial::Open,
+        [trial] if trial == "read" => Trial::Read,
+        [trial] if trial == "permit" => Trial::Permit,
+        _ => return Err("nothing, \"read\" or \"permit\"".into()),
+    };
     let mut output = BufWriter::new(std::io::stdout().lock());
     for root in ["/proc", "/sys"] {
-        walk(Path::new(root), reading, &mut output)?;
+        walk(Path::new(root), trial, &mut output)?;
     }
     Ok(output.flush()?)
 }
 
-fn walk(directory: &Path, reading: bool, output: &mut impl Write) -> Outcome {
+fn walk(directory: &Path, trial: Trial, output: &mut impl Write) -> Outcome {
     let Ok(entries) = fs::read_dir(directory) else {
         return Ok(());
     };
@@ -33,16 +49,12 @@ fn walk(directory: &Path, reading: bool, output: &mut impl Write) -> Outcome {
             continue;
         }
         let path = entry.path();
-        // What covers a file is a device.
         let Ok(status) = entry.metadata() else {
             continue;
         };
         if status.is_dir() {
-            walk(&path, reading, output)?;
-        } else if let Some(mut file) = status.is_file().then(|| open(&path)).flatten() {
-            if reading {
-                let _ = file.read(&mut [0]);
-            }
+            walk(&path, trial, output)?;
+        } else if succeeds(trial, &path, &status) {
             writeln!(output, "{}", path.display())?;
         }
     }
@@ -50,6 +62,21 @@ fn walk(directory: &Path, reading: bool, output: &mut impl Write) -> Outcome {
         writeln!(output, "{}/", directory.display())?;
     }
     Ok(())
+}
+
+fn succeeds(trial: Trial, path: &Path, status: &Metadata) -> bool {
+    // A link leads to what is tried where it lies, and what covers a file is a device.
+    let is_opened = || status.is_file().then(|| open(path)).flatten();
+    match trial {
+        Trial::Open => is_opened().is_some(),
+        Trial::Read => is_opened().is_some_and(|mut file| {
+            let _ = file.read(&mut [0]);
+            true
+        }),
+        Trial::Permit => {
+            !status.is_symlink() && fs::set_permissions(path, status.permissions()).is_ok()
+        }
+    }
 }
 
 /// Opens a file so that neither this nor what is read of it waits.
