@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::version::DriverVersion;
+use nvproxy_protocol::size::Size;
 use nvproxy_server::backend::{Backend, OpenFlags};
 use nvproxy_server::handles::HandleTable;
 use nvproxy_server::ledger::limits::Limits;
@@ -22,12 +23,14 @@ use ringfence_ipc::Arena;
 const VERSION: DriverVersion = DriverVersion::new(580, 142, None);
 
 /// What the sandbox may have: little, so that a session gets to the end of it.
-const LIMITS: Limits = Limits {
-    gpu_memory: Some(8 << 20),
-    host_memory: Some(8 << 20),
-    clients: 4,
-    objects: 32,
-};
+fn limits() -> Limits {
+    let memory = Size::of_at_least_one(8 << 20);
+    Limits {
+        clients: 4,
+        objects: 32,
+        ..Limits::with_memory(memory, memory)
+    }
+}
 
 /// The tables of the simulated release, which are made once per process.
 pub fn tables() -> &'static Abi {
@@ -67,7 +70,7 @@ impl Sandbox {
         Sandbox {
             abi,
             backend: Simulator::new(configuration).expect("a simulator"),
-            books: Books::new(LIMITS),
+            books: Books::new(limits()),
             files: Handles(HandleTable::default()),
             given: Vec::new(),
         }

@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nvproxy_protocol::options::{Replay, Settings};
-use nvproxy_protocol::size::Size;
 use ringfence_recording::Recording;
 use ringfence_recording::report::lines;
 use ringfence_sentry::failure::{Attempt, Failure};
@@ -96,11 +95,8 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             nodes: Driver::nodes_of(&recording.header.gpus),
             directory: device_directory(),
         },
-        settings: Settings {
-            // What was granted when it was recorded is granted again.
-            host_memory: Some(Size::of_at_least_one(u64::MAX)),
-            ..Settings::default()
-        },
+        // What was granted when it was recorded is granted again.
+        settings: Settings::WITHOUT_LIMITS,
         command: guest_command(options.driver, &progress, &report, &recorded),
         grants: Grants {
             workdir: Some("/".into()),

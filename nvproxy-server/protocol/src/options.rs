@@ -2,7 +2,7 @@
 //!
 //! Each option is one entry of a group below: its type, its name, and what it means. Those of [`Settings`] are the user's:
 //! `ringfence run` takes each under the same name, and prints as its help what is said of it here. So a new one takes its
-//! entry, and the place in the server that acts on it.
+//! entry, what it is without limits, and the place in the server that acts on it.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -25,6 +25,15 @@ options! {
         /// pinned or not, is not counted here but by its control group.
         host_memory: Option<Size> = "host-memory" "SIZE",
     }
+}
+
+impl Settings {
+    /// With these the server grants all that it can. A replay has them: what was granted when it was recorded is granted
+    /// again. An option that the server has a limit for if it is not there is here as large as it can be.
+    pub const WITHOUT_LIMITS: Settings = Settings {
+        gpu_memory: None,
+        host_memory: None,
+    };
 }
 
 options! {

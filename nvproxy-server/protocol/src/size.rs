@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A number of bytes, at least one.
+/// A number of bytes. What a user writes is at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(u64);
 
@@ -24,6 +24,9 @@ static UNITS: &[(&str, u32)] = &[
 ];
 
 impl Size {
+    /// None at all, which no text says.
+    pub const NOTHING: Size = Size(0);
+
     /// As many bytes, or one if that is none.
     pub fn of_at_least_one(bytes: u64) -> Size {
         Size(bytes.max(1))

@@ -12,6 +12,7 @@ mod spaces;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use nvproxy_protocol::size::Size;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
@@ -22,7 +23,6 @@ use super::numbered;
 
 use self::begun::Begun;
 pub use self::begun::Pin;
-pub use self::os_events::MAXIMUM_OS_EVENTS;
 use self::shown::{Pinned, Shown};
 pub use self::spaces::UNKNOWN_SPACE;
 
@@ -179,7 +179,7 @@ impl Ledger {
 
     /// Bytes that each GPU's memory is limited to, if they are.
     pub fn gpu_memory_limit(&self) -> Option<u64> {
-        self.limits.gpu_memory
+        self.limits.settings.gpu_memory.map(Size::bytes)
     }
 
     /// Bytes of a GPU's memory that the sandbox has.
@@ -203,7 +203,8 @@ impl Ledger {
         let records = RECORD.saturating_mul(clients.saturating_add(self.objects) as u64);
         let taken = self.charged_to_host.checked_add(records);
         let total = taken.and_then(|taken| taken.checked_add(bytes));
-        let limit = self.limits.host_memory.unwrap_or(u64::MAX);
+        let limit = self.limits.settings.host_memory;
+        let limit = limit.map_or(u64::MAX, Size::bytes);
         match total.is_some_and(|total| total <= limit) {
             true => Ok(()),
             false => Err(Full),
@@ -236,7 +237,7 @@ impl Ledger {
             Pool::Host => self.has_host_memory(bytes)?,
             Pool::Gpu(gpu) => {
                 let total = self.charged(gpu).checked_add(bytes).ok_or(Full)?;
-                if self.limits.gpu_memory.is_some_and(|limit| total > limit) {
+                if self.gpu_memory_limit().is_some_and(|limit| total > limit) {
                     return Err(Full);
                 }
             }

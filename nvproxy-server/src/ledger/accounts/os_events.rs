@@ -3,14 +3,10 @@
 
 use super::{Handle, Ledger};
 
-/// Most records of events of the operating system. The driver walks those of the whole machine with a lock held
-/// (`allocate_os_event`, src/nvidia/arch/nvalloc/unix/src/osapi.c). A CUDA process was recorded to have nine.
-pub const MAXIMUM_OS_EVENTS: usize = 1 << 12;
-
 impl Ledger {
     /// Whether there may be one more record of an event of the operating system.
     pub fn has_room_for_os_event(&self) -> bool {
-        self.os_events.len() < MAXIMUM_OS_EVENTS
+        self.os_events.len() < self.limits.os_events
     }
 
     /// There is a record of an event under `client` and `key` from now on, until `description` or the client is gone.

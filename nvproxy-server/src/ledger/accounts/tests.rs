@@ -2,13 +2,25 @@
 
 use std::collections::BTreeSet;
 
+use nvproxy_protocol::options::Settings;
+
 use super::super::limits::MAXIMUM_OBJECTS;
 use super::*;
 
 const MIB: u64 = 1 << 20;
 
+fn unlimited() -> Limits {
+    Limits::of(&Settings::WITHOUT_LIMITS)
+}
+
+/// With as many bytes of each GPU's memory, and of the host's.
+fn limits(gpu_memory: u64, host_memory: u64) -> Limits {
+    let size = Size::of_at_least_one;
+    Limits::with_memory(size(gpu_memory), size(host_memory))
+}
+
 fn ledger(memory: u64) -> Ledger {
-    Ledger::new(Limits::with_memory(Some(memory), None))
+    Ledger::new(limits(memory, u64::MAX))
 }
 
 /// An object of the first GPU with memory of its own.
@@ -119,7 +131,7 @@ fn each_gpu_has_the_limit() {
 
 #[test]
 fn the_host_has_a_limit_of_its_own_and_records_count() {
-    let mut ledger = Ledger::new(Limits::with_memory(Some(10), Some(10 * RECORD)));
+    let mut ledger = Ledger::new(limits(10, 10 * RECORD));
     let memory = ledger.charge(Pool::Host, 4 * RECORD).expect("room");
     assert_eq!(ledger.charge(Pool::Host, u64::MAX), Err(Full));
     assert!(ledger.charge(Pool::Gpu(0), 10).is_ok());
@@ -160,10 +172,9 @@ fn what_an_unknown_address_space_keeps_is_never_given_back() {
 #[test]
 fn clients_and_objects_are_limited_and_requests_under_way_count() {
     let mut ledger = Ledger::new(Limits {
-        gpu_memory: None,
-        host_memory: None,
         clients: 2,
         objects: 3,
+        ..unlimited()
     });
     assert_eq!(ledger.expect_client(), Ok(()));
     ledger.expected_client();
@@ -193,7 +204,7 @@ fn it_is_the_same_after_a_handover() {
     ledger.map(1 << 61, &(10..20), &[u128::MAX], mapped);
     let text = serde_json::to_string(&ledger).expect("text");
     let other: Ledger = serde_json::from_str(&text).expect("a ledger");
-    let mut other = other.with_limits(Limits::with_memory(None, None));
+    let mut other = other.with_limits(unlimited());
     for description in [10, 11] {
         assert_eq!(other.charged(0), MIB);
         other.close(description);
@@ -459,14 +470,14 @@ fn a_pin_is_charged_from_its_begin_until_it_fails_or_what_it_made_is_freed() {
         ("the other server", |ledger| {
             let text = serde_json::to_string(&*ledger).expect("text");
             let other: Ledger = serde_json::from_str(&text).expect("a ledger");
-            *ledger = other.with_limits(Limits::with_memory(None, None));
+            *ledger = other.with_limits(unlimited());
             assert_eq!(ledger.charged_to_host, MIB);
             ledger.give_up_pin(PIN);
         }),
     ];
     for (way, end) in ways {
         let mut ledger = with_memory(MIB);
-        ledger.limits.host_memory = Some(2 * MIB);
+        ledger.limits = limits(u64::MAX, 2 * MIB);
         let objects = ledger.objects;
         assert_eq!(ledger.begin_pin(PIN, MIB), Ok(()));
         assert_eq!((ledger.charged_to_host, ledger.objects), (MIB, objects + 1));
@@ -597,9 +608,9 @@ fn limits_and_sums_are_this_servers_own() {
         assert_eq!(saved.get(field), None);
     }
     assert!(Ledger::new(Limits::nothing()).expect_client().is_err());
-    let mut unlimited = read(&saved).expect("read");
-    assert!(unlimited.charge(Pool::Gpu(0), 1).is_err(), "not yet");
-    let mut own = unlimited.with_limits(Limits::with_memory(Some(2 * MIB), Some(4 * MIB)));
+    let mut own = read(&saved).expect("read");
+    assert!(own.charge(Pool::Gpu(0), 1).is_err(), "not yet");
+    let mut own = own.with_limits(limits(2 * MIB, 4 * MIB));
     assert_eq!((own.charged(0), own.charged_to_host), (MIB, 3 * MIB));
     assert!(own.charge(Pool::Gpu(0), MIB + 1).is_err());
     assert!(own.charge(Pool::Gpu(0), MIB).is_ok());
@@ -607,7 +618,7 @@ fn limits_and_sums_are_this_servers_own() {
     // Numbers that no ledger has do no harm.
     saved["objects"] = u64::MAX.into();
     let full = read(&saved).expect("read");
-    let mut full = full.with_limits(Limits::with_memory(None, None));
+    let mut full = full.with_limits(unlimited());
     full.add_object(1, 4, 2, Content::default());
     assert!(full.expect_objects(1).is_err());
     saved["allocations"]["4294967296"] = saved["allocations"]["0"].clone();
@@ -622,7 +633,7 @@ fn limits_and_sums_are_this_servers_own() {
 #[test]
 fn a_full_ledger_is_written_in_less_than_is_handed_over() {
     const OBJECTS: u32 = 1 << 12;
-    let mut ledger = Ledger::new(Limits::with_memory(None, None));
+    let mut ledger = Ledger::new(unlimited());
     let (client, device) = (u32::MAX, u32::MAX - 1);
     ledger.add_client(client, u64::MAX);
     ledger.add_object(client, device, client, Content::default());

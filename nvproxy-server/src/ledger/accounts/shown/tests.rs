@@ -1,3 +1,5 @@
+use nvproxy_protocol::options::Settings;
+
 use super::super::{Limits, Pin};
 use super::*;
 
@@ -5,7 +7,7 @@ const MIB: u64 = 1 << 20;
 
 /// A ledger with 1 MiB of the host's memory as the object 2 of the client 1, and 1 MiB of a GPU's as the object 3.
 fn ledger() -> Ledger {
-    let mut ledger = Ledger::new(Limits::with_memory(None, None));
+    let mut ledger = Ledger::new(Limits::of(&Settings::WITHOUT_LIMITS));
     ledger.add_client(1, 10);
     for (object, pool) in [(2, Pool::Host), (3, Pool::Gpu(0))] {
         let memory = vec![ledger.charge(pool, MIB).expect("no limit")];
@@ -34,7 +36,7 @@ fn it_counts_once_until_the_last_description_is_gone() {
     assert_eq!((ledger.charged_to_host(), ledger.marks()), (MIB, vec![8]));
     let text = serde_json::to_string(&ledger).expect("text");
     let other: Ledger = serde_json::from_str(&text).expect("a ledger");
-    let mut other = other.with_limits(Limits::with_memory(None, None));
+    let mut other = other.with_limits(Limits::of(&Settings::WITHOUT_LIMITS));
     assert_eq!(other.charged_to_host(), MIB);
     other.end_shown(8);
     assert_eq!(other.charged_to_host(), 0);
@@ -53,7 +55,7 @@ fn what_nobody_can_follow_counts_once_and_for_good() {
     assert_eq!(ledger.charged_to_host(), MIB);
     let text = serde_json::to_string(&ledger).expect("text");
     let other: Ledger = serde_json::from_str(&text).expect("a ledger");
-    let other = other.with_limits(Limits::with_memory(None, None));
+    let other = other.with_limits(Limits::of(&Settings::WITHOUT_LIMITS));
     assert_eq!(other.charged_to_host(), MIB);
 }
 
@@ -134,7 +136,7 @@ fn what_was_pinned_while_it_was_shown_keeps_it() {
         assert_eq!(ledger.charged_to_host(), kept, "{way}");
         let text = serde_json::to_string(&ledger).expect("text");
         let other: Ledger = serde_json::from_str(&text).expect("a ledger");
-        let mut other = other.with_limits(Limits::with_memory(None, None));
+        let mut other = other.with_limits(Limits::of(&Settings::WITHOUT_LIMITS));
         assert!(!other.release_unpinned(), "{way}");
         other.free(1, 4);
         assert_eq!(other.release_unpinned(), is_kept, "{way}");
