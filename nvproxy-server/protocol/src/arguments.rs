@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::num::ParseIntError;
+use std::num::{IntErrorKind, ParseIntError};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -178,7 +178,7 @@ macro_rules! text {
 
 pub(crate) use text;
 
-text!(DriverVersion, Capabilities, Size, RawFd);
+text!(DriverVersion, Capabilities, Size, RawFd, u32, u64);
 
 impl Value for PathBuf {
     fn write(&self, name: &str, words: &mut Vec<OsString>) {
@@ -271,6 +271,18 @@ pub enum Reason {
     #[error(transparent)]
     Size(#[from] size::Error),
     /// Its value is no number.
-    #[error(transparent)]
-    Number(#[from] ParseIntError),
+    #[error("it has to be a whole number")]
+    NoNumber,
+    /// Its value is a number that its type cannot be.
+    #[error("it is too large a number")]
+    TooLarge,
+}
+
+impl From<ParseIntError> for Reason {
+    fn from(error: ParseIntError) -> Reason {
+        match error.kind() {
+            IntErrorKind::PosOverflow => Reason::TooLarge,
+            _ => Reason::NoNumber,
+        }
+    }
 }

@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStringExt;
 
 use nvproxy_abi::node::Node;
@@ -17,12 +18,11 @@ fn driver(kind: Kind) -> Driver {
     }
 }
 
-/// As the user asks for them.
-fn settings(asked: &[(&str, &str)]) -> Settings {
+/// As the user asks for them, all that there are. `7` is a size and a number; an option that is neither needs a text of its own.
+fn settings() -> Settings {
     let mut settings = Settings::default();
-    for (name, text) in asked {
-        let option = Settings::ALL.iter().find(|option| option.name == *name);
-        (option.expect(name).set)(&mut settings, text).expect(text);
+    for option in Settings::ALL {
+        (option.set)(&mut settings, "7").expect(option.name);
     }
     settings
 }
@@ -31,7 +31,7 @@ fn settings(asked: &[(&str, &str)]) -> Settings {
 fn full() -> Options {
     Options {
         driver: driver(Kind::Recorded),
-        settings: settings(&[("gpu-memory", "1GiB"), ("host-memory", "64KiB")]),
+        settings: settings(),
         left: Left {
             supervision: 7,
             log: Some(9),
@@ -77,20 +77,15 @@ fn the_command_line_is_words_that_say_what_they_mean() {
         replay: None,
         ..full()
     };
-    let expected = [
-        "--driver=host",
-        "--driver-version=580.142",
-        "--tables=580.95.05",
-        "--driver-capabilities=compute,utility",
-        "--nodes=nvidiactl,nvidia-uvm,nvidia3",
-        "--nodes-in=/dev",
-        "--gpu-memory=1073741824",
-        "--host-memory=65536",
-        "--supervision=7",
-        "--log=9",
-        "--take-over",
-    ];
-    assert_eq!(options.to_arguments(), expected);
+    let driver = "--driver=host --driver-version=580.142 --tables=580.95.05 \
+        --driver-capabilities=compute,utility --nodes=nvidiactl,nvidia-uvm,nvidia3 --nodes-in=/dev";
+    let settings = Settings::ALL.iter();
+    let settings: String = settings
+        .map(|option| format!("--{}=7 ", option.name))
+        .collect();
+    let expected = format!("{driver} {settings}--supervision=7 --log=9 --take-over");
+    let words = options.to_arguments().join(OsStr::new(" "));
+    assert_eq!(words, expected.as_str());
 }
 
 #[test]
@@ -131,6 +126,42 @@ fn what_does_not_say_all_that_a_server_has_to_know_is_refused() {
     let recorded = read(&[&["--driver=recorded"], &good[1..]].concat());
     let refused = recorded.expect_err("no recording").to_string();
     assert_eq!(refused, "--recording: it has to be given");
+}
+
+options! {
+    /// Options of kinds that others may come to have.
+    #[derive(Default)]
+    Numbers {
+        /// How many
+        count: Option<u32> = "count" "COUNT",
+        /// How much
+        amount: Option<u64> = "amount" "COUNT",
+    }
+}
+
+#[test]
+fn numbers_are_options_too() {
+    let numbers = Numbers {
+        count: Some(u32::MAX),
+        amount: Some(0),
+    };
+    let mut words = Vec::new();
+    numbers.write(&mut words);
+    assert_eq!(words, ["--count=4294967295", "--amount=0"]);
+    let read = Words::new(words).and_then(|mut words| Numbers::read(&mut words));
+    assert_eq!(read, Ok(numbers));
+    for (text, expected) in [
+        ("", "it has to be a whole number"),
+        ("some", "it has to be a whole number"),
+        ("-1", "it has to be a whole number"),
+        ("1.5", "it has to be a whole number"),
+        ("18446744073709551616", "it is too large a number"),
+    ] {
+        for option in Numbers::ALL {
+            let refused = (option.set)(&mut Numbers::default(), text).expect_err(text);
+            assert_eq!(refused.to_string(), expected, "{text}");
+        }
+    }
 }
 
 #[test]
