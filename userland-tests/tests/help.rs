@@ -62,3 +62,20 @@ fn the_help_of_run_has_the_exit_statuses() {
         assert!(text.contains(status), "{status} in {text}");
     }
 }
+
+#[test]
+fn the_readme_has_each_option_of_run() {
+    let readme = include_str!("../../README.md");
+    let text = help(&["run"]);
+    let lines = text.lines().map(str::trim_start);
+    let names = lines.filter_map(|line| line.strip_prefix("--")?.split([' ', '[']).next());
+    let names: Vec<&str> = names.collect();
+    assert!(names.contains(&"gpu-memory"), "{text}");
+    for name in names {
+        let entries = [format!("| `--{name} "), format!("| `--{name}`")];
+        assert!(
+            entries.iter().any(|entry| readme.contains(entry)),
+            "--{name} is not in the README's list of options"
+        );
+    }
+}
