@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Error> {
+    check_writable(&arguments.output).map_err(|error| cannot_write(arguments, error))?;
     let source = Source::open(&arguments.driver_source)?;
     let known = source.releases()?;
     let mut catalogue = Catalogue::default();
@@ -79,12 +82,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     merge(&mut catalogue, releases);
 
     let bytes = catalogue.encode();
-    std::fs::write(&arguments.output, &bytes).map_err(|error| {
-        Error::new(format!(
-            "cannot write {}: {error}",
-            arguments.output.display()
-        ))
-    })?;
+    fs::write(&arguments.output, &bytes).map_err(|error| cannot_write(arguments, error))?;
     eprintln!(
         "{}: {} releases, {} bytes",
         arguments.output.display(),
@@ -92,4 +90,20 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         bytes.len()
     );
     Ok(())
+}
+
+/// That a file can be written, or made where there is none: an import of all releases takes minutes.
+fn check_writable(file: &Path) -> io::Result<()> {
+    match File::options().write(true).open(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = file.parent().filter(|parent| *parent != Path::new(""));
+            tempfile::tempfile_in(directory.unwrap_or(Path::new("."))).map(drop)
+        }
+        opened => opened.map(drop),
+    }
+}
+
+fn cannot_write(arguments: &Arguments, error: io::Error) -> Error {
+    let output = arguments.output.display();
+    Error::new(format!("cannot write {output}: {error}"))
 }

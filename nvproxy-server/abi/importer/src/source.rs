@@ -28,18 +28,20 @@ pub struct Source {
 
 impl Source {
     /// # Errors
-    /// `path` is not a git repository.
+    /// `path` is not a git repository, or lies inside one, whose tags would be taken for the driver's.
     pub fn open(path: &Path) -> Result<Source, Error> {
         let source = Source {
             path: path.to_owned(),
         };
-        source.git(&["rev-parse", "--git-dir"]).map_err(|error| {
-            error.within(format_args!(
-                "{} is not a clone of the driver's source (git clone https://github.com/NVIDIA/open-gpu-kernel-modules)",
-                path.display()
-            ))
-        })?;
-        Ok(source)
+        let reason = match source.git(&["rev-parse", "--show-prefix"]) {
+            Ok(inside) if inside.trim().is_empty() => return Ok(source),
+            Ok(inside) => Error::new(format!("it is {} of another repository", inside.trim())),
+            Err(error) => error,
+        };
+        Err(reason.within(format_args!(
+            "{} is not a clone of the driver's source (git clone https://github.com/NVIDIA/open-gpu-kernel-modules)",
+            path.display()
+        )))
     }
 
     /// Every release that has a tag, oldest first. Tags that are no release numbers are passed over.
