@@ -106,6 +106,14 @@ fn layouts_are_shown() {
          capabilities that allow it: graphics, video\n\n{layout}"
     );
     assert_eq!(ringfence(&by_name), Ended::printing(&request));
+    let all = ringfence(&["drivers", "show", "580.142"]).stdout;
+    let has = |line: &str| all.lines().any(|other| other == line);
+    assert!(has(
+        "ioctl            0x00000058      48  NV_ESC_RM_UNMAP_MEMORY_DMA  graphics,video"
+    ));
+    assert!(has(
+        "ioctl            0x00000028       ?  NV_ESC_RM_ALLOC_OBJECT  no capability"
+    ));
     let missing = "ringfence: driver 580.142 has no request or structure 'NVOS99': ringfence drivers show 580.142 \
                    lists its requests";
     assert_eq!(

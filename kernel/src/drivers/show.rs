@@ -339,12 +339,14 @@ pub fn summary_text(summary: &Summary) -> String {
 
 fn entry_text(entry: &Entry) -> String {
     let size = entry.size.map_or("?".to_owned(), |size| size.to_string());
-    let allowed = entry.capabilities.join(",");
-    let text = format!(
+    let allowed = match entry.capabilities.as_slice() {
+        [] => "no capability".to_owned(),
+        capabilities => capabilities.join(","),
+    };
+    format!(
         "{:<15}  {:#010x}  {size:>6}  {}  {allowed}",
         entry.kind, entry.number, entry.name
-    );
-    text.trim_end().to_owned()
+    )
 }
 
 /// A request or a structure as text.
