@@ -250,6 +250,15 @@ impl Clients {
         self.get(handle).ok_or(NV_ERR_INVALID_CLIENT)
     }
 
+    /// An object of a client, whoever the client belongs to (serverutilGetResourceRef). Another tenant's exists, and
+    /// has no object that a program here could guess.
+    pub fn object(&self, client: Handle, object: Handle) -> Outcome<&Object> {
+        if client == ANOTHERS {
+            return Err(NV_ERR_OBJECT_NOT_FOUND);
+        }
+        self.existing(client)?.object(object)
+    }
+
     /// All clients, by handle.
     pub fn by_handle(&self) -> impl Iterator<Item = (Handle, &Client)> {
         self.by_handle

@@ -62,10 +62,9 @@ impl Request<'_> {
         self.state.gpu_by_uuid(uuid.uuid)
     }
 
-    /// An object that a program names by client and handle. It need not be the client's owner who does
-    /// (serverutilGetResourceRef).
+    /// An object that a program names by client and handle. It need not be the client's owner who does.
     fn detail(&self, client: Handle, object: Handle) -> Outcome<(&Detail, Option<usize>)> {
-        let object = self.state.clients.existing(client)?.object(object)?;
+        let object = self.state.clients.object(client, object)?;
         Ok((&object.detail, object.gpu))
     }
 }

@@ -104,6 +104,11 @@ impl<'a> Space<'a> {
     }
 
     pub fn map(&self, memory: u32) -> Result<()> {
+        self.map_of(self.gpu.client.root, memory)
+    }
+
+    /// Maps what `client` has.
+    pub fn map_of(&self, client: u32, memory: u32) -> Result<()> {
         let mut attributes = [UvmGpuMappingAttributes::new_zeroed(); 256];
         attributes[0].gpuUuid = GPU;
         request!(
@@ -115,7 +120,7 @@ impl<'a> Space<'a> {
                 perGpuAttributes: attributes,
                 gpuAttributesCount: 1,
                 rmCtrlFd: self.gpu.client.control.as_raw_fd(),
-                hClient: self.gpu.client.root,
+                hClient: client,
                 hMemory: memory
             }
         )

@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 use crate::Outcome;
 use crate::concurrency::address_space;
 use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, SUBDEVICE, word};
+use crate::mapped_memory::{Space, gpu_for_unified_memory};
 use crate::tenants::ANOTHERS;
 
 /// NV2080_CTRL_CMD_FIFO_DISABLE_CHANNELS (ctrl2080fifo.h).
@@ -45,8 +46,8 @@ fn status<P: FromBytes + IntoBytes>(
 
 /// Every field that can hold the handle of a client, with one that is not the sandbox's.
 pub fn foreign_clients(_: &[String]) -> Outcome {
-    let gpu = Gpu::open()?;
-    gpu.allocate(MEMORY, MIB)?;
+    let gpu = gpu_for_unified_memory()?;
+    gpu.allocate(MEMORY, 4 * MIB)?;
     let foreign = ANOTHERS;
     let stranger = Client {
         control: gpu.client.control.try_clone()?,
@@ -140,7 +141,10 @@ fn unified_memory(gpu: &Gpu, foreign: u32) -> Outcome {
     request.hClient = foreign;
     ioctl(&uvm, UVM_REGISTER_GPU_VASPACE, &mut request)?;
     say("tie its address space", check(request.rmStatus));
-    Ok(())
+    let space = Space::new(gpu)?;
+    say("map its memory", space.map_of(foreign, MEMORY));
+    say("map one's own memory", space.map(MEMORY));
+    Ok(space.unmap_all()?)
 }
 
 /// Clients until there may be no more.
