@@ -14,6 +14,7 @@ use nvproxy_abi::table::{
     Array, Contents, Extent, Family, GpuList, Length, Naming, Offsets, Request,
 };
 use nvproxy_abi::{Abi, NoTables};
+use nvproxy_abi_derivation::rules::{self, Rule, Rules};
 
 const FAMILIES: [Family; 4] = [
     Family::Frontend,
@@ -338,63 +339,67 @@ impl Rewrite<'_, Offsets, ()> for Lengths {
     }
 }
 
-/// Where a release's structure lacks a field, a rule says nothing; that must not come to pass for what ownership and the
-/// limit of GPU memory rest on.
+/// The rules, of which the derivation sees to it that none loses in some release what a request does.
+fn rules() -> Rules {
+    rules::parse(include_str!("../rules.toml")).expect("rules")
+}
+
 #[test]
 fn what_the_ledger_rests_on_is_known_of_every_release() {
-    let named = |row: &Request, names: &[&str]| names.contains(&row.name);
+    let rules = rules();
     for abi in RELEASES.iter() {
-        let rows = || FAMILIES.into_iter().flat_map(|family| abi.rows(family));
-        for row in rows() {
-            let (name, version) = (row.name, abi.version());
-            let has_effect = [
-                "NV_ESC_RM_ALLOC",
-                "NV_ESC_RM_ALLOC_MEMORY",
-                "NV_ESC_RM_ALLOC_CONTEXT_DMA2",
-                "NV_ESC_RM_FREE",
-                "NV_ESC_RM_DUP_OBJECT",
-                "NV_ESC_RM_CONTROL",
-                "NV_ESC_REGISTER_FD",
-                "NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECT_TO_FD",
-                "NV0000_CTRL_CMD_OS_UNIX_EXPORT_OBJECTS_TO_FD",
-                "NV0000_CTRL_CMD_OS_UNIX_IMPORT_OBJECT_FROM_FD",
-                "NV0000_CTRL_CMD_OS_UNIX_IMPORT_OBJECTS_FROM_FD",
-                "NV00F8_CTRL_CMD_ATTACH_MEM",
-                "NV00FD_CTRL_CMD_ATTACH_MEM",
-                "NV01_ROOT",
-                "NV01_ROOT_NON_PRIV",
-                "NV01_ROOT_CLIENT",
-                "NV01_DEVICE_0",
-                "NV01_MEMORY_LOCAL_USER",
-                "NV01_MEMORY_SYSTEM",
-                "NV01_MEMORY_SYSTEM_OS_DESCRIPTOR",
-                "NV_MEMORY_FABRIC",
-                "UVM_ALLOC_SEMAPHORE_POOL",
-                "UVM_CREATE_EXTERNAL_RANGE",
-                "UVM_MAP_EXTERNAL_ALLOCATION",
-                "UVM_UNMAP_EXTERNAL",
-                "UVM_FREE",
-                "UVM_UNREGISTER_GPU",
-                "UVM_UNREGISTER_GPU_VASPACE",
-            ];
-            if named(row, &has_effect) {
-                assert!(row.effect.is_some(), "{name} in {version}");
-            }
-            let shows = [
-                "NV2080_CTRL_CMD_FB_GET_INFO",
-                "NV2080_CTRL_CMD_FB_GET_INFO_V2",
-            ];
-            let behind = row.memory_list.map(|list| list.behind);
-            let is_old = name == "NV2080_CTRL_CMD_FB_GET_INFO";
-            assert_eq!(
-                behind,
-                named(row, &shows).then_some(is_old),
-                "{name} in {version}"
-            );
-            if row.name.starts_with("NV_ESC_RM_") {
-                assert!(!row.clients.is_empty(), "{name} in {version}");
+        for (family, rules) in [
+            (Family::Frontend, &rules.frontend),
+            (Family::Control, &rules.control),
+            (Family::Alloc, &rules.class),
+            (Family::Uvm, &rules.uvm),
+        ] {
+            for row in abi.rows(family) {
+                let rule = rules.iter().find(|rule| rule.name == row.name);
+                rests_on(row, rule, &format!("{} in {}", row.name, abi.version()));
             }
         }
+    }
+}
+
+/// That a row says as much as its rule.
+fn rests_on(row: &Request, rule: Option<&Rule>, what: &str) {
+    let has = |said: fn(&Rule) -> bool| rule.is_some_and(said);
+    assert_eq!(
+        row.effect.is_some(),
+        has(|rule| rule.effect.is_some()),
+        "{what}"
+    );
+    assert_eq!(
+        row.memory_list.is_some(),
+        has(|rule| rule.memory_list.is_some()),
+        "{what}"
+    );
+    assert_eq!(
+        row.traits.set_bits.is_some(),
+        has(|rule| rule.set_bits.is_some()),
+        "{what}"
+    );
+    assert_eq!(
+        row.variants.is_some(),
+        has(|rule| rule.variants.is_some()),
+        "{what}"
+    );
+    if let Some(list) = row.memory_list {
+        assert_eq!(
+            list.behind,
+            row.name == "NV2080_CTRL_CMD_FB_GET_INFO",
+            "{what}"
+        );
+    }
+    if row.name.starts_with("NV_ESC_RM_") {
+        assert!(!row.clients.is_empty(), "{what}");
+    }
+    let classes = rule.and_then(|rule| rule.variants.as_ref());
+    for variant in row.variants.iter().flat_map(|variants| variants.rows) {
+        let mut rules = classes.iter().flat_map(|variants| &variants.classes);
+        let rule = rules.find(|rule| rule.name == variant.name);
+        rests_on(variant, rule, &format!("{what}: {}", variant.name));
     }
 }
 

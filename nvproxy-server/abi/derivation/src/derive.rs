@@ -258,6 +258,8 @@ impl<'a> Derivation<'a> {
             if let Some(structure) = &entry.structure {
                 let parameters = Parameters { release, structure };
                 self.fill(&mut row, parameters, rule, &entry.copies);
+            } else {
+                self.fill_without_structure(&mut row, release, rule);
             }
             self.mark_used(rule);
             return vec![row];
@@ -308,7 +310,7 @@ impl<'a> Derivation<'a> {
         };
         match &class.structure {
             Some(structure) => self.fill(&mut row, Parameters { release, structure }, rule, &[]),
-            None => row.effect = rule.and_then(effects::without_structure),
+            None => self.fill_without_structure(&mut row, release, rule),
         }
         self.mark_used(rule);
         vec![row]
@@ -339,6 +341,7 @@ impl<'a> Derivation<'a> {
             }
             None if rule.is_some_and(|rule| rule.structures.is_empty()) => {
                 row.size = Some(0);
+                self.fill_without_structure(&mut row, release, rule);
                 self.mark_used(rule);
             }
             None => self.error(
@@ -359,7 +362,7 @@ impl<'a> Derivation<'a> {
                 "has a rule with neither a structure nor any_size",
             );
         }
-        row.effect = effects::without_structure(rule);
+        self.fill_without_structure(&mut row, release, Some(rule));
         let size = |structure: &str| Some(release.structures.get(structure)?.size);
         let id = |structure: &str, field: &str| Some(release.locate(structure, field)?.offset);
         match tenants::whole(size, id, rule) {
@@ -371,6 +374,15 @@ impl<'a> Derivation<'a> {
         row
     }
 
+    /// What a rule says becomes of objects, of a request whose parameters have no structure.
+    fn fill_without_structure(&mut self, row: &mut Row, release: &Release, rule: Option<&'a Rule>) {
+        let effect = rule.and_then(|rule| rule.effect.as_ref());
+        match effect.map(effects::without_structure).transpose() {
+            Ok(effect) => row.effect = effect,
+            Err(problem) => self.error(release, &row.name, &problem),
+        }
+    }
+
     fn mark_used(&mut self, rule: Option<&'a Rule>) {
         if let Some(rule) = rule {
             self.used.insert(rule.name.as_str());
@@ -379,7 +391,9 @@ impl<'a> Derivation<'a> {
 
     pub(crate) fn error(&mut self, release: &Release, name: &str, problem: &str) {
         let releases = self.errors.entry(format!("{name}: {problem}")).or_default();
-        releases.push(release.version);
+        if releases.last() != Some(&release.version) {
+            releases.push(release.version);
+        }
     }
 }
 

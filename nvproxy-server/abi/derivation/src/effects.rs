@@ -1,13 +1,13 @@
 //! What the rules say of clients and objects: where their handles lie in each release's parameters.
 //!
-//! Where a release's structure lacks a field that a rule names, the request does not do there what the rule says. A field
-//! of another size than a rule takes it to have is an error.
+//! A release that lacks a field of an effect is an error: the server would let the request happen there and note nothing of
+//! it. So is a field of another size than a rule takes it to have. Of clients, [`crate::rules`] says what holds.
 
 use nvproxy_abi_effects::{Effect, Number, Rewrite};
 
 use crate::parameters::Parameters;
 use crate::rows::{ArrayPlace, ClientField, Extent, MemoryList, Place, Places};
-use crate::rules::{ClientRule, MemoryListRule, Names, Rule, fields};
+use crate::rules::{ClientRule, MemoryListRule, Names};
 
 /// Bytes of a handle.
 const HANDLE: u32 = 4;
@@ -43,21 +43,17 @@ pub(crate) fn client(
     }))
 }
 
-/// What `rule` says becomes of objects; nothing, if this release's parameters lack a field of it.
+/// What `rule` says becomes of objects.
 pub(crate) fn effect(
     parameters: Parameters<'_>,
     rule: &Effect<Names>,
-) -> Result<Option<Effect<Places>>, String> {
-    let mut fields = fields(rule).into_iter();
-    if fields.any(|path| parameters.place(path).is_none()) {
-        return Ok(None);
-    }
-    rule.rewrite(&mut InStructure(parameters)).map(Some)
+) -> Result<Effect<Places>, String> {
+    rule.rewrite(&mut InStructure(parameters))
 }
 
 /// The same, of parameters that have no structure: an effect that names no field.
-pub(crate) fn without_structure(rule: &Rule) -> Option<Effect<Places>> {
-    rule.effect.as_ref()?.rewrite(&mut InNoStructure).ok()
+pub(crate) fn without_structure(rule: &Effect<Names>) -> Result<Effect<Places>, String> {
+    rule.rewrite(&mut InNoStructure)
 }
 
 /// Finds where fields lie.
@@ -78,15 +74,21 @@ impl Rewrite<'_, Names, Places> for InStructure<'_> {
 /// Finds nothing.
 struct InNoStructure;
 
-impl Rewrite<'_, Names, Places> for InNoStructure {
-    type Error = ();
+fn nowhere<T>(path: &str) -> Result<T, String> {
+    Err(format!(
+        "has no structure with {path}, which its rule is about"
+    ))
+}
 
-    fn field<T: Number>(&mut self, _: &String) -> Result<Place, ()> {
-        Err(())
+impl Rewrite<'_, Names, Places> for InNoStructure {
+    type Error = String;
+
+    fn field<T: Number>(&mut self, path: &String) -> Result<Place, String> {
+        nowhere(path)
     }
 
-    fn array<T: Number>(&mut self, _: &String) -> Result<ArrayPlace, ()> {
-        Err(())
+    fn array<T: Number>(&mut self, path: &String) -> Result<ArrayPlace, String> {
+        nowhere(path)
     }
 }
 
@@ -94,31 +96,21 @@ impl Rewrite<'_, Names, Places> for InNoStructure {
 pub(crate) fn memory_list(
     parameters: Parameters<'_>,
     rule: &MemoryListRule,
-) -> Result<Option<MemoryList>, String> {
-    let Some((place, _)) = parameters.place(&rule.field) else {
-        return Ok(None);
-    };
-    Ok(Some(MemoryList {
+) -> Result<MemoryList, String> {
+    let (place, _) = parameters.required(&rule.field)?;
+    Ok(MemoryList {
         behind: parameters.references().contains(&place.path),
         place,
         count: sized(parameters, &rule.count, 4)?,
-    }))
+    })
 }
 
 /// The array at `path`, of elements or of structures that begin with one, of as many bytes.
 fn array(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<ArrayPlace, String> {
+    let (place, size) = parameters.required(path)?;
     let located = parameters.release.locate(parameters.structure, path);
-    let element = located.map(|field| {
-        let structure = parameters.release.structures.get(&field.type_name);
-        let stride = structure.map_or(bytes, |structure| structure.size);
-        (field.size, stride)
-    });
-    let (place, element) = parameters
-        .place(path)
-        .map(|(place, _)| place)
-        .zip(element)
-        .ok_or_else(|| format!("lacks {path}"))?;
-    let (size, stride) = element;
+    let structure = located.and_then(|field| parameters.release.structures.get(&field.type_name));
+    let stride = structure.map_or(bytes, |structure| structure.size);
     if stride < bytes || size % stride != 0 {
         return Err(format!(
             "has {path}, of {size} bytes, which a rule calls an array"
@@ -133,10 +125,9 @@ fn array(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<ArrayPlac
 
 /// The field at `path`, which has as many bytes.
 pub(crate) fn sized(parameters: Parameters<'_>, path: &str, bytes: u32) -> Result<Place, String> {
-    match parameters.place(path) {
-        Some((place, size)) if size == bytes => Ok(place),
-        Some((_, size)) => Err(format!("has {path}, of {size} bytes instead of {bytes}")),
-        None => Err(format!("lacks {path}")),
+    match parameters.required(path)? {
+        (place, size) if size == bytes => Ok(place),
+        (_, size) => Err(format!("has {path}, of {size} bytes instead of {bytes}")),
     }
 }
 

@@ -60,14 +60,10 @@ impl<'a> Derivation<'a> {
             .extend(fields.filter(|(_, field)| parameters.has(field)));
         row.pins |= rule.pins;
         row.makes_event |= rule.makes_event;
-        for pointer in &rule.pointers {
-            accounted.insert(pointer.field.clone());
-            match ruled(parameters, pointer) {
-                Ok(Some(pointer)) => row.pointers.push(pointer),
-                Ok(None) => {}
-                Err(problem) => self.error(parameters.release, &row.name, &problem),
-            }
-        }
+        accounted.extend(rule.pointers.iter().map(|pointer| pointer.field.clone()));
+        let pointers = rule.pointers.iter();
+        let pointers = pointers.map(|rule| ruled(parameters, rule));
+        row.pointers.extend(self.sound(row, parameters, pointers));
         for descriptor in &rule.descriptors {
             accounted.insert(descriptor.field.clone());
             if let Some((place, _)) = parameters.place(&descriptor.field) {
@@ -76,11 +72,6 @@ impl<'a> Derivation<'a> {
                     role: descriptor.role,
                 });
             }
-        }
-        if let Some(rule) = &rule.set_bits
-            && let Some((place, _)) = parameters.place(&rule.field)
-        {
-            row.set_bits = Some((place, rule.bits));
         }
         if let Some(rule) = &rule.refused_flags
             && let Some((place, _)) = parameters.place(&rule.field)
@@ -92,35 +83,46 @@ impl<'a> Derivation<'a> {
                 status,
             });
         }
-        for client in &rule.clients {
+        accounted.extend(rule.clients.iter().map(|client| {
             let index = if client.count.is_some() { "[]" } else { "" };
-            accounted.insert(format!("{}{index}", client.field));
-            match effects::client(parameters, client) {
-                Ok(found) => row.clients.extend(found),
-                Err(problem) => self.error(parameters.release, &row.name, &problem),
-            }
-        }
-        if let Some(rule) = &rule.effect {
-            match effects::effect(parameters, rule) {
-                Ok(effect) => row.effect = effect,
-                Err(problem) => self.error(parameters.release, &row.name, &problem),
-            }
-        }
-        if let Some(rule) = &rule.memory_list {
-            match effects::memory_list(parameters, rule) {
-                Ok(list) => row.memory_list = list,
-                Err(problem) => self.error(parameters.release, &row.name, &problem),
-            }
-        }
+            format!("{}{index}", client.field)
+        }));
+        let clients = rule.clients.iter();
+        let clients = clients.map(|rule| effects::client(parameters, rule));
+        row.clients.extend(self.sound(row, parameters, clients));
+        self.apply_required(row, parameters, rule, accounted);
         self.apply_to_tenants(row, parameters, rule, accounted);
-        if let Some(rule) = &rule.variants
-            && let Some((place, _)) = parameters.place(&rule.field)
-        {
-            let variants = rule
-                .classes
-                .iter()
-                .filter_map(|variant| self.variant(row, parameters, variant, accounted));
-            row.variants = Some((place, variants.collect()));
+    }
+
+    /// The same, of fields that every release has to have: nothing else would miss them, and the request would be let
+    /// through as if there were no rule.
+    fn apply_required(
+        &mut self,
+        row: &mut Row,
+        parameters: Parameters<'_>,
+        rule: &'a Rule,
+        accounted: &mut HashSet<String>,
+    ) {
+        let bits = rule.set_bits.iter().map(|rule| {
+            let (place, _) = parameters.required(&rule.field)?;
+            Ok(Some((place, rule.bits)))
+        });
+        row.set_bits = self.sound(row, parameters, bits).pop();
+        let effect = rule.effect.iter();
+        let effect = effect.map(|rule| effects::effect(parameters, rule).map(Some));
+        row.effect = self.sound(row, parameters, effect).pop();
+        let lists = rule.memory_list.iter();
+        let lists = lists.map(|rule| effects::memory_list(parameters, rule).map(Some));
+        row.memory_list = self.sound(row, parameters, lists).pop();
+        if let Some(rule) = &rule.variants {
+            let variants = rule.classes.iter();
+            let variants = variants
+                .filter_map(|variant| self.variant(row, parameters, variant, accounted))
+                .collect();
+            match parameters.required(&rule.field) {
+                Ok((place, _)) => row.variants = Some((place, variants)),
+                Err(problem) => self.error(parameters.release, &row.name, &problem),
+            }
         }
     }
 

@@ -5,8 +5,8 @@
 //! an ioctl takes, what a descriptor field means, how long a buffer is where no table says it. The *policy*
 //! ([`policy`]) says what each capability allows, by name. [`derive()`] makes rows of them, the same for releases that do
 //! not differ, and fails, with everything that is wrong, if anything does not fit: a name that no release knows, a rule
-//! that nothing uses, a pointer or a descriptor in an allowed request that nothing accounts for. So a release that
-//! brings something new cannot be taken in without somebody having looked at it.
+//! that nothing uses, a pointer or a descriptor in an allowed request that nothing accounts for, a field of an effect that
+//! some release lacks. So a release that brings something new cannot be taken in without somebody having looked at it.
 
 #![forbid(unsafe_code)]
 

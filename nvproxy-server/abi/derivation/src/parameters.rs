@@ -37,6 +37,12 @@ impl<'a> Parameters<'a> {
         Some((Place { path, at }, located.size))
     }
 
+    /// The same, of a field that this release's structure has to have.
+    pub fn required(&self, path: &str) -> Result<(Place, u32), String> {
+        self.place(path)
+            .ok_or_else(|| format!("lacks {path}, which its rule is about"))
+    }
+
     /// The field at `path`, or, where it leads through an array (`samples[].procId`), the field in each of its elements.
     pub fn elements(&self, path: &str) -> Option<Elements> {
         let Some((array, field)) = path.split_once("[].") else {

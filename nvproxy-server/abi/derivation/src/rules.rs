@@ -2,7 +2,8 @@
 //!
 //! A rule is about one request, by name, and holds for every release that has it. Fields are named by their paths in
 //! the request's structure, never by offset. Where a release's structure lacks a field, what the rule says of it says
-//! nothing about that release.
+//! nothing about that release. But what a request does, which bits are set in it and of which variants it is has to be known
+//! of every release that has it: the fields of `effect`, `set_bits`, `memory_list` and `variants` have to be there.
 
 use std::convert::Infallible;
 

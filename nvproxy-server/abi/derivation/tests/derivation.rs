@@ -232,14 +232,47 @@ fn clients_have_to_be_accounted_for() {
 }
 
 /// A release whose only command takes these fields.
-fn with_fields(size: u32, fields: Vec<Field>) -> Catalogue {
-    let mut release = release(1, control(&["NON_PRIVILEGED"]));
+fn with_fields(patch: u8, size: u32, fields: Vec<Field>) -> Release {
+    let mut release = release(patch, control(&["NON_PRIVILEGED"]));
     let name = Rc::from("NV2080_CTRL_LIST_PARAMS");
     let parameters = Structure { size, fields };
     release.structures.insert(name, Rc::new(parameters));
     let control = Rc::make_mut(&mut release.controls[0]);
     (control.size, control.copies) = (size, Vec::new());
-    catalogue(vec![release])
+    release
+}
+
+/// A release that calls a field something else, and one whose command takes nothing any more.
+#[test]
+fn what_a_request_does_has_to_be_known_of_every_release() {
+    let with = |patch, name: &str| with_fields(patch, 4, vec![field(name, 0, 4, "NvHandle")]);
+    let mut bare = with(3, "hMemory");
+    let command = Rc::make_mut(&mut bare.controls[0]);
+    (command.structure, command.size) = (None, 0);
+    let catalogue = catalogue(vec![with(1, "hMemory"), with(2, "hObject"), bare]);
+    let policy = [compute("control = ['NV2080_CTRL_CMD_LIST']")];
+    let of = |said: &str| {
+        let rule = "frontend = []\nclass = []\nuvm = []\n[blocking]\n[[control]]\nname = 'NV2080_CTRL_CMD_LIST'\n";
+        derived(&catalogue, &format!("{rule}{said}"), &policy)
+    };
+    let lacks = "NV2080_CTRL_CMD_LIST: lacks hMemory, which its rule is about (driver 580.01.02)";
+    let without = "NV2080_CTRL_CMD_LIST: has no structure with hMemory, which its rule is about (driver 580.01.03)";
+    for (said, expected) in [
+        (
+            "effect = { hold = { field = 'hMemory' } }",
+            &[without, lacks][..],
+        ),
+        ("set_bits = { field = 'hMemory', bits = 1 }", &[lacks]),
+        (
+            "memory_list = { field = 'hMemory', count = 'hMemory' }",
+            &[lacks],
+        ),
+        ("variants = { field = 'hMemory', classes = [] }", &[lacks]),
+    ] {
+        assert_eq!(of(said).expect_err(said), expected, "{said}");
+    }
+    // What a rule only accounts for may be missing.
+    assert!(of("inert = ['hMemory']").is_ok());
 }
 
 #[test]
@@ -253,7 +286,7 @@ fn gpus_and_processes_have_to_be_accounted_for() {
         },
         field("procId", 16, 4, "NvU32"),
     ];
-    let catalogue = with_fields(24, fields);
+    let catalogue = catalogue(vec![with_fields(1, 24, fields)]);
     let policy = [compute("control = ['NV2080_CTRL_CMD_LIST']")];
     let errors = derived(&catalogue, NO_RULES, &policy).expect_err("errors");
     let expected = ["gpuId", "gpuIds[]", "procId"].map(|field| {
