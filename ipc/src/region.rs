@@ -232,13 +232,6 @@ impl AsFd for Region {
     }
 }
 
-impl From<Region> for OwnedFd {
-    /// Gives up all but what the region can be attached by.
-    fn from(region: Region) -> OwnedFd {
-        region.descriptor
-    }
-}
-
 /// A word with two cache lines of its own: the processor fetches lines in pairs.
 #[repr(C, align(128))]
 struct Line(AtomicU32);

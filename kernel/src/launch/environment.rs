@@ -37,22 +37,6 @@ impl Variable {
         };
         Ok(Variable { name, value })
     }
-
-    /// `NAME=VALUE`.
-    pub fn new(name: &str, value: OsString) -> Variable {
-        Variable {
-            name: name.into(),
-            value: Some(value),
-        }
-    }
-
-    /// What the last of `variables` called `name` has for a value.
-    pub fn last(variables: &[Variable], name: &str) -> Option<OsString> {
-        let mut named = variables.iter().rev();
-        named
-            .find(|variable| variable.name == name)
-            .and_then(|variable| variable.value.clone())
-    }
 }
 
 /// Changes the calling process's environment, which it is about to hand to a program.

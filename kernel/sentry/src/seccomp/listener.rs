@@ -291,16 +291,6 @@ impl Listener {
         Ok(number)
     }
 
-    /// Gives the task a duplicate of `descriptor` under a number of the kernel's choice, and returns that number. The
-    /// call is still to be answered.
-    pub fn lend(
-        &self,
-        notification: &Notification,
-        descriptor: BorrowedFd<'_>,
-    ) -> Result<RawFd, Errno> {
-        self.add(notification, descriptor, true, 0, 0)
-    }
-
     /// Puts a duplicate of `descriptor` in the place of the task's descriptor `number`. The call is still to be answered.
     pub fn replace_descriptor(
         &self,

@@ -19,7 +19,7 @@ use crate::tenants;
 use crate::words::words;
 
 /// The name of rows for commands that the driver's public source does not name.
-pub const UNLISTED: &str = "(not in the public headers)";
+const UNLISTED: &str = "(not in the public headers)";
 
 /// Bit 15 of a control command: the module hands its parameters to the GPU's firmware as they are (`IsGssLegacyCall`,
 /// src/nvidia/interface/deprecated/rmapi_deprecated_control.c), so that no pointer in them is followed, whatever their size.

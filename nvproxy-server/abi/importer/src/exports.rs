@@ -59,7 +59,7 @@ pub fn exports(tree: &Tree) -> Result<BTreeMap<u32, Export>, Error> {
 }
 
 /// The entries of one file, in its order.
-pub fn scan(text: &str) -> Result<Vec<Export>, Error> {
+fn scan(text: &str) -> Result<Vec<Export>, Error> {
     let entries = text
         .split("/*flags=*/")
         .skip(1)
