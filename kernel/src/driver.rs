@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
-use nvproxy_abi::node::{Given, Node, OPEN_ONLY, Series};
+use nvproxy_abi::node::{Node, OPEN_ONLY, Series};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::support::{Basis, list, support};
 use nvproxy_abi::version::DriverVersion;
@@ -154,35 +154,34 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
         version,
         tables: support.tables,
         capabilities: *capabilities,
-        nodes: nodes(kind, gpus)?,
+        nodes: nodes(kind, gpus, *capabilities)?,
         directory: device_directory(),
     };
-    if kind == Kind::Host {
-        check_permissions(&driver)?;
-    }
     Ok(Chosen {
         driver,
         basis: support.basis,
     })
 }
 
-fn check_permissions(driver: &Driver) -> Result<(), Failure> {
-    for node in &driver.nodes {
-        let path = driver.path(*node);
-        let remedy = match access(&path, AccessFlags::R_OK | AccessFlags::W_OK) {
-            Ok(()) => continue,
-            Err(Errno::EACCES) => "run as a user who may read and write it",
-            Err(Errno::ENOENT) => "create it with nvidia-modprobe -c 0 -u",
-            Err(_) => "see ringfence doctor",
+/// Whether this user may open a node as every node is opened.
+pub fn may_open(path: &Path) -> Result<(), Errno> {
+    access(path, AccessFlags::R_OK | AccessFlags::W_OK)
+}
+
+/// Fails at the first of these nodes of the host that this user may not open.
+fn check_permissions(nodes: &[Node]) -> Result<(), Failure> {
+    for node in nodes {
+        let path = device_directory().join(node.file_name());
+        let Err(errno) = may_open(&path) else {
+            continue;
         };
-        let reason = access(&path, AccessFlags::R_OK | AccessFlags::W_OK)
-            .err()
-            .unwrap_or(Errno::EACCES);
-        return Err(Failure::setup(format!(
-            "{}: {}: {remedy}",
-            path.display(),
-            reason.desc()
-        )));
+        let remedy = match errno {
+            Errno::EACCES => "run as a user who may read and write it",
+            Errno::ENOENT => "create it with nvidia-modprobe -c 0 -u",
+            _ => "see ringfence doctor",
+        };
+        let (path, reason) = (path.display(), errno.desc());
+        return Err(Failure::setup(format!("{path}: {reason}: {remedy}")));
     }
     Ok(())
 }
@@ -244,25 +243,35 @@ fn simulated_gpus() -> Vec<Gpu> {
 }
 
 /// The nodes that a sandbox has. Without GPUs that were asked for it has none at all.
-fn nodes(kind: Kind, gpus: &Selection) -> Result<Vec<Node>, Failure> {
+fn nodes(kind: Kind, gpus: &Selection, capabilities: Capabilities) -> Result<Vec<Node>, Failure> {
     if *gpus == Selection::None {
         return Ok(Vec::new());
     }
     let mut nodes = Driver::nodes_of(&select(kind, gpus)?);
-    // A test has those given that no sandbox has.
-    let all = ringfence_faults::at(Point::OpenOnly) == Some(Act::Drop);
-    let given = OPEN_ONLY
-        .iter()
-        .filter(|series| all || series.given == Given::Always);
+    let open_only = series_for(capabilities);
     match kind {
-        Kind::Host => nodes.extend(given.flat_map(host_nodes)),
-        Kind::Simulated | Kind::Recorded => nodes.extend(given.map(|series| series.first())),
+        Kind::Host => {
+            check_permissions(&nodes)?;
+            let directory = device_directory();
+            let may_open = |node: &Node| may_open(&directory.join(node.file_name())).is_ok();
+            // Few programs need one, so that none is a reason not to run.
+            nodes.extend(open_only.flat_map(host_nodes).filter(may_open));
+        }
+        Kind::Simulated | Kind::Recorded => nodes.extend(open_only.map(Series::first)),
     }
     Ok(nodes)
 }
 
+/// The open-only nodes of which a sandbox with these capabilities has what the host has.
+pub fn series_for(capabilities: Capabilities) -> impl Iterator<Item = &'static Series> {
+    // A test has those given that no sandbox has.
+    let all = ringfence_faults::at(Point::OpenOnly) == Some(Act::Drop);
+    let series = OPEN_ONLY.iter();
+    series.filter(move |series| all || series.is_for(capabilities))
+}
+
 /// Those of a series that there are, if there are any.
-fn host_nodes(series: &Series) -> Vec<Node> {
+pub fn host_nodes(series: &Series) -> Vec<Node> {
     let (directory, _) = series.prefix.rsplit_once('/').unwrap_or(("", ""));
     let entries = fs::read_dir(device_directory().join(directory));
     let names = entries.into_iter().flatten().filter_map(|entry| {

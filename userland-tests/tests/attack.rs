@@ -407,6 +407,35 @@ fn a_node_that_the_server_does_not_find_is_missing() {
     assert_eq!(finish(&mut command), expected);
 }
 
+/// An open-only node that this user cannot open is no reason not to run: the sandbox has the others.
+#[test]
+fn open_only_nodes_that_cannot_be_opened_are_left_out() {
+    let (nodes, _) = stand_ins();
+    let caps = nodes.path().join("nvidia-caps");
+    std::fs::create_dir(&caps).expect("a directory");
+    for (name, stand_in) in [
+        ("nvidia-cap1", "/nonexistent"),
+        ("nvidia-cap2", "/dev/null"),
+    ] {
+        symlink(stand_in, caps.join(name)).expect("a link");
+    }
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "host", "--workdir", "/", "--"])
+        .args([
+            "sh",
+            "-c",
+            "cd /dev/nvidia-caps && echo * && : <>nvidia-cap2",
+        ])
+        .env("RINGFENCE_DEVICES", nodes.path())
+        .env("RINGFENCE_FAULTS", "sentry.open-only=drop");
+    let expected = Ended {
+        stderr: warning().to_owned(),
+        ..Ended::printing("nvidia-cap2\n")
+    };
+    assert_eq!(finish(&mut command), expected);
+}
+
 /// To tell the descriptions of UVM apart, of which the server keeps nothing, the sentry marks them.
 #[test]
 fn what_is_asked_of_uvm_is_recorded() {

@@ -1,6 +1,9 @@
 //! What programs ask of the driver, and what they get.
 
-use nvproxy_abi::node::{Given, OPEN_ONLY, Series};
+use std::collections::BTreeSet;
+
+use nvproxy_abi::node::{OPEN_ONLY, Series};
+use nvproxy_abi::policy::Capabilities;
 use userland_tests::{Ended, finish, guest, guest_under, guest_with, prints};
 
 #[test]
@@ -17,13 +20,13 @@ freed all but 0 bytes
     prints(&["walk"], expected);
 }
 
-/// Nodes that no sandbox is given are not there, and one that has them can open them and make no request on them.
+/// Nodes that no sandbox is given are not there. One that has them can open them, make no request on them, and name them.
 #[test]
 fn open_only_nodes_can_be_opened_and_take_no_request() {
     let lines = |are_all_given: bool| -> String {
         let line = |series: &'static Series| {
-            let came_to = match are_all_given || series.given == Given::Always {
-                true => "opened; a request: ENOTTY",
+            let came_to = match are_all_given || series.is_for(Capabilities::default()) {
+                true => "opened; a request: ENOTTY; named in one: ok",
                 false => "ENOENT",
             };
             let name = series.first().file_name();
@@ -191,9 +194,17 @@ fn objects_are_exported_to_another_task() {
 
 /// What the scenario `visible` prints with these GPUs, by minor number.
 fn visible(minors: &[u32]) -> Ended {
-    let mut nodes = vec!["nvidia-uvm".to_owned()];
+    let mut nodes = BTreeSet::from(["nvidia-uvm".to_owned(), "nvidiactl".to_owned()]);
     nodes.extend(minors.iter().map(|minor| format!("nvidia{minor}")));
-    nodes.push("nvidiactl".to_owned());
+    let open_only = OPEN_ONLY.iter();
+    let open_only = open_only.filter(|series| series.is_for(Capabilities::default()));
+    nodes.extend(open_only.map(|series| {
+        let name = series.first().file_name();
+        // Those of a directory are seen by its name.
+        name.split_once('/')
+            .map_or(name.clone(), |(directory, _)| directory.to_owned())
+    }));
+    let nodes: Vec<String> = nodes.into_iter().collect();
     let gpu = |minor: u32| {
         if minors.contains(&minor) {
             "ok"

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::Pid;
-use nvproxy_abi::node::Node;
+use nvproxy_abi::node::{IN_EVERY_NAME, Node};
 
 use crate::arch::OPEN;
 use crate::memory;
@@ -19,8 +19,6 @@ use crate::seccomp::listener::Notification;
 
 /// The longest path that is looked at. Paths of device nodes are far shorter.
 const MAXIMUM_PATH: usize = 256;
-/// In every device node's name, and in few other paths: what spares the rest of the look.
-const MARK: &[u8] = b"nvidia";
 
 /// An open of a device node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +40,8 @@ pub fn recognize(notification: &Notification) -> Option<DeviceOpen> {
     let length = memory::read_some(notification.task, path, &mut buffer).ok()?;
     let end = buffer[..length].iter().position(|byte| *byte == 0)?;
     let path = &buffer[..end];
-    if !path.windows(MARK.len()).any(|window| window == MARK) {
+    let mark = IN_EVERY_NAME.as_bytes();
+    if !path.windows(mark.len()).any(|window| window == mark) {
         return None;
     }
     let path = Path::new(OsStr::from_bytes(path));

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::str::FromStr;
 
 use nix::errno::Errno;
-use nix::unistd::{AccessFlags, access};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::support::{Basis, Support, support};
@@ -15,7 +14,7 @@ use nvproxy_abi::version::DriverVersion;
 use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::report::{Finding, Outcome};
-use crate::driver::{Gpu, host_gpus, host_version};
+use crate::driver::{Gpu, host_gpus, host_nodes, host_version, may_open, series_for};
 
 /// One finding for the driver, one for each GPU and one for each node.
 pub fn examine() -> Vec<Finding> {
@@ -37,11 +36,10 @@ pub fn examine() -> Vec<Finding> {
             ),
         ),
     }
-    findings.extend(
-        nodes
-            .into_iter()
-            .map(|node| of_node(Path::new("/dev"), node)),
-    );
+    let devices = Path::new("/dev");
+    findings.extend(nodes.into_iter().map(|node| of_node(devices, node)));
+    let open_only = series_for(Capabilities::default()).flat_map(host_nodes);
+    findings.extend(open_only.map(|node| of_open_only(devices, node)));
     findings
 }
 
@@ -88,7 +86,7 @@ fn of_node(devices: &Path, node: Node) -> Finding {
         |outcome, detail: &str| Finding::plain(path.display().to_string(), outcome, detail);
     let missing = |detail: &str| finding(Outcome::Missing, detail);
     let create = "create it with nvidia-modprobe -c 0 -u; in a container, pass it in";
-    match access(&path, AccessFlags::R_OK | AccessFlags::W_OK) {
+    match may_open(&path) {
         Err(Errno::ENOENT) => missing("does not exist").with_remedy(create),
         Err(Errno::EACCES | Errno::EPERM) => missing("this user may not read and write it")
             .with_remedy("run as a user who may; in a container, allow the device"),
@@ -98,12 +96,26 @@ fn of_node(devices: &Path, node: Node) -> Finding {
     }
 }
 
+/// A sandbox has an open-only node if its user may open it.
+fn of_open_only(devices: &Path, node: Node) -> Finding {
+    match of_node(devices, node) {
+        finding if finding.outcome == Outcome::Ok => finding,
+        finding => Finding {
+            outcome: Outcome::Note,
+            detail: format!("{}, so no sandbox has it", finding.detail),
+            ..finding
+        },
+    }
+}
+
 fn is_character_device(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device())
 }
 
 #[cfg(test)]
 mod tests {
+    use nvproxy_abi::node::OPEN_ONLY;
+
     use super::*;
 
     #[test]
@@ -152,9 +164,15 @@ mod tests {
         let device = found(Node::Control);
         let file = found(Node::Gpu(0));
         let nothing = found(Node::Uvm);
+        let open_only = of_open_only(&devices, OPEN_ONLY[0].first());
         fs::remove_dir_all(&devices).unwrap();
         assert_eq!(device, (Outcome::Ok, "can be read and written".to_owned()));
         assert_eq!(file, (Outcome::Missing, "is no device".to_owned()));
         assert_eq!(nothing, (Outcome::Missing, "does not exist".to_owned()));
+        let expected = (
+            Outcome::Note,
+            "does not exist, so no sandbox has it".to_owned(),
+        );
+        assert_eq!((open_only.outcome, open_only.detail), expected);
     }
 }

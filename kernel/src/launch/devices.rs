@@ -69,11 +69,10 @@ impl Devices {
     /// process namespace.
     pub fn place(&self, shared: &Tree) -> Result<(), Failure> {
         let (dev, shm, terminals) = ("/dev", "/dev/shm", "/dev/pts");
-        cover_with_memory(
-            Path::new(dev),
-            MsFlags::MS_NOEXEC,
-            "mode=755,size=64k,nr_inodes=1k",
-        )?;
+        // A device can be in a directory of its own, and there can be thousands.
+        let files = 1024 + 2 * self.0.len();
+        let options = format!("mode=755,size=64k,nr_inodes={files}");
+        cover_with_memory(Path::new(dev), MsFlags::MS_NOEXEC, &options)?;
         for (name, device) in &self.0 {
             let target = Path::new(dev).join(name);
             if let Some(directory) = target.parent() {

@@ -6,9 +6,14 @@
 use std::hash::{Hash, Hasher};
 use std::ops::RangeInclusive;
 
+use crate::policy::Capabilities;
+
 /// The highest minor number that the driver gives a GPU (NV_MINOR_DEVICE_NUMBER_REGULAR_MAX,
 /// kernel-open/common/inc/nv-chardev-numbers.h).
 pub const MAXIMUM_GPU_MINOR: u8 = 247;
+
+/// In every node's name, and in few other paths.
+pub const IN_EVERY_NAME: &str = "nvidia";
 
 /// A device node in `/dev`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -32,22 +37,14 @@ pub struct Series {
     pub shown: &'static str,
     /// The lowest and the highest number that the driver gives one.
     pub numbers: RangeInclusive<u16>,
-    /// The number on the wire is this plus the node's; recordings have it too, so that it never comes to mean another.
-    wire: u64,
-    /// Which sandboxes have those of the host's.
-    pub given: Given,
+    /// Which 65,536 numbers on the wire are theirs. Recordings have these numbers too, so a new row takes the first block that
+    /// no row had before it. Block 0 is that of all other nodes.
+    pub block: u16,
+    /// A sandbox that has one of these capabilities has those of the host's nodes that its user may read and write.
+    pub given_to: Capabilities,
 }
 
-/// Which sandboxes have nodes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Given {
-    /// Each that has the driver at all.
-    Always,
-    /// None.
-    Never,
-}
-
-/// What there is of open-only nodes.
+/// What there is of open-only nodes. A new kind is a row here, and nothing else.
 pub static OPEN_ONLY: &[Series] = &[
     // What may be done with the parts of a GPU (MIG). Number 0 is for who manages NVLink (nv_cap_tables_init and
     // NV_CAP_DRV_MINOR_COUNT, kernel-open/nvidia/nv-caps.c, 580.142).
@@ -55,8 +52,8 @@ pub static OPEN_ONLY: &[Series] = &[
         prefix: "nvidia-caps/nvidia-cap",
         shown: "/dev/nvidia-caps/nvidia-cap#",
         numbers: 1..=8191,
-        wire: 0x1_0000,
-        given: Given::Never,
+        block: 1,
+        given_to: Capabilities::NONE,
     },
 ];
 
@@ -100,6 +97,15 @@ impl Series {
         self.numbers
             .contains(&number)
             .then_some(Node::OpenOnly(node))
+    }
+
+    /// Whether a sandbox with these capabilities has them.
+    pub fn is_for(&self, capabilities: Capabilities) -> bool {
+        self.given_to.intersects(capabilities)
+    }
+
+    fn wire(&self, number: u16) -> u64 {
+        u64::from(self.block) << 16 | u64::from(number)
     }
 
     /// The first of them.
@@ -172,7 +178,7 @@ impl Node {
             Node::Control => WIRE_CONTROL,
             Node::Uvm => WIRE_UVM,
             Node::Gpu(minor) => WIRE_GPU + u64::from(minor),
-            Node::OpenOnly(node) => node.series.wire + u64::from(node.number),
+            Node::OpenOnly(node) => node.series.wire(node.number),
         }
     }
 
@@ -182,10 +188,11 @@ impl Node {
             WIRE_CONTROL => Some(Node::Control),
             WIRE_UVM => Some(Node::Uvm),
             _ => {
-                let number_above = |base| wire.checked_sub(base)?.try_into().ok();
-                let gpu = || Node::gpu(u8::try_from(number_above(WIRE_GPU)?).ok()?);
+                let gpu = || Node::gpu(u8::try_from(wire.checked_sub(WIRE_GPU)?).ok()?);
+                let number = wire as u16;
                 let mut all = OPEN_ONLY.iter();
-                gpu().or_else(|| all.find_map(|series| series.node(number_above(series.wire)?)))
+                let open_only = || all.find(|series| series.wire(number) == wire)?.node(number);
+                gpu().or_else(open_only)
             }
         }
     }
@@ -193,6 +200,8 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -206,6 +215,7 @@ mod tests {
         for node in gpus.chain([Node::Control, Node::Uvm]).chain(open_only) {
             assert_eq!(Node::from_file_name(&node.file_name()), Some(node));
             assert_eq!(Node::from_wire(node.to_wire()), Some(node));
+            assert!(node.file_name().contains(IN_EVERY_NAME), "{node:?}");
         }
         assert_eq!(Node::from_file_name("nvidia0"), Some(Node::Gpu(0)));
         assert_eq!(Node::Gpu(12).file_name(), "nvidia12");
@@ -214,16 +224,12 @@ mod tests {
     /// Whatever was recorded with a number on the wire means the same for ever.
     #[test]
     fn series_have_numbers_on_the_wire_of_their_own() {
-        let mut taken = vec![WIRE_GPU..=WIRE_GPU + u64::from(MAXIMUM_GPU_MINOR)];
-        for series in OPEN_ONLY {
-            let end = |number: &u16| series.wire + u64::from(*number);
-            let numbers = end(series.numbers.start())..=end(series.numbers.end());
-            for other in &taken {
-                let apart = numbers.end() < other.start() || other.end() < numbers.start();
-                assert!(apart, "{}: {numbers:x?} and {other:x?}", series.prefix);
-            }
-            taken.push(numbers);
+        let mut taken = BTreeSet::from([0]);
+        for Series { prefix, block, .. } in OPEN_ONLY {
+            assert!(taken.insert(*block), "{prefix}: block {block} is another's");
         }
+        let first = OPEN_ONLY.first().expect("a row");
+        assert_eq!((first.block, first.first().to_wire()), (1, 0x1_0001));
     }
 
     #[test]
@@ -245,7 +251,8 @@ mod tests {
             assert_eq!(Node::from_file_name(name), None, "{name}");
         }
         for series in OPEN_ONLY {
-            for number in ["", "-1", "00", "+1", "01", "8192", "65536", "1/"] {
+            let beyond = (u32::from(*series.numbers.end()) + 1).to_string();
+            for number in ["", "-1", "00", "+1", "01", &beyond, "65536", "1/"] {
                 let name = format!("{}{number}", series.prefix);
                 assert_eq!(Node::from_file_name(&name), None, "{name}");
             }

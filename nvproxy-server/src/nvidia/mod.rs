@@ -39,7 +39,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nvproxy_abi::Abi;
-use nvproxy_abi::node::{Node, OPEN_ONLY};
+use nvproxy_abi::node::Node;
 use ringfence_ipc::Socket;
 use ringfence_ipc::locks::IgnorePoison;
 
@@ -65,8 +65,8 @@ pub struct Driver {
     gpus: Vec<u8>,
     /// The device number of UVM's node, which the kernel assigns when the module is loaded.
     uvm: Option<u64>,
-    /// The major numbers of open-only nodes, assigned likewise.
-    open_only: Vec<u64>,
+    /// The device numbers of the open-only nodes that were given, assigned likewise.
+    open_only: BTreeSet<u64>,
     presences: Mutex<HashMap<u8, Weak<Presence>>>,
     issue: Issue,
     identities: Arc<Identities>,
@@ -125,21 +125,22 @@ struct HandedOver {
 struct Presence(OwnedFd);
 
 impl Driver {
-    /// The driver whose nodes lie in `devices` (`/dev`), restricted to the GPUs with the minor numbers `gpus`.
-    pub fn new(devices: &Path, gpus: &[u8]) -> Driver {
-        let number = |name: &str| {
-            nix::sys::stat::stat(&devices.join(name))
+    /// The driver whose nodes lie in `devices` (`/dev`), restricted to `given`.
+    pub fn new(devices: &Path, given: &[Node]) -> Driver {
+        let number = |node: Node| {
+            nix::sys::stat::stat(&devices.join(node.file_name()))
                 .ok()
                 .map(|status| status.st_rdev)
         };
+        let given = given.iter().copied();
+        let open_only = given
+            .clone()
+            .filter(|node| matches!(node, Node::OpenOnly(_)));
         Driver {
             devices: devices.to_owned(),
-            gpus: gpus.to_vec(),
-            uvm: number("nvidia-uvm"),
-            open_only: OPEN_ONLY
-                .iter()
-                .filter_map(|series| number(&series.first().file_name()).map(major))
-                .collect(),
+            gpus: given.filter_map(Node::minor).collect(),
+            uvm: number(Node::Uvm),
+            open_only: open_only.filter_map(number).collect(),
             presences: Mutex::default(),
             issue: issue::ioctl,
             identities: Arc::new(Identities::new(
@@ -229,7 +230,7 @@ pub struct Factory {
 
 impl Factory {
     fn driver(&self) -> Driver {
-        Driver::new(&self.driver.directory, &self.driver.minors())
+        Driver::new(&self.driver.directory, &self.driver.nodes)
     }
 }
 
@@ -313,12 +314,11 @@ impl Backend for Driver {
         };
         let of_a_gpu_here =
             || u8::try_from(minor(number)).is_ok_and(|gpu| gpu == 255 || self.gpus.contains(&gpu));
-        match major(number) {
-            FRONTEND_MAJOR if of_a_gpu_here() => Ok(descriptor.as_raw_fd()),
-            other if self.open_only.contains(&other) => Ok(descriptor.as_raw_fd()),
-            _ if Some(number) == self.uvm => Ok(descriptor.as_raw_fd()),
-            _ => Err(Errno::EBADF),
-        }
+        let is_given = match major(number) {
+            FRONTEND_MAJOR => of_a_gpu_here(),
+            _ => Some(number) == self.uvm || self.open_only.contains(&number),
+        };
+        is_given.then(|| descriptor.as_raw_fd()).ok_or(Errno::EBADF)
     }
 
     fn gpus(&self) -> Option<Vec<GpuNames>> {

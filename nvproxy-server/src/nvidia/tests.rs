@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 
+use nvproxy_abi::node::OPEN_ONLY;
+
 use super::*;
 
 mod keeping;
@@ -13,7 +15,7 @@ fn driver() -> (tempfile::TempDir, Driver) {
     for node in [Node::Control, Node::Gpu(0)] {
         File::create(devices.path().join(node.file_name())).expect("a file");
     }
-    let driver = Driver::new(devices.path(), &[0]);
+    let driver = Driver::new(devices.path(), &[Node::Gpu(0)]);
     (devices, driver)
 }
 
@@ -50,7 +52,7 @@ fn files_keep_their_descriptions_across_a_handover() {
     assert!(!unused.is_ready(), "saving opens nothing");
 
     let mut enclosures = sent(enclosures);
-    let restored = Driver::new(devices.path(), &[0])
+    let restored = Driver::new(devices.path(), &[Node::Gpu(0)])
         .restore(saved, &mut enclosures)
         .expect("restored");
     drop((driver, files, unused));
@@ -89,12 +91,12 @@ fn a_damaged_state_is_refused() {
     for field in ["presences", "server", "keepers", "marks"] {
         let mut damaged = saved.clone();
         damaged.as_object_mut().expect("an object").remove(field);
-        let refused = Driver::new(devices.path(), &[0]).restore(damaged, &mut none);
+        let refused = Driver::new(devices.path(), &[Node::Gpu(0)]).restore(damaged, &mut none);
         let expected = format!("what was saved of the driver: missing field `{field}`");
         assert_eq!(reason(refused), expected);
     }
     assert_eq!(
-        reason(Driver::new(devices.path(), &[0]).restore(saved.clone(), &mut none)),
+        reason(Driver::new(devices.path(), &[Node::Gpu(0)]).restore(saved.clone(), &mut none)),
         "the saved state names descriptor 0 of 0 that came with it"
     );
     let empty = Driver::new(Path::new("/nonexistent"), &[]);
@@ -102,12 +104,12 @@ fn a_damaged_state_is_refused() {
         reason(empty.restore_file(saved_file.clone(), &mut none)),
         "no descriptor of nvidia0 was handed over"
     );
-    let fewer = Driver::new(Path::new("/nonexistent"), &[1]);
+    let fewer = Driver::new(Path::new("/nonexistent"), &[Node::Gpu(1)]);
     assert_eq!(
         reason(fewer.restore(saved.clone(), &mut none)),
         "a descriptor of nvidia0 was handed over, which the sandbox was not given"
     );
-    let restored = Driver::new(devices.path(), &[0])
+    let restored = Driver::new(devices.path(), &[Node::Gpu(0)])
         .restore(saved, &mut sent(enclosures))
         .expect("restored");
     for (field, value, expected) in [
@@ -134,4 +136,23 @@ fn a_damaged_state_is_refused() {
         let refused = reason(restored.restore_file(damaged, &mut none));
         assert!(refused.contains(expected), "{refused}");
     }
+}
+
+/// A descriptor of an open-only node is passed on if the sandbox was given that node; one of another is not.
+#[test]
+fn descriptors_of_nodes_that_were_given_have_numbers() {
+    let devices = tempfile::tempdir().expect("a directory");
+    let series = &OPEN_ONLY[0];
+    let nodes = [1, 2].map(|number| series.node(number).expect("a node"));
+    let stand_ins = ["/dev/null", "/dev/zero"];
+    for (node, stand_in) in nodes.iter().zip(stand_ins) {
+        let path = devices.path().join(node.file_name());
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        std::os::unix::fs::symlink(stand_in, path).expect("a link");
+    }
+    let driver = Driver::new(devices.path(), &nodes[..1]);
+    let [given, withheld] = stand_ins.map(|path| File::open(path).expect("a device"));
+    let number = given.as_raw_fd();
+    assert_eq!(driver.number_of(given.as_fd()), Ok(number));
+    assert_eq!(driver.number_of(withheld.as_fd()), Err(Errno::EBADF));
 }

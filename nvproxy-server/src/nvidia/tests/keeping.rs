@@ -144,7 +144,7 @@ struct Served {
 
 impl Served {
     fn new(devices: &Path) -> Served {
-        let mut driver = Driver::new(devices, &[0]);
+        let mut driver = Driver::new(devices, &[Node::Gpu(0)]);
         driver.issue = record;
         Served {
             driver,
@@ -179,7 +179,7 @@ impl Served {
             descriptors.push(descriptor);
         }
         let mut enclosures = Enclosures::from(descriptors);
-        let successor = Driver::new(devices, &[0]);
+        let successor = Driver::new(devices, &[Node::Gpu(0)]);
         let mut driver = successor
             .restore(state.0, &mut enclosures)
             .expect("restored");
@@ -381,7 +381,7 @@ fn a_server_that_does_not_come_to_serve_closes_nothing() {
     let file = served.files[0].save(&mut enclosures).expect("saved");
     let saved = served.driver.save(&mut enclosures).expect("saved");
     let mut enclosures = sent(enclosures);
-    let successor = Driver::new(devices.path(), &[0]);
+    let successor = Driver::new(devices.path(), &[Node::Gpu(0)]);
     let failed = successor.restore(saved, &mut enclosures).expect("restored");
     drop(
         failed

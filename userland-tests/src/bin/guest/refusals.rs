@@ -1,11 +1,13 @@
 //! Requests that the driver or the tables refuse, and that the next one is none the worse for it.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use nvproxy_abi::node::{Node, OPEN_ONLY};
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::NV_ERR_NOT_SUPPORTED;
+use nvproxy_sim::structs::class::NVC640_ALLOCATION_PARAMETERS;
 use nvproxy_sim::structs::frontend::{
     NVOS54_PARAMETERS, nv_ioctl_nvos02_parameters_with_fd, nv_ioctl_rm_api_version_t,
 };
@@ -20,7 +22,7 @@ use crate::pinning::{Pages, pin};
 /// A handle that names nothing.
 const MISSING: u32 = 0x77;
 
-/// Open-only nodes, and a request on each that opens.
+/// Open-only nodes, and for each that opens a request on it and one that names it.
 pub fn open_only(_: &[String]) -> Outcome {
     for series in OPEN_ONLY {
         let node = series.first();
@@ -28,7 +30,13 @@ pub fn open_only(_: &[String]) -> Outcome {
             Ok(file) => {
                 let command = ioctl_word(NV_ESC_RM_CONTROL, size_of::<NVOS54_PARAMETERS>());
                 let request = ioctl(&file, command, &mut NVOS54_PARAMETERS::new_zeroed());
-                format!("opened; a request: {}", word(request))
+                let mut session = NVC640_ALLOCATION_PARAMETERS::new_zeroed();
+                session.capDescriptor = file.as_raw_fd() as u64;
+                let client = Client::new()?;
+                let class = AMPERE_SMC_MONITOR_SESSION;
+                let named = client.allocate(client.root, MEMORY, class, &mut session);
+                let (request, named) = (word(request), word(named));
+                format!("opened; a request: {request}; named in one: {named}")
             }
             refused => word(refused),
         };
