@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nvproxy_abi::node::{Node, OPEN_ONLY};
 use ringfence_recording::{Event, Reached, Recording, Request};
 use userland_tests::{
     Directory, Ended, finish, guest_program, ringfence_program, ringfence_with_faults,
@@ -93,7 +94,7 @@ fn a_recording_is_what_the_program_asked_and_got() {
     let [Event::Open(open), Event::Request(request), ..] = &recording.events[..] else {
         panic!("{:?}", &recording.events[..2]);
     };
-    assert_eq!(open.node, nvproxy_abi::node::Node::Control);
+    assert_eq!(open.node, Node::Control);
     assert_eq!((open.description, open.result), (0, 0));
     assert_eq!((request.command, request.result), (0xc020_462b, 0));
     assert_eq!(request.reached, Reached::Driver);
@@ -150,6 +151,40 @@ fn pins_replay_through_the_pin_path() {
         &["pin-from-two-threads"],
         "127 requests of 1 task and 3 threads",
     );
+}
+
+/// A replay has the open-only nodes that the recorded program opened, though no sandbox is given them, and knows each where a
+/// request names it.
+#[test]
+fn open_only_nodes_replay() {
+    let directory = Directory::new("open-only");
+    let file = directory.path().join("open-only");
+    let mut command = Command::new(ringfence_with_faults());
+    command.env("RINGFENCE_FAULTS", "sentry.open-only=drop");
+    command
+        .args(["record", "--driver", "sim", "--out"])
+        .arg(&file)
+        .args(showing_the_guest());
+    command.arg("--").arg(guest_program()).arg("open-only");
+    let ended = finish(command.stdin(Stdio::null()));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let recording = read(&file);
+    let opened = recording.nodes();
+    for series in OPEN_ONLY {
+        let is_it = |node: &Node| *node == series.first();
+        let index = opened.iter().position(is_it).expect("an open") as i32;
+        // NVOS64_PARAMETERS and behind it NVC640_ALLOCATION_PARAMETERS, whose descriptor is a number of 8 bytes.
+        let named = requests(&recording).any(|request| {
+            let names = |payload: &[u8]| payload.get(48..52) == Some(&index.to_ne_bytes()[..]);
+            request.command == 0xc030_462b && names(&request.before)
+        });
+        assert!(named, "{}: {recording:?}", series.prefix);
+    }
+    let replayed = replay::<&str>(&file, &[]);
+    assert_eq!(replayed.status, 0, "{replayed:?}");
+    assert!(replayed.stdout.contains("no byte differs"), "{replayed:?}");
+    let simulated = replay(&file, &["--driver", "sim"]);
+    assert_eq!(simulated.status, 0, "{simulated:?}");
 }
 
 /// The guest fills the whole structure. A replay compares what reaches the driver with zeros where the answer is not told.

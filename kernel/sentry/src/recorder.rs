@@ -45,7 +45,7 @@ use crate::failure::Failure;
 /// `F_SETSIG` and `F_GETSIG` of asm-generic/fcntl.h.
 const SET_SIGNAL: libc::c_int = 10;
 const GET_SIGNAL: libc::c_int = 11;
-/// The highest signal's number, and so how many of UVM's descriptions can be told apart.
+/// The highest signal's number, and so how many descriptions that the server does not keep can be told apart.
 const MAXIMUM_MARK: usize = 64;
 
 /// Why there is no recording.
@@ -320,8 +320,9 @@ impl Recorder {
             Identified::Device(description) => {
                 self.taken().by_handle.get(&description.handle).copied()
             }
-            Identified::Uvm(copy) => self.taken().marked(copy),
-            Identified::Foreign(_) | Identified::Closed => None,
+            // An open-only node's is foreign. No task can mark anything.
+            Identified::Uvm(copy) | Identified::Foreign(copy) => self.taken().marked(copy),
+            Identified::Closed => None,
         }
     }
 
@@ -380,7 +381,8 @@ impl Taken {
         let result = unsafe { libc::fcntl(granted.as_raw_fd(), SET_SIGNAL, mark as libc::c_int) };
         if mark > MAXIMUM_MARK || result != 0 {
             self.spoiled = Some(
-                "the program opened nvidia-uvm more often than a recording can tell apart: record less of it",
+                "the program opened nvidia-uvm and open-only nodes more often than a recording can tell apart: \
+                 record less of it",
             );
         }
     }

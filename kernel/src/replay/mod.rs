@@ -9,6 +9,7 @@ mod outcome;
 pub mod recorded;
 mod translation;
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,6 +17,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nvproxy_abi::node::Node;
 use nvproxy_protocol::options::{Replay, Settings};
 use ringfence_recording::Recording;
 use ringfence_recording::report::lines;
@@ -92,7 +94,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
             version: recording.header.driver,
             tables: recording.header.tables,
             capabilities: recording.header.capabilities,
-            nodes: Driver::nodes_of(&recording.header.gpus),
+            nodes: nodes(&recording),
             directory: device_directory(),
         },
         // What was granted when it was recorded is granted again.
@@ -134,6 +136,15 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     // Whoever no longer reads it still has the status.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(u8::from(outcome.any()))
+}
+
+/// What the recorded sandbox had, of open-only nodes those that its program opened.
+fn nodes(recording: &Recording) -> Vec<Node> {
+    let opened: HashSet<Node> = recording.nodes().into_iter().collect();
+    let is_open_only = |node: &Node| matches!(node, Node::OpenOnly(_));
+    let open_only = opened.into_iter().filter(is_open_only);
+    let others = Driver::nodes_of(&recording.header.gpus).into_iter();
+    others.chain(open_only).collect()
 }
 
 fn guest_command(
