@@ -144,8 +144,7 @@ struct Run {
     /// Treat the driver as this release, whose tables are known, whatever it says that it is
     #[arg(long, value_name = "VERSION")]
     driver_abi: Option<String>,
-    /// What the program may ask of the driver: all, or a list of compute, utility, graphics, video, display, profiling
-    #[arg(long, value_name = "LIST", default_value_t)]
+    #[arg(long, value_name = "LIST", default_value_t, help = about_capabilities())]
     driver_capabilities: Capabilities,
     /// Which GPUs it gets: all, none, or a list of indices and UUIDs
     #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all")]
@@ -298,6 +297,12 @@ fn finish(outcome: Result<u8, Failure>) -> ExitCode {
             ExitCode::from(failure.status)
         }
     }
+}
+
+fn about_capabilities() -> String {
+    let names: Vec<&str> = Capabilities::ALL.names().collect();
+    let names = names.join(", ");
+    format!("What the program may ask of the driver: all, or a list of {names}")
 }
 
 /// Takes over the descriptors that the program is to have, and closes what else the caller left open.

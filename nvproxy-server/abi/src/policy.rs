@@ -1,6 +1,7 @@
 //! What a sandbox may ask of the driver, as sets of capabilities with the names of `NVIDIA_DRIVER_CAPABILITIES`.
 //!
-//! Which requests each of them allows: the lists in `policy/`, from which the tables are made when this crate is built.
+//! Each has a file in `policy/`, which lists the requests that it allows. The names are those of the files.
+//! The tables are made from the lists when this crate is built.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,28 +10,14 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Capabilities(u8);
 
-/// Their names, by the number of their bit.
-const NAMES: [&str; 6] = [
-    "compute",
-    "utility",
-    // OpenGL and Vulkan.
-    "graphics",
-    // Encoding and decoding it.
-    "video",
-    "display",
-    // Performance counters.
-    "profiling",
-];
+// NAMES, by the number of their bit, and a constant for each.
+include!(concat!(env!("OUT_DIR"), "/capabilities.rs"));
 
 impl Capabilities {
     /// None of them.
     pub const NONE: Capabilities = Capabilities(0);
-    /// CUDA and OpenCL.
-    pub const COMPUTE: Capabilities = Capabilities(1);
-    /// nvidia-smi and NVML.
-    pub const UTILITY: Capabilities = Capabilities(1 << 1);
     /// All of them.
-    pub const ALL: Capabilities = Capabilities((1 << NAMES.len()) - 1);
+    pub const ALL: Capabilities = Capabilities(u8::MAX >> (8 - NAMES.len()));
 
     /// The set of the capabilities whose bits are set.
     pub(crate) const fn from_bits(bits: u8) -> Capabilities {
@@ -115,10 +102,7 @@ mod tests {
             Ok(Capabilities::default())
         );
         assert_eq!("all".parse(), Ok(Capabilities::ALL));
-        assert_eq!(
-            Capabilities::ALL.to_string(),
-            "compute,utility,graphics,video,display,profiling"
-        );
+        assert_eq!(Capabilities::ALL.to_string(), NAMES.join(","));
         let profiling: Capabilities = "profiling".parse().expect("a list");
         assert_eq!(profiling.to_string(), "profiling");
         assert_eq!(Capabilities::NONE.to_string(), "");

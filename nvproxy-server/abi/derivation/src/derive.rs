@@ -29,7 +29,7 @@ const FIRMWARE_COMMAND: u32 = 1 << 15;
 pub fn derive(
     catalogue: &Catalogue,
     rules: &Rules,
-    policies: &[(Capability, List)],
+    policies: &[List],
 ) -> Result<Tables, Vec<String>> {
     let mut derivation = Derivation {
         rules: ByFamily {

@@ -6,44 +6,20 @@ use serde::Deserialize;
 
 use crate::families::ByFamily;
 
-/// What a sandbox can be given, as `NVIDIA_DRIVER_CAPABILITIES` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Capability {
-    Compute,
-    Utility,
-    Graphics,
-    Video,
-    Display,
-    Profiling,
-}
+/// What a sandbox can be given, as `NVIDIA_DRIVER_CAPABILITIES` names it, by the number in its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(transparent)]
+pub struct Capability(pub u8);
 
-impl Capability {
-    pub const ALL: [Capability; 6] = [
-        Capability::Compute,
-        Capability::Utility,
-        Capability::Graphics,
-        Capability::Video,
-        Capability::Display,
-        Capability::Profiling,
-    ];
-
-    /// The name of its file, without the extension.
-    pub fn name(self) -> &'static str {
-        match self {
-            Capability::Compute => "compute",
-            Capability::Utility => "utility",
-            Capability::Graphics => "graphics",
-            Capability::Video => "video",
-            Capability::Display => "display",
-            Capability::Profiling => "profiling",
-        }
-    }
-}
+/// How many there can be: a set of them has a bit for each.
+pub const MAXIMUM_CAPABILITIES: usize = 8;
 
 /// One capability's list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct List {
+    /// Its place in the order in which capabilities are named.
+    pub number: Capability,
     /// NV_ESC_*
     pub frontend: Vec<String>,
     /// The header's names of control commands.
@@ -71,6 +47,27 @@ pub fn parse(text: &str) -> Result<List, String> {
     toml::from_str(text).map_err(|error| error.to_string())
 }
 
+/// The capabilities' names in their order.
+pub fn in_order(lists: &BTreeMap<String, List>) -> Result<Vec<&str>, String> {
+    let mut numbered: Vec<(Capability, &str)> = lists
+        .iter()
+        .map(|(name, list)| (list.number, name.as_str()))
+        .collect();
+    numbered.sort_unstable();
+    let numbers = numbered.iter().map(|(Capability(number), _)| *number);
+    if numbered.len() <= MAXIMUM_CAPABILITIES && numbers.eq(0..numbered.len() as u8) {
+        return Ok(numbered.into_iter().map(|(_, name)| name).collect());
+    }
+    let each = numbered
+        .iter()
+        .map(|(Capability(number), name)| format!("{name} = {number}"));
+    let each: Vec<String> = each.collect();
+    Err(format!(
+        "the numbers are not those from 0 on, each once, below {MAXIMUM_CAPABILITIES}: {}",
+        each.join(", ")
+    ))
+}
+
 /// What the policy allows: each request with the capabilities that allow it.
 pub(crate) struct Allowed<'a> {
     pub(crate) names: ByFamily<BTreeMap<&'a str, Vec<Capability>>>,
@@ -79,12 +76,13 @@ pub(crate) struct Allowed<'a> {
 }
 
 impl<'a> Allowed<'a> {
-    pub(crate) fn new(policies: &'a [(Capability, List)]) -> Allowed<'a> {
+    pub(crate) fn new(policies: &'a [List]) -> Allowed<'a> {
         let mut names: ByFamily<BTreeMap<&str, Vec<Capability>>> = ByFamily::default();
         let mut unlisted: BTreeMap<u32, (u32, Vec<Capability>)> = BTreeMap::new();
         let mut sorted: Vec<_> = policies.iter().collect();
-        sorted.sort_by_key(|(capability, _)| *capability);
-        for (capability, list) in sorted {
+        sorted.sort_by_key(|list| list.number);
+        for list in sorted {
+            let capability = list.number;
             for (family, listed) in [
                 (&mut names.frontend, &list.frontend),
                 (&mut names.control, &list.control),
@@ -93,8 +91,8 @@ impl<'a> Allowed<'a> {
             ] {
                 for name in listed {
                     let capabilities = family.entry(name.as_str()).or_default();
-                    if !capabilities.contains(capability) {
-                        capabilities.push(*capability);
+                    if !capabilities.contains(&capability) {
+                        capabilities.push(capability);
                     }
                 }
             }
@@ -102,7 +100,7 @@ impl<'a> Allowed<'a> {
                 let entry = unlisted
                     .entry(command.command)
                     .or_insert((command.size, Vec::new()));
-                entry.1.push(*capability);
+                entry.1.push(capability);
             }
         }
         Allowed { names, unlisted }

@@ -77,6 +77,25 @@ pub fn render(tables: &Tables) -> String {
     source
 }
 
+/// Rust source that defines the names of `Capabilities`, by their bits, and a constant for each.
+pub fn capabilities(names: &[&str]) -> String {
+    let mut source = format!(
+        "const NAMES: [&str; {}] = {names:?};\nimpl Capabilities {{\n",
+        names.len()
+    );
+    for (bit, name) in names.iter().enumerate() {
+        let constant = name.to_uppercase();
+        line(&mut source, &format!("    /// `{name}`"));
+        let value = format!("Capabilities(1 << {bit})");
+        line(
+            &mut source,
+            &format!("    pub const {constant}: Capabilities = {value};"),
+        );
+    }
+    line(&mut source, "}");
+    source
+}
+
 fn line(source: &mut String, text: &str) {
     source.push_str(text);
     source.push('\n');
@@ -144,7 +163,7 @@ fn request(row: &Row) -> String {
     let capabilities: u8 = row
         .capabilities
         .iter()
-        .map(|capability| 1 << *capability as u8)
+        .map(|capability| 1 << capability.0)
         .sum();
     let (may_block, pins, makes_event) = (row.may_block, row.pins, row.makes_event);
     let answered = row.answered;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use nvproxy_abi_catalogue::version::DriverVersion;
 use nvproxy_abi_catalogue::{Catalogue, Control, Copy, Count, Field, Ioctl, Release, Structure};
 use nvproxy_abi_derivation::derive;
-use nvproxy_abi_derivation::policy::{self, Capability, List};
+use nvproxy_abi_derivation::policy::{self, List};
 use nvproxy_abi_derivation::rows::{
     Contents, Extent, Length, Naming, Reserved, Row, Tables, Values,
 };
@@ -81,15 +81,11 @@ fn catalogue(releases: Vec<Release>) -> Catalogue {
     Catalogue { releases }
 }
 
-fn compute(text: &str) -> (Capability, List) {
-    (Capability::Compute, policy::parse(text).expect("a list"))
+fn compute(text: &str) -> List {
+    policy::parse(text).expect("a list")
 }
 
-fn derived(
-    catalogue: &Catalogue,
-    rules: &str,
-    policies: &[(Capability, List)],
-) -> Result<Tables, Vec<String>> {
+fn derived(catalogue: &Catalogue, rules: &str, policies: &[List]) -> Result<Tables, Vec<String>> {
     derive(catalogue, &rules::parse(rules).expect("rules"), policies)
 }
 
@@ -383,6 +379,27 @@ fn what_does_not_fit_is_an_error() {
 }
 
 /// An ioctl's words are its number with the sizes of its structures in all releases, and every ioctl has to be spoken of.
+#[test]
+fn capabilities_are_numbered_from_nought() {
+    let named = |numbers: &[(&str, u8)]| {
+        let list = |(name, number): &(&str, u8)| {
+            let text = format!("number = {number}");
+            ((*name).to_owned(), policy::parse(&text).expect("a list"))
+        };
+        let lists: BTreeMap<String, List> = numbers.iter().map(list).collect();
+        let names = policy::in_order(&lists);
+        names.map(|names| names.join(","))
+    };
+    assert_eq!(named(&[("a", 1), ("b", 0)]), Ok("b,a".to_owned()));
+    let refused = "the numbers are not those from 0 on, each once, below 8: ";
+    for (numbers, said) in [
+        ([("a", 0), ("b", 0)], "a = 0, b = 0"),
+        ([("a", 2), ("b", 0)], "b = 0, a = 2"),
+    ] {
+        assert_eq!(named(&numbers), Err(format!("{refused}{said}")));
+    }
+}
+
 #[test]
 fn words_are_those_of_all_releases_and_none_is_forgotten() {
     let sized = |patch, size| {
