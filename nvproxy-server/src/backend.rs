@@ -100,7 +100,7 @@ pub trait Backend: Send + Sync {
     /// descriptor is not one of this driver's.
     fn carried(&self, descriptor: OwnedFd) -> Result<Arc<dyn DeviceFile>, Errno>;
 
-    /// The number by which a descriptor that came with a request (the target of a mapping, a capability) is named in
+    /// The number by which a descriptor that came with a request (the target of a mapping, an open-only node's) is named in
     /// the request's parameters. Fails with `EBADF` if it is not one of this driver's.
     fn number_of(&self, descriptor: BorrowedFd<'_>) -> Result<i32, Errno>;
 

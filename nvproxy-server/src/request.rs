@@ -299,10 +299,8 @@ impl<F: Files> Context<'_, F> {
                         handle => Substitute::File(self.files.file(handle)?),
                     }
                 }
-                Role::Mapping | Role::Capability if std::mem::take(&mut carried) => {
-                    Substitute::Carried
-                }
-                Role::Mapping | Role::Capability => Substitute::Unused,
+                Role::Held if std::mem::take(&mut carried) => Substitute::Carried,
+                Role::Held => Substitute::Unused,
             };
             substitutions.push(Substitution { at, by });
         }

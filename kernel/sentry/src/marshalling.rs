@@ -43,7 +43,7 @@ pub struct Marshalled {
     pub parts: SmallVec<[Fetch; 4]>,
     /// Handles for the descriptor fields.
     pub handles: SmallVec<[u64; 2]>,
-    /// What a mapping or capability field names.
+    /// What a field names that is of a description which the task holds.
     pub carried: Option<OwnedFd>,
 }
 
@@ -134,7 +134,7 @@ fn descriptor_fields(
                     CLOSED_DESCRIPTOR
                 }
             }),
-            Role::Mapping | Role::Capability => carried = descriptions.duplicate(task, number).ok(),
+            Role::Held => carried = descriptions.duplicate(task, number).ok(),
         }
     }
     Ok((handles, carried))

@@ -245,10 +245,8 @@ pub struct Descriptor {
 pub enum Role {
     /// The one on which the server issues requests.
     Command,
-    /// The one that the task itself holds, to map it.
-    Mapping,
-    /// A capability, opened from `/dev/nvidia-caps`.
-    Capability,
+    /// The one that the task itself holds: to map it, or one of the open-only nodes, to show that it could be opened.
+    Held,
 }
 
 /// What is peculiar about issuing a request.

@@ -4,7 +4,7 @@
 //! | kind | `target` | `code` | `arguments` | payload | descriptor | completion |
 //! |---|---|---|---|---|---|---|
 //! | [`Kind::Open`] | – | [`OPEN_NONBLOCKING`] or 0 | node | – | – | [`VALUE_HANDLE`]; the granted description |
-//! | [`Kind::Ioctl`] | handle, or 0 | ioctl command | node, handle count, descriptor count | request, handles | the target, if `target` is 0; what a mapping or capability field names | `result`; payload; perhaps the event descriptor |
+//! | [`Kind::Ioctl`] | handle, or 0 | ioctl command | node, handle count, descriptor count | request, handles | the target, if `target` is 0; what a field names that is of a description which the task holds | `result`; payload; perhaps the event descriptor |
 //! | [`Kind::PinBegin`] | handle | ioctl command | node, handle count | request, handles | – | the command descriptor, lent |
 //! | [`Kind::PinFinish`] | handle | ioctl command | node, handle count, –, result | request, handles | – | `result`; payload |
 //! | [`Kind::Close`] | handle | – | – | – | – | – |

@@ -221,8 +221,7 @@ fn pointer(pointer: &Pointer) -> String {
 fn descriptor(descriptor: &Descriptor) -> String {
     let role = match descriptor.role {
         Role::Command => "Command",
-        Role::Mapping => "Mapping",
-        Role::Capability => "Capability",
+        Role::Held => "Held",
     };
     format!(
         "Descriptor {{ at: {}, role: Role::{role} }}",

@@ -110,8 +110,7 @@ pub struct Descriptor {
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     Command,
-    Mapping,
-    Capability,
+    Held,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -34,7 +34,7 @@ fn capabilities_are_found_in_nested_parameters() {
         plan.descriptors[..],
         [DescriptorField {
             at: 48,
-            role: Role::Capability
+            role: Role::Held
         }]
     );
 }
@@ -51,7 +51,7 @@ fn descriptors_are_found_in_ioctls_and_control_commands() {
         map.descriptors[..],
         [DescriptorField {
             at: 48,
-            role: Role::Mapping
+            role: Role::Held
         }]
     );
 
@@ -122,7 +122,7 @@ fn memory_of_the_task_is_pinned_from_the_task() {
         mapped.descriptors[..],
         [DescriptorField {
             at: 48,
-            role: Role::Mapping
+            role: Role::Held
         }]
     );
 
