@@ -14,7 +14,9 @@ use nvproxy_abi::version::DriverVersion;
 use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::report::{Finding, Outcome};
-use crate::driver::{Gpu, host_gpus, host_nodes, host_version, may_open, series_for};
+use crate::driver::{
+    Gpu, device_directory, host_gpus, host_nodes, host_version, may_open, series_for,
+};
 
 /// One finding for the driver, one for each GPU and one for each node.
 pub fn examine() -> Vec<Finding> {
@@ -36,10 +38,10 @@ pub fn examine() -> Vec<Finding> {
             ),
         ),
     }
-    let devices = Path::new("/dev");
-    findings.extend(nodes.into_iter().map(|node| of_node(devices, node)));
-    let open_only = series_for(Capabilities::default()).flat_map(host_nodes);
-    findings.extend(open_only.map(|node| of_open_only(devices, node)));
+    let devices = device_directory();
+    findings.extend(nodes.into_iter().map(|node| of_node(&devices, node)));
+    let open_only = series_for(Capabilities::ALL).flat_map(host_nodes);
+    findings.extend(open_only.map(|node| of_open_only(&devices, node)));
     findings
 }
 
