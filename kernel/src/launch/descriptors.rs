@@ -23,6 +23,7 @@ use nix::sys::stat::fstat;
 use ringfence_faults::{Act, Point};
 use ringfence_sentry::confinement;
 use ringfence_sentry::failure::{Attempt, Failure};
+use rustix::fs::{FsWord, fstatfs};
 use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
 
@@ -35,6 +36,16 @@ const FIRST: RawFd = 3;
 /// them (eventfd(2), timerfd_create(2)).
 const HARMLESS: [&str; 2] = ["anon_inode:[eventfd]", "anon_inode:[timerfd]"];
 const WITHOUT_NAME: &str = "anon_inode:";
+/// File systems of which each file is an object of the kernel, whatever it is called: memory that is hidden from the kernel
+/// itself (memfd_secret(2)), message queues, namespaces, processes, and buffers of devices (`SECRETMEM_MAGIC`, `NSFS_MAGIC`,
+/// `PID_FS_MAGIC` and `DMA_BUF_MAGIC` of linux/magic.h, `MQUEUE_MAGIC` of ipc/mqueue.c).
+const OF_OBJECTS: [FsWord; 5] = [
+    0x5345_434d,
+    0x1980_0202,
+    0x6e73_6673,
+    0x5049_4446,
+    0x444d_4142,
+];
 
 /// Takes over the descriptors from 3 on that the program is granted, and closes all behind them. None of them is inherited
 /// further until [`pass_on`] is called with it.
@@ -130,11 +141,13 @@ fn reason_against_socket(socket: BorrowedFd<'_>, has_network: bool) -> Option<Re
     }
 }
 
-/// The same of a file without a name.
+/// The same of a file without a name, or of an object that only looks like a file.
 fn reason_against_nameless(descriptor: BorrowedFd<'_>) -> Option<Reason> {
     let link = std::fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd())).ok()?;
     let name = link.to_string_lossy();
-    (name.starts_with(WITHOUT_NAME) && !HARMLESS.contains(&&*name)).then_some((
+    let is_nameless = name.starts_with(WITHOUT_NAME) && !HARMLESS.contains(&&*name);
+    let is_object = fstatfs(descriptor).is_ok_and(|of| OF_OBJECTS.contains(&of.f_type));
+    (is_nameless || is_object).then_some((
         "an object of the kernel (such as an io_uring or a pidfd), by which the program could act in its maker's name",
         "leave it out",
     ))

@@ -1,7 +1,9 @@
 //! What a program starts with: its place, environment, descriptors and terminal.
+//!
+//! `unsafe` is here because of calls that have no wrapper.
 
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::*;
 
@@ -181,6 +183,27 @@ fn what_is_opened_neither_to_be_read_nor_to_be_written_is_not_inherited() {
     }
 }
 
+/// Those that the kernel shows as ordinary files: a message queue to be written, memory that the kernel itself does not see
+/// (where the machine has such), and a namespace.
+#[allow(unsafe_code)]
+fn objects_like_files() -> Vec<OwnedFd> {
+    let name = std::ffi::CString::new(format!("/ringfence-{}", std::process::id())).unwrap();
+    let no_attributes = std::ptr::null::<libc::mq_attr>();
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
+    // SAFETY: the name ends with a zero byte; attributes may be missing (mq_open(3)).
+    let queue = unsafe { libc::mq_open(name.as_ptr(), flags, 0o600, no_attributes) };
+    // SAFETY: as above.
+    unsafe { libc::mq_unlink(name.as_ptr()) };
+    // SAFETY: no address is given.
+    let memory = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) } as i32;
+    assert!(queue >= 0, "{}", std::io::Error::last_os_error());
+    let made = [queue, memory].into_iter().filter(|made| *made >= 0);
+    // SAFETY: each was made just now, and nobody else has it.
+    let made = made.map(|made| unsafe { OwnedFd::from_raw_fd(made) });
+    let namespace = File::open("/proc/self/ns/net").expect("a namespace");
+    made.chain([namespace.into()]).collect()
+}
+
 /// By which the kernel does something in its maker's name: an io_uring's entries, signals to a process outside.
 #[test]
 fn objects_of_the_kernel_are_not_inherited() {
@@ -193,8 +216,9 @@ fn objects_of_the_kernel_are_not_inherited() {
         rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()),
         rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC),
     ];
+    let objects = objects.map(|object| object.expect("an object of the kernel"));
+    let objects = objects.into_iter().chain(objects_like_files());
     for object in objects {
-        let object = object.expect("an object of the kernel");
         let line = "ringfence: descriptor 0 is an object of the kernel (such as an io_uring or a pidfd), by which the program \
                     could act in its maker's name: close it, as with 0<&- in a shell, and leave it out";
         let ended = run(ringfence_run(&[]), &object);
