@@ -55,8 +55,7 @@ impl Tree {
 
     /// Whether it is a directory. Whatever else it is can be attached to a file only.
     pub fn is_directory(&self) -> Result<bool, Errno> {
-        let status = nix::sys::stat::fstat(&self.0)?;
-        Ok(status.st_mode & libc::S_IFMT == libc::S_IFDIR)
+        is_directory(self.as_fd())
     }
 
     /// Covers `target` with it.
@@ -77,6 +76,12 @@ impl AsFd for Tree {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Whether this descriptor names a directory.
+pub fn is_directory(named: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let status = nix::sys::stat::fstat(named)?;
+    Ok(status.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
 fn errno(error: rustix::io::Errno) -> Errno {

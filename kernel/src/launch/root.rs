@@ -25,7 +25,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::devices::Devices;
 use super::grants::Grants;
-use super::mounts::{READ_ONLY, RESTRICTED, Tree, cover_with_memory, forbid_writing};
+use super::mounts::{self, READ_ONLY, RESTRICTED, Tree, cover_with_memory, forbid_writing};
 use super::{kernel_files, namespaces};
 use crate::binds::Bind;
 use crate::driver::Driver;
@@ -229,34 +229,34 @@ impl Kernels {
     }
 }
 
-/// Places what was taken, in its order. What it is to cover is created where it can be: only in the directories of the
-/// sandbox's own, because nothing else can be written yet.
+/// Places what was taken, in its order. What it is to cover can lie in what was placed before. What is nowhere is created
+/// first, and so only in the directories of the sandbox's own: nothing else can be written yet.
 fn place(binds: &[(Bind, Tree)], reach: &Reach) -> Result<(), Failure> {
+    let mut created = Vec::with_capacity(binds.len());
     for (bind, tree) in binds {
-        let directory = tree.is_directory().attempt("fstat")?;
-        create(&bind.target, directory).map_err(|error| {
-            refused(
-                bind,
-                format_args!("{error}: create it, or choose a place in /tmp"),
-            )
-        })?;
-        if bind.target.is_dir() != directory {
-            let what = "a directory can cover only a directory, and a file only a file";
-            return Err(refused(bind, what));
-        }
+        let is_directory = tree.is_directory().attempt("fstat")?;
+        created.push((is_directory, create(&bind.target, is_directory)));
     }
-    for (bind, tree) in binds {
-        let problem = |problem: Problem| match problem {
-            Problem::Link(_) => refused(
+    for ((bind, tree), (is_directory, created)) in binds.iter().zip(created) {
+        let problem = |problem: Problem| match (problem, &created) {
+            (problem @ Problem::Link(_), _) => refused(
                 bind,
                 format_args!("{problem}: remove it, or choose another place"),
             ),
-            Problem::Kernel(_) => refused(bind, problem),
+            (Problem::Kernel(_), Err(error)) => refused(
+                bind,
+                format_args!("{error}: create it, or choose a place in /tmp"),
+            ),
+            (problem, Ok(())) => refused(bind, problem),
         };
         if bind.read_only {
             hold(&bind.target, reach).map_err(problem)?;
         }
         let target = reach.open(&bind.target).map_err(problem)?;
+        if mounts::is_directory(target.as_fd()).attempt("fstat")? != is_directory {
+            let what = "a directory can cover only a directory, and a file only a file";
+            return Err(refused(bind, what));
+        }
         tree.attach_to(target.as_fd())
             .map_err(|errno| refused(bind, errno.desc()))?;
     }

@@ -254,6 +254,38 @@ fn binds_are_written_or_read_as_they_were_given() {
     );
 }
 
+/// What a bind is to cover can be in what was bound before, and nowhere on the host.
+#[test]
+fn binds_are_placed_in_what_was_bound_before() {
+    let directory = Directory::new("placed");
+    let (first, second) = (
+        directory.path().join("first"),
+        directory.path().join("second"),
+    );
+    fs::create_dir_all(first.join("below/deeper")).expect("directories");
+    fs::create_dir(&second).expect("a directory");
+    fs::write(second.join("file"), "of the second\n").expect("a file");
+    let first = format!("{}:/mnt", text(&first));
+    let bound = |target: &str| {
+        let second = format!("{}:{target}:ro", text(&second));
+        let options = ["--bind", &first, "--bind", &second, "--workdir=/"];
+        let program = ["cat", "/mnt/below/deeper/file"];
+        run_in(directory.path(), &options, &program)
+    };
+    assert_eq!(
+        bound("/mnt/below/deeper"),
+        Ended::printing("of the second\n")
+    );
+    // Nothing is created in it.
+    let line = format!(
+        "ringfence: --bind {}:/mnt/below/other: in the sandbox, Read-only file system (os error 30): create it, or choose a \
+         place in /tmp",
+        text(&second)
+    );
+    assert_eq!(bound("/mnt/below/other"), Ended::failing(125, &line));
+    assert!(!directory.path().join("first/below/other").exists());
+}
+
 /// The modes of what a guest made in a directory that it was given, by name.
 fn modes(directory: &Directory) -> Vec<(String, u32)> {
     let entries = fs::read_dir(directory.path()).expect("a directory");
