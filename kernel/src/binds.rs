@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf, absolute};
 
+/// Where a process finds its own descriptors.
+const DESCRIPTORS: [&str; 3] = ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"];
+
 /// A file or directory of the host that is to be seen in the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
@@ -24,6 +27,9 @@ pub enum Error {
     /// A path of the sandbox is relative.
     #[error("{} is not an absolute path", .0.display())]
     Relative(PathBuf),
+    /// This is a descriptor of the caller's, which no process of the sandbox has.
+    #[error("{}: descriptors other than the standard streams are closed by then: name what it is of by a path", .0.display())]
+    Descriptor(PathBuf),
     /// Something is to be seen as the root.
     #[error("the root is chosen with --rootfs")]
     Root,
@@ -44,6 +50,9 @@ impl Bind {
             path: source.into(),
             source: error,
         })?;
+        if names_descriptor(&source) {
+            return Err(Error::Descriptor(source));
+        }
         let target = match parts.next() {
             None => source.clone(),
             Some(target) if target.is_empty() => source.clone(),
@@ -63,6 +72,15 @@ impl Bind {
             read_only,
         })
     }
+}
+
+/// Whether a path leads through a descriptor of the calling process, other than the standard streams.
+fn names_descriptor(path: &Path) -> bool {
+    DESCRIPTORS.iter().any(|directory| {
+        let number = path.strip_prefix(directory).map(|rest| rest.iter().next());
+        let number = number.ok().flatten().and_then(OsStr::to_str);
+        number.is_some_and(|number| number.parse().is_ok_and(|number: u32| number > 2))
+    })
 }
 
 /// Reads a path of the sandbox, which has to be absolute.
@@ -105,6 +123,24 @@ mod tests {
     fn binds_that_make_no_sense_are_refused() {
         for argument in ["", "/a:b", "/a:/b:rw", "/a:/b:ro:", "/a:ro", "/a:/", "/"] {
             assert!(bind(argument).is_err(), "{argument}");
+        }
+    }
+
+    #[test]
+    fn descriptors_are_no_paths() {
+        for path in ["/proc/self/fd/9/x", "/proc/thread-self/fd/3", "/dev/fd/63"] {
+            let refused = format!(
+                "{path}: descriptors other than the standard streams are closed by then: name what it is of by a path"
+            );
+            assert_eq!(bind(&format!("{path}:/tmp/x:ro")), Err(refused));
+        }
+        for path in [
+            "/proc/self/fd/0",
+            "/dev/fd",
+            "/proc/self/cwd/3",
+            "/dev/fdx/3",
+        ] {
+            assert!(bind(path).is_ok(), "{path}");
         }
     }
 }
