@@ -222,6 +222,10 @@ pub enum Point {
     /// The launcher is about to keep what others have changed of the settings of a terminal that it puts back; if that is left
     /// out, it puts back all that it has found.
     Settings,
+    /// A process that was just made is about to have itself killed when its parent ends.
+    Born,
+    /// A process that has made another, in a user namespace, is about to say who is who there.
+    Ids,
     /// The launcher is about to put up what tells it that it was continued before it stopped.
     Guard,
     /// A process of a sandbox is about to leave its caller's session, or the program the process group that it is in.
@@ -357,6 +361,8 @@ impl Point {
             Point::Watch => "watch",
             Point::Left => "left",
             Point::Settings => "settings",
+            Point::Born => "born",
+            Point::Ids => "ids",
             Point::Guard => "guard",
             Point::Session => "session",
             Point::Descriptors => "descriptors",
@@ -463,6 +469,8 @@ impl Point {
         Point::Watch,
         Point::Left,
         Point::Settings,
+        Point::Born,
+        Point::Ids,
         Point::Guard,
         Point::Session,
         Point::Descriptors,

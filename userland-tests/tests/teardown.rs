@@ -4,8 +4,12 @@ use std::fs;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use userland_tests::processes::{Process, Tree};
-use userland_tests::{Directory, Ended, finish, guest_with, ringfence_program, started, wait_for};
+use userland_tests::{
+    Directory, Ended, eventually, finish, guest_with, ringfence_program, ringfence_under, started,
+    wait_for,
+};
 
 /// Kills a process of a sandbox whose program idles, and of one whose program makes requests, and checks how the
 /// launcher ends.
@@ -46,6 +50,50 @@ fn mounts() -> String {
 #[test]
 fn the_launcher_takes_all_with_it() {
     killing(&[], |tree| tree.launcher, 137, "");
+}
+
+/// The sentry of a sandbox that somebody stopped in its first moments, before it was told who it is, and whose launcher was
+/// killed then.
+fn stopped_at_first(rules: &str) -> Pid {
+    let rules = format!("sentry.ids=block {rules}");
+    let mut command = ringfence_under(&rules, &[]);
+    let child = command.arg("true").spawn().expect("the launcher");
+    let launcher = Process::find(Pid::from_raw(child.id() as i32)).expect("the launcher");
+    let mut sentry = None;
+    eventually("there is a sentry", || {
+        sentry = launcher.children().first().copied();
+        sentry.is_some()
+    });
+    let sentry = sentry.expect("it");
+    eventually("it waits", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", sentry.pid));
+        stat.is_ok_and(|stat| stat.contains(") S "))
+    });
+    sentry.stop();
+    kill(launcher.pid, Signal::SIGKILL).expect("it is there");
+    assert_eq!(wait_for(child).status, 137);
+    sentry.pid
+}
+
+/// Whether there is such a process, whoever has become its parent.
+fn is_there(process: Pid) -> bool {
+    Process::find(process).is_some()
+}
+
+#[test]
+fn the_launcher_takes_a_sentry_along_that_was_stopped_at_first() {
+    let sentry = stopped_at_first("");
+    eventually("it is gone", || !is_there(sentry));
+}
+
+/// That the test above can fail.
+#[test]
+fn a_sentry_that_was_stopped_at_first_stays_if_it_is_not_bound() {
+    let sentry = stopped_at_first("sentry.born=drop");
+    assert!(is_there(sentry));
+    // Nobody has told it who it is, nor will.
+    kill(sentry, Signal::SIGCONT).expect("it is there");
+    eventually("it is gone", || !is_there(sentry));
 }
 
 /// Rust's runtime handles these, and lets the first one pass that is of no fault.

@@ -227,7 +227,6 @@ fn sentry_process(
 ) -> Result<u8, Failure> {
     // What is sent to the caller's group is for the launcher alone, which passes it on once.
     jobs::leave_session()?;
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).attempt("prctl")?;
     nix::sys::prctl::set_dumpable(false).attempt("prctl")?;
     namespaces::isolate_mounts()?;
     program_ends.take_place()?;

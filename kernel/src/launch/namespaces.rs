@@ -6,15 +6,21 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, setgroups, setresgid, setresuid};
+use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
 use ringfence_sentry::log;
 use ringfence_sentry::system_calls::exit_at_once;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::grants::Identity;
 
@@ -30,19 +36,29 @@ pub const OF_ONE_PROCESS: CloneFlags = CloneFlags::CLONE_NEWNS
 /// further namespaces of `also`; it has all rights in them, and none outside. It is who the caller is, with the same
 /// user and group ids as outside (all of them if the caller may map them, else its own), unless it is to have another
 /// `identity`: see [`IdMaps`]. A child that cannot become that says why on stderr, and ends.
+///
+/// The child ends when the calling process does, whether it runs by then or somebody has stopped it: to ask the kernel for
+/// that is the first thing that it does.
 pub fn fork_into_user_namespace(
     also: CloneFlags,
     identity: Option<Identity>,
 ) -> Result<ForkResult, Failure> {
     let maps = IdMaps::new(identity)?;
     let (mut mapped, mut map) = std::io::pipe().attempt("pipe")?;
+    let parent = pidfd_open(getpid(), PidfdFlags::empty()).attempt("pidfd_open")?;
     match fork_with(CloneFlags::CLONE_NEWUSER | also).map_err(with_remedy)? {
         ForkResult::Child => {
             drop(map);
-            if mapped.read_exact(&mut [0]).is_err() {
+            let is_bound = end_with(parent.as_fd());
+            if is_bound.is_err() || mapped.read_exact(&mut [0]).is_err() {
                 // The parent failed, and says so.
                 exit_at_once(i32::from(SETUP));
             }
+            let assume = |identity| {
+                assume(identity)?;
+                // A process that becomes another user is bound no more (prctl(2)).
+                end_with(parent.as_fd()).attempt("prctl")
+            };
             if let Err(failure) = maps.assume.map_or(Ok(()), assume) {
                 // Not to the caller, who would take itself for the parent.
                 log::print_last(&format!("ringfence: {failure}\n"), log::UNTAKEN);
@@ -52,6 +68,8 @@ pub fn fork_into_user_namespace(
         }
         ForkResult::Parent { child } => {
             drop(mapped);
+            // A test has it wait here.
+            ringfence_faults::at(Point::Ids);
             let written = maps
                 .write(child)
                 .and_then(|()| map.write_all(&[0]).attempt("pipe"));
@@ -62,6 +80,22 @@ pub fn fork_into_user_namespace(
             }
             written.map(|()| ForkResult::Parent { child })
         }
+    }
+}
+
+/// Has the kernel kill the calling process when its parent ends, or fails if that has ended. (In a process namespace of its own a
+/// process is not told its parent's number.)
+fn end_with(parent: BorrowedFd<'_>) -> Result<(), Errno> {
+    // A test leaves this out, to show that it would notice.
+    if ringfence_faults::at(Point::Born) == Some(Act::Drop) {
+        return Ok(());
+    }
+    set_pdeathsig(Signal::SIGKILL)?;
+    // If it ended before, the kernel has nothing to do any more.
+    let mut ended = [PollFd::new(parent, PollFlags::POLLIN)];
+    match poll(&mut ended, PollTimeout::ZERO)? {
+        0 => Ok(()),
+        _ => Err(Errno::ESRCH),
     }
 }
 
