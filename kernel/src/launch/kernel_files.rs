@@ -14,7 +14,7 @@ use ringfence_faults::{Act, Point, at};
 use ringfence_sentry::failure::Failure;
 
 use super::mounts::{hide, protect};
-use super::ordinary_view;
+use super::{network, ordinary_view};
 
 /// What cannot be written. `/sys` is not among it: it is part of the file system, all of which is read-only.
 const PROTECTED: [&str; 9] = [
@@ -57,17 +57,27 @@ const HIDDEN_IN_SYS: [&str; 7] = [
     "/sys/kernel/tracing",
 ];
 
-/// Restricts both, which must be mounted. `/dev` must be the sandbox's. `network` says whether the sandbox has the caller's.
-pub fn restrict(network: bool) -> Result<(), Failure> {
+/// Where `/sys` shows the interfaces of a network that are of no device, and links to all.
+const OF_NETWORK: [&str; 2] = ["/sys/class/net", "/sys/devices/virtual/net"];
+
+/// Restricts both, which must be mounted. `/dev` must be the sandbox's. `has_network` says whether the sandbox has the caller's.
+pub fn restrict(has_network: bool) -> Result<(), Failure> {
     let each = |paths: &[&str], restriction: fn(&Path) -> Result<(), Failure>| {
         paths
             .iter()
             .try_for_each(|path| restriction(Path::new(path)))
     };
     each(&HIDDEN, hide)?;
+    let shows_others = !has_network && !network::cover_sys()?;
     if ordinary_view::is_needed() && at(Point::RootsFiles) != Some(Act::Drop) {
-        return ordinary_view::take(network);
+        ordinary_view::take(has_network)?;
+    } else {
+        each(&HIDDEN_IN_SYS, hide)?;
+        each(&PROTECTED, protect)?;
     }
-    each(&HIDDEN_IN_SYS, hide)?;
-    each(&PROTECTED, protect)
+    // Not before: nothing may be mounted in what an overlay is made of.
+    match shows_others {
+        true => each(&OF_NETWORK, hide),
+        false => Ok(()),
+    }
 }

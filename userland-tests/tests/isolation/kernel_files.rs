@@ -93,7 +93,10 @@ fn root_sees_of_the_kernels_files_what_every_user_sees() {
             let mut sandbox = guest_with(options, &["kernel-files", "read"]);
             listed(&finish(&mut sandbox))
         });
-        let is_own = |path: &str| options.is_empty() && path.starts_with("/proc/sys/net/");
+        let is_own = |path: &str| {
+            let is_interfaces = path.starts_with("/sys/") && path.contains("/net/");
+            options.is_empty() && (path.starts_with("/proc/sys/net/") || is_interfaces)
+        };
         let excess: Vec<&String> = inside
             .difference(&outside.ever)
             .filter(|path| !is_own(path))
@@ -249,15 +252,19 @@ fn what_programs_read_of_the_kernels_files_is_there() {
         };
         paths.extend(devices.flat_map(paths_of));
     }
-    let mut scenario = vec!["read"];
-    let mut expected = String::new();
-    for path in &paths {
-        let every_user_may = fs::metadata(path).is_ok_and(|status| status.mode() & 0o004 != 0);
-        if let (true, Ok(text)) = (every_user_may, fs::read_to_string(path)) {
-            scenario.push(path);
-            expected += &format!("{path}: {text:?}\n");
+    for options in [&[][..], &["--net"]] {
+        let mut scenario = vec!["read"];
+        let mut expected = String::new();
+        // Without the caller's network there are other interfaces.
+        let is_shown = |path: &&String| !options.is_empty() || !path.starts_with("/sys/class/net/");
+        for path in paths.iter().filter(is_shown) {
+            let every_user_may = fs::metadata(path).is_ok_and(|status| status.mode() & 0o004 != 0);
+            if let (true, Ok(text)) = (every_user_may, fs::read_to_string(path)) {
+                scenario.push(path);
+                expected += &format!("{path}: {text:?}\n");
+            }
         }
+        assert!(scenario.len() > 20, "{scenario:?}");
+        as_root_and_user(options, &scenario, &Ended::printing(&expected));
     }
-    assert!(scenario.len() > 20, "{scenario:?}");
-    as_root_and_user(&[], &scenario, &Ended::printing(&expected));
 }

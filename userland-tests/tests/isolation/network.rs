@@ -137,3 +137,30 @@ fn of_other_sockets_those_of_this_machine_are_inherited() {
         assert_eq!(run(options, netlink()), Ended::failing(125, refused));
     }
 }
+
+/// Every directory in which an interface is shown. (A link in `/sys/class/net` is none.)
+const INTERFACES: &str = "ls /sys/class/net; find /sys/devices -path '*/net/*' -prune";
+
+/// `/sys` tells of the sandbox's own network. (Where the kernel gives it no `/sys` for that, as in a container that has parts of
+/// it covered, this fails.)
+#[test]
+fn interfaces_of_the_host_are_not_shown() {
+    let own = Ended::printing("lo\n/sys/devices/virtual/net/lo\n");
+    let shell = ["sh", "-c", INTERFACES];
+    assert_eq!(run_in(Path::new("/"), &[], &shell), own);
+    if is_root() {
+        let executables = Reachable::new();
+        assert_eq!(executables.run_as(USER, &[], &shell), own);
+        assert_eq!(run_in(Path::new("/"), &["--uid=65534"], &shell), own);
+    }
+    // That this can fail: so it is with the caller's network.
+    let outside = finish(
+        Command::new(shell[0])
+            .args(&shell[1..])
+            .stdin(Stdio::null()),
+    );
+    assert_eq!(run_in(Path::new("/"), &["--net"], &shell), outside);
+    if outside == own {
+        eprintln!("this machine has no other interfaces: nothing was to be hidden");
+    }
+}
