@@ -1,4 +1,5 @@
-//! How much memory there is for the caller: the machine's, or as much of it as the caller's control groups allow.
+//! How much memory there is for the caller: the machine's, or as much of it as the caller's control groups allow. And whether
+//! the caller's own limit leaves enough to run.
 //!
 //! A limit of any control group above the caller's holds for it too, so the smallest on the way up counts. Version 1 keeps
 //! it in `memory.limit_in_bytes`, version 2 in `memory.max` (cgroups(7)). What cannot be read limits nothing: the defaults
@@ -7,8 +8,27 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::sysinfo::sysinfo;
 use nvproxy_protocol::size::Size;
+use ringfence_sentry::failure::{Attempt, Failure};
+
+/// How much data (RLIMIT_DATA) a process of Ringfence must be allowed: with 8 MiB a sandbox did not start, with 12 MiB it did.
+const DATA: u64 = 16 << 20;
+
+/// Fails if the caller's limit of data is too small. Otherwise one of the processes would end in the middle of
+/// something, or start no threads, and say nothing of the limit.
+pub fn check_limit() -> Result<(), Failure> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_DATA).attempt("the limit of data")?;
+    if limit < DATA {
+        return Err(Failure::setup(format!(
+            "the limit of data (ulimit -d) is {} KiB, which is too little to run: raise it to {} KiB at least",
+            limit >> 10,
+            DATA >> 10,
+        )));
+    }
+    Ok(())
+}
 
 /// What `--host-memory` is unless it is given: half of all.
 pub fn default_for_the_driver() -> Size {

@@ -72,6 +72,7 @@ use self::servers::Starter;
 use self::supervision::{Ends, Launcher};
 use self::terminal::Likeness;
 use crate::driver::Driver;
+use crate::memory;
 use crate::record::Output;
 use crate::sandboxes::{About, Door, Name};
 use crate::trace;
@@ -120,6 +121,7 @@ fn inherited(others: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
 /// Runs `options.command` in a sandbox and returns the exit status to end with.
 pub fn run(options: &Options) -> Result<u8, Failure> {
     tracing::debug!("starting a sandbox");
+    memory::check_limit()?;
     let command = c_strings(&options.command)?;
     if let Err(failure) = core_dumps::forbid() {
         tracing::warn!("crashes in the sandbox are told to the host: {failure}");

@@ -262,18 +262,27 @@ fn what_the_caller_ignores_the_program_ignores_and_ringfence_does_not() {
 }
 
 /// Which ends nobody by a signal.
-#[test]
-fn a_limit_of_files_that_is_too_small_is_named() {
+/// A sandbox whose caller has set a limit.
+fn limited_by(limit: &str) -> Ended {
     let mut sandbox = ringfence_run(&[]);
     sandbox.arg("true");
     let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -f 1; exec \"$@\"", "sh"]);
+    shell.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]);
     shell.arg(sandbox.get_program()).args(sandbox.get_args());
+    finish(shell.stdin(Stdio::null()))
+}
+
+#[test]
+fn a_limit_of_files_that_is_too_small_is_named() {
     let line = "ringfence: memory to share with a server: the shared region: ftruncate failed: EFBIG: File too large";
-    assert_eq!(
-        finish(shell.stdin(Stdio::null())),
-        Ended::failing(125, line)
-    );
+    assert_eq!(limited_by("-f 1"), Ended::failing(125, line));
+}
+
+#[test]
+fn a_limit_of_data_that_is_too_small_is_named() {
+    let line = "ringfence: the limit of data (ulimit -d) is 8000 KiB, which is too little to run: raise it to 16384 KiB at least";
+    assert_eq!(limited_by("-d 8000"), Ended::failing(125, line));
+    assert_eq!(limited_by("-d 16384"), Ended::printing(""));
 }
 
 #[test]
