@@ -511,6 +511,10 @@ fn a_limit_that_is_none_is_refused() {
             "plenty",
             "'plenty' is no size: write a whole number of bytes, or one with a unit, as in 512MiB or 4GiB",
         ),
+        (
+            "-1",
+            "'-1' is no size: write a whole number of bytes, or one with a unit, as in 512MiB or 4GiB",
+        ),
         ("0", "it has to be more than 0"),
         ("16384PiB", "'16384PiB' is more than 2^64 bytes"),
     ] {

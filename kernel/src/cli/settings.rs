@@ -16,6 +16,8 @@ impl Args for ServerSettings {
             let arg = Arg::new(option.name)
                 .long(option.name)
                 .value_name(option.value_name)
+                // So that it is said what is wrong with a number below 0.
+                .allow_negative_numbers(true)
                 .value_parser(ValueParser::new(move |text: &str| check(option, text)));
             command.arg(with_help(arg, option.help))
         })

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::num::{IntErrorKind, ParseIntError};
+use std::num::{IntErrorKind, NonZeroU32, ParseIntError};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -178,7 +178,15 @@ macro_rules! text {
 
 pub(crate) use text;
 
-text!(DriverVersion, Capabilities, Size, RawFd, u32, u64);
+text!(
+    DriverVersion,
+    Capabilities,
+    Size,
+    RawFd,
+    u32,
+    u64,
+    NonZeroU32
+);
 
 impl Value for PathBuf {
     fn write(&self, name: &str, words: &mut Vec<OsString>) {
@@ -273,6 +281,9 @@ pub enum Reason {
     /// Its value is no number.
     #[error("it has to be a whole number")]
     NoNumber,
+    /// Its value is 0, and has to be more.
+    #[error("it has to be more than 0")]
+    Zero,
     /// Its value is a number that its type cannot be.
     #[error("it is too large a number")]
     TooLarge,
@@ -281,6 +292,7 @@ pub enum Reason {
 impl From<ParseIntError> for Reason {
     fn from(error: ParseIntError) -> Reason {
         match error.kind() {
+            IntErrorKind::Zero => Reason::Zero,
             IntErrorKind::PosOverflow => Reason::TooLarge,
             _ => Reason::NoNumber,
         }

@@ -1,4 +1,5 @@
 use std::ffi::OsStr;
+use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStringExt;
 
 use nvproxy_abi::node::Node;
@@ -136,6 +137,8 @@ options! {
         count: Option<u32> = "count" "COUNT",
         /// How much
         amount: Option<u64> = "amount" "COUNT",
+        /// How many, and not none
+        some: Option<NonZeroU32> = "some" "COUNT",
     }
 }
 
@@ -144,10 +147,11 @@ fn numbers_are_options_too() {
     let numbers = Numbers {
         count: Some(u32::MAX),
         amount: Some(0),
+        some: NonZeroU32::new(7),
     };
     let mut words = Vec::new();
     numbers.write(&mut words);
-    assert_eq!(words, ["--count=4294967295", "--amount=0"]);
+    assert_eq!(words, ["--count=4294967295", "--amount=0", "--some=7"]);
     let read = Words::new(words).and_then(|mut words| Numbers::read(&mut words));
     assert_eq!(read, Ok(numbers));
     for (text, expected) in [
@@ -162,6 +166,9 @@ fn numbers_are_options_too() {
             assert_eq!(refused.to_string(), expected, "{text}");
         }
     }
+    let some = Numbers::ALL.last().expect("an option");
+    let refused = (some.set)(&mut Numbers::default(), "0").expect_err("none");
+    assert_eq!(refused.to_string(), "it has to be more than 0");
 }
 
 #[test]
