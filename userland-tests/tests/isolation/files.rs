@@ -265,24 +265,24 @@ fn binds_are_placed_in_what_was_bound_before() {
     fs::create_dir_all(first.join("below/deeper")).expect("directories");
     fs::create_dir(&second).expect("a directory");
     fs::write(second.join("file"), "of the second\n").expect("a file");
-    let first = format!("{}:/mnt", text(&first));
+    let first = format!("{}:/etc", text(&first));
     let bound = |target: &str| {
         let second = format!("{}:{target}:ro", text(&second));
         let options = ["--bind", &first, "--bind", &second, "--workdir=/"];
-        let program = ["cat", "/mnt/below/deeper/file"];
+        let program = ["cat", "/etc/below/deeper/file"];
         run_in(directory.path(), &options, &program)
     };
     assert_eq!(
-        bound("/mnt/below/deeper"),
+        bound("/etc/below/deeper"),
         Ended::printing("of the second\n")
     );
     // Nothing is created in it.
     let line = format!(
-        "ringfence: --bind {}:/mnt/below/other: in the sandbox, Read-only file system (os error 30): create it, or choose a \
+        "ringfence: --bind {}:/etc/below/other: in the sandbox, Read-only file system (os error 30): create it, or choose a \
          place in /tmp",
         text(&second)
     );
-    assert_eq!(bound("/mnt/below/other"), Ended::failing(125, &line));
+    assert_eq!(bound("/etc/below/other"), Ended::failing(125, &line));
     assert!(!directory.path().join("first/below/other").exists());
 }
 
