@@ -201,6 +201,13 @@ pub enum Point {
     Waiting,
     /// What the kernel shows root alone is about to be taken from a sandbox that root started.
     RootsFiles,
+    /// The kernel's files are about to be restricted where nobody else reaches them; if that is left out, they are when they
+    /// have been placed in the root.
+    Staged,
+    /// The sandbox's own `/proc`, `/sys` and `/dev` have been placed in the root.
+    Placed,
+    /// File systems of the kernel's own are about to be covered that lie elsewhere.
+    Elsewhere,
     /// What the caller left open to be read, or a device that it left open, is about to be opened anew for the program.
     Given,
     /// Pipes are about to be made in the place of those that the caller left open to be read.
@@ -352,6 +359,9 @@ impl Point {
             Point::Apart => "apart",
             Point::Waiting => "waiting",
             Point::RootsFiles => "roots-files",
+            Point::Staged => "staged",
+            Point::Placed => "placed",
+            Point::Elsewhere => "elsewhere",
             Point::Given => "given",
             Point::Inputs => "inputs",
             Point::Unread => "unread",
@@ -460,6 +470,9 @@ impl Point {
         Point::Apart,
         Point::Waiting,
         Point::RootsFiles,
+        Point::Staged,
+        Point::Placed,
+        Point::Elsewhere,
         Point::Given,
         Point::Inputs,
         Point::Unread,

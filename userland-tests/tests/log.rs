@@ -97,6 +97,7 @@ const KINDS: &[(&str, Cause)] = &[
     ("the sandbox is gone", Life),
     ("the program starts in /", Life),
     ("the sandbox has not all of /sys", Life),
+    ("hidden: ", Life),
     ("{what}: sentry and server wrote more", Life),
     ("the server cannot go on", Life),
     ("no io_uring", Life),

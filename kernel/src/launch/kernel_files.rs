@@ -46,16 +46,8 @@ const HIDDEN: [&str; 11] = [
     "/proc/timer_list",
     "/proc/timer_stats",
 ];
-/// What of `/sys` is not there, where it is the host's.
-const HIDDEN_IN_SYS: [&str; 7] = [
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-    "/sys/fs/bpf",
-    "/sys/fs/pstore",
-    "/sys/kernel/debug",
-    "/sys/kernel/security",
-    "/sys/kernel/tracing",
-];
+/// What of `/sys` is not there, where it is the host's. (Other file systems in it are covered whole: `kernel_mounts.rs`.)
+const HIDDEN_IN_SYS: [&str; 2] = ["/sys/devices/virtual/powercap", "/sys/firmware"];
 
 /// Where `/sys` shows the interfaces of a network that are of no device, and links to all.
 const OF_NETWORK: [&str; 2] = ["/sys/class/net", "/sys/devices/virtual/net"];

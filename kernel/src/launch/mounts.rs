@@ -14,8 +14,13 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use ringfence_sentry::failure::{Attempt, Failure};
 use ringfence_sentry::system_calls::add_mount_attributes;
-use rustix::fs::CWD;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat2, statx,
+};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
 
 /// What no mount in a sandbox allows: programs that change who one is, and devices. The devices that a program may
 /// open are mounts of their own.
@@ -31,7 +36,7 @@ const COPIED: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE
     .union(OpenTreeFlags::OPEN_TREE_CLOEXEC)
     .union(OpenTreeFlags::AT_RECURSIVE);
 
-/// A file or directory with all that is mounted below it, attached nowhere.
+/// A file or directory with all that is mounted below it, attached nowhere yet.
 #[derive(Debug)]
 pub struct Tree(OwnedFd);
 
@@ -45,6 +50,43 @@ impl Tree {
     pub fn copy_named(named: BorrowedFd<'_>) -> Result<Tree, Errno> {
         let flags = COPIED | OpenTreeFlags::AT_EMPTY_PATH;
         open_tree(named, "", flags).map(Tree).map_err(errno)
+    }
+
+    /// What is mounted at `path` itself, to be moved elsewhere.
+    pub fn at(path: &Path) -> Result<Tree, Errno> {
+        let opened = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLOEXEC);
+        opened.map(Tree).map_err(errno)
+    }
+
+    /// A new file system of this kind, with these options and, of its mount, `attributes` (`MOUNT_ATTR_*`).
+    pub fn new(kind: &str, options: &[(&str, &str)], attributes: u64) -> Result<Tree, Errno> {
+        let make = || {
+            let made = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_set_string(made.as_fd(), "source", kind)?;
+            for (name, value) in options {
+                fsconfig_set_string(made.as_fd(), *name, *value)?;
+            }
+            fsconfig_create(made.as_fd())?;
+            let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
+            fsmount(made.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        };
+        make().map(Tree).map_err(errno)
+    }
+
+    /// A directory that lives in memory; `options` are those of tmpfs(5).
+    pub fn in_memory(options: &[(&str, &str)], attributes: u64) -> Result<Tree, Errno> {
+        Tree::new("tmpfs", options, attributes)
+    }
+
+    /// A directory with nothing in it, to cover another.
+    pub fn empty_directory() -> Result<Tree, Errno> {
+        let options = [("size", "4k"), ("nr_inodes", "1"), ("mode", "555")];
+        Tree::in_memory(&options, READ_ONLY | libc::MOUNT_ATTR_NOEXEC)
+    }
+
+    /// The null device, to cover a file.
+    pub fn null_device(null: BorrowedFd<'_>) -> Result<Tree, Errno> {
+        Tree::copy_named(null)?.with_attributes(DEVICE)
     }
 
     /// The same, with `attributes` (`MOUNT_ATTR_*`) on every mount of it.
@@ -84,6 +126,32 @@ pub fn is_directory(named: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(status.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
+/// A directory, to name it. A link on the way would lead elsewhere by the time that something is mounted there.
+pub fn directory_at(from: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
+    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(from, path, how, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+}
+
+/// What a mount is known by, and what a descriptor names on it.
+pub struct MountOf {
+    /// Its number, as in /proc/PID/mountinfo.
+    pub id: u64,
+    /// Whether the descriptor names its root.
+    pub is_root: bool,
+    pub is_directory: bool,
+}
+
+/// Which mount a descriptor is on.
+pub fn mount_of(descriptor: BorrowedFd<'_>) -> rustix::io::Result<MountOf> {
+    let wanted = StatxFlags::MNT_ID | StatxFlags::TYPE;
+    let found = statx(descriptor, "", AtFlags::EMPTY_PATH, wanted)?;
+    Ok(MountOf {
+        id: found.stx_mnt_id,
+        is_root: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        is_directory: FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory,
+    })
+}
+
 fn errno(error: rustix::io::Errno) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
@@ -121,8 +189,9 @@ pub fn hide(path: &Path) -> Result<(), Failure> {
         Err(error) => return Err(error).attempt(path.display()),
     };
     if hidden.is_dir() {
-        let options = "size=4k,nr_inodes=1,mode=555";
-        return cover_with_memory(path, MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC, options);
+        return Tree::empty_directory()
+            .and_then(|empty| empty.attach(path))
+            .attempt(format_args!("hiding {}", path.display()));
     }
     Tree::copy(Path::new("/dev/null"))
         .and_then(|null| null.with_attributes(DEVICE))

@@ -23,6 +23,7 @@ use ringfence_sentry::system_calls::exit_at_once;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::grants::Identity;
+use super::mounts::{RESTRICTED, Tree};
 
 const NONE: Option<&str> = None;
 /// What the sentry, init and each server have to themselves. Made with the process, because to change the mount namespace later is
@@ -222,11 +223,19 @@ pub fn mount_processes() -> Result<(), Failure> {
     mount_proc_with(MsFlags::MS_RDONLY, Some("subset=pid"))
 }
 
+/// The process namespace's own view of processes, attached nowhere. The calling process must see a `/proc`.
+pub fn processes() -> Result<Tree, Failure> {
+    let attributes = RESTRICTED | libc::MOUNT_ATTR_NOEXEC;
+    Tree::new("proc", &[], attributes).map_err(not_mounted)
+}
+
 fn mount_proc_with(further: MsFlags, options: Option<&str>) -> Result<(), Failure> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | further;
-    mount(Some("proc"), "/proc", Some("proc"), flags, options).map_err(|errno| {
-        Failure::setup(format!(
-            "mounting /proc: {errno}; in a container, /proc must not be masked (docker run --security-opt systempaths=unconfined)"
-        ))
-    })
+    mount(Some("proc"), "/proc", Some("proc"), flags, options).map_err(not_mounted)
+}
+
+fn not_mounted(errno: Errno) -> Failure {
+    Failure::setup(format!(
+        "mounting /proc: {errno}; in a container, /proc must not be masked (docker run --security-opt systempaths=unconfined)"
+    ))
 }

@@ -5,53 +5,35 @@
 //! read-only mount too, and behind some of them a service of the host does whatever it is asked.
 //!
 //! What comes from the host is taken first, while it is in sight. Then the root is entered and made read-only. Then the
-//! rest is put over it, in the order in which it has to lie.
+//! rest is put over it, in the order in which it has to lie: what is the sandbox's own is made elsewhere (`staging.rs`), and put
+//! there when it is complete. What the kernel shows anywhere else is covered in the end (`kernel_mounts.rs`).
 //!
 //! What the caller names may lie where programs before have put links: `reach.rs` finds it.
 
 use std::fmt;
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf, absolute};
 
-use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::mount::{MntFlags, umount2};
 use nix::unistd::{chdir, fchdir, pivot_root};
-use nvproxy_protocol::size::Size;
 use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::CWD;
 
 use super::devices::Devices;
 use super::grants::Grants;
-use super::mounts::{self, READ_ONLY, RESTRICTED, Tree, cover_with_memory, forbid_writing};
-use super::{kernel_files, namespaces};
+use super::kernel_mounts::Kept;
+use super::mounts::{self, READ_ONLY, RESTRICTED, Tree, directory_at, forbid_writing};
+use super::staging::{Kernels, OWN, Staging};
 use crate::binds::Bind;
 use crate::driver::Driver;
 use crate::memory;
 use crate::reach::{Found, Problem, Reach};
 
-/// Directories of the sandbox's own, empty at first, with their permissions. Where the last is a link it leads to the
-/// one before.
-const OWN: [(&str, u32); 4] = [
-    ("/tmp", 0o1777),
-    ("/var/tmp", 0o1777),
-    ("/run", 0o755),
-    ("/var/run", 0o755),
-];
-/// Another one, which is placed with the devices.
-const SHARED: (&str, u32) = ("/dev/shm", 0o1777);
-/// Where the file system of all these is made, before it is taken apart: a root directory must have it.
-const MADE_AT: &str = "/tmp";
-/// One file for as many bytes is allowed: each takes memory of its own, of which tmpfs counts nothing.
-const BYTES_OF_A_FILE: u64 = 8 << 10;
-/// At least as many files, however little memory they have.
-const FILES: u64 = 1 << 10;
 /// What a root directory must have, so that something can be mounted there.
 const NEEDED: [&str; 3] = ["proc", "dev", "tmp"];
-const SYS: &str = "/sys";
-const PROC: &str = "/proc";
 /// Who answers for names on the network, often a link to a file below `/run`.
 const RESOLVER: &str = "/etc/resolv.conf";
 
@@ -76,48 +58,19 @@ pub fn build(grants: &Grants, driver: &Driver) -> Result<(), Failure> {
     let mut reach = reach_of(grants);
     let binds = take(grants, &reach)?;
     let devices = Devices::take(driver)?;
-    let rootfs = grants.rootfs.as_deref();
-    let kernels = rootfs
-        .map(|directory| leave_host_for(directory, &mut reach))
-        .transpose()?;
-    let size = grants.tmp_size.unwrap_or_else(memory::default_for_files);
+    let kernels = Kernels::take()?;
+    if let Some(directory) = &grants.rootfs {
+        leave_host_for(directory, &mut reach)?;
+    }
     forbid_writing()?;
-    let (own, shared) = in_memory(size)?;
-    match kernels {
-        Some(kernels) => kernels.place()?,
-        None => namespaces::mount_proc()?,
-    }
-    devices.place(&shared)?;
-    kernel_files::restrict(grants.network)?;
-    for ((path, _), tree) in OWN.into_iter().zip(own) {
-        if fs::symlink_metadata(path).is_ok_and(|there| there.is_dir()) {
-            tree.attach(Path::new(path)).attempt(path)?;
-        }
-    }
-    place(&binds, &reach)
-}
-
-/// The directories of [`OWN`], in their order, and that of [`SHARED`]: parts of one file system in memory, which take up to
-/// `size` together.
-fn in_memory(size: Size) -> Result<(Vec<Tree>, Tree), Failure> {
-    let files = (size.bytes() / BYTES_OF_A_FILE).max(FILES);
-    let options = format!("mode=755,size={size},nr_inodes={files}");
-    cover_with_memory(Path::new(MADE_AT), MsFlags::empty(), &options)?;
-    let part = |index: usize, (path, mode): (&str, u32), attributes| {
-        let made = Path::new(MADE_AT).join(index.to_string());
-        fs::create_dir(&made)
-            .and_then(|()| fs::set_permissions(&made, Permissions::from_mode(mode)))
-            .attempt(path)?;
-        let tree = Tree::copy(&made).and_then(|tree| tree.with_attributes(attributes));
-        tree.attempt(path)
-    };
-    let own = OWN.into_iter().enumerate();
-    let own = own.map(|(index, directory)| part(index, directory, RESTRICTED));
-    let own = own.collect::<Result<_, _>>()?;
-    let shared = part(OWN.len(), SHARED, RESTRICTED | libc::MOUNT_ATTR_NOEXEC)?;
-    // The parts keep it.
-    umount2(MADE_AT, MntFlags::empty()).attempt(MADE_AT)?;
-    Ok((own, shared))
+    let root = directory_at(CWD, "/").attempt("/")?;
+    let mut kept = Kept::default();
+    kept.ask_for(root.as_fd()).attempt("/")?;
+    let size = grants.tmp_size.unwrap_or_else(memory::default_for_files);
+    let staging = Staging::make(root.as_fd(), kernels, &devices, size, grants.network)?;
+    staging.place(root.as_fd(), &mut kept)?;
+    place(&binds, &reach, &mut kept)?;
+    staging.cover_others(&mut kept)
 }
 
 /// What of the host the program can write to, and others before it could.
@@ -173,21 +126,9 @@ fn resolver() -> Option<Bind> {
     })
 }
 
-/// A directory, to name it. A link on the way would lead elsewhere by the time that something is mounted there.
-fn directory_at(from: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
-    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat2(from, path, how, Mode::empty(), ResolveFlags::NO_SYMLINKS)
-}
-
-/// The kernel's own files, for another root than the host's.
-struct Kernels {
-    proc: Tree,
-    sys: Tree,
-}
-
 /// Makes `directory` the root. The host's root is gone then, before any path is followed in this one: programs may have made it,
 /// and have put links wherever they like.
-fn leave_host_for(directory: &Path, reach: &mut Reach) -> Result<Kernels, Failure> {
+fn leave_host_for(directory: &Path, reach: &mut Reach) -> Result<(), Failure> {
     let named = |what: &str| format!("--rootfs {}{what}", directory.display());
     let opened = open("--rootfs", directory, reach)?;
     let is_missing = |name: &&str| directory_at(opened.as_fd(), name).is_err();
@@ -196,11 +137,6 @@ fn leave_host_for(directory: &Path, reach: &mut Reach) -> Result<Kernels, Failur
             ": it has no directory '{missing}': create one, empty, to mount the sandbox's own there"
         ))));
     }
-    // The kernel lets a process mount it only where it has one.
-    namespaces::mount_proc()?;
-    let proc = Tree::copy(Path::new(PROC)).attempt(PROC)?;
-    let sys = Tree::copy(Path::new(SYS)).and_then(|sys| sys.with_attributes(READ_ONLY));
-    let sys = sys.attempt(SYS)?;
     let tree = Tree::copy_named(opened.as_fd()).attempt(named(""))?;
     // What is the root of the sandbox is in reach of programs if it lies in what they are given.
     if reach.has(opened.as_fd()).attempt(named(""))? {
@@ -211,27 +147,13 @@ fn leave_host_for(directory: &Path, reach: &mut Reach) -> Result<Kernels, Failur
         .and_then(|()| pivot_root(".", "."))
         .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
         .and_then(|()| chdir("/"))
-        .attempt(named(": entering it"))?;
-    Ok(Kernels { proc, sys })
-}
-
-impl Kernels {
-    /// Shows them: what they say of processes, and of the machine, which CUDA reads, where the root has a place for that.
-    fn place(&self) -> Result<(), Failure> {
-        for (path, tree) in [(PROC, &self.proc), (SYS, &self.sys)] {
-            match directory_at(CWD, path) {
-                Ok(place) => tree.attach_to(place.as_fd()).attempt(path)?,
-                Err(_) if path == SYS => {}
-                Err(errno) => return Err(errno).attempt(path),
-            }
-        }
-        Ok(())
-    }
+        .attempt(named(": entering it"))
 }
 
 /// Places what was taken, in its order. What it is to cover can lie in what was placed before. What is nowhere is created
-/// first, and so only in the directories of the sandbox's own: nothing else can be written yet.
-fn place(binds: &[(Bind, Tree)], reach: &Reach) -> Result<(), Failure> {
+/// first, and so only in the directories of the sandbox's own: nothing else can be written yet. `kept` is told of
+/// what the caller asks for.
+fn place(binds: &[(Bind, Tree)], reach: &Reach, kept: &mut Kept) -> Result<(), Failure> {
     let mut created = Vec::with_capacity(binds.len());
     for (bind, tree) in binds {
         let is_directory = tree.is_directory().attempt("fstat")?;
@@ -250,13 +172,16 @@ fn place(binds: &[(Bind, Tree)], reach: &Reach) -> Result<(), Failure> {
             (problem, Ok(())) => refused(bind, problem),
         };
         if bind.read_only {
-            hold(&bind.target, reach).map_err(problem)?;
+            hold(&bind.target, reach, kept).map_err(problem)?;
         }
         let target = reach.open(&bind.target).map_err(problem)?;
         if mounts::is_directory(target.as_fd()).attempt("fstat")? != is_directory {
             let what = "a directory can cover only a directory, and a file only a file";
             return Err(refused(bind, what));
         }
+        kept.cover(target.as_fd(), tree.as_fd())
+            .and_then(|()| kept.ask_for(tree.as_fd()))
+            .map_err(|errno| refused(bind, errno))?;
         tree.attach_to(target.as_fd())
             .map_err(|errno| refused(bind, errno.desc()))?;
     }
@@ -266,12 +191,15 @@ fn place(binds: &[(Bind, Tree)], reach: &Reach) -> Result<(), Failure> {
 /// Has the path of a place stay what it is, though the program can write above it: the directories between become mount
 /// points, which nobody in the sandbox can rename or remove. Otherwise the program could put something of its own under the
 /// path of what it is to read only, and that would be there for everybody outside, too.
-fn hold(target: &Path, reach: &Reach) -> Result<(), Problem> {
+fn hold(target: &Path, reach: &Reach, kept: &mut Kept) -> Result<(), Problem> {
+    let kernels = |errno| rustix::io::Errno::from_raw_os_error(errno as i32);
     let Found { directory, .. } = reach.find(target)?;
     for between in reach.within(directory.as_fd())?.unwrap_or_default() {
-        Tree::copy_named(between.as_fd())
-            .and_then(|tree| tree.attach_to(between.as_fd()))
-            .map_err(|errno| rustix::io::Errno::from_raw_os_error(errno as i32))?;
+        let held = Tree::copy_named(between.as_fd()).map_err(kernels)?;
+        if kept.is_asked_for(between.as_fd())? {
+            kept.ask_for(held.as_fd())?;
+        }
+        held.attach_to(between.as_fd()).map_err(kernels)?;
     }
     Ok(())
 }

@@ -396,7 +396,7 @@ fn binds_that_cannot_be_are_explained() {
 }
 
 /// A root directory with the guest in it, and the libraries that it and this program are linked with.
-fn root_directory() -> Directory {
+pub fn root_directory() -> Directory {
     let directory = Directory::new("root");
     let root = directory.path();
     for name in ["proc", "dev", "tmp", "sys", "own"] {

@@ -5,6 +5,7 @@ mod files;
 mod given;
 mod inputs;
 mod kernel_files;
+mod kernel_mounts;
 mod network;
 mod outputs;
 mod sources;

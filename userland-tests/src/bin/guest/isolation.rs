@@ -4,8 +4,8 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -72,6 +72,28 @@ pub fn write(paths: &[String]) -> Outcome {
         match written {
             Ok(file) if file.rdev() == NULL => println!("{path}: the null device"),
             written => println!("{path}: {}", said(written.map(drop))),
+        }
+    }
+    Ok(())
+}
+
+/// Says of each of the files whether there is anything to be read, and whether it can be opened to be written, and writes
+/// nothing.
+pub fn look(paths: &[String]) -> Outcome {
+    for path in paths {
+        let read = File::open(path).and_then(|mut file| file.read(&mut [0; 64]));
+        let read = match read {
+            Ok(0) => "empty".to_owned(),
+            Ok(_) => "text".to_owned(),
+            failed => said(failed.map(drop)),
+        };
+        let opened = OpenOptions::new().write(true).open(path);
+        let opened = opened.and_then(|file| file.metadata());
+        match opened {
+            Ok(file) if file.rdev() == NULL => {
+                println!("{path}: {read}, to write: the null device")
+            }
+            opened => println!("{path}: {read}, to write: {}", said(opened.map(drop))),
         }
     }
     Ok(())

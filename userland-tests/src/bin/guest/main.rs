@@ -90,6 +90,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("network", isolation::network),
     ("reconnected", isolation::reconnected),
     ("permit", isolation::permit),
+    ("look", isolation::look),
     ("read", isolation::read),
     ("set-ids", set_ids::scenario),
     ("core-limit", core_limit::scenario),

@@ -1,0 +1,216 @@
+//! The kernel's own file systems: seen in a sandbox only as Ringfence shows them, wherever the host has mounted others, and
+//! whoever exchanges names in the root while it is made.
+
+use std::time::Duration;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use userland_tests::{eventually, guest_program, showing_the_guest};
+
+use super::files::root_directory;
+use super::*;
+
+/// How long the sandbox waits between placing `/proc` and what comes then.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// Whether a process has a `/proc` in its mount namespace, whose root is this directory.
+fn has_placed(root: &Path) -> bool {
+    let name = root.file_name().expect("a name");
+    let name = name.to_str().expect("a name in UTF-8");
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let mut listings =
+        processes.filter_map(|process| fs::read_to_string(process.path().join("mountinfo")).ok());
+    listings.any(|listing| {
+        let mounts = || {
+            listing
+                .lines()
+                .map(|line| line.split(' ').collect::<Vec<_>>())
+        };
+        mounts().any(|mount| mount[3].ends_with(name) && mount[4] == "/")
+            && mounts().any(|mount| mount[4] == "/proc")
+    })
+}
+
+/// Exchanges the names of `/proc` and of another directory in the root of a sandbox, when the former is just placed. What
+/// a program finds then in the latter.
+fn exchanged(rules: &str) -> Ended {
+    let directory = root_directory();
+    let root = directory.path();
+    fs::create_dir(root.join("elsewhere")).expect("a directory");
+    let mut command = Command::new(ringfence_with_faults());
+    command.args(["run", "--driver=sim", "--rootfs", text(root), "--workdir=/"]);
+    command.args(["--", "/guest", "look"]);
+    command.args(["/elsewhere/interrupts", "/elsewhere/version"]);
+    command.env_clear().env("LD_LIBRARY_PATH", "/lib64");
+    let rules = format!("sentry.placed=delay:{} {rules}", PAUSE.as_millis());
+    command.env("RINGFENCE_FAULTS", rules).stdin(Stdio::null());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = child.spawn().expect("ringfence");
+    eventually("/proc is placed", || has_placed(root));
+    let name = |name| root.join(name);
+    renameat_with(
+        CWD,
+        name("proc"),
+        CWD,
+        name("elsewhere"),
+        RenameFlags::EXCHANGE,
+    )
+    .expect("exchanged");
+    wait_for(child)
+}
+
+#[test]
+fn a_proc_that_is_moved_while_a_sandbox_starts_is_complete() {
+    let expected = "/elsewhere/interrupts: empty, to write: EACCES\n\
+                    /elsewhere/version: text, to write: EACCES\n";
+    assert_eq!(exchanged(""), Ended::printing(expected));
+}
+
+/// That the test above can fail.
+#[test]
+fn a_proc_that_is_moved_is_the_kernels_own_if_it_is_restricted_where_it_is_seen() {
+    let expected = "/elsewhere/interrupts: text, to write: EACCES\n\
+                    /elsewhere/version: text, to write: EACCES\n";
+    assert_eq!(exchanged("sentry.staged=drop"), Ended::printing(expected));
+}
+
+/// Mounts below `/srv`, which has nothing else then: `/proc`, twice, with a part of `/sys` in it; `/sys`; a device; a namespace; a
+/// `/proc` in what is hidden by another mount; and a directory in memory.
+const PREPARE: &str = r#"
+    set -e
+    mount --make-rprivate /
+    mount -t tmpfs tmpfs /srv
+    mkdir -p /srv/ch/proc /srv/ch/sys /srv/ch/tmp /srv/hidden/proc
+    touch /srv/ch/zero /srv/ch/net
+    mount --rbind /proc /srv/ch/proc
+    mount --rbind /proc /srv/ch/proc
+    mount --rbind /sys/kernel /srv/ch/proc/tty
+    mount --rbind /sys /srv/ch/sys
+    mount --bind /dev/zero /srv/ch/zero
+    mount --bind /proc/self/ns/net /srv/ch/net
+    mount --rbind /proc /srv/hidden/proc
+    mount -t tmpfs tmpfs /srv/hidden
+    mount -t tmpfs tmpfs /srv/ch/tmp
+    echo own > /srv/ch/tmp/file
+"#;
+
+/// Runs a command in a mount namespace of its own, in which the script has made such mounts.
+fn with_mounts(script: &str, command: &Command) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount");
+    if !is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let script = format!("{script}\nexec \"$@\"");
+    unshare.args(["--", "sh", "-c", &script, "sh"]);
+    unshare.arg(command.get_program()).args(command.get_args());
+    unshare.envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    unshare.stdin(Stdio::null());
+    unshare
+}
+
+/// Looks at files in a sandbox with these options.
+fn look(rules: &str, options: &[&str], paths: &[&str]) -> Ended {
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver=sim"])
+        .args(showing_the_guest());
+    command.args(options).arg("--").arg(guest_program());
+    command
+        .arg("look")
+        .args(paths)
+        .env("RINGFENCE_FAULTS", rules);
+    finish(&mut with_mounts(PREPARE, &command))
+}
+
+#[test]
+fn what_the_host_has_mounted_elsewhere_of_the_kernels_is_covered() {
+    let held = ["--bind", "/srv", "--bind", "/srv/ch/tmp::ro"];
+    for (options, at, (device, file)) in [
+        (&[][..], "/srv/ch", ("EACCES", "EROFS")),
+        (&["--bind", "/srv/ch"], "/srv/ch", ("the null device", "ok")),
+        (
+            &["--bind", "/srv:/tmp/here:ro"],
+            "/tmp/here/ch",
+            ("the null device", "EROFS"),
+        ),
+        // The directories between are mounts of their own, with all that is mounted below.
+        (&held, "/srv/ch", ("the null device", "EROFS")),
+    ] {
+        let absent = ["proc/version", "proc/tty/mm", "sys/kernel"];
+        let covered = ["zero", "net"];
+        let names = absent.into_iter().chain(covered).chain(["tmp/file"]);
+        let paths: Vec<String> = names.map(|name| format!("{at}/{name}")).collect();
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let absent = absent.map(|name| format!("{at}/{name}: ENOENT, to write: ENOENT\n"));
+        let covered = covered.map(|name| format!("{at}/{name}: empty, to write: {device}\n"));
+        let kept = format!("{at}/tmp/file: text, to write: {file}\n");
+        let expected = absent.concat() + &covered.concat() + &kept;
+        assert_eq!(
+            look("", options, &paths),
+            Ended::printing(&expected),
+            "{options:?}"
+        );
+    }
+}
+
+/// That the test above can fail.
+#[test]
+fn what_the_host_has_mounted_elsewhere_of_the_kernels_is_seen_if_it_is_not_covered() {
+    let paths = ["/srv/ch/proc/version", "/srv/ch/proc/interrupts"];
+    for options in [&[][..], &["--bind", "/srv/ch"]] {
+        let ended = look("sentry.elsewhere=drop", options, &paths);
+        let seen = |path: &str| ended.stdout.contains(&format!("{path}: text"));
+        assert!(paths.into_iter().all(seen), "{ended:?}");
+    }
+}
+
+/// What the caller names is shown, and nothing that is mounted below it.
+#[test]
+fn what_the_caller_names_of_the_kernels_is_shown() {
+    let paths = [
+        "/srv/ch/proc/version",
+        "/srv/ch/proc/tty/mm",
+        "/srv/ch/sys/kernel",
+    ];
+    let ended = look("", &["--bind", "/srv/ch/proc::ro"], &paths);
+    let expected = "/srv/ch/proc/version: text, to write: EACCES\n\
+         /srv/ch/proc/tty/mm: ENOENT, to write: ENOENT\n\
+         /srv/ch/sys/kernel: ENOENT, to write: ENOENT\n";
+    assert_eq!(ended, Ended::printing(expected));
+}
+
+/// A directory that the user may not enter, with a `/proc` in it, is covered itself: its owner could open it later.
+#[test]
+fn a_directory_that_the_user_may_not_enter_is_covered_if_it_has_the_kernels_files() {
+    if !is_root() {
+        eprintln!("skipped: only root has such directories");
+        return;
+    }
+    let executables = Reachable::new();
+    let directory = executables.guest.parent().expect("a directory");
+    let user = USER.to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+    command
+        .arg(&executables.ringfence)
+        .args(["run", "--driver=sim", "--workdir=/"]);
+    command.args(["--bind", &format!("{}::ro", text(directory)), "--"]);
+    command
+        .arg(&executables.guest)
+        .args(["read", "/srv", "/srv/closed"]);
+    let script = "
+        set -e
+        mount --make-rprivate /
+        mount -t tmpfs -o mode=755 tmpfs /srv
+        mkdir -p /srv/closed/proc
+        chmod 700 /srv/closed
+        mount --rbind /proc /srv/closed/proc
+    ";
+    let expected = "/srv: [\"closed\"]\n/srv/closed: []\n";
+    let ended = finish(&mut with_mounts(script, &command));
+    assert_eq!(ended, Ended::printing(expected));
+}
