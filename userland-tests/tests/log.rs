@@ -98,6 +98,7 @@ const KINDS: &[(&str, Cause)] = &[
     ("the program starts in /", Life),
     ("the sandbox has not all of /sys", Life),
     ("hidden: ", Life),
+    ("no {SYS} for this network", Life),
     ("{what}: sentry and server wrote more", Life),
     ("the server cannot go on", Life),
     ("no io_uring", Life),
