@@ -156,11 +156,20 @@ pub enum Point {
     PinTable,
     /// Of a pin: the thread that is to issue the request has been made.
     PinHelper,
-    /// Of a pin: that thread is about to map the pages of the pin; if that is left out, the caller maps them.
+    /// Of a pin: that thread is about to map the page of the parameters; if that is left out, the caller maps it.
     PinMaker,
-    /// Of a pin: that thread is about to be set to an instruction that the sentry has written; if that is left out, it
-    /// makes its calls by the program's own.
+    /// Of a pin: the page of the instruction is about to be mapped as the file that it is; if that is left out, as a private
+    /// copy.
+    PinShared,
+    /// Of a pin: that thread is about to be set to an instruction of the sentry's; if that is left out, it makes its calls
+    /// by the program's own.
     PinCode,
+    /// Of a pin: memory for the parameters is about to be taken that others cannot reach; if that is left out, it is taken
+    /// as where the kernel has none.
+    PinSecret,
+    /// Of a pin: a signal that stops a process has reached a thread which makes calls for it, and is about to be delivered; if
+    /// that is left out, it is lost.
+    PinStop,
     /// Of a pin: the validated parameters lie in the caller's page.
     PinPrepared,
     /// Of a pin: the descriptor is lent, the parameters were found to be the validated ones, and the driver is about to
@@ -340,7 +349,10 @@ impl Point {
             Point::PinTable => "pin-table",
             Point::PinHelper => "pin-helper",
             Point::PinMaker => "pin-maker",
+            Point::PinShared => "pin-shared",
             Point::PinCode => "pin-code",
+            Point::PinSecret => "pin-secret",
+            Point::PinStop => "pin-stop",
             Point::PinPrepared => "pin-prepared",
             Point::PinChecked => "pin-checked",
             Point::PinAnswer => "pin-answer",
@@ -451,7 +463,10 @@ impl Point {
         Point::PinTable,
         Point::PinHelper,
         Point::PinMaker,
+        Point::PinShared,
         Point::PinCode,
+        Point::PinSecret,
+        Point::PinStop,
         Point::PinPrepared,
         Point::PinChecked,
         Point::PinAnswer,

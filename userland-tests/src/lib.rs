@@ -10,6 +10,7 @@ pub mod conversation;
 pub mod freezer;
 pub mod landlock;
 pub mod processes;
+pub mod secret_memory;
 pub mod soak;
 pub mod stand_in;
 

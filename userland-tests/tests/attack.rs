@@ -276,8 +276,9 @@ fn started_on_files(start: &[&str], scenario: &[&str], rules: &str) -> (Ended, V
     (ended, serving.join().expect("the files"))
 }
 
-/// The parameters lie where the contestants expect them. That nobody can write to them is not to rest on the address.
-const FORESEEABLE: &str = "sentry.pin-page=drop";
+/// The parameters lie where the contestants expect them, in memory like any other. That nobody can write to them is to rest
+/// on neither.
+const FORESEEABLE: &str = "sentry.pin-page=drop sentry.pin-secret=drop";
 
 #[test]
 fn what_is_pinned_is_what_was_validated() {

@@ -64,7 +64,7 @@ const KINDS: &[(&str, Cause)] = &[
         "nobody saw what the driver answered to a process that pins memory",
         Program {
             way: "killed pins",
-            rules: "sentry.pin-answer=kill-task",
+            rules: "sentry.pin-checked=kill-task",
         },
     ),
     ("{what}: {reason}", Once),
@@ -103,6 +103,8 @@ const KINDS: &[(&str, Cause)] = &[
     ("the server cannot go on", Life),
     ("no io_uring", Life),
     ("this kernel's Landlock cannot withhold", Life),
+    ("this kernel has no memory that others cannot reach", Life),
+    ("no memory for what a pin asks of the driver", Once),
     ("{warning}", Life),
     ("{}", Life),
     (

@@ -15,10 +15,14 @@ const UNDISTURBED: &str = "pins: ok\nbeside: exit status: 0\nthen: ok\n";
 const DISOBEYED: &str = " WARN a process that pinned memory was killed, because it did not make the calls that it was set to: \
                          its code, a breakpoint, a seccomp filter of its own or Syscall User Dispatch was in the way\n";
 
+/// What it says of one that did not do so in time.
+const TOO_SLOW: &str = " WARN a process that pinned memory was killed, because the calls that it was set to took more than two \
+                        seconds: its code was in the way, or others kept the processors from it\n";
+
 /// A sandbox that printed this, and in which a process was killed for that.
-fn with_one_killed(stdout: &str) -> Ended {
+fn with_one_killed(stdout: &str, why: &str) -> Ended {
     Ended {
-        stderr: DISOBEYED.to_owned(),
+        stderr: why.to_owned(),
         ..Ended::printing(stdout)
     }
 }
@@ -143,7 +147,7 @@ fn a_thread_that_the_kernel_takes_elsewhere_does_not_learn_where_parameters_lie(
 /// The test above can fail: the caller is taken elsewhere when it is about to map the page, and a word there is altered.
 #[test]
 fn parameters_are_altered_if_the_caller_maps_their_page() {
-    let rules = "sentry.pin-maker=drop sentry.pin-checked=delay:700";
+    let rules = "sentry.pin-secret=drop sentry.pin-maker=drop sentry.pin-checked=delay:700";
     let expected = "taken elsewhere: true\nknown: true\naltered: true\n";
     assert_eq!(restarted(20, 350, rules), Ended::printing(expected));
 }
@@ -247,24 +251,37 @@ fn passes_over_all_tasks_go_on_if_nobody_counts_what_they_take() {
     }
 }
 
-/// The processes that share the memory are held, and one is killed between the ioctl and the helper's end.
-fn altered(rules: &str) -> Ended {
-    let rules = format!("sentry.pin-issued=delay:1500 {rules}");
+/// The processes that share the memory are held, and one is killed while a pin is at this point.
+fn altered(point: &str, rules: &str) -> Ended {
+    let rules = format!("sentry.{point}=delay:1500 {rules}");
     finish(&mut guest_under(&rules, &["pin-altered"]))
 }
+
+/// It is about to be chosen where the parameters are to lie.
+const BEFORE_THE_PARAMETERS: &str = "pin-page";
+/// Between the ioctl and the end of the thread that made it.
+const AFTER_THE_REQUEST: &str = "pin-issued";
 
 #[test]
 fn the_code_of_a_pin_is_not_the_programs() {
     let expected = "in place of: nothing\nchild: status 0\n";
-    assert_eq!(altered(""), Ended::printing(expected));
+    for point in [BEFORE_THE_PARAMETERS, AFTER_THE_REQUEST] {
+        assert_eq!(altered(point, ""), Ended::printing(expected), "{point}");
+    }
 }
 
-/// The test above can fail: the program's own instruction is altered, and what it executes then has what was lent.
+/// The test above can fail: the program's own instruction is altered, and what it executes then knows where the parameters
+/// are about to lie, or has what was lent.
 #[test]
 fn code_of_the_programs_is_executed_if_the_pin_uses_its_instruction() {
-    let ended = altered("sentry.pin-code=drop");
-    let exit = format!("in place of: {}\nchild: SIGKILL\n", libc::SYS_exit);
-    assert_eq!(ended.stdout, exit, "{ended:?}");
+    for (point, call) in [
+        (BEFORE_THE_PARAMETERS, libc::SYS_mmap),
+        (AFTER_THE_REQUEST, libc::SYS_exit),
+    ] {
+        let ended = altered(point, "sentry.pin-code=drop");
+        let expected = format!("in place of: {call}\nchild: SIGKILL\n");
+        assert_eq!(ended.stdout, expected, "{ended:?}");
+    }
 }
 
 /// A pin waits for all those before it no longer than it may take itself.
@@ -272,18 +289,18 @@ fn code_of_the_programs_is_executed_if_the_pin_uses_its_instruction() {
 fn pins_that_take_their_time_do_not_add_up() {
     let ended = finish(&mut guest_under("", &["pin-crowded"]));
     let eagain = format!("SIGKILL, status {}\n", libc::EAGAIN);
-    assert_eq!(ended, with_one_killed(&eagain));
+    assert_eq!(ended, with_one_killed(&eagain, TOO_SLOW));
 }
 
 /// The test above can fail: each has its time, one after the other.
 #[test]
 fn pins_that_take_their_time_add_up_if_nobody_counts() {
     let ended = finish(&mut guest_under("sentry.pin-queued=drop", &["pin-crowded"]));
-    assert_eq!(ended, with_one_killed("SIGKILL\n"));
+    assert_eq!(ended, with_one_killed("SIGKILL\n", TOO_SLOW));
 }
 
-/// An instruction that there is none of, and a jump to itself.
-const REPLACEMENTS: [[u8; 2]; 2] = [[0x0f, 0x0b], [0xeb, 0xfe]];
+/// An instruction that there is none of, and a jump to itself; and what the log says of who puts it there.
+const REPLACEMENTS: [([u8; 2], &str); 2] = [([0x0f, 0x0b], DISOBEYED), ([0xeb, 0xfe], TOO_SLOW)];
 
 /// A process puts that in the place of the instruction that it pins by.
 fn replaced(by: [u8; 2], rules: &str) -> Command {
@@ -295,8 +312,8 @@ fn replaced(by: [u8; 2], rules: &str) -> Command {
 /// A thread that does not do as it is set to is the end of its process, and of nothing else.
 #[test]
 fn who_replaces_the_instruction_of_a_pin_is_killed() {
-    for by in REPLACEMENTS {
-        let expected = with_one_killed("child: SIGKILL\nthen: ok\n");
+    for (by, why) in REPLACEMENTS {
+        let expected = with_one_killed("child: SIGKILL\nthen: ok\n", why);
         assert_eq!(finish(&mut replaced(by, "")), expected);
     }
 }
@@ -313,7 +330,7 @@ fn a_program_whose_calls_are_dispatched_is_killed_if_they_are_for_a_pin_too() {
     let mut guest = guest_under("sentry.dispatched=drop", &["pin-dispatched"]);
     let expected = Ended {
         status: 128 + libc::SIGKILL,
-        ..with_one_killed("")
+        ..with_one_killed("", DISOBEYED)
     };
     assert_eq!(finish(&mut guest), expected);
 }
@@ -321,7 +338,7 @@ fn a_program_whose_calls_are_dispatched_is_killed_if_they_are_for_a_pin_too() {
 /// The test above can fail: the pin does not end, and the whole sandbox stands still.
 #[test]
 fn who_replaces_the_instruction_of_a_pin_keeps_all_others_held_if_it_is_not_killed() {
-    for by in REPLACEMENTS {
+    for (by, _) in REPLACEMENTS {
         let mut child = replaced(by, "sentry.pin-obeyed=drop")
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use caps::Capability;
 use ringfence_confinement::{Confinement, Kept, Table, policies};
 
+use crate::arch::PAGE;
 use crate::failure::{Attempt, Failure};
 
 /// Over tasks that have made themselves untraceable: to read and write their memory, compare their descriptors, and hold
@@ -40,8 +41,8 @@ pub fn enter() -> Result<(), Failure> {
         capabilities: &CAPABILITIES,
         address_space: ADDRESS_SPACE,
         descriptors: DESCRIPTORS,
-        // What it writes goes through pipes.
-        file_size: 0,
+        // What it writes goes through pipes. The memory that it makes for a pin is a file of a page.
+        file_size: PAGE,
         program: &program,
     }
     .enter()

@@ -180,6 +180,10 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     Spin::automatic();
     let alarm = tracee::Alarm::new().attempt("the alarm of the thread that pins")?;
     let nodes = Arc::new(Nodes::within(nodes::descriptors()));
+    let pins = Pins::new(numbers, alarm).attempt("the memory of pins")?;
+    if driver.kind == Kind::Host {
+        pins.warn();
+    }
     confinement::enter()?;
     let server = Server::new(liaison).inspect_err(|_| {
         // The program may wait for an answer already. It is not to see this process go away first. Init ends after
@@ -201,7 +205,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         on_server_exit: options.on_server_exit,
         descriptions: Descriptions::new(uvm),
         releases: Releases::new().attempt("inotify")?,
-        pins: Pins::new(numbers, alarm),
+        pins,
         shares: Arc::default(),
         nodes,
         init,

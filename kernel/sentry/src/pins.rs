@@ -8,13 +8,13 @@
 //! 3. The caller's call returns into a stop. It is made to make a thread, the *helper*, with a descriptor table of its
 //!    own, which the sentry traces from birth. The kernel may take the caller elsewhere than where it is set to, and never
 //!    the helper (`tracee/injection.rs`). So the helper does all that follows.
-//! 4. It is made to map fresh private pages. On the first, which nobody can write to, is the instruction by which it
-//!    makes its further calls. On the others the validated parameters are written, not the task's own. Since they are
-//!    private and new, no other process has them either.
+//! 4. It is given two files of the sentry's, which it is made to map. The first has the instruction by which it makes its
+//!    further calls, and can be written to by nobody (`pins/code.rs`). The second is memory that nobody reaches but by a
+//!    mapping of his own (`pins/parameters.rs`). There the validated parameters lie, not the task's own.
 //! 5. It is made to issue the ioctl on them. This notifies once more. If they still hold what was validated, which nobody
 //!    can change any more while the thread waits, the helper's table gets the command descriptor, and the call is let
 //!    through. What the driver answers is read at once.
-//! 6. The helper is made to end, and its table with it. Then the caller unmaps the pages and the others go on, and, when
+//! 6. The helper is made to end, and its table with it. Then the caller unmaps both and the others go on, and, when
 //!    the server has been told the outcome, the caller does. The server is told of all that was let through, whatever fails
 //!    later: what the driver has done counts.
 //!
@@ -23,26 +23,30 @@
 //!
 //! ptrace(2) is a matter of threads: all pins are carried out by one thread of the sentry, one after the other.
 
+mod code;
+mod expected;
 mod pages;
+mod parameters;
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
 use nvproxy_protocol::requests::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
 use ringfence_faults::{Act, Point, at_task};
 use ringfence_ipc::locks::IgnorePoison;
 
+use self::code::Code;
+use self::expected::{Expected, What};
 use self::pages::{put_address, relocate};
+use self::parameters::{Parameters, Secret, Supply};
 use super::descriptions::Description;
 use super::marshalling::{
     Marshalled, Stopped as StoppedRequest, Target, length_of, status_of, submission, write_back,
 };
-use super::memory::{self, Write};
 use super::observer::{Done, Known, heading};
 use super::procfs;
 use super::progress::Progress;
@@ -81,23 +85,36 @@ pub struct Pins {
     expected: Mutex<Option<Expected>>,
     /// Whether that call was let through.
     was_let_through: AtomicBool,
+    /// Whether the helper was given what it is to map.
+    was_given: AtomicBool,
+    code: Code,
+    supply: Supply,
     numbers: Numbers,
     /// Until the thread that carries out pins has taken it.
     alarm: Mutex<Option<Alarm>>,
 }
 
 impl Pins {
-    pub fn new(numbers: Numbers, alarm: Alarm) -> Pins {
+    /// To be called before the sentry is confined. Fails as memfd_create(2) does.
+    pub fn new(numbers: Numbers, alarm: Alarm) -> Result<Pins, Errno> {
         let (sender, jobs) = mpsc::channel();
-        Pins {
+        Ok(Pins {
             sender,
             jobs: Mutex::new(jobs),
             looks: Looks::default(),
             expected: Mutex::default(),
             was_let_through: AtomicBool::new(false),
+            was_given: AtomicBool::new(false),
+            code: Code::new()?,
+            supply: Supply::new(),
             numbers,
             alarm: Mutex::new(Some(alarm)),
-        }
+        })
+    }
+
+    /// Says what is lost if the kernel lacks what pins rest on.
+    pub fn warn(&self) {
+        self.supply.warn();
     }
 
     /// Hands over a pin to the thread that carries them out.
@@ -116,28 +133,10 @@ impl Pins {
     }
 }
 
-/// A call that a helper is about to make: what it must look like to be let through.
-struct Expected {
-    helper: Pid,
-    descriptor: RawFd,
-    command: u32,
-    page: u64,
-    bytes: Vec<u8>,
-    /// What the helper's table gets under that number.
-    lent: OwnedFd,
-}
-
-impl Expected {
-    /// Whether `notification` is the very call that was prepared, and its parameters are the validated ones.
-    fn is_met_by(&self, notification: &Notification) -> bool {
-        let [descriptor, command, page, ..] = notification.arguments;
-        let mut bytes = vec![0; self.bytes.len()];
-        descriptor as RawFd == self.descriptor
-            && command as u32 == self.command
-            && page == self.page
-            && memory::read(self.helper, page, &mut bytes).is_ok()
-            && bytes == self.bytes
-    }
+/// Makes a page of the memory that the parameters of pins lie in, and lets go of it. Fails if the kernel has none, or with
+/// `ENOMEM` if this process may not lock as much.
+pub fn expect_secret_memory() -> Result<(), Errno> {
+    Secret::new().map(drop)
 }
 
 /// Carries out one pin.
@@ -234,9 +233,13 @@ impl Pin<'_> {
             .pins
             .was_let_through
             .store(false, Ordering::SeqCst);
-        let outcome = match lent {
-            Some(lent) => self.carry_out_with(lent, share, payload),
-            None => Err(Failed::BeforeAnswer(Errno::EIO)),
+        let parameters = self.sentry.pins.supply.take(self.notification.task);
+        let outcome = match (lent, parameters) {
+            (Some(lent), Ok(parameters)) => {
+                self.carry_out_with(lent, &Arc::new(parameters), share, payload)
+            }
+            (None, _) => Err(Failed::BeforeAnswer(Errno::EIO)),
+            (_, Err(errno)) => Err(Failed::BeforeAnswer(errno)),
         };
         // The server keeps what it may take until it is told. What was let through may have come about.
         if outcome.is_err() && !self.sentry.pins.was_let_through.load(Ordering::SeqCst) {
@@ -249,6 +252,7 @@ impl Pin<'_> {
     fn carry_out_with(
         &self,
         lent: OwnedFd,
+        parameters: &Arc<Parameters>,
         share: Share,
         payload: &mut Vec<u8>,
     ) -> Result<(), Failed> {
@@ -276,7 +280,7 @@ impl Pin<'_> {
         let mut stopped = caller.stopped().map_err(Failed::AfterAnswer)?;
         at_task(Point::PinStopped, task.as_raw());
         let mut issued = None;
-        let done = self.issue(&mut stopped, lent, payload, &mut issued);
+        let done = self.issue(&mut stopped, lent, parameters, payload, &mut issued);
         at_task(Point::PinEnded, task.as_raw());
         drop(held);
         self.end(Phase::Releasing);
@@ -349,12 +353,13 @@ impl Pin<'_> {
             .stopped(task, times, self.description.node, known, answer);
     }
 
-    /// Has the ioctl issued by a thread of its own, on pages of its own. `issued` is set as soon as the call
+    /// Has the ioctl issued by a thread of its own, on `parameters`. `issued` is set as soon as the call
     /// has returned, whatever fails later; `payload` then holds what the driver left there.
     fn issue(
         &self,
         stopped: &mut Stopped<'_>,
         lent: OwnedFd,
+        parameters: &Arc<Parameters>,
         payload: &mut Vec<u8>,
         issued: &mut Option<Result<i32, Errno>>,
     ) -> Result<(), Errno> {
@@ -366,18 +371,15 @@ impl Pin<'_> {
         };
         let mut helper = Helper::new(stopped, shared)?;
         at_task(Point::PinHelper, task);
-        // A test has the caller map them, to show that it would notice.
-        let maker = match at_task(Point::PinMaker, task) {
-            Some(Act::Drop) => stopped.calls(),
-            _ => helper.calls(),
-        };
-        let pages = self.map(maker, payload.len() as u64);
-        let done = pages.and_then(|pages| {
-            self.make_writable(helper.calls(), pages)?;
-            let done = self.issue_at(&mut helper, lent, pages.parameters(), payload, issued);
-            at_task(Point::PinIssued, task);
-            done
-        });
+        let mut code = None;
+        let mut pages = Vec::new();
+        let done = self
+            .prepare(stopped, &mut helper, parameters, &mut code, &mut pages)
+            .and_then(|page| {
+                let done = self.issue_at(&mut helper, lent, (parameters, page), payload, issued);
+                at_task(Point::PinIssued, task);
+                done
+            });
         helper.end().map_err(|errno| {
             warn_once(
                 "a process that pinned memory was killed, because its seccomp filter lets no thread end",
@@ -385,11 +387,7 @@ impl Pin<'_> {
             );
             Errno::ESRCH
         })?;
-        if let Ok(pages) = pages {
-            let arguments = [pages.start, pages.length, 0, 0, 0, 0];
-            self.have_call_from(stopped.calls(), pages)?;
-            stopped.calls().call(libc::SYS_munmap, arguments)?;
-        }
+        self.unmap(stopped.calls(), code, &pages)?;
         done
     }
 
@@ -398,22 +396,20 @@ impl Pin<'_> {
         &self,
         helper: &mut Helper<'_>,
         lent: OwnedFd,
-        page: u64,
+        (parameters, page): (&Arc<Parameters>, u64),
         payload: &mut Vec<u8>,
         issued: &mut Option<Result<i32, Errno>>,
     ) -> Result<(), Errno> {
         let mut placed = payload.clone();
         let originals = relocate(&self.marshalled.plan, page, &mut placed);
         let thread = helper.calls().thread();
-        let bytes = &placed[..];
-        memory::write(
-            thread,
-            &[Write {
-                address: page,
-                bytes,
-            }],
-        )?;
-        let result = self.have_called(helper, lent, page, &placed);
+        parameters.write(thread, page, &placed)?;
+        let bytes = placed.clone();
+        at_task(Point::PinPrepared, self.notification.task.as_raw());
+        self.end(Phase::Holding);
+        let what = What::Request { bytes, lent };
+        let result = self.have_called(helper, parameters, page, what);
+        self.end(Phase::Calling);
         // A test has the driver fail to write its answer.
         let result = match at_task(Point::PinWritten, self.notification.task.as_raw()) {
             Some(Act::Errno(errno)) => result.map(|_| -i64::from(errno)),
@@ -436,7 +432,7 @@ impl Pin<'_> {
         let is_taken_at_its_word =
             at_task(Point::PinUnwritten, self.notification.task.as_raw()) == Some(Act::Drop);
         let answer = result.and_then(|result| {
-            memory::read(thread, page, &mut placed)?;
+            parameters.read(thread, page, &mut placed)?;
             match decode_result(result) {
                 // It may have done all there was to do, and then not have been able to write the answer (nvidia_ioctl in
                 // kernel-open/nvidia/nv.c, 580.142). So nobody knows.
@@ -461,26 +457,22 @@ impl Pin<'_> {
     fn have_called(
         &self,
         helper: &mut Helper<'_>,
-        lent: OwnedFd,
+        parameters: &Arc<Parameters>,
         page: u64,
-        placed: &[u8],
+        what: What,
     ) -> Result<i64, Errno> {
         let [descriptor, command, ..] = self.notification.arguments;
         let pins = &self.sentry.pins;
-        pins.was_let_through.store(false, Ordering::SeqCst);
         *pins.expected() = Some(Expected {
             helper: helper.calls().thread(),
             descriptor: descriptor as RawFd,
             command: command as u32,
             page,
-            bytes: placed.to_vec(),
-            lent,
+            parameters: Arc::clone(parameters),
+            what,
         });
-        at_task(Point::PinPrepared, self.notification.task.as_raw());
-        self.end(Phase::Holding);
         let arguments = [descriptor, command, page, 0, 0, 0];
         let result = helper.calls().call(libc::SYS_ioctl, arguments);
-        self.end(Phase::Calling);
         *pins.expected() = None;
         result
     }
@@ -531,34 +523,9 @@ impl Sentry {
             };
             if let Some(job) = job {
                 run(self, &tracer, job);
+                // Nobody waits for it now.
+                self.pins.supply.stock();
             }
         }
-    }
-
-    /// Whether `notification` is the ioctl of a pin under way, which only the sentry can have caused. Answers it.
-    pub fn is_pin(&self, notification: &Notification) -> bool {
-        let mut expected = self.pins.expected();
-        let Some(expected) = expected.take_if(|expected| expected.helper == notification.task)
-        else {
-            return false;
-        };
-        let number = expected.descriptor;
-        let lent = match expected.is_met_by(notification) {
-            true => {
-                let lent = expected.lent.as_fd();
-                self.listener
-                    .replace_descriptor(notification, lent, true, number)
-            }
-            false => Err(Errno::EPERM),
-        };
-        match lent {
-            Ok(()) => {
-                at_task(Point::PinChecked, expected.helper.as_raw());
-                self.pins.was_let_through.store(true, Ordering::SeqCst);
-                self.listener.let_run(notification);
-            }
-            Err(errno) => self.listener.answer(notification, Err(errno)),
-        }
-        true
     }
 }

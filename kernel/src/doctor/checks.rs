@@ -40,7 +40,7 @@ impl Check {
 }
 
 /// Every need of the kernel, each before those that build on it.
-pub const ALL: [Check; 21] = [
+pub const ALL: [Check; 22] = [
     Check {
         name: "architecture",
         probe: probes::architecture,
@@ -141,6 +141,16 @@ pub const ALL: [Check; 21] = [
         probe: probes::sealed_memory,
         without: Without::Unusable,
         remedy: "sysctl vm.memfd_noexec below 2; use a kernel with CONFIG_MEMFD_CREATE",
+    },
+    Check {
+        name: "secret memory",
+        probe: probes::secret_memory,
+        without: Without::Loses(
+            "what a program pins can be altered by a process outside of its sandbox that the program gives its \
+             /proc/PID/mem to, or, for want of locked memory, requests that pin memory fail with ENOMEM",
+        ),
+        remedy: "use a kernel with CONFIG_SECRETMEM, before Linux 6.5 started with secretmem.enable=1; raise the limit of \
+                 locked memory (ulimit -l) to 8 KiB at least; in a container, a seccomp profile that permits memfd_secret",
     },
     Check {
         name: "inotify",

@@ -30,6 +30,7 @@ use ringfence_ipc::region::Region;
 use ringfence_sentry::failure::{Attempt, Failure};
 use ringfence_sentry::link;
 use ringfence_sentry::memory::{self, Write as MemoryWrite};
+use ringfence_sentry::pins;
 use ringfence_sentry::releases::Releases;
 use ringfence_sentry::seccomp::listener::{self, Listener};
 use ringfence_sentry::system_calls::{
@@ -261,6 +262,13 @@ pub fn io_uring() -> Found {
 pub fn sealed_memory() -> Found {
     Region::create(link::geometry()).attempt("a region")?;
     Ok("a region was created and sealed".to_owned())
+}
+
+pub fn secret_memory() -> Found {
+    child::attempt(Place::Here, || {
+        pins::expect_secret_memory().attempt("memfd_secret")?;
+        Ok("a page that others cannot reach was made".to_owned())
+    })
 }
 
 pub fn inotify() -> Found {

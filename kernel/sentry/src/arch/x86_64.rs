@@ -20,7 +20,7 @@ pub const VFORK: Option<libc::c_long> = Some(libc::SYS_vfork);
 /// The instruction that calls the kernel: `syscall`.
 pub const SYSTEM_CALL: [u8; 2] = [0x0f, 0x05];
 
-/// What is written where a thread is to make its calls: that instruction, and such as nobody can go on by (`ud2`).
+/// What lies where a thread is to make its calls: that instruction, and such as nobody can go on by (`ud2`).
 pub const INSTRUCTIONS: [u8; 8] = [0x0f, 0x05, 0x0f, 0x0b, 0x0f, 0x0b, 0x0f, 0x0b];
 
 /// The bit of `eflags` by which the processor traps after each instruction.

@@ -1,6 +1,11 @@
-//! The pages that are made for a pin: one for an instruction, and those behind it for the parameters.
+//! What a thread is made to map for a pin: a page for an instruction, and one for the parameters.
 //!
-//! They are private, and at an address that nobody could foresee. Only those of the parameters can be written to.
+//! The first is mapped by an instruction of the program's, and nobody gains by knowing where it lies. Then the sentry's own is
+//! used. So no code of the program's ever runs while the thread has the address of the second, which is chosen at random.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nvproxy_abi::plan::Plan;
@@ -8,54 +13,121 @@ use nvproxy_protocol::requests::errno_of;
 use ringfence_faults::{Act, Point, at_task};
 
 use super::Pin;
+use super::expected::{What, number_of_code};
+use super::parameters::Parameters;
 use crate::arch::{ADDRESSES, PAGE};
-use crate::tracee::Calls;
+use crate::tracee::{Calls, Helper, Stopped};
 
-/// Memory that no other process has.
-const PRIVATE: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-
-/// Pages that were made for a pin: an instruction's, and those of the parameters.
-#[derive(Clone, Copy)]
-pub(super) struct Pages {
-    pub start: u64,
-    pub length: u64,
-}
-
-impl Pages {
-    /// Where the parameters go.
-    pub fn parameters(self) -> u64 {
-        self.start + PAGE
-    }
+/// What is mapped: a descriptor's file or new memory, and how (mmap(2)).
+struct Mapping {
+    descriptor: Option<RawFd>,
+    protection: libc::c_int,
+    sharing: libc::c_int,
 }
 
 impl Pin<'_> {
-    /// Has `maker` map fresh pages for so many bytes of parameters, at an address that nobody could foresee: when a task
-    /// that is held is killed, the kernel writes on its behalf to addresses that it was told before (set_tid_address(2),
-    /// get_robust_list(2)).
-    pub(super) fn map(&self, maker: &mut Calls<'_>, length: u64) -> Result<Pages, Errno> {
+    /// Has `helper` map the page of the instruction, and go on by that, and the page of the parameters. Returns where the
+    /// latter lies. `code` and `pages` are set as soon as there is something to be unmapped, whatever fails later.
+    pub(super) fn prepare<'a>(
+        &self,
+        stopped: &mut Stopped<'a>,
+        helper: &mut Helper<'a>,
+        parameters: &Arc<Parameters>,
+        code: &mut Option<u64>,
+        pages: &mut Vec<u64>,
+    ) -> Result<u64, Errno> {
+        let task = self.notification.task.as_raw();
+        self.give_files(helper, parameters)?;
+        let descriptor = self.notification.arguments[0] as RawFd;
+        // A test has a copy mapped, to show that it would notice.
+        let sharing = match at_task(Point::PinShared, task) {
+            Some(Act::Drop) => libc::MAP_PRIVATE,
+            _ => libc::MAP_SHARED,
+        };
+        let instruction = Mapping {
+            descriptor: Some(number_of_code(descriptor)),
+            protection: libc::PROT_READ | libc::PROT_EXEC,
+            sharing,
+        };
+        let address = self.map(helper.calls(), random_page, &instruction)?;
+        pages.push(address);
+        *code = Some(address);
+        self.have_call_from(helper.calls(), address);
+        let mapping = Mapping {
+            descriptor: parameters.file().map(|_| descriptor),
+            protection: libc::PROT_READ | libc::PROT_WRITE,
+            sharing: match **parameters {
+                Parameters::Secret(_) => libc::MAP_SHARED,
+                Parameters::Private => libc::MAP_PRIVATE,
+            },
+        };
+        // A test has the caller map it, or leaves the choice to the kernel, to show that it would notice.
+        let maker = match at_task(Point::PinMaker, task) {
+            Some(Act::Drop) => stopped.calls(),
+            _ => helper.calls(),
+        };
+        let is_foreseeable = at_task(Point::PinPage, task) == Some(Act::Drop);
+        let page = match is_foreseeable {
+            true => self.map(maker, || Ok(0), &mapping),
+            false => self.map(maker, random_page, &mapping),
+        }?;
+        pages.push(page);
+        Ok(page)
+    }
+
+    /// Has the helper make the call that a pin is, to be given what it is to map.
+    fn give_files(
+        &self,
+        helper: &mut Helper<'_>,
+        parameters: &Arc<Parameters>,
+    ) -> Result<(), Errno> {
+        let was_given = &self.sentry.pins.was_given;
+        was_given.store(false, Ordering::SeqCst);
+        self.have_called(helper, parameters, 0, What::Files)?;
+        match was_given.load(Ordering::SeqCst) {
+            true => Ok(()),
+            // A filter of the program's has answered, or no descriptor may have such a number.
+            false => Err(Errno::EPERM),
+        }
+    }
+
+    /// Has `maker` map it at an address of this choice, and returns where it lies.
+    ///
+    /// When a task that is held is killed, the kernel writes on its behalf to addresses that it was told before
+    /// (set_tid_address(2), get_robust_list(2)). So nobody is to foresee where parameters lie.
+    ///
+    /// That it returns an address means that the kernel has mapped what it was asked to: filters of the program's can answer
+    /// with an error or 0 only.
+    fn map(
+        &self,
+        maker: &mut Calls<'_>,
+        choose: impl Fn() -> Result<u64, Errno>,
+        mapping: &Mapping,
+    ) -> Result<u64, Errno> {
         /// A hit on what is mapped already is rare, unless nearly everything is.
         const TRIES: usize = 16;
-        let length = PAGE + length.next_multiple_of(PAGE);
-        let protection = (libc::PROT_READ | libc::PROT_EXEC) as u64;
-        let is_foreseeable =
-            at_task(Point::PinPage, self.notification.task.as_raw()) == Some(Act::Drop);
+        let Mapping {
+            descriptor,
+            protection,
+            sharing,
+        } = *mapping;
+        let anonymous = descriptor.map_or(libc::MAP_ANONYMOUS, |_| 0);
+        let file = descriptor.map_or(u64::MAX, |descriptor| descriptor as u64);
         for _ in 0..TRIES {
-            // A test leaves the choice to the kernel, to show that it would notice.
-            let (address, fixed) = match is_foreseeable {
-                true => (0, 0),
-                false => (random_page()?, libc::MAP_FIXED_NOREPLACE),
+            let address = choose()?;
+            let fixed = match address {
+                0 => 0,
+                _ => libc::MAP_FIXED_NOREPLACE,
             };
-            let flags = (PRIVATE | fixed) as u64;
-            let arguments = [address, length, protection, flags, u64::MAX, 0];
+            let flags = (sharing | anonymous | fixed) as u64;
+            let arguments = [address, PAGE, protection as u64, flags, file, 0];
             match maker.call(libc::SYS_mmap, arguments)? {
-                start @ 1.. if is_foreseeable || start as u64 == address => {
-                    let start = start as u64;
-                    return Ok(Pages { start, length });
-                }
-                // Only a filter of the program's answers so.
+                start @ 1.. if address == 0 || start as u64 == address => return Ok(start as u64),
                 0.. => return Err(Errno::EPERM),
                 failure => match errno_of(-failure as i32) {
                     Errno::EEXIST => {}
+                    // The program may lock no more memory.
+                    Errno::EAGAIN => return Err(Errno::ENOMEM),
                     errno => return Err(errno),
                 },
             }
@@ -63,28 +135,28 @@ impl Pin<'_> {
         Err(Errno::ENOMEM)
     }
 
-    /// Has a thread make its calls by an instruction on the first page from now on, which no write of the kernel's on
-    /// anybody's behalf alters: it is not writable.
-    pub(super) fn have_call_from(&self, calls: &mut Calls<'_>, pages: Pages) -> Result<(), Errno> {
+    /// Has a thread make its calls by the sentry's instruction from now on.
+    fn have_call_from(&self, calls: &mut Calls<'_>, code: u64) {
         // A test has the program's own instruction used, to show that it would notice.
-        match at_task(Point::PinCode, self.notification.task.as_raw()) {
-            Some(Act::Drop) => Ok(()),
-            _ => calls.call_from(pages.start),
+        if at_task(Point::PinCode, self.notification.task.as_raw()) != Some(Act::Drop) {
+            calls.call_from(code);
         }
     }
 
-    /// Has the helper make the other pages writable, by that instruction.
-    pub(super) fn make_writable(&self, calls: &mut Calls<'_>, pages: Pages) -> Result<(), Errno> {
-        self.have_call_from(calls, pages)?;
-        let (address, length) = (pages.parameters(), pages.length - PAGE);
-        let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-        let flags = (PRIVATE | libc::MAP_FIXED) as u64;
-        let arguments = [address, length, protection, flags, u64::MAX, 0];
-        match calls.call(libc::SYS_mmap, arguments)? {
-            mapped @ 0.. if mapped as u64 == address => Ok(()),
-            0.. => Err(Errno::EPERM),
-            failure => Err(errno_of(-failure as i32)),
+    /// Has the caller unmap `pages`, the one of the instruction, by which it does so, last.
+    pub(super) fn unmap(
+        &self,
+        calls: &mut Calls<'_>,
+        code: Option<u64>,
+        pages: &[u64],
+    ) -> Result<(), Errno> {
+        if let Some(code) = code {
+            self.have_call_from(calls, code);
         }
+        for page in pages.iter().rev() {
+            calls.call(libc::SYS_munmap, [*page, PAGE, 0, 0, 0, 0])?;
+        }
+        Ok(())
     }
 }
 

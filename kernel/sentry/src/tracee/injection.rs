@@ -8,6 +8,10 @@
 //! two calls Syscall User Dispatch is turned off, so that a program which uses it can pin; where the kernel is too old to be
 //! told so, such a program is killed, as whoever does not do as it is told.
 //!
+//! All signals that can be blocked are, so no handler of the program's runs. The one that stops a process (SIGSTOP) cannot be,
+//! and may reach these threads, since the others stand still. It is delivered, and they go on all the same: so the kernel has the
+//! process stop as soon as they are let go of, unless it was continued (SIGCONT) by then.
+//!
 //! What a task's own seccomp filters answer in place of the kernel is not believed where it matters: that a thread was
 //! made is told by an event of ptrace, and that one has ended by wait(2). Both are the kernel's own.
 
@@ -19,7 +23,7 @@ use nvproxy_protocol::requests::errno_of;
 use ringfence_faults::{Act, Point, at_task};
 
 use super::{Look, PAUSE, Patience, Seized, Stop, Tracer};
-use crate::arch::{INSTRUCTIONS, Registers};
+use crate::arch::Registers;
 use crate::system_calls::{
     Dispatch, SignalMask, dispatch, set_dispatch, set_signal_mask, signal_mask,
 };
@@ -115,13 +119,9 @@ impl<'a> Calls<'a> {
         self.seized.thread
     }
 
-    /// Has the thread make its calls from the page at `address` on, which it has just mapped to be read and executed. The
-    /// instruction is written there as a debugger does it.
-    pub fn call_from(&mut self, address: u64) -> Result<(), Errno> {
-        let instructions = libc::c_long::from_ne_bytes(INSTRUCTIONS);
-        ptrace::write(self.thread(), address as ptrace::AddressType, instructions)?;
+    /// Has the thread make its calls by the instruction at `address` from now on.
+    pub fn call_from(&mut self, address: u64) {
         self.instruction = address;
-        Ok(())
     }
 
     /// Has the thread execute the system call `number` and returns what came back: from the kernel, or from a seccomp
@@ -259,7 +259,7 @@ impl Calls<'_> {
             if !before.makes(self.instruction, number, arguments) {
                 // Something other than the instruction that the thread was set to was executed. It executes no more:
                 // not even this call, since it has been killed.
-                return Err(killed(seized.thread));
+                return Err(killed(seized.thread, Why::Disobeyed));
             }
             go_on_to_system_call(seized, &mut made, to_return)?;
             let result = Registers::of(seized.thread)?.result();
@@ -282,11 +282,12 @@ fn go_on_to_system_call(
     // A test has it go on, to show that it would notice.
     let is_spared = at_task(Point::PinObeyed, seized.thread.as_raw()) == Some(Act::Drop);
     let patience = patience.filter(|_| !is_spared);
+    let mut delivered = None;
     loop {
-        ptrace::syscall(seized.thread, None::<Signal>)?;
+        ptrace::syscall(seized.thread, delivered.take())?;
         let stop = match seized.next_stop_within(patience) {
             Err(Errno::EAGAIN) => {
-                return Err(killed(seized.thread));
+                return Err(killed(seized.thread, Why::TooSlow));
             }
             stop => stop?,
         };
@@ -297,7 +298,15 @@ fn go_on_to_system_call(
                 *made = Some(Pid::from_raw(thread as libc::pid_t));
             }
             Some(Stop::Signal(signal)) if FAULTS.contains(&signal) && !is_spared => {
-                return Err(killed(seized.thread));
+                return Err(killed(seized.thread, Why::Disobeyed));
+            }
+            // All that can be blocked are. It goes on although its process is stopping, and the others do not.
+            Some(Stop::Signal(libc::SIGSTOP)) => {
+                seized.signal = 0;
+                // A test has it lost, to show that it would notice.
+                if at_task(Point::PinStop, seized.thread.as_raw()) != Some(Act::Drop) {
+                    delivered = Some(Signal::SIGSTOP);
+                }
             }
             Some(Stop::Signal(_) | Stop::Other) => {}
             None | Some(Stop::Executed) => return Err(Errno::ESRCH),
@@ -305,12 +314,24 @@ fn go_on_to_system_call(
     }
 }
 
+/// Why a process is killed whose thread was to make calls.
+enum Why {
+    Disobeyed,
+    TooSlow,
+}
+
 /// Kills the process of a thread that does not do as it is told.
-fn killed(thread: Pid) -> Errno {
+fn killed(thread: Pid, why: Why) -> Errno {
     let _ = kill(thread, Signal::SIGKILL);
-    warn_once(
-        "a process that pinned memory was killed, because it did not make the calls that it was set to",
-        "its code, a breakpoint, a seccomp filter of its own or Syscall User Dispatch was in the way",
-    );
+    match why {
+        Why::Disobeyed => warn_once(
+            "a process that pinned memory was killed, because it did not make the calls that it was set to",
+            "its code, a breakpoint, a seccomp filter of its own or Syscall User Dispatch was in the way",
+        ),
+        Why::TooSlow => warn_once(
+            "a process that pinned memory was killed, because the calls that it was set to took more than two seconds",
+            "its code was in the way, or others kept the processors from it",
+        ),
+    }
     Errno::ESRCH
 }

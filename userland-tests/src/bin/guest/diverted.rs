@@ -34,8 +34,8 @@ use crate::pins_beside::is_in_an_ioctl;
 
 /// What stands before the place that the kernel takes a thread to (RSEQ_SIG).
 const SIGNATURE: u32 = 0x5305_3053;
-/// Where the sentry puts the parameters, behind the page that it maps first, and where in them the limit is.
-const LIMIT_AT: u64 = 4096 + 32;
+/// Where in the page of the parameters the limit is.
+const LIMIT_AT: u64 = 32;
 
 global_asm!(
     // An ioctl, from which the kernel takes the thread to `guest_aborted` if it is not through.
@@ -73,8 +73,8 @@ global_asm!(
     "jmp guest_call",
     // An ioctl whose instruction, with what follows, is an addition to memory further on in the page when its first byte
     // is 0, which does no harm. Then
-    // the number of the call that was to be made is left where the fourth argument points to, unless it is 0: what comes
-    // back when it was altered afterwards.
+    // the number of the call that was to be made, and its third argument, are left where the fourth argument points to,
+    // unless the number is 0: what comes back when it was altered afterwards.
     ".globl guest_alterable",
     "guest_alterable:",
     "push r12",
@@ -88,6 +88,7 @@ global_asm!(
     "jne 1f",
     "test rax, rax",
     "jz 1f",
+    "mov [r12 + 8], rdx",
     "mov [r12], rax",
     "2: jmp 2b",
     "1: pop r12",
@@ -232,8 +233,7 @@ pub fn restarted(arguments: &[String]) -> Outcome {
         if further.is_empty() {
             enter();
         } else {
-            // Behind the page that the instruction is on.
-            LIST[2].store(next_page() as u64 + LIMIT_AT - 4096, Ordering::SeqCst);
+            LIST[2].store(next_page() as u64 + LIMIT_AT, Ordering::SeqCst);
         }
         // SAFETY: the code is that of such a function.
         let ioctl: Ioctl = unsafe { std::mem::transmute(guest_ioctl as *const ()) };
@@ -260,6 +260,8 @@ pub fn altered(_: &[String]) -> Outcome {
     let shared = Pages::new(libc::MAP_SHARED)?;
     // SAFETY: it is never unmapped, and used for this only.
     let in_place_of = unsafe { &*shared.address().cast::<AtomicU64>() };
+    // SAFETY: the same.
+    let protection = unsafe { &*shared.address().cast::<AtomicU64>().add(1) };
     let mut delay = Duration::from_secs(1);
     loop {
         in_place_of.store(UNTOUCHED, Ordering::SeqCst);
@@ -268,7 +270,13 @@ pub fn altered(_: &[String]) -> Outcome {
         let number = in_place_of.load(Ordering::SeqCst);
         let _ = gpu.free(MEMORY);
         // Too early: there is nothing yet to be had.
-        if [libc::SYS_clone as u64, libc::SYS_mmap as u64].contains(&number) {
+        let executable = protection.load(Ordering::SeqCst) & libc::PROT_EXEC as u64 != 0;
+        let is_early = match number as libc::c_long {
+            libc::SYS_clone | libc::SYS_ioctl => true,
+            libc::SYS_mmap => executable,
+            _ => false,
+        };
+        if is_early {
             delay *= 2;
             continue;
         }

@@ -69,7 +69,7 @@ pub fn is_lent(descriptor: &Path) -> bool {
     link.to_str().is_some_and(|name| name.contains("lent"))
 }
 
-/// Pins under a filter of its own that answers every ioctl with success, but for those on its own argument.
+/// Pins under a filter of its own that answers every ioctl with success, but for those on its own argument and on none.
 pub fn under_an_answering_filter(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     let pages = Pages::new(libc::MAP_PRIVATE)?;
@@ -78,10 +78,11 @@ pub fn under_an_answering_filter(_: &[String]) -> Outcome {
     let (number, third) = (0, 32);
     install(&mut [
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, number, 0),
-        statement(EQUALS, libc::SYS_ioctl as u32, 3),
+        statement(EQUALS, libc::SYS_ioctl as u32, 4),
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, third, 0),
-        statement(EQUALS, &raw const request as u32, 2),
+        statement(EQUALS, &raw const request as u32, 1),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+        statement(EQUALS, 0, 1),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO, 0),
     ])?;

@@ -35,6 +35,7 @@ mod pinning;
 mod pins;
 mod pins_beside;
 mod pins_counted;
+mod pins_outside;
 mod pointers;
 mod refusals;
 mod releases;
@@ -148,6 +149,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-beside-signals", pins::beside_signals),
     ("pin-killed", pins::killed),
     ("pin-watched", pins::watched),
+    ("pin-handed-out", pins_outside::handed_out),
+    ("pin-stopped", pins_outside::stopped),
     ("pin-without-descriptors", pins::without_descriptors),
     ("pin-that-fails", pins::that_fails),
     ("pin-beside-vfork", pins::beside_vfork),
