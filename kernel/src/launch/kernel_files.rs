@@ -53,7 +53,8 @@ const HIDDEN_IN_SYS: [&str; 2] = ["/sys/devices/virtual/powercap", "/sys/firmwar
 const OF_NETWORK: [&str; 2] = ["/sys/class/net", "/sys/devices/virtual/net"];
 
 /// Restricts both, which must be mounted. `/dev` must be the sandbox's. `has_network` says whether the sandbox has the caller's.
-pub fn restrict(has_network: bool) -> Result<(), Failure> {
+/// The result is whether `/sys` is the host's, with all that is mounted there.
+pub fn restrict(has_network: bool) -> Result<bool, Failure> {
     let each = |paths: &[&str], restriction: fn(&Path) -> Result<(), Failure>| {
         paths
             .iter()
@@ -61,15 +62,16 @@ pub fn restrict(has_network: bool) -> Result<(), Failure> {
     };
     each(&HIDDEN, hide)?;
     let shows_others = !has_network && !network::cover_sys()?;
-    if ordinary_view::is_needed() && at(Point::RootsFiles) != Some(Act::Drop) {
+    let is_remade = ordinary_view::is_needed() && at(Point::RootsFiles) != Some(Act::Drop);
+    if is_remade {
         ordinary_view::take(has_network)?;
     } else {
         each(&HIDDEN_IN_SYS, hide)?;
         each(&PROTECTED, protect)?;
     }
     // Not before: nothing may be mounted in what an overlay is made of.
-    match shows_others {
-        true => each(&OF_NETWORK, hide),
-        false => Ok(()),
+    if shows_others {
+        each(&OF_NETWORK, hide)?;
     }
+    Ok(!is_remade && (has_network || shows_others))
 }

@@ -110,8 +110,7 @@ impl Staging {
             own,
             network,
         };
-        if !is_left_out() {
-            kernel_files::restrict(network)?;
+        if !is_left_out() && kernel_files::restrict(network)? {
             made.cover_in_sys()?;
         }
         enter_again(root)?;
