@@ -19,6 +19,9 @@ const DISOBEYED: &str = " WARN a process that pinned memory was killed, because 
 const TOO_SLOW: &str = " WARN a process that pinned memory was killed, because the calls that it was set to took more than two \
                         seconds: its code was in the way, or others kept the processors from it\n";
 
+/// As where the kernel has no memory that others cannot reach: the thread of a pin is made to make each of its calls by itself.
+const ONE_BY_ONE: &str = "sentry.pin-secret=drop";
+
 /// A sandbox that printed this, and in which a process was killed for that.
 fn with_one_killed(stdout: &str, why: &str) -> Ended {
     Ended {
@@ -147,9 +150,9 @@ fn a_thread_that_the_kernel_takes_elsewhere_does_not_learn_where_parameters_lie(
 /// The test above can fail: the caller is taken elsewhere when it is about to map the page, and a word there is altered.
 #[test]
 fn parameters_are_altered_if_the_caller_maps_their_page() {
-    let rules = "sentry.pin-secret=drop sentry.pin-maker=drop sentry.pin-checked=delay:700";
+    let rules = format!("{ONE_BY_ONE} sentry.pin-maker=drop sentry.pin-checked=delay:700");
     let expected = "taken elsewhere: true\nknown: true\naltered: true\n";
-    assert_eq!(restarted(20, 350, rules), Ended::printing(expected));
+    assert_eq!(restarted(20, 350, &rules), Ended::printing(expected));
 }
 
 /// The same, with the place that the kernel would choose for the parameters.
@@ -162,16 +165,18 @@ fn foreseen(attempts: u32, milliseconds: u32, rules: &str) -> Ended {
 #[test]
 fn where_parameters_lie_cannot_be_foreseen() {
     let expected = "taken elsewhere: false\nknown: false\naltered: false\n";
-    let ended = foreseen(2, 350, "sentry.pin-checked=delay:700");
-    assert_eq!(ended, Ended::printing(expected));
+    for further in ["", ONE_BY_ONE] {
+        let ended = foreseen(2, 350, &format!("{further} sentry.pin-checked=delay:700"));
+        assert_eq!(ended, Ended::printing(expected), "{further}");
+    }
 }
 
 /// The test above can fail.
 #[test]
 fn parameters_are_altered_if_the_kernel_chooses_their_place() {
-    let rules = "sentry.pin-page=drop sentry.pin-checked=delay:700";
+    let rules = format!("{ONE_BY_ONE} sentry.pin-page=drop sentry.pin-checked=delay:700");
     let expected = "taken elsewhere: false\nknown: false\naltered: true\n";
-    assert_eq!(foreseen(20, 350, rules), Ended::printing(expected));
+    assert_eq!(foreseen(20, 350, &rules), Ended::printing(expected));
 }
 
 /// What a filter answers in the driver's place is not taken for its answer.
@@ -266,7 +271,10 @@ const AFTER_THE_REQUEST: &str = "pin-issued";
 fn the_code_of_a_pin_is_not_the_programs() {
     let expected = "in place of: nothing\nchild: status 0\n";
     for point in [BEFORE_THE_PARAMETERS, AFTER_THE_REQUEST] {
-        assert_eq!(altered(point, ""), Ended::printing(expected), "{point}");
+        for further in ["", ONE_BY_ONE] {
+            let ended = altered(point, further);
+            assert_eq!(ended, Ended::printing(expected), "{point} {further}");
+        }
     }
 }
 
@@ -278,7 +286,7 @@ fn code_of_the_programs_is_executed_if_the_pin_uses_its_instruction() {
         (BEFORE_THE_PARAMETERS, libc::SYS_mmap),
         (AFTER_THE_REQUEST, libc::SYS_exit),
     ] {
-        let ended = altered(point, "sentry.pin-code=drop");
+        let ended = altered(point, &format!("{ONE_BY_ONE} sentry.pin-code=drop"));
         let expected = format!("in place of: {call}\nchild: SIGKILL\n");
         assert_eq!(ended.stdout, expected, "{ended:?}");
     }

@@ -29,19 +29,20 @@ mod pages;
 mod parameters;
 
 use std::cell::Cell;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 use nvproxy_protocol::requests::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
 use ringfence_faults::{Act, Point, at_task};
 use ringfence_ipc::locks::IgnorePoison;
 
 use self::code::Code;
 use self::expected::{Expected, What};
-use self::pages::{put_address, relocate};
+use self::pages::{TRIES, expect_another, put_address, random_page, relocate};
 use self::parameters::{Parameters, Secret, Supply};
 use super::descriptions::Description;
 use super::marshalling::{
@@ -171,6 +172,7 @@ fn run(sentry: &Sentry, tracer: &Tracer, job: Job) {
         marshalled,
         begun: progress.begun,
         times: Cell::new(progress.times),
+        is_unmapped: Cell::new(false),
     };
     let outcome = pin.carry_out(progress.share, &mut payload);
     let server = pin.description.handle;
@@ -196,6 +198,33 @@ enum Failed {
     AfterAnswer(Errno),
 }
 
+/// A request's parameters as they lie in a page.
+struct Placed {
+    page: u64,
+    bytes: Vec<u8>,
+    /// The addresses that the program had in them, and where.
+    originals: Vec<(usize, u64)>,
+}
+
+impl Placed {
+    fn new(pin: &Pin<'_>, page: u64, payload: &[u8]) -> Placed {
+        let mut bytes = payload.to_vec();
+        let originals = relocate(&pin.marshalled.plan, page, &mut bytes);
+        Placed {
+            page,
+            bytes,
+            originals,
+        }
+    }
+
+    fn request(&self, lent: &Arc<OwnedFd>) -> What {
+        What::Request {
+            bytes: self.bytes.clone(),
+            lent: Arc::clone(lent),
+        }
+    }
+}
+
 struct Pin<'a> {
     /// Until the others are held, from when it began to wait. Then it fails.
     to_begin: Patience<'a>,
@@ -209,6 +238,8 @@ struct Pin<'a> {
     marshalled: Marshalled,
     begun: Option<Begun>,
     times: Cell<Times>,
+    /// Whether nobody but the sentry has the page of the parameters any more.
+    is_unmapped: Cell<bool>,
 }
 
 impl Pin<'_> {
@@ -236,7 +267,12 @@ impl Pin<'_> {
         let parameters = self.sentry.pins.supply.take(self.notification.task);
         let outcome = match (lent, parameters) {
             (Some(lent), Ok(parameters)) => {
-                self.carry_out_with(lent, &Arc::new(parameters), share, payload)
+                let parameters = Arc::new(parameters);
+                let outcome = self.carry_out_with(lent, &parameters, share, payload);
+                if self.is_unmapped.get() {
+                    self.sentry.pins.supply.put_back(parameters);
+                }
+                outcome
             }
             (None, _) => Err(Failed::BeforeAnswer(Errno::EIO)),
             (_, Err(errno)) => Err(Failed::BeforeAnswer(errno)),
@@ -371,15 +407,24 @@ impl Pin<'_> {
         };
         let mut helper = Helper::new(stopped, shared)?;
         at_task(Point::PinHelper, task);
-        let mut code = None;
-        let mut pages = Vec::new();
-        let done = self
-            .prepare(stopped, &mut helper, parameters, &mut code, &mut pages)
-            .and_then(|page| {
-                let done = self.issue_at(&mut helper, lent, (parameters, page), payload, issued);
-                at_task(Point::PinIssued, task);
-                done
-            });
+        let code = self.map_code(&mut helper, parameters);
+        let mut pages: Vec<u64> = code.ok().into_iter().collect();
+        let lent = Arc::new(lent);
+        let done = code.and_then(|_| {
+            let done = match &**parameters {
+                Parameters::Secret(secret) => {
+                    let issuing = (&mut helper, &mut pages);
+                    self.issue_in_one_go(issuing, &lent, (parameters, secret), payload, issued)
+                }
+                Parameters::Private => {
+                    let page = self.map_parameters(stopped, &mut helper, parameters)?;
+                    pages.push(page);
+                    self.issue_at(&mut helper, &lent, (parameters, page), payload, issued)
+                }
+            };
+            at_task(Point::PinIssued, task);
+            done
+        });
         helper.end().map_err(|errno| {
             warn_once(
                 "a process that pinned memory was killed, because its seccomp filter lets no thread end",
@@ -387,29 +432,90 @@ impl Pin<'_> {
             );
             Errno::ESRCH
         })?;
-        self.unmap(stopped.calls(), code, &pages)?;
+        let are_parameters_left = pages.len() > 1 || done.is_err();
+        self.unmap(stopped.calls(), code.ok(), &pages)?;
+        // The process was not killed until here, so the helper has unmapped them before it ended.
+        self.is_unmapped.set(!are_parameters_left);
         done
+    }
+
+    /// Has the helper map the parameters, issue the ioctl on them, unmap them and end, all of it by code of the sentry's.
+    fn issue_in_one_go(
+        &self,
+        (helper, pages): (&mut Helper<'_>, &mut Vec<u64>),
+        lent: &Arc<OwnedFd>,
+        (parameters, secret): (&Arc<Parameters>, &Secret),
+        payload: &mut Vec<u8>,
+        issued: &mut Option<Result<i32, Errno>>,
+    ) -> Result<(), Errno> {
+        let pins = &self.sentry.pins;
+        let [descriptor, command, ..] = self.notification.arguments;
+        at_task(Point::PinPage, self.notification.task.as_raw());
+        let mapping = self.mapping_of(parameters);
+        for _ in 0..TRIES {
+            let page = random_page()?;
+            let placed = Placed::new(self, page, payload);
+            secret.write(&placed.bytes)?;
+            secret.clear_result();
+            self.expect(helper, parameters, page, placed.request(lent));
+            at_task(Point::PinPrepared, self.notification.task.as_raw());
+            self.end(Phase::Holding);
+            // Until there is a result, it is the driver's time.
+            let is_in_the_driver =
+                || pins.was_let_through.load(Ordering::SeqCst) && secret.result().is_none();
+            let mapping = mapping.at(page);
+            let ended = helper
+                .calls()
+                .issue(mapping, descriptor, command, is_in_the_driver);
+            self.end(Phase::Calling);
+            let was_expected = pins.expected().take().is_some();
+            match (secret.result(), ended?) {
+                (None, Err(result)) if was_expected => expect_another(result)?,
+                (result, ended) => {
+                    // It may not have unmapped it.
+                    pages.extend(ended.is_err().then_some(page));
+                    let result = result.ok_or(Errno::ESRCH);
+                    let from = (&**parameters, self.notification.task);
+                    return self.conclude(result, from, placed, payload, issued);
+                }
+            }
+        }
+        Err(Errno::ENOMEM)
     }
 
     /// Has the helper issue the ioctl on the parameters, which are put to `page`.
     fn issue_at(
         &self,
         helper: &mut Helper<'_>,
-        lent: OwnedFd,
+        lent: &Arc<OwnedFd>,
         (parameters, page): (&Arc<Parameters>, u64),
         payload: &mut Vec<u8>,
         issued: &mut Option<Result<i32, Errno>>,
     ) -> Result<(), Errno> {
-        let mut placed = payload.clone();
-        let originals = relocate(&self.marshalled.plan, page, &mut placed);
+        let placed = Placed::new(self, page, payload);
         let thread = helper.calls().thread();
-        parameters.write(thread, page, &placed)?;
-        let bytes = placed.clone();
+        parameters.write(thread, page, &placed.bytes)?;
         at_task(Point::PinPrepared, self.notification.task.as_raw());
         self.end(Phase::Holding);
-        let what = What::Request { bytes, lent };
-        let result = self.have_called(helper, parameters, page, what);
+        let result = self.have_called(helper, parameters, page, placed.request(lent));
         self.end(Phase::Calling);
+        self.conclude(result, (parameters, thread), placed, payload, issued)
+    }
+
+    /// Takes what the driver has left in the parameters, if `result` is what it has answered.
+    fn conclude(
+        &self,
+        result: Result<i64, Errno>,
+        (parameters, thread): (&Parameters, Pid),
+        placed: Placed,
+        payload: &mut Vec<u8>,
+        issued: &mut Option<Result<i32, Errno>>,
+    ) -> Result<(), Errno> {
+        let Placed {
+            page,
+            bytes: mut placed,
+            originals,
+        } = placed;
         // A test has the driver fail to write its answer.
         let result = match at_task(Point::PinWritten, self.notification.task.as_raw()) {
             Some(Act::Errno(errno)) => result.map(|_| -i64::from(errno)),
@@ -462,19 +568,23 @@ impl Pin<'_> {
         what: What,
     ) -> Result<i64, Errno> {
         let [descriptor, command, ..] = self.notification.arguments;
-        let pins = &self.sentry.pins;
-        *pins.expected() = Some(Expected {
+        self.expect(helper, parameters, page, what);
+        let arguments = [descriptor, command, page, 0, 0, 0];
+        let result = helper.calls().call(libc::SYS_ioctl, arguments);
+        *self.sentry.pins.expected() = None;
+        result
+    }
+
+    /// From now on the helper may make this call.
+    fn expect(&self, helper: &mut Helper<'_>, parameters: &Arc<Parameters>, page: u64, what: What) {
+        *self.sentry.pins.expected() = Some(Expected {
             helper: helper.calls().thread(),
-            descriptor: descriptor as RawFd,
-            command: command as u32,
+            descriptor: self.descriptor(),
+            command: self.notification.arguments[1] as u32,
             page,
             parameters: Arc::clone(parameters),
             what,
         });
-        let arguments = [descriptor, command, page, 0, 0, 0];
-        let result = helper.calls().call(libc::SYS_ioctl, arguments);
-        *pins.expected() = None;
-        result
     }
 
     /// Sends the request to the server, at one of the two moments of a pin that it is asked.

@@ -14,6 +14,9 @@ pub const OPEN: Option<libc::c_long> = None;
 pub const VFORK: Option<libc::c_long> = None;
 pub const SYSTEM_CALL: [u8; 4] = [0; 4];
 pub const INSTRUCTIONS: [u8; 8] = [0; 8];
+pub const SEQUENCE: [u8; 8] = [0; 8];
+pub const SEQUENCE_AT: usize = 8;
+pub const RESULT_AT: usize = 4088;
 
 #[derive(Clone, Copy)]
 pub struct Registers;
@@ -25,6 +28,10 @@ impl Registers {
 
     pub fn give(self, _: Pid) -> Result<(), Errno> {
         Err(Errno::ENOSYS)
+    }
+
+    pub fn issuing(self, _: u64, _: [u64; 6], _: u64, _: u64) -> Registers {
+        self
     }
 
     pub fn instruction(&self) -> u64 {

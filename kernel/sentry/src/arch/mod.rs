@@ -7,5 +7,6 @@
 mod chosen;
 
 pub use chosen::{
-    ADDRESSES, INSTRUCTIONS, OPEN, PAGE, Registers, SYSTEM_CALL, VFORK, call_of, next_of, pass_call,
+    ADDRESSES, INSTRUCTIONS, OPEN, PAGE, RESULT_AT, Registers, SEQUENCE, SEQUENCE_AT, SYSTEM_CALL,
+    VFORK, call_of, next_of, pass_call,
 };

@@ -23,6 +23,46 @@ pub const SYSTEM_CALL: [u8; 2] = [0x0f, 0x05];
 /// What lies where a thread is to make its calls: that instruction, and such as nobody can go on by (`ud2`).
 pub const INSTRUCTIONS: [u8; 8] = [0x0f, 0x05, 0x0f, 0x0b, 0x0f, 0x0b, 0x0f, 0x0b];
 
+/// What lies there besides, at [`SEQUENCE_AT`]: a thread maps the page of a pin's parameters, issues the request, leaves its
+/// result at [`RESULT_AT`] of the page, puts an empty page in its place, which is seen to have come about by its address and cannot be
+/// pretended by a filter of the program's, unmaps that, and ends. At whatever goes otherwise it stands still (`ud2`). It begins
+/// with the registers of [`Registers::issuing`].
+pub const SEQUENCE: [u8; 97] = [
+    0x0f, 0x05, // syscall
+    0x48, 0x39, 0xd8, // cmp rax, rbx
+    0x75, 0x56, // jne to the end
+    0x4c, 0x89, 0xe7, // mov rdi, r12
+    0x4c, 0x89, 0xee, // mov rsi, r13
+    0x48, 0x89, 0xda, // mov rdx, rbx
+    0x45, 0x31, 0xd2, // xor r10d, r10d
+    0x45, 0x31, 0xc0, // xor r8d, r8d
+    0x45, 0x31, 0xc9, // xor r9d, r9d
+    0xb8, 0x10, 0x00, 0x00, 0x00, // mov eax, SYS_ioctl
+    0x0f, 0x05, // syscall
+    0x48, 0x89, 0x83, 0xf8, 0x0f, 0x00, 0x00, // mov [rbx + RESULT_AT], rax
+    0x48, 0x89, 0xdf, // mov rdi, rbx
+    0xbe, 0x00, 0x10, 0x00, 0x00, // mov esi, PAGE
+    0x31, 0xd2, // xor edx, edx: PROT_NONE
+    0x41, 0xba, 0x32, 0x40, 0x00,
+    0x00, // mov r10d, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE
+    0x49, 0x83, 0xc8, 0xff, // or r8, -1
+    0x45, 0x31, 0xc9, // xor r9d, r9d
+    0xb8, 0x09, 0x00, 0x00, 0x00, // mov eax, SYS_mmap
+    0x0f, 0x05, // syscall
+    0x48, 0x39, 0xd8, // cmp rax, rbx
+    0x75, 0x13, // jne to the end
+    0x48, 0x89, 0xdf, // mov rdi, rbx
+    0xb8, 0x0b, 0x00, 0x00, 0x00, // mov eax, SYS_munmap
+    0x0f, 0x05, // syscall
+    0x31, 0xff, // xor edi, edi
+    0xb8, 0x3c, 0x00, 0x00, 0x00, // mov eax, SYS_exit
+    0x0f, 0x05, // syscall
+    0x0f, 0x0b, // ud2
+    0x0f, 0x0b, // ud2
+];
+pub const SEQUENCE_AT: usize = 16;
+pub const RESULT_AT: usize = PAGE as usize - 8;
+
 /// The bit of `eflags` by which the processor traps after each instruction.
 const TRAP_FLAG: u64 = 1 << 8;
 
@@ -72,6 +112,15 @@ impl Registers {
             calling.r9,
         ] = arguments;
         self
+    }
+
+    /// These, but for what has the thread execute the [`SEQUENCE`] of the code at this address: it makes `mapping`, the
+    /// arguments of mmap(2), and the request of these numbers on that.
+    pub fn issuing(self, code: u64, mapping: [u64; 6], descriptor: u64, command: u64) -> Registers {
+        let sequence = code + SEQUENCE_AT as u64;
+        let mut issuing = self.calling(sequence, libc::SYS_mmap, mapping);
+        [issuing.0.rbx, issuing.0.r12, issuing.0.r13] = [mapping[0], descriptor, command];
+        issuing
     }
 
     /// Whether a thread that has stopped at the entry to a system call makes this one, by the instruction at this address.

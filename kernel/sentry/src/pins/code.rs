@@ -1,6 +1,6 @@
-//! The instruction by which the threads that make calls for a pin make them.
+//! The instructions by which the threads that make calls for a pin make them.
 //!
-//! It lies in a file in memory, made once, whose seals let nobody write to it or to a mapping of it. A shared mapping of such
+//! They lie in a file in memory, made once, whose seals let nobody write to it or to a mapping of it. A shared mapping of such
 //! a file is none of those that the kernel writes to on a debugger's behalf, by `/proc/PID/mem` or process_vm_writev(2):
 //! those have to be private, or writable (check_vma_flags in mm/gup.c). And what it writes on behalf of a task that ends takes
 //! a writable page. So whoever maps it executes what is in it.
@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-use rustix::io::write;
+use rustix::io::pwrite;
 
-use crate::arch::{INSTRUCTIONS, PAGE};
+use crate::arch::{INSTRUCTIONS, PAGE, SEQUENCE, SEQUENCE_AT};
 
-/// A file of a page that begins with the instruction.
+/// A file of a page with one that makes a call, and those that do all that a helper does for a request.
 pub(super) struct Code(OwnedFd);
 
 impl Code {
@@ -38,7 +38,8 @@ fn make() -> rustix::io::Result<OwnedFd> {
         Err(rustix::io::Errno::INVAL) => memfd_create(c"instruction", flags),
         made => made,
     }?;
-    write(&file, &INSTRUCTIONS)?;
+    pwrite(&file, &INSTRUCTIONS, 0)?;
+    pwrite(&file, &SEQUENCE, SEQUENCE_AT as u64)?;
     ftruncate(&file, PAGE)?;
     // What is sealed against future writes can be mapped to be shared, what is sealed against all of them can not before
     // Linux 6.7.
@@ -62,7 +63,7 @@ mod tests {
     #[test]
     fn nobody_can_write_to_it() {
         let code = Code::new().expect("a file");
-        assert_eq!(write(code.file(), &[0]), Err(rustix::io::Errno::PERM));
+        assert_eq!(pwrite(code.file(), &[0], 0), Err(rustix::io::Errno::PERM));
         let read = ProtFlags::PROT_READ | ProtFlags::PROT_EXEC;
         let written = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let map = |protection| {

@@ -28,7 +28,7 @@ pub(super) enum What {
     /// To be given what is to be mapped. Nothing is at the page yet.
     Files,
     /// The request itself. If these are its parameters, the helper's table gets what is lent.
-    Request { bytes: Vec<u8>, lent: OwnedFd },
+    Request { bytes: Vec<u8>, lent: Arc<OwnedFd> },
 }
 
 impl Expected {

@@ -19,60 +19,105 @@ use crate::arch::{ADDRESSES, PAGE};
 use crate::tracee::{Calls, Helper, Stopped};
 
 /// What is mapped: a descriptor's file or new memory, and how (mmap(2)).
-struct Mapping {
+pub(super) struct Mapping {
     descriptor: Option<RawFd>,
     protection: libc::c_int,
     sharing: libc::c_int,
 }
 
+impl Mapping {
+    /// mmap(2)'s arguments; 0 leaves the address to the kernel.
+    pub fn at(&self, address: u64) -> [u64; 6] {
+        let anonymous = self.descriptor.map_or(libc::MAP_ANONYMOUS, |_| 0);
+        let fixed = match address {
+            0 => 0,
+            _ => libc::MAP_FIXED_NOREPLACE,
+        };
+        let flags = self.sharing | anonymous | fixed;
+        let file = self
+            .descriptor
+            .map_or(u64::MAX, |descriptor| descriptor as u64);
+        [address, PAGE, self.protection as u64, flags as u64, file, 0]
+    }
+}
+
+/// A hit on what is mapped already is rare, unless nearly everything is.
+pub(super) const TRIES: usize = 16;
+
+/// What a mapping that came to nothing means; nothing if another address is to be tried.
+pub(super) fn expect_another(result: i64) -> Result<(), Errno> {
+    match result {
+        // Only a filter of the program's answers so.
+        0.. => Err(Errno::EPERM),
+        failure => match errno_of(-failure as i32) {
+            Errno::EEXIST => Ok(()),
+            // The program may lock no more memory.
+            Errno::EAGAIN => Err(Errno::ENOMEM),
+            errno => Err(errno),
+        },
+    }
+}
+
 impl Pin<'_> {
-    /// Has `helper` map the page of the instruction, and go on by that, and the page of the parameters. Returns where the
-    /// latter lies. `code` and `pages` are set as soon as there is something to be unmapped, whatever fails later.
-    pub(super) fn prepare<'a>(
+    /// Has `helper` map the page of the instructions, and go on by those. Returns where it lies.
+    pub(super) fn map_code(
         &self,
-        stopped: &mut Stopped<'a>,
-        helper: &mut Helper<'a>,
+        helper: &mut Helper<'_>,
         parameters: &Arc<Parameters>,
-        code: &mut Option<u64>,
-        pages: &mut Vec<u64>,
     ) -> Result<u64, Errno> {
-        let task = self.notification.task.as_raw();
         self.give_files(helper, parameters)?;
-        let descriptor = self.notification.arguments[0] as RawFd;
         // A test has a copy mapped, to show that it would notice.
-        let sharing = match at_task(Point::PinShared, task) {
+        let sharing = match at_task(Point::PinShared, self.notification.task.as_raw()) {
             Some(Act::Drop) => libc::MAP_PRIVATE,
             _ => libc::MAP_SHARED,
         };
-        let instruction = Mapping {
-            descriptor: Some(number_of_code(descriptor)),
-            protection: libc::PROT_READ | libc::PROT_EXEC,
-            sharing,
-        };
-        let address = self.map(helper.calls(), random_page, &instruction)?;
-        pages.push(address);
-        *code = Some(address);
-        self.have_call_from(helper.calls(), address);
-        let mapping = Mapping {
-            descriptor: parameters.file().map(|_| descriptor),
-            protection: libc::PROT_READ | libc::PROT_WRITE,
-            sharing: match **parameters {
-                Parameters::Secret(_) => libc::MAP_SHARED,
-                Parameters::Private => libc::MAP_PRIVATE,
+        let code = self.map(
+            helper.calls(),
+            random_page,
+            &Mapping {
+                descriptor: Some(number_of_code(self.descriptor())),
+                protection: libc::PROT_READ | libc::PROT_EXEC,
+                sharing,
             },
-        };
+        )?;
+        self.have_call_from(helper.calls(), code);
+        Ok(code)
+    }
+
+    /// Has `helper` map the page of the parameters. Returns where it lies.
+    pub(super) fn map_parameters<'a>(
+        &self,
+        stopped: &mut Stopped<'a>,
+        helper: &mut Helper<'a>,
+        parameters: &Parameters,
+    ) -> Result<u64, Errno> {
+        let task = self.notification.task.as_raw();
+        let mapping = self.mapping_of(parameters);
         // A test has the caller map it, or leaves the choice to the kernel, to show that it would notice.
         let maker = match at_task(Point::PinMaker, task) {
             Some(Act::Drop) => stopped.calls(),
             _ => helper.calls(),
         };
-        let is_foreseeable = at_task(Point::PinPage, task) == Some(Act::Drop);
-        let page = match is_foreseeable {
-            true => self.map(maker, || Ok(0), &mapping),
-            false => self.map(maker, random_page, &mapping),
-        }?;
-        pages.push(page);
-        Ok(page)
+        match at_task(Point::PinPage, task) {
+            Some(Act::Drop) => self.map(maker, || Ok(0), &mapping),
+            _ => self.map(maker, random_page, &mapping),
+        }
+    }
+
+    /// The number of the descriptor that the program has made the request on.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.notification.arguments[0] as RawFd
+    }
+
+    pub(super) fn mapping_of(&self, parameters: &Parameters) -> Mapping {
+        Mapping {
+            descriptor: parameters.file().map(|_| self.descriptor()),
+            protection: libc::PROT_READ | libc::PROT_WRITE,
+            sharing: match parameters {
+                Parameters::Secret(_) => libc::MAP_SHARED,
+                Parameters::Private => libc::MAP_PRIVATE,
+            },
+        }
     }
 
     /// Has the helper make the call that a pin is, to be given what it is to map.
@@ -104,32 +149,11 @@ impl Pin<'_> {
         choose: impl Fn() -> Result<u64, Errno>,
         mapping: &Mapping,
     ) -> Result<u64, Errno> {
-        /// A hit on what is mapped already is rare, unless nearly everything is.
-        const TRIES: usize = 16;
-        let Mapping {
-            descriptor,
-            protection,
-            sharing,
-        } = *mapping;
-        let anonymous = descriptor.map_or(libc::MAP_ANONYMOUS, |_| 0);
-        let file = descriptor.map_or(u64::MAX, |descriptor| descriptor as u64);
         for _ in 0..TRIES {
             let address = choose()?;
-            let fixed = match address {
-                0 => 0,
-                _ => libc::MAP_FIXED_NOREPLACE,
-            };
-            let flags = (sharing | anonymous | fixed) as u64;
-            let arguments = [address, PAGE, protection as u64, flags, file, 0];
-            match maker.call(libc::SYS_mmap, arguments)? {
+            match maker.call(libc::SYS_mmap, mapping.at(address))? {
                 start @ 1.. if address == 0 || start as u64 == address => return Ok(start as u64),
-                0.. => return Err(Errno::EPERM),
-                failure => match errno_of(-failure as i32) {
-                    Errno::EEXIST => {}
-                    // The program may lock no more memory.
-                    Errno::EAGAIN => return Err(Errno::ENOMEM),
-                    errno => return Err(errno),
-                },
+                result => expect_another(result)?,
             }
         }
         Err(Errno::ENOMEM)
@@ -162,7 +186,7 @@ impl Pin<'_> {
 
 /// The address of a page, chosen at random from those that a program has, less what vm.mmap_min_addr usually keeps back and as
 /// much at the upper end, where a stack is.
-fn random_page() -> Result<u64, Errno> {
+pub(super) fn random_page() -> Result<u64, Errno> {
     const FIRST: u64 = 1 << 16;
     const END: u64 = ADDRESSES - (1 << 16);
     let mut bytes = [0; 8];

@@ -3,7 +3,8 @@
 //! It is of memfd_secret(2), and mapped by the thread that issues the request and by the sentry. The kernel
 //! lets nobody reach it but by a mapping: not by `/proc/PID/mem`, process_vm_writev(2) or ptrace(2), also not whoever had a
 //! file of them open before, and is in no sandbox or in another one, where nobody is held. The driver's own copying is that
-//! of the thread, and works as ever. New for each pin, because a program may keep what it was made to map.
+//! of the thread, and works as ever. It is used again only when it was seen to be unmapped: a program may keep what it was
+//! made to map.
 //!
 //! Where the kernel has no such memory, it is private memory of the task's.
 //!
@@ -14,7 +15,7 @@
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -22,7 +23,7 @@ use nix::unistd::{Pid, ftruncate};
 use ringfence_faults::{Act, Point, at_task};
 use ringfence_ipc::locks::IgnorePoison;
 
-use crate::arch::PAGE;
+use crate::arch::{PAGE, RESULT_AT};
 use crate::memory::{self, Write};
 use crate::system_calls::memfd_secret;
 use crate::warnings::warn_once;
@@ -41,6 +42,9 @@ unsafe impl Send for Secret {}
 unsafe impl Sync for Secret {}
 
 impl Secret {
+    /// What no call returns.
+    const NO_RESULT: i64 = i64::MIN;
+
     /// Fails with `ENOMEM` if this process may not lock as much memory (`RLIMIT_MEMLOCK`).
     pub fn new() -> Result<Secret, Errno> {
         let file = memfd_secret()?;
@@ -67,8 +71,9 @@ impl Secret {
         }
     }
 
-    fn write(&self, bytes: &[u8]) -> Result<(), Errno> {
-        if bytes.len() > LENGTH.get() {
+    /// Fails with `E2BIG` if there is not as much room before the result.
+    pub fn write(&self, bytes: &[u8]) -> Result<(), Errno> {
+        if bytes.len() > RESULT_AT {
             return Err(Errno::E2BIG);
         }
         // SAFETY: the page is mapped as long as this lives, and long enough.
@@ -78,8 +83,26 @@ impl Secret {
         Ok(())
     }
 
+    /// The result that the helper has left; `None` if it has left none.
+    pub fn result(&self) -> Option<i64> {
+        let result = self.result_at();
+        // SAFETY: the page is mapped as long as this lives, and the result lies in it.
+        let result = unsafe { result.read_volatile() };
+        (result != Secret::NO_RESULT).then_some(result)
+    }
+
+    /// From now on there is none.
+    pub fn clear_result(&self) {
+        // SAFETY: as above.
+        unsafe { self.result_at().write_volatile(Secret::NO_RESULT) };
+    }
+
+    fn result_at(&self) -> *mut i64 {
+        self.page.as_ptr().wrapping_byte_add(RESULT_AT).cast()
+    }
+
     fn read(&self, bytes: &mut [u8]) -> Result<(), Errno> {
-        if bytes.len() > LENGTH.get() {
+        if bytes.len() > RESULT_AT {
             return Err(Errno::E2BIG);
         }
         let from = self.page.as_ptr().cast_const().cast();
@@ -164,6 +187,14 @@ impl Supply {
         if self.missing.is_none() && next.is_none() {
             // Who needs it is told.
             *next = Secret::new().ok();
+        }
+    }
+
+    /// Takes back what a pin had, which no process has mapped any more.
+    pub fn put_back(&self, parameters: Arc<Parameters>) {
+        // Who answers the call of a pin may have it for a moment still.
+        if let Some(Parameters::Secret(secret)) = Arc::into_inner(parameters) {
+            *self.next.lock().ignore_poison() = Some(secret);
         }
     }
 

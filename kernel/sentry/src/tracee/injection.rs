@@ -124,6 +124,41 @@ impl<'a> Calls<'a> {
         self.instruction = address;
     }
 
+    /// Has the thread execute the sequence of the code that it calls from (`Registers::issuing`), and returns whether it
+    /// has ended by that. If not, it stands where the sequence ends otherwise; what its last call returned is the error. Fails as
+    /// [`Calls::call`] does. It takes patience, but while it `is_exempt`.
+    pub fn issue(
+        &mut self,
+        mapping: [u64; 6],
+        descriptor: u64,
+        command: u64,
+        is_exempt: impl Fn() -> bool,
+    ) -> Result<Result<(), i64>, Errno> {
+        let registers = self.registers;
+        let issuing = registers.issuing(self.instruction, mapping, descriptor, command);
+        let seized = &mut self.seized;
+        issuing.give(seized.thread)?;
+        let mut delivered = None;
+        loop {
+            ptrace::cont(seized.thread, delivered.take())?;
+            let patience = || (!is_exempt()).then_some(self.patience);
+            match seized.next_stop_within(patience) {
+                Err(Errno::EAGAIN) => return Err(killed(seized.thread, Why::TooSlow)),
+                Err(errno) => return Err(errno),
+                Ok(None) => return Ok(Ok(())),
+                Ok(Some(Stop::Executed)) => return Err(Errno::ESRCH),
+                Ok(Some(Stop::Signal(libc::SIGILL))) => {
+                    return Ok(Err(Registers::of(seized.thread)?.result()));
+                }
+                Ok(Some(Stop::Signal(signal))) if FAULTS.contains(&signal) => {
+                    return Err(killed(seized.thread, Why::Disobeyed));
+                }
+                Ok(Some(Stop::Signal(libc::SIGSTOP))) => delivered = stopping(seized),
+                Ok(Some(_)) => {}
+            }
+        }
+    }
+
     /// Has the thread execute the system call `number` and returns what came back: from the kernel, or from a seccomp
     /// filter of the program's. Fails with `ESRCH` if it does anything else, which is the end of its process, or is killed.
     pub fn call(&mut self, number: libc::c_long, arguments: [u64; 6]) -> Result<i64, Errno> {
@@ -285,7 +320,7 @@ fn go_on_to_system_call(
     let mut delivered = None;
     loop {
         ptrace::syscall(seized.thread, delivered.take())?;
-        let stop = match seized.next_stop_within(patience) {
+        let stop = match seized.next_stop_within(|| patience) {
             Err(Errno::EAGAIN) => {
                 return Err(killed(seized.thread, Why::TooSlow));
             }
@@ -300,18 +335,20 @@ fn go_on_to_system_call(
             Some(Stop::Signal(signal)) if FAULTS.contains(&signal) && !is_spared => {
                 return Err(killed(seized.thread, Why::Disobeyed));
             }
-            // All that can be blocked are. It goes on although its process is stopping, and the others do not.
-            Some(Stop::Signal(libc::SIGSTOP)) => {
-                seized.signal = 0;
-                // A test has it lost, to show that it would notice.
-                if at_task(Point::PinStop, seized.thread.as_raw()) != Some(Act::Drop) {
-                    delivered = Some(Signal::SIGSTOP);
-                }
-            }
+            Some(Stop::Signal(libc::SIGSTOP)) => delivered = stopping(seized),
             Some(Stop::Signal(_) | Stop::Other) => {}
             None | Some(Stop::Executed) => return Err(Errno::ESRCH),
         }
     }
+}
+
+/// What is delivered to a thread that has stopped for the only signal that cannot be blocked. It goes on although its process is
+/// stopping, and the others do not.
+fn stopping(seized: &mut Seized<'_>) -> Option<Signal> {
+    seized.signal = 0;
+    // A test has it lost, to show that it would notice.
+    let is_lost = at_task(Point::PinStop, seized.thread.as_raw()) == Some(Act::Drop);
+    (!is_lost).then_some(Signal::SIGSTOP)
 }
 
 /// Why a process is killed whose thread was to make calls.

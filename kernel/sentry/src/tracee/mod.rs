@@ -286,11 +286,14 @@ impl<'a> Seized<'a> {
     /// Waits until it has stopped, however long it takes; `None` if it ended instead. A stop is usually a matter of
     /// microseconds or a few milliseconds, so this looks for a while before it sleeps.
     fn next_stop(&mut self) -> Result<Option<Stop>, Errno> {
-        self.next_stop_within(None)
+        self.next_stop_within(|| None)
     }
 
     /// The same, as long as any patience is left, if that is given. Fails with `EAGAIN` then.
-    fn next_stop_within(&mut self, patience: Option<&Patience<'_>>) -> Result<Option<Stop>, Errno> {
+    fn next_stop_within<'p>(
+        &mut self,
+        patience: impl Fn() -> Option<&'p Patience<'p>>,
+    ) -> Result<Option<Stop>, Errno> {
         let started = Instant::now();
         loop {
             match self.look()? {
@@ -298,7 +301,7 @@ impl<'a> Seized<'a> {
                 Look::Ended => return Ok(None),
                 Look::Running if started.elapsed() < USUAL => std::thread::yield_now(),
                 Look::Running if has_ended(self.thread) => return Ok(None),
-                Look::Running => match patience {
+                Look::Running => match patience() {
                     Some(patience) if !patience.pause() => return Err(Errno::EAGAIN),
                     Some(_) => {}
                     None => std::thread::sleep(PAUSE),
