@@ -1,5 +1,9 @@
 //! Pins, and what reaches the process that pins from outside of its sandbox, where nobody is held: writes by a process that it
 //! has given its memory to, and signals; and that each of these would be noticed.
+//!
+//! `unsafe` is here for descriptors that a guest has sent.
+
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::{IoSliceMut, Write};
@@ -108,7 +112,6 @@ impl Memory {
     }
 }
 
-#[allow(unsafe_code)]
 fn owned(descriptor: i32) -> OwnedFd {
     // SAFETY: the kernel has just put it into this process's table.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
