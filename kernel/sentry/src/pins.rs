@@ -25,6 +25,7 @@
 
 mod code;
 mod expected;
+mod issuing;
 mod pages;
 mod parameters;
 
@@ -35,14 +36,12 @@ use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
-use nvproxy_protocol::requests::{ARGUMENT_RESULT, Kind, decode_result, encode_result};
+use nvproxy_protocol::requests::{ARGUMENT_RESULT, Kind, encode_result};
 use ringfence_faults::{Act, Point, at_task};
 use ringfence_ipc::locks::IgnorePoison;
 
 use self::code::Code;
-use self::expected::{Expected, What};
-use self::pages::{TRIES, expect_another, put_address, random_page, relocate};
+use self::expected::Expected;
 use self::parameters::{Parameters, Secret, Supply};
 use super::descriptions::Description;
 use super::marshalling::{
@@ -55,9 +54,7 @@ use super::recorder::Begun;
 use super::server::ServerLink;
 use super::shares::Share;
 use super::times::{Phase, Times};
-use super::tracee::{
-    Alarm, Caller, Held, Helper, Looks, Numbers, PAUSE, Patience, Stopped, Tracer,
-};
+use super::tracee::{Alarm, Caller, Held, Looks, Numbers, PAUSE, Patience, Tracer};
 use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
@@ -196,33 +193,6 @@ fn run(sentry: &Sentry, tracer: &Tracer, job: Job) {
 enum Failed {
     BeforeAnswer(Errno),
     AfterAnswer(Errno),
-}
-
-/// A request's parameters as they lie in a page.
-struct Placed {
-    page: u64,
-    bytes: Vec<u8>,
-    /// The addresses that the program had in them, and where.
-    originals: Vec<(usize, u64)>,
-}
-
-impl Placed {
-    fn new(pin: &Pin<'_>, page: u64, payload: &[u8]) -> Placed {
-        let mut bytes = payload.to_vec();
-        let originals = relocate(&pin.marshalled.plan, page, &mut bytes);
-        Placed {
-            page,
-            bytes,
-            originals,
-        }
-    }
-
-    fn request(&self, lent: &Arc<OwnedFd>) -> What {
-        What::Request {
-            bytes: self.bytes.clone(),
-            lent: Arc::clone(lent),
-        }
-    }
 }
 
 struct Pin<'a> {
@@ -387,204 +357,6 @@ impl Pin<'_> {
         self.sentry
             .observer
             .stopped(task, times, self.description.node, known, answer);
-    }
-
-    /// Has the ioctl issued by a thread of its own, on `parameters`. `issued` is set as soon as the call
-    /// has returned, whatever fails later; `payload` then holds what the driver left there.
-    fn issue(
-        &self,
-        stopped: &mut Stopped<'_>,
-        lent: OwnedFd,
-        parameters: &Arc<Parameters>,
-        payload: &mut Vec<u8>,
-        issued: &mut Option<Result<i32, Errno>>,
-    ) -> Result<(), Errno> {
-        let task = self.notification.task.as_raw();
-        // A test has the caller's descriptor table used, to show that it would notice.
-        let shared = match at_task(Point::PinTable, task) {
-            Some(Act::Drop) => libc::CLONE_FILES,
-            _ => 0,
-        };
-        let mut helper = Helper::new(stopped, shared)?;
-        at_task(Point::PinHelper, task);
-        let code = self.map_code(&mut helper, parameters);
-        let mut pages: Vec<u64> = code.ok().into_iter().collect();
-        let lent = Arc::new(lent);
-        let done = code.and_then(|_| {
-            let done = match &**parameters {
-                Parameters::Secret(secret) => {
-                    let issuing = (&mut helper, &mut pages);
-                    self.issue_in_one_go(issuing, &lent, (parameters, secret), payload, issued)
-                }
-                Parameters::Private => {
-                    let page = self.map_parameters(stopped, &mut helper, parameters)?;
-                    pages.push(page);
-                    self.issue_at(&mut helper, &lent, (parameters, page), payload, issued)
-                }
-            };
-            at_task(Point::PinIssued, task);
-            done
-        });
-        helper.end().map_err(|errno| {
-            warn_once(
-                "a process that pinned memory was killed, because its seccomp filter lets no thread end",
-                errno,
-            );
-            Errno::ESRCH
-        })?;
-        let are_parameters_left = pages.len() > 1 || done.is_err();
-        self.unmap(stopped.calls(), code.ok(), &pages)?;
-        // The process was not killed until here, so the helper has unmapped them before it ended.
-        self.is_unmapped.set(!are_parameters_left);
-        done
-    }
-
-    /// Has the helper map the parameters, issue the ioctl on them, unmap them and end, all of it by code of the sentry's.
-    fn issue_in_one_go(
-        &self,
-        (helper, pages): (&mut Helper<'_>, &mut Vec<u64>),
-        lent: &Arc<OwnedFd>,
-        (parameters, secret): (&Arc<Parameters>, &Secret),
-        payload: &mut Vec<u8>,
-        issued: &mut Option<Result<i32, Errno>>,
-    ) -> Result<(), Errno> {
-        let pins = &self.sentry.pins;
-        let [descriptor, command, ..] = self.notification.arguments;
-        at_task(Point::PinPage, self.notification.task.as_raw());
-        let mapping = self.mapping_of(parameters);
-        for _ in 0..TRIES {
-            let page = random_page()?;
-            let placed = Placed::new(self, page, payload);
-            secret.write(&placed.bytes)?;
-            secret.clear_result();
-            self.expect(helper, parameters, page, placed.request(lent));
-            at_task(Point::PinPrepared, self.notification.task.as_raw());
-            self.end(Phase::Holding);
-            // Until there is a result, it is the driver's time.
-            let is_in_the_driver =
-                || pins.was_let_through.load(Ordering::SeqCst) && secret.result().is_none();
-            let mapping = mapping.at(page);
-            let ended = helper
-                .calls()
-                .issue(mapping, descriptor, command, is_in_the_driver);
-            self.end(Phase::Calling);
-            let was_expected = pins.expected().take().is_some();
-            match (secret.result(), ended?) {
-                (None, Err(result)) if was_expected => expect_another(result)?,
-                (result, ended) => {
-                    // It may not have unmapped it.
-                    pages.extend(ended.is_err().then_some(page));
-                    let result = result.ok_or(Errno::ESRCH);
-                    let from = (&**parameters, self.notification.task);
-                    return self.conclude(result, from, placed, payload, issued);
-                }
-            }
-        }
-        Err(Errno::ENOMEM)
-    }
-
-    /// Has the helper issue the ioctl on the parameters, which are put to `page`.
-    fn issue_at(
-        &self,
-        helper: &mut Helper<'_>,
-        lent: &Arc<OwnedFd>,
-        (parameters, page): (&Arc<Parameters>, u64),
-        payload: &mut Vec<u8>,
-        issued: &mut Option<Result<i32, Errno>>,
-    ) -> Result<(), Errno> {
-        let placed = Placed::new(self, page, payload);
-        let thread = helper.calls().thread();
-        parameters.write(thread, page, &placed.bytes)?;
-        at_task(Point::PinPrepared, self.notification.task.as_raw());
-        self.end(Phase::Holding);
-        let result = self.have_called(helper, parameters, page, placed.request(lent));
-        self.end(Phase::Calling);
-        self.conclude(result, (parameters, thread), placed, payload, issued)
-    }
-
-    /// Takes what the driver has left in the parameters, if `result` is what it has answered.
-    fn conclude(
-        &self,
-        result: Result<i64, Errno>,
-        (parameters, thread): (&Parameters, Pid),
-        placed: Placed,
-        payload: &mut Vec<u8>,
-        issued: &mut Option<Result<i32, Errno>>,
-    ) -> Result<(), Errno> {
-        let Placed {
-            page,
-            bytes: mut placed,
-            originals,
-        } = placed;
-        // A test has the driver fail to write its answer.
-        let result = match at_task(Point::PinWritten, self.notification.task.as_raw()) {
-            Some(Act::Errno(errno)) => result.map(|_| -i64::from(errno)),
-            _ => result,
-        };
-        // A test has it forgotten that it was let through, to show that it would notice.
-        let was_let_through = &self.sentry.pins.was_let_through;
-        if at_task(Point::PinAnswer, self.notification.task.as_raw()) == Some(Act::Drop) {
-            was_let_through.store(false, Ordering::SeqCst);
-        }
-        // A test has it believed that it was, to show that it would notice.
-        let is_believed =
-            at_task(Point::PinBelieved, self.notification.task.as_raw()) == Some(Act::Drop);
-        if !was_let_through.load(Ordering::SeqCst) && !is_believed {
-            // Whatever came back is not the driver's answer: a filter of the program's kept the call from being made, or
-            // the parameters were not the validated ones any more.
-            return result.and(Err(Errno::EPERM));
-        }
-        // A test has it taken for an answer like others, to show that it would notice.
-        let is_taken_at_its_word =
-            at_task(Point::PinUnwritten, self.notification.task.as_raw()) == Some(Act::Drop);
-        let answer = result.and_then(|result| {
-            parameters.read(thread, page, &mut placed)?;
-            match decode_result(result) {
-                // It may have done all there was to do, and then not have been able to write the answer (nvidia_ioctl in
-                // kernel-open/nvidia/nv.c, 580.142). So nobody knows.
-                Err(Errno::EFAULT) if !is_taken_at_its_word => Err(Errno::EFAULT),
-                answer => Ok(answer),
-            }
-        });
-        let answer = answer.inspect_err(|_| {
-            tracing::info!(
-                "nobody saw what the driver answered to a process that pins memory: what it would have pinned is counted until its client is freed"
-            );
-        })?;
-        *issued = Some(answer);
-        for (at, address) in originals {
-            put_address(&mut placed, at, address);
-        }
-        *payload = placed;
-        Ok(())
-    }
-
-    /// Has the helper make the call, under the descriptor number that the task made it with.
-    fn have_called(
-        &self,
-        helper: &mut Helper<'_>,
-        parameters: &Arc<Parameters>,
-        page: u64,
-        what: What,
-    ) -> Result<i64, Errno> {
-        let [descriptor, command, ..] = self.notification.arguments;
-        self.expect(helper, parameters, page, what);
-        let arguments = [descriptor, command, page, 0, 0, 0];
-        let result = helper.calls().call(libc::SYS_ioctl, arguments);
-        *self.sentry.pins.expected() = None;
-        result
-    }
-
-    /// From now on the helper may make this call.
-    fn expect(&self, helper: &mut Helper<'_>, parameters: &Arc<Parameters>, page: u64, what: What) {
-        *self.sentry.pins.expected() = Some(Expected {
-            helper: helper.calls().thread(),
-            descriptor: self.descriptor(),
-            command: self.notification.arguments[1] as u32,
-            page,
-            parameters: Arc::clone(parameters),
-            what,
-        });
     }
 
     /// Sends the request to the server, at one of the two moments of a pin that it is asked.
