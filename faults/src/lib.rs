@@ -215,6 +215,8 @@ pub enum Point {
     Staged,
     /// The sandbox's own `/proc`, `/sys` and `/dev` have been placed in the root.
     Placed,
+    /// File systems of the kernel's own are about to be covered in the host's tree, before anything of it is copied.
+    Early,
     /// File systems of the kernel's own are about to be covered that lie elsewhere.
     Elsewhere,
     /// What the caller left open to be read, or a device that it left open, is about to be opened anew for the program.
@@ -373,6 +375,7 @@ impl Point {
             Point::RootsFiles => "roots-files",
             Point::Staged => "staged",
             Point::Placed => "placed",
+            Point::Early => "early",
             Point::Elsewhere => "elsewhere",
             Point::Given => "given",
             Point::Inputs => "inputs",
@@ -487,6 +490,7 @@ impl Point {
         Point::RootsFiles,
         Point::Staged,
         Point::Placed,
+        Point::Early,
         Point::Elsewhere,
         Point::Given,
         Point::Inputs,

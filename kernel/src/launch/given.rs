@@ -5,8 +5,8 @@
 //! host's. So what was given to be read is opened anew, on a mount that is read-only, and put in its place; and what every
 //! sandbox has, as the null device, is the sandbox's own. What was given to be written is the program's in all of this.
 //!
-//! A file in memory (memfd_create(2)) is on no mount that can be read only, and Landlock does not cover it: whoever has it to be
-//! read can open it anew to write. So one is refused unless it is sealed.
+//! A file in memory (memfd_create(2), or what processes share without a name) is on no mount that can be read only, and Landlock
+//! does not cover it: whoever has it to be read can open it anew to write. So one is refused unless it is sealed.
 //!
 //! Descriptors that are opened neither to be read nor to be written are refused before, in `descriptors.rs`.
 //! Pipes are dealt with in `inputs.rs`. Sockets cannot be opened anew. Other files without a name are left as they are: their
@@ -31,6 +31,10 @@ use rustix::fs::{ResolveFlags, openat2};
 
 use super::mounts::{READ_ONLY, Tree};
 use super::{descriptors, devices, inherited};
+
+/// How the kernel calls files in memory that are on a mount of its own: of memfd_create(2), of shared mappings without a file, and
+/// of System V's shared memory (`shmem_kernel_file_setup` and its callers, mm/shmem.c and ipc/shm.c).
+const IN_MEMORY: [&[u8]; 3] = [b"/memfd:", b"/dev/zero (deleted)", b"/SYSV"];
 
 /// What `/dev/null` and its like are to the kernel (devices.txt: memory devices).
 const MEMORY_DEVICES: u64 = 1;
@@ -167,7 +171,8 @@ impl<'a> GivenToRead<'a> {
     /// Fails if this is a file in memory that the program could write.
     fn refuse_memory(&self) -> Result<(), Failure> {
         let path = fs::read_link(self.link()).unwrap_or_default();
-        let is_memory = path.as_os_str().as_bytes().starts_with(b"/memfd:");
+        let name = path.as_os_str().as_bytes();
+        let is_memory = IN_MEMORY.iter().any(|kind| name.starts_with(kind));
         if !is_memory || is_sealed(self.descriptor) || !self.can_be_changed() {
             return Ok(());
         }

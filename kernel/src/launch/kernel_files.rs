@@ -32,11 +32,13 @@ const PROTECTED: [&str; 9] = [
 ];
 
 /// What of `/proc` is not there.
-const HIDDEN: [&str; 11] = [
+const HIDDEN: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
     "/proc/kcore",
+    // Who has keys, and how many.
+    "/proc/key-users",
     "/proc/keys",
     "/proc/latency_stats",
     // Whose memory is mapped, by the marks on the nodes of all sandboxes.

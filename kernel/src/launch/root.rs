@@ -6,7 +6,8 @@
 //!
 //! What comes from the host is taken first, while it is in sight. Then the root is entered and made read-only. Then the
 //! rest is put over it, in the order in which it has to lie: what is the sandbox's own is made elsewhere (`staging.rs`), and put
-//! there when it is complete. What the kernel shows anywhere else is covered in the end (`kernel_mounts.rs`).
+//! there when it is complete. What the kernel shows anywhere else is covered before anything is copied, so that each copy has what
+//! covers it, wherever it comes to lie; and once more in the end (`kernel_mounts.rs`).
 //!
 //! What the caller names may lie where programs before have put links: `reach.rs` finds it.
 
@@ -56,15 +57,20 @@ pub fn writable_places(grants: &Grants) -> Vec<PathBuf> {
 /// tasks' process namespace, and its mounts are cut off from the host's.
 pub fn build(grants: &Grants, driver: &Driver) -> Result<(), Failure> {
     let mut reach = reach_of(grants);
-    let binds = take(grants, &reach)?;
+    let sources = sources(grants, &reach)?;
     let devices = Devices::take(driver)?;
     let kernels = Kernels::take()?;
+    let covered = kernels.cover_others(sources.iter().map(|(_, source)| source.as_fd()))?;
+    let binds = take(sources)?;
     if let Some(directory) = &grants.rootfs {
         leave_host_for(directory, &mut reach)?;
     }
     forbid_writing()?;
     let root = directory_at(CWD, "/").attempt("/")?;
-    let mut kept = Kept::default();
+    let mut kept = Kept {
+        covered,
+        ..Kept::default()
+    };
     kept.ask_for(root.as_fd()).attempt("/")?;
     let size = grants.tmp_size.unwrap_or_else(memory::default_for_files);
     let staging = Staging::make(root.as_fd(), kernels, &devices, size, grants.network)?;
@@ -94,20 +100,30 @@ fn open(option: &str, path: &Path, reach: &Reach) -> Result<OwnedFd, Failure> {
     })
 }
 
-/// The binds and what is to be bound.
-fn take(grants: &Grants, reach: &Reach) -> Result<Vec<(Bind, Tree)>, Failure> {
+/// The binds, and a descriptor of what is to be bound.
+fn sources(grants: &Grants, reach: &Reach) -> Result<Vec<(Bind, OwnedFd)>, Failure> {
     let resolver = (grants.network && grants.rootfs.is_none())
         .then(resolver)
         .flatten();
     let binds = resolver.into_iter().chain(grants.binds.iter().cloned());
     binds
         .map(|bind| {
+            let source = open("--bind", &bind.source, reach)?;
+            Ok((bind, source))
+        })
+        .collect()
+}
+
+/// The binds, and a copy of what is to be bound, with all that is mounted there.
+fn take(sources: Vec<(Bind, OwnedFd)>) -> Result<Vec<(Bind, Tree)>, Failure> {
+    let sources = sources.into_iter();
+    sources
+        .map(|(bind, source)| {
             let attributes = if bind.read_only {
                 READ_ONLY
             } else {
                 RESTRICTED
             };
-            let source = open("--bind", &bind.source, reach)?;
             let tree = Tree::copy_named(source.as_fd())
                 .and_then(|tree| tree.with_attributes(attributes))
                 .attempt(format_args!("--bind {}", bind.source.display()))?;

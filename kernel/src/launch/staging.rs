@@ -7,6 +7,7 @@
 //!
 //! The calling process is process 1 of the tasks' namespace, and the only one that has its mount namespace and its root.
 
+use std::collections::HashMap;
 use std::fs::{self, Permissions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +21,7 @@ use ringfence_sentry::failure::{Attempt, Failure};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::devices::Devices;
-use super::kernel_mounts::{self, Kept};
+use super::kernel_mounts::{self, Cover, Kept};
 use super::mounts::{READ_ONLY, RESTRICTED, Tree, directory_at};
 use super::{kernel_files, namespaces};
 
@@ -65,6 +66,35 @@ impl Kernels {
             ),
         };
         Ok(Kernels { proc, sys })
+    }
+
+    /// Covers file systems of the kernel's in the host's tree, but for those that Ringfence will cover, and those that `sources`
+    /// lie on, because the caller has named them. What covers what.
+    pub fn cover_others<'a>(
+        &self,
+        sources: impl Iterator<Item = BorrowedFd<'a>>,
+    ) -> Result<HashMap<u64, Cover>, Failure> {
+        // A test leaves this out, to show that it would notice.
+        if ringfence_faults::at(Point::Early) == Some(Act::Drop) {
+            return Ok(HashMap::new());
+        }
+        // Nobody is kept from seeing what another mount hides: that is looked at in the end.
+        let mut kept = Kept {
+            paths_are_own: true,
+            ..Kept::default()
+        };
+        for source in sources {
+            kept.ask_for(source).attempt("--bind")?;
+        }
+        let named = |path| openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        for path in [PROC, SYS, DEV] {
+            if let Ok(host) = named(path) {
+                kept.place(host.as_fd()).attempt(path)?;
+            }
+        }
+        let null = named(NULL).attempt(NULL)?;
+        kernel_mounts::cover(self.proc.as_fd(), null.as_fd(), &mut kept)?;
+        Ok(kept.covered)
     }
 }
 

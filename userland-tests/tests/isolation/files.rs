@@ -96,7 +96,7 @@ fn pressure_is_read_and_not_written() {
 
 #[test]
 fn what_tells_of_the_machine_and_its_users_is_hidden() {
-    let expected = "/proc/acpi: []\n/proc/scsi: []\n/proc/interrupts: \"\"\n/proc/keys: \"\"\n/proc/timer_list: \"\"\n/proc/locks: \"\"\n";
+    let expected = "/proc/acpi: []\n/proc/scsi: []\n/proc/interrupts: \"\"\n/proc/keys: \"\"\n/proc/key-users: \"\"\n/proc/timer_list: \"\"\n/proc/locks: \"\"\n";
     let there: Vec<&str> = expected
         .lines()
         .filter_map(|line| line.split_once(':'))

@@ -1,12 +1,18 @@
 //! What was left open to be read, and devices that were left open, cannot be changed in other ways, either.
+//!
+//! `unsafe` is here for a mapping.
+
+#![allow(unsafe_code)]
 
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::fchown;
 use std::time::SystemTime;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use userland_tests::{guest_under, ringfence_under};
 
 use super::*;
@@ -234,6 +240,27 @@ fn a_file_in_memory_that_was_given_to_be_read_is_sealed_or_refused() {
     fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)).expect("sealed");
     let ended = run();
     assert_eq!((ended.status, &*ended.stdout), (0, "as it is\n"));
+}
+
+/// Memory that processes share without a name is such a file, too, to who may open it.
+#[test]
+fn memory_that_is_shared_without_a_name_is_refused() {
+    if !is_root() {
+        eprintln!("skipped: only root opens what a process has mapped");
+        return;
+    }
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let length = NonZeroUsize::new(4096).expect("a page");
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
+    let page = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_SHARED) };
+    let start = page.expect("a page").as_ptr() as usize;
+    let path = format!("/proc/self/map_files/{start:x}-{:x}", start + 4096);
+    let stdin = File::open(path).expect("the memory");
+    let ended = finish(ringfence_run(&[]).args(OVERWRITING).stdin(stdin));
+    let line = "ringfence: descriptor 0 is of a file in memory that the program could write, though it was opened to be read: \
+                seal it against writing, growing and shrinking (F_ADD_SEALS), or hand over what is in it through a pipe: \
+                /dev/zero (deleted)";
+    assert_eq!(ended, Ended::failing(125, line));
 }
 
 /// The test above can fail: whoever has a file in memory to be read can open it to write.

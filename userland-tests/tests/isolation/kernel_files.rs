@@ -9,7 +9,7 @@ use userland_tests::guest_under;
 use super::*;
 
 /// What an ordinary user has outside and root's sandbox has not, but for the settings of the network, which are its own.
-const ABSENT: [&str; 15] = [
+const ABSENT: [&str; 16] = [
     "/proc/acpi/",
     "/proc/asound/",
     "/proc/bus/",
@@ -18,6 +18,7 @@ const ABSENT: [&str; 15] = [
     "/proc/interrupts",
     "/proc/locks",
     "/proc/irq/",
+    "/proc/key-users",
     "/proc/keys",
     "/proc/sched_debug",
     "/proc/scsi/",

@@ -168,6 +168,44 @@ fn what_the_host_has_mounted_elsewhere_of_the_kernels_is_seen_if_it_is_not_cover
     }
 }
 
+/// A `/proc` in a directory that the program is given under two names, and that another bind hides under one of them. Moved by
+/// the other, it comes to light under both. What the program finds there then.
+fn revealed(rules: &str) -> Ended {
+    let script = "
+        set -e
+        mount --make-rprivate /
+        mount -t tmpfs tmpfs /srv
+        mkdir -p /srv/given/hidden/x/proc /srv/other
+        mount --rbind /proc /srv/given/hidden/x/proc
+    ";
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver=sim"])
+        .args(showing_the_guest());
+    command.args(["--bind", "/srv/given", "--bind", "/srv/given:/tmp/alias"]);
+    command.args(["--bind", "/srv/other:/srv/given/hidden", "--", "sh", "-c"]);
+    command.arg(r#"mv /tmp/alias/hidden/x /tmp/alias/y && exec "$@""#);
+    command.args(["sh", guest_program().to_str().expect("a path"), "look"]);
+    command.args(["/srv/given/y/proc/version", "/tmp/alias/y/proc/version"]);
+    command.env("RINGFENCE_FAULTS", rules);
+    finish(&mut with_mounts(script, &command))
+}
+
+#[test]
+fn what_comes_to_light_of_the_kernels_is_covered() {
+    let absent = ["/srv/given", "/tmp/alias"]
+        .map(|at| format!("{at}/y/proc/version: ENOENT, to write: ENOENT\n"));
+    assert_eq!(revealed(""), Ended::printing(&absent.concat()));
+}
+
+/// That the test above can fail.
+#[test]
+fn what_comes_to_light_of_the_kernels_is_seen_if_only_what_is_seen_is_covered() {
+    let ended = revealed("sentry.early=drop");
+    let seen = "/srv/given/y/proc/version: text";
+    assert!(ended.stdout.contains(seen), "{ended:?}");
+}
+
 /// What the caller names is shown, and nothing that is mounted below it.
 #[test]
 fn what_the_caller_names_of_the_kernels_is_shown() {
