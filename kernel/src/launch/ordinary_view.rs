@@ -11,7 +11,7 @@
 //! mounts in it, which could hide something, and `/sys` mostly has.
 //!
 //! **`/proc`** has to be the real one, since processes come and go, and overlayfs does not take `/proc/sys`. There each file
-//! is looked at once, now, and covered if not every user may read it. Directories but those of [`SHOWN`] are covered as
+//! is looked at once, now, and covered if not every user may read it; the others are read-only, modes included. Directories but those of [`SHOWN`] are covered as
 //! a whole. What belongs to a process is not looked at: it shows the sandbox's own processes, and is their user's.
 
 use std::fs::{self, File, Metadata, OpenOptions};

@@ -365,26 +365,19 @@ fn what_the_ledger_rests_on_is_known_of_every_release() {
 /// That a row says as much as its rule.
 fn rests_on(row: &Request, rule: Option<&Rule>, what: &str) {
     let has = |said: fn(&Rule) -> bool| rule.is_some_and(said);
-    assert_eq!(
+    let of_the_row = [
         row.effect.is_some(),
-        has(|rule| rule.effect.is_some()),
-        "{what}"
-    );
-    assert_eq!(
         row.memory_list.is_some(),
-        has(|rule| rule.memory_list.is_some()),
-        "{what}"
-    );
-    assert_eq!(
         row.traits.set_bits.is_some(),
-        has(|rule| rule.set_bits.is_some()),
-        "{what}"
-    );
-    assert_eq!(
         row.variants.is_some(),
+    ];
+    let of_the_rule = [
+        has(|rule| rule.effect.is_some()),
+        has(|rule| rule.memory_list.is_some()),
+        has(|rule| rule.set_bits.is_some()),
         has(|rule| rule.variants.is_some()),
-        "{what}"
-    );
+    ];
+    assert_eq!(of_the_row, of_the_rule, "{what}");
     if let Some(list) = row.memory_list {
         assert_eq!(
             list.behind,
