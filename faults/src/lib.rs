@@ -154,6 +154,8 @@ pub enum Point {
     /// Of a pin: a descriptor table is about to be made that the command descriptor is put into; if that is left out, it
     /// is the caller's.
     PinTable,
+    /// Of a pin: the kernel is about to be asked whether that table is one of its own; if that is left out, it is believed.
+    PinTableOwn,
     /// Of a pin: the thread that is to issue the request has been made.
     PinHelper,
     /// Of a pin: that thread is about to map the page of the parameters; if that is left out, the caller maps it.
@@ -349,6 +351,7 @@ impl Point {
             Point::Dispatched => "dispatched",
             Point::PinPage => "pin-page",
             Point::PinTable => "pin-table",
+            Point::PinTableOwn => "pin-table-own",
             Point::PinHelper => "pin-helper",
             Point::PinMaker => "pin-maker",
             Point::PinShared => "pin-shared",
@@ -464,6 +467,7 @@ impl Point {
         Point::Dispatched,
         Point::PinPage,
         Point::PinTable,
+        Point::PinTableOwn,
         Point::PinHelper,
         Point::PinMaker,
         Point::PinShared,

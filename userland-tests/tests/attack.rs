@@ -156,13 +156,18 @@ const KILLED: &str = "sentry.pin-checked=kill-task";
 /// close(2), whose success would be believed of nobody, and whose failure would leave the descriptor.
 const CLOSE_SUCCEEDS: [&str; 2] = ["3", "0"];
 const CLOSE_FAILS: [&str; 2] = ["3", "1"];
+/// close_range(2), by which the thread leaves its process's table.
+const LEAVING_SUCCEEDS: [&str; 2] = ["436", "0"];
+const LEAVING_FAILS: [&str; 2] = ["436", "1"];
+/// What the kernel says of the table is not asked.
+const BELIEVED: &str = "sentry.pin-table-own=drop";
 /// exit(2) of one thread.
 const EXIT_SUCCEEDS: [&str; 2] = ["60", "0"];
 const EXIT_FAILS: [&str; 2] = ["60", "1"];
 
 #[test]
-fn what_a_pin_lends_is_not_left_whatever_a_filter_answers_to_close() {
-    for filter in [CLOSE_SUCCEEDS, CLOSE_FAILS] {
+fn what_a_pin_lends_is_not_left_whatever_a_filter_answers() {
+    for filter in [CLOSE_SUCCEEDS, CLOSE_FAILS, LEAVING_SUCCEEDS, LEAVING_FAILS] {
         let expected = Ended::printing("pinned: ok\nchild: status 0\nleft: 0\n");
         assert_eq!(lent(&filter, ""), expected);
     }
@@ -180,7 +185,9 @@ fn what_a_pin_lends_is_left_under_a_filter_if_no_table_is_made_for_it() {
 #[test]
 fn what_a_pin_lends_is_not_left_by_who_is_killed_meanwhile() {
     let expected = Ended::printing("child: SIGKILL\nleft: 0\n");
-    assert_eq!(lent(&[], KILLED), expected);
+    for filter in [&[][..], &LEAVING_SUCCEEDS, &LEAVING_FAILS] {
+        assert_eq!(lent(filter, KILLED), expected);
+    }
 }
 
 /// The test above can fail.
@@ -188,6 +195,15 @@ fn what_a_pin_lends_is_not_left_by_who_is_killed_meanwhile() {
 fn what_a_pin_lends_is_left_by_who_is_killed_if_no_table_is_made_for_it() {
     let expected = Ended::printing("child: SIGKILL\nleft: 1\n");
     assert_eq!(lent(&[], &format!("{KILLED} {OWN_TABLE}")), expected);
+}
+
+/// So it can where a filter keeps the thread in its process's table.
+#[test]
+fn what_a_pin_lends_is_left_by_who_is_killed_if_the_table_is_believed_to_be_left() {
+    let expected = Ended::printing("child: SIGKILL\nleft: 1\n");
+    for filter in [LEAVING_SUCCEEDS, LEAVING_FAILS] {
+        assert_eq!(lent(&filter, &format!("{KILLED} {BELIEVED}")), expected);
+    }
 }
 
 /// A filter that keeps the thread from ending which has what was lent costs the process its life.

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use userland_tests::processes::Process;
 use userland_tests::{Ended, finish, guest, guest_under};
@@ -403,4 +404,28 @@ fn is_held(launcher: Process) -> bool {
         let rest = stat.rsplit_once(") ").map(|(_, rest)| rest);
         rest.is_some_and(|rest| rest.starts_with('t'))
     })
+}
+
+/// With very many descriptors and locks, of which the kernel looks through all for each descriptor that a process with them
+/// closes. A pin's thread closes none.
+#[test]
+fn a_pin_takes_no_longer_for_what_its_program_has_open() {
+    let ended = finish(&mut guest(&["pin-beside-locks"]));
+    assert_eq!(ended, Ended::printing("pinned: ok\n"));
+}
+
+/// The test above can fail: a thread closes all if a filter of the program's does not let it leave them (close_range(2)).
+#[test]
+fn a_pin_takes_longer_for_what_its_program_lets_nobody_leave() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    // With fewer it may be quick all the same.
+    if hard < 20_000 {
+        return;
+    }
+    let ended = finish(&mut guest(&["pin-beside-locks", "436", "1"]));
+    let expected = Ended {
+        status: 137,
+        ..with_one_killed("", TOO_SLOW)
+    };
+    assert_eq!(ended, expected);
 }

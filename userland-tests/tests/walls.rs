@@ -124,6 +124,7 @@ fn the_sentry() {
         ("kill", "ok"),
         ("kill, by a signal that nobody passes on", KILLED),
         ("kcmp, of memory", "ok"),
+        ("kcmp, of descriptor tables", "ok"),
         ("kcmp, of descriptors", KILLED),
         ("pidfd_open", "ESRCH"),
         ("pidfd_open, with another flag", KILLED),

@@ -5,8 +5,8 @@
 //!
 //! 1. The server validates the request and lends the command descriptor, to the sentry.
 //! 2. Every other task of the sandbox is stopped, or, if it waits for an answer of the sentry's, kept waiting.
-//! 3. The caller's call returns into a stop. It is made to make a thread, the *helper*, with a descriptor table of its
-//!    own, which the sentry traces from birth. The kernel may take the caller elsewhere than where it is set to, and never
+//! 3. The caller's call returns into a stop. It is made to make a thread, the *helper*, which the sentry traces from birth,
+//!    and which leaves the caller's descriptor table for one of its own. The kernel may take the caller elsewhere than where it is set to, and never
 //!    the helper (`tracee/injection.rs`). So the helper does all that follows.
 //! 4. It is given two files of the sentry's, which it is made to map. The first has the instruction by which it makes its
 //!    further calls, and can be written to by nobody (`pins/code.rs`). The second is memory that nobody reaches but by a

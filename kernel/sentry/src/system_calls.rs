@@ -16,6 +16,8 @@ use rustix::process::{self, PidfdFlags, PidfdGetfdFlags};
 const KCMP_EPOLL_TFD: libc::c_int = 7;
 /// `KCMP_VM` of linux/kcmp.h.
 const KCMP_VM: libc::c_int = 1;
+/// `KCMP_FILES` of linux/kcmp.h.
+const KCMP_FILES: libc::c_int = 2;
 /// `PIDFD_THREAD` of linux/pidfd.h: the thread itself rather than its group (Linux 6.9).
 const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(libc::O_EXCL as u32);
 
@@ -64,10 +66,18 @@ pub fn compare_with_registered(
 /// Whether two threads share their memory (kcmp(2), `KCMP_VM`), as those of one process do. One that has ended shares
 /// it with none.
 pub fn share_memory(one: Pid, other: Pid) -> bool {
-    // SAFETY: this kind of comparison takes no pointer.
-    let compare =
-        || unsafe { libc::syscall(libc::SYS_kcmp, one.as_raw(), other.as_raw(), KCMP_VM, 0, 0) };
-    one == other || compare() == 0
+    one == other || share(one, other, KCMP_VM) == Ok(true)
+}
+
+/// Whether two threads share a descriptor table (kcmp(2), `KCMP_FILES`). Fails with `ESRCH` if one has ended.
+pub fn share_descriptors(one: Pid, other: Pid) -> Result<bool, Errno> {
+    share(one, other, KCMP_FILES)
+}
+
+fn share(one: Pid, other: Pid, what: libc::c_int) -> Result<bool, Errno> {
+    // SAFETY: these kinds of comparison take no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_kcmp, one.as_raw(), other.as_raw(), what, 0, 0) };
+    Errno::result(result).map(|order| order == 0)
 }
 
 /// A descriptor for the thread `task` itself where the kernel can (Linux 6.9), else for its group, of which it must be

@@ -26,6 +26,7 @@ const F_SETSIG: i32 = 10;
 /// Of linux/kcmp.h.
 const KCMP_FILE: c_long = 0;
 const KCMP_VM: c_long = 1;
+const KCMP_FILES: c_long = 2;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -134,6 +135,7 @@ fn find(name: &str) -> Option<fn() -> c_long> {
             || call(libc::SYS_kill, [own(), libc::SIGURG.into(), 0, 0, 0])
         }
         "kcmp, of descriptors" => || call(libc::SYS_kcmp, [own(), own(), KCMP_FILE, 0, 0]),
+        "kcmp, of descriptor tables" => || call(libc::SYS_kcmp, [own(), own(), KCMP_FILES, 0, 0]),
         "kcmp, of memory" => || call(libc::SYS_kcmp, [own(), own(), KCMP_VM, 0, 0]),
         "pidfd_open" => || call(libc::SYS_pidfd_open, [1 << 29, 0, 0, 0, 0]),
         "pidfd_open, with another flag" => || {

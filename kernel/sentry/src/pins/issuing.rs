@@ -16,8 +16,9 @@ use super::Pin;
 use super::expected::{Expected, What};
 use super::pages::{TRIES, expect_another, put_address, random_page, relocate};
 use super::parameters::{Parameters, Secret};
+use crate::system_calls::share_descriptors;
 use crate::times::Phase;
-use crate::tracee::{Helper, Stopped};
+use crate::tracee::{Helper, Stopped, Table};
 use crate::warnings::warn_once;
 
 /// A request's parameters as they lie in a page.
@@ -59,12 +60,7 @@ impl Pin<'_> {
         issued: &mut Option<Result<i32, Errno>>,
     ) -> Result<(), Errno> {
         let task = self.notification.task.as_raw();
-        // A test has the caller's descriptor table used, to show that it would notice.
-        let shared = match at_task(Point::PinTable, task) {
-            Some(Act::Drop) => libc::CLONE_FILES,
-            _ => 0,
-        };
-        let mut helper = Helper::new(stopped, shared)?;
+        let mut helper = self.helper(stopped)?;
         at_task(Point::PinHelper, task);
         let code = self.map_code(&mut helper, parameters);
         let mut pages: Vec<u64> = code.ok().into_iter().collect();
@@ -84,18 +80,33 @@ impl Pin<'_> {
             at_task(Point::PinIssued, task);
             done
         });
-        helper.end().map_err(|errno| {
-            warn_once(
-                "a process that pinned memory was killed, because its seccomp filter lets no thread end",
-                errno,
-            );
-            Errno::ESRCH
-        })?;
+        end(helper)?;
         let are_parameters_left = pages.len() > 1 || done.is_err();
         self.unmap(stopped.calls(), code.ok(), &pages)?;
         // The process was not killed until here, so the helper has unmapped them before it ended.
         self.is_unmapped.set(!are_parameters_left);
         done
+    }
+
+    /// Has a thread made to issue the ioctl, with a descriptor table of its own.
+    ///
+    /// It leaves the program's table. With a copy it would close all that is in it at its end, which can take long: on FUSE
+    /// and NFS, or with many record locks. It has a copy only where a filter of the program's does not let it leave.
+    fn helper<'a>(&self, stopped: &mut Stopped<'a>) -> Result<Helper<'a>, Errno> {
+        let task = self.notification.task.as_raw();
+        let mut helper = Helper::new(stopped, Table::Shared)?;
+        // A test has the caller's table used, to show that it would notice.
+        if at_task(Point::PinTable, task) == Some(Act::Drop) {
+            return Ok(helper);
+        }
+        helper.leave_table()?;
+        // A test has it believed, to show that it would notice.
+        let is_believed = at_task(Point::PinTableOwn, task) == Some(Act::Drop);
+        if is_believed || !share_descriptors(stopped.calls().thread(), helper.calls().thread())? {
+            return Ok(helper);
+        }
+        end(helper)?;
+        Helper::new(stopped, Table::Copied)
     }
 
     /// Has the helper map the parameters, issue the ioctl on them, unmap them and end, all of it by code of the sentry's.
@@ -245,4 +256,14 @@ impl Pin<'_> {
             what,
         });
     }
+}
+
+fn end(helper: Helper<'_>) -> Result<(), Errno> {
+    helper.end().map_err(|errno| {
+        warn_once(
+            "a process that pinned memory was killed, because its seccomp filter lets no thread end",
+            errno,
+        );
+        Errno::ESRCH
+    })
 }

@@ -208,9 +208,18 @@ impl Drop for Stopped<'_> {
     }
 }
 
+/// What descriptor table a [`Helper`] begins with.
+#[derive(Clone, Copy)]
+pub enum Table {
+    /// Its process's.
+    Shared,
+    /// A copy of its process's. At its end the kernel closes all that is in it.
+    Copied,
+}
+
 /// A thread that the sentry has the caller make, in its process and with its memory, to make a call in its place.
 ///
-/// It has a descriptor table of its own, so what it is given nobody else has. It executes nothing but the calls that it
+/// Once it has a descriptor table of its own, nobody else has what it is given. It executes nothing but the calls that it
 /// is told to, and so needs no stack. When this is dropped the thread has ended, and its table is gone: until then this
 /// waits, and if the thread cannot be ended otherwise its process is killed.
 pub struct Helper<'a> {
@@ -224,9 +233,13 @@ impl<'a> Helper<'a> {
     const SHARED: libc::c_int =
         libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
 
-    /// Has `caller` make one. `further` is shared besides.
-    pub fn new(caller: &mut Stopped<'a>, further: libc::c_int) -> Result<Helper<'a>, Errno> {
-        let flags = (Helper::SHARED | further) as u64;
+    /// Has `caller` make one, with this descriptor table.
+    pub fn new(caller: &mut Stopped<'a>, table: Table) -> Result<Helper<'a>, Errno> {
+        let shared = match table {
+            Table::Shared => libc::CLONE_FILES,
+            Table::Copied => 0,
+        };
+        let flags = (Helper::SHARED | shared) as u64;
         let calls = &mut caller.calls;
         let (result, made) = calls.make(libc::SYS_clone, [flags, 0, 0, 0, 0, 0])?;
         // Without an event there is no thread, whatever the result looks like.
@@ -246,6 +259,15 @@ impl<'a> Helper<'a> {
     /// To have it call the kernel.
     pub fn calls(&mut self) -> &mut Calls<'a> {
         &mut self.calls
+    }
+
+    /// Has it leave a descriptor table that it shares, for an empty one (close_range(2)). A seccomp filter of the program's
+    /// may not let it, whatever it answers; the kernel knows (kcmp(2)). Fails as [`Calls::call`] does.
+    pub fn leave_table(&mut self) -> Result<(), Errno> {
+        let all = u64::from(libc::c_uint::MAX);
+        let flags = u64::from(libc::CLOSE_RANGE_UNSHARE);
+        let arguments = [0, all, flags, 0, 0, 0];
+        self.calls.call(libc::SYS_close_range, arguments).map(drop)
     }
 
     /// Ends it. Fails with `EPERM` if a seccomp filter of the program's does not let threads end: then its process has

@@ -26,7 +26,7 @@ use rustix::process::{WaitOptions, WaitStatus, wait, waitpid};
 
 pub use self::alarm::Alarm;
 pub use self::held::{Held, tasks};
-pub use self::injection::{Caller, Calls, Helper, Stopped};
+pub use self::injection::{Caller, Calls, Helper, Stopped, Table};
 pub use self::numbers::Numbers;
 pub use self::patience::{Looks, Patience};
 use super::procfs;

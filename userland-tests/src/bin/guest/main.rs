@@ -154,6 +154,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-without-descriptors", pins::without_descriptors),
     ("pin-that-fails", pins::that_fails),
     ("pin-beside-vfork", pins::beside_vfork),
+    ("pin-beside-locks", pins_beside::locks),
     ("pin-beside-executions", pins_beside::executions),
     ("pin-beside-a-chain", pins_beside::chain),
     ("pin-beside-chains", pins_beside::chains),

@@ -5,12 +5,15 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
@@ -19,6 +22,7 @@ use crate::Outcome;
 use crate::children::child;
 use crate::concurrency::{address_space, register_gpu};
 use crate::gpu::{Gpu, MEMORY, word};
+use crate::lent::answer;
 use crate::pinning::{Pages, pin, pin_at_once};
 
 /// Pins and frees again and again until a process that executes this program with `arguments` has ended; says what
@@ -190,4 +194,48 @@ pub fn execute(arguments: &[String]) -> Outcome {
 pub fn is_in_an_ioctl(thread: nix::unistd::Pid) -> bool {
     let call = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall"));
     call.is_ok_and(|call| call.starts_with(&format!("{} ", libc::SYS_ioctl)))
+}
+
+/// So many descriptors of one file at most.
+const DESCRIPTORS: u64 = 100_000;
+/// So many locks at most, of a byte each: the kernel takes the longer for one the more there are.
+const LOCKS: u64 = 20_000;
+/// So often the kernel looks at a lock when all the descriptors are closed, one after the other, which takes it seconds.
+const LOOKS: u64 = 800_000_000;
+
+/// Pins with very many of both, as far as the limit of descriptors has room; if there are arguments, under a filter of its
+/// own that answers the call of that number with that errno.
+pub fn locks(arguments: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let file = File::create("/tmp/locks")?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let room = hard.saturating_sub(100).min(DESCRIPTORS);
+    for record in (0..LOCKS.min(LOOKS / room.max(1))).rev() {
+        lock(&file, 2 * record as i64)?;
+    }
+    let mut descriptors = Vec::new();
+    for _ in 0..room {
+        descriptors.push(file.try_clone()?);
+    }
+    if let [call, errno] = arguments {
+        answer(call.parse()?, errno.parse()?)?;
+    }
+    println!("pinned: {}", word(pin(&gpu, MEMORY, &pages)));
+    std::mem::forget(descriptors);
+    // SAFETY: nothing is to be done at the end.
+    unsafe { libc::_exit(0) }
+}
+
+/// Locks a byte, for this process.
+fn lock(file: &File, start: i64) -> nix::Result<()> {
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: start,
+        l_len: 1,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_SETLK(&lock)).map(drop)
 }
