@@ -99,3 +99,17 @@ TIOCSETD: Err(EPERM)
 ";
     prints(&["narrow"], expected);
 }
+
+/// What one file system alone knows may reach further than what was given of it.
+#[test]
+fn files_are_asked_for_what_all_file_systems_know() {
+    prints(&["own-words"], "with a filter: Err(ENOTTY)\n");
+}
+
+/// The test above can fail.
+#[test]
+fn files_are_asked_for_what_one_file_system_knows_without_the_filter() {
+    let mut command = guest_under("sentry.filter=duplicate", &["own-words", "beside"]);
+    let expected = "without a filter: Ok(())\nwith a filter: Err(ENOTTY)\n";
+    assert_eq!(finish(&mut command), Ended::printing(expected));
+}

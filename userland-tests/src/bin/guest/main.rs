@@ -207,6 +207,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("exchanged", words::exchanged),
     ("foreign-words", words::foreign),
     ("narrow", words::narrow),
+    ("own-words", words::of_one_file_system),
     ("types", words::types),
     ("ordinary-words", words::ordinary),
 ];
