@@ -159,6 +159,8 @@ const CLOSE_FAILS: [&str; 2] = ["3", "1"];
 /// close_range(2), by which the thread leaves its process's table.
 const LEAVING_SUCCEEDS: [&str; 2] = ["436", "0"];
 const LEAVING_FAILS: [&str; 2] = ["436", "1"];
+/// It looks as if it is to begin anew (ERESTARTSYS of include/linux/errno.h).
+const LEAVING_BEGINS_ANEW: [&str; 2] = ["436", "512"];
 /// What the kernel says of the table is not asked.
 const BELIEVED: &str = "sentry.pin-table-own=drop";
 /// exit(2) of one thread.
@@ -180,6 +182,19 @@ fn what_a_pin_lends_is_left_under_a_filter_if_no_table_is_made_for_it() {
         let ended = lent(&filter, OWN_TABLE);
         assert!(ended.stdout.ends_with("left: 1\n"), "{ended:?}");
     }
+}
+
+/// The kernel has a call that is to begin anew do so. Where a filter says so it does not, and the thread would go on to its program's code,
+/// which ends the process otherwise.
+#[test]
+fn a_pins_thread_does_not_go_on_whatever_a_filter_answers() {
+    let expected = Ended {
+        stderr: " WARN a process that pinned memory was killed, because the calls that it was set to took more than two \
+                 seconds: its code was in the way, or others kept the processors from it\n"
+            .to_owned(),
+        ..Ended::printing("child: SIGKILL\nleft: 0\n")
+    };
+    assert_eq!(lent(&LEAVING_BEGINS_ANEW, ""), expected);
 }
 
 #[test]

@@ -398,16 +398,44 @@ impl Sentry {
             return;
         };
         let tracer = Tracer::new(alarm);
+        let mut rest = Rest::default();
         loop {
-            let job = match tracer.tend(&self.listener) {
+            let is_to_tend = tracer.tend(&self.listener);
+            if rest.is_left() {
+                std::thread::sleep(PAUSE);
+                continue;
+            }
+            let job = match is_to_tend {
                 true => jobs.recv_timeout(PAUSE).ok(),
                 false => jobs.recv().ok(),
             };
             if let Some(job) = job {
+                let before = self.pins.looks();
                 run(self, &tracer, job);
+                rest = Rest::after(self.pins.looks() - before);
                 // Nobody waits for it now.
                 self.pins.supply.stock();
             }
         }
+    }
+}
+
+/// For how long nobody is held, after a pin for which all were held for long: as long as that was. Else a program that pins again
+/// and again would leave the others no time at all while one of them does not stop, or there are very many.
+#[derive(Default)]
+struct Rest(Option<Instant>);
+
+impl Rest {
+    /// What is not long.
+    const SHORT: Duration = Duration::from_millis(100);
+
+    /// After a pin that took so many looks.
+    fn after(looks: u64) -> Rest {
+        let held = PAUSE * u32::try_from(looks).unwrap_or(u32::MAX);
+        Rest((held > Rest::SHORT).then(|| Instant::now() + held))
+    }
+
+    fn is_left(&self) -> bool {
+        self.0.is_some_and(|end| Instant::now() < end)
     }
 }

@@ -369,11 +369,20 @@ fn threads(process: Pid) -> Vec<Pid> {
 /// would not be held. So two facts are asked for. By proc_pid_syscall(5) it is in a call that makes a child and waits;
 /// and by proc_pid_wchan(5) it sleeps in the kernel's function that does the waiting, or in the one that calls it
 /// if the compiler made one of both (kernel_clone in kernel/fork.c), and in nothing that makes the child.
+///
+/// The latter is asked first. To tell of a thread's call, the kernel waits while the thread executes a program, until all the
+/// memory of the old one is taken down (exec_update_lock: lock_trace in fs/proc/base.c, exec_mmap in fs/exec.c). One that
+/// sleeps there executes none.
 fn waits_for_a_child(thread: Pid) -> bool {
     const FUNCTIONS: [&str; 2] = ["kernel_clone", "wait_for_vfork_done"];
     const WAITS: u64 = libc::CLONE_VFORK as u64;
     // A test leaves this out, to have a thread that does not stop.
     if at_task(Point::Vforked, thread.as_raw()) == Some(Act::Drop) {
+        return false;
+    }
+    let function = procfs::text(thread, "wchan");
+    // A compiler that takes a function apart appends to its name, after a dot.
+    if !FUNCTIONS.contains(&function.split('.').next().unwrap_or_default()) {
         return false;
     }
     let call = procfs::text(thread, "syscall");
@@ -382,12 +391,9 @@ fn waits_for_a_child(thread: Pid) -> bool {
     let flags = words
         .next()
         .and_then(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
-    let makes_one = match number {
+    match number {
         Some(number) if Some(number) == VFORK => true,
         Some(libc::SYS_clone) => flags.is_some_and(|flags| flags & WAITS != 0),
         _ => false,
-    };
-    let function = procfs::text(thread, "wchan");
-    // A compiler that takes a function apart appends to its name, after a dot.
-    makes_one && FUNCTIONS.contains(&function.split('.').next().unwrap_or_default())
+    }
 }

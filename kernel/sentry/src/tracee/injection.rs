@@ -320,11 +320,16 @@ impl Calls<'_> {
             }
             go_on_to_system_call(seized, &mut made, to_return)?;
             let result = Registers::of(seized.thread)?.result();
-            // What interrupts a call without being a signal to the program, the freezer of cgroups for instance, makes
-            // the kernel begin it anew.
             if !RESTARTS.contains(&result) {
                 return Ok((result, made));
             }
+            // What interrupts a call without being a signal to the program, the freezer of cgroups for instance, has it begin
+            // anew. The kernel would see to that; but a filter of the program's can answer so, too, and then the
+            // kernel would let the thread go on to the program's code.
+            if !self.patience.pause() {
+                return Err(killed(seized.thread, Why::TooSlow));
+            }
+            calling.give(seized.thread)?;
         }
     }
 }
