@@ -118,3 +118,12 @@ fn a_pin_fails_while_a_thread_does_not_stop() {
         assert_eq!(ended, Ended::printing(expected), "{memory}");
     }
 }
+
+/// While a program is executed that has much memory, the kernel does not say what its thread waits for. Nobody waits for that.
+#[test]
+fn a_pin_fails_while_the_kernel_does_not_say_what_a_thread_waits_for() {
+    let scenario = ["pin-beside-vfork", "its own", "once"];
+    let ended = finish(&mut guest_under("sentry.vforked=delay:60000", &scenario));
+    let expected = "beside: EAGAIN\nonce more: EAGAIN\nthen: ok\n";
+    assert_eq!(ended, Ended::printing(expected));
+}

@@ -69,6 +69,12 @@ impl Alarm {
     }
 }
 
+/// From now on the calling thread, which a thread that heard it has made, does not.
+pub fn leave_to_others() {
+    // It fails for no valid signal. What rings before has rung for nobody, and rings again.
+    let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SIGNAL.into()), None);
+}
+
 /// An alarm that rings.
 pub struct Ringing<'a>(&'a mut Alarm);
 

@@ -24,7 +24,6 @@ use ringfence_faults::{Act, Point, at, at_task};
 
 use super::patience::Work;
 use super::{Look, Numbers, Patience, Seized, Tracer, has_ended};
-use crate::arch::VFORK;
 use crate::procfs;
 use crate::seccomp::listener::{Call, Hold, Listener};
 
@@ -304,7 +303,7 @@ impl<'a> Held<'a> {
             let thread = seized.thread;
             match seized.look()? {
                 Look::Running if passes.is_fresh() => std::thread::yield_now(),
-                Look::Running if waits_for_a_child(thread) => {
+                Look::Running if self.tracer.vforks.is_in_one(thread) => {
                     self.behind_a_child.extend(self.interrupted.pop());
                 }
                 Look::Running if !has_ended(thread) => {
@@ -360,40 +359,4 @@ fn threads(process: Pid) -> Vec<Pid> {
     };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     numbers.map(Pid::from_raw).collect()
-}
-
-/// Whether `thread` waits for a child to execute a program or end, as after vfork(2). No interruption stops it until then, and
-/// then it stops before it executes anything of its program. Whether the child uses its memory changes nothing about that.
-///
-/// A thread that is on its way to such a wait must not be taken for one that waits: its child does not exist yet, and
-/// would not be held. So two facts are asked for. By proc_pid_syscall(5) it is in a call that makes a child and waits;
-/// and by proc_pid_wchan(5) it sleeps in the kernel's function that does the waiting, or in the one that calls it
-/// if the compiler made one of both (kernel_clone in kernel/fork.c), and in nothing that makes the child.
-///
-/// The latter is asked first. To tell of a thread's call, the kernel waits while the thread executes a program, until all the
-/// memory of the old one is taken down (exec_update_lock: lock_trace in fs/proc/base.c, exec_mmap in fs/exec.c). One that
-/// sleeps there executes none.
-fn waits_for_a_child(thread: Pid) -> bool {
-    const FUNCTIONS: [&str; 2] = ["kernel_clone", "wait_for_vfork_done"];
-    const WAITS: u64 = libc::CLONE_VFORK as u64;
-    // A test leaves this out, to have a thread that does not stop.
-    if at_task(Point::Vforked, thread.as_raw()) == Some(Act::Drop) {
-        return false;
-    }
-    let function = procfs::text(thread, "wchan");
-    // A compiler that takes a function apart appends to its name, after a dot.
-    if !FUNCTIONS.contains(&function.split('.').next().unwrap_or_default()) {
-        return false;
-    }
-    let call = procfs::text(thread, "syscall");
-    let mut words = call.split(' ');
-    let number = words.next().and_then(|number| number.parse().ok());
-    let flags = words
-        .next()
-        .and_then(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
-    match number {
-        Some(number) if Some(number) == VFORK => true,
-        Some(libc::SYS_clone) => flags.is_some_and(|flags| flags & WAITS != 0),
-        _ => false,
-    }
 }

@@ -13,6 +13,7 @@ mod held;
 mod injection;
 mod numbers;
 mod patience;
+mod vforks;
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ pub use self::held::{Held, tasks};
 pub use self::injection::{Caller, Calls, Helper, Stopped, Table};
 pub use self::numbers::Numbers;
 pub use self::patience::{Looks, Patience};
+use self::vforks::Vforks;
 use super::procfs;
 use crate::seccomp::listener::Listener;
 use crate::system_calls::detach;
@@ -37,6 +39,7 @@ use crate::system_calls::detach;
 pub const PAUSE: Duration = Duration::from_millis(1);
 /// How long a call that a thread is made to make usually takes at most. (The pins of a CUDA program took an H100's driver
 /// 1.1 ms each, in the median.)
+/// It is also how long the kernel is given to say what a thread waits for.
 const USUAL: Duration = Duration::from_millis(5);
 
 /// Why a thread stopped.
@@ -107,6 +110,7 @@ pub struct Tracer {
     /// and keeps one that has ended, and with it its whole process, until its tracer has waited for it.
     stragglers: RefCell<Vec<Straggler>>,
     alarm: RefCell<Alarm>,
+    vforks: Vforks,
 }
 
 impl Tracer {
@@ -116,6 +120,7 @@ impl Tracer {
         Tracer {
             stragglers: RefCell::default(),
             alarm: RefCell::new(alarm),
+            vforks: Vforks::default(),
         }
     }
 
