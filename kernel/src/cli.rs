@@ -2,6 +2,8 @@
 //!
 //! `unsafe` is here because descriptors are inherited as bare numbers.
 
+mod complaint;
+mod mark;
 mod settings;
 
 use std::ffi::OsString;
@@ -21,6 +23,7 @@ use crate::sandboxes::Name;
 use crate::{drivers, launch, memory, sandboxes, serve, trace};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nvproxy_abi::policy::Capabilities;
+use nvproxy_protocol::size;
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
 use ringfence_sentry::server::OnServerExit;
 use ringfence_sentry::{log, visible};
@@ -46,11 +49,16 @@ enum Command {
     ///
     /// The exit status is the program's own, 128+N if signal N ended it, 125 if the sandbox could not be set up, 126
     /// if the program could not be executed, and 127 if it was not found.
+    #[command(override_usage = "ringfence run [OPTIONS] [--] CMD [ARGUMENT...]", after_long_help = size::FORM)]
     Run(Run),
     /// Run a program in a sandbox and record every request that it makes of the driver
     ///
     /// The exit status is that of `run`. The file is written when the program has ended; `ringfence replay` issues its
     /// requests again.
+    #[command(
+        override_usage = "ringfence record --out FILE [OPTIONS] [--] CMD [ARGUMENT...]",
+        after_long_help = size::FORM
+    )]
     Record(Record),
     /// Issue the requests of a recording again, from inside a sandbox, and compare every byte
     ///
@@ -75,7 +83,7 @@ enum Command {
     /// The exit status is 0 if it was replaced, 1 if not, when the old one serves on, and 125 if there is no such
     /// sandbox.
     ServerUpgrade {
-        /// The sandbox's name: that of `run --name`, or the number of its `ringfence` process
+        /// The sandbox's name or process, as `ringfence ps` shows them
         sandbox: Name,
         /// The executable of the new server, instead of this one
         #[arg(long, value_name = "FILE")]
@@ -168,8 +176,10 @@ struct Run {
     /// What to call the sandbox, for `ps` and `server-upgrade`; by default, the number of this process
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
-    /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    /// The program and its arguments; all that follows CMD is the program's
+    ///
+    /// The -- before it can be left out where no argument of the program is called like an option of Ringfence.
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
@@ -249,19 +259,18 @@ pub fn main() -> ExitCode {
     if let Some(outcome) = serve::if_asked(std::env::args_os()) {
         return finish(outcome);
     }
-    let cli = match Cli::try_parse() {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&line) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Nobody is left to tell if this cannot be printed. Help and version are no errors.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { SETUP } else { 0 });
-        }
+        Err(error) => return refuse(&error),
     };
     let outcome = match cli.command {
-        Command::Run(arguments) => {
-            inherit(&arguments.grants).and_then(|kept| run(arguments, kept, None))
+        Command::Run(arguments) => mark::check::<Run>(&line, &arguments.command)
+            .and_then(|()| inherit(&arguments.grants))
+            .and_then(|kept| run(arguments, kept, None)),
+        Command::Record(arguments) => {
+            mark::check::<Record>(&line, &arguments.run.command).and_then(|()| record(arguments))
         }
-        Command::Record(arguments) => record(arguments),
         Command::Replay(arguments) => issue_again(arguments),
         Command::ReplayGuest(arguments) => replay::run_guest(&replay::Paths {
             recording: arguments.file,
@@ -287,6 +296,16 @@ pub fn main() -> ExitCode {
         Command::DemoGuest => Ok(u8::from(!crate::demo::run())),
     };
     finish(outcome)
+}
+
+/// Says what is wrong with the command line, or what it asks for: help and version are no errors.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if let Some(line) = complaint::line(error) {
+        return finish(Err(Failure::setup(line)));
+    }
+    // Nobody is left to tell if this cannot be printed.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { SETUP } else { 0 })
 }
 
 fn finish(outcome: Result<u8, Failure>) -> ExitCode {
@@ -400,7 +419,12 @@ fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
 }
 
 fn list_sandboxes(json: bool) -> Result<u8, Failure> {
-    let sandboxes::Running { found, silent } = sandboxes::list()?;
+    let sandboxes::Running { mut found, silent } = sandboxes::list()?;
+    for stopped in found.iter_mut().filter(|listed| listed.is_stopped) {
+        if let Some(program) = program_of(&stopped.command) {
+            stopped.command = program;
+        }
+    }
     for name in silent {
         eprintln!(
             "ringfence: sandbox {name}: its ringfence process does not answer: continue it, if it is stopped"
@@ -426,13 +450,26 @@ fn list_sandboxes(json: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// What a launcher with this command line runs, if it is one that is understood: it may be of another release.
+fn program_of(line: &[String]) -> Option<Vec<String>> {
+    let command = match Cli::try_parse_from(line).ok()?.command {
+        Command::Run(arguments) => arguments.command,
+        Command::Record(arguments) => arguments.run.command,
+        _ => return None,
+    };
+    let words = command
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned());
+    Some(words.collect())
+}
+
 fn upgrade(sandbox: &Name, executable: Option<&Path>) -> Result<u8, Failure> {
     let path = executable.unwrap_or(Path::new("/proc/self/exe"));
     let opened = OpenOptions::new().read(true).open(path);
     let opened = opened.attempt(path.display())?;
-    let upgrade = sandboxes::upgrade(sandbox, opened.as_fd())?;
+    let (name, upgrade) = sandboxes::upgrade(sandbox, opened.as_fd())?;
     println!(
-        "{sandbox}: server {} was replaced by {} in {:.1} ms",
+        "{name}: server {} was replaced by {} in {:.1} ms",
         upgrade.from,
         upgrade.to,
         upgrade.microseconds as f64 / 1000.0

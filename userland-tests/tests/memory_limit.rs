@@ -509,11 +509,11 @@ fn a_limit_that_is_none_is_refused() {
     for (size, problem) in [
         (
             "plenty",
-            "'plenty' is no size: write a whole number of bytes, or one with a unit, as in 512MiB or 4GiB",
+            "'plenty' is no size: write a number of bytes, or a number with the unit K, M, G, T or P, as in 512m, 4GiB or 1.5G",
         ),
         (
             "-1",
-            "'-1' is no size: write a whole number of bytes, or one with a unit, as in 512MiB or 4GiB",
+            "'-1' is no size: write a number of bytes, or a number with the unit K, M, G, T or P, as in 512m, 4GiB or 1.5G",
         ),
         ("0", "it has to be more than 0"),
         ("16384PiB", "'16384PiB' is more than 2^64 bytes"),
@@ -522,7 +522,7 @@ fn a_limit_that_is_none_is_refused() {
             let ended = finish(&mut guest_with(&[option, size], &["walk"]));
             assert_eq!((ended.status, ended.stdout.as_str()), (125, ""));
             let expected =
-                format!("error: invalid value '{size}' for '{option} <SIZE>': {problem}\n");
+                format!("ringfence: invalid value '{size}' for '{option} <SIZE>': {problem}\n");
             let line = ended.stderr.lines().next().unwrap_or_default();
             assert_eq!(format!("{line}\n"), expected);
         }

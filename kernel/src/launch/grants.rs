@@ -60,7 +60,7 @@ pub struct Identity {
 
 /// This is nobody's number.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no number of a user or group")]
+#[error("'{0}' is no number of a user or group: write UID or UID:GID, as in 1000:100")]
 pub struct NoNumber(String);
 
 impl FromStr for Identity {

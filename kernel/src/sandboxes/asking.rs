@@ -34,6 +34,7 @@ pub struct Listed {
     pub process: i32,
     /// `None` if the launcher is stopped, and so does not say it.
     pub driver: Option<String>,
+    /// The program's command line; the launcher's own, if that is stopped.
     pub command: Vec<String>,
     pub is_stopped: bool,
 }
@@ -126,7 +127,7 @@ impl Listed {
             name,
             process: launcher.as_raw(),
             driver: None,
-            command: command_of(launcher),
+            command: line_of(launcher),
             is_stopped: true,
         }
     }
@@ -146,56 +147,75 @@ fn is_stopped(process: Pid) -> bool {
     state.is_some_and(|state| state.starts_with(['T', 't']))
 }
 
-/// The command that a launcher runs, by its own command line.
-fn command_of(launcher: Pid) -> Vec<String> {
+/// A launcher's own command line.
+fn line_of(launcher: Pid) -> Vec<String> {
     let line = fs::read(format!("/proc/{launcher}/cmdline")).unwrap_or_default();
     let line = String::from_utf8_lossy(&line);
-    let words: Vec<&str> = line.trim_end_matches('\0').split('\0').collect();
-    let end = words.iter().position(|word| *word == "--");
-    let command = words.into_iter().skip(end.map_or(0, |end| end + 1));
-    command.map(str::to_owned).collect()
+    let words = line.trim_end_matches('\0').split('\0');
+    words.map(str::to_owned).collect()
 }
 
-/// Has the server of the sandbox `name` replaced by one of this executable.
-pub fn upgrade(name: &Name, executable: BorrowedFd<'_>) -> Result<Upgrade, Failure> {
-    let socket = match call(&path_of(&directory()?, name), soon()) {
-        Ok(socket) => socket,
+/// Has the server of a sandbox replaced by one of this executable. The sandbox is called `wanted`, or is that of the process
+/// with this number. Returns its name, too.
+pub fn upgrade(wanted: &Name, executable: BorrowedFd<'_>) -> Result<(Name, Upgrade), Failure> {
+    let directory = directory()?;
+    let (name, called) = match call(&path_of(&directory, wanted), soon()) {
         Err(Errno::ENOENT | Errno::ECONNREFUSED) => {
-            let names: Vec<String> = list()?
-                .found
-                .into_iter()
-                .map(|listed| listed.name.0)
-                .collect();
-            let running = match names.is_empty() {
-                true => "none is running".to_owned(),
-                false => format!("running are {}", names.join(", ")),
-            };
-            let Name(name) = name;
-            return Err(Failure::setup(format!(
-                "there is no sandbox {name}: {running}"
-            )));
+            let name = name_of_process(wanted)?;
+            let called = call(&path_of(&directory, &name), soon());
+            (name, called)
         }
+        called => (wanted.clone(), called),
+    };
+    let socket = match called {
         Err(Errno::EAGAIN) => {
             return Err(Failure::setup(format!(
-                "{}: its ringfence process does not answer: continue it, if it is stopped",
-                name.0
+                "{name}: its ringfence process does not answer: continue it, if it is stopped"
             )));
         }
-        Err(errno) => return Err(errno).attempt(&name.0),
+        called => called.attempt(&name)?,
     };
-    check_peer(&socket).attempt(&name.0)?;
+    let upgrade = replace_server(&name, &socket, executable)?;
+    Ok((name, upgrade))
+}
+
+/// The sandbox whose `ringfence` process has this number.
+fn name_of_process(number: &Name) -> Result<Name, Failure> {
+    let Name(number) = number;
+    let found = list()?.found;
+    let mut processes = found.iter();
+    if let Some(listed) = processes.find(|listed| listed.process.to_string() == *number) {
+        return Ok(listed.name.clone());
+    }
+    let names: Vec<String> = found.into_iter().map(|listed| listed.name.0).collect();
+    let running = match names.is_empty() {
+        true => "none is running".to_owned(),
+        false => format!("running are {}", names.join(", ")),
+    };
+    Err(Failure::setup(format!(
+        "there is no sandbox {number}: {running}"
+    )))
+}
+
+/// Asks the launcher at the other end of `socket` for another server.
+fn replace_server(
+    name: &Name,
+    socket: &Socket,
+    executable: BorrowedFd<'_>,
+) -> Result<Upgrade, Failure> {
+    check_peer(socket).attempt(name)?;
     let said = socket.say(&Wish::Upgrade, Some(executable));
-    said.attempt(&name.0)?;
-    wait_for_answer(&socket, launcher_of(&socket).attempt(&name.0)?).map_err(|reason| Failure {
+    said.attempt(name)?;
+    wait_for_answer(socket, launcher_of(socket).attempt(name)?).map_err(|reason| Failure {
         status: 1,
-        message: format!("{}: {reason}", name.0),
+        message: format!("{name}: {reason}"),
     })?;
-    let (reply, _) = hear(&socket, soon()).attempt(&name.0)?;
+    let (reply, _) = hear(socket, soon()).attempt(name)?;
     match reply {
         Reply::Upgraded(upgrade) => Ok(upgrade),
         Reply::Failed(reason) => Err(Failure {
             status: 1,
-            message: format!("{}: {reason}; the server was not replaced", name.0),
+            message: format!("{name}: {reason}; the server was not replaced"),
         }),
         Reply::Description(_) => Err(Failure::setup("the launcher answered something else")),
     }

@@ -166,12 +166,12 @@ files in /dev: bounded
     );
     let ended = finish(&mut guest_with(&["--tmp-size", "much"], &["fill"]));
     let line = ended.stderr.lines().next().unwrap_or_default();
-    let problem = "'much' is no size: write a whole number of bytes, or one with a unit, as in 512MiB or 4GiB";
+    let problem = "'much' is no size: write a number of bytes, or a number with the unit K, M, G, T or P, as in 512m, 4GiB or 1.5G";
     assert_eq!(
         (ended.status, line),
         (
             125,
-            &*format!("error: invalid value 'much' for '--tmp-size <SIZE>': {problem}")
+            &*format!("ringfence: invalid value 'much' for '--tmp-size <SIZE>': {problem}")
         )
     );
 }

@@ -1,0 +1,50 @@
+//! What is wrong with a command line, in one line, as every other error of Ringfence: the thing, the reason, the remedy.
+//!
+//! The parser says it in paragraphs: what is wrong, perhaps lines of what would be right, perhaps a tip, the usage.
+
+use clap::error::{ContextKind, Error, ErrorKind};
+
+/// The usage, which is where the command's own name stands.
+const USAGE: &str = "Usage: ";
+/// What begins each remedy in a paragraph of them.
+const TIP: &str = "tip: ";
+/// How a remedy begins that is none here: what it says to write would be the program.
+const AS_A_VALUE: &str = "to pass ";
+
+/// The line. `None` if the error is none: help that was asked for, or the list of commands if none was given.
+pub fn line(error: &Error) -> Option<String> {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return None;
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let mut paragraphs = text.split("\n\n").map(in_one_line);
+    let problem = paragraphs.next().unwrap_or_default();
+    let tips = paragraphs.filter_map(|paragraph| {
+        let tip = paragraph.strip_prefix(TIP)?.split(TIP).next()?.trim();
+        (!tip.starts_with(AS_A_VALUE)).then(|| tip.to_owned())
+    });
+    // What is wrong with a value comes with its own remedy.
+    let is_explained = error.kind() == ErrorKind::ValueValidation;
+    let remedy = tips.into_iter().next().or_else(|| {
+        let usage = error.get(ContextKind::Usage)?.to_string();
+        (!is_explained).then(|| format!("see {} --help", command(&usage)))
+    });
+    Some(match remedy {
+        Some(remedy) => format!("{problem}: {remedy}"),
+        None => problem,
+    })
+}
+
+/// The words before the first option or argument.
+fn command(usage: &str) -> String {
+    let words = usage.trim_start_matches(USAGE).split_whitespace();
+    let words: Vec<&str> = words
+        .take_while(|word| word.starts_with(|first: char| first.is_ascii_alphanumeric()))
+        .collect();
+    words.join(" ")
+}
+
+fn in_one_line(paragraph: &str) -> String {
+    paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
+}

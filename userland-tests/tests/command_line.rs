@@ -1,0 +1,187 @@
+//! What `ringfence` makes of a command line: where the program begins, how sizes are written, and how what makes no sense is
+//! answered.
+
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use userland_tests::{Ended, finish, guest_with, ringfence_program, started, wait_for};
+
+/// `ringfence ARGUMENTS…`
+fn ringfence(arguments: &[&str]) -> Ended {
+    let mut command = Command::new(ringfence_program());
+    finish(command.current_dir("/").args(arguments))
+}
+
+/// `ringfence run --driver sim ARGUMENTS…`
+fn run(arguments: &[&str]) -> Ended {
+    ringfence(&[&["run", "--driver", "sim"], arguments].concat())
+}
+
+/// A program that prints its arguments.
+const PRINTING: [&str; 4] = ["sh", "-c", "echo $# \"$@\"", "sh"];
+
+#[test]
+fn a_program_needs_no_mark_before_it_and_has_all_that_follows() {
+    for (arguments, printed) in [
+        (&[][..], "0\n"),
+        (&["a", "-n", "--all", "--help"], "4 a -n --all --help\n"),
+        (&["a", "--", "--net"], "3 a -- --net\n"),
+    ] {
+        let line = [&PRINTING, arguments].concat();
+        assert_eq!(run(&line), Ended::printing(printed), "{line:?}");
+        let marked = [&["--"], &line[..]].concat();
+        assert_eq!(run(&marked), Ended::printing(printed), "{marked:?}");
+    }
+}
+
+/// It could be a limit that somebody added at the end, and thinks that it holds.
+#[test]
+fn what_could_be_an_option_of_ringfences_needs_the_mark() {
+    for (argument, name) in [
+        ("--net", "net"),
+        ("--gpu-memory=4g", "gpu-memory"),
+        ("--bind", "bind"),
+    ] {
+        let line = [&PRINTING[..], &["a", argument]].concat();
+        let refused = format!(
+            "ringfence: --{name} follows the program, and Ringfence has an option of this name: write it before the \
+             program, or -- before the program, if it is the program's own"
+        );
+        assert_eq!(run(&line), Ended::failing(125, &refused));
+        let marked = [&["--"], &line[..]].concat();
+        assert_eq!(run(&marked), Ended::printing(&format!("2 a {argument}\n")));
+    }
+    let of_record = [
+        "record",
+        "--out",
+        "/dev/null",
+        "--driver",
+        "sim",
+        "true",
+        "--keep-identifiers",
+    ];
+    let refused = ringfence(&of_record);
+    let line = "ringfence: --keep-identifiers follows the program, ";
+    assert!(
+        refused.status == 125 && refused.stderr.starts_with(line),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn sizes_are_read_as_people_write_them() {
+    let measure = ["sh", "-c", "echo $(df --output=size -B1 /tmp | tail -n 1)"];
+    for (size, bytes) in [
+        ("64m", 64 << 20),
+        ("64Mi", 64 << 20),
+        ("64MB", 64 << 20),
+        ("1.5MiB", 3 << 19),
+        ("67108864", 64 << 20),
+    ] {
+        let line = [&["--tmp-size", size][..], &measure].concat();
+        assert_eq!(run(&line), Ended::printing(&format!("{bytes}\n")), "{size}");
+        for option in ["--gpu-memory", "--host-memory"] {
+            assert_eq!(
+                run(&[option, size, "true"]),
+                Ended::printing(""),
+                "{option} {size}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_command_line_is_said_in_one_line() {
+    for (line, problem) in [
+        (
+            &["nope"][..],
+            "unrecognized subcommand 'nope': see ringfence --help",
+        ),
+        (
+            &["run"],
+            "the following required arguments were not provided: <CMD>...: see ringfence run --help",
+        ),
+        (
+            &["run", "--driver", "x", "true"],
+            "invalid value 'x' for '--driver <DRIVER>' [possible values: auto, host, sim]",
+        ),
+        (
+            &["run", "--drivr", "sim", "true"],
+            "unexpected argument '--drivr' found: a similar argument exists: '--driver'",
+        ),
+        (
+            &["ps", "--colour"],
+            "unexpected argument '--colour' found: see ringfence ps --help",
+        ),
+        (
+            &["run", "--uid", "me", "true"],
+            "invalid value 'me' for '--uid <UID[:GID]>': 'me' is no number of a user or group: write UID or UID:GID, as in 1000:100",
+        ),
+        (
+            &["run", "--tmp-size", "4 GiB", "true"],
+            "invalid value '4 GiB' for '--tmp-size <SIZE>': '4 GiB' is no size: write a number of bytes, or a number with the unit K, M, G, T or P, as in 512m, 4GiB or 1.5G",
+        ),
+        (
+            &["drivers", "diff", "580.142"],
+            "the following required arguments were not provided: <B>: see ringfence drivers diff --help",
+        ),
+    ] {
+        assert_eq!(
+            ringfence(line),
+            Ended::failing(125, &format!("ringfence: {problem}"))
+        );
+    }
+}
+
+/// `ps` shows name and process.
+#[test]
+fn a_sandbox_is_found_by_its_name_and_by_its_process() {
+    let name = format!("named-{}", std::process::id());
+    let (child, _output) = started(&mut guest_with(&["--name", &name], &["idle"]));
+    let process = child.id().to_string();
+    for sandbox in [&name, &process] {
+        let Ended {
+            status,
+            stdout,
+            stderr,
+        } = ringfence(&["server-upgrade", sandbox]);
+        assert_eq!((status, stderr.as_str()), (0, ""));
+        assert!(stdout.starts_with(&format!("{name}: server ")), "{stdout}");
+    }
+    let Ended {
+        status,
+        stdout,
+        stderr,
+    } = ringfence(&["server-upgrade", "1"]);
+    assert_eq!((status, stdout.as_str()), (125, ""));
+    assert!(
+        stderr.starts_with("ringfence: there is no sandbox 1: running are "),
+        "{stderr}"
+    );
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("kill");
+    assert_eq!(wait_for(child).status, 143);
+}
+
+/// Whatever stands before it in the launcher's command line, which is all that there is of a launcher that is stopped.
+#[test]
+fn the_command_of_a_stopped_sandbox_is_shown() {
+    let guest = userland_tests::guest_program();
+    let guest = guest.to_str().expect("a path in UTF-8");
+    let name = format!("stopped-{}", std::process::id());
+    let mut command = Command::new(ringfence_program());
+    command
+        .args(["run", "--driver", "sim", "--name", &name])
+        .args(userland_tests::showing_the_guest());
+    let (child, _output) = started(command.args([guest, "idle", "--"]));
+    let launcher = Pid::from_raw(child.id() as i32);
+    kill(launcher, Signal::SIGSTOP).expect("kill");
+    userland_tests::eventually("ps shows it as stopped", || {
+        let listed = ringfence(&["ps"]).stdout;
+        let line = listed.lines().find(|line| line.starts_with(&name));
+        line.is_some_and(|line| line.ends_with(&format!("  stopped      {guest} idle --")))
+    });
+    kill(launcher, Signal::SIGCONT).expect("kill");
+    kill(launcher, Signal::SIGTERM).expect("kill");
+    assert_eq!(wait_for(child).status, 143);
+}
