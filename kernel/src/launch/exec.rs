@@ -6,8 +6,9 @@
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -19,7 +20,9 @@ use ringfence_sentry::seccomp::listener;
 use ringfence_sentry::signals;
 
 use super::grants::Grants;
-use super::{Job, credentials, descriptors, devices, environment, given, inherited, jobs, root};
+use super::{
+    Job, credentials, descriptors, devices, environment, given, inherited, interpreter, jobs, root,
+};
 use crate::driver::Driver;
 
 /// The program, and what it starts with.
@@ -55,7 +58,7 @@ pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallib
         &root::writable_places(grants),
         &inherited(program.descriptors),
     )?;
-    root::enter_working_directory(grants.workdir.as_deref(), program.working_directory)?;
+    root::enter_working_directory(grants, program.working_directory)?;
     // SAFETY: this process has one thread.
     unsafe { environment::apply(grants.clear_env, &grants.variables) }?;
     program
@@ -77,19 +80,33 @@ pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallib
         return Err(Failure::setup("no program given"));
     };
     let Err(errno) = execvp(name, program.command);
-    let name = name.to_string_lossy();
-    let (status, remedy) = match errno {
-        Errno::ENOENT if is_hidden(&name, program.working_directory) => (
-            NOT_FOUND,
-            " in the sandbox: use --bind to show it what the host has there",
-        ),
-        Errno::ENOENT => (NOT_FOUND, ""),
-        _ => (NOT_EXECUTABLE, ""),
+    Err(not_executed(name, errno, program.working_directory))
+}
+
+/// Why a program, whose caller is at `from`, could not be executed.
+fn not_executed(name: &CStr, errno: Errno, from: Option<&PathBuf>) -> Failure {
+    let name = OsStr::from_bytes(name.to_bytes());
+    let interpreter = interpreter::to_blame(name, errno);
+    let missing = interpreter.as_ref().map_or(name, |path| path.as_os_str());
+    let remedy = match errno {
+        Errno::ENOENT if missing.as_bytes().ends_with(b"\r") => {
+            ": the carriage return at the end of the line is taken for part of the name: remove it"
+        }
+        Errno::ENOENT if is_hidden(missing, from) => {
+            " in the sandbox: use --bind to show it what the host has there"
+        }
+        _ => "",
     };
-    Err(Failure {
-        status,
-        message: format!("{name}: {}{remedy}", errno.desc()),
-    })
+    let whose = interpreter.map_or_else(String::new, |path| {
+        format!("its interpreter {}: ", path.display())
+    });
+    Failure {
+        status: match errno {
+            Errno::ENOENT => NOT_FOUND,
+            _ => NOT_EXECUTABLE,
+        },
+        message: format!("{}: {whose}{}{remedy}", name.display(), errno.desc()),
+    }
 }
 
 /// Installs the filter, and hands the listener to the sentry.
@@ -100,7 +117,7 @@ fn enter_filter(listener: &Socket) -> Result<(), Failure> {
 }
 
 /// Whether the caller, who is at `from`, means by `name` a place where the sandbox has files of its own.
-fn is_hidden(name: &str, from: Option<&PathBuf>) -> bool {
+fn is_hidden(name: &OsStr, from: Option<&PathBuf>) -> bool {
     let from = from.map_or(Path::new("/"), PathBuf::as_path);
-    name.contains('/') && root::is_own(&from.join(name))
+    name.as_bytes().contains(&b'/') && root::is_own(&from.join(name))
 }

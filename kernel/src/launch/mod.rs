@@ -33,6 +33,7 @@ mod given;
 pub mod grants;
 pub mod init;
 mod inputs;
+mod interpreter;
 pub mod jobs;
 mod kernel_files;
 mod kernel_mounts;

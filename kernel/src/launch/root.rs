@@ -241,12 +241,13 @@ fn refused(bind: &Bind, reason: impl fmt::Display) -> Failure {
     ))
 }
 
-/// Enters the directory in which the program is to start: `wanted`, or else where the caller is, or else the root.
+/// Enters the directory in which the program is to start: the one that was asked for, or else where the caller is, or else
+/// the root. Where the root is another, nobody expects the caller's directory in it.
 pub fn enter_working_directory(
-    wanted: Option<&Path>,
+    grants: &Grants,
     of_the_caller: Option<&PathBuf>,
 ) -> Result<(), Failure> {
-    if let Some(wanted) = wanted {
+    if let Some(wanted) = &grants.workdir {
         return chdir(wanted).map_err(|errno| {
             Failure::setup(format!(
                 "--workdir {}: {}: name a directory that the sandbox has",
@@ -255,15 +256,23 @@ pub fn enter_working_directory(
             ))
         });
     }
-    if let Some(directory) = of_the_caller {
-        match chdir(directory) {
+    let reason = match of_the_caller {
+        None => "the caller's directory was removed: name another with --workdir".to_owned(),
+        Some(directory) => match chdir(directory) {
             Ok(()) => return Ok(()),
-            Err(errno) => tracing::warn!(
-                "the program starts in /, because the sandbox has no {}: {}: use --bind . to show it",
-                directory.display(),
-                errno.desc()
-            ),
-        }
+            Err(errno) => {
+                // Only there a bind makes the place that it is to be shown at.
+                let remedy = match is_own(directory) {
+                    true => "use --bind . to show it",
+                    false => "name another with --workdir",
+                };
+                let (path, reason) = (directory.display(), errno.desc());
+                format!("the sandbox has no {path}: {reason}: {remedy}")
+            }
+        },
+    };
+    if grants.rootfs.is_none() {
+        tracing::warn!("the program starts in /, because {reason}");
     }
     chdir("/").attempt("/")
 }

@@ -9,6 +9,7 @@ mod kernel_mounts;
 mod network;
 mod outputs;
 mod sources;
+mod starting;
 mod surroundings;
 mod users;
 
