@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const OUTCOMES: [&str; 4] = ["ok", "note", "weakness", "missing"];
+const OUTCOMES: [&str; 5] = ["ok", "note", "weakness", "missing", "untried"];
 
 fn doctor(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ringfence"))
@@ -76,4 +76,65 @@ fn the_status_is_that_of_a_run() {
         "{}",
         String::from_utf8_lossy(&runs.stderr)
     );
+}
+
+/// The outcomes that are not good, of a `doctor` in other surroundings: a script that runs `"$0" doctor --json`.
+fn troubles(script: &str) -> Vec<(String, String)> {
+    let executable = env!("CARGO_BIN_EXE_ringfence");
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", script, executable])
+        .output()
+        .expect("unshare can be started");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("an object");
+    let text = |check: &Value, key: &str| check[key].as_str().expect("text").to_owned();
+    let checks = report["checks"].as_array().expect("a list of checks");
+    let bad = checks
+        .iter()
+        .filter(|check| check["outcome"] == "missing" || check["outcome"] == "untried");
+    bad.map(|check| (text(check, "name"), text(check, "detail")))
+        .collect()
+}
+
+/// One need is missing, and these others are not tried.
+fn expect_one_cause(script: &str, cause: &str, because: &[&str]) {
+    let troubles = troubles(script);
+    let untried = format!("not tried, because this is missing: {cause}");
+    let (said, missing): (Vec<_>, Vec<_>) =
+        troubles.iter().partition(|(_, detail)| *detail == untried);
+    let names = |list: &[&(String, String)]| {
+        list.iter()
+            .map(|(name, _)| name.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(&missing), [cause], "{troubles:?}");
+    for name in because {
+        assert!(
+            names(&said).contains(&(*name).to_owned()),
+            "{name} in {troubles:?}"
+        );
+    }
+}
+
+/// In each, ten checks and more said the same.
+#[test]
+fn one_cause_is_told_once() {
+    let built_on_users = [
+        "process namespaces and /proc",
+        "mounts and mount_setattr",
+        "network namespaces",
+        "self-confinement",
+        "a sandbox",
+    ];
+    let chroot = "mount --rbind / /mnt && exec chroot /mnt \"$0\" doctor --json";
+    expect_one_cause(chroot, "user namespaces", &built_on_users);
+    let without_proc = "mount -t tmpfs none /proc && exec \"$0\" doctor --json";
+    let all = [
+        &built_on_users[..],
+        &["user namespaces", "kcmp", "Landlock scopes", "inotify"],
+    ]
+    .concat();
+    expect_one_cause(without_proc, "/proc", &all);
+    let in_a_sandbox = "exec \"$0\" run --driver sim --workdir / --bind \"$(dirname \"$0\")::ro\" -- \"$0\" doctor --json";
+    expect_one_cause(in_a_sandbox, "a place outside of sandboxes", &all);
 }

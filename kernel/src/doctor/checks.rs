@@ -2,6 +2,7 @@
 
 use ringfence_sentry::failure::Failure;
 
+use super::order;
 use super::probes;
 use super::report::{Finding, Outcome};
 
@@ -23,6 +24,17 @@ pub struct Check {
 }
 
 impl Check {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What there is to say if it is not tried, because of another that is missing.
+    pub fn left_out(&self, cause: &Finding) -> Finding {
+        let detail = format!("not tried, because this is missing: {}", cause.name);
+        Finding::plain(self.name, Outcome::Untried, detail)
+    }
+
     /// Tries it.
     pub fn perform(&self) -> Finding {
         let failure = match (self.probe)() {
@@ -40,7 +52,7 @@ impl Check {
 }
 
 /// Every need of the kernel, each before those that build on it.
-pub const ALL: [Check; 22] = [
+pub const ALL: [Check; 24] = [
     Check {
         name: "architecture",
         probe: probes::architecture,
@@ -48,10 +60,22 @@ pub const ALL: [Check; 22] = [
         remedy: "use an x86-64 machine and an x86-64 ringfence",
     },
     Check {
+        name: order::PROC,
+        probe: probes::own_processes,
+        without: Without::Unusable,
+        remedy: "mount -t proc proc /proc; for a chroot, mount --bind /proc DIR/proc before you enter it",
+    },
+    Check {
+        name: order::OUTSIDE,
+        probe: probes::outside,
+        without: Without::Unusable,
+        remedy: "leave the sandbox; a container runtime can have a seccomp profile that notifies, too",
+    },
+    Check {
         name: "user namespaces",
         probe: probes::user_namespace,
         without: Without::Unusable,
-        remedy: "sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0, raise \
+        remedy: "leave a chroot, where the kernel makes none; sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0, raise \
                  user.max_user_namespaces; in a container, a seccomp profile that permits unshare and, for root, the \
                  capabilities SETUID, SETGID and SETFCAP",
     },

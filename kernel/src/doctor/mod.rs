@@ -8,6 +8,7 @@
 //! | module | subject |
 //! |---|---|
 //! | `checks` | the table: what is needed, what for, and how to get it |
+//! | `order` | which needs build on which |
 //! | `probes` | how each need is tried |
 //! | `child` | processes in which to try |
 //! | `gpus` | NVIDIA's driver, its GPUs and their nodes |
@@ -16,6 +17,7 @@
 mod checks;
 mod child;
 mod gpus;
+mod order;
 mod probes;
 mod report;
 
@@ -42,7 +44,13 @@ pub fn run(json: bool) -> u8 {
 
 fn examine() -> Report {
     let mut findings = vec![kernel()];
-    findings.extend(checks::ALL.iter().map(checks::Check::perform));
+    for check in &checks::ALL {
+        let finding = match order::cause(check.name(), &findings) {
+            Some(cause) => check.left_out(cause),
+            None => check.perform(),
+        };
+        findings.push(finding);
+    }
     findings.extend(gpus::examine());
     let driver = driver::choose(&Demand::default());
     Report::new(findings, driver.map(|chosen| chosen.driver))

@@ -15,6 +15,7 @@ use caps::{CapSet, Capability};
 use landlock::{
     AccessFs, LandlockStatus, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope,
 };
+use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -24,7 +25,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::gettid;
 use nvproxy_server::reactor;
-use ringfence_confinement::{Confinement, Kept, policies};
+use ringfence_confinement::{Confinement, Kept, install_with_listener, policies};
 use ringfence_ipc::Socket;
 use ringfence_ipc::region::Region;
 use ringfence_sentry::failure::{Attempt, Failure};
@@ -52,6 +53,26 @@ pub fn architecture() -> Found {
         "x86_64" => Ok("x86_64".to_owned()),
         other => Err(Failure::setup(other)),
     }
+}
+
+/// A child is tried in only by a process that knows how many threads it has, and namespaces are set up by files of `/proc`.
+pub fn own_processes() -> Found {
+    fs::read_dir("/proc/self/task").attempt("/proc/self/task")?;
+    Ok("is mounted".to_owned())
+}
+
+/// The kernel says EBUSY of a second listener, and of nothing else (seccomp(2)).
+pub fn outside() -> Found {
+    child::attempt(Place::Here, || {
+        set_no_new_privs().attempt("no_new_privs")?;
+        // The process has yet to answer and to end, which this policy permits.
+        let program = policies::INIT.compile(&[]).attempt("a filter")?;
+        match install_with_listener(&program) {
+            Err(Errno::EBUSY) => Err(Failure::setup(listener::SUPERVISED)),
+            // What else it can be is said by another check.
+            _ => Ok("no seccomp listener supervises this process".to_owned()),
+        }
+    })
 }
 
 pub fn user_namespace() -> Found {

@@ -19,6 +19,8 @@ pub enum Outcome {
     Weakness,
     /// `ringfence run` cannot work.
     Missing,
+    /// Nobody knows: something that it builds on is missing.
+    Untried,
 }
 
 impl Outcome {
@@ -28,6 +30,7 @@ impl Outcome {
             Outcome::Note => "note",
             Outcome::Weakness => "weakness",
             Outcome::Missing => "MISSING",
+            Outcome::Untried => "untried",
         }
     }
 }
@@ -133,10 +136,14 @@ impl Report {
                     driver.describe()
                 )
             }
-            _ => format!(
-                "ringfence run cannot work here: {} missing",
-                self.count(Outcome::Missing)
-            ),
+            _ => {
+                let untried = match self.count(Outcome::Untried) {
+                    0 => String::new(),
+                    count => format!(", {count} not tried"),
+                };
+                let missing = self.count(Outcome::Missing);
+                format!("ringfence run cannot work here: {missing} missing{untried}")
+            }
         }
     }
 }

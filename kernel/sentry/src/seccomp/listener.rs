@@ -64,14 +64,20 @@ fn filter() -> Result<Vec<libc::sock_filter>, Problem> {
     policies::TASK.compile(&tables)
 }
 
+/// Why no filter with a listener can be installed below another that has one (seccomp(2)).
+pub const SUPERVISED: &str =
+    "a seccomp listener supervises this process already: start Ringfence outside of that sandbox";
+
 /// Installs the tasks' filter on the calling thread, which must not be able to gain privileges any more, and returns the
 /// listener. Programs executed later inherit the filter.
 pub fn install() -> Result<OwnedFd, Failure> {
     let program = filter().attempt("the seccomp filter")?;
     install_with_listener(&program).map_err(|errno| {
-        Failure::setup(format!(
-            "the seccomp filter: {errno}; user notification with killable waits takes Linux 5.19"
-        ))
+        let reason = match errno {
+            Errno::EBUSY => SUPERVISED.to_owned(),
+            _ => format!("{errno}; user notification with killable waits takes Linux 5.19"),
+        };
+        Failure::setup(format!("the seccomp filter: {reason}"))
     })
 }
 
