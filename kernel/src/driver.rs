@@ -125,6 +125,14 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
         abi,
         capabilities,
     } = demand;
+    if let Some((name, adds_to)) = capabilities.incomplete() {
+        let adds_to: Vec<&str> = adds_to.names().collect();
+        return Err(Failure::setup(format!(
+            "--driver-capabilities {capabilities}: {name} adds to {} and is of no use without: write {},{capabilities}",
+            adds_to.join(" or "),
+            adds_to.first().copied().unwrap_or_default(),
+        )));
+    }
     let host = host_version();
     let (kind, version) = match (choice, host) {
         (Choice::Host, None) => {

@@ -36,7 +36,9 @@ fn run() -> Result<(), Vec<String>> {
     let rules = rules::parse(&rules).map_err(|error| vec![format!("{RULES}: {error}")])?;
     let lists = lists()?;
     let names = policy::in_order(&lists).map_err(|error| vec![format!("{POLICY}: {error}")])?;
-    write("capabilities.rs", &render::capabilities(&names))?;
+    let adds_to = policy::foundations(&lists, &names);
+    let adds_to = adds_to.map_err(|error| vec![format!("{POLICY}: {error}")])?;
+    write("capabilities.rs", &render::capabilities(&names, &adds_to))?;
     let policies: Vec<List> = lists.into_values().collect();
     let tables = derive(&catalogue, &rules, &policies)?;
     write("tables.rs", &render::render(&tables))

@@ -10,7 +10,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Capabilities(u8);
 
-// NAMES, by the number of their bit, and a constant for each.
+// NAMES, and what each ADDS_TO, by the number of their bit, and a constant for each.
 include!(concat!(env!("OUT_DIR"), "/capabilities.rs"));
 
 impl Capabilities {
@@ -32,6 +32,16 @@ impl Capabilities {
     /// Whether the two have one in common.
     pub const fn intersects(self, other: Capabilities) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// The first in the set that is of no use in it, since it adds to others of which none is in the set, and those others.
+    pub fn incomplete(self) -> Option<(&'static str, Capabilities)> {
+        let bits = self.0;
+        let mut added = NAMES.iter().zip(ADDS_TO).enumerate();
+        added.find_map(|(bit, (name, adds_to))| {
+            let lacks = bits & 1 << bit != 0 && adds_to != 0 && adds_to & bits == 0;
+            lacks.then_some((*name, Capabilities(adds_to)))
+        })
     }
 
     /// The names of those in the set.
@@ -106,6 +116,31 @@ mod tests {
         let profiling: Capabilities = "profiling".parse().expect("a list");
         assert_eq!(profiling.to_string(), "profiling");
         assert_eq!(Capabilities::NONE.to_string(), "");
+    }
+
+    #[test]
+    fn some_are_of_use_with_others_only() {
+        let incomplete = |text: &str| text.parse::<Capabilities>().expect("a list").incomplete();
+        for enough in [
+            "compute",
+            "utility",
+            "all",
+            "compute,graphics",
+            "utility,display",
+            "compute,display",
+        ] {
+            assert_eq!(incomplete(enough), None, "{enough}");
+        }
+        assert_eq!(Capabilities::NONE.incomplete(), None);
+        let compute = Capabilities::COMPUTE;
+        for lacking in ["graphics", "video", "profiling"] {
+            assert_eq!(incomplete(lacking), Some((lacking, compute)));
+            let with_utility = format!("utility,{lacking}");
+            assert_eq!(incomplete(&with_utility), Some((lacking, compute)));
+        }
+        let either = compute.union(Capabilities::UTILITY);
+        assert_eq!(incomplete("display"), Some(("display", either)));
+        assert_eq!(incomplete("video,display"), Some(("video", compute)));
     }
 
     #[test]

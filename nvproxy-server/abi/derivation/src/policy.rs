@@ -20,6 +20,8 @@ pub const MAXIMUM_CAPABILITIES: usize = 8;
 pub struct List {
     /// Its place in the order in which capabilities are named.
     pub number: Capability,
+    /// The capabilities of which a sandbox needs one besides. If there are none, this one is enough alone.
+    pub adds_to: Vec<String>,
     /// NV_ESC_*
     pub frontend: Vec<String>,
     /// The header's names of control commands.
@@ -66,6 +68,26 @@ pub fn in_order(lists: &BTreeMap<String, List>) -> Result<Vec<&str>, String> {
         "the numbers are not those from 0 on, each once, below {MAXIMUM_CAPABILITIES}: {}",
         each.join(", ")
     ))
+}
+
+/// What each capability, in their order, adds to: a bit for each of these.
+pub fn foundations(lists: &BTreeMap<String, List>, names: &[&str]) -> Result<Vec<u8>, String> {
+    let bit = |wanted: &String| {
+        let place = names.iter().position(|name| name == wanted);
+        // Otherwise it would be asked for what does not suffice either.
+        let is_enough = lists
+            .get(wanted)
+            .is_some_and(|list| list.adds_to.is_empty());
+        let place = place.filter(|_| is_enough);
+        place.ok_or_else(|| {
+            format!("adds_to names '{wanted}', which is no capability that is enough alone")
+        })
+    };
+    let of = |name: &&str| {
+        let mut needed = lists.get(*name).into_iter().flat_map(|list| &list.adds_to);
+        needed.try_fold(0, |bits, wanted| Ok(bits | 1 << bit(wanted)?))
+    };
+    names.iter().map(of).collect()
 }
 
 /// What the policy allows: each request with the capabilities that allow it.

@@ -78,10 +78,10 @@ pub fn render(tables: &Tables) -> String {
 }
 
 /// Rust source that defines the names of `Capabilities`, by their bits, and a constant for each.
-pub fn capabilities(names: &[&str]) -> String {
+pub fn capabilities(names: &[&str], adds_to: &[u8]) -> String {
     let mut source = format!(
-        "const NAMES: [&str; {}] = {names:?};\nimpl Capabilities {{\n",
-        names.len()
+        "const NAMES: [&str; {count}] = {names:?};\nconst ADDS_TO: [u8; {count}] = {adds_to:?};\nimpl Capabilities {{\n",
+        count = names.len()
     );
     for (bit, name) in names.iter().enumerate() {
         let constant = name.to_uppercase();

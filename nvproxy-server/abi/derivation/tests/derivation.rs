@@ -401,6 +401,29 @@ fn capabilities_are_numbered_from_nought() {
 }
 
 #[test]
+fn what_a_capability_adds_to_is_enough_alone() {
+    let lists = |texts: [&str; 3]| -> BTreeMap<String, List> {
+        let named = ["a", "b", "c"].into_iter().zip(texts);
+        let list =
+            |(name, text): (&str, &str)| (name.to_owned(), policy::parse(text).expect("a list"));
+        named.map(list).collect()
+    };
+    let foundations = |texts| policy::foundations(&lists(texts), &["a", "b", "c"]);
+    assert_eq!(
+        foundations(["", "", "adds_to = ['b', 'a']"]),
+        Ok(vec![0, 0, 3])
+    );
+    for (texts, name) in [
+        (["", "adds_to = ['a']", "adds_to = ['b']"], "b"),
+        (["", "", "adds_to = ['d']"], "d"),
+    ] {
+        let refused =
+            format!("adds_to names '{name}', which is no capability that is enough alone");
+        assert_eq!(foundations(texts), Err(refused));
+    }
+}
+
+#[test]
 fn words_are_those_of_all_releases_and_none_is_forgotten() {
     let sized = |patch, size| {
         let mut release = release(patch, control(&["NON_PRIVILEGED"]));
