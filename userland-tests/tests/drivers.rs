@@ -182,6 +182,78 @@ fn a_release_that_is_inferred_is_served_with_one_warning() {
     assert_eq!(run, Ended::failing(0, warning));
 }
 
+/// A release serves them without an entry in its tables, or only the GPU's firmware knows them.
+#[test]
+fn requests_that_the_drivers_tables_lack_are_shown_as_they_are_served() {
+    let show = |request: &str| ringfence(&["drivers", "show", "580.142", request]);
+    let converted = "control command 0x20801802 NV2080_CTRL_CMD_BUS_GET_INFO: parameters of 16 bytes\n\
+                     capabilities that allow it: compute, utility, video\n\
+                     the driver's tables do not have it: it converts it to a newer command\n\n\
+                     NV2080_CTRL_BUS_GET_INFO_PARAMS: 16 bytes\n\
+                     \x20      0       4  busInfoListSize  NvU32\n\
+                     \x20      8       8  busInfoList      NvP64\n";
+    for request in ["NV2080_CTRL_CMD_BUS_GET_INFO", "0x20801802", "545265666"] {
+        assert_eq!(show(request), Ended::printing(converted));
+    }
+    let unlisted = "control command 0x20808159 (not in the public headers): parameters of any size\n\
+                    capabilities that allow it: compute\n\
+                    the driver's published source does not have it\n";
+    assert_eq!(show("0x20808159"), Ended::printing(unlisted));
+    let all = ringfence(&["drivers", "show", "580.142"]).stdout;
+    let line =
+        "control command  0x20801802      16  NV2080_CTRL_CMD_BUS_GET_INFO  compute,utility,video";
+    assert!(all.lines().any(|other| other == line), "{all}");
+    let refused = "ringfence: driver 580.142 has no request or structure '0x2080ffff': a program that asks for it is refused";
+    assert_eq!(show("0x2080ffff"), Ended::failing(125, refused));
+}
+
+/// Its structure grew in 535. Before 545 the header that has it is the kernel module's alone.
+#[test]
+fn every_release_tells_of_memory_that_is_the_hosts() {
+    for (release, bytes) in [
+        ("515.43.04", 552),
+        ("530.41.03", 552),
+        ("535.43.02", 560),
+        ("580.142", 560),
+    ] {
+        let shown = json(&["drivers", "show", release, "NV_ESC_NUMA_INFO", "--json"]);
+        let request = &shown["request"];
+        assert_eq!(
+            (&request["number"], &request["size"]),
+            (&Value::from(0xd7), &Value::from(bytes)),
+            "{release}"
+        );
+        assert_eq!(
+            request["capabilities"],
+            serde_json::json!(["compute", "utility"])
+        );
+    }
+    let lacks = |version: &nvproxy_abi::version::DriverVersion| {
+        let abi =
+            nvproxy_abi::Abi::new(version, nvproxy_abi::policy::Capabilities::ALL).expect("tables");
+        abi.frontend(0xd7, 552).is_err() && abi.frontend(0xd7, 560).is_err()
+    };
+    let lacking: Vec<_> = nvproxy_abi::releases().filter(lacks).collect();
+    assert_eq!(lacking, []);
+}
+
+/// Nothing could be asked of the driver.
+#[test]
+fn capabilities_that_add_to_others_are_refused_without_them() {
+    for (list, name, others, first) in [
+        ("graphics", "graphics", "compute", "compute"),
+        ("utility,video", "video", "compute", "compute"),
+        ("display", "display", "compute or utility", "compute"),
+    ] {
+        let run = |list: &str| finish(ringfence_run(&["--driver-capabilities", list]).arg("true"));
+        let line = format!(
+            "ringfence: --driver-capabilities {list}: {name} adds to {others} and is of no use without: write {first},{list}"
+        );
+        assert_eq!(run(list), Ended::failing(125, &line));
+        assert_eq!(run(&format!("{first},{list}")), Ended::printing(""));
+    }
+}
+
 #[test]
 fn a_sandbox_gets_what_its_capabilities_allow() {
     let walk = |capabilities: &str| {

@@ -42,6 +42,9 @@ pub enum Named {
         entry: Entry,
         #[serde(skip_serializing_if = "Option::is_none")]
         details: Option<Details>,
+        /// What there is to say of a request that the driver's own tables do not have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        remark: Option<&'static str>,
         parameters: Option<Layout>,
     },
     Structure(Layout),
@@ -92,6 +95,7 @@ pub fn summary(release: &Release) -> Result<Summary, Failure> {
             .iter()
             .map(|control| lookup.control(control)),
     );
+    requests.extend(lookup.further(release).map(|row| lookup.further_entry(row)));
     requests.extend(release.classes.iter().map(|class| lookup.class(class)));
     requests.extend(ioctls("UVM ioctl", Family::Uvm, &release.uvm));
     Ok(Summary {
@@ -104,9 +108,7 @@ pub fn summary(release: &Release) -> Result<Summary, Failure> {
 /// What `name` means: a request by name or number, or a structure.
 pub fn named(release: &Release, name: &str) -> Result<Named, Failure> {
     let lookup = Lookup::new(release)?;
-    let number = name
-        .strip_prefix("0x")
-        .and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let number = number(name);
     let is_meant = |own: Option<&str>, id: u32| own == Some(name) || number == Some(id);
     let controls = release.controls.iter();
     if let Some(control) = controls
@@ -116,10 +118,25 @@ pub fn named(release: &Release, name: &str) -> Result<Named, Failure> {
         return Ok(Named::Request {
             entry: lookup.control(control),
             details: Some(of_control(control)),
+            remark: None,
             parameters: control
                 .structure
                 .as_deref()
                 .and_then(|name| layout(release, name)),
+        });
+    }
+    if let Some(row) = lookup
+        .further(release)
+        .find(|row| is_meant(Some(row.name), row.id))
+    {
+        return Ok(Named::Request {
+            entry: lookup.further_entry(row),
+            details: None,
+            remark: Some(match row.structure {
+                Some(_) => "the driver's tables do not have it: it converts it to a newer command",
+                None => "the driver's published source does not have it",
+            }),
+            parameters: row.structure.and_then(|name| layout(release, name)),
         });
     }
     if let Some(class) = release
@@ -130,6 +147,7 @@ pub fn named(release: &Release, name: &str) -> Result<Named, Failure> {
         return Ok(Named::Request {
             entry: lookup.class(class),
             details: Some(of_class(class)),
+            remark: None,
             parameters: class
                 .structure
                 .as_deref()
@@ -147,6 +165,7 @@ pub fn named(release: &Release, name: &str) -> Result<Named, Failure> {
             return Ok(Named::Request {
                 entry: lookup.entry(kind, family, ioctl.number, &ioctl.name, None),
                 details: None,
+                remark: None,
                 parameters: lookup
                     .row(family, ioctl.number)
                     .and_then(|row| layout(release, row.structure?)),
@@ -193,6 +212,22 @@ impl Lookup {
             size: size.or(known),
             capabilities: row.map_or_else(Vec::new, |row| row.capabilities.names().collect()),
         }
+    }
+
+    /// The control commands that sandboxes are served without an entry in the driver's tables.
+    fn further<'a>(
+        &self,
+        release: &'a Release,
+    ) -> impl Iterator<Item = &'static Request> + use<'a> {
+        let is_listed =
+            |row: &&Request| release.controls.iter().any(|control| control.id == row.id);
+        self.abi
+            .rows(Family::Control)
+            .filter(move |row| !is_listed(row))
+    }
+
+    fn further_entry(&self, row: &Request) -> Entry {
+        self.entry("control command", Family::Control, row.id, row.name, None)
     }
 
     fn control(&self, control: &Control) -> Entry {
@@ -286,6 +321,14 @@ pub fn type_text(field: &Field) -> String {
     text
 }
 
+/// A number as headers and logs write it, or in digits alone.
+fn number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
 fn unknown(release: &Release, name: &str) -> Failure {
     let wanted = name.to_ascii_uppercase();
     let controls = release
@@ -304,7 +347,9 @@ fn unknown(release: &Release, name: &str) -> Failure {
         .filter(|known| !wanted.is_empty() && known.to_ascii_uppercase().contains(&wanted))
         .take(SUGGESTIONS)
         .collect();
-    let hint = if near.is_empty() {
+    let hint = if number(name).is_some() {
+        "a program that asks for it is refused".to_owned()
+    } else if near.is_empty() {
         format!(
             "ringfence drivers show {} lists its requests",
             release.version
@@ -356,13 +401,12 @@ pub fn named_text(named: &Named) -> String {
         Named::Request {
             entry,
             details,
+            remark,
             parameters,
         } => {
             let size = entry
                 .size
-                .map_or("of a size of its own".to_owned(), |size| {
-                    format!("{size} bytes")
-                });
+                .map_or("any size".to_owned(), |size| format!("{size} bytes"));
             let mut text = format!(
                 "{} {:#x} {}: parameters of {size}\n",
                 entry.kind, entry.number, entry.name
@@ -382,6 +426,9 @@ pub fn named_text(named: &Named) -> String {
                 for buffer in &details.buffers {
                     let _ = writeln!(text, "buffer behind {buffer}");
                 }
+            }
+            if let Some(remark) = remark {
+                let _ = writeln!(text, "{remark}");
             }
             if let Some(layout) = parameters {
                 let _ = write!(text, "\n{}", layout_text(layout));

@@ -18,6 +18,9 @@ pub const SDK: &str = "src/common/sdk/nvidia/inc";
 /// The escapes of the device nodes.
 pub const UNIX: &str = "src/nvidia/arch/nvalloc/unix/include";
 
+/// The escapes about GPU memory that is the host's.
+const NUMA: &str = "nv-ioctl-numa.h";
+
 const INCLUDE_PATHS: [&str; 4] = [
     SDK,
     UNIX,
@@ -61,6 +64,13 @@ impl<'a> Compiler<'a> {
             let _ = writeln!(includes, "#include \"{}\"", &header[UNIX.len() + 1..]);
         }
         includes.push_str("#include \"uvm_linux_ioctl.h\"\n");
+        if !tree.root().join(UNIX).join(NUMA).is_file() {
+            // Until 535 it was the kernel module's alone, and declared nothing but on Linux.
+            let _ = writeln!(
+                includes,
+                "#define NV_LINUX\n#include \"{NUMA}\"\n#undef NV_LINUX"
+            );
+        }
         Ok(Compiler { tree, includes })
     }
 
