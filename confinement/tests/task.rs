@@ -60,7 +60,9 @@ fn driver_ioctls_notify_whatever_their_type() {
 fn opens_for_reading_and_writing_notify() {
     let openat = |flags: i32| native(libc::SYS_openat, [0, 0, flags as u64, 0, 0, 0]);
     let open = |flags: i32| native(libc::SYS_open, [0, flags as u64, 0, 0, 0, 0]);
-    assert_eq!(openat(libc::O_RDWR | libc::O_CLOEXEC), Verdict::Notify);
+    for with in [0, libc::O_CLOEXEC, libc::O_NONBLOCK, libc::O_NOFOLLOW] {
+        assert_eq!(openat(libc::O_RDWR | with), Verdict::Notify, "{with:#x}");
+    }
     assert_eq!(openat(libc::O_RDONLY), Verdict::Allow);
     assert_eq!(openat(libc::O_WRONLY | libc::O_CREAT), Verdict::Allow);
     assert_eq!(open(libc::O_RDWR), Verdict::Notify);
@@ -69,8 +71,30 @@ fn opens_for_reading_and_writing_notify() {
     // Pages that are mapped get into no pipe.
     let invalid = Verdict::Errno(libc::EINVAL as u16);
     assert_eq!(constant(libc::SYS_vmsplice), invalid);
-    assert_eq!(native(libc::SYS_exit_group, [0; 6]), Verdict::Notify);
-    assert_eq!(native(libc::SYS_exit, [0; 6]), Verdict::Allow);
+}
+
+/// What is stopped can be interrupted, and these calls cannot fail so outside.
+#[test]
+fn what_no_node_is_opened_with_and_an_end_are_not_stopped() {
+    use libc::{O_APPEND, O_CREAT, O_DIRECT, O_DIRECTORY, O_PATH, O_RDWR, O_TMPFILE, O_TRUNC};
+    for with in [
+        O_CREAT,
+        O_TRUNC,
+        O_APPEND,
+        O_DIRECT,
+        O_DIRECTORY,
+        O_PATH,
+        O_TMPFILE,
+    ] {
+        let flags = (O_RDWR | with | libc::O_CLOEXEC) as u64;
+        let opens = [
+            native(libc::SYS_open, [0, flags, 0, 0, 0, 0]),
+            native(libc::SYS_openat, [0, 0, flags, 0, 0, 0]),
+        ];
+        assert_eq!(opens, [Verdict::Allow; 2], "{with:#x}");
+    }
+    assert_eq!(constant(libc::SYS_exit_group), Verdict::Allow);
+    assert_eq!(constant(libc::SYS_exit), Verdict::Allow);
 }
 
 #[test]

@@ -425,16 +425,15 @@ fn a_node_that_the_server_does_not_find_is_missing() {
     symlink("/dev/ptmx", uvm).expect("a link");
     let mut command = Command::new(ringfence_with_faults());
     command
-        .args(["run", "--driver", "host", "--workdir", "/", "--"])
-        .args([
-            "sh",
-            "-c",
-            "(: <>/dev/nvidia-uvm) 2>/dev/null || echo missing",
-        ])
+        .args(["run", "--driver", "host"])
+        .args(showing_the_guest())
+        .arg("--")
+        .arg(guest_program())
+        .args(["open-node", "/dev/nvidia-uvm"])
         .env("RINGFENCE_DEVICES", nodes.path());
     let expected = Ended {
         stderr: warning().to_owned(),
-        ..Ended::printing("missing\n")
+        ..Ended::printing("ENOENT\n")
     };
     assert_eq!(finish(&mut command), expected);
 }
@@ -453,17 +452,20 @@ fn open_only_nodes_that_cannot_be_opened_are_left_out() {
     }
     let mut command = Command::new(ringfence_with_faults());
     command
-        .args(["run", "--driver", "host", "--workdir", "/", "--"])
+        .args(["run", "--driver", "host"])
+        .args(showing_the_guest())
         .args([
+            "--",
             "sh",
             "-c",
-            "cd /dev/nvidia-caps && echo * && : <>nvidia-cap2",
+            "cd /dev/nvidia-caps && echo * && exec \"$0\" open-node nvidia-cap2",
         ])
+        .arg(guest_program())
         .env("RINGFENCE_DEVICES", nodes.path())
         .env("RINGFENCE_FAULTS", "sentry.open-only=drop");
     let expected = Ended {
         stderr: warning().to_owned(),
-        ..Ended::printing("nvidia-cap2\n")
+        ..Ended::printing("nvidia-cap2\nopened\n")
     };
     assert_eq!(finish(&mut command), expected);
 }

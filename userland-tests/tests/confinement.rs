@@ -20,7 +20,9 @@ fn a_task_holds_no_device() {
 fn opens_past_the_sentry_fail() {
     let expected = ["nvidiactl", "nvidia0", "nvidia-uvm"].map(|name| {
         format!(
-            "{name} for reading: EACCES\n{name} for writing: EACCES\n{name} through a link: EACCES\n\
+            "{name} for reading: EACCES\n{name} for writing: EACCES\n\
+             {name} with O_CREAT: EACCES\n{name} with O_TRUNC: EACCES\n{name} with O_APPEND: EACCES\n\
+             {name} through a link: EACCES\n\
              {name} by O_PATH: EBADF\n{name} opened anew: EACCES\n"
         )
     });

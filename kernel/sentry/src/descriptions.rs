@@ -275,36 +275,6 @@ impl Descriptions {
         gone
     }
 
-    /// Whether no description is known.
-    pub fn are_none(&self) -> bool {
-        self.witnesses.read().ignore_poison().ordered.is_empty()
-            && self.inodes.read().ignore_poison().is_empty()
-    }
-
-    /// Forgets every description, and returns them.
-    pub fn take_all(&self) -> Vec<Arc<Description>> {
-        let mut witnesses = self.witnesses.write().ignore_poison();
-        let mut all = std::mem::take(&mut witnesses.gone);
-        all.extend(
-            witnesses
-                .ordered
-                .drain(..)
-                .map(|witness| Arc::clone(&witness.of)),
-        );
-        drop(witnesses);
-        all.extend(
-            self.inodes
-                .write()
-                .ignore_poison()
-                .drain()
-                .map(|(_, description)| description),
-        );
-        self.guesses.lock().ignore_poison().clear();
-        all.sort_by_key(|description| description.handle);
-        all.dedup();
-        all
-    }
-
     /// Whether any description is known by a witness.
     pub fn any_witnessed(&self) -> bool {
         !self.witnesses.read().ignore_poison().ordered.is_empty()

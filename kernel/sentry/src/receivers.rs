@@ -109,17 +109,11 @@ impl Sentry {
     }
 
     fn handle(&self, notification: Notification, turn: &mut Turn<'_>, payload: &mut Vec<u8>) {
-        match notification.call {
-            libc::SYS_ioctl if self.is_pin(&notification) => {}
-            libc::SYS_exit_group => {
-                self.release_last(&notification);
-                self.listener.let_run(&notification);
-            }
-            _ => {
-                let times = self.observer.start();
-                self.go_on(notification, times, Share::default(), turn, payload);
-            }
+        if notification.call == libc::SYS_ioctl && self.is_pin(&notification) {
+            return;
         }
+        let times = self.observer.start();
+        self.go_on(notification, times, Share::default(), turn, payload);
     }
 
     /// Handles an ioctl or an open, which has waited for its `share` or starts with none.

@@ -1,6 +1,6 @@
 //! Which opens are meant for the driver.
 //!
-//! The filter stops every open for reading and writing, so most that arrive here are of ordinary files and go on
+//! The filter stops opens for reading and writing, so most that arrive here are of ordinary files and go on
 //! natively. A task may change the path between this look and the kernel's: then the kernel opens what the path says
 //! by then, and the sandbox's device nodes cannot be opened.
 

@@ -7,13 +7,10 @@
 //!
 //! Of the simulated driver's descriptions, each of which has an inode of its own, inotify does tell.
 //!
-//! When the sandbox's only process ends itself, nobody is left to use anything, and all is released at once: the driver
-//! frees the process's objects while the kernel takes down its memory, rather than after. (A child that another
-//! thread of that process forks in that very moment finds its inherited descriptors closed.)
+//! What is left when the sandbox ends is closed by the server's end.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -22,14 +19,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use nix::unistd::Pid;
 use nvproxy_protocol::requests::Kind;
 use ringfence_ipc::Submission;
 use ringfence_ipc::locks::IgnorePoison;
 
 use super::descriptions::{Description, Handle, Inode, Registered};
-use super::{Continuation, Sentry, tracee};
-use crate::seccomp::listener::Notification;
+use super::{Continuation, Sentry};
 use crate::warnings::warn_once;
 
 /// How soon after an open the witnesses are asked.
@@ -191,27 +186,6 @@ impl Sentry {
             }
             // Not this thread: there may be something to consume for ever, and what is let go of would stay.
             self.have_consumed();
-        }
-    }
-
-    /// The caller is about to end its process: if that is the only one, releases everything.
-    pub fn release_last(&self, notification: &Notification) {
-        if self.descriptions.are_none() {
-            return;
-        }
-        let task = notification.task;
-        let is_thread_of =
-            |process: &Pid| Path::new(&format!("/proc/{process}/task/{task}")).exists();
-        match tracee::tasks(self.init) {
-            Ok(processes) if processes.iter().all(is_thread_of) => {}
-            _ => return,
-        }
-        // Else its number may be that of a thread of a process that goes on.
-        if self.listener.expect_waiting(notification).is_err() {
-            return;
-        }
-        for description in self.descriptions.take_all() {
-            self.release(description.handle);
         }
     }
 

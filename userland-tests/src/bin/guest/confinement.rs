@@ -93,6 +93,15 @@ pub fn native_opens(_: &[String]) -> Outcome {
             "{name} for writing: {}",
             errno_of(OpenOptions::new().write(true).open(&path))
         );
+        for (flags, what) in [
+            (libc::O_CREAT, "O_CREAT"),
+            (libc::O_TRUNC, "O_TRUNC"),
+            (libc::O_APPEND, "O_APPEND"),
+        ] {
+            let mut for_both = OpenOptions::new();
+            for_both.read(true).write(true).custom_flags(flags);
+            println!("{name} with {what}: {}", errno_of(for_both.open(&path)));
+        }
         std::os::unix::fs::symlink(&path, format!("/dev/shm/{name}"))?;
         let through_link = OpenOptions::new()
             .read(true)
@@ -113,6 +122,14 @@ pub fn native_opens(_: &[String]) -> Outcome {
             errno_of(OpenOptions::new().read(true).write(true).open(again))
         );
     }
+    Ok(())
+}
+
+/// Opens what the argument says as programs open a node.
+pub fn open_node(arguments: &[String]) -> Outcome {
+    let path = arguments.first().ok_or("no path")?;
+    let opened = OpenOptions::new().read(true).write(true).open(path);
+    println!("{}", errno_of(opened));
     Ok(())
 }
 

@@ -20,6 +20,7 @@ mod host_memory;
 mod identifiers;
 mod in_flight;
 mod input;
+mod interruptions;
 mod isolation;
 mod kept_with_descriptions;
 mod kernel_files;
@@ -69,6 +70,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("ways-around", confinement::ways_around),
     ("held", confinement::held),
     ("native-opens", confinement::native_opens),
+    ("open-node", confinement::open_node),
     ("raced-open", confinement::raced_open),
     ("visible", confinement::visible),
     ("converse", conversation::converse),
@@ -98,6 +100,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("surroundings", isolation::surroundings),
     ("terminals", isolation::terminals),
     ("write", isolation::write),
+    ("ends-under-signals", interruptions::ends),
+    ("opens-under-signals", interruptions::opens),
     ("larger-input", input::larger),
     ("kernel-files", kernel_files::list),
     ("load", load::load),
