@@ -3,11 +3,16 @@
 //! One receiver at a time has the [`Turn`] to receive. It keeps its turn while what it received is done promptly, so
 //! that a busy task is served by one thread without a hand-over, and passes it on before anything that takes long, so
 //! that no task waits for another's request.
+//!
+//! A signal can interrupt a call until it is received, and not after. So before the receiver does anything about a call, it
+//! receives all that wait. They wait for it beside the turn, which whoever has next takes them on.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
+use nix::errno::Errno;
 use ringfence_ipc::locks::IgnorePoison;
 
 use super::shares::{Ready, Share};
@@ -19,11 +24,14 @@ use crate::warnings::warn_once;
 /// Threads that receive notifications. Past this many calls being worked on at once, further ones wait in the kernel.
 const MAXIMUM_RECEIVERS: usize = 64;
 
+/// Calls that are received before the first of them is taken on. Tasks decide how many wait.
+const AT_ONCE: usize = 64;
+
 /// The receivers of a sandbox, and whose turn it is.
 #[derive(Default)]
 pub struct Receivers {
-    /// Held by the thread that receives.
-    turn: Mutex<()>,
+    /// Held by the thread that receives: what it has received and not taken on.
+    turn: Mutex<VecDeque<Notification>>,
     /// Threads that wait for their turn.
     waiting: AtomicUsize,
     count: AtomicUsize,
@@ -32,7 +40,7 @@ pub struct Receivers {
 /// The turn to receive notifications.
 pub struct Turn<'a> {
     sentry: &'a Arc<Sentry>,
-    held: Option<MutexGuard<'a, ()>>,
+    held: Option<MutexGuard<'a, VecDeque<Notification>>>,
 }
 
 impl<'a> Turn<'a> {
@@ -41,14 +49,26 @@ impl<'a> Turn<'a> {
     }
 
     /// Waits for it, unless this thread has it still.
-    fn take(&mut self) {
-        if self.held.is_none() {
-            let receivers = &self.sentry.receivers;
+    fn take(&mut self) -> &mut VecDeque<Notification> {
+        let receivers = &self.sentry.receivers;
+        self.held.get_or_insert_with(|| {
             receivers.waiting.fetch_add(1, Ordering::SeqCst);
             let held = receivers.turn.lock().ignore_poison();
             receivers.waiting.fetch_sub(1, Ordering::SeqCst);
-            self.held = Some(held);
+            held
+        })
+    }
+
+    /// The next call to be taken on, when the turn and a call are there. `None` when no task is left.
+    fn next(&mut self) -> Result<Option<Notification>, Errno> {
+        let listener = &self.sentry.listener;
+        let received = self.take();
+        if received.is_empty() {
+            received.extend(listener.receive()?);
         }
+        let others = std::iter::from_fn(|| listener.receive_waiting());
+        received.extend(others.take(AT_ONCE));
+        Ok(received.pop_front())
     }
 
     /// Lets another thread receive, because this one is about to do something that takes long.
@@ -80,8 +100,7 @@ impl Sentry {
         let mut payload = Vec::new();
         let mut turn = Turn::none(&self);
         loop {
-            turn.take();
-            match self.listener.receive() {
+            match turn.next() {
                 Ok(Some(notification)) => self.handle(notification, &mut turn, &mut payload),
                 Ok(None) => return,
                 Err(errno) => {

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, gettid};
 use nvproxy_abi::words;
 use nvproxy_protocol::requests::number_of;
@@ -169,46 +170,62 @@ impl Listener {
     /// Waits for the next call. `None` when no task is left under the filter.
     pub fn receive(&self) -> Result<Option<Notification>, Errno> {
         loop {
-            // SAFETY: an all-zero notification is a valid one, and the kernel demands it.
-            let mut received: seccomp_notif = unsafe { std::mem::zeroed() };
-            // SAFETY: the kernel writes one notification to the struct, which outlives the call.
-            match unsafe { requests::receive(self.descriptor.as_raw_fd(), &raw mut received) } {
-                Ok(_) => {
-                    let task = Pid::from_raw(received.pid as i32);
-                    let mut waiting = self.waiting();
-                    if waiting.is_to_stop(task) {
-                        self.restart(received.id);
-                        continue;
-                    }
-                    waiting.received.push(Call {
-                        id: received.id,
-                        task,
-                    });
-                    return Ok(Some(Notification {
-                        id: received.id,
-                        task,
-                        call: libc::c_long::from(received.data.nr),
-                        arguments: received.data.args,
-                    }));
-                }
+            match self.receive_one() {
+                Ok(None) => {}
                 // The task was killed before the notification could be copied, or this thread was interrupted.
                 Err(Errno::EINTR) => {}
                 // Without tasks a receive would wait for ever; ENOENT is also what a killed task leaves.
                 Err(Errno::ENOENT) if self.has_tasks() => {}
                 Err(Errno::ENOENT) => return Ok(None),
-                Err(errno) => return Err(errno),
+                outcome => return outcome,
             }
         }
     }
 
+    /// A call that waits to be received, if there is one. Does not wait, as long as no other thread receives.
+    pub fn receive_waiting(&self) -> Option<Notification> {
+        while self.polled().contains(PollFlags::POLLIN) {
+            match self.receive_one() {
+                Ok(Some(notification)) => return Some(notification),
+                Ok(None) | Err(Errno::EINTR | Errno::ENOENT) => {}
+                // Whoever waits for the next call is told.
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// `None` for a call that is to be begun anew, when its task goes on.
+    fn receive_one(&self) -> Result<Option<Notification>, Errno> {
+        // SAFETY: an all-zero notification is a valid one, and the kernel demands it.
+        let mut received: seccomp_notif = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel writes one notification to the struct, which outlives the call.
+        unsafe { requests::receive(self.descriptor.as_raw_fd(), &raw mut received) }?;
+        let (id, task) = (received.id, Pid::from_raw(received.pid as i32));
+        let mut waiting = self.waiting();
+        if waiting.is_to_stop(task) {
+            self.restart(id);
+            return Ok(None);
+        }
+        waiting.received.push(Call { id, task });
+        Ok(Some(Notification {
+            id,
+            task,
+            call: libc::c_long::from(received.data.nr),
+            arguments: received.data.args,
+        }))
+    }
+
     /// Whether any task still lives under the filter (poll(2) reports a hang-up when none does).
     fn has_tasks(&self) -> bool {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let mut listener = [PollFd::new(self.descriptor.as_fd(), PollFlags::empty())];
+        !self.polled().contains(PollFlags::POLLHUP)
+    }
+
+    /// What poll(2) says at once: `POLLIN` if a call waits to be received.
+    fn polled(&self) -> PollFlags {
+        let mut listener = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut listener, PollTimeout::ZERO);
-        !listener[0]
-            .revents()
-            .is_some_and(|events| events.contains(PollFlags::POLLHUP))
+        listener[0].revents().unwrap_or(PollFlags::empty())
     }
 
     /// Fails with `ESRCH` unless the task still waits in this call. Its number is its own as long as it does, and may be
