@@ -6,8 +6,8 @@
 //! it is in the executable: `userland-tests/tests/faults.rs` looks.
 //!
 //! Rules are separated by spaces, and each is `ROLE.POINT=ACTION`, `ROLE.POINT@N=ACTION` or `ROLE.POINT@N+=ACTION`: each
-//! time that a process of this role passes the point, only the Nth time (from 1), or from the Nth time on. The roles
-//! are `sentry` and `server`, and [`Point::name`] says what the points are called.
+//! time that a process of this role passes the point, only the Nth time (from 1), or from the Nth time on. [`Role`] has
+//! the roles, and [`Point::name`] says what the points are called.
 //!
 //! | action | what happens |
 //! |---|---|
@@ -54,15 +54,51 @@ pub const CONTROLS: &str = "a\u{1b}]0;title\u{7}\u{9b}2Jb";
 
 /// Whose rules a process obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Role {
-    /// The default.
+    /// `launcher`, the default.
+    Launcher,
+    /// `sentry`. Rules for it hold for all but servers at every point but [`Point::Step`], which each process has many of.
     Sentry,
+    /// `init`.
+    Init,
+    /// `program`: until the program is executed.
+    Program,
+    /// `server-start`: what is to be a server, until that is executed. For it hold rules for the sentry as well.
+    ServerStart,
+    /// `server`.
     Server,
+}
+
+impl Role {
+    /// What rules call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Launcher => "launcher",
+            Role::Sentry => "sentry",
+            Role::Init => "init",
+            Role::Program => "program",
+            Role::ServerStart => "server-start",
+            Role::Server => "server",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: &'static [Role] = &[
+        Role::Launcher,
+        Role::Sentry,
+        Role::Init,
+        Role::Program,
+        Role::ServerStart,
+        Role::Server,
+    ];
 }
 
 /// A place in the code where something can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
+    /// Something was attempted that can fail, see [`step`].
+    Step,
     /// The server has taken a submission from the ring, and looked at nothing of it.
     Take,
     /// The same, of a submission that is not the first of its wake.
@@ -307,6 +343,7 @@ impl Point {
     /// What rules call it.
     pub const fn name(self) -> &'static str {
         match self {
+            Point::Step => "step",
             Point::Take => "take",
             Point::Next => "next",
             Point::Prepared => "prepared",
@@ -423,6 +460,7 @@ impl Point {
 
     /// All of them.
     pub const ALL: &'static [Point] = &[
+        Point::Step,
         Point::Take,
         Point::Next,
         Point::Prepared,
@@ -579,6 +617,16 @@ pub fn at_task(point: Point, task: i32) -> Option<Act> {
 #[inline(always)]
 pub fn at_task(_point: Point, _task: i32) -> Option<Act> {
     None
+}
+
+/// Whether what was just attempted, or is about to be, is to fail, though it would not: why, in the kernel's words. Every
+/// attempt whose failure ends a start passes here, so that a test can have each of them fail in turn.
+#[inline(always)]
+pub fn step() -> Option<std::io::Error> {
+    match at(Point::Step) {
+        Some(Act::Errno(errno)) => Some(std::io::Error::from_raw_os_error(errno)),
+        _ => None,
+    }
 }
 
 /// The number to use at a point: `ordinary`, unless a rule names another.

@@ -1,7 +1,7 @@
 //! The rules of `RINGFENCE_FAULTS`: read once by each process, and counted by each.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::{Act, Point, Role, arch, process};
@@ -10,7 +10,7 @@ use crate::{Act, Point, Role, arch, process};
 pub const VARIABLE: &str = "RINGFENCE_FAULTS";
 
 static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
-static IS_SERVER: AtomicBool = AtomicBool::new(false);
+static ROLE: AtomicU8 = AtomicU8::new(Role::Launcher as u8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
@@ -39,18 +39,15 @@ struct Rule {
 
 /// From now on this process obeys the rules of `role`.
 pub fn act_as(role: Role) {
-    IS_SERVER.store(role == Role::Server, Ordering::Relaxed);
+    ROLE.store(role as u8, Ordering::Relaxed);
 }
 
 /// Counts the passage for every rule about this point, and does what the first says that is about this passage.
 pub fn pass(point: Point, task: i32) -> Option<Act> {
-    let role = match IS_SERVER.load(Ordering::Relaxed) {
-        true => Role::Server,
-        false => Role::Sentry,
-    };
+    let role = ROLE.load(Ordering::Relaxed);
     let mut due = None;
     for rule in RULES.get_or_init(read) {
-        if (rule.role, rule.point) != (role, point) {
+        if rule.point != point || !rule.is_for(role) {
             continue;
         }
         let passage = rule.passed.fetch_add(1, Ordering::Relaxed) + 1;
@@ -72,6 +69,14 @@ pub fn pass(point: Point, task: i32) -> Option<Act> {
         Action::Tell(act) => return Some(act),
     }
     None
+}
+
+impl Rule {
+    /// Whether a process of the role with this number obeys it.
+    fn is_for(&self, role: u8) -> bool {
+        let stands_for_all = self.role == Role::Sentry && self.point != Point::Step;
+        self.role as u8 == role || stands_for_all && role != Role::Server as u8
+    }
 }
 
 fn read() -> Vec<Rule> {
@@ -100,11 +105,10 @@ fn parse(text: &str) -> Option<Rule> {
         },
     };
     Some(Rule {
-        role: match role {
-            "sentry" => Role::Sentry,
-            "server" => Role::Server,
-            _ => return None,
-        },
+        role: Role::ALL
+            .iter()
+            .copied()
+            .find(|known| known.name() == role)?,
         point: Point::ALL
             .iter()
             .copied()

@@ -11,11 +11,11 @@
 
 use std::{
     fmt,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::MsgFlags;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use ringfence_faults::Point;
 use static_assertions::const_assert_eq;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -134,7 +134,11 @@ pub fn offer_region(socket: Socket, region: Region) -> Result<ClientChannel, Han
         ring_entries: geometry.ring_entries,
         arena_bytes: geometry.arena_bytes,
     };
-    socket.send_message(hello.as_bytes(), Some(region.as_fd()))?;
+    match socket.send_message(hello.as_bytes(), Some(region.as_fd())) {
+        // A server that could not start has refused before it was asked.
+        Ok(()) | Err(SocketError::Closed) => {}
+        Err(error) => return Err(error.into()),
+    }
 
     let mut buffer = [0; MAX_MESSAGE_BYTES];
     let message = receive(&socket, &mut buffer, Instant::now() + TIMEOUT)?;
@@ -178,13 +182,27 @@ fn accept_until(
                 HandshakeError::NotReady(reason) => reason.clone(),
                 error => error.to_string(),
             };
-            let mut message = prefix(REFUSED).as_bytes().to_vec();
-            message.extend_from_slice(shortened(&reason, MAX_REASON_BYTES).as_bytes());
-            // The refusal is a courtesy: the error says more than that it could not be sent.
-            let _ = socket.send_message(&message, None);
+            send_refusal(&socket, &reason);
             Err(error)
         }
     }
+}
+
+/// Refuses whatever the client offers, for a server that could not start. Nothing that the client says is looked at, so that
+/// a process may do this that is not confined.
+pub fn refuse(socket: &Socket, reason: &dyn fmt::Display) {
+    // What comes from now on the client cannot send. What has come must not be there when this end is closed: that would take
+    // the refusal from the client (ECONNRESET).
+    let _ = shutdown(socket.as_fd().as_raw_fd(), Shutdown::Read);
+    while let Ok(1..) = recv(socket.as_fd().as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {}
+    send_refusal(socket, &reason.to_string());
+}
+
+fn send_refusal(socket: &Socket, reason: &str) {
+    let mut message = prefix(REFUSED).as_bytes().to_vec();
+    message.extend_from_slice(shortened(reason, MAX_REASON_BYTES).as_bytes());
+    // It is a courtesy: nobody is left to tell that it could not be sent.
+    let _ = socket.send_message(&message, None);
 }
 
 /// Receives a client's offer and attaches the region.

@@ -8,12 +8,12 @@ mod settings;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::driver::{Choice, Demand, Selection, choose};
+use crate::endings::{self, Ending};
 use crate::launch::descriptors;
 use crate::launch::grants::Grants;
 use crate::outputs::open_log;
@@ -257,7 +257,7 @@ impl From<WhenServerEnds> for OnServerExit {
 /// Does what the command line says. The status is what the process is to end with.
 pub fn main() -> ExitCode {
     if let Some(outcome) = serve::if_asked(std::env::args_os()) {
-        return finish(outcome);
+        return finish(outcome.map(Ending::from));
     }
     let line: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&line) {
@@ -272,28 +272,30 @@ pub fn main() -> ExitCode {
             mark::check::<Record>(&line, &arguments.run.command).and_then(|()| record(arguments))
         }
         Command::Replay(arguments) => issue_again(arguments),
-        Command::ReplayGuest(arguments) => replay::run_guest(&replay::Paths {
+        Command::ReplayGuest(arguments) => with_status(replay::run_guest(&replay::Paths {
             recording: arguments.file,
             progress: arguments.progress,
             report: arguments.report,
             translate: arguments.translate,
-        }),
+        })),
         Command::Demo(arguments) => demonstrate(&arguments),
-        Command::Ps { json } => list_sandboxes(json),
+        Command::Ps { json } => with_status(list_sandboxes(json)),
         Command::ServerUpgrade {
             sandbox,
             executable,
-        } => upgrade(&sandbox, executable.as_deref()),
-        Command::Doctor { json } => Ok(crate::doctor::run(json)),
-        Command::Drivers(Drivers::List { json }) => drivers::list(json),
+        } => with_status(upgrade(&sandbox, executable.as_deref())),
+        Command::Doctor { json } => with_status(crate::doctor::run(json)),
+        Command::Drivers(Drivers::List { json }) => with_status(drivers::list(json)),
         Command::Drivers(Drivers::Show {
             version,
             name,
             json,
-        }) => drivers::show(&version, name.as_deref(), json),
-        Command::Drivers(Drivers::Diff { from, to, json }) => drivers::diff(&from, &to, json),
-        Command::Nvproxy(Nvproxy::ListSupportedDrivers) => drivers::list_versions(),
-        Command::DemoGuest => Ok(u8::from(!crate::demo::run())),
+        }) => with_status(drivers::show(&version, name.as_deref(), json)),
+        Command::Drivers(Drivers::Diff { from, to, json }) => {
+            with_status(drivers::diff(&from, &to, json))
+        }
+        Command::Nvproxy(Nvproxy::ListSupportedDrivers) => with_status(drivers::list_versions()),
+        Command::DemoGuest => with_status(crate::demo::run()),
     };
     finish(outcome)
 }
@@ -303,14 +305,21 @@ fn refuse(error: &clap::Error) -> ExitCode {
     if let Some(line) = complaint::line(error) {
         return finish(Err(Failure::setup(line)));
     }
-    // Nobody is left to tell if this cannot be printed.
-    let _ = error.print();
-    ExitCode::from(if error.use_stderr() { SETUP } else { 0 })
+    let printed = match error.use_stderr() {
+        // Nobody is left to tell if this cannot be printed.
+        true => error.print().map(|()| SETUP).or(Ok(SETUP)),
+        false => endings::taken(error.print(), "stdout").map(|()| 0),
+    };
+    finish(printed.map(Ending::from))
 }
 
-fn finish(outcome: Result<u8, Failure>) -> ExitCode {
+fn with_status(outcome: Result<u8, Failure>) -> Result<Ending, Failure> {
+    outcome.map(Ending::Status)
+}
+
+fn finish(outcome: Result<Ending, Failure>) -> ExitCode {
     match outcome {
-        Ok(status) => ExitCode::from(status),
+        Ok(ending) => ending.take(),
         Err(failure) => {
             log::print_last(&format!("ringfence: {failure}\n"), log::UNTAKEN);
             ExitCode::from(failure.status)
@@ -331,7 +340,11 @@ fn inherit(grants: &Grants) -> Result<Vec<OwnedFd>, Failure> {
     unsafe { descriptors::take(grants) }
 }
 
-fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Result<u8, Failure> {
+fn run(
+    arguments: Run,
+    descriptors: Vec<OwnedFd>,
+    record: Option<Output>,
+) -> Result<Ending, Failure> {
     let log = arguments.log.as_deref();
     let log = log.map(|path| open_log(path, &arguments.grants.binds));
     log::write_to(log.transpose()?);
@@ -350,7 +363,7 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
     }
     let driver = chosen.driver;
     if arguments.driver == Choice::Auto {
-        eprintln!("ringfence: {}", driver.describe());
+        log::print(&format!("ringfence: {}\n", driver.describe()));
     }
     let trace = arguments.trace.as_deref();
     let trace = trace.map(|path| trace::Output::create(path, &arguments.grants.binds));
@@ -373,7 +386,7 @@ fn run(arguments: Run, descriptors: Vec<OwnedFd>, record: Option<Output>) -> Res
     })
 }
 
-fn issue_again(arguments: Replay) -> Result<u8, Failure> {
+fn issue_again(arguments: Replay) -> Result<Ending, Failure> {
     inherit(&Grants::default())?;
     let log = arguments.log.as_deref();
     log::write_to(log.map(|path| open_log(path, &[])).transpose()?);
@@ -386,7 +399,7 @@ fn issue_again(arguments: Replay) -> Result<u8, Failure> {
     })
 }
 
-fn record(arguments: Record) -> Result<u8, Failure> {
+fn record(arguments: Record) -> Result<Ending, Failure> {
     let kept = inherit(&arguments.run.grants)?;
     let output = Output::create(
         &arguments.out,
@@ -396,7 +409,7 @@ fn record(arguments: Record) -> Result<u8, Failure> {
     run(arguments.run, kept, Some(output))
 }
 
-fn demonstrate(arguments: &Demo) -> Result<u8, Failure> {
+fn demonstrate(arguments: &Demo) -> Result<Ending, Failure> {
     let demonstration = Run {
         driver: arguments.driver,
         driver_abi: None,
@@ -426,9 +439,9 @@ fn list_sandboxes(json: bool) -> Result<u8, Failure> {
         }
     }
     for name in silent {
-        eprintln!(
-            "ringfence: sandbox {name}: its ringfence process does not answer: continue it, if it is stopped"
-        );
+        log::print(&format!(
+            "ringfence: sandbox {name}: its ringfence process does not answer: continue it, if it is stopped\n"
+        ));
     }
     let text = if json {
         serde_json::to_string_pretty(&found).attempt("JSON")? + "\n"
@@ -438,16 +451,14 @@ fn list_sandboxes(json: bool) -> Result<u8, Failure> {
             let command = listed.command.join(" ");
             let command = visible::escaped(&command);
             let (name, process) = (&listed.name, listed.process);
-            let driver = listed.driver.as_deref().unwrap_or("stopped");
+            let driver = visible::escaped(listed.driver.as_deref().unwrap_or("stopped"));
             text.push_str(&format!(
                 "{name:<16} {process:>8}  {driver:<12} {command}\n"
             ));
             text
         })
     };
-    // Whoever no longer reads it does not need it.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(0)
+    endings::print(&text).map(|()| 0)
 }
 
 /// What a launcher with this command line runs, if it is one that is understood: it may be of another release.
@@ -468,11 +479,11 @@ fn upgrade(sandbox: &Name, executable: Option<&Path>) -> Result<u8, Failure> {
     let opened = OpenOptions::new().read(true).open(path);
     let opened = opened.attempt(path.display())?;
     let (name, upgrade) = sandboxes::upgrade(sandbox, opened.as_fd())?;
-    println!(
-        "{name}: server {} was replaced by {} in {:.1} ms",
+    endings::print(&format!(
+        "{name}: server {} was replaced by {} in {:.1} ms\n",
         upgrade.from,
         upgrade.to,
         upgrade.microseconds as f64 / 1000.0
-    );
-    Ok(0)
+    ))
+    .map(|()| 0)
 }

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod doctor;
 pub mod driver;
 pub mod drivers;
+pub mod endings;
 pub mod guest;
 pub mod launch;
 pub mod memory;

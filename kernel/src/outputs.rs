@@ -41,6 +41,8 @@ pub enum Problem {
     NotOrdinary(PathBuf),
     /// The path does not end in a name.
     NoName,
+    /// It is `-`, by which people mean stdout.
+    Dash,
 }
 
 impl fmt::Display for Problem {
@@ -56,6 +58,7 @@ impl fmt::Display for Problem {
                 directory.display()
             ),
             Problem::NoName => write!(formatter, "it is a directory: name a file"),
+            Problem::Dash => formatter.write_str("stdout is the program's, and a file is wanted"),
         }
     }
 }
@@ -75,6 +78,9 @@ impl From<reach::Problem> for Problem {
 impl Place {
     /// Finds the place that `path` means to the caller of a sandbox with these binds.
     pub fn find(path: &Path, binds: &[Bind]) -> Result<Place, Problem> {
+        if path == Path::new("-") {
+            return Err(Problem::Dash);
+        }
         let path = absolute(path).map_err(|_| Problem::NoName)?;
         let reach = match is_left_out() {
             true => Reach::default(),

@@ -188,6 +188,27 @@ fn a_server_that_is_not_ready_says_why() {
 }
 
 #[test]
+fn a_server_that_could_not_start_refuses_before_it_is_asked() {
+    let (client, server) = Socket::pair().unwrap();
+    refuse(&server, &"no driver");
+    drop(server);
+    let refused = offer(client, SMALL).err();
+    assert!(matches!(refused, Some(HandshakeError::Refused(reason)) if reason == "no driver"));
+}
+
+#[test]
+fn a_server_that_could_not_start_refuses_what_was_offered_before() {
+    let (client, server) = Socket::pair().unwrap();
+    let offering = thread::spawn(move || offer(client, SMALL).err());
+    let soon = Instant::now() + TIMEOUT;
+    assert!(server.wait_readable(soon).unwrap());
+    refuse(&server, &"no driver");
+    drop(server);
+    let refused = offering.join().unwrap();
+    assert!(matches!(refused, Some(HandshakeError::Refused(reason)) if reason == "no driver"));
+}
+
+#[test]
 fn a_reason_is_cut_between_characters() {
     let region = Region::create(SMALL).unwrap();
     // Three bytes each: the 86th would end at byte 258.

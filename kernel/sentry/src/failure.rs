@@ -80,7 +80,24 @@ pub trait Attempt<T> {
 
 impl<T, E: fmt::Display> Attempt<T> for Result<T, E> {
     fn attempt(self, doing: impl fmt::Display) -> Result<T, Failure> {
-        self.map_err(|error| Failure::setup(format!("{doing}: {error}")))
+        let failure = |error: &dyn fmt::Display| Failure::setup(format!("{doing}: {error}"));
+        let value = self.map_err(|error| failure(&error))?;
+        match ringfence_faults::step() {
+            Some(error) => Err(failure(&error)),
+            None => Ok(value),
+        }
+    }
+}
+
+/// The same for what a test that has it fail must not have begun, as the start of a process.
+pub fn attempt_first<T, E: fmt::Display>(
+    doing: &str,
+    run: impl FnOnce() -> Result<T, E>,
+) -> Result<T, Failure> {
+    let failure = |error: &dyn fmt::Display| Failure::setup(format!("{doing}: {error}"));
+    match ringfence_faults::step() {
+        Some(error) => Err(failure(&error)),
+        None => run().map_err(|error| failure(&error)),
     }
 }
 

@@ -7,9 +7,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_sim::structs::control::NV2080_CTRL_GPU_GET_NAME_STRING_PARAMS;
+use ringfence_sentry::failure::Failure;
 use std::os::fd::AsFd;
 use zerocopy::FromZeros;
 
+use crate::endings;
 use crate::guest::{Client, Error, Nothing, Result, open};
 
 /// Handles of the program's objects; any numbers do.
@@ -24,22 +26,28 @@ const SOFTWARE_NOTIFICATION: u32 = 0;
 const SYSTEM_BYTES: usize = 64 << 10;
 const VIDEO_BYTES: u64 = 64 << 20;
 
-/// Runs the steps one after the other and prints them. False if one failed.
-pub fn run() -> bool {
-    println!("{:<46} {:>10}  result", "step", "took");
-    let mut steps = Steps::default();
+/// Runs the steps one after the other and prints them. Returns the exit status: 1 if one failed. Fails if they cannot be
+/// printed.
+pub fn run() -> std::result::Result<u8, Failure> {
+    let mut steps = Steps {
+        total: Duration::ZERO,
+        printed: endings::print(&format!("{:<46} {:>10}  result\n", "step", "took")),
+    };
     let outcome = walk(&mut steps);
-    if let Err(error) = outcome {
-        println!("failed: {error}");
-        return false;
+    steps.printed?;
+    match outcome {
+        Ok(()) => {
+            let total = format_duration(steps.total);
+            endings::print(&format!("{:<46} {total:>10}\n", "in all")).map(|()| 0)
+        }
+        Err(error) => endings::print(&format!("failed: {error}\n")).map(|()| 1),
     }
-    println!("{:<46} {:>10}", "in all", format_duration(steps.total));
-    true
 }
 
-#[derive(Default)]
 struct Steps {
     total: Duration,
+    /// Whether all could be printed.
+    printed: std::result::Result<(), Failure>,
 }
 
 impl Steps {
@@ -58,7 +66,10 @@ impl Steps {
             Ok(value) => describe(value),
             Err(error) => format!("FAILED: {error}"),
         };
-        println!("{name:<46} {:>10}  {text}", format_duration(took));
+        if self.printed.is_ok() {
+            let took = format_duration(took);
+            self.printed = endings::print(&format!("{name:<46} {took:>10}  {text}\n"));
+        }
         outcome
     }
 }

@@ -21,25 +21,25 @@ mod order;
 mod probes;
 mod report;
 
-use std::io::Write;
+use ringfence_sentry::failure::Failure;
 
 use self::report::{Finding, Outcome, Report};
 use crate::driver::{self, Demand};
+use crate::endings;
 
 /// Prints to stdout what was found, as text or as a JSON object. Returns the exit status: 0 if `ringfence run` can work
-/// here, 1 if it cannot.
+/// here, 1 if it cannot. Fails if it cannot be printed.
 ///
 /// The calling process must have one thread; otherwise what takes a child to be tried is reported as missing.
-pub fn run(json: bool) -> u8 {
+pub fn run(json: bool) -> Result<u8, Failure> {
     let report = examine();
     let text = if json {
         report.to_json()
     } else {
         report.to_string()
     };
-    // Whoever closed stdout is not interested, and still gets the status.
-    let _ = writeln!(std::io::stdout(), "{text}");
-    u8::from(!report.usable())
+    endings::print(&(text + "\n"))?;
+    Ok(u8::from(!report.usable()))
 }
 
 fn examine() -> Report {

@@ -7,7 +7,6 @@ mod diff;
 mod list;
 mod show;
 
-use std::io::Write;
 use std::str::FromStr;
 
 use nvproxy_abi::policy::Capabilities;
@@ -15,7 +14,10 @@ use nvproxy_abi::support::{Basis, support};
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_abi_catalogue::{Catalogue, Release};
 use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::log;
 use serde::Serialize;
+
+use crate::endings;
 
 /// Prints every release of which the tables are known, and this machine's. Returns the exit status.
 pub fn list(json: bool) -> Result<u8, Failure> {
@@ -70,10 +72,10 @@ fn find<'a>(catalogue: &'a Catalogue, version: &DriverVersion) -> Result<&'a Rel
     let support = support(version, Capabilities::default());
     let support = support.map_err(|error| Failure::setup(error.to_string()))?;
     if support.basis != Basis::Exact {
-        eprintln!(
-            "ringfence: the tables do not have {version}: showing {}",
+        log::print(&format!(
+            "ringfence: the tables do not have {version}: showing {}\n",
             support.tables
-        );
+        ));
     }
     let release = catalogue.release(&support.tables);
     release.ok_or_else(|| Failure::setup(format!("the catalogue lacks {}", support.tables)))
@@ -94,12 +96,6 @@ fn print<T: Serialize>(
     }
 }
 
-/// Writes to stdout. That its reader has gone away is no failure: `ringfence drivers list | head`.
 fn write(text: &str) -> Result<u8, Failure> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::setup(format!("stdout: {error}")))
-        }
-        _ => Ok(0),
-    }
+    endings::print(text).map(|()| 0)
 }

@@ -17,9 +17,9 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{ForkResult, Pid, fork};
 use ringfence_confinement::{Confinement, policies};
-use ringfence_faults::{Act, Point};
+use ringfence_faults::{Act, Point, Role};
 use ringfence_ipc::Socket;
-use ringfence_sentry::failure::{Attempt, Failure, SETUP};
+use ringfence_sentry::failure::{Attempt, Failure, SETUP, attempt_first};
 use ringfence_sentry::signals::{self, Received};
 use ringfence_sentry::system_calls::exit_at_once;
 use rustix::process::{WaitOptions, ioctl_tiocsctty};
@@ -33,8 +33,10 @@ use super::{descriptors, namespaces, network, root};
 
 /// Runs as init until the program ends. A failure before that goes to `report`.
 pub fn run(program: Program<'_>, report: Socket) -> ! {
+    ringfence_faults::act_as(Role::Init);
     let signals = signals::descriptor();
-    let status = signals.map_err(drop).and_then(|signals| {
+    let signals = signals.map_err(|failure| failure.tell(&report));
+    let status = signals.and_then(|signals| {
         let mut init = start(program, signals, &report)?;
         init.let_go(&report)
             .map_err(|failure| failure.tell(&report))?;
@@ -62,9 +64,11 @@ struct Init {
 fn start(program: Program<'_>, signals: signals::Descriptor, report: &Socket) -> Result<Init, ()> {
     let started = set_up(&program).and_then(|terminal| {
         // SAFETY: this process has one thread, so the child may go on as if nothing had happened.
-        match unsafe { fork() }.attempt("starting the program")? {
+        let start = || unsafe { fork() };
+        match attempt_first("starting the program", start)? {
             ForkResult::Parent { child } => Ok((child, terminal)),
             ForkResult::Child => {
+                ringfence_faults::act_as(Role::Program);
                 exec::run(&program, terminal.as_ref()).map(|never: Infallible| match never {})
             }
         }

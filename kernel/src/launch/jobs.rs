@@ -85,6 +85,11 @@ impl Message for Order {
     const MAXIMUM_BYTES: usize = MAXIMUM;
 }
 
+/// The signal of this number, if it has a name: real-time signals have none.
+pub fn signal_of(number: Option<i32>) -> Option<Signal> {
+    number.and_then(|number| Signal::try_from(number).ok())
+}
+
 /// Leaves the session and the process group that the calling process was started in, which a new one has by itself.
 pub fn leave_session() -> Result<(), Failure> {
     match ringfence_faults::at(Point::Session) {

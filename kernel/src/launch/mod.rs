@@ -21,6 +21,7 @@
 //!
 //! `unsafe` is here because what the sentry does not need is closed, whoever owns it.
 
+mod children;
 mod copying;
 pub(crate) mod core_dumps;
 mod credentials;
@@ -57,17 +58,19 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::ForkResult;
 use nvproxy_protocol::options::{Replay, Settings};
 use nvproxy_server::process::raise_descriptor_limit;
+use ringfence_faults::Role;
 use ringfence_ipc::Socket;
-use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::failure::{Attempt, Failure, attempt_first};
 use ringfence_sentry::liaison::SentryEnd;
 use ringfence_sentry::server::OnServerExit;
 use ringfence_sentry::system_calls::exit_at_once;
 use ringfence_sentry::{Sandbox, liaison, log, signals};
 use rustix::stdio::{stderr, stdin, stdout};
 
+use self::children::Sentry;
 use self::copying::Pace;
 use self::grants::Grants;
 use self::inputs::{Inputs, ProgramEnds};
@@ -76,6 +79,7 @@ use self::servers::Starter;
 use self::supervision::{Ends, Launcher};
 use self::terminal::Likeness;
 use crate::driver::Driver;
+use crate::endings::Ending;
 use crate::memory;
 use crate::record::Output;
 use crate::sandboxes::{About, Door, Name};
@@ -122,8 +126,8 @@ fn inherited(others: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
     standard.into_iter().chain(others).collect()
 }
 
-/// Runs `options.command` in a sandbox and returns the exit status to end with.
-pub fn run(options: &Options) -> Result<u8, Failure> {
+/// Runs `options.command` in a sandbox and returns how to end.
+pub fn run(options: &Options) -> Result<Ending, Failure> {
     tracing::debug!("starting a sandbox");
     memory::check_limit()?;
     let command = c_strings(&options.command)?;
@@ -154,10 +158,12 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     own.set(CloneFlags::CLONE_NEWNET, !options.grants.network);
     match namespaces::fork_into_user_namespace(own, options.grants.identity)? {
         ForkResult::Parent { child } => {
+            // From here on it is ended, and waited for, whatever fails.
+            let sentry = Sentry::new(child);
             drop((sentry_end, sentry_ends, init_end, program_ends));
             let diverted = own_ends.divert();
             // It passes descriptors on, too: see `descriptors::send_and_leave_some`.
-            raise_descriptor_limit().map_err(Failure::setup)?;
+            raise_descriptor_limit().attempt("the launcher")?;
             signals::heed_faults()?;
             let ends = Ends {
                 liaison: launcher_end,
@@ -166,7 +172,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
                 door,
             };
             let pipes = (inputs, inlets, outlets, diverted);
-            supervise(options, child, ends, about, pipes)
+            supervise(options, &sentry, ends, about, pipes)
         }
         ForkResult::Child => {
             drop((launcher_end, job, terminal, inputs, inlets, outlets));
@@ -195,33 +201,31 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
 /// What the launcher does once the sentry was started.
 fn supervise(
     options: &Options,
-    sentry: Pid,
+    sentry: &Sentry,
     ends: Ends,
     about: About,
     (inputs, inlets, outlets, diverted): (Inputs, Inlets, Outlets, Diverted),
-) -> Result<u8, Failure> {
+) -> Result<Ending, Failure> {
     let pace = Pace::default();
-    let launcher = Starter::new(options, sentry, &inlets)
+    let launcher = Starter::new(options, sentry.pid(), &inlets)
         .and_then(|starter| Launcher::new(sentry, starter, ends, about, &pace))
-        .inspect_err(|_| supervision::abandon(sentry));
+        .inspect_err(|_| sentry.end());
     // Also if that failed: somebody may have said why.
-    let copying = outlets
-        .copy(options, &pace)
-        .inspect_err(|_| supervision::abandon(sentry))?;
-    let filling = inputs
-        .copy()
-        .inspect_err(|_| supervision::abandon(sentry))?;
-    let status = launcher.and_then(Launcher::wait);
+    let copying = outlets.copy(options, &pace)?;
+    let filling = inputs.copy()?;
+    let ending = launcher.and_then(Launcher::wait);
+    // What is copied does not end before.
+    sentry.end();
     filling.finish();
     drop((inlets, diverted));
     let copied = copying.finish(options, &pace);
     tracing::debug!("the sandbox is gone");
-    let status = status?;
+    let ending = ending?;
     copied?;
     if let Some(output) = &options.record {
         output.publish()?;
     }
-    Ok(status)
+    Ok(ending)
 }
 
 fn sentry_process(
@@ -231,6 +235,7 @@ fn sentry_process(
     liaison: SentryEnd,
     (ends, program_ends): (&SentryEnds, ProgramEnds),
 ) -> Result<u8, Failure> {
+    ringfence_faults::act_as(Role::Sentry);
     // What is sent to the caller's group is for the launcher alone, which passes it on once.
     jobs::leave_session()?;
     nix::sys::prctl::set_dumpable(false).attempt("prctl")?;
@@ -241,7 +246,7 @@ fn sentry_process(
     let numbers = ringfence_sentry::tracee::Numbers::open().attempt("/proc/loadavg")?;
     namespaces::mount_processes()?;
     let sandbox = build(options, command, job, (liaison, numbers), ends)?;
-    raise_descriptor_limit().map_err(Failure::setup)?;
+    raise_descriptor_limit().attempt("the sentry")?;
     let supervision = ringfence_sentry::Options {
         driver: &options.driver,
         command: &options.command,
@@ -265,7 +270,8 @@ fn build(
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = Socket::pair().attempt("socketpair")?;
     let working_directory = std::env::current_dir().ok();
-    let init = match namespaces::fork_with(namespaces::OF_ONE_PROCESS).attempt("starting init")? {
+    let start = || namespaces::fork_with(namespaces::OF_ONE_PROCESS);
+    let init = match attempt_first("starting init", start)? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             drop((liaison, listener, report, numbers));

@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code)]
 
+use std::convert::Infallible;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,14 +15,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, setgroups, setresgid, setresuid};
 use ringfence_faults::{Act, Point};
-use ringfence_sentry::failure::{Attempt, Failure, SETUP};
+use ringfence_sentry::failure::{Attempt, Failure, SETUP, attempt_first};
 use ringfence_sentry::log;
 use ringfence_sentry::system_calls::exit_at_once;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
+use super::children;
 use super::grants::Identity;
 use super::mounts::{RESTRICTED, Tree};
 
@@ -47,7 +48,8 @@ pub fn fork_into_user_namespace(
     let maps = IdMaps::new(identity)?;
     let (mut mapped, mut map) = std::io::pipe().attempt("pipe")?;
     let parent = pidfd_open(getpid(), PidfdFlags::empty()).attempt("pidfd_open")?;
-    match fork_with(CloneFlags::CLONE_NEWUSER | also).map_err(with_remedy)? {
+    let start = || Ok::<_, Infallible>(fork_with(CloneFlags::CLONE_NEWUSER | also));
+    match attempt_first("starting a process", start)?.map_err(with_remedy)? {
         ForkResult::Child => {
             drop(map);
             let is_bound = end_with(parent.as_fd());
@@ -76,8 +78,7 @@ pub fn fork_into_user_namespace(
                 .and_then(|()| map.write_all(&[0]).attempt("pipe"));
             drop(map);
             if written.is_err() {
-                // It ends by itself.
-                let _ = waitpid(child, None);
+                children::abandon(child);
             }
             written.map(|()| ForkResult::Parent { child })
         }
@@ -226,16 +227,20 @@ pub fn mount_processes() -> Result<(), Failure> {
 /// The process namespace's own view of processes, attached nowhere. The calling process must see a `/proc`.
 pub fn processes() -> Result<Tree, Failure> {
     let attributes = RESTRICTED | libc::MOUNT_ATTR_NOEXEC;
-    Tree::new("proc", &[], attributes).map_err(not_mounted)
+    let made = Tree::new("proc", &[], attributes).map_err(with_remedy_for_proc);
+    made.attempt(MOUNTING)
 }
 
 fn mount_proc_with(further: MsFlags, options: Option<&str>) -> Result<(), Failure> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | further;
-    mount(Some("proc"), "/proc", Some("proc"), flags, options).map_err(not_mounted)
+    let mounted = mount(Some("proc"), "/proc", Some("proc"), flags, options);
+    mounted.map_err(with_remedy_for_proc).attempt(MOUNTING)
 }
 
-fn not_mounted(errno: Errno) -> Failure {
-    Failure::setup(format!(
-        "mounting /proc: {errno}; in a container, /proc must not be masked (docker run --security-opt systempaths=unconfined)"
-    ))
+const MOUNTING: &str = "mounting /proc";
+
+fn with_remedy_for_proc(errno: Errno) -> String {
+    format!(
+        "{errno}; in a container, /proc must not be masked (docker run --security-opt systempaths=unconfined)"
+    )
 }

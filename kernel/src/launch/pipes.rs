@@ -273,13 +273,22 @@ impl Copying {
         } = self.0;
         let end = |copier: Copier| copier.end(pace);
         for (copier, what) in [(Some(messages), "stderr"), (log, "--log")] {
-            if let Some(error) = copier.and_then(end).and_then(|copied| copied.error)
-                && error.kind() == io::ErrorKind::FileTooLarge
-            {
-                tracing::warn!(
-                    "{what}: sentry and server wrote more than {} bytes: what followed is missing",
-                    most_messages()
-                );
+            let error = copier.and_then(end).and_then(|copied| copied.error);
+            match (error, &options.log) {
+                (Some(error), _) if error.kind() == io::ErrorKind::FileTooLarge => {
+                    tracing::warn!(
+                        "{what}: sentry and server wrote more than {} bytes: what followed is missing",
+                        most_messages()
+                    );
+                }
+                // Of stderr nobody could be told there, and the log is no place to say it, either.
+                (Some(error), Some(path)) if what == "--log" => {
+                    let path = path.display();
+                    let line =
+                        format!("ringfence: --log {path}: {error}: what follows is missing\n");
+                    log::print_last(&line, log::UNTAKEN);
+                }
+                _ => {}
             }
         }
         if let Some(Copied { bytes, error }) = trace.and_then(end)

@@ -19,18 +19,18 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fexecve, setsid};
 use nvproxy_protocol::options::{self, Left};
+use nvproxy_protocol::supervision::{refused, send};
 use nvproxy_server::confinement;
 use ringfence_confinement::pass_on;
-use ringfence_faults::{Act, Point};
-use ringfence_ipc::Socket;
+use ringfence_faults::{Act, Point, Role};
+use ringfence_ipc::{Socket, handshake};
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
 use ringfence_sentry::liaison::never_wait;
-use ringfence_sentry::log;
 use ringfence_sentry::system_calls::{exit_at_once, pidfd_open, pidfd_open_process, pidfd_signal};
 
 use super::namespaces::{self, OF_ONE_PROCESS, fork_into_user_namespace};
 use super::pipes::{Inlets, ServerEnds};
-use super::{Options, c_strings, descriptors};
+use super::{Options, c_strings, children, descriptors};
 use crate::driver::Kind;
 
 /// How a server's command line begins: what `ps` shows, and what asks for a server.
@@ -52,7 +52,7 @@ impl Server {
 
     /// Waits until it has ended. It may have been waited for.
     pub(super) fn wait(&self) {
-        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+        children::wait_for(self.pid);
     }
 
     /// Whether it has ended; then it was waited for, too.
@@ -65,6 +65,7 @@ impl Server {
 }
 
 /// What a server starts with as its standard input.
+#[derive(Clone, Copy)]
 pub enum Input<'a> {
     /// Its end of the control socket.
     Control(&'a Socket),
@@ -119,12 +120,14 @@ impl<'a> Starter<'a> {
         match self.fork()? {
             ForkResult::Parent { child: pid } => Ok(Server {
                 pid,
-                pidfd: open_whole(pid).attempt("the server's pidfd")?,
+                pidfd: open_whole(pid)
+                    .attempt("the server's pidfd")
+                    .inspect_err(|_| children::abandon(pid))?,
                 supervision,
             }),
             ForkResult::Child => {
                 let Err(failure) = execution.execute();
-                log::print(&format!("ringfence: {failure}\n"));
+                execution.refuse(&failure);
                 exit_at_once(i32::from(SETUP))
             }
         }
@@ -163,8 +166,8 @@ struct Execution<'a> {
     executable: BorrowedFd<'a>,
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    input: BorrowedFd<'a>,
-    supervision: BorrowedFd<'a>,
+    input: Input<'a>,
+    supervision: &'a Socket,
     ends: &'a ServerEnds,
     shared: &'a [OwnedFd],
     /// Whether it opens descriptors of its own anew, which takes a `/proc`. It gets one that shows itself and nothing else.
@@ -179,15 +182,10 @@ impl<'a> Execution<'a> {
         supervision: &'a Socket,
         ends: &'a ServerEnds,
     ) -> Result<Execution<'a>, Failure> {
-        let supervision = supervision.as_fd();
-        let (takes_over, input) = match input {
-            Input::Control(socket) => (false, socket.as_fd()),
-            Input::Predecessor(socket) => (true, socket.as_fd()),
-        };
         let left = Left {
-            supervision: supervision.as_raw_fd(),
+            supervision: supervision.as_fd().as_raw_fd(),
             log: ends.log.as_ref().map(AsRawFd::as_raw_fd),
-            takes_over,
+            takes_over: matches!(input, Input::Predecessor(_)),
         };
         Ok(Execution {
             executable: executable.unwrap_or(starter.executable.as_fd()),
@@ -201,7 +199,17 @@ impl<'a> Execution<'a> {
         })
     }
 
+    /// Tells whoever waits for the server that there is none, and why: it says so to the user.
+    fn refuse(&self, failure: &Failure) {
+        match self.input {
+            Input::Control(socket) => handshake::refuse(socket, failure),
+            // A launcher that is gone needs no reason.
+            Input::Predecessor(_) => drop(send(self.supervision, &refused(failure), None)),
+        }
+    }
+
     fn execute(&self) -> Result<Infallible, Failure> {
+        ringfence_faults::act_as(Role::ServerStart);
         // Nothing that is sent to the caller's group is for a server.
         setsid().attempt("setsid")?;
         prctl::set_pdeathsig(Signal::SIGKILL).attempt("prctl")?;
@@ -211,9 +219,10 @@ impl<'a> Execution<'a> {
         }
         self.shared.iter().try_for_each(descriptors::pass_on)?;
         // The rights that it needs in order to give them up.
-        pass_on(&confinement::NEEDED).map_err(Failure::setup)?;
-        dup2_stdin(self.input).attempt("the server's standard input")?;
-        fcntl(self.supervision, FcntlArg::F_SETFD(FdFlag::empty())).attempt("fcntl")?;
+        pass_on(&confinement::NEEDED).attempt("the server")?;
+        let (Input::Control(input) | Input::Predecessor(input)) = self.input;
+        dup2_stdin(input).attempt("the server's standard input")?;
+        fcntl(self.supervision.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).attempt("fcntl")?;
         self.ends.log.iter().try_for_each(descriptors::pass_on)?;
         // Nothing that the caller has open is left: all else is closed on execution. A test leaves this out, to show that it
         // would notice.

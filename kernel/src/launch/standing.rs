@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use ringfence_sentry::signals::{self, Received};
 
-use super::jobs::{Event, Order};
+use super::jobs::{Event, Order, signal_of};
 use super::supervision::Launcher;
 use super::terminal::wants_terminal;
 
@@ -79,15 +79,17 @@ impl Launcher<'_> {
             }
             Event::Started(process) => self.program.adopt(process),
             Event::Stopped(signal) => self.stop_with_program(signal),
-            Event::Ended(signal) => self.owe_rest(signal),
+            Event::Ended(signal) => {
+                self.fatal = signal_of(signal);
+                self.owe_rest(self.fatal);
+            }
             Event::Obeyed => {}
         }
     }
 
     /// The program has ended, by the signal of this number if by any, and what it has written to its terminal is still to
     /// be shown.
-    pub(super) fn owe_rest(&mut self, signal: Option<i32>) {
-        let signal = signal.and_then(|signal| Signal::try_from(signal).ok());
+    pub(super) fn owe_rest(&mut self, signal: Option<Signal>) {
         if signal.is_some_and(|signal| signals::is_to_end(signal) || signal == Signal::SIGKILL) {
             self.pace.hurry();
         }

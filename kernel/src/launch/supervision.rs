@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
 use ringfence_faults::{Act, Point};
 use ringfence_ipc::region::Region;
 use ringfence_ipc::{Socket, SocketError};
@@ -23,20 +22,24 @@ use ringfence_sentry::link::geometry;
 use ringfence_sentry::server::OnServerExit;
 use ringfence_sentry::signals::{self, Received};
 
+use super::children::Sentry;
 use super::copying::Pace;
 use super::departure::{Departure, Program, Reason};
-use super::jobs;
+use super::jobs::{self, Event};
 use super::servers::{Input, Server, Starter};
 use super::terminal::Terminal;
+use crate::endings::Ending;
 use crate::sandboxes::{About, Door, Reply, Request, Visitor};
 
 /// A sandbox gets at most this many servers within [`RESTART_PERIOD`] in the place of lost ones.
 const MAXIMUM_RESTARTS: usize = 5;
 const RESTART_PERIOD: Duration = Duration::from_secs(60);
+/// So many events of init's are heard once it is gone.
+const LAST_EVENTS: usize = 64;
 
 /// The launcher of a sandbox whose sentry runs.
 pub struct Launcher<'a> {
-    pub(super) sentry: Pid,
+    pub(super) sentry: &'a Sentry,
     pub(super) starter: Starter<'a>,
     pub(super) liaison: LauncherEnd,
     /// See [`Plea::HoldListener`].
@@ -57,6 +60,8 @@ pub struct Launcher<'a> {
     restarts: Vec<Instant>,
     pub(super) signals: signals::Descriptor,
     pub(super) job: jobs::LauncherEnd,
+    /// The signal of which the program has died, as init says.
+    pub(super) fatal: Option<Signal>,
     /// Whether init cannot tell anything any more.
     is_init_gone: bool,
     pub(super) terminal: Option<Terminal>,
@@ -80,7 +85,7 @@ pub struct Ends {
 impl<'a> Launcher<'a> {
     /// Starts the sandbox's first server.
     pub fn new(
-        sentry: Pid,
+        sentry: &'a Sentry,
         starter: Starter<'a>,
         ends: Ends,
         about: About,
@@ -107,6 +112,7 @@ impl<'a> Launcher<'a> {
             restarts: Vec::new(),
             signals: signals::descriptor()?,
             job,
+            fatal: None,
             is_init_gone: false,
             terminal,
             is_rest_owed: false,
@@ -118,16 +124,16 @@ impl<'a> Launcher<'a> {
         Ok(launcher)
     }
 
-    /// Waits for the sentry, and returns its exit status.
-    pub fn wait(mut self) -> Result<u8, Failure> {
+    /// Waits for the sentry, and returns how its program has ended.
+    pub fn wait(mut self) -> Result<Ending, Failure> {
         loop {
-            let sentry = waitpid(self.sentry, Some(WaitPidFlag::WNOHANG));
-            match sentry.attempt("waiting for the sentry")? {
-                WaitStatus::Exited(_, status) => {
+            match self.sentry.ending()? {
+                Some(WaitStatus::Exited(_, status)) => {
+                    self.hear_the_last();
                     self.show_rest(status)?;
-                    return Ok(status as u8);
+                    return Ok(Ending::of_program(status as u8, self.fatal));
                 }
-                WaitStatus::Signaled(_, signal, _) => {
+                Some(WaitStatus::Signaled(_, signal, _)) => {
                     let unexpected = || Failure {
                         status: SETUP,
                         message: format!(
@@ -143,6 +149,18 @@ impl<'a> Launcher<'a> {
         }
     }
 
+    /// Takes what init has told and was not heard yet, now that it is gone. No more than one could have told by then: somebody
+    /// who was given its end could go on.
+    fn hear_the_last(&mut self) {
+        for _ in 0..LAST_EVENTS {
+            match self.job.hear() {
+                Ok(Some(Event::Ended(signal))) => self.fatal = jobs::signal_of(signal),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Shows what the program has written to its terminal, now that its sandbox is gone. The servers are ended before, and who
     /// has something to ask finds nobody: this may take as long as the terminal is held.
     fn show_rest(&mut self, status: i32) -> Result<(), Failure> {
@@ -152,7 +170,7 @@ impl<'a> Launcher<'a> {
         self.is_init_gone = true;
         self.departure
             .get_or_insert_with(|| Departure::new(Reason::Program));
-        self.owe_rest(Some(status - 128));
+        self.owe_rest(jobs::signal_of(Some(status - 128)));
         while let Some(limit) = self.settle_rest() {
             self.wait_for_news(Some(limit), None)?;
         }
@@ -168,8 +186,7 @@ impl<'a> Launcher<'a> {
 
     /// Whether nothing is left of the sandbox but what the launcher still has to wait for.
     pub(super) fn has_ended(&self) -> bool {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        waitid(Id::Pid(self.sentry), flags) != Ok(WaitStatus::StillAlive)
+        self.sentry.has_ended()
     }
 
     /// Waits for something to do and does it, at most for `limit`. It returns as well when there is something to read from
@@ -370,8 +387,7 @@ impl Launcher<'_> {
         let (pace, is_held_up) = (self.pace, self.is_rest_owed);
         let left = self.find_over()?.look(pace, is_held_up);
         if left.is_none() {
-            // It was not waited for, so that the number is its own.
-            let _ = kill(self.sentry, Signal::SIGKILL);
+            self.sentry.kill();
         }
         left
     }
@@ -384,10 +400,4 @@ impl Drop for Launcher<'_> {
         let servers = self.servers.iter().chain(&self.replaced);
         servers.for_each(|server| server.wait());
     }
-}
-
-/// Ends a sentry whose sandbox could not be set up.
-pub fn abandon(sentry: Pid) {
-    let _ = kill(sentry, Signal::SIGKILL);
-    let _ = waitpid(sentry, None);
 }

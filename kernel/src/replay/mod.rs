@@ -12,7 +12,7 @@ mod translation;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,7 @@ pub use guest::run as run_guest;
 
 use self::outcome::Outcome;
 use crate::driver::{Driver, Kind, device_directory};
+use crate::endings::{self, Ending};
 use crate::launch;
 use crate::launch::grants::Grants;
 
@@ -71,8 +72,9 @@ pub fn read(path: &Path) -> Result<Recording, Failure> {
     Ok(recording)
 }
 
-/// Replays a recording and prints what came of it. The status is 0 if nothing differs, and 1 if anything does.
-pub fn run(options: &Options) -> Result<u8, Failure> {
+/// Replays a recording and prints what came of it. The status is 0 if nothing differs, and 1 if anything does. One that was
+/// interrupted ends as its program.
+pub fn run(options: &Options) -> Result<Ending, Failure> {
     let recording = read(&options.recording)?;
     let answers = options.answers.as_ref().unwrap_or(&options.recording);
     if options.answers.is_some() {
@@ -88,7 +90,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         Choice::Recorded => Kind::Recorded,
         Choice::Sim => Kind::Simulated,
     };
-    let status = launch::run(&launch::Options {
+    let ending = launch::run(&launch::Options {
         driver: Driver {
             kind,
             version: recording.header.driver,
@@ -117,6 +119,9 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         }),
         descriptors: vec![progress, report, recorded],
     })?;
+    if let Ending::Signal(_) = ending {
+        return Ok(ending);
+    }
     let mut text = String::new();
     reported
         .read_to_string(&mut text)
@@ -124,8 +129,9 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     let lines = lines(&text).attempt("the replay's report")?;
     let outcome = Outcome::new(&recording, &lines).map_err(|reason| {
         Failure::setup(format!(
-            "{}: the replay did not come to its end (status {status}): {reason}",
-            options.recording.display()
+            "{}: the replay did not come to its end (status {}): {reason}",
+            options.recording.display(),
+            ending.status()
         ))
     })?;
     let text = match (options.json, options.driver) {
@@ -133,9 +139,8 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         (false, Choice::Recorded) => outcome.listed(),
         (false, Choice::Sim) => outcome.grouped(),
     };
-    // Whoever no longer reads it still has the status.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(u8::from(outcome.any()))
+    endings::print(&text)?;
+    Ok(Ending::Status(u8::from(outcome.any())))
 }
 
 /// What the recorded sandbox had, of open-only nodes those that its program opened.

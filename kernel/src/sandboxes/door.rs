@@ -62,9 +62,11 @@ impl Door {
             let _ = fs::remove_file(&path);
             renamed = rename();
         }
-        renamed.attempt(path.display())?;
-        std::mem::forget(unnamed);
-        let place = Place(path);
+        let named = renamed.map(|()| {
+            std::mem::forget(unnamed);
+            Place(path.clone())
+        });
+        let place = named.attempt(path.display())?;
         Ok(Door { listener, place })
     }
 
