@@ -302,6 +302,8 @@ pub enum Point {
     OpenOnly,
     /// The launcher is about to open a descriptor for a server: for all of it; if that is left out, for its first thread.
     Whole,
+    /// The program's process is about to wait until the sentry has all that it needs.
+    Ready,
     /// The program's process is about to hand a descriptor for itself to the launcher.
     Program,
     /// How many seconds a sandbox whose program has ended may take to end by itself.
@@ -438,6 +440,7 @@ impl Point {
             Point::FirstThread => "first-thread",
             Point::OpenOnly => "open-only",
             Point::Whole => "whole",
+            Point::Ready => "ready",
             Point::Program => "program",
             Point::Over => "over",
             Point::Untaken => "untaken",
@@ -555,6 +558,7 @@ impl Point {
         Point::FirstThread,
         Point::OpenOnly,
         Point::Whole,
+        Point::Ready,
         Point::Program,
         Point::Over,
         Point::Untaken,

@@ -3,6 +3,9 @@
 //! This crate is the launcher, which builds a sandbox, and the commands. The sentry, which supervises one, is the crate
 //! `ringfence-sentry`; the server, which alone talks to the driver, is `nvproxy-server`.
 
+// They panic where nobody reads, or where there is no room: `endings::print` and `log::print` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod binds;
 pub mod cli;
 pub mod demo;

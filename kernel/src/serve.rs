@@ -19,12 +19,14 @@ use ringfence_sentry::failure::{Failure, SETUP};
 use ringfence_sentry::log;
 
 use crate::launch::servers::COMMAND;
+use crate::launch::title;
 use crate::replay::recorded;
 
 /// Serves, if this is the command line of a server. Returns only if it could not.
 pub fn if_asked(mut arguments: impl Iterator<Item = OsString>) -> Option<Result<u8, Failure>> {
     let is_asked = arguments.nth(1)? == COMMAND[1];
     is_asked.then(|| {
+        title::call(title::SERVER);
         let options = Options::from_arguments(arguments).map_err(failure);
         options.and_then(|options| serve(&options))
     })

@@ -15,6 +15,10 @@ pub const NOT_EXECUTABLE: u8 = 126;
 /// The program was not found.
 pub const NOT_FOUND: u8 = 127;
 
+/// What it says who cannot start a thread of Ringfence's own.
+pub const A_THREAD: &str =
+    "starting a thread, for which ulimit -u or the cgroup's pids.max may be too small";
+
 /// The longest line that goes from one process to another, in bytes. A path in it may have 4096.
 const MAXIMUM_LINE: usize = 16 << 10;
 

@@ -22,6 +22,7 @@
 //! | [`recorder`] | what was asked and answered, for `ringfence record` |
 //! | [`seccomp`] | the descriptor by which stopped calls arrive |
 //! | [`liaison`] | what launcher and sentry tell each other |
+//! | [`ready`] | when the program may begin |
 //! | [`failure`], [`log`], [`warnings`], [`visible`] | how Ringfence's processes fail, and what they say |
 //! | [`signals`], [`system_calls`] | what launcher and sentry share of the kernel's interface |
 //!
@@ -45,6 +46,7 @@ pub mod opens;
 pub mod pins;
 pub mod procfs;
 mod progress;
+pub mod ready;
 pub mod receivers;
 pub mod recognition;
 pub mod recorder;
@@ -91,7 +93,7 @@ use self::requests::Issued;
 use self::server::{OnServerExit, Server, ServerLink};
 use self::shares::{Share, Shares};
 use self::times::{DriverTime, Times};
-use crate::failure::{Attempt, Failure, SETUP};
+use crate::failure::{A_THREAD, Attempt, Failure, SETUP};
 use crate::liaison::SentryEnd;
 use crate::seccomp::listener::{Listener, Notification};
 use nvproxy_protocol::driver::{Driver, Kind};
@@ -216,11 +218,16 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     });
     let deputy = sentry.start("deputy", |sentry| sentry.deputize())?;
     sentry.deputy.get_or_init(|| deputy);
-    sentry.add_receiver();
+    // One receives while the other is at work.
+    for _ in 0..receivers::FIRST {
+        sentry.add_receiver();
+    }
+    sentry.expect_a_receiver()?;
     sentry.start("releases", |sentry| sentry.release_for_ever())?;
     sentry.start("shares", |sentry| sentry.take_on())?;
     sentry.start("pins", |sentry| sentry.pin_for_ever())?;
     tracing::debug!("the program's filter is in place");
+    ready::say(&listener);
     let status = sentry.supervise(report);
     tracing::debug!("the program has ended");
     log::finish(None);
@@ -346,7 +353,7 @@ impl Sentry {
         let started = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || task(&sentry));
-        Ok(started.attempt("a thread")?.thread().clone())
+        Ok(started.attempt(A_THREAD)?.thread().clone())
     }
 
     /// Asks the server and waits for the answer, until that is no longer of use to anybody: then it fails with `EIO`. That is

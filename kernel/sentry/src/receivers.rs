@@ -18,11 +18,14 @@ use ringfence_ipc::locks::IgnorePoison;
 use super::shares::{Ready, Share};
 use super::times::Times;
 use super::{Sentry, recognition};
+use crate::failure::{A_THREAD, Attempt, Failure};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
 
 /// Threads that receive notifications. Past this many calls being worked on at once, further ones wait in the kernel.
 const MAXIMUM_RECEIVERS: usize = 64;
+/// So many there are from the beginning: where the program has taken all processes, there are no others.
+pub const FIRST: usize = 2;
 
 /// Calls that are received before the first of them is taken on. Tasks decide how many wait.
 const AT_ONCE: usize = 64;
@@ -93,6 +96,14 @@ impl Sentry {
         if let Err(error) = receiver.spawn(move || sentry.receive()) {
             self.receivers.count.fetch_sub(1, Ordering::Relaxed);
             warn_once("no further receiver", error);
+        }
+    }
+
+    /// Fails if there is no receiver at all.
+    pub(super) fn expect_a_receiver(&self) -> Result<(), Failure> {
+        match self.receivers.count.load(Ordering::Relaxed) {
+            0 => Err(Errno::EAGAIN).attempt(A_THREAD),
+            _ => Ok(()),
         }
     }
 

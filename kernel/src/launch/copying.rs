@@ -25,7 +25,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringfence_faults::{Act, Point};
-use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::failure::{A_THREAD, Attempt, Failure};
 use ringfence_sentry::{log, visible};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::pipe::{SpliceFlags, tee};
@@ -307,7 +307,7 @@ impl Copier {
             copied
         });
         Ok(Copier {
-            thread: thread.attempt("a thread")?,
+            thread: thread.attempt(A_THREAD)?,
             ended,
             progress,
             is_to_file,

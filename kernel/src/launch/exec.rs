@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Pid, execvp};
+use ringfence_faults::{Act, Point};
 use ringfence_ipc::Socket;
 use ringfence_sentry::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
+use ringfence_sentry::ready;
 use ringfence_sentry::seccomp::listener;
 use ringfence_sentry::signals;
 
@@ -109,11 +111,21 @@ fn not_executed(name: &CStr, errno: Errno, from: Option<&PathBuf>) -> Failure {
     }
 }
 
-/// Installs the filter, and hands the listener to the sentry.
+/// Installs the filter, hands the listener to the sentry, and waits until the sentry has all that it needs: a program may take
+/// every process that the user may have, and what Ringfence itself has to start comes first.
 fn enter_filter(listener: &Socket) -> Result<(), Failure> {
     listener
         .send(0, listener::install()?.as_fd())
-        .attempt("handing over the listener")
+        .attempt("handing over the listener")?;
+    // A test leaves this out, to show that it would notice.
+    if ringfence_faults::at(Point::Ready) == Some(Act::Drop) {
+        return Ok(());
+    }
+    match ready::wait(listener).attempt("waiting for the sentry")? {
+        true => Ok(()),
+        // It says why.
+        false => Err(Failure::setup("the sentry has ended")),
+    }
 }
 
 /// Whether the caller, who is at `from`, means by `name` a place where the sandbox has files of its own.

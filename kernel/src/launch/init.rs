@@ -29,11 +29,12 @@ use rustix::termios::{OptionalActions, tcsetattr, tcsetpgrp, tcsetwinsize};
 use super::exec::{self, Program};
 use super::jobs::{self, Order};
 use super::terminal::Likeness;
-use super::{descriptors, namespaces, network, root};
+use super::{descriptors, namespaces, network, root, title};
 
 /// Runs as init until the program ends. A failure before that goes to `report`.
 pub fn run(program: Program<'_>, report: Socket) -> ! {
     ringfence_faults::act_as(Role::Init);
+    title::take(title::INIT);
     let signals = signals::descriptor();
     let signals = signals.map_err(|failure| failure.tell(&report));
     let status = signals.and_then(|signals| {

@@ -33,7 +33,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use ringfence_faults::{Act, Point};
-use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::failure::{A_THREAD, Attempt, Failure};
 use rustix::io::ioctl_fionread;
 use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice, tee};
 
@@ -161,7 +161,7 @@ impl Inputs {
                     started.wait();
                     source.copy();
                 });
-            threads.push(thread.attempt("a thread")?);
+            threads.push(thread.attempt(A_THREAD)?);
         }
         started.wait();
         Ok(Copying { threads, over })

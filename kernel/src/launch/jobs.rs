@@ -36,6 +36,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use serde::{Deserialize, Serialize};
 
 use super::namespaces::fork_with;
+use super::title;
 
 /// How long a launcher that was continued has until it is continued again, in milliseconds.
 const AGAIN: u8 = 20;
@@ -169,6 +170,7 @@ impl LauncherEnd {
         match fork_with(CloneFlags::empty()) {
             Ok(ForkResult::Parent { child }) => Some(Watch(child)),
             Ok(ForkResult::Child) => {
+                title::take(title::WATCH);
                 let is_bound = set_pdeathsig(Signal::SIGKILL).is_ok() && getppid() == launcher;
                 // In a group of its own, so that nobody takes it for the job.
                 if is_bound && setsid().is_ok() {

@@ -50,6 +50,7 @@ mod staging;
 mod standing;
 mod supervision;
 mod terminal;
+pub(crate) mod title;
 mod upgrade;
 
 use std::ffi::{CString, OsString};
@@ -140,6 +141,7 @@ pub fn run(options: &Options) -> Result<Ending, Failure> {
         &options.driver.version,
         &options.command,
     );
+    title::prepare(&about.name.to_string());
     let door = match &options.name {
         Some(name) => Some(Door::open(name)?),
         // Without a door the sandbox works as well; it cannot be upgraded.
@@ -236,6 +238,7 @@ fn sentry_process(
     (ends, program_ends): (&SentryEnds, ProgramEnds),
 ) -> Result<u8, Failure> {
     ringfence_faults::act_as(Role::Sentry);
+    title::take(title::SENTRY);
     // What is sent to the caller's group is for the launcher alone, which passes it on once.
     jobs::leave_session()?;
     nix::sys::prctl::set_dumpable(false).attempt("prctl")?;

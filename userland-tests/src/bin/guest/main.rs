@@ -201,6 +201,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("exec-closed", tasks::exec_closed),
     ("exec-inherited", tasks::exec_inherited),
     ("fork", tasks::fork),
+    ("take-all-processes", tasks::take_all_processes),
     ("misnamed", tasks::misnamed),
     ("reused", tasks::reused),
     ("spawn", tasks::spawn),

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::read;
+use nix::unistd::{ForkResult, read};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::{NV_ESC_RM_ALLOC, NV01_MEMORY_LOCAL_USER, NV01_ROOT_CLIENT};
 use nvproxy_sim::structs::frontend::NVOS21_PARAMETERS;
@@ -223,5 +223,26 @@ pub fn greedy(_: &[String]) -> Outcome {
     })?;
     expect_success(other)?;
     drop(nodes);
+    Ok(())
+}
+
+/// Takes all processes that it may have, and asks for something then.
+pub fn take_all_processes(_: &[String]) -> Outcome {
+    let mut taken = 0;
+    loop {
+        // SAFETY: this process has one thread, so that the child may go on as if nothing had happened.
+        match unsafe { nix::unistd::fork() } {
+            Ok(ForkResult::Child) => loop {
+                nix::unistd::pause();
+            },
+            Ok(ForkResult::Parent { .. }) => taken += 1,
+            Err(Errno::EAGAIN) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+        assert!(taken < 10_000, "there is no limit");
+    }
+    println!("none is left");
+    let client = Client::new()?;
+    println!("client: {}", client.root != 0);
     Ok(())
 }
