@@ -21,6 +21,8 @@ const HARMLESS: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"]
 const STAND_IN: &str = "/dev/null";
 /// The directory of the terminals that programs make.
 const TERMINALS: &str = "pts";
+/// The directory of the sandbox's message queues (mq_overview(7)).
+pub const QUEUES: &str = "/dev/mqueue";
 /// Links that programs expect (hier(7) and the kernel's devices.rst).
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "fd"),
@@ -89,7 +91,8 @@ impl Devices {
         fs::create_dir(shm).attempt(shm)?;
         shared.attach(Path::new(shm)).attempt(shm)?;
         fs::create_dir(terminals).attempt(terminals)?;
-        mount_terminals(Path::new(terminals)).attempt("mounting /dev/pts")
+        mount_terminals(Path::new(terminals)).attempt("mounting /dev/pts")?;
+        mount_queues()
     }
 }
 
@@ -108,6 +111,18 @@ pub fn mount_terminals(directory: &Path) -> Result<(), Errno> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     let options = Some("newinstance,ptmxmode=666,mode=620");
     mount(Some("devpts"), directory, Some("devpts"), flags, options)
+}
+
+/// Mounts the message queues of this IPC namespace, if the kernel knows any. Programs need no directory for them, but the rule
+/// about what they may write needs it.
+fn mount_queues() -> Result<(), Failure> {
+    fs::create_dir(QUEUES).attempt(QUEUES)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    match mount(Some("mqueue"), QUEUES, Some("mqueue"), flags, None::<&str>) {
+        Ok(()) => Ok(()),
+        Err(Errno::ENODEV) => fs::remove_dir(QUEUES).attempt(QUEUES),
+        Err(errno) => Err(errno).attempt("mounting /dev/mqueue"),
+    }
 }
 
 fn create(path: &Path) -> Result<File, Failure> {

@@ -23,7 +23,7 @@ use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure};
 use rustix::fs::CWD;
 
-use super::devices::Devices;
+use super::devices::{self, Devices};
 use super::grants::Grants;
 use super::kernel_mounts::Kept;
 use super::mounts::{self, READ_ONLY, RESTRICTED, Tree, directory_at, forbid_writing};
@@ -46,7 +46,8 @@ pub fn is_own(path: &Path) -> bool {
 /// What can be written in the sandbox.
 pub fn writable_places(grants: &Grants) -> Vec<PathBuf> {
     let own = OWN.iter().map(|(path, _)| PathBuf::from(path));
-    let kernel = ["/dev", "/proc"].map(PathBuf::from);
+    // The kernel opens queues on a mount of its own, which is below no other: so they have to be named.
+    let kernel = ["/dev", devices::QUEUES, "/proc"].map(PathBuf::from);
     let binds = grants.binds.iter().filter(|bind| !bind.read_only);
     own.chain(kernel)
         .chain(binds.map(|bind| bind.target.clone()))
