@@ -240,6 +240,8 @@ pub enum Point {
     Words,
     /// The sentry is about to answer one of the driver's words on a descriptor that is not the driver's.
     Foreign,
+    /// The sentry is about to look whether a description that a task wants to lock is one of the driver's nodes.
+    Locked,
     /// The program's process is about to lower its limit of descriptors.
     InFlight,
     /// The launcher is about to start a server in namespaces of its own, see [`fork_beside`].
@@ -411,6 +413,7 @@ impl Point {
             Point::Filter => "filter",
             Point::Words => "words",
             Point::Foreign => "foreign",
+            Point::Locked => "locked",
             Point::InFlight => "in-flight",
             Point::Apart => "apart",
             Point::Waiting => "waiting",
@@ -529,6 +532,7 @@ impl Point {
         Point::Filter,
         Point::Words,
         Point::Foreign,
+        Point::Locked,
         Point::InFlight,
         Point::Apart,
         Point::Waiting,

@@ -244,7 +244,9 @@ fn watched(rules: &str) -> Ended {
 fn what_a_pin_lends_cannot_be_seen_by_another_process() {
     assert_eq!(
         watched("sentry.pin-checked=delay:1"),
-        Ended::printing("saw lent ones: false, opened some: false, saw any others: true\n")
+        Ended::printing(
+            "saw lent ones: false, opened some: false, fetched some: false, saw any others: true\n"
+        )
     );
 }
 
@@ -253,7 +255,9 @@ fn what_a_pin_lends_cannot_be_seen_by_another_process() {
 fn what_a_pin_lends_is_seen_and_opened_if_no_task_is_held() {
     assert_eq!(
         watched("sentry.hold=drop sentry.pin-checked=delay:10"),
-        Ended::printing("saw lent ones: true, opened some: true, saw any others: true\n")
+        Ended::printing(
+            "saw lent ones: true, opened some: true, fetched some: true, saw any others: true\n"
+        )
     );
 }
 

@@ -131,7 +131,7 @@ fn the_sentry() {
         ("pidfd_getfd", "EBADF"),
         ("pidfd_getfd, with a flag", KILLED),
         ("F_SETSIG", "ok"),
-        ("F_OFD_SETLK", KILLED),
+        ("F_OFD_SETLK", "EFAULT"),
         ("memfd_create", KILLED),
         ("ftruncate", "EINVAL"),
         ("pwrite64", KILLED),

@@ -43,7 +43,7 @@ static REGULAR: &[Word] = &[
 ];
 
 /// File systems in the kernel itself, whose regular files answer.
-const LOCAL: [FsType; 5] = [
+pub const LOCAL: [FsType; 5] = [
     statfs::BTRFS_SUPER_MAGIC,
     statfs::EXT4_SUPER_MAGIC,
     F2FS_SUPER_MAGIC,

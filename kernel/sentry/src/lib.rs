@@ -13,6 +13,7 @@
 //! | [`memory`], [`procfs`] | task memory, and what `/proc` says of a task |
 //! | [`marshalling`] | a request, copied out of task memory and back |
 //! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
+//! | `foreign`, `locks` | what is answered on a duplicate of a descriptor that is not the driver's |
 //! | [`tracee`] | threads held still for a pin, and made to issue it |
 //! | [`server`], [`link`] | the server that serves now, and the channel to it |
 //! | [`shares`] | what there is little of, divided among processes |
@@ -27,7 +28,7 @@
 //! | [`signals`], [`system_calls`] | what launcher and sentry share of the kernel's interface |
 //!
 //! Threads: the main one waits for signals and for processes to end; one waits for releases; one takes on calls that
-//! waited for their share; one carries out pins; one consumes answers when no other thread is there to do it; the others
+//! waited for their share; one tries again to lock what others have locked; one carries out pins; one consumes answers when no other thread is there to do it; the others
 //! receive notifications.
 
 mod arch;
@@ -37,6 +38,7 @@ pub mod failure;
 mod foreign;
 pub mod liaison;
 pub mod link;
+mod locks;
 pub mod log;
 pub mod marshalling;
 pub mod memory;
@@ -82,6 +84,7 @@ use ringfence_ipc::{Socket, Spin, Submission};
 
 use self::descriptions::Descriptions;
 use self::link::{Answer, Broken, Resume};
+use self::locks::Locks;
 use self::nodes::{Nodes, Room};
 use self::observer::Observer;
 use self::pins::Pins;
@@ -122,6 +125,7 @@ pub struct Sentry {
     releases: Releases,
     pins: Pins,
     shares: Arc<Shares>,
+    locks: Locks,
     nodes: Arc<Nodes>,
     init: Pid,
     observer: Observer,
@@ -183,6 +187,10 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     let alarm = tracee::Alarm::new().attempt("the alarm of the thread that pins")?;
     let nodes = Arc::new(Nodes::within(nodes::descriptors()));
     let pins = Pins::new(numbers, alarm).attempt("the memory of pins")?;
+    let simulated = match driver.kind {
+        Kind::Host => None,
+        _ => Some(pins.file_system().attempt("a file in memory")?),
+    };
     if driver.kind == Kind::Host {
         pins.warn();
     }
@@ -209,6 +217,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         releases: Releases::new().attempt("inotify")?,
         pins,
         shares: Arc::default(),
+        locks: Locks::new(simulated),
         nodes,
         init,
         observer: Observer::new(options.stats, options.trace.as_ref())?,
@@ -225,6 +234,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     sentry.expect_a_receiver()?;
     sentry.start("releases", |sentry| sentry.release_for_ever())?;
     sentry.start("shares", |sentry| sentry.take_on())?;
+    sentry.start("locks", |sentry| sentry.lock_for_ever())?;
     sentry.start("pins", |sentry| sentry.pin_for_ever())?;
     tracing::debug!("the program's filter is in place");
     ready::say(&listener);

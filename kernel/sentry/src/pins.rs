@@ -115,6 +115,11 @@ impl Pins {
         self.supply.warn();
     }
 
+    /// The file system of files in memory.
+    pub fn file_system(&self) -> Result<libc::dev_t, Errno> {
+        nix::sys::stat::fstat(self.code.file()).map(|status| status.st_dev)
+    }
+
     /// Hands over a pin to the thread that carries them out.
     pub fn begin(&self, job: Job) {
         // That thread never ends.

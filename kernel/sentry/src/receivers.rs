@@ -139,8 +139,10 @@ impl Sentry {
     }
 
     fn handle(&self, notification: Notification, turn: &mut Turn<'_>, payload: &mut Vec<u8>) {
-        if notification.call == libc::SYS_ioctl && self.is_pin(&notification) {
-            return;
+        match notification.call {
+            libc::SYS_ioctl if self.is_pin(&notification) => return,
+            libc::SYS_fcntl => return self.lock(notification, turn),
+            _ => {}
         }
         let times = self.observer.start();
         self.go_on(notification, times, Share::default(), turn, payload);

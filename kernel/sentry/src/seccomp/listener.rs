@@ -265,6 +265,20 @@ impl Listener {
         });
     }
 
+    /// Ends a call of a task for which a signal waits, as the kernel ends one that waits (ERESTARTSYS): whether it fails with
+    /// `EINTR` or begins anew is the handler's choice (SA_RESTART). The kernel must have told that very thread of a signal:
+    /// else the program would see this error, which is the kernel's own.
+    pub fn interrupt(&self, notification: &Notification) {
+        const ERESTARTSYS: i32 = 512;
+        let id = notification.id;
+        self.respond(seccomp_notif_resp {
+            id,
+            val: 0,
+            error: -ERESTARTSYS,
+            flags: 0,
+        });
+    }
+
     /// Lets the kernel execute the call.
     pub fn let_run(&self, notification: &Notification) {
         let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;

@@ -197,16 +197,6 @@ const FORBIDDEN: &[(&str, libc::c_long, [u64; 3])] = &[
     ("delete_module", libc::SYS_delete_module, [0; 3]),
     ("fanotify_init", libc::SYS_fanotify_init, [0; 3]),
     (
-        "fcntl F_OFD_SETLK",
-        libc::SYS_fcntl,
-        [0, libc::F_OFD_SETLK as u64, 0],
-    ),
-    (
-        "fcntl F_OFD_SETLKW",
-        libc::SYS_fcntl,
-        [0, libc::F_OFD_SETLKW as u64, 0],
-    ),
-    (
         "fcntl F_NOTIFY",
         libc::SYS_fcntl,
         [0, libc::F_NOTIFY as u64, 0],
@@ -231,11 +221,10 @@ const FORBIDDEN: &[(&str, libc::c_long, [u64; 3])] = &[
     ("io_uring_setup", libc::SYS_io_uring_setup, [1, 0, 0]),
     ("ioperm", libc::SYS_ioperm, [0; 3]),
     ("iopl", libc::SYS_iopl, [0; 3]),
-    ("kcmp", libc::SYS_kcmp, [1, 1, 0]),
+    ("kcmp of init", libc::SYS_kcmp, [1, 1, 0]),
     ("kexec_file_load", libc::SYS_kexec_file_load, [0; 3]),
     ("kexec_load", libc::SYS_kexec_load, [0; 3]),
     ("keyctl", libc::SYS_keyctl, [0; 3]),
-    ("mbind", libc::SYS_mbind, [0; 3]),
     ("mount", libc::SYS_mount, [0; 3]),
     ("mount_setattr", libc::SYS_mount_setattr, [0; 3]),
     ("move_mount", libc::SYS_move_mount, [0; 3]),
@@ -247,14 +236,12 @@ const FORBIDDEN: &[(&str, libc::c_long, [u64; 3])] = &[
         libc::SYS_personality,
         [libc::ADDR_NO_RANDOMIZE as u64, 0, 0],
     ),
-    ("pidfd_getfd", libc::SYS_pidfd_getfd, [0; 3]),
     ("pivot_root", libc::SYS_pivot_root, [0; 3]),
     (
         "prlimit64 of init",
         libc::SYS_prlimit64,
         [1, libc::RLIMIT_CPU as u64, 0],
     ),
-    ("process_madvise", libc::SYS_process_madvise, [0; 3]),
     (
         "ptrace of init",
         libc::SYS_ptrace,
@@ -263,7 +250,6 @@ const FORBIDDEN: &[(&str, libc::c_long, [u64; 3])] = &[
     ("quotactl", libc::SYS_quotactl, [0; 3]),
     ("reboot", libc::SYS_reboot, [0; 3]),
     ("request_key", libc::SYS_request_key, [0; 3]),
-    ("set_mempolicy", libc::SYS_set_mempolicy, [0; 3]),
     ("sethostname", libc::SYS_sethostname, [0; 3]),
     ("setns", libc::SYS_setns, [0; 3]),
     (
@@ -295,7 +281,11 @@ const FORBIDDEN: &[(&str, libc::c_long, [u64; 3])] = &[
     ("swapon", libc::SYS_swapon, [0; 3]),
     ("syslog", libc::SYS_syslog, [3, 0, 0]),
     ("umount2", libc::SYS_umount2, [0; 3]),
-    ("unshare", libc::SYS_unshare, [0; 3]),
+    (
+        "unshare into a user namespace",
+        libc::SYS_unshare,
+        [libc::CLONE_NEWUSER as u64, 0, 0],
+    ),
     ("userfaultfd", libc::SYS_userfaultfd, [0; 3]),
     ("vhangup", libc::SYS_vhangup, [0; 3]),
 ];

@@ -27,9 +27,11 @@ mod kernel_files;
 mod lent;
 mod limits;
 mod load;
+mod locked;
 mod mapped_host_memory;
 mod mapped_memory;
 mod memory_limit;
+mod on_oneself;
 mod outside;
 mod ownership;
 mod pinning;
@@ -185,6 +187,14 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("killed", releases::killed),
     ("export", sharing::export),
     ("pass", sharing::pass),
+    ("memory-policy", on_oneself::memory_policy),
+    ("of-another", on_oneself::of_another),
+    ("fetched", on_oneself::fetched),
+    ("fetch-from-outside", on_oneself::from_outside),
+    ("queue", on_oneself::queue),
+    ("locks", locked::as_programs_do),
+    ("marked", locked::marked),
+    ("unmark", locked::unmark),
     ("reach", outside::reach),
     ("reach-groups", outside::reach_groups),
     ("signal-owner", outside::signal_owner),

@@ -31,7 +31,7 @@ fn map(gpu: &Gpu, memory: u32, bytes: u64) -> Result<Mapping> {
 }
 
 /// Lets `target` be mapped, and says at which address the driver knows the mapping.
-fn show(gpu: &Gpu, memory: u32, bytes: u64, target: &File) -> Result<u64> {
+pub fn show(gpu: &Gpu, memory: u32, bytes: u64, target: &File) -> Result<u64> {
     let mut request = nv_ioctl_nvos33_parameters_with_fd::new_zeroed();
     request.params.hClient = gpu.client.root;
     request.params.hDevice = DEVICE;
@@ -43,7 +43,7 @@ fn show(gpu: &Gpu, memory: u32, bytes: u64, target: &File) -> Result<u64> {
     Ok(request.params.pLinearAddress)
 }
 
-fn unmap(gpu: &Gpu, memory: u32, address: u64) -> Result<()> {
+pub fn unmap(gpu: &Gpu, memory: u32, address: u64) -> Result<()> {
     let mut request = NVOS34_PARAMETERS::new_zeroed();
     request.hClient = gpu.client.root;
     request.hDevice = DEVICE;

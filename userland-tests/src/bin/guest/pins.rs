@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::thread::JoinHandleExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -28,6 +28,7 @@ use crate::children::{child, expect_success};
 use crate::concurrency::during_a_long_request;
 use crate::gpu::{DEVICE, Gpu, MEMORY, MIB, word};
 use crate::lent::{answer, is_lent};
+use crate::on_oneself::{fetch, pidfd_open};
 use crate::pinning::{LENGTH, Pages, pin, pin_and_free, pin_at_once};
 use crate::signals::{beside_a_rain_of_signals, say_how_many, under_a_rain_of_signals};
 
@@ -339,10 +340,10 @@ pub fn killed(_: &[String]) -> Outcome {
     pins_once(libc::MAP_PRIVATE)
 }
 
-/// A process looks at whatever descriptors the threads of another have, as fast as it can, while that one pins, and opens
-/// them anew.
+/// A process looks at whatever descriptors the threads of another have, as fast as it can, while that one pins, opens
+/// them anew, and fetches them (pidfd_getfd(2)), by its thread or by its process.
 pub fn watched(_: &[String]) -> Outcome {
-    let (mut lent, mut opened, mut others) = (0, 0, 0);
+    let (mut lent, mut opened, mut others, mut fetched) = (0, 0, 0, 0);
     for _ in 0..40 {
         let mut child = Command::new("/proc/self/exe")
             .arg("pin-private")
@@ -353,6 +354,7 @@ pub fn watched(_: &[String]) -> Outcome {
                 continue;
             };
             for thread in threads.filter_map(|thread| thread.ok()) {
+                fetched += fetched_from(&thread.file_name());
                 for number in 3..16 {
                     let descriptor = thread.path().join(format!("fd/{number}"));
                     if is_lent(&descriptor) {
@@ -366,10 +368,24 @@ pub fn watched(_: &[String]) -> Outcome {
         }
     }
     println!(
-        "saw lent ones: {}, opened some: {}, saw any others: {}",
+        "saw lent ones: {}, opened some: {}, fetched some: {}, saw any others: {}",
         lent > 0,
         opened > 0,
+        fetched > 0,
         others > 0
     );
     Ok(())
+}
+
+/// How many descriptors that were lent can be had of a thread.
+fn fetched_from(thread: &std::ffi::OsStr) -> usize {
+    let number = thread.to_str().and_then(|number| number.parse().ok());
+    let ways = [0, libc::PIDFD_THREAD].into_iter();
+    let pidfds = ways.filter_map(|flags| pidfd_open(number?, flags).ok());
+    let fetched =
+        pidfds.flat_map(|pidfd| (3..16).filter_map(move |number| fetch(&pidfd, number).ok()));
+    let path = |fetched: &OwnedFd| format!("/proc/self/fd/{}", fetched.as_raw_fd());
+    fetched
+        .filter(|fetched| is_lent(path(fetched).as_ref()))
+        .count()
 }
