@@ -61,7 +61,7 @@ pub enum Error {
     #[error("{0:?}: {1}")]
     Limit(Resource, #[source] Errno),
     /// Memory can still become executable.
-    #[error("PR_SET_MDWE: {0}: use Linux 6.3 or later")]
+    #[error("PR_SET_MDWE: {0}")]
     ExecutableMemory(#[source] Errno),
     /// Capabilities were not given up.
     #[error("dropping capabilities: {0}")]

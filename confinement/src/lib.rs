@@ -18,6 +18,8 @@
 //! notifies is installed by [`install_with_listener`]. What a filter says to a call can be asked in a test without
 //! installing it: [`interpreter::run`].
 //!
+//! [`linux`] is the table of what versions of Linux brought of that on which Ringfence rests.
+//!
 //! This crate knows nothing of NVIDIA and nothing of what a role is for: that stands in the files. What it knows of
 //! a processor architecture stands in `arch/` and, in the policies, under `on NAME:`.
 
@@ -26,6 +28,7 @@ mod confinement;
 mod error;
 mod install;
 pub mod interpreter;
+pub mod linux;
 pub mod policy;
 mod rights;
 mod root;

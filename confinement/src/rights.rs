@@ -58,7 +58,9 @@ pub(crate) fn limit(bytes: u64, descriptors: u64, file_size: u64) -> Result<(), 
     Ok(())
 }
 
-/// From now on no memory of this process becomes executable (PR_SET_MDWE(2const), Linux 6.3).
+/// From now on no memory of this process becomes executable (PR_SET_MDWE(2const)). A kernel that cannot do that (before Linux
+/// 6.3) leaves it to the filter, which lets through no call that would make any executable: `Feature::RefusedExecution` of
+/// the table in `linux.rs`.
 pub(crate) fn refuse_executable_memory() -> Result<(), Error> {
     // SAFETY: the arguments are numbers.
     let result = unsafe {
@@ -70,7 +72,8 @@ pub(crate) fn refuse_executable_memory() -> Result<(), Error> {
             0 as libc::c_ulong,
         )
     };
-    Errno::result(result)
-        .map(drop)
-        .map_err(Error::ExecutableMemory)
+    match Errno::result(result) {
+        Err(Errno::EINVAL) => Ok(()),
+        result => result.map(drop).map_err(Error::ExecutableMemory),
+    }
 }
