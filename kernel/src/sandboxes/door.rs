@@ -8,12 +8,14 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Backlog, UnixAddr, bind, listen};
+use ringfence_confinement::linux::Feature;
 use ringfence_ipc::{Socket, SocketError};
 use ringfence_sentry::failure::{Attempt, Failure};
 use rustix::net::{SocketFlags, accept_with};
 
 use super::peer::{
-    UNNAMED, Unanswered, call, check_peer, directory, hear, path_of, remove_stale, seqpacket, soon,
+    Known, UNNAMED, Unanswered, call, check_peer, directory, hear, path_of, remove_stale,
+    seqpacket, soon,
 };
 use super::{Name, Reply, Request, Wish};
 
@@ -83,12 +85,19 @@ impl Door {
         if has_hung_up(&socket) {
             return None;
         }
-        if let Err(reason) = check_peer(&socket) {
-            tracing::warn!("a command was turned away: {reason}");
-            return None;
-        }
+        let known = check_peer(&socket)
+            .inspect_err(|reason| tracing::warn!("a command was turned away: {reason}"))
+            .ok()?;
         let request = match hear(&socket, soon()) {
             Ok((Wish::Describe, _)) => Request::Describe,
+            Ok((Wish::Upgrade, _)) if known == Known::ByNumber => {
+                let since = Feature::PeerDescriptors.row().since;
+                let reason = format!(
+                    "before Linux {since} no ringfence process can be sure who asks for that"
+                );
+                Reply::Failed(reason).send(&socket);
+                return None;
+            }
             Ok((Wish::Upgrade, executable)) => Request::Upgrade(executable?),
             Err(Unanswered::Socket(SocketError::Malformed(reason))) => {
                 let release = env!("CARGO_PKG_VERSION");

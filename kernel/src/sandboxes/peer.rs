@@ -16,6 +16,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Pid, geteuid};
 use ringfence_ipc::{Message, Socket, SocketError};
 use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::system_calls::pidfd_open_process;
 
 use super::Name;
 
@@ -87,18 +88,39 @@ pub(super) enum Stranger {
     System(#[from] Errno),
 }
 
+/// How well it is known who is at the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nobody else can be taken for it.
+    Surely,
+    /// By the number of its process, before Linux 6.5 (`Feature::PeerDescriptors`). A process of a sandbox that has ended, while
+    /// another holds the connection, is taken for whoever has its number by then. So this is enough to be told something,
+    /// and not to have anything executed.
+    ByNumber,
+}
+
 /// Fails, with the reason, unless the other side is a process of this user or root, outside of any sandbox.
-pub(super) fn check_peer(socket: &Socket) -> Result<(), Stranger> {
+pub(super) fn check_peer(socket: &Socket) -> Result<Known, Stranger> {
     let peer = getsockopt(socket, sockopt::PeerCredentials)?;
     let own = geteuid().as_raw();
     // Root is nobody whom a sandbox of an ordinary user could be taken for: there it has no such id.
     if peer.uid() == 0 && own != 0 {
-        return Ok(());
+        return Ok(Known::Surely);
     }
     if peer.uid() != own {
         return Err(Stranger::User(peer.uid()));
     }
-    let process = getsockopt(socket, sockopt::PeerPidfd)?;
+    let (known, process) = match getsockopt(socket, sockopt::PeerPidfd) {
+        Err(Errno::ENOPROTOOPT) => (
+            Known::ByNumber,
+            pidfd_open_process(Pid::from_raw(peer.pid())),
+        ),
+        process => (Known::Surely, process),
+    };
+    let process = match process {
+        Err(Errno::ESRCH) => return Err(Stranger::Ended),
+        process => process?,
+    };
     let namespace = |process: Pid| fs::read_link(format!("/proc/{process}/ns/user"));
     let is_outside = match (namespace(Pid::from_raw(peer.pid())), namespace(Pid::this())) {
         (Ok(peer), Ok(own)) => peer == own,
@@ -107,7 +129,7 @@ pub(super) fn check_peer(socket: &Socket) -> Result<(), Stranger> {
     // If it lives still its number is its own, and it was its namespace.
     let mut polled = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
     match poll(&mut polled, PollTimeout::ZERO) {
-        Ok(0) if is_outside => Ok(()),
+        Ok(0) if is_outside => Ok(known),
         Ok(0) => Err(Stranger::Sandboxed),
         _ => Err(Stranger::Ended),
     }
