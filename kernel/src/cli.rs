@@ -345,6 +345,7 @@ fn run(
     descriptors: Vec<OwnedFd>,
     record: Option<Output>,
 ) -> Result<Ending, Failure> {
+    launch::linux::expect_new_enough()?;
     let log = arguments.log.as_deref();
     let log = log.map(|path| open_log(path, &arguments.grants.binds));
     log::write_to(log.transpose()?);

@@ -26,7 +26,10 @@ use nvproxy_abi::node::Node;
 use ringfence_ipc::locks::IgnorePoison;
 
 use super::nodes::Room;
-use crate::system_calls::{compare_with_registered, pidfd_getfd, pidfd_open};
+use crate::procfs::process_of;
+use crate::system_calls::{
+    compare_with_registered, pidfd_getfd, pidfd_open_process, pidfd_open_thread, share_descriptors,
+};
 
 /// What a server calls a description that it keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,6 +114,45 @@ pub enum Registered {
     ByInode(Inode),
 }
 
+/// The way to a task's descriptors.
+#[derive(Debug)]
+struct Table {
+    pidfd: OwnedFd,
+    /// The first thread of the task's process, if the pidfd is for that one: before Linux 6.9 none is for another thread.
+    leader: Option<Pid>,
+}
+
+impl Table {
+    /// Fails if the task is gone.
+    fn of(task: Pid) -> Result<Table, Errno> {
+        match pidfd_open_thread(task) {
+            Err(Errno::EINVAL) => {
+                let leader = process_of(task).ok_or(Errno::ESRCH)?;
+                Ok(Table {
+                    pidfd: pidfd_open_process(leader)?,
+                    leader: (leader != task).then_some(leader),
+                })
+            }
+            opened => Ok(Table {
+                pidfd: opened?,
+                leader: None,
+            }),
+        }
+    }
+
+    /// A duplicate of `descriptor` of `task`. Fails with `EOPNOTSUPP` if that is not among the first thread's and cannot be
+    /// had in another way.
+    fn duplicate(&self, task: Pid, descriptor: RawFd) -> Result<OwnedFd, Errno> {
+        let copy = pidfd_getfd(self.pidfd.as_fd(), descriptor);
+        // Afterwards: those who share their descriptors now have done so ever since one of them was made.
+        match self.leader.map(|leader| share_descriptors(task, leader)) {
+            Some(Ok(false)) => Err(Errno::EOPNOTSUPP),
+            Some(Err(errno)) => Err(errno),
+            None | Some(Ok(true)) => copy,
+        }
+    }
+}
+
 /// Everything that the sandbox's tasks hold.
 #[derive(Debug, Default)]
 pub struct Descriptions {
@@ -118,7 +160,7 @@ pub struct Descriptions {
     /// What each descriptor number meant last, in whichever task: right nearly always, and checked always.
     guesses: Mutex<HashMap<RawFd, Arc<Witness>>>,
     inodes: RwLock<HashMap<Inode, Arc<Description>>>,
-    tasks: Mutex<HashMap<Pid, Arc<OwnedFd>>>,
+    tasks: Mutex<HashMap<Pid, Arc<Table>>>,
     /// The device number of UVM's node on the real driver.
     uvm: Option<u64>,
 }
@@ -211,18 +253,18 @@ impl Descriptions {
         Ok(found.unwrap_or(Identified::Foreign(copy)))
     }
 
-    /// A duplicate of `descriptor` of `task`.
+    /// A duplicate of `descriptor` of `task`. Fails with `EOPNOTSUPP` where the kernel can duplicate none of this thread's.
     pub fn duplicate(&self, task: Pid, descriptor: RawFd) -> Result<OwnedFd, Errno> {
         let known = self.tasks.lock().ignore_poison().get(&task).cloned();
         if let Some(known) = known {
-            match pidfd_getfd(known.as_fd(), descriptor) {
-                // The task of that number ended; there may be a new one.
-                Err(Errno::ESRCH) => {}
+            match known.duplicate(task, descriptor) {
+                // The task of that number ended; there may be a new one, of another process.
+                Err(Errno::ESRCH | Errno::EOPNOTSUPP) => {}
                 other => return other,
             }
         }
-        let opened = Arc::new(pidfd_open(task)?);
-        let copy = pidfd_getfd(opened.as_fd(), descriptor);
+        let opened = Arc::new(Table::of(task)?);
+        let copy = opened.duplicate(task, descriptor);
         let mut tasks = self.tasks.lock().ignore_poison();
         if tasks.len() >= MAXIMUM_TASK_DESCRIPTORS {
             tasks.clear();

@@ -191,9 +191,6 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         Kind::Host => None,
         _ => Some(pins.file_system().attempt("a file in memory")?),
     };
-    if driver.kind == Kind::Host {
-        pins.warn();
-    }
     confinement::enter()?;
     let server = Server::new(liaison).inspect_err(|_| {
         // The program may wait for an answer already. It is not to see this process go away first. Init ends after

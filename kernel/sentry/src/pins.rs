@@ -110,11 +110,6 @@ impl Pins {
         })
     }
 
-    /// Says what is lost if the kernel lacks what pins rest on.
-    pub fn warn(&self) {
-        self.supply.warn();
-    }
-
     /// The file system of files in memory.
     pub fn file_system(&self) -> Result<libc::dev_t, Errno> {
         nix::sys::stat::fstat(self.code.file()).map(|status| status.st_dev)

@@ -80,16 +80,9 @@ fn share(one: Pid, other: Pid, what: libc::c_int) -> Result<bool, Errno> {
     Errno::result(result).map(|order| order == 0)
 }
 
-/// A descriptor for the thread `task` itself where the kernel can (Linux 6.9), else for its group, of which it must be
-/// the leader (pidfd_open(2)).
-pub fn pidfd_open(task: Pid) -> Result<OwnedFd, Errno> {
-    open_pidfd(task, PIDFD_THREAD).or_else(|errno| {
-        if errno == Errno::EINVAL {
-            pidfd_open_process(task)
-        } else {
-            Err(errno)
-        }
-    })
+/// A descriptor for the thread `task` itself (pidfd_open(2)). Fails with `EINVAL` before Linux 6.9.
+pub fn pidfd_open_thread(task: Pid) -> Result<OwnedFd, Errno> {
+    open_pidfd(task, PIDFD_THREAD)
 }
 
 /// A descriptor for a whole process, named by its leader (pidfd_open(2)): it becomes readable when all threads have ended.

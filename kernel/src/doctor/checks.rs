@@ -1,5 +1,6 @@
 //! The table: what Ringfence needs of this machine, what it loses without, and how to get it.
 
+use ringfence_confinement::linux::Feature;
 use ringfence_sentry::failure::Failure;
 
 use super::order;
@@ -12,6 +13,8 @@ enum Without {
     Unusable,
     /// It works, and loses this.
     Loses(&'static str),
+    /// What the table of Linux's versions says of this, which also has the version to use.
+    Lacks(Feature),
 }
 
 /// One need.
@@ -20,6 +23,7 @@ pub struct Check {
     /// Says what was found, or why it was not.
     probe: fn() -> Result<String, Failure>,
     without: Without,
+    /// What to do; after the version to use, if it is a matter of that.
     remedy: &'static str,
 }
 
@@ -41,18 +45,46 @@ impl Check {
             Ok(detail) => return Finding::plain(self.name, Outcome::Ok, detail),
             Err(failure) => failure.message,
         };
-        let finding = match self.without {
-            Without::Unusable => Finding::plain(self.name, Outcome::Missing, failure),
-            Without::Loses(what) => {
+        let lost = match self.without {
+            Without::Unusable => None,
+            Without::Loses(what) => Some(what),
+            Without::Lacks(feature) => feature.row().without.lost(),
+        };
+        let finding = match lost {
+            None => Finding::plain(self.name, Outcome::Missing, failure),
+            Some(what) => {
                 Finding::plain(self.name, Outcome::Weakness, format!("{failure}; {what}"))
             }
         };
-        finding.with_remedy(self.remedy)
+        finding.with_remedy(match self.without {
+            Without::Lacks(feature) => {
+                let since = feature.row().since;
+                format!("use Linux {since} or later{}", self.remedy)
+            }
+            _ => self.remedy.to_owned(),
+        })
     }
 }
 
+/// Of something that a version of Linux brought.
+const fn brought(
+    feature: Feature,
+    probe: fn() -> Result<String, Failure>,
+    remedy: &'static str,
+) -> Check {
+    Check {
+        name: feature.row().name,
+        probe,
+        without: Without::Lacks(feature),
+        remedy,
+    }
+}
+
+const STARTED_WITH_LANDLOCK: &str =
+    ", started with landlock among its security modules (lsm=landlock,...)";
+
 /// Every need of the kernel, each before those that build on it.
-pub const ALL: [Check; 24] = [
+pub static ALL: [Check; 31] = [
     Check {
         name: "architecture",
         probe: probes::architecture,
@@ -106,13 +138,11 @@ pub const ALL: [Check; 24] = [
         ),
         remedy: "raise user.max_net_namespaces; use a kernel with CONFIG_NET_NS",
     },
-    Check {
-        name: "seccomp notification",
-        probe: probes::notification,
-        without: Without::Unusable,
-        remedy: "use Linux 5.19 or later with CONFIG_SECCOMP_FILTER, and leave any sandbox that has a seccomp listener \
-                 of its own",
-    },
+    brought(
+        Feature::KillableWaits,
+        probes::notification,
+        " with CONFIG_SECCOMP_FILTER, and leave any sandbox that has a seccomp listener of its own",
+    ),
     Check {
         name: "seccomp descriptor injection",
         probe: probes::injection,
@@ -131,14 +161,11 @@ pub const ALL: [Check; 24] = [
         without: Without::Unusable,
         remedy: "sysctl kernel.yama.ptrace_scope below 3; in a container, a seccomp profile that permits pidfd_getfd",
     },
-    Check {
-        name: "pidfd of a thread",
-        probe: probes::descriptor_copy_of_thread,
-        without: Without::Loses(
-            "requests to nvidia-uvm or to the simulated driver fail in all threads but a program's first",
-        ),
-        remedy: "use Linux 6.9 or later",
-    },
+    brought(
+        Feature::ThreadDescriptors,
+        probes::descriptor_copy_of_thread,
+        "",
+    ),
     Check {
         name: "process_vm_readv, _writev",
         probe: probes::task_memory,
@@ -151,30 +178,29 @@ pub const ALL: [Check; 24] = [
         without: Without::Unusable,
         remedy: "sysctl kernel.yama.ptrace_scope below 3; in a container, a seccomp profile that permits ptrace",
     },
-    Check {
-        name: "io_uring with futexes",
-        probe: probes::io_uring,
-        without: Without::Loses(
-            "the server waits for its doorbell with futex(2), and with a thread more for the sentry's end",
-        ),
-        remedy: "use Linux 6.7 or later, sysctl kernel.io_uring_disabled=0; in a container, a seccomp profile that \
-                 permits io_uring",
-    },
+    brought(Feature::TracedDispatch, probes::traced_dispatch, ""),
+    brought(
+        Feature::RingFutexes,
+        probes::io_uring,
+        ", sysctl kernel.io_uring_disabled=0; in a container, a seccomp profile that permits io_uring",
+    ),
     Check {
         name: "sealed memory files",
         probe: probes::sealed_memory,
         without: Without::Unusable,
         remedy: "sysctl vm.memfd_noexec below 2; use a kernel with CONFIG_MEMFD_CREATE",
     },
+    brought(
+        Feature::SecretMemory,
+        probes::secret_memory,
+        " with CONFIG_SECRETMEM, or an older one started with secretmem.enable=1; in a container, a seccomp profile that \
+         permits memfd_secret",
+    ),
     Check {
-        name: "secret memory",
-        probe: probes::secret_memory,
-        without: Without::Loses(
-            "what a program pins can be altered by a process outside of its sandbox that the program gives its \
-             /proc/PID/mem to, or, for want of locked memory, requests that pin memory fail with ENOMEM",
-        ),
-        remedy: "use a kernel with CONFIG_SECRETMEM, before Linux 6.5 started with secretmem.enable=1; raise the limit of \
-                 locked memory (ulimit -l) to 8 KiB at least; in a container, a seccomp profile that permits memfd_secret",
+        name: "locked memory",
+        probe: probes::locked_memory,
+        without: Without::Loses("requests that pin memory fail with ENOMEM"),
+        remedy: "raise the limit of locked memory (ulimit -l) to 8 KiB at least",
     },
     Check {
         name: "inotify",
@@ -183,23 +209,33 @@ pub const ALL: [Check; 24] = [
         remedy: "raise fs.inotify.max_user_instances and fs.inotify.max_user_watches",
     },
     Check {
-        name: "Landlock IOCTL_DEV",
-        probe: probes::landlock,
+        name: "Landlock",
+        probe: probes::landlock_files,
         without: Without::Loses(
-            "a program's descriptors of GPU nodes could issue ioctls, which the seccomp filter alone then stops; without \
-             Landlock, a program could also write files that it was given to read",
+            "a program can write named pipes, devices and files without a name that it inherited to be read, if the user may",
         ),
-        remedy: "use Linux 6.10 or later, started with landlock among its security modules (lsm=landlock,...)",
+        remedy: "start the kernel with landlock among its security modules (lsm=landlock,...)",
     },
-    Check {
-        name: "Landlock scopes",
-        probe: probes::landlock_scopes,
-        without: Without::Loses(
-            "with --net a program reaches the caller's sockets with abstract names, and its signals are kept in by its \
-             process namespace and process group alone",
-        ),
-        remedy: "use Linux 6.12 or later, started with landlock among its security modules (lsm=landlock,...)",
-    },
+    brought(
+        Feature::LandlockTruncate,
+        probes::landlock_truncate,
+        STARTED_WITH_LANDLOCK,
+    ),
+    brought(
+        Feature::LandlockTcp,
+        probes::landlock_tcp,
+        STARTED_WITH_LANDLOCK,
+    ),
+    brought(
+        Feature::LandlockIoctlDev,
+        probes::landlock_ioctl_dev,
+        STARTED_WITH_LANDLOCK,
+    ),
+    brought(
+        Feature::LandlockScopes,
+        probes::landlock_scopes,
+        STARTED_WITH_LANDLOCK,
+    ),
     Check {
         name: "core dumps",
         probe: probes::core_dumps,
@@ -208,12 +244,14 @@ pub const ALL: [Check; 24] = [
         ),
         remedy: "raise the hard limit of core files (ulimit -Hc) to 1 at least, or name a file by sysctl kernel.core_pattern",
     },
+    brought(Feature::RefusedExecution, probes::refused_execution, ""),
+    brought(Feature::PeerDescriptors, probes::peer_descriptors, ""),
     Check {
         name: "self-confinement",
         probe: probes::confinement,
         without: Without::Unusable,
-        remedy: "use Linux 6.3 or later, on a root file system that pivot_root(2) accepts; in a container, seccomp and \
-                 AppArmor profiles that permit mount, umount and pivot_root",
+        remedy: "use a root file system that pivot_root(2) accepts; in a container, seccomp and AppArmor profiles that \
+                 permit mount, umount and pivot_root",
     },
     Check {
         name: "a sandbox",
@@ -225,6 +263,8 @@ pub const ALL: [Check; 24] = [
 
 #[cfg(test)]
 mod tests {
+    use ringfence_confinement::linux;
+
     use super::*;
 
     fn check(probe: fn() -> Result<String, Failure>, without: Without) -> Finding {
@@ -241,6 +281,31 @@ mod tests {
     fn what_was_found_needs_no_remedy() {
         let found = check(|| Ok("there".to_owned()), Without::Unusable);
         assert_eq!(found, Finding::plain("thing", Outcome::Ok, "there"));
+    }
+
+    #[test]
+    fn what_a_version_brought_comes_with_that_version() {
+        let absent = || Err(Failure::setup("gone"));
+        let row = Feature::RefusedExecution.row();
+        let lost = row.without.lost().expect("a loss");
+        assert_eq!(
+            check(absent, Without::Lacks(row.feature)),
+            Finding::plain("thing", Outcome::Weakness, format!("gone; {lost}"))
+                .with_remedy(format!("use Linux {} or laterbuy one", row.since))
+        );
+        let needed = check(absent, Without::Lacks(Feature::KillableWaits));
+        assert_eq!(needed.outcome, Outcome::Missing);
+    }
+
+    #[test]
+    fn everything_that_a_version_brought_is_tried() {
+        for row in &linux::TABLE {
+            let is_tried = |check: &Check| {
+                check.name == row.name
+                    && matches!(check.without, Without::Lacks(feature) if feature == row.feature)
+            };
+            assert!(ALL.iter().any(is_tried), "{row:?}");
+        }
     }
 
     #[test]

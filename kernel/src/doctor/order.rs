@@ -11,7 +11,7 @@ const NOTIFICATION: &str = "seccomp notification";
 const DESCRIPTORS: &str = "pidfd_getfd";
 
 /// A need, and what it builds on. That builds on what stands before it in its turn.
-const BUILDS_ON: [(&str, &str); 21] = [
+const BUILDS_ON: [(&str, &str); 26] = [
     (OUTSIDE, PROC),
     (USERS, OUTSIDE),
     ("process namespaces and /proc", USERS),
@@ -25,9 +25,14 @@ const BUILDS_ON: [(&str, &str); 21] = [
     ("pidfd of a thread", DESCRIPTORS),
     ("process_vm_readv, _writev", OUTSIDE),
     ("ptrace", OUTSIDE),
+    ("ptrace of dispatched calls", "ptrace"),
     ("io_uring with futexes", OUTSIDE),
     ("secret memory", OUTSIDE),
+    ("locked memory", OUTSIDE),
     ("inotify", OUTSIDE),
+    ("Landlock", OUTSIDE),
+    ("Landlock TRUNCATE", OUTSIDE),
+    ("Landlock CONNECT_TCP", OUTSIDE),
     ("Landlock IOCTL_DEV", OUTSIDE),
     ("Landlock scopes", OUTSIDE),
     ("core dumps", OUTSIDE),

@@ -13,7 +13,7 @@ use std::sync::mpsc;
 
 use caps::{CapSet, Capability};
 use landlock::{
-    AccessFs, LandlockStatus, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope,
+    AccessFs, AccessNet, LandlockStatus, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope,
 };
 use nix::errno::Errno;
 use nix::mount::MsFlags;
@@ -23,8 +23,9 @@ use nix::sys::prctl::set_no_new_privs;
 use nix::sys::ptrace;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::gettid;
+use nix::unistd::{Pid, gettid};
 use nvproxy_server::reactor;
+use ringfence_confinement::linux::Feature;
 use ringfence_confinement::{Confinement, Kept, install_with_listener, policies};
 use ringfence_ipc::Socket;
 use ringfence_ipc::region::Region;
@@ -35,7 +36,8 @@ use ringfence_sentry::pins;
 use ringfence_sentry::releases::Releases;
 use ringfence_sentry::seccomp::listener::{self, Listener};
 use ringfence_sentry::system_calls::{
-    compare_with_registered, pidfd_getfd, pidfd_open, signal_mask,
+    compare_with_registered, dispatch, memfd_secret, pidfd_getfd, pidfd_open_process,
+    pidfd_open_thread, signal_mask,
 };
 
 use super::child::{self, Place};
@@ -213,7 +215,7 @@ pub fn descriptor_copy() -> Found {
         let (reader, _writer) = std::io::pipe().attempt("pipe")?;
         let number = reader.as_raw_fd();
         child::with_task(nothing, |task| {
-            let pidfd = pidfd_open(task).attempt("pidfd_open")?;
+            let pidfd = pidfd_open_process(task).attempt("pidfd_open")?;
             pidfd_getfd(pidfd.as_fd(), number).attempt("pidfd_getfd")?;
             Ok("a task's descriptor was duplicated".to_owned())
         })
@@ -230,7 +232,7 @@ pub fn descriptor_copy_of_thread() -> Found {
             std::thread::park();
         });
         let thread = receiver.recv().attempt("starting a thread")?;
-        let pidfd = pidfd_open(thread).attempt("pidfd_open of a thread")?;
+        let pidfd = pidfd_open_thread(thread).attempt("pidfd_open of a thread")?;
         pidfd_getfd(pidfd.as_fd(), reader.as_raw_fd()).attempt("pidfd_getfd")?;
         Ok("a descriptor of one was duplicated".to_owned())
     })
@@ -260,17 +262,21 @@ pub fn task_memory() -> Found {
 pub fn ptrace() -> Found {
     child::attempt(sentry_s_place(), || {
         child::with_task(nothing, |task| {
-            ptrace::seize(task, ptrace::Options::PTRACE_O_TRACESYSGOOD).attempt("PTRACE_SEIZE")?;
-            ptrace::interrupt(task).attempt("PTRACE_INTERRUPT")?;
-            match waitpid(task, Some(WaitPidFlag::__WALL)).attempt("waitpid")? {
-                WaitStatus::PtraceEvent(..) => {}
-                other => return Err(Failure::setup(format!("no stop, but {other:?}"))),
-            }
+            seize_and_stop(task)?;
             ptrace::getregs(task).attempt("PTRACE_GETREGS")?;
             signal_mask(task).attempt("PTRACE_GETSIGMASK")?;
             Ok("a task was seized and stopped".to_owned())
         })
     })
+}
+
+fn seize_and_stop(task: Pid) -> Result<(), Failure> {
+    ptrace::seize(task, ptrace::Options::PTRACE_O_TRACESYSGOOD).attempt("PTRACE_SEIZE")?;
+    ptrace::interrupt(task).attempt("PTRACE_INTERRUPT")?;
+    match waitpid(task, Some(WaitPidFlag::__WALL)).attempt("waitpid")? {
+        WaitStatus::PtraceEvent(..) => Ok(()),
+        other => Err(Failure::setup(format!("no stop, but {other:?}"))),
+    }
 }
 
 pub fn io_uring() -> Found {
@@ -286,10 +292,57 @@ pub fn sealed_memory() -> Found {
 }
 
 pub fn secret_memory() -> Found {
+    match memfd_secret() {
+        Ok(_) => Ok("memory that others cannot reach was made".to_owned()),
+        Err(errno) => Err(errno).attempt("memfd_secret"),
+    }
+}
+
+/// Secret memory takes of it; what else a pin makes does not.
+pub fn locked_memory() -> Found {
+    if memfd_secret().is_err() {
+        return Ok("nothing takes any here".to_owned());
+    }
     child::attempt(Place::Here, || {
-        pins::expect_secret_memory().attempt("memfd_secret")?;
-        Ok("a page that others cannot reach was made".to_owned())
+        pins::expect_secret_memory().attempt("a page of secret memory")?;
+        Ok("there is enough for a pin".to_owned())
     })
+}
+
+/// Asks for what every tracer of a thread can know from Linux 6.4 on.
+pub fn traced_dispatch() -> Found {
+    child::attempt(sentry_s_place(), || {
+        child::with_task(nothing, |task| {
+            seize_and_stop(task)?;
+            dispatch(task).attempt("PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG")?;
+            Ok("where a task's calls are taken was read".to_owned())
+        })
+    })
+}
+
+pub fn refused_execution() -> Found {
+    there(
+        Feature::RefusedExecution,
+        "memory can be kept from becoming executable",
+        "prctl",
+    )
+}
+
+pub fn peer_descriptors() -> Found {
+    there(
+        Feature::PeerDescriptors,
+        "a socket told who is at its other end",
+        "getsockopt",
+    )
+}
+
+/// By what the launcher asks, too.
+fn there(feature: Feature, works: &str, how: &str) -> Found {
+    if feature.is_there() {
+        return Ok(works.to_owned());
+    }
+    let name = feature.row().name;
+    Err(Failure::setup(format!("{how} does not know {name}")))
 }
 
 pub fn inotify() -> Found {
@@ -302,7 +355,28 @@ pub fn inotify() -> Found {
     })
 }
 
-pub fn landlock() -> Found {
+pub fn landlock_files() -> Found {
+    child::attempt(Place::Here, || {
+        let ruleset = Ruleset::default().handle_access(AccessFs::WriteFile);
+        enforced(ruleset, 1, "writing files can be withheld")
+    })
+}
+
+pub fn landlock_truncate() -> Found {
+    child::attempt(Place::Here, || {
+        let ruleset = Ruleset::default().handle_access(AccessFs::Truncate);
+        enforced(ruleset, 3, "emptying files can be withheld")
+    })
+}
+
+pub fn landlock_tcp() -> Found {
+    child::attempt(Place::Here, || {
+        let ruleset = Ruleset::default().handle_access(AccessNet::ConnectTcp);
+        enforced(ruleset, 4, "connecting by TCP can be withheld")
+    })
+}
+
+pub fn landlock_ioctl_dev() -> Found {
     child::attempt(Place::Here, || {
         let ruleset = Ruleset::default().handle_access(AccessFs::IoctlDev);
         enforced(ruleset, 5, "ioctl on devices can be withheld")

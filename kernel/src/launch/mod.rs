@@ -38,6 +38,7 @@ mod interpreter;
 pub mod jobs;
 mod kernel_files;
 mod kernel_mounts;
+pub mod linux;
 mod mountinfo;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
@@ -79,7 +80,7 @@ use self::pipes::{Diverted, Inlets, Outlets, SentryEnds};
 use self::servers::Starter;
 use self::supervision::{Ends, Launcher};
 use self::terminal::Likeness;
-use crate::driver::Driver;
+use crate::driver::{Driver, Kind};
 use crate::endings::Ending;
 use crate::memory;
 use crate::record::Output;
@@ -134,6 +135,11 @@ pub fn run(options: &Options) -> Result<Ending, Failure> {
     let command = c_strings(&options.command)?;
     if let Err(failure) = core_dumps::forbid() {
         tracing::warn!("crashes in the sandbox are told to the host: {failure}");
+    }
+    if options.driver.kind == Kind::Host
+        && let Some(warning) = linux::missing_walls()
+    {
+        tracing::warn!("{warning}");
     }
     let found = signals::block()?;
     let about = About::new(

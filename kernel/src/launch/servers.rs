@@ -26,7 +26,9 @@ use ringfence_faults::{Act, Point, Role};
 use ringfence_ipc::{Socket, handshake};
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
 use ringfence_sentry::liaison::never_wait;
-use ringfence_sentry::system_calls::{exit_at_once, pidfd_open, pidfd_open_process, pidfd_signal};
+use ringfence_sentry::system_calls::{
+    exit_at_once, pidfd_open_process, pidfd_open_thread, pidfd_signal,
+};
 
 use super::namespaces::{self, OF_ONE_PROCESS, fork_into_user_namespace};
 use super::pipes::{Inlets, ServerEnds};
@@ -156,7 +158,7 @@ impl<'a> Starter<'a> {
 fn open_whole(server: Pid) -> Result<OwnedFd, Errno> {
     // A test leaves this out, to show that it would notice.
     match ringfence_faults::at(Point::Whole) {
-        Some(Act::Drop) => pidfd_open(server),
+        Some(Act::Drop) => pidfd_open_thread(server),
         _ => pidfd_open_process(server),
     }
 }

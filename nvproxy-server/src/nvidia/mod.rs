@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
-use landlock::{AccessFs, RestrictionStatus, Ruleset, RulesetAttr, RulesetStatus};
+use landlock::{AccessFs, Ruleset, RulesetAttr};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -254,18 +254,13 @@ impl BackendFactory for Factory {
 
 impl Backend for Driver {
     fn confine(&self) -> Result<(), backend::Error> {
-        let restricted = Ruleset::default()
+        // Where the kernel cannot withhold it, the launcher has said so.
+        Ruleset::default()
             .handle_access(AccessFs::IoctlDev)
             .and_then(|ruleset| ruleset.create())
             .and_then(|ruleset| ruleset.restrict_self())
-            .map_err(Error::Landlock)?;
-        if !is_enforced(&restricted) {
-            tracing::warn!(
-                "this kernel's Landlock cannot withhold ioctl on devices (it came with Linux 6.10): \
-                            a task's mapping descriptors are held back by the seccomp filter alone"
-            );
-        }
-        Ok(())
+            .map(drop)
+            .map_err(|error| Error::Landlock(error).into())
     }
 
     fn opener(&self, node: Node) -> Opener {
@@ -382,11 +377,6 @@ impl Backend for Driver {
         };
         Some(Box::new(|| keeper.run()))
     }
-}
-
-/// Whether a Landlock domain holds all that it was asked to.
-fn is_enforced(status: &RestrictionStatus) -> bool {
-    status.ruleset == RulesetStatus::FullyEnforced
 }
 
 /// The device number behind `descriptor`, or `None` if it is no character device.

@@ -155,8 +155,8 @@ impl Parameters {
 
 /// Where the memory of the next pin comes from. To make it takes a while, so it is made before somebody waits for it.
 pub(super) struct Supply {
-    /// Why the kernel has no memory that nobody else reaches; `None` if it has.
-    missing: Option<Errno>,
+    /// Whether the kernel has no memory that nobody else reaches.
+    is_missing: bool,
     next: Mutex<Option<Secret>>,
 }
 
@@ -164,27 +164,17 @@ impl Supply {
     /// Finds out what the kernel has, before a program has a say in it.
     pub fn new() -> Supply {
         let supply = Supply {
-            missing: memfd_secret().err(),
+            is_missing: memfd_secret().is_err(),
             next: Mutex::default(),
         };
         supply.stock();
         supply
     }
 
-    /// Says so if the kernel has none.
-    pub fn warn(&self) {
-        if let Some(errno) = self.missing {
-            tracing::warn!(
-                "this kernel has no memory that others cannot reach (memfd_secret: {errno}): what a program pins can be altered by \
-                 a process outside of the sandbox that it gives its /proc/PID/mem to"
-            );
-        }
-    }
-
     /// Makes the memory of the next pin.
     pub fn stock(&self) {
         let mut next = self.next.lock().ignore_poison();
-        if self.missing.is_none() && next.is_none() {
+        if !self.is_missing && next.is_none() {
             // Who needs it is told.
             *next = Secret::new().ok();
         }
@@ -202,7 +192,7 @@ impl Supply {
     pub fn take(&self, task: Pid) -> Result<Parameters, Errno> {
         // A test has it as where the kernel has none, to show that it would notice.
         let is_left_out = at_task(Point::PinSecret, task.as_raw()) == Some(Act::Drop);
-        if self.missing.is_some() || is_left_out {
+        if self.is_missing || is_left_out {
             return Ok(Parameters::Private);
         }
         let next = self.next.lock().ignore_poison().take();

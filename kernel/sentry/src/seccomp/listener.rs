@@ -76,7 +76,7 @@ pub fn install() -> Result<OwnedFd, Failure> {
     install_with_listener(&program).map_err(|errno| {
         let reason = match errno {
             Errno::EBUSY => SUPERVISED.to_owned(),
-            _ => format!("{errno}; user notification with killable waits takes Linux 5.19"),
+            _ => errno.to_string(),
         };
         Failure::setup(format!("the seccomp filter: {reason}"))
     })
