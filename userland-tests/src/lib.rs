@@ -8,9 +8,8 @@
 
 pub mod conversation;
 pub mod freezer;
-pub mod landlock;
+pub mod linux;
 pub mod processes;
-pub mod secret_memory;
 pub mod soak;
 pub mod stand_in;
 

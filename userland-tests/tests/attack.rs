@@ -16,7 +16,7 @@ use nvproxy_abi::number::{
     NV01_MEMORY_SYSTEM_OS_DESCRIPTOR, UVM_REGISTER_GPU, ioctl_word, parts,
 };
 use ringfence_recording::{Event, Recording};
-use userland_tests::landlock::Landlock;
+use userland_tests::linux::{self, Feature, Version};
 use userland_tests::stand_in::{self, Seen};
 use userland_tests::{
     Directory, Ended, finish, guest_program, guest_under, is_emulated, prints,
@@ -62,12 +62,24 @@ fn stand_ins() -> (Directory, Errno) {
 }
 
 /// What a sandbox with NVIDIA's driver says where nothing but the filter keeps tasks from the driver.
-fn warning() -> &'static str {
-    if Landlock::IoctlDev.is_there() {
-        return "";
-    }
-    " WARN this kernel's Landlock cannot withhold ioctl on devices (it came with Linux 6.10): a task's mapping descriptors \
-     are held back by the seccomp filter alone\n"
+fn warning() -> String {
+    linux::warning(|row| !linux::has(row.feature))
+}
+
+#[test]
+fn a_sandbox_warns_of_the_walls_that_an_older_kernel_lacks() {
+    const OLD: Version = Version { major: 6, minor: 1 };
+    let (nodes, _) = stand_ins();
+    let mut command = Command::new(ringfence_with_faults());
+    command
+        .args(["run", "--driver", "host", "--workdir", "/", "--", "true"])
+        .env("RINGFENCE_DEVICES", nodes.path());
+    let expected = Ended {
+        stderr: linux::warning(|row| row.since > OLD || !linux::has(row.feature)),
+        ..Ended::printing("")
+    };
+    assert!(expected.stderr.contains("PR_SET_MDWE (Linux 6.3), "));
+    assert_eq!(finish(linux::as_of(&mut command, OLD)), expected);
 }
 
 /// Runs a program and, beside it, the same without a filter.
@@ -92,7 +104,7 @@ fn unfiltered(further_rules: &str) -> (Ended, Errno) {
 fn without_what_was_reached(ended: Ended) -> Ended {
     let line = |line: &str| {
         let (before, reached) = line.split_once(": reached: {")?;
-        (!Landlock::IoctlDev.is_there() && reached.ends_with('}'))
+        (!linux::has(Feature::LandlockIoctlDev) && reached.ends_with('}'))
             .then(|| format!("{before}: reached\n"))
     };
     Ended {
@@ -109,7 +121,7 @@ fn without_what_was_reached(ended: Ended) -> Ended {
 fn without_a_filter_no_request_reaches_the_resource_manager() {
     let (ended, errno) = unfiltered("sentry.pin-checked=delay:1");
     // Where Landlock cannot withhold ioctl there is no wall but the filter, which this process does not have.
-    let outcome = if Landlock::IoctlDev.is_there() {
+    let outcome = if linux::has(Feature::LandlockIoctlDev) {
         "withheld"
     } else {
         "reached"
@@ -125,7 +137,7 @@ after: {outcome}
 after, UVM: reached
 "
     );
-    let stderr = warning().to_owned();
+    let stderr = warning();
     assert_eq!(
         without_what_was_reached(ended),
         Ended {
@@ -327,7 +339,7 @@ fn what_is_pinned_is_what_was_validated() {
         assert_eq!((ended.status, ended.stdout.as_str()), (0, "contested\n"));
         // A page that was just put in the argument's place is empty.
         let empty = " WARN nvproxy: unknown class 0x0 (NV01_ROOT)\n";
-        let others = ended.stderr.replacen(warning(), "", 1);
+        let others = ended.stderr.replacen(&warning(), "", 1);
         assert!(["", empty].contains(&others.as_str()), "{ended:?}");
         let altered: Vec<&Seen> = seen.iter().filter(|seen| is_altered(seen)).collect();
         assert!(altered.is_empty(), "{altered:x?}");
@@ -436,7 +448,7 @@ fn a_node_that_the_server_does_not_find_is_missing() {
         .args(["open-node", "/dev/nvidia-uvm"])
         .env("RINGFENCE_DEVICES", nodes.path());
     let expected = Ended {
-        stderr: warning().to_owned(),
+        stderr: warning(),
         ..Ended::printing("ENOENT\n")
     };
     assert_eq!(finish(&mut command), expected);
@@ -468,7 +480,7 @@ fn open_only_nodes_that_cannot_be_opened_are_left_out() {
         .env("RINGFENCE_DEVICES", nodes.path())
         .env("RINGFENCE_FAULTS", "sentry.open-only=drop");
     let expected = Ended {
-        stderr: warning().to_owned(),
+        stderr: warning(),
         ..Ended::printing("nvidia-cap2\nopened\n")
     };
     assert_eq!(finish(&mut command), expected);

@@ -102,8 +102,6 @@ const KINDS: &[(&str, Cause)] = &[
     ("{what}: sentry and server wrote more", Life),
     ("the server cannot go on", Life),
     ("no io_uring", Life),
-    ("this kernel's Landlock cannot withhold", Life),
-    ("this kernel has no memory that others cannot reach", Life),
     ("no memory for what a pin asks of the driver", Once),
     ("{warning}", Life),
     ("{}", Life),

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use userland_tests::landlock::Landlock;
+use userland_tests::linux::{self, Feature};
 use userland_tests::processes::Process;
 use userland_tests::{
     Ended, finish, guest, guest_program, guest_under, ringfence_program, ringfence_with_faults,
@@ -167,7 +167,7 @@ fn a_program_in_its_callers_group_signals_nobody_outside_of_its_domain() {
     command.insert(0, "env".to_owned());
     let Run { before, after, .. } = run(&command);
     let state = |standing: Standing| (standing.state, standing.group);
-    let expected = Landlock::Scopes.is_there().then(|| state(before));
+    let expected = linux::has(Feature::LandlockScopes).then(|| state(before));
     assert_eq!(after.map(state), expected);
 }
 

@@ -17,9 +17,8 @@ use std::time::Duration;
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use userland_tests::{
-    Directory, Ended, finish, guest_under, guest_under_with, secret_memory, wait_for,
-};
+use userland_tests::linux::{self, Feature};
+use userland_tests::{Directory, Ended, finish, guest_under, guest_under_with, wait_for};
 
 /// A page of memory that another process writes to.
 #[derive(Clone, Copy)]
@@ -154,7 +153,7 @@ const REFUSED: Option<Result<usize, Errno>> = Some(Err(Errno::EIO));
 
 #[test]
 fn what_is_pinned_cannot_be_altered_from_outside_of_the_sandbox() {
-    if !secret_memory::is_there() {
+    if !linux::has(Feature::SecretMemory) {
         return;
     }
     let pinned = Ended::printing("pinned: ok\naltered: false\n");

@@ -1,62 +1,14 @@
 //! Where io_uring is refused, as it is in many containers: everything is as it is elsewhere.
-//!
-//! `unsafe` is here because of what happens between fork and exec.
 
-#![allow(unsafe_code)]
-
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use libc::{sock_filter, sock_fprog};
-use nix::sys::prctl;
 use userland_tests::conversation::Conversation;
+use userland_tests::linux::{self, Feature};
 use userland_tests::{Ended, finish, guest, guest_with, ringfence_program};
-
-/// Loads the call's number; if it is io_uring_setup returns EPERM, else lets it pass (linux/seccomp.h, linux/filter.h).
-const FILTER: [sock_filter; 4] = [
-    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-    instruction(
-        libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-        0,
-        1,
-        libc::SYS_io_uring_setup as u32,
-    ),
-    instruction(
-        libc::BPF_RET | libc::BPF_K,
-        0,
-        0,
-        libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
-    ),
-    instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-];
-
-const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
-    sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
-    }
-}
 
 /// Has a command run without io_uring, and all that it starts.
 fn without_io_uring(command: &mut Command) -> &mut Command {
-    let refuse = || {
-        prctl::set_no_new_privs()?;
-        let program = sock_fprog {
-            len: FILTER.len() as u16,
-            filter: FILTER.as_ptr().cast_mut(),
-        };
-        // SAFETY: the kernel copies the program, which outlives the call, and writes nothing.
-        let result = unsafe { libc::syscall(libc::SYS_seccomp, 1, 0, &raw const program) };
-        match result {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    // SAFETY: between fork and exec this makes two system calls and touches no memory but its own.
-    unsafe { command.pre_exec(refuse) }
+    linux::without(command, &[Feature::RingFutexes])
 }
 
 #[test]

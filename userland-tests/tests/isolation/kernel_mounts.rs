@@ -11,7 +11,7 @@ use super::*;
 
 /// What comes of opening, to write, a null device that covers a file where nothing is given to be written.
 fn covering() -> &'static str {
-    match Landlock::Files.is_there() {
+    match linux::has_landlock() {
         true => "EACCES",
         false => "the null device",
     }

@@ -18,7 +18,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use userland_tests::landlock::Landlock;
+use userland_tests::linux::{self, Feature};
 use userland_tests::{
     Directory, Ended, Reachable, finish, guest_with, ringfence_program, ringfence_run,
     ringfence_under, ringfence_with_faults, wait_for,

@@ -70,7 +70,7 @@ fn the_callers_network_can_be_given() {
     let sockets = Sockets::new("reachable-network");
     let stdout = sockets.tried_with(&["--net"]);
     let (_, stdout) = stdout.split_once('\n').expect("several lines");
-    let connected = if Landlock::Scopes.is_there() {
+    let connected = if linux::has(Feature::LandlockScopes) {
         "EPERM"
     } else {
         "ok"

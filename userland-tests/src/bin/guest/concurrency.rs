@@ -1,7 +1,12 @@
 //! Many tasks at once, and one that waits while others go on.
+//!
+//! `unsafe` is here for the end of one thread, which the C library makes that of its process.
+
+#![allow(unsafe_code)]
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
@@ -11,7 +16,7 @@ use zerocopy::FromZeros;
 
 use crate::Outcome;
 use crate::children::{child, expect_success};
-use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB};
+use crate::gpu::{ALL, DEVICE, Gpu, MEMORY, MIB, word};
 
 /// What each task does: memory of its own, written and read back.
 pub fn work(gpu: &Gpu, memory: u32, mark: u8) -> Result<()> {
@@ -40,6 +45,49 @@ pub fn threads(_: &[String]) -> Outcome {
     });
     Gpu::open()?.wait_for_free_memory(ALL)?;
     println!("{THREADS} threads");
+    Ok(())
+}
+
+/// Threads, each with an address space of unified memory, of which the first thread is none.
+pub fn threads_on_unified_memory(_: &[String]) -> Outcome {
+    const THREADS: usize = 4;
+    let registered = std::thread::scope(|scope| {
+        let thread = |_| scope.spawn(|| register_gpu(&address_space().expect("an address space")));
+        let threads: Vec<_> = (0..THREADS).map(thread).collect();
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a thread"));
+        joined.collect::<Result<Vec<_>>>()
+    })?;
+    println!("{} threads", registered.len());
+    Ok(())
+}
+
+/// A request of a thread that has descriptors of its own.
+pub fn own_descriptors(_: &[String]) -> Outcome {
+    let request = || {
+        // SAFETY: there is no such descriptor.
+        let own = unsafe { libc::close_range(5000, 5000, libc::CLOSE_RANGE_UNSHARE as i32) };
+        assert_eq!(own, 0, "descriptors of its own");
+        word(address_space())
+    };
+    println!("{}", std::thread::spawn(request).join().expect("a thread"));
+    Ok(())
+}
+
+/// A request of a thread that outlives its process's first thread.
+pub fn without_the_first_thread(_: &[String]) -> Outcome {
+    std::thread::spawn(|| {
+        let first = format!("/proc/self/task/{}/stat", std::process::id());
+        let has_ended = || std::fs::read_to_string(&first).is_ok_and(|stat| stat.contains(") Z "));
+        while !has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        println!("{}", word(address_space()));
+        std::process::exit(0);
+    });
+    // SAFETY: the thread ends, and its stack is kept as long as the process.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
     Ok(())
 }
 

@@ -7,12 +7,16 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixStream};
 
 use nix::errno::Errno;
 use nix::pty::openpty;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, socket,
+};
 
 use crate::Outcome;
 
@@ -47,6 +51,26 @@ pub fn network(arguments: &[String]) -> Outcome {
         "itself: {}",
         said(TcpStream::connect(listener.local_addr()?))
     );
+    Ok(())
+}
+
+/// Connects to a socket of a launcher's, and says whether it is let go without an answer.
+pub fn knock(arguments: &[String]) -> Outcome {
+    let [path] = arguments else {
+        return Err("a path".into());
+    };
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        SockFlag::empty(),
+        None,
+    )?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path.as_str())?)?;
+    let received = recv(socket.as_raw_fd(), &mut [0; 64], MsgFlags::empty());
+    match received {
+        Ok(0) | Err(Errno::ECONNRESET) => println!("turned away"),
+        received => println!("{received:?}"),
+    }
     Ok(())
 }
 

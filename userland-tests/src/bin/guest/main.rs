@@ -68,6 +68,15 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("processes", concurrency::processes),
     ("shared-client", concurrency::shared_client),
     ("threads", concurrency::threads),
+    (
+        "threads-on-unified-memory",
+        concurrency::threads_on_unified_memory,
+    ),
+    ("own-descriptors", concurrency::own_descriptors),
+    (
+        "without-the-first-thread",
+        concurrency::without_the_first_thread,
+    ),
     ("contest", contest::contest),
     ("ways-around", confinement::ways_around),
     ("held", confinement::held),
@@ -95,6 +104,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("network", isolation::network),
     ("reconnected", isolation::reconnected),
     ("permit", isolation::permit),
+    ("knock", isolation::knock),
     ("look", isolation::look),
     ("read", isolation::read),
     ("set-ids", set_ids::scenario),
