@@ -46,8 +46,8 @@ pub fn drop_capabilities() -> Result<(), Failure> {
 /// Signals reach processes of this domain only, and so do connections to abstract sockets, which would otherwise be those
 /// of the caller for a program that has the caller's network.
 ///
-/// Kernels before Linux 6.12 have no such scopes, those before Linux 6.10 cannot withhold ioctl, and those without Landlock nothing at all; the sandbox is then held
-/// by its other walls, which `ringfence doctor` says.
+/// Older kernels have less of this, as the table in `confinement/src/linux.rs` says, and those without Landlock nothing at all; the
+/// sandbox is then held by its other walls, which `ringfence doctor` says.
 pub fn enter_domain(
     harmless: &[String],
     writable: &[PathBuf],

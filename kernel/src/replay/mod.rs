@@ -75,6 +75,7 @@ pub fn read(path: &Path) -> Result<Recording, Failure> {
 /// Replays a recording and prints what came of it. The status is 0 if nothing differs, and 1 if anything does. One that was
 /// interrupted ends as its program.
 pub fn run(options: &Options) -> Result<Ending, Failure> {
+    launch::linux::expect_new_enough()?;
     let recording = read(&options.recording)?;
     let answers = options.answers.as_ref().unwrap_or(&options.recording);
     if options.answers.is_some() {
