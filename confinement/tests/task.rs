@@ -9,6 +9,7 @@ fn on(call: Call) -> Verdict {
         ("driver_words", &[0x10_0029, 0x20_002a, 0x30_002b][..]),
         ("driver_numbers", &[0x5f, 0xc8]),
         ("uvm_words", &[0x3000_0001]),
+        ("words_let_run", &[]),
     ];
     let tables = tables.map(|(name, numbers)| Table { name, numbers });
     let program = policies::TASK.compile(&tables).expect("a program");

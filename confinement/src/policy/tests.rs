@@ -120,6 +120,7 @@ fn programs_say_what_their_policies_say() {
         ),
         ("driver_numbers", &[0x5f, 0xc8]),
         ("uvm_words", &[0x7ff, 0x3000_0001, 0x3000_0002]),
+        ("words_let_run", &[0x40_002c]),
     ];
     let tables = tables.map(|(name, numbers)| Table { name, numbers });
     for policy in [

@@ -1,4 +1,6 @@
 //! Where a program starts, and what it takes to start it: what is missing is named.
+//!
+//! `unsafe` is here for what is done between fork(2) and the execution.
 
 use std::os::unix::process::CommandExt;
 

@@ -51,18 +51,19 @@ pub struct Notification {
 /// The tasks' filter, with the words by which the driver reads anything.
 fn filter() -> Result<Vec<libc::sock_filter>, Problem> {
     let uvm: Vec<u32> = words::uvm_beyond().collect();
+    // For the test of what happens if they are let run.
+    let (stopped, let_run) = match at(Point::Words) {
+        Some(Act::Drop) => ([&[][..], &[], &[]], words::sized()),
+        _ => ([words::sized(), words::any_size(), &uvm], &[][..]),
+    };
+    let [sized, any_size, uvm] = stopped;
     let tables = [
-        ("driver_words", words::sized()),
-        ("driver_numbers", words::any_size()),
-        ("uvm_words", &uvm),
+        ("driver_words", sized),
+        ("driver_numbers", any_size),
+        ("uvm_words", uvm),
+        ("words_let_run", let_run),
     ];
-    // For the test of what happens without them.
-    let is_without = at(Point::Words) == Some(Act::Drop);
-    let tables = tables.map(|(name, numbers)| Table {
-        name,
-        numbers: if is_without { &[] } else { numbers },
-    });
-    policies::TASK.compile(&tables)
+    policies::TASK.compile(&tables.map(|(name, numbers)| Table { name, numbers }))
 }
 
 /// Why no filter with a listener can be installed below another that has one (seccomp(2)).
