@@ -192,6 +192,9 @@ pub enum Point {
     PinTable,
     /// Of a pin: the kernel is about to be asked whether that table is one of its own; if that is left out, it is believed.
     PinTableOwn,
+    /// Of a pin: it is about to be looked whether the thread was killed in the sequence that it was to execute; if that is left
+    /// out, it was not.
+    PinThrough,
     /// Of a pin: the thread that is to issue the request has been made.
     PinHelper,
     /// Of a pin: that thread is about to map the page of the parameters; if that is left out, the caller maps it.
@@ -393,6 +396,7 @@ impl Point {
             Point::PinPage => "pin-page",
             Point::PinTable => "pin-table",
             Point::PinTableOwn => "pin-table-own",
+            Point::PinThrough => "pin-through",
             Point::PinHelper => "pin-helper",
             Point::PinMaker => "pin-maker",
             Point::PinShared => "pin-shared",
@@ -512,6 +516,7 @@ impl Point {
         Point::PinPage,
         Point::PinTable,
         Point::PinTableOwn,
+        Point::PinThrough,
         Point::PinHelper,
         Point::PinMaker,
         Point::PinShared,

@@ -201,8 +201,8 @@ fn what_a_pin_lends_is_left_under_a_filter_if_no_table_is_made_for_it() {
 #[test]
 fn a_pins_thread_does_not_go_on_whatever_a_filter_answers() {
     let expected = Ended {
-        stderr: " WARN a process that pinned memory was killed, because the calls that it was set to took more than two \
-                 seconds: its code was in the way, or others kept the processors from it\n"
+        stderr: " WARN a process that pinned memory was killed, because the calls that it was set to took too long: \
+                        its code or signals were in the way, or others kept the processors from it\n"
             .to_owned(),
         ..Ended::printing("child: SIGKILL\nleft: 0\n")
     };

@@ -78,6 +78,8 @@ const OF_SERVER_AND_SENTRY: &[(&str, &str)] = &[
     ("dup", KILLED),
     ("F_DUPFD_CLOEXEC", "ok"),
     ("F_SETOWN", KILLED),
+    ("F_SETFL", "ok"),
+    ("F_SETFL, to send signals", KILLED),
     ("F_SETLEASE", KILLED),
     ("F_SETLK", KILLED),
     ("SO_TYPE", "ENOTSOCK"),

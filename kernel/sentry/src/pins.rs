@@ -427,7 +427,7 @@ struct Rest(Option<Instant>);
 
 impl Rest {
     /// What is not long.
-    const SHORT: Duration = Duration::from_millis(100);
+    const SHORT: Duration = Duration::from_millis(20);
 
     /// After a pin that took so many looks.
     fn after(looks: u64) -> Rest {

@@ -148,6 +148,8 @@ fn find(name: &str) -> Option<fn() -> c_long> {
         "dup" => || call(libc::SYS_dup, [0, 0, 0, 0, 0]),
         "F_DUPFD_CLOEXEC" => || fcntl(libc::F_DUPFD_CLOEXEC, 0),
         "F_SETOWN" => || fcntl(libc::F_SETOWN, own()),
+        "F_SETFL" => || fcntl(libc::F_SETFL, libc::O_NONBLOCK.into()),
+        "F_SETFL, to send signals" => || fcntl(libc::F_SETFL, libc::O_ASYNC.into()),
         "F_SETSIG" => || fcntl(F_SETSIG, libc::SIGKILL.into()),
         "F_SETLEASE" => || fcntl(libc::F_SETLEASE, libc::F_RDLCK.into()),
         "F_SETLK" => || fcntl(libc::F_SETLK, 0),

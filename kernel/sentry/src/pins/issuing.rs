@@ -18,7 +18,7 @@ use super::pages::{TRIES, expect_another, put_address, random_page, relocate};
 use super::parameters::{Parameters, Secret};
 use crate::system_calls::share_descriptors;
 use crate::times::Phase;
-use crate::tracee::{Helper, Stopped, Table};
+use crate::tracee::{Helper, Issued, Stopped, Table};
 use crate::warnings::warn_once;
 
 /// A request's parameters as they lie in a page.
@@ -139,11 +139,14 @@ impl Pin<'_> {
                 .issue(mapping, descriptor, command, is_in_the_driver);
             self.end(Phase::Calling);
             let was_expected = pins.expected().take().is_some();
+            // A test has who was killed in it taken for one that is through, to show that it would notice.
+            let is_taken_for_through =
+                at_task(Point::PinThrough, self.notification.task.as_raw()) == Some(Act::Drop);
             match (secret.result(), ended?) {
-                (None, Err(result)) if was_expected => expect_another(result)?,
+                (None, Issued::Otherwise(result)) if was_expected => expect_another(result)?,
                 (result, ended) => {
-                    // It may not have unmapped it.
-                    pages.extend(ended.is_err().then_some(page));
+                    let is_unmapped = matches!(ended, Issued::Through) || is_taken_for_through;
+                    pages.extend((!is_unmapped).then_some(page));
                     let result = result.ok_or(Errno::ESRCH);
                     let from = (&**parameters, self.notification.task);
                     return self.conclude(result, from, placed, payload, issued);

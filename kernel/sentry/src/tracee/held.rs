@@ -247,7 +247,7 @@ impl<'a> Held<'a> {
 
     /// Whether all threads that have stopped are there still. Those that are not were killed, and are not `known` any more.
     fn all_stand_still(&mut self, known: &mut BTreeSet<Pid>) -> bool {
-        let has_ended = |seized: &mut Seized<'_>| matches!(seized.look(), Ok(Look::Ended));
+        let has_ended = |seized: &mut Seized<'_>| matches!(seized.look(), Ok(Look::Ended(_)));
         let stopped = self.stopped.extract_if(.., has_ended);
         let behind_a_child = self.behind_a_child.extract_if(.., has_ended);
         let gone: Vec<Seized<'_>> = stopped.chain(behind_a_child).collect();
@@ -268,7 +268,7 @@ impl<'a> Held<'a> {
         let mut gone = Vec::new();
         for mut seized in std::mem::take(&mut self.interrupted) {
             match seized.look() {
-                Ok(Look::Ended) => gone.push(seized),
+                Ok(Look::Ended(_)) => gone.push(seized),
                 Ok(Look::Stopped(_)) => {
                     self.listener.has_stopped(seized.thread);
                     self.stopped.push(seized);
@@ -309,7 +309,7 @@ impl<'a> Held<'a> {
                 Look::Running if !has_ended(thread) => {
                     self.pause(passes, known)?;
                 }
-                Look::Running | Look::Ended => {
+                Look::Running | Look::Ended(_) => {
                     drop(self.interrupted.pop());
                     known.remove(&thread);
                     self.listener.has_stopped(thread);

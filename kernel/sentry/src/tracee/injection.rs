@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 use nvproxy_protocol::requests::errno_of;
 use ringfence_faults::{Act, Point, at_task};
 
-use super::{Look, PAUSE, Patience, Seized, Stop, Tracer};
+use super::{End, Look, PAUSE, Patience, Seized, Stop, Tracer};
 use crate::arch::Registers;
 use crate::system_calls::{
     Dispatch, SignalMask, dispatch, set_dispatch, set_signal_mask, signal_mask,
@@ -94,6 +94,20 @@ impl<'a> Caller<'a> {
     }
 }
 
+/// How often a thread may stop, or begin anew, in a call that it is set to: more often than what stops whole sandboxes has it
+/// do so, and seldom enough that nobody waits for long. Who is sent signals without end never gets to the call.
+const INTERRUPTIONS: u32 = 100;
+
+/// How a thread ended the sequence that it was to execute.
+pub enum Issued {
+    /// It has been through all of it, and has ended.
+    Through,
+    /// It was killed in it. What it was to unmap may be mapped.
+    Killed,
+    /// It stands where the sequence ends otherwise; its last call returned this.
+    Otherwise(i64),
+}
+
 /// A stopped thread that can be made to call the kernel.
 pub struct Calls<'a> {
     seized: Seized<'a>,
@@ -124,31 +138,31 @@ impl<'a> Calls<'a> {
         self.instruction = address;
     }
 
-    /// Has the thread execute the sequence of the code that it calls from (`Registers::issuing`), and returns whether it
-    /// has ended by that. If not, it stands where the sequence ends otherwise; what its last call returned is the error. Fails as
-    /// [`Calls::call`] does. It takes patience, but while it `is_exempt`.
+    /// Has the thread execute the sequence of the code that it calls from (`Registers::issuing`), and returns how that ended.
+    /// Fails as [`Calls::call`] does. It takes patience, but while it `is_exempt`.
     pub fn issue(
         &mut self,
         mapping: [u64; 6],
         descriptor: u64,
         command: u64,
         is_exempt: impl Fn() -> bool,
-    ) -> Result<Result<(), i64>, Errno> {
+    ) -> Result<Issued, Errno> {
         let registers = self.registers;
         let issuing = registers.issuing(self.instruction, mapping, descriptor, command);
         let seized = &mut self.seized;
         issuing.give(seized.thread)?;
         let mut delivered = None;
-        loop {
+        for _ in 0..INTERRUPTIONS {
             ptrace::cont(seized.thread, delivered.take())?;
             let patience = || (!is_exempt()).then_some(self.patience);
             match seized.next_stop_within(patience) {
                 Err(Errno::EAGAIN) => return Err(killed(seized.thread, Why::TooSlow)),
                 Err(errno) => return Err(errno),
-                Ok(None) => return Ok(Ok(())),
+                Ok(None) if seized.end == End::Itself => return Ok(Issued::Through),
+                Ok(None) => return Ok(Issued::Killed),
                 Ok(Some(Stop::Executed)) => return Err(Errno::ESRCH),
                 Ok(Some(Stop::Signal(libc::SIGILL))) => {
-                    return Ok(Err(Registers::of(seized.thread)?.result()));
+                    return Ok(Issued::Otherwise(Registers::of(seized.thread)?.result()));
                 }
                 Ok(Some(Stop::Signal(signal))) if FAULTS.contains(&signal) => {
                     return Err(killed(seized.thread, Why::Disobeyed));
@@ -157,6 +171,7 @@ impl<'a> Calls<'a> {
                 Ok(Some(_)) => {}
             }
         }
+        Err(killed(seized.thread, Why::TooSlow))
     }
 
     /// Has the thread execute the system call `number` and returns what came back: from the kernel, or from a seccomp
@@ -291,7 +306,7 @@ impl Drop for Helper<'_> {
             let _ = kill(seized.thread, Signal::SIGKILL);
         }
         while !seized.has_ended {
-            if !matches!(seized.look(), Ok(Look::Ended)) {
+            if !matches!(seized.look(), Ok(Look::Ended(_))) {
                 std::thread::sleep(PAUSE);
             }
         }
@@ -310,7 +325,7 @@ impl Calls<'_> {
         calling.give(seized.thread)?;
         let mut made = None;
         let to_return = (number != libc::SYS_ioctl).then_some(self.patience);
-        loop {
+        for _ in 0..INTERRUPTIONS {
             go_on_to_system_call(seized, &mut made, Some(self.patience))?;
             let before = Registers::of(seized.thread)?;
             if !before.makes(self.instruction, number, arguments) {
@@ -326,11 +341,9 @@ impl Calls<'_> {
             // What interrupts a call without being a signal to the program, the freezer of cgroups for instance, has it begin
             // anew. The kernel would see to that; but a filter of the program's can answer so, too, and then the
             // kernel would let the thread go on to the program's code.
-            if !self.patience.pause() {
-                return Err(killed(seized.thread, Why::TooSlow));
-            }
             calling.give(seized.thread)?;
         }
+        Err(killed(seized.thread, Why::TooSlow))
     }
 }
 
@@ -344,8 +357,9 @@ fn go_on_to_system_call(
     // A test has it go on, to show that it would notice.
     let is_spared = at_task(Point::PinObeyed, seized.thread.as_raw()) == Some(Act::Drop);
     let patience = patience.filter(|_| !is_spared);
+    let interruptions = if is_spared { u32::MAX } else { INTERRUPTIONS };
     let mut delivered = None;
-    loop {
+    for _ in 0..interruptions {
         ptrace::syscall(seized.thread, delivered.take())?;
         let stop = match seized.next_stop_within(|| patience) {
             Err(Errno::EAGAIN) => {
@@ -367,6 +381,7 @@ fn go_on_to_system_call(
             None | Some(Stop::Executed) => return Err(Errno::ESRCH),
         }
     }
+    Err(killed(seized.thread, Why::TooSlow))
 }
 
 /// What is delivered to a thread that has stopped for the only signal that cannot be blocked. It goes on although its process is
@@ -393,8 +408,8 @@ fn killed(thread: Pid, why: Why) -> Errno {
             "its code, a breakpoint, a seccomp filter of its own or Syscall User Dispatch was in the way",
         ),
         Why::TooSlow => warn_once(
-            "a process that pinned memory was killed, because the calls that it was set to took more than two seconds",
-            "its code was in the way, or others kept the processors from it",
+            "a process that pinned memory was killed, because the calls that it was set to took too long",
+            "its code or signals were in the way, or others kept the processors from it",
         ),
     }
     Errno::ESRCH

@@ -27,7 +27,7 @@ use rustix::process::{WaitOptions, WaitStatus, wait, waitpid};
 
 pub use self::alarm::Alarm;
 pub use self::held::{Held, tasks};
-pub use self::injection::{Caller, Calls, Helper, Stopped, Table};
+pub use self::injection::{Caller, Calls, Helper, Issued, Stopped, Table};
 pub use self::numbers::Numbers;
 pub use self::patience::{Looks, Patience};
 use self::vforks::Vforks;
@@ -63,7 +63,16 @@ enum Look {
     Stopped(Stop),
     /// Its descriptor table is gone, too, unless another has it: the kernel lets go of that first (do_exit in
     /// kernel/exit.c).
-    Ended,
+    Ended(End),
+}
+
+/// How a thread ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// By a call of its own (exit(2)).
+    Itself,
+    /// It was killed: by a signal, or by a filter (SECCOMP_RET_KILL_THREAD). So it counts also if that was not seen.
+    Killed,
 }
 
 /// Neither waits in the kernel nor takes notice of what another thread of the sentry is to wait for.
@@ -78,7 +87,7 @@ fn look(thread: Pid) -> Result<Look, Errno> {
     match waitpid(rustix::process::Pid::from_raw(thread.as_raw()), LOOKING) {
         Ok(None) | Err(rustix::io::Errno::INTR) => Ok(Look::Running),
         Ok(Some((_, status))) => Ok(meaning(status)),
-        Err(rustix::io::Errno::CHILD) => Ok(Look::Ended),
+        Err(rustix::io::Errno::CHILD) => Ok(Look::Ended(End::Killed)),
         Err(errno) => Err(Errno::from_raw(errno.raw_os_error())),
     }
 }
@@ -88,7 +97,8 @@ fn meaning(status: WaitStatus) -> Look {
     const SYSTEM_CALL: libc::c_int = libc::SIGTRAP | 0x80;
     let event = status.as_raw() >> 16;
     match status.stopping_signal() {
-        None => Look::Ended,
+        None if status.exited() => Look::Ended(End::Itself),
+        None => Look::Ended(End::Killed),
         Some(SYSTEM_CALL) => Look::Stopped(Stop::SystemCall),
         Some(_) if event == libc::PTRACE_EVENT_CLONE => Look::Stopped(Stop::Cloned),
         Some(_) if event == libc::PTRACE_EVENT_EXEC => Look::Stopped(Stop::Executed),
@@ -193,7 +203,7 @@ impl Straggler {
         match look {
             Look::Running if !self.is_stopped() => return true,
             Look::Running => {}
-            Look::Ended => {
+            Look::Ended(_) => {
                 listener.has_stopped(self.thread);
                 return false;
             }
@@ -217,7 +227,7 @@ fn see_off(thread: Pid, look: Look) {
         Look::Stopped(_) => {
             let _ = kill(thread, Signal::SIGKILL);
         }
-        Look::Running | Look::Ended => {}
+        Look::Running | Look::Ended(_) => {}
     }
 }
 
@@ -227,6 +237,8 @@ struct Seized<'a> {
     /// The number of the signal that it stopped for, and gets when it is let go of; 0 if it stopped for none.
     signal: libc::c_int,
     has_ended: bool,
+    /// If it has ended, how.
+    end: End,
     /// The number is that of another thread now, which has executed a program.
     has_executed: bool,
     tracer: &'a Tracer,
@@ -256,6 +268,7 @@ impl<'a> Seized<'a> {
             thread,
             signal: 0,
             has_ended: false,
+            end: End::Killed,
             has_executed: false,
             tracer,
         }
@@ -282,7 +295,10 @@ impl<'a> Seized<'a> {
         match look {
             Look::Stopped(Stop::Signal(signal)) => self.signal = signal,
             Look::Stopped(Stop::Executed) => self.has_executed = true,
-            Look::Ended => self.has_ended = true,
+            Look::Ended(end) => {
+                self.has_ended = true;
+                self.end = end;
+            }
             _ => {}
         }
         Ok(look)
@@ -303,7 +319,7 @@ impl<'a> Seized<'a> {
         loop {
             match self.look()? {
                 Look::Stopped(stop) => return Ok(Some(stop)),
-                Look::Ended => return Ok(None),
+                Look::Ended(_) => return Ok(None),
                 Look::Running if started.elapsed() < USUAL => std::thread::yield_now(),
                 Look::Running if has_ended(self.thread) => return Ok(None),
                 Look::Running => match patience() {

@@ -93,6 +93,34 @@ pub fn under_an_answering_filter(_: &[String]) -> Outcome {
     Ok(())
 }
 
+/// Pins twice under a filter of its own that kills the thread of a pin when it is about to put an empty page in the place of the
+/// parameters. Says what came of the pins, and how many pages of parameters are left.
+pub fn under_a_killing_filter(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    // The number and the lower half of the fourth argument of struct seccomp_data.
+    let (number, fourth) = (0, 40);
+    let empty = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    install(&mut [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, number, 0),
+        statement(EQUALS, libc::SYS_mmap as u32, 3),
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, fourth, 0),
+        statement(EQUALS, empty as u32, 1),
+        statement(
+            libc::BPF_RET | libc::BPF_K,
+            libc::SECCOMP_RET_KILL_THREAD,
+            0,
+        ),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+    ])?;
+    for memory in [MEMORY, MEMORY + 1] {
+        println!("pinned: {}", word(pin(&gpu, memory, &pages)));
+    }
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    println!("left: {}", maps.matches("secretmem").count());
+    Ok(())
+}
+
 const EQUALS: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 
 fn statement(code: u32, k: u32, jump_if_false: u8) -> libc::sock_filter {

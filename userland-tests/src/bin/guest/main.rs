@@ -185,6 +185,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-dispatched", dispatched::pins),
     ("pin-replaced", diverted::replaced),
     ("lent", lent::beside_another),
+    ("pin-killed-thread", lent::under_a_killing_filter),
+    ("pin-stopped-for-ever", pins::stopped_for_ever),
     ("bad-pointers", pointers::bad),
     ("made-up", refusals::made_up),
     ("flood", refusals::flood),

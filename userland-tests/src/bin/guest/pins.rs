@@ -15,7 +15,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::sys::wait::waitpid;
+use nix::time::ClockId;
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
@@ -388,4 +391,22 @@ fn fetched_from(thread: &std::ffi::OsStr) -> usize {
     fetched
         .filter(|fetched| is_lent(path(fetched).as_ref()))
         .count()
+}
+
+/// Pins once, while a timer of its own has it stop again and again, as often as it can.
+pub fn stopped_for_ever(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let event = SigEvent::new(SigevNotify::SigevSignal {
+        signal: Signal::SIGSTOP,
+        si_value: 0,
+    });
+    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, event)?;
+    let soon = Expiration::IntervalDelayed(
+        Duration::from_millis(20).into(),
+        Duration::from_nanos(1).into(),
+    );
+    timer.set(soon, TimerSetTimeFlags::empty())?;
+    println!("pinned: {}", word(pin_at_once(&gpu, MEMORY, &pages)));
+    Ok(())
 }
