@@ -325,3 +325,22 @@ fn statistics_count_what_the_tables_refuse() {
                     unknown control command 0x2080ffff: 4\n  unknown ioctl 0x77: 4";
     assert_eq!(refused, expected);
 }
+
+/// Rust's runtime ignores SIGPIPE before a program of its can look. A service that ignores it (systemd's do) has its programs see
+/// EPIPE.
+#[test]
+fn a_program_begins_with_sigpipe_as_its_caller_left_it() {
+    for (trap, is_ignored) in [("trap '' PIPE", true), (":", false)] {
+        let run = r#"exec "$0" run --driver=sim -- grep SigIgn /proc/self/status"#;
+        let script = format!("{trap}; {run}");
+        let mut command = Command::new("sh");
+        let ended = finish(command.args(["-c", &script]).arg(ringfence_program()));
+        let mask = ended.stdout.trim_start_matches("SigIgn:").trim();
+        let mask = u64::from_str_radix(mask, 16).expect("a mask");
+        assert_eq!(
+            mask >> (libc::SIGPIPE - 1) & 1 == 1,
+            is_ignored,
+            "{ended:?}"
+        );
+    }
+}

@@ -8,7 +8,8 @@
 //!
 //! Of what a caller can leave behind two actions are put right, and are the program's as the caller left them. If SIGCHLD were
 //! ignored, the kernel would not say that a child has ended (wait(2)). At a file's limit (RLIMIT_FSIZE), which the caller's
-//! trace or log may reach, SIGXFSZ would end whoever writes there; ignored, the write fails.
+//! trace or log may reach, SIGXFSZ would end whoever writes there; ignored, the write fails. A third, SIGPIPE's, Rust's runtime
+//! has ignored before `main`. So what the caller left of it is looked at before that.
 //!
 //! `unsafe` is here because no library in use wraps sigpending(2) and sigtimedwait(2), and none can know what an action does.
 
@@ -16,6 +17,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, raise, signal, sigprocmask};
@@ -53,6 +55,24 @@ const OWN_ACTIONS: [(Signal, SigHandler); 2] = [
     (Signal::SIGCHLD, SigHandler::SigDfl),
     (Signal::SIGXFSZ, SigHandler::SigIgn),
 ];
+
+/// Whether the caller left SIGPIPE ignored.
+static IS_PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+// The C library calls what is named in this section before Rust's runtime begins.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_PIPE: extern "C" fn() = look_at_pipe;
+
+extern "C" fn look_at_pipe() {
+    // SAFETY: an all-zero sigaction is a valid one, which outlives the call, and no action is set.
+    let found = unsafe {
+        let mut found: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut found);
+        found
+    };
+    IS_PIPE_IGNORED.store(found.sa_sigaction == libc::SIG_IGN, Ordering::Relaxed);
+}
 
 /// The signal mask that was found, and what stood in the place of `OWN_ACTIONS`.
 pub struct Found {
@@ -96,6 +116,12 @@ pub fn restore(found: &Found) -> Result<(), Errno> {
         // SAFETY: no process has a handler of its own for them, so both are one of the two actions of the kernel.
         unsafe { signal(*of, action) }?;
     }
+    let of_pipe = match IS_PIPE_IGNORED.load(Ordering::Relaxed) {
+        true => SigHandler::SigIgn,
+        false => SigHandler::SigDfl,
+    };
+    // SAFETY: neither action installs a handler.
+    unsafe { signal(Signal::SIGPIPE, of_pipe) }?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&found.mask), None)
 }
 

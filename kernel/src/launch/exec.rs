@@ -12,7 +12,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Pid, execvp};
 use ringfence_faults::{Act, Point};
 use ringfence_ipc::Socket;
@@ -67,10 +66,7 @@ pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallib
         .descriptors
         .iter()
         .try_for_each(descriptors::pass_on)?;
-    // Rust's runtime ignores SIGPIPE, which a program would inherit.
-    // SAFETY: the default action installs no handler.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.attempt("SIGPIPE")?;
-    signals::restore(program.job.signals).attempt("the signal mask")?;
+    signals::restore(program.job.signals).attempt("the program's signals")?;
     descriptors::send_and_leave_some(|| {
         // For the test of what holds without the filter.
         if ringfence_faults::is_unfiltered() {
