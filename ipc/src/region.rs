@@ -94,7 +94,7 @@ impl Geometry {
     }
 
     /// The size of the whole region in bytes.
-    fn region_bytes(&self) -> usize {
+    pub fn region_bytes(&self) -> usize {
         self.arena_offset() + self.arena_bytes as usize
     }
 }

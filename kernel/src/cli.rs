@@ -26,7 +26,7 @@ use nvproxy_abi::policy::Capabilities;
 use nvproxy_protocol::size;
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
 use ringfence_sentry::server::OnServerExit;
-use ringfence_sentry::{log, visible};
+use ringfence_sentry::{log, signals, visible};
 
 use self::settings::ServerSettings;
 
@@ -256,6 +256,9 @@ impl From<WhenServerEnds> for OnServerExit {
 
 /// Does what the command line says. The status is what the process is to end with.
 pub fn main() -> ExitCode {
+    if let Err(failure) = signals::take_actions() {
+        return finish(Err(failure));
+    }
     if let Some(outcome) = serve::if_asked(std::env::args_os()) {
         return finish(outcome.map(Ending::from));
     }

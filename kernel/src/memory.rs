@@ -1,24 +1,30 @@
 //! How much memory there is for the caller: the machine's, or as much of it as the caller's control groups allow. And whether
-//! the caller's own limit leaves enough to run.
+//! the caller's own limits leave enough to run.
 //!
 //! A limit of any control group above the caller's holds for it too, so the smallest on the way up counts. Version 1 keeps
 //! it in `memory.limit_in_bytes`, version 2 in `memory.max` (cgroups(7)). What cannot be read limits nothing: the defaults
 //! that rest on this are meant for whoever set none.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::sysinfo::sysinfo;
 use nvproxy_protocol::size::Size;
+use ringfence_ipc::region::Region;
 use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::link::geometry;
 
 /// How much data (RLIMIT_DATA) a process of Ringfence must be allowed: with 8 MiB a sandbox did not start, with 12 MiB it did.
 const DATA: u64 = 16 << 20;
 
-/// Fails if the caller's limit of data is too small. Otherwise one of the processes would end in the middle of
-/// something, or start no threads, and say nothing of the limit.
-pub fn check_limit() -> Result<(), Failure> {
+/// What is said to be too small.
+const FILES: &str = "the limit of files";
+
+/// Fails if the caller's limit of data is too small, or that of files. Otherwise one of the processes would end in the middle
+/// of something, or start no threads, and say nothing of the limit.
+pub fn check_limits() -> Result<(), Failure> {
     let (limit, _) = getrlimit(Resource::RLIMIT_DATA).attempt("the limit of data")?;
     if limit < DATA {
         return Err(Failure::setup(format!(
@@ -27,7 +33,38 @@ pub fn check_limit() -> Result<(), Failure> {
             DATA >> 10,
         )));
     }
-    Ok(())
+    limits_of_files().map(drop)
+}
+
+/// The caller's limits of files, of which the first can be raised up to the second. Fails if that is too small for the memory
+/// that a server is to share with the sentry: to the kernel it is a file.
+fn limits_of_files() -> Result<(u64, u64), Failure> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_FSIZE).attempt(FILES)?;
+    let needed = geometry().region_bytes() as u64;
+    if hard < needed {
+        return Err(Failure::setup(format!(
+            "{FILES} (ulimit -f) is {} KiB, which is too little to run: raise it to {} KiB at least",
+            hard >> 10,
+            needed.div_ceil(1 << 10),
+        )));
+    }
+    Ok((soft, hard))
+}
+
+/// Has the limit that could be raised hold no longer for this process: for the sentry, whose files are memory.
+pub fn raise_limit_of_files() -> Result<(), Failure> {
+    let (_, hard) = limits_of_files()?;
+    setrlimit(Resource::RLIMIT_FSIZE, hard, hard).attempt(FILES)
+}
+
+/// Makes the memory that a server is to share with the sentry. For the launcher's files, as the log is one, the caller's limit
+/// goes on to hold.
+pub fn make_shared() -> Result<OwnedFd, Failure> {
+    let (soft, hard) = limits_of_files()?;
+    setrlimit(Resource::RLIMIT_FSIZE, hard, hard).attempt(FILES)?;
+    let made = Region::make_memory(geometry()).attempt("memory to share with a server");
+    setrlimit(Resource::RLIMIT_FSIZE, soft, hard).attempt(FILES)?;
+    made
 }
 
 /// What `--host-memory` is unless it is given: half of all.

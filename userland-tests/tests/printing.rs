@@ -118,6 +118,29 @@ fn a_log_that_finds_no_room_is_said() {
     assert_eq!(ended, Ended::failing(7, &line));
 }
 
+/// From its first line on, and although the kernel sends SIGXFSZ there.
+#[test]
+fn a_log_at_the_limit_of_files_is_said() {
+    let directory = Directory::new("limited");
+    let log = directory.path().join("log");
+    let log = log.to_str().expect("text");
+    // In a shell's blocks of 512 bytes.
+    for (length, limit) in [(8 << 20, "-f 16384"), (1 << 10, "-S -f 2")] {
+        let full = File::create(log).expect("a file");
+        full.set_len(length).expect("its length");
+        let mut sandbox = ringfence_run(&["--log", log]);
+        sandbox.args(["sh", "-c", "exit 7"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]);
+        shell.arg(sandbox.get_program()).args(sandbox.get_args());
+        let ended = finish(shell.stdin(Stdio::null()));
+        let line = format!(
+            "ringfence: --log {log}: File too large (os error 27): what follows is missing"
+        );
+        assert_eq!(ended, Ended::failing(7, &line), "{limit}");
+    }
+}
+
 /// `-` is what people call stdout by, and no name of a file that appears where they work.
 #[test]
 fn a_file_to_write_cannot_be_stdout() {

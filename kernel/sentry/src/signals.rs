@@ -17,6 +17,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
@@ -80,16 +81,29 @@ pub struct Found {
     actions: [SigHandler; OWN_ACTIONS.len()],
 }
 
-/// Blocks the signals that are waited for, takes the `OWN_ACTIONS`, and returns what was found.
-pub fn block() -> Result<Found, Failure> {
-    let mut mask = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&awaited()), Some(&mut mask))
-        .attempt("the signal mask")?;
+/// What the caller left in the place of `OWN_ACTIONS`, once they are taken.
+static LEFT: OnceLock<[SigHandler; OWN_ACTIONS.len()]> = OnceLock::new();
+
+/// Takes the `OWN_ACTIONS`, and returns what stood in their place when that was done first. A process does so before it writes
+/// anything.
+pub fn take_actions() -> Result<[SigHandler; OWN_ACTIONS.len()], Failure> {
+    if let Some(left) = LEFT.get() {
+        return Ok(*left);
+    }
     let mut actions = OWN_ACTIONS.map(|(_, action)| action);
     for (found, (of, action)) in actions.iter_mut().zip(OWN_ACTIONS) {
         // SAFETY: neither action installs a handler.
         *found = unsafe { signal(of, action) }.attempt("the action of a signal")?;
     }
+    Ok(*LEFT.get_or_init(|| actions))
+}
+
+/// Blocks the signals that are waited for, takes the `OWN_ACTIONS`, and returns what was found.
+pub fn block() -> Result<Found, Failure> {
+    let mut mask = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&awaited()), Some(&mut mask))
+        .attempt("the signal mask")?;
+    let actions = take_actions()?;
     Ok(Found { mask, actions })
 }
 

@@ -46,6 +46,7 @@ use crate::launch::devices::mount_terminals;
 use crate::launch::mounts::{RESTRICTED, Tree, cover_with_memory, forbid_writing};
 use crate::launch::namespaces::{isolate_mounts, mount_proc};
 use crate::launch::network::bring_up_loopback;
+use crate::memory::make_shared;
 
 /// What a probe found, or why it found nothing.
 type Found = Result<String, Failure>;
@@ -287,7 +288,8 @@ pub fn io_uring() -> Found {
 }
 
 pub fn sealed_memory() -> Found {
-    Region::create(link::geometry()).attempt("a region")?;
+    let memory = make_shared()?;
+    Region::attach(memory, link::geometry()).attempt("a region")?;
     Ok("a region was created and sealed".to_owned())
 }
 

@@ -36,6 +36,8 @@ use super::descriptors;
 const PIECE: usize = 64 << 10;
 /// So often is looked at the end whether something is still being copied: more often than it takes to empty a pipe.
 const MOST_LOOKS: u32 = 4;
+/// What it ends with if there is more to copy than was allowed.
+const OWN_BOUND: io::ErrorKind = io::ErrorKind::FileTooLarge;
 /// Enough for a thread that calls read and write.
 pub const STACK: usize = 128 << 10;
 
@@ -206,7 +208,7 @@ fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier) -> C
             };
             let bytes = copied.bytes + shown.len() as u64;
             let written = if bytes > most {
-                Err(io::ErrorKind::FileTooLarge.into())
+                Err(OWN_BOUND.into())
             } else {
                 source.progress.while_writing(|| write_all(&mut to, shown))
             };
@@ -220,6 +222,12 @@ fn copy_all(mut source: Source, mut to: File, most: u64, started: &Barrier) -> C
         }
         source.take(taken);
     }
+}
+
+/// Whether this came of the most that was to be copied. A file that the kernel lets grow no further ends with the same kind of
+/// error, and a number.
+pub fn is_own_bound(error: &io::Error) -> bool {
+    error.kind() == OWN_BOUND && error.raw_os_error().is_none()
 }
 
 /// Writes all of it. The program has the caller's description, perhaps, and has it not wait: then it is waited for here.

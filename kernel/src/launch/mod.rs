@@ -131,7 +131,7 @@ fn inherited(others: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
 /// Runs `options.command` in a sandbox and returns how to end.
 pub fn run(options: &Options) -> Result<Ending, Failure> {
     tracing::debug!("starting a sandbox");
-    memory::check_limit()?;
+    memory::check_limits()?;
     let command = c_strings(&options.command)?;
     if let Err(failure) = core_dumps::forbid() {
         tracing::warn!("crashes in the sandbox are told to the host: {failure}");
@@ -258,6 +258,7 @@ fn sentry_process(
     raise_descriptor_limit().attempt("the sentry")?;
     let supervision = ringfence_sentry::Options {
         driver: &options.driver,
+    memory::raise_limit_of_files()?;
         command: &options.command,
         stats: options.stats,
         on_server_exit: options.on_server_exit,

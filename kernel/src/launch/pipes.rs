@@ -32,7 +32,7 @@ use ringfence_faults::{Act, Point, number};
 use ringfence_sentry::failure::{Attempt, Failure};
 use ringfence_sentry::log;
 
-use super::copying::{Copied, Copier, Pace, Source};
+use super::copying::{Copied, Copier, Pace, Source, is_own_bound};
 use super::{Options, descriptors};
 
 /// Most bytes that all processes of a sandbox get to write to stderr, or to the log. Those that keep to the bounds of
@@ -275,7 +275,7 @@ impl Copying {
         for (copier, what) in [(Some(messages), "stderr"), (log, "--log")] {
             let error = copier.and_then(end).and_then(|copied| copied.error);
             match (error, &options.log) {
-                (Some(error), _) if error.kind() == io::ErrorKind::FileTooLarge => {
+                (Some(error), _) if is_own_bound(&error) => {
                     tracing::warn!(
                         "{what}: sentry and server wrote more than {} bytes: what followed is missing",
                         most_messages()

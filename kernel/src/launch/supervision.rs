@@ -14,11 +14,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use ringfence_faults::{Act, Point};
-use ringfence_ipc::region::Region;
 use ringfence_ipc::{Socket, SocketError};
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
 use ringfence_sentry::liaison::{LauncherEnd, Plea};
-use ringfence_sentry::link::geometry;
 use ringfence_sentry::server::OnServerExit;
 use ringfence_sentry::signals::{self, Received};
 
@@ -29,6 +27,7 @@ use super::jobs::{self, Event};
 use super::servers::{Input, Server, Starter};
 use super::terminal::Terminal;
 use crate::endings::Ending;
+use crate::memory;
 use crate::sandboxes::{About, Door, Reply, Request, Visitor};
 
 /// A sandbox gets at most this many servers within [`RESTART_PERIOD`] in the place of lost ones.
@@ -286,7 +285,7 @@ impl<'a> Launcher<'a> {
 
     fn start_server(&mut self) -> Result<(), Failure> {
         let (control, server_control) = Socket::pair().attempt("socketpair")?;
-        let memory = Region::make_memory(geometry()).attempt("memory to share with a server")?;
+        let memory = memory::make_shared()?;
         let server = self.starter.start(None, Input::Control(&server_control))?;
         let told = self
             .liaison

@@ -261,7 +261,6 @@ fn what_the_caller_ignores_the_program_ignores_and_ringfence_does_not() {
     assert_ne!(ignored(finish(&mut sandbox)), outside);
 }
 
-/// Which ends nobody by a signal.
 /// A sandbox whose caller has set a limit.
 fn limited_by(limit: &str) -> Ended {
     let mut sandbox = ringfence_run(&[]);
@@ -272,10 +271,15 @@ fn limited_by(limit: &str) -> Ended {
     finish(shell.stdin(Stdio::null()))
 }
 
+/// In a shell's blocks of 512 bytes. The memory that sentry and server share counts as a file.
 #[test]
 fn a_limit_of_files_that_is_too_small_is_named() {
-    let line = "ringfence: memory to share with a server: the shared region: ftruncate failed: EFBIG: File too large";
-    assert_eq!(limited_by("-f 1"), Ended::failing(125, line));
+    let line = "ringfence: the limit of files (ulimit -f) is 4200 KiB, which is too little to run: raise it to 4388 KiB at \
+                least";
+    assert_eq!(limited_by("-f 8400"), Ended::failing(125, line));
+    assert_eq!(limited_by("-f 9999"), Ended::printing(""));
+    // Where the caller may raise it, Ringfence does. The program has the caller's.
+    assert_eq!(limited_by("-S -f 1"), Ended::printing(""));
 }
 
 #[test]
