@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::unistd::{Pid, execvp};
+use nix::unistd::Pid;
 use ringfence_faults::{Act, Point};
 use ringfence_ipc::Socket;
 use ringfence_sentry::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
@@ -21,8 +22,10 @@ use ringfence_sentry::seccomp::listener;
 use ringfence_sentry::signals;
 
 use super::grants::Grants;
+use super::search::Refused;
 use super::{
-    Job, credentials, descriptors, devices, environment, given, inherited, interpreter, jobs, root,
+    Job, credentials, descriptors, devices, environment, format, given, inherited, interpreter,
+    jobs, root, search,
 };
 use crate::driver::Driver;
 
@@ -77,14 +80,16 @@ pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallib
     let Some(name) = program.command.first() else {
         return Err(Failure::setup("no program given"));
     };
-    let Err(errno) = execvp(name, program.command);
-    Err(not_executed(name, errno, program.working_directory))
+    search::execute(name, program.command)
+        .map_err(|refused| not_executed(name, refused, program.working_directory))
 }
 
 /// Why a program, whose caller is at `from`, could not be executed.
-fn not_executed(name: &CStr, errno: Errno, from: Option<&PathBuf>) -> Failure {
+fn not_executed(name: &CStr, refused: Refused, from: Option<&PathBuf>) -> Failure {
+    let Refused { errno, file } = refused;
     let name = OsStr::from_bytes(name.to_bytes());
-    let interpreter = interpreter::to_blame(name, errno);
+    let interpreter = file.as_ref();
+    let interpreter = interpreter.and_then(|file| interpreter::to_blame(file, errno));
     let missing = interpreter.as_ref().map_or(name, |path| path.as_os_str());
     let remedy = match errno {
         Errno::ENOENT if missing.as_bytes().ends_with(b"\r") => {
@@ -95,6 +100,8 @@ fn not_executed(name: &CStr, errno: Errno, from: Option<&PathBuf>) -> Failure {
         }
         _ => "",
     };
+    let refused = interpreter.as_ref().or(file.as_ref());
+    let reason = refused.map_or_else(|| errno.desc().into(), |file| reason(file, errno));
     let whose = interpreter.map_or_else(String::new, |path| {
         format!("its interpreter {}: ", path.display())
     });
@@ -103,7 +110,17 @@ fn not_executed(name: &CStr, errno: Errno, from: Option<&PathBuf>) -> Failure {
             Errno::ENOENT => NOT_FOUND,
             _ => NOT_EXECUTABLE,
         },
-        message: format!("{}: {whose}{}{remedy}", name.display(), errno.desc()),
+        message: format!("{}: {whose}{reason}{remedy}", name.display()),
+    }
+}
+
+/// Why the kernel did not execute this file.
+fn reason(file: &Path, errno: Errno) -> Cow<'static, str> {
+    let start = Some(file).filter(|_| errno == Errno::ENOEXEC);
+    let start = start.and_then(format::start);
+    match start.and_then(|(_, start)| format::other_architecture(&start)) {
+        Some(other) => format!("it is for another architecture ({other})").into(),
+        None => errno.desc().into(),
     }
 }
 

@@ -6,10 +6,8 @@
 //! The files are what the program's author chose. They are read when the process is already confined as the program is to be.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -19,16 +17,20 @@ use object::elf::FileHeader64;
 use object::read::ReadCache;
 use object::read::elf::{FileHeader, ProgramHeader};
 
+use super::format;
+
 /// How many interpreters of interpreters the kernel follows (`exec_binprm`, fs/exec.c, Linux 6.12).
 const DEPTH: usize = 5;
-/// How much of a script the kernel looks at (BINPRM_BUF_SIZE).
-const FIRST_LINE: u64 = 256;
-/// Where glibc's execvp looks without `PATH` in the environment (execvp(3)).
-const DEFAULT_PATH: &str = "/bin:/usr/bin";
+/// How a script begins that names its interpreter.
+const MARK: &[u8] = b"#!";
 
-/// The interpreter because of which `name` could not be executed, which ended with `errno`. `None` if it was not that.
-pub fn to_blame(name: &OsStr, errno: Errno) -> Option<PathBuf> {
-    let mut program = found(name)?;
+/// The interpreter because of which `program` could not be executed, which ended with `errno`. `None` if it was not that.
+pub fn to_blame(program: &Path, errno: Errno) -> Option<PathBuf> {
+    if errno == Errno::ENOEXEC {
+        return last(program);
+    }
+    access(program, AccessFlags::X_OK).ok()?;
+    let mut program = program.to_owned();
     for _ in 0..DEPTH {
         let interpreter = of(&program)?;
         match access(&interpreter, AccessFlags::X_OK) {
@@ -39,34 +41,35 @@ pub fn to_blame(name: &OsStr, errno: Errno) -> Option<PathBuf> {
     None
 }
 
-/// The file that execvp(3) finds.
-fn found(name: &OsStr) -> Option<PathBuf> {
-    let is_program = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
-    if name.as_bytes().contains(&b'/') {
-        return Some(PathBuf::from(name)).filter(is_program);
+/// What is to interpret a script, and is none itself.
+fn last(script: &Path) -> Option<PathBuf> {
+    let mut last = None;
+    for _ in 0..DEPTH {
+        let (_, start) = format::start(last.as_deref().unwrap_or(script))?;
+        match of_script(&start) {
+            Some(next) => last = Some(next),
+            None => break,
+        }
     }
-    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-    let mut places = std::env::split_paths(&path).map(|place| place.join(name));
-    places.find(is_program)
+    last
 }
 
 fn of(program: &Path) -> Option<PathBuf> {
-    // What is there could be exchanged for a pipe, for whose other end an open would wait.
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(program);
-    let file = file
-        .ok()
-        .filter(|file| file.metadata().is_ok_and(|it| it.is_file()))?;
-    let mut start = Vec::new();
-    (&file).take(FIRST_LINE).read_to_end(&mut start).ok()?;
-    let name = match start.strip_prefix(b"#!") {
-        Some(line) => named_in(line)?.to_owned(),
-        None => loader(file)?,
-    };
-    Some(PathBuf::from(OsStr::from_bytes(&name)))
+    let (file, start) = format::start(program)?;
+    match start.starts_with(MARK) {
+        true => of_script(&start),
+        false => loader(file).map(path),
+    }
+}
+
+/// The interpreter that a file that begins like this names, if it is a script.
+pub fn of_script(start: &[u8]) -> Option<PathBuf> {
+    let line = start.strip_prefix(MARK)?;
+    named_in(line).map(|name| path(name.to_owned()))
+}
+
+fn path(name: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(&name))
 }
 
 /// The interpreter that a script names after `#!`.

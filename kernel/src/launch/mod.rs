@@ -30,6 +30,7 @@ pub mod descriptors;
 pub(crate) mod devices;
 mod environment;
 mod exec;
+mod format;
 mod given;
 pub mod grants;
 pub mod init;
@@ -46,6 +47,7 @@ pub(crate) mod network;
 mod ordinary_view;
 mod pipes;
 mod root;
+mod search;
 pub mod servers;
 mod staging;
 mod standing;
@@ -256,9 +258,9 @@ fn sentry_process(
     namespaces::mount_processes()?;
     let sandbox = build(options, command, job, (liaison, numbers), ends)?;
     raise_descriptor_limit().attempt("the sentry")?;
+    memory::raise_limit_of_files()?;
     let supervision = ringfence_sentry::Options {
         driver: &options.driver,
-    memory::raise_limit_of_files()?;
         command: &options.command,
         stats: options.stats,
         on_server_exit: options.on_server_exit,

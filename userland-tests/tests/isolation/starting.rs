@@ -144,3 +144,117 @@ fn a_missing_interpreter_is_named() {
     let line = format!("ringfence: lost: its interpreter /usr/bin/nope: {missing}");
     assert_eq!(ended, Ended::failing(127, &line));
 }
+
+/// The guest's executable, with these bytes at these places.
+fn executable_with(changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut bytes = fs::read(guest_program()).expect("an executable");
+    for (at, byte) in changes {
+        bytes[*at] = *byte;
+    }
+    bytes
+}
+
+/// As a shell has it: of what the kernel does not execute, a text is a script of the shell's, and nothing else.
+#[test]
+fn what_the_kernel_does_not_execute_is_named_unless_it_is_a_text() {
+    let directory = Directory::in_place(Path::new("/tmp"), "formats");
+    let here = text(directory.path());
+    // Where the header of an executable has its machine (elf(5)).
+    const MACHINE: usize = 18;
+    script(&directory, "arm", &executable_with(&[(MACHINE, 183)]));
+    script(&directory, "odd", &executable_with(&[(MACHINE, 0x77)]));
+    // A header for 32 bits, and with the most significant byte first.
+    let old = [(4, 1), (5, 2), (MACHINE, 0), (MACHINE + 1, 20)];
+    script(&directory, "old", &executable_with(&old));
+    script(&directory, "cut", &executable_with(&[])[..40]);
+    script(&directory, "magic", b"\x7fELF\nexit 5\n");
+    script(&directory, "windows", b"MZ\x90\0\x03\0\0\0\x04\0");
+    script(&directory, "by-arm", format!("#!{here}/arm\n").as_bytes());
+    script(&directory, "by-text", format!("#!{here}/text\n").as_bytes());
+    script(&directory, "text", b"echo \"$0 $*\"; exit 3\n");
+    script(&directory, "later", b"exit 4\n\0\0");
+    script(&directory, "empty", b"");
+
+    let run = |program: &str| run_in(directory.path(), &["--bind", "."], &[program, "a", "b c"]);
+    for (program, reason) in [
+        (
+            "./arm",
+            "it is for another architecture (AArch64)".to_owned(),
+        ),
+        (
+            "./odd",
+            "it is for another architecture (119 in its ELF header)".to_owned(),
+        ),
+        (
+            "./old",
+            "it is for another architecture (PowerPC)".to_owned(),
+        ),
+        ("./cut", "Exec format error".to_owned()),
+        ("./magic", "Exec format error".to_owned()),
+        ("./windows", "Exec format error".to_owned()),
+        (
+            "./by-arm",
+            format!("its interpreter {here}/arm: it is for another architecture (AArch64)"),
+        ),
+        (
+            "./by-text",
+            format!("its interpreter {here}/text: Exec format error"),
+        ),
+    ] {
+        let line = format!("ringfence: {program}: {reason}");
+        assert_eq!(run(program), Ended::failing(126, &line));
+    }
+    let ended = run("./text");
+    assert_eq!((ended.status, &*ended.stdout), (3, "./text a b c\n"));
+    assert_eq!(run("./later").status, 4);
+    assert_eq!(run("./empty"), Ended::printing(""));
+}
+
+/// As a shell has it: a file that may not be executed is found, and what is in a directory that the user may not search is
+/// not.
+#[test]
+fn a_program_is_not_found_unless_a_file_is() {
+    let directory = Directory::in_place(Path::new("/tmp"), "places");
+    let here = directory.path();
+    fs::set_permissions(here, fs::Permissions::from_mode(0o755)).expect("permissions");
+    for (place, mode) in [("closed", 0o700), ("open", 0o755), ("last", 0o755)] {
+        fs::create_dir(here.join(place)).expect("a directory");
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(here.join(place), mode).expect("permissions");
+    }
+    fs::create_dir(here.join("open/directory")).expect("a directory");
+    fs::write(here.join("open/plain"), "exit 1\n").expect("a file");
+    script(&directory, "last/plain", b"exit 3\n");
+    fs::write(here.join("open/only"), "exit 1\n").expect("a file");
+
+    let executables = Reachable::new();
+    let path = |places: &[&str]| {
+        let places = places
+            .iter()
+            .map(|place| format!("{}/{place}", here.display()));
+        format!(
+            "PATH={}:/usr/bin:/bin",
+            places.collect::<Vec<_>>().join(":")
+        )
+    };
+    let run = |places: &[&str], program: &str| {
+        let path = path(places);
+        let options = ["--bind", &format!("{}::ro", here.display()), "--env", &path];
+        match is_root() {
+            true => executables.run_as(USER, &options, &[program]),
+            false => run_in(Path::new("/"), &options, &[program]),
+        }
+    };
+    let missing = |program| {
+        Ended::failing(
+            127,
+            &format!("ringfence: {program}: No such file or directory"),
+        )
+    };
+    let places = ["closed", "open", "none", "open/plain", "last"];
+    assert_eq!(run(&places, "nosuch"), missing("nosuch"));
+    assert_eq!(run(&places, "directory"), missing("directory"));
+    assert_eq!(run(&places, "plain").status, 3);
+    let denied = "ringfence: only: Permission denied";
+    assert_eq!(run(&places, "only"), Ended::failing(126, denied));
+}
