@@ -16,7 +16,7 @@ use crate::driver::{Choice, Demand, Selection, choose};
 use crate::endings::{self, Ending};
 use crate::launch::descriptors;
 use crate::launch::grants::Grants;
-use crate::outputs::open_log;
+use crate::outputs::{expect_different, open_log};
 use crate::record::Output;
 use crate::replay;
 use crate::sandboxes::Name;
@@ -349,6 +349,12 @@ fn run(
     record: Option<Output>,
 ) -> Result<Ending, Failure> {
     launch::linux::expect_new_enough()?;
+    let outputs = [
+        ("--out", record.as_ref().map(Output::path)),
+        ("--log", arguments.log.as_deref()),
+        ("--trace", arguments.trace.as_deref()),
+    ];
+    expect_different(&outputs, &arguments.grants.binds)?;
     let log = arguments.log.as_deref();
     let log = log.map(|path| open_log(path, &arguments.grants.binds));
     log::write_to(log.transpose()?);
@@ -393,6 +399,10 @@ fn run(
 fn issue_again(arguments: Replay) -> Result<Ending, Failure> {
     inherit(&Grants::default())?;
     let log = arguments.log.as_deref();
+    for read in [Some(&arguments.file), arguments.answers.as_ref()] {
+        let read = read.map(PathBuf::as_path);
+        expect_different(&[("the recording", read), ("--log", log)], &[])?;
+    }
     log::write_to(log.map(|path| open_log(path, &[])).transpose()?);
     replay::run(&replay::Options {
         recording: arguments.file,

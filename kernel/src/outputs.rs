@@ -11,6 +11,7 @@ use std::fmt;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf, absolute};
 
 use ringfence_faults::{Act, Point};
@@ -39,7 +40,7 @@ pub enum Problem {
     Path(reach::Problem),
     /// It is in this directory, and no ordinary file.
     NotOrdinary(PathBuf),
-    /// The path does not end in a name.
+    /// The path does not end in a file's name.
     NoName,
     /// It is `-`, by which people mean stdout.
     Dash,
@@ -57,7 +58,9 @@ impl fmt::Display for Problem {
                 "it is no ordinary file, and in {}, where programs can put one: remove it, or name another file",
                 directory.display()
             ),
-            Problem::NoName => write!(formatter, "it is a directory: name a file"),
+            Problem::NoName => {
+                formatter.write_str("it is a directory's name, and a file is wanted")
+            }
             Problem::Dash => formatter.write_str("stdout is the program's, and a file is wanted"),
         }
     }
@@ -80,6 +83,11 @@ impl Place {
     pub fn find(path: &Path, binds: &[Bind]) -> Result<Place, Problem> {
         if path == Path::new("-") {
             return Err(Problem::Dash);
+        }
+        // What is read of it from here on leaves that out.
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+            return Err(Problem::NoName);
         }
         let path = absolute(path).map_err(|_| Problem::NoName)?;
         let reach = match is_left_out() {
@@ -114,6 +122,24 @@ impl Place {
         match file.metadata() {
             Ok(status) if status.is_file() => Ok(file),
             _ => Err(Problem::NotOrdinary(reached.clone())),
+        }
+    }
+
+    /// What makes it the same place as another, if writing to both would lose something.
+    fn identity(&self) -> Option<Identity> {
+        let flags = match self.reached {
+            Some(_) => AtFlags::SYMLINK_NOFOLLOW,
+            None => AtFlags::empty(),
+        };
+        match rustix::fs::statat(&self.directory, &self.name, flags) {
+            Ok(found) => rustix::fs::FileType::from_raw_mode(found.st_mode)
+                .is_file()
+                .then_some(Identity::File(found.st_dev, found.st_ino)),
+            Err(_) => {
+                let directory = rustix::fs::fstat(&self.directory).ok()?;
+                let (device, number) = (directory.st_dev, directory.st_ino);
+                Some(Identity::Name(device, number, self.name.clone()))
+            }
         }
     }
 
@@ -186,6 +212,35 @@ impl Place {
 /// For the tests of what happens otherwise.
 fn is_left_out() -> bool {
     ringfence_faults::at(Point::Outputs) == Some(Act::Drop)
+}
+
+/// The file that a place has, by its device and number, or the name that is free in a directory.
+#[derive(PartialEq)]
+enum Identity {
+    File(u64, u64),
+    Name(u64, u64, OsString),
+}
+
+/// Fails if two of these are the same file, before either is written. Each is given with what its path is for.
+pub fn expect_different(files: &[(&str, Option<&Path>)], binds: &[Bind]) -> Result<(), Failure> {
+    let named = files
+        .iter()
+        .filter_map(|(what, path)| Some((what, (*path)?)));
+    // Whoever opens what cannot be found says why.
+    let found = named.filter_map(|(what, path)| {
+        let place = Place::find(path, binds).ok()?;
+        Some((format!("{what} {}", path.display()), place.identity()?))
+    });
+    let found: Vec<(String, Identity)> = found.collect();
+    for (index, (other, identity)) in found.iter().enumerate() {
+        let same = found.iter().take(index).find(|(_, it)| it == identity);
+        if let Some((one, _)) = same {
+            return Err(Failure::setup(format!(
+                "{one} and {other} are the same file: name two"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Opens the file at `path` for the log, for the run of a program with these binds.

@@ -56,6 +56,11 @@ impl Output {
         })
     }
 
+    /// The name that it gets.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What the sentry needs to know of it.
     pub fn for_sentry(&self) -> recorder::Output<'_> {
         recorder::Output {

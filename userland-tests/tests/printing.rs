@@ -163,6 +163,31 @@ fn a_file_to_write_cannot_be_stdout() {
     assert_eq!(made.count(), 0);
 }
 
+/// Who writes a directory's name means a file in it, and nobody has said which.
+#[test]
+fn a_file_to_write_cannot_be_a_directory() {
+    let directory = Directory::new("slash");
+    for (words, option) in [
+        (&["run"][..], "--log"),
+        (&["run"], "--trace"),
+        (&["record"], "--out"),
+    ] {
+        for name in ["new/", "new//", "new/.", "./"] {
+            let mut command = command(words);
+            command.args([option, name, "--driver", "sim"]);
+            command.args(["--workdir=/", "--", "true"]);
+            let Ended { status, stderr, .. } = finish(command.current_dir(directory.path()));
+            let expected = format!(
+                "ringfence: {option} {name}: it is a directory's name, and a file is wanted"
+            );
+            assert!(stderr.starts_with(&expected), "{stderr}");
+            assert_eq!((status, stderr.lines().count()), (125, 1));
+        }
+    }
+    let made = std::fs::read_dir(directory.path()).expect("the directory");
+    assert_eq!(made.count(), 0);
+}
+
 #[test]
 fn what_a_program_is_called_does_not_command_a_terminal() {
     let directory = Directory::new("controls");

@@ -212,3 +212,62 @@ fn links_that_programs_can_have_put_there_lead_out_if_they_are_followed() {
     assert_eq!(ended.status, 0, "{ended:?}");
     assert_ne!(place.content(), CONTENT);
 }
+
+/// Whatever they are called, and whether they are there yet.
+#[test]
+fn no_two_outputs_are_the_same_file() {
+    let place = Place::new();
+    fs::write(place.given.join("there"), CONTENT).expect("a file");
+    fs::hard_link(place.given.join("there"), place.given.join("hard")).expect("a link");
+    let outside = place.precious.with_file_name("outside");
+    symlink("precious", &outside).expect("a link");
+    let (outside, precious) = (text(&outside), text(&place.precious));
+    for (command, first, one, second, other) in [
+        ("run", "--log", "@/new", "--trace", "new"),
+        ("run", "--log", "@/../given/new", "--trace", "./new"),
+        ("run", "--log", "@/there", "--trace", "@/hard"),
+        ("run", "--log", precious, "--trace", outside),
+        ("record", "--out", "new", "--log", "@/new"),
+        ("record", "--out", "@/there", "--trace", "there"),
+    ] {
+        let options = [first, one, second, other];
+        let ended = place.run(&ringfence_program(), command, &options);
+        let line = format!(
+            "ringfence: {first} {} and {second} {} are the same file: name two",
+            place.named(one),
+            place.named(other)
+        );
+        assert_eq!(ended, Ended::failing(125, &line));
+    }
+    assert!(!place.given.join("new").exists());
+    for kept in [&place.given.join("there"), &place.precious] {
+        assert_eq!(fs::read_to_string(kept).expect("the file"), CONTENT);
+    }
+    // What is no file keeps nothing that could be lost.
+    let options = ["--log", "/dev/null", "--trace", "/dev/null"];
+    let ended = place.run(&ringfence_program(), "run", &options);
+    assert_eq!(ended, Ended::printing(""));
+    let options = ["--out", "new", "--log", "new.log", "--trace", "new.trace"];
+    let ended = place.run(&ringfence_program(), "record", &options);
+    assert_eq!(ended, Ended::printing(""));
+}
+
+#[test]
+fn a_recording_is_not_replayed_into_itself() {
+    let place = Place::new();
+    let ended = place.run(&ringfence_program(), "record", &["--out", "made"]);
+    assert_eq!(ended, Ended::printing(""));
+    let made = place.given.join("made");
+    let before = fs::read(&made).expect("a recording");
+    let log = place.named("@/./made");
+    let mut replay = Command::new(ringfence_program());
+    replay
+        .args(["replay", "made", "--log", &log])
+        .current_dir(&place.given);
+    let line = format!("ringfence: the recording made and --log {log} are the same file: name two");
+    assert_eq!(
+        finish(replay.stdin(Stdio::null())),
+        Ended::failing(125, &line)
+    );
+    assert!(fs::read(&made).expect("the recording") == before);
+}
