@@ -108,7 +108,7 @@ fn a_masked_proc_is_said_once_and_ends_all() {
     let script = "mount -t tmpfs none /proc/tty && exec \"$0\" run --driver sim -- true";
     command.args(["-rm", "sh", "-c", script]);
     command.arg(ringfence_program()).stdin(Stdio::null());
-    let line = "ringfence: mounting /proc: EPERM: Operation not permitted; in a container, /proc must not be masked \
+    let line = "ringfence: mounting /proc: Operation not permitted; in a container, /proc must not be masked \
                 (docker run --security-opt systempaths=unconfined)";
     for _ in 0..8 {
         assert_eq!(finish(&mut command), Ended::failing(125, line));

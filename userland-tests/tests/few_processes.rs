@@ -97,7 +97,7 @@ fn too_few_processes_are_said() {
             stderr,
         } = finish(command.stdin(Stdio::null()));
         assert_eq!((status, stdout.as_str()), (125, ""));
-        let reason = "for which ulimit -u or the cgroup's pids.max may be too small";
+        let reason = "raise the limit of processes (ulimit -u), or pids.max of the control group";
         assert!(stderr.contains(reason), "{stderr}");
     }
 }

@@ -84,7 +84,7 @@ fn a_program_that_is_not_there_or_not_executable_is_named() {
 #[test]
 fn a_sandbox_that_cannot_be_set_up_is_125_and_one_line() {
     let ended = finish(&mut guest_with(&["--log", "/nowhere/log"], &["walk"]));
-    let line = "ringfence: --log /nowhere/log: No such file or directory (os error 2)";
+    let line = "ringfence: --log /nowhere/log: No such file or directory";
     assert_eq!(ended, Ended::failing(125, line));
     let ended =
         finish(Command::new(ringfence_program()).args(["run", "--driver", "host", "--", "true"]));

@@ -29,7 +29,7 @@ const PRINTING: &[&[&str]] = &[
     &["nvproxy", "list-supported-drivers"],
 ];
 
-const FULL: &str = "No space left on device (os error 28)";
+const FULL: &str = "No space left on device";
 
 fn full() -> File {
     OpenOptions::new()

@@ -368,7 +368,7 @@ fn bad_files_are_refused_in_one_line() {
     refused(b"#!/bin/sh\necho this is no recording\n", foreign);
     let missing = directory.path().join("missing");
     let line = format!(
-        "ringfence: {}: No such file or directory (os error 2): name a file that ringfence record made",
+        "ringfence: {}: No such file or directory: name a file that ringfence record made",
         missing.display()
     );
     assert_eq!(replay::<&str>(&missing, &[]), Ended::failing(125, &line));
@@ -388,7 +388,7 @@ fn a_file_that_cannot_be_written_is_refused_before_the_program_starts() {
         )
     };
     let line = format!(
-        "ringfence: --out {}: No such file or directory (os error 2): name a file in a directory that you may write to",
+        "ringfence: --out {}: No such file or directory: name a file in a directory that you may write to",
         nowhere.display()
     );
     assert_eq!(touch(&nowhere), Ended::failing(125, &line));

@@ -141,7 +141,7 @@ fn a_new_server_that_does_not_start_changes_nothing() {
         assert_eq!(ended, Ended::failing(1, &line));
         assert_eq!(conversation.ask("use"), "ok");
     }
-    let line = "ringfence: /nowhere: No such file or directory (os error 2)";
+    let line = "ringfence: /nowhere: No such file or directory";
     let ended = server_upgrade(&sandbox, &["--executable", "/nowhere"]);
     assert_eq!(ended, Ended::failing(125, line));
     assert_eq!(conversation.tree().server, before.server);

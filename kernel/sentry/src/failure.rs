@@ -6,6 +6,7 @@ use ringfence_ipc::typed::{self, shortened};
 use ringfence_ipc::{Message, Socket, SocketError};
 use serde::{Deserialize, Serialize};
 
+use crate::remedies;
 use crate::visible::escaped;
 
 /// The sandbox could not be set up.
@@ -16,8 +17,7 @@ pub const NOT_EXECUTABLE: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 
 /// What it says who cannot start a thread of Ringfence's own.
-pub const A_THREAD: &str =
-    "starting a thread, for which ulimit -u or the cgroup's pids.max may be too small";
+pub const A_THREAD: &str = "starting a thread";
 
 /// The longest line that goes from one process to another, in bytes. A path in it may have 4096.
 const MAXIMUM_LINE: usize = 16 << 10;
@@ -32,11 +32,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The sandbox could not be set up because of `message`.
+    /// The sandbox could not be set up because of `message`. Errors in it are spelled in one way; if it ends in one for which
+    /// there is a remedy, it gets that.
     pub fn setup(message: impl fmt::Display) -> Failure {
         Failure {
             status: SETUP,
-            message: message.to_string(),
+            message: remedies::complete(&message.to_string()),
         }
     }
 

@@ -53,6 +53,7 @@ pub mod receivers;
 pub mod recognition;
 pub mod recorder;
 pub mod releases;
+pub mod remedies;
 pub mod requests;
 pub mod seccomp;
 pub mod server;

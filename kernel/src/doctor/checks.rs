@@ -2,6 +2,7 @@
 
 use ringfence_confinement::linux::Feature;
 use ringfence_sentry::failure::Failure;
+use ringfence_sentry::remedies;
 
 use super::order;
 use super::probes;
@@ -45,6 +46,8 @@ impl Check {
             Ok(detail) => return Finding::plain(self.name, Outcome::Ok, detail),
             Err(failure) => failure.message,
         };
+        // What is known to help against this very error helps more than what may help against any.
+        let (failure, known) = remedies::apart(&failure);
         let lost = match self.without {
             Without::Unusable => None,
             Without::Loses(what) => Some(what),
@@ -56,12 +59,13 @@ impl Check {
                 Finding::plain(self.name, Outcome::Weakness, format!("{failure}; {what}"))
             }
         };
-        finding.with_remedy(match self.without {
-            Without::Lacks(feature) => {
+        finding.with_remedy(match (known, &self.without) {
+            (Some(known), _) => known.to_owned(),
+            (None, Without::Lacks(feature)) => {
                 let since = feature.row().since;
                 format!("use Linux {since} or later{}", self.remedy)
             }
-            _ => self.remedy.to_owned(),
+            (None, _) => self.remedy.to_owned(),
         })
     }
 }

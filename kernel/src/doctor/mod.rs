@@ -23,6 +23,7 @@ mod report;
 
 use ringfence_sentry::failure::Failure;
 
+pub use self::probes::outside;
 use self::report::{Finding, Outcome, Report};
 use crate::driver::{self, Demand};
 use crate::endings;

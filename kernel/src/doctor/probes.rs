@@ -109,7 +109,7 @@ pub fn mounts() -> Found {
     child::attempt(Place::Inside(CloneFlags::CLONE_NEWNS), || {
         isolate_mounts()?;
         let null = Path::new("/dev/null");
-        let tree = Tree::copy(null).attempt("open_tree")?;
+        let tree = Tree::copy(null).attempt(null.display())?;
         let tree = tree.with_attributes(RESTRICTED).attempt("mount_setattr")?;
         tree.attach(null).attempt("move_mount")?;
         match File::open(null).map_err(|error| error.kind()) {
@@ -125,7 +125,7 @@ pub fn file_system() -> Found {
     child::attempt(Place::Inside(CloneFlags::CLONE_NEWNS), || {
         isolate_mounts()?;
         forbid_writing()?;
-        let flags = statvfs("/tmp").attempt("statvfs")?.flags();
+        let flags = statvfs("/tmp").attempt("/tmp")?.flags();
         if !flags.contains(FsFlags::ST_RDONLY) {
             return Err(Failure::setup("what was made read-only is not"));
         }

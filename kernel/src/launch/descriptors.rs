@@ -15,10 +15,11 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::stat::fstat;
 use ringfence_faults::{Act, Point};
 use ringfence_sentry::confinement;
@@ -46,6 +47,9 @@ const OF_OBJECTS: [FsWord; 5] = [
     0x5049_4446,
     0x444d_4142,
 ];
+
+/// How many descriptors the caller has allowed itself, which the program gets.
+static CALLERS: OnceLock<rlim_t> = OnceLock::new();
 
 /// Takes over the descriptors from 3 on that the program is granted, and closes all behind them. None of them is inherited
 /// further until [`pass_on`] is called with it.
@@ -207,6 +211,16 @@ unsafe fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), Fai
         .attempt("closing inherited descriptors")
 }
 
+/// Lets the calling process, and all that it starts, have as many descriptors as it may have. They need more than many a
+/// caller has use for: the launcher, the sentry and init pass descriptors on (see [`send_and_leave_some`]), and the sentry has
+/// some for each that a task has.
+pub fn raise_limit() -> Result<(), Failure> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).attempt("the limit of descriptors")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).attempt("the limit of descriptors")?;
+    let _ = CALLERS.set(soft);
+    Ok(())
+}
+
 /// Has `send` send descriptors, and then lets the calling process, and all that it starts, have an eighth fewer than
 /// Ringfence's own processes.
 ///
@@ -214,17 +228,14 @@ unsafe fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), Fai
 /// lets nobody send a further one whose own limit is below that count (unix(7), ETOOMANYREFS). With the lower limit tasks
 /// cannot get so many on their way that Ringfence's processes of the same user could send none.
 pub fn send_and_leave_some(send: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    let limit = |soft, hard| {
-        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).attempt("the limit of descriptors")
-    };
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).attempt("the limit of descriptors")?;
-    limit(hard, hard)?;
     send()?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).attempt("the limit of descriptors")?;
+    let soft = CALLERS.get().copied().unwrap_or(hard);
     let own = hard.min(confinement::DESCRIPTORS);
     // For the test of what holds without it.
     let most = match ringfence_faults::at(Point::InFlight) {
         Some(Act::Drop) => hard,
         _ => own - own / 8,
     };
-    limit(soft.min(most), most)
+    setrlimit(Resource::RLIMIT_NOFILE, soft.min(most), most).attempt("the limit of descriptors")
 }

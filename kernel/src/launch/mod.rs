@@ -56,6 +56,7 @@ mod terminal;
 pub(crate) mod title;
 mod upgrade;
 
+use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -64,7 +65,6 @@ use std::path::PathBuf;
 use nix::sched::CloneFlags;
 use nix::unistd::ForkResult;
 use nvproxy_protocol::options::{Replay, Settings};
-use nvproxy_server::process::raise_descriptor_limit;
 use ringfence_faults::Role;
 use ringfence_ipc::Socket;
 use ringfence_sentry::failure::{Attempt, Failure, attempt_first};
@@ -133,6 +133,7 @@ fn inherited(others: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
 /// Runs `options.command` in a sandbox and returns how to end.
 pub fn run(options: &Options) -> Result<Ending, Failure> {
     tracing::debug!("starting a sandbox");
+    descriptors::raise_limit()?;
     memory::check_limits()?;
     let command = c_strings(&options.command)?;
     if let Err(failure) = core_dumps::forbid() {
@@ -172,8 +173,6 @@ pub fn run(options: &Options) -> Result<Ending, Failure> {
             let sentry = Sentry::new(child);
             drop((sentry_end, sentry_ends, init_end, program_ends));
             let diverted = own_ends.divert();
-            // It passes descriptors on, too: see `descriptors::send_and_leave_some`.
-            raise_descriptor_limit().attempt("the launcher")?;
             signals::heed_faults()?;
             let ends = Ends {
                 liaison: launcher_end,
@@ -257,7 +256,6 @@ fn sentry_process(
     let numbers = ringfence_sentry::tracee::Numbers::open().attempt("/proc/loadavg")?;
     namespaces::mount_processes()?;
     let sandbox = build(options, command, job, (liaison, numbers), ends)?;
-    raise_descriptor_limit().attempt("the sentry")?;
     memory::raise_limit_of_files()?;
     let supervision = ringfence_sentry::Options {
         driver: &options.driver,
@@ -283,7 +281,9 @@ fn build(
     let (report, task_report) = Socket::pair().attempt("socketpair")?;
     let working_directory = std::env::current_dir().ok();
     let start = || namespaces::fork_with(namespaces::OF_ONE_PROCESS);
-    let init = match attempt_first("starting init", start)? {
+    let started = attempt_first("starting init", || Ok::<_, Infallible>(start()))?;
+    let refused = |errno| namespaces::refused(errno, namespaces::OF_ONE_PROCESS);
+    let init = match started.map_err(refused)? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             drop((liaison, listener, report, numbers));

@@ -19,12 +19,14 @@ use nix::unistd::{ForkResult, Pid, getegid, geteuid, setgroups, setresgid, setre
 use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure, SETUP, attempt_first};
 use ringfence_sentry::log;
+use ringfence_sentry::seccomp::listener::SUPERVISED;
 use ringfence_sentry::system_calls::exit_at_once;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::children;
 use super::grants::Identity;
 use super::mounts::{RESTRICTED, Tree};
+use crate::doctor;
 
 const NONE: Option<&str> = None;
 /// What the sentry, init and each server have to themselves. Made with the process, because to change the mount namespace later is
@@ -48,8 +50,9 @@ pub fn fork_into_user_namespace(
     let maps = IdMaps::new(identity)?;
     let (mut mapped, mut map) = std::io::pipe().attempt("pipe")?;
     let parent = pidfd_open(getpid(), PidfdFlags::empty()).attempt("pidfd_open")?;
-    let start = || Ok::<_, Infallible>(fork_with(CloneFlags::CLONE_NEWUSER | also));
-    match attempt_first("starting a process", start)?.map_err(with_remedy)? {
+    let flags = CloneFlags::CLONE_NEWUSER | also;
+    let start = || Ok::<_, Infallible>(fork_with(flags));
+    match attempt_first("starting a process", start)?.map_err(|errno| refused(errno, flags))? {
         ForkResult::Child => {
             drop(map);
             let is_bound = end_with(parent.as_fd());
@@ -194,18 +197,47 @@ fn identity_map(path: &str) -> Result<String, Failure> {
     Ok(map)
 }
 
-fn with_remedy(errno: Errno) -> Failure {
-    let remedy = match errno {
-        Errno::EPERM | Errno::EACCES => {
-            "allow them (sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0; \
-             in a container, a seccomp profile that permits unshare)"
+/// Kinds of namespaces of which the kernel lets a user make only so many (namespaces(7)).
+const LIMITED: [(CloneFlags, &str); 6] = [
+    (CloneFlags::CLONE_NEWUSER, "user"),
+    (CloneFlags::CLONE_NEWNS, "mount"),
+    (CloneFlags::CLONE_NEWPID, "process"),
+    (CloneFlags::CLONE_NEWIPC, "IPC"),
+    (CloneFlags::CLONE_NEWUTS, "UTS"),
+    (CloneFlags::CLONE_NEWNET, "network"),
+];
+
+/// Why a process could not be started in namespaces of these kinds, and what to do.
+pub fn refused(errno: Errno, flags: CloneFlags) -> Failure {
+    Failure::setup(match errno {
+        Errno::EPERM if is_supervised() => format!("the seccomp filter: {SUPERVISED}"),
+        Errno::EPERM | Errno::EACCES | Errno::EINVAL => {
+            format!("user namespaces cannot be created here: {errno}")
         }
-        Errno::ENOSPC => "raise sysctl user.max_user_namespaces",
-        _ => "use a kernel with CONFIG_USER_NS",
+        Errno::ENOSPC => format!("another {} namespace: {errno}", used_up(flags)),
+        _ => format!("starting a process: {errno}"),
+    })
+}
+
+/// Whether the calling process is in a sandbox as Ringfence's own. That is tried in a child.
+fn is_supervised() -> bool {
+    doctor::outside().is_err_and(|failure| failure.message == SUPERVISED)
+}
+
+/// Of these kinds of namespaces the one of which no other can be made, found by trying each.
+fn used_up(flags: CloneFlags) -> &'static str {
+    let mut kinds = LIMITED.iter().filter(|(kind, _)| flags.contains(*kind));
+    let fails = |kind: CloneFlags| match fork_with(kind | flags & CloneFlags::CLONE_NEWUSER) {
+        Ok(ForkResult::Child) => exit_at_once(0),
+        Ok(ForkResult::Parent { child }) => {
+            children::abandon(child);
+            false
+        }
+        Err(_) => true,
     };
-    Failure::setup(format!(
-        "user namespaces cannot be created here ({errno}): {remedy}"
-    ))
+    let found = kinds.find(|(kind, _)| fails(*kind));
+    // One may have become free since.
+    found.map_or("user", |(_, name)| name)
 }
 
 /// Cuts the mount namespace off from the one it was copied from.

@@ -31,6 +31,7 @@ use nix::sys::stat::Mode;
 use ringfence_faults::{Act, Point, number};
 use ringfence_sentry::failure::{Attempt, Failure};
 use ringfence_sentry::log;
+use ringfence_sentry::remedies;
 
 use super::copying::{Copied, Copier, Pace, Source, is_own_bound};
 use super::{Options, descriptors};
@@ -130,7 +131,7 @@ fn unwaiting(pipe: &PipeWriter) -> Result<OwnedFd, Failure> {
 fn end(pipe: &PipeWriter, flags: OFlag) -> Result<OwnedFd, Failure> {
     let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
     let flags = flags | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    open(path.as_str(), flags, Mode::empty()).attempt("a pipe's end")
+    open(path.as_str(), flags, Mode::empty()).attempt(path)
 }
 
 impl ServerEnds {
@@ -284,6 +285,7 @@ impl Copying {
                 // Of stderr nobody could be told there, and the log is no place to say it, either.
                 (Some(error), Some(path)) if what == "--log" => {
                     let path = path.display();
+                    let error = remedies::spelled(&error.to_string());
                     let line =
                         format!("ringfence: --log {path}: {error}: what follows is missing\n");
                     log::print_last(&line, log::UNTAKEN);

@@ -278,7 +278,7 @@ fn binds_are_placed_in_what_was_bound_before() {
     );
     // Nothing is created in it.
     let line = format!(
-        "ringfence: --bind {}:/etc/below/other: in the sandbox, Read-only file system (os error 30): create it, or choose a \
+        "ringfence: --bind {}:/etc/below/other: in the sandbox, Read-only file system: create it, or choose a \
          place in /tmp",
         text(&second)
     );
@@ -364,7 +364,7 @@ fn binds_that_cannot_be_are_explained() {
         run("/nowhere/at-all"),
         Ended::failing(
             125,
-            "ringfence: --bind /nowhere/at-all: No such file or directory (os error 2): name a file or directory that is there"
+            "ringfence: --bind /nowhere/at-all: No such file or directory: name a file or directory that is there"
         )
     );
     assert_eq!(
@@ -372,7 +372,7 @@ fn binds_that_cannot_be_are_explained() {
         Ended::failing(
             125,
             &format!(
-                "ringfence: --bind {here}:/etc/at-all: in the sandbox, Read-only file system (os error 30): create it, \
+                "ringfence: --bind {here}:/etc/at-all: in the sandbox, Read-only file system: create it, \
                  or choose a place in /tmp"
             )
         )

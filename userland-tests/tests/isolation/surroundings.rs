@@ -111,7 +111,7 @@ fn inherited_descriptors_are_closed_unless_asked_for() {
     assert_eq!(run(&[]), (0, "[]".to_owned(), String::new()));
     let both = "[(3, \"/etc/passwd\"), (4, \"/etc/group\")]".to_owned();
     assert_eq!(run(&["--preserve-fds", "2"]), (0, both, String::new()));
-    let line = "ringfence: --preserve-fds 3: descriptor 5: EBADF: Bad file number: open it, as with 5<FILE in a shell\n";
+    let line = "ringfence: --preserve-fds 3: descriptor 5: Bad file descriptor: open it, as with 5<FILE in a shell\n";
     assert_eq!(
         run(&["--preserve-fds", "3"]),
         (125, String::new(), line.to_owned())
