@@ -5,8 +5,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf, absolute};
 
+use ringfence_sentry::remedies;
+
 /// Where a process finds its own descriptors.
 const DESCRIPTORS: [&str; 3] = ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"];
+
+/// What says that it is to be read only.
+const READ_ONLY: &str = "ro";
 
 /// A file or directory of the host that is to be seen in the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +27,17 @@ pub struct Bind {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is not known where this is.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {}", .path.display(), remedies::spelled(&.source.to_string()))]
     Source { path: PathBuf, source: io::Error },
     /// A path of the sandbox is relative.
-    #[error("{} is not an absolute path", .0.display())]
+    #[error("{} is not an absolute path: write the whole path in the sandbox, from / on", .0.display())]
     Relative(PathBuf),
+    /// What is to follow the path in the sandbox stands in its place.
+    #[error("ro is not an absolute path: write {}::ro, to be read only", .0.display())]
+    NoTarget(PathBuf),
+    /// There is no path.
+    #[error("the path is empty: name a file or directory")]
+    Empty,
     /// This is a descriptor of the caller's, which no process of the sandbox has.
     #[error("{}: descriptors other than the standard streams are closed by then: name what it is of by a path", .0.display())]
     Descriptor(PathBuf),
@@ -46,6 +57,10 @@ impl Bind {
             .split(|byte| *byte == b':')
             .map(OsStr::from_bytes);
         let source = parts.next().unwrap_or_default();
+        if source.is_empty() {
+            return Err(Error::Empty);
+        }
+        let written = PathBuf::from(source);
         let source = absolute(source).map_err(|error| Error::Source {
             path: source.into(),
             source: error,
@@ -56,6 +71,7 @@ impl Bind {
         let target = match parts.next() {
             None => source.clone(),
             Some(target) if target.is_empty() => source.clone(),
+            Some(target) if target == READ_ONLY => return Err(Error::NoTarget(written)),
             Some(target) => absolute_path(target.to_owned())?,
         };
         if target == Path::new("/") {
@@ -63,7 +79,7 @@ impl Bind {
         }
         let read_only = match (parts.next(), parts.next()) {
             (None, _) => false,
-            (Some(option), None) if option == "ro" => true,
+            (Some(option), None) if option == READ_ONLY => true,
             _ => return Err(Error::More),
         };
         Ok(Bind {
@@ -88,6 +104,8 @@ pub fn absolute_path(argument: OsString) -> Result<PathBuf, Error> {
     let path = PathBuf::from(argument);
     if path.is_absolute() {
         Ok(path)
+    } else if path.as_os_str().is_empty() {
+        Err(Error::Empty)
     } else {
         Err(Error::Relative(path))
     }

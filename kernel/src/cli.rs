@@ -7,7 +7,7 @@ mod mark;
 mod settings;
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,9 +20,11 @@ use crate::outputs::{expect_different, open_log};
 use crate::record::Output;
 use crate::replay;
 use crate::sandboxes::Name;
-use crate::{drivers, launch, memory, sandboxes, serve, trace};
+use crate::{arguments, drivers, launch, memory, sandboxes, serve, trace};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nix::unistd::{AccessFlags, access};
 use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::version::DriverVersion;
 use nvproxy_protocol::size;
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
 use ringfence_sentry::server::OnServerExit;
@@ -150,12 +152,12 @@ struct Run {
     #[arg(long, value_enum, default_value = "auto")]
     driver: Choice,
     /// Treat the driver as this release, whose tables are known, whatever it says that it is
-    #[arg(long, value_name = "VERSION")]
-    driver_abi: Option<String>,
+    #[arg(long, value_name = "VERSION", allow_negative_numbers = true, value_parser = arguments::text::<DriverVersion>())]
+    driver_abi: Option<DriverVersion>,
     #[arg(long, value_name = "LIST", default_value_t, help = about_capabilities())]
     driver_capabilities: Capabilities,
     /// Which GPUs it gets: all, none, or a list of indices and UUIDs
-    #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all")]
+    #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all", allow_negative_numbers = true, value_parser = arguments::text::<Selection>())]
     gpus: Selection,
     #[command(flatten)]
     settings: ServerSettings,
@@ -174,7 +176,7 @@ struct Run {
     #[command(flatten)]
     grants: Grants,
     /// What to call the sandbox, for `ps` and `server-upgrade`; by default, the number of this process
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = arguments::text::<Name>())]
     name: Option<Name>,
     /// The program and its arguments; all that follows CMD is the program's
     ///
@@ -361,11 +363,7 @@ fn run(
     let chosen = choose(&Demand {
         choice: arguments.driver,
         gpus: arguments.gpus,
-        abi: arguments
-            .driver_abi
-            .as_deref()
-            .map(drivers::parse)
-            .transpose()?,
+        abi: arguments.driver_abi,
         capabilities: arguments.driver_capabilities,
     })?;
     if let Some(warning) = chosen.warning() {
@@ -488,10 +486,28 @@ fn program_of(line: &[String]) -> Option<Vec<String>> {
     Some(words.collect())
 }
 
+/// Opens what is to be a server, if it can be one.
+fn open_executable(path: &Path) -> Result<File, Failure> {
+    let cannot = |reason: String| {
+        let path = path.display();
+        Failure::setup(format!(
+            "--executable {path}: {reason}: name a file that you may read and execute"
+        ))
+    };
+    let opened = File::open(path).map_err(|error| cannot(error.to_string()))?;
+    let is_file = opened.metadata().is_ok_and(|status| status.is_file());
+    if !is_file {
+        return Err(cannot("it is no ordinary file".to_owned()));
+    }
+    access(path, AccessFlags::X_OK).map_err(|errno| cannot(errno.to_string()))?;
+    Ok(opened)
+}
+
 fn upgrade(sandbox: &Name, executable: Option<&Path>) -> Result<u8, Failure> {
-    let path = executable.unwrap_or(Path::new("/proc/self/exe"));
-    let opened = OpenOptions::new().read(true).open(path);
-    let opened = opened.attempt(path.display())?;
+    let opened = match executable {
+        None => File::open("/proc/self/exe").attempt("/proc/self/exe")?,
+        Some(path) => open_executable(path)?,
+    };
     let (name, upgrade) = sandboxes::upgrade(sandbox, opened.as_fd())?;
     endings::print(&format!(
         "{name}: server {} was replaced by {} in {:.1} ms\n",

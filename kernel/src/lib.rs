@@ -6,6 +6,7 @@
 // They panic where nobody reads, or where there is no room: `endings::print` and `log::print` do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod arguments;
 pub mod binds;
 pub mod cli;
 pub mod demo;

@@ -302,7 +302,9 @@ impl Server {
             .spawn(move || server.run(end));
         if let Err(error) = started {
             self.roles.not_started();
-            tracing::warn!("no further leader: {error}");
+            tracing::warn!(
+                "no further thread can be started, so requests wait for each other: {error}"
+            );
         }
     }
 

@@ -93,7 +93,10 @@ impl Shared {
             Ok(_) => state.threads += 1,
             // Reported once: the threads that there are go on, and are not to fill the log.
             Err(error) if !std::mem::replace(&mut state.is_short, true) => {
-                tracing::warn!("no further {} thread: {error}", self.name);
+                tracing::warn!(
+                    "no further thread ({}) can be started, so requests wait for each other: {error}",
+                    self.name
+                );
             }
             Err(_) => {}
         }

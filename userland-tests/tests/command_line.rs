@@ -1,11 +1,13 @@
 //! What `ringfence` makes of a command line: where the program begins, how sizes are written, and how what makes no sense is
 //! answered.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use userland_tests::{Ended, finish, guest_with, ringfence_program, started, wait_for};
+use userland_tests::{Directory, Ended, finish, guest_with, ringfence_program, started, wait_for};
 
 /// `ringfence ARGUMENTS…`
 fn ringfence(arguments: &[&str]) -> Ended {
@@ -132,6 +134,117 @@ fn what_is_wrong_with_a_command_line_is_said_in_one_line() {
             Ended::failing(125, &format!("ringfence: {problem}"))
         );
     }
+}
+
+/// Each with the option that it is of, and with what to write instead.
+#[test]
+fn a_value_that_makes_no_sense_is_named_with_its_option() {
+    let bind = "--bind <SRC[:DST[:ro]]>";
+    let text = "it is not text: write it in UTF-8";
+    let digits = "expected digits as in 580.142 or 580.159.04";
+    let version = format!("not a driver version: {digits}");
+    let empty = "the path is empty: name a file or directory";
+    let count = "write a number from 0 to 65535";
+    let size = "is no size: write a number of bytes, or a number with the unit K, M, G, T or P, as in 512m, 4GiB or 1.5G";
+    for (option, value, shown, reason) in [
+        (
+            "--bind",
+            "/etc:ro",
+            bind,
+            "ro is not an absolute path: write /etc::ro, to be read only",
+        ),
+        ("--bind", "", bind, empty),
+        ("--bind", ":/x", bind, empty),
+        ("--workdir", "", "--workdir <DIR>", empty),
+        (
+            "--workdir",
+            "d",
+            "--workdir <DIR>",
+            "d is not an absolute path: write the whole path in the sandbox, from / on",
+        ),
+        ("--preserve-fds", "x", "--preserve-fds <N>", count),
+        ("--preserve-fds", "", "--preserve-fds <N>", count),
+        ("--preserve-fds", "100000", "--preserve-fds <N>", count),
+        ("--preserve-fds", "-1", "--preserve-fds <N>", count),
+        (
+            "--tmp-size",
+            "-1",
+            "--tmp-size <SIZE>",
+            &format!("'-1' {size}"),
+        ),
+        (
+            "--tmp-size",
+            "18446744073709551616",
+            "--tmp-size <SIZE>",
+            "'18446744073709551616' is more than 2^64 - 1 bytes",
+        ),
+        (
+            "--gpus",
+            "-1",
+            "--gpus <all|none|0,1|GPU-uuid>",
+            "'-1' is neither an index like 0 nor a UUID like GPU-5a3e...",
+        ),
+        (
+            "--uid",
+            "-1",
+            "--uid <UID[:GID]>",
+            "'-1' is no number of a user or group: write UID or UID:GID, as in 1000:100",
+        ),
+        ("--driver-abi", "580", "--driver-abi <VERSION>", &version),
+        ("--driver-abi", "-1", "--driver-abi <VERSION>", &version),
+        ("--name", "\u{fffd}", "--name <NAME>", text),
+        ("--gpus", "\u{fffd}", "--gpus <all|none|0,1|GPU-uuid>", text),
+    ] {
+        let line = format!("ringfence: invalid value '{value}' for '{shown}': {reason}");
+        // Which is shown in the place of what is no text.
+        let given = match value {
+            "\u{fffd}" => OsStr::from_bytes(b"\xff"),
+            value => OsStr::new(value),
+        };
+        let mut command = Command::new(ringfence_program());
+        command.args(["run", "--driver", "sim", option]).arg(given);
+        assert_eq!(finish(command.arg("true")), Ended::failing(125, &line));
+    }
+}
+
+#[test]
+fn a_long_argument_is_cut() {
+    let long = "a".repeat(100_000);
+    let cut = format!("{}...", "a".repeat(200));
+    let line = format!(
+        "ringfence: invalid value '{cut}' for '--uid <UID[:GID]>': '{cut}' is no number of a user or group: write UID or \
+         UID:GID, as in 1000:100"
+    );
+    assert_eq!(run(&["--uid", &long, "true"]), Ended::failing(125, &line));
+    let line = format!("ringfence: unrecognized subcommand '{cut}': see ringfence --help");
+    assert_eq!(ringfence(&[&long]), Ended::failing(125, &line));
+}
+
+/// Without a name the sandbox works as well.
+#[test]
+fn where_names_cannot_be_kept_that_is_said_of_the_name_alone() {
+    let nowhere = Directory::new("nowhere");
+    let file = nowhere.path().join("ringfence");
+    std::fs::write(&file, "").expect("a file");
+    let with = |arguments: &[&str]| {
+        let mut command = Command::new(ringfence_program());
+        command.env("XDG_RUNTIME_DIR", nowhere.path());
+        finish(command.args(arguments))
+    };
+    let reason = "it is not a directory of yours that only you may use: remove it";
+    let line = format!("ringfence: --name abc: {}: {reason}", file.display());
+    let named = ["run", "--driver", "sim", "--name", "abc", "true"];
+    assert_eq!(with(&named), Ended::failing(125, &line));
+    assert_eq!(
+        with(&["run", "--driver", "sim", "true"]),
+        Ended::printing("")
+    );
+    std::fs::remove_file(&file).expect("removed");
+    let none = "NAME              PROCESS  DRIVER       COMMAND\n";
+    assert_eq!(with(&["ps"]), Ended::printing(none));
+    assert!(!file.exists(), "a list makes nothing");
+    let line = "ringfence: there is no sandbox abc: none is running";
+    assert_eq!(with(&["server-upgrade", "abc"]), Ended::failing(125, line));
 }
 
 /// `ps` shows name and process.

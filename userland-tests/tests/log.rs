@@ -72,7 +72,7 @@ const KINDS: &[(&str, Cause)] = &[
     ("a request that pins was not finished", Once),
     ("a process that pinned memory was killed", Once),
     ("an event descriptor could not be given", Once),
-    ("no further receiver", Once),
+    ("no further thread can be started, so calls", Once),
     ("a description could not be closed", Once),
     ("a descriptor could not be passed to the server", Once),
     ("the submission ring", Once),
@@ -122,11 +122,14 @@ const KINDS: &[(&str, Cause)] = &[
         Nobody("a server may have four descriptors for each node that a sandbox may have open"),
     ),
     (
-        "no further {} thread",
+        "no further thread ({}) can be started",
         Nobody("a server's threads are counted, and no limit of a program's concerns them"),
     ),
-    ("no further thread to issue requests on", Nobody("the same")),
-    ("no further leader", Nobody("the same")),
+    ("no thread can be started for a request", Nobody("the same")),
+    (
+        "no further thread can be started, so requests",
+        Nobody("the same"),
+    ),
     (
         "the driver took {size} bytes",
         Nobody("more is charged for an object than any driver takes for it"),

@@ -516,7 +516,7 @@ fn a_limit_that_is_none_is_refused() {
             "'-1' is no size: write a number of bytes, or a number with the unit K, M, G, T or P, as in 512m, 4GiB or 1.5G",
         ),
         ("0", "it has to be more than 0"),
-        ("16384PiB", "'16384PiB' is more than 2^64 bytes"),
+        ("16384PiB", "'16384PiB' is more than 2^64 - 1 bytes"),
     ] {
         for option in ["--gpu-memory", "--host-memory"] {
             let ended = finish(&mut guest_with(&[option, size], &["walk"]));

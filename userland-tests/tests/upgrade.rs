@@ -141,9 +141,17 @@ fn a_new_server_that_does_not_start_changes_nothing() {
         assert_eq!(ended, Ended::failing(1, &line));
         assert_eq!(conversation.ask("use"), "ok");
     }
-    let line = "ringfence: /nowhere: No such file or directory";
-    let ended = server_upgrade(&sandbox, &["--executable", "/nowhere"]);
-    assert_eq!(ended, Ended::failing(125, line));
+    for (file, reason) in [
+        ("/nowhere", "No such file or directory"),
+        ("/tmp", "it is no ordinary file"),
+        ("/etc/passwd", "Permission denied"),
+    ] {
+        let line = format!(
+            "ringfence: --executable {file}: {reason}: name a file that you may read and execute"
+        );
+        let ended = server_upgrade(&sandbox, &["--executable", file]);
+        assert_eq!(ended, Ended::failing(125, &line));
+    }
     assert_eq!(conversation.tree().server, before.server);
     upgrade(&conversation);
     assert_eq!(conversation.ask("use"), "ok");

@@ -95,7 +95,10 @@ impl Sentry {
             .stack_size(256 << 10);
         if let Err(error) = receiver.spawn(move || sentry.receive()) {
             self.receivers.count.fetch_sub(1, Ordering::Relaxed);
-            warn_once("no further receiver", error);
+            warn_once(
+                "no further thread can be started, so calls that need the driver wait for each other",
+                error,
+            );
         }
     }
 

@@ -3,6 +3,7 @@
 //! The parser says it in paragraphs: what is wrong, perhaps lines of what would be right, perhaps a tip, the usage.
 
 use clap::error::{ContextKind, Error, ErrorKind};
+use ringfence_ipc::typed::shortened;
 
 /// The usage, which is where the command's own name stands.
 const USAGE: &str = "Usage: ";
@@ -11,12 +12,21 @@ const TIP: &str = "tip: ";
 /// How a remedy begins that is none here: what it says to write would be the program.
 const AS_A_VALUE: &str = "to pass ";
 
+/// How much of an argument is shown, in bytes.
+const MOST: usize = 200;
+
 /// The line. `None` if the error is none: help that was asked for, or the list of commands if none was given.
 pub fn line(error: &Error) -> Option<String> {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return None;
     }
-    let text = error.render().to_string();
+    let mut text = error.render().to_string();
+    for (_, value) in error.context() {
+        let value = value.to_string();
+        if value.len() > MOST {
+            text = text.replace(&value, &format!("{}...", shortened(&value, MOST)));
+        }
+    }
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let mut paragraphs = text.split("\n\n").map(in_one_line);
     let problem = paragraphs.next().unwrap_or_default();

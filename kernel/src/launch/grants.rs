@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Uid};
 use nvproxy_protocol::size::Size;
 
 use super::environment::Variable;
+use crate::arguments;
 use crate::binds::{Bind, absolute_path};
 
 // The options. (No documentation comment: that would be taken for what the command does that has them.)
@@ -31,7 +32,7 @@ pub struct Grants {
     #[arg(long = "net")]
     pub network: bool,
     /// Let the program inherit N descriptors besides the standard streams: 3, 4, and so on
-    #[arg(long, value_name = "N", default_value_t)]
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true, value_parser = arguments::number_of_descriptors())]
     pub preserve_fds: u16,
     /// Use this directory as the root of the file system
     #[arg(long, value_name = "DIR")]
@@ -39,12 +40,12 @@ pub struct Grants {
     /// How much memory the files in /tmp, /var/tmp, /run and /dev/shm may take together, by default an eighth
     ///
     /// It is an eighth of the machine's memory, or of the caller's control group if that has less.
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = arguments::text::<Size>())]
     pub tmp_size: Option<Size>,
     /// Run as this user and group; GID is by default the same number as UID
     ///
     /// An ordinary user gets these numbers inside and stays the same outside.
-    #[arg(long = "uid", value_name = "UID[:GID]")]
+    #[arg(long = "uid", value_name = "UID[:GID]", allow_negative_numbers = true, value_parser = arguments::text::<Identity>())]
     pub identity: Option<Identity>,
     /// Start in this directory of the sandbox instead of the caller's, or of / if the sandbox does not have that
     #[arg(long, value_name = "DIR", value_parser = OsStringValueParser::new().try_map(absolute_path))]

@@ -152,7 +152,7 @@ pub fn run(options: &Options) -> Result<Ending, Failure> {
     );
     title::prepare(&about.name.to_string());
     let door = match &options.name {
-        Some(name) => Some(Door::open(name)?),
+        Some(name) => Some(Door::open(name).attempt(format_args!("--name {name}"))?),
         // Without a door the sandbox works as well; it cannot be upgraded.
         None => Door::open(&about.name)
             .inspect_err(|failure| tracing::debug!("no door: {failure}"))

@@ -16,7 +16,7 @@ use ringfence_sentry::failure::{Attempt, Failure};
 use serde::Serialize;
 
 use super::peer::{
-    SUFFIX, Unanswered, call, check_peer, directory, hear, path_of, remove_stale, soon,
+    SUFFIX, Unanswered, call, check_peer, existing, hear, path_of, place, remove_stale, soon,
 };
 use super::{About, Name, Reply, Upgrade, Wish};
 
@@ -62,7 +62,9 @@ pub struct Running {
 /// Asks every launcher of this user what it runs. All are waited for together, and not for long, whether they do not answer or
 /// have no room for another question.
 pub fn list() -> Result<Running, Failure> {
-    let directory = directory()?;
+    let Some(directory) = existing()? else {
+        return Ok(Running::default());
+    };
     remove_stale(&directory);
     let entries = fs::read_dir(&directory).attempt(directory.display())?;
     let deadline = soon();
@@ -158,9 +160,9 @@ fn line_of(launcher: Pid) -> Vec<String> {
 /// Has the server of a sandbox replaced by one of this executable. The sandbox is called `wanted`, or is that of the process
 /// with this number. Returns its name, too.
 pub fn upgrade(wanted: &Name, executable: BorrowedFd<'_>) -> Result<(Name, Upgrade), Failure> {
-    let directory = directory()?;
+    let directory = existing()?.unwrap_or_else(place);
     let (name, called) = match call(&path_of(&directory, wanted), soon()) {
-        Err(Errno::ENOENT | Errno::ECONNREFUSED) => {
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ECONNREFUSED) => {
             let name = name_of_process(wanted)?;
             let called = call(&path_of(&directory, &name), soon());
             (name, called)

@@ -55,10 +55,9 @@ impl Door {
         let mut renamed = rename();
         if renamed == Err(Errno::EEXIST) {
             if matches!(call(&path, soon()), Ok(_) | Err(Errno::EAGAIN)) {
-                let Name(name) = name;
-                return Err(Failure::setup(format!(
-                    "--name {name}: a sandbox of this name is running: choose another name"
-                )));
+                return Err(Failure::setup(
+                    "a sandbox of this name is running: choose another name",
+                ));
             }
             // Its launcher was killed.
             let _ = fs::remove_file(&path);

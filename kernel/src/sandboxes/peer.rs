@@ -157,8 +157,8 @@ pub(super) fn path_of(directory: &Path, name: &Name) -> PathBuf {
     directory.join(format!("{}{SUFFIX}", name.0))
 }
 
-/// The directory of the doors of this user's sandboxes, which is made if there is none.
-pub(super) fn directory() -> Result<PathBuf, Failure> {
+/// Where the directory of the doors of this user's sandboxes is, or would be.
+pub(super) fn place() -> PathBuf {
     let user = geteuid();
     let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let fallback = [
@@ -170,19 +170,39 @@ pub(super) fn directory() -> Result<PathBuf, Failure> {
         let status = fs::metadata(parent);
         status.is_ok_and(|status| status.is_dir() && status.uid() == user.as_raw())
     };
-    let path = match parents.filter(|parent| parent.is_absolute()).find(own) {
+    match parents.filter(|parent| parent.is_absolute()).find(own) {
         Some(parent) => parent.join("ringfence"),
         None => PathBuf::from(format!("/tmp/ringfence-{user}")),
-    };
+    }
+}
+
+/// That directory, if there is one.
+pub(super) fn existing() -> Result<Option<PathBuf>, Failure> {
+    let path = place();
+    match fs::symlink_metadata(&path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        _ => own_alone(path).map(Some),
+    }
+}
+
+/// That directory, which is made if there is none.
+pub(super) fn directory() -> Result<PathBuf, Failure> {
+    let path = place();
     match DirBuilder::new().mode(0o700).create(&path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(error).attempt(path.display());
         }
         _ => {}
     }
-    // In /tmp somebody else may have been there first.
+    own_alone(path)
+}
+
+/// Fails if the directory is not of this user alone: in /tmp somebody else may have been there first.
+fn own_alone(path: PathBuf) -> Result<PathBuf, Failure> {
     let status = fs::symlink_metadata(&path).attempt(path.display())?;
-    if status.is_dir() && status.uid() == user.as_raw() && status.mode() & 0o077 == 0 {
+    if status.is_dir() && status.uid() == geteuid().as_raw() && status.mode() & 0o077 == 0 {
         Ok(path)
     } else {
         Err(Failure::setup(format!(

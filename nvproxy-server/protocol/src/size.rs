@@ -49,7 +49,7 @@ pub enum Error {
     #[error("it has to be more than 0")]
     Nothing,
     /// It is more than can be.
-    #[error("'{0}' is more than 2^64 bytes")]
+    #[error("'{0}' is more than 2^64 - 1 bytes")]
     TooMuch(String),
 }
 
@@ -186,7 +186,7 @@ mod tests {
         }
         for text in ["18446744073709551616", "16384PiB", "16384.5p"] {
             let error = text.parse::<Size>().expect_err(text).to_string();
-            assert_eq!(error, format!("'{text}' is more than 2^64 bytes"));
+            assert_eq!(error, format!("'{text}' is more than 2^64 - 1 bytes"));
         }
     }
 }

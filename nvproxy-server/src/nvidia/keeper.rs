@@ -57,7 +57,7 @@ impl Keeper {
                 .spawn(move || kept.obey(line));
             if let Err(error) = started {
                 // The line is closed with that, and the request on it fails.
-                tracing::warn!("no further thread to issue requests on: {error}");
+                tracing::warn!("no thread can be started for a request, which fails: {error}");
             }
         }
     }
