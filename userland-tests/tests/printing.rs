@@ -134,9 +134,7 @@ fn a_log_at_the_limit_of_files_is_said() {
         shell.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]);
         shell.arg(sandbox.get_program()).args(sandbox.get_args());
         let ended = finish(shell.stdin(Stdio::null()));
-        let line = format!(
-            "ringfence: --log {log}: File too large: what follows is missing"
-        );
+        let line = format!("ringfence: --log {log}: File too large: what follows is missing");
         assert_eq!(ended, Ended::failing(7, &line), "{limit}");
     }
 }
