@@ -228,7 +228,9 @@ fn where_names_cannot_be_kept_that_is_said_of_the_name_alone() {
     std::fs::write(&file, "").expect("a file");
     let with = |arguments: &[&str]| {
         let mut command = Command::new(ringfence_program());
-        command.env("XDG_RUNTIME_DIR", nowhere.path());
+        command
+            .env("XDG_RUNTIME_DIR", nowhere.path())
+            .current_dir("/");
         finish(command.args(arguments))
     };
     let reason = "it is not a directory of yours that only you may use: remove it";

@@ -125,21 +125,24 @@ fn layouts_are_shown() {
 #[test]
 fn what_is_no_version_is_refused() {
     let digits = "9".repeat(4096);
-    for (text, shown) in [
-        ("999.1", "999.1"),
-        ("580", "580"),
-        ("abc", "abc"),
-        ("", ""),
-        (&digits, &digits[..40]),
+    // An option's value is cut where every argument is.
+    let cut = format!("{}...", &digits[..200]);
+    for (text, shown, of_option) in [
+        ("999.1", "999.1", "999.1"),
+        ("580", "580", "580"),
+        ("abc", "abc", "abc"),
+        ("", "", ""),
+        (&digits, &digits[..40], &cut),
     ] {
-        let line = format!(
-            "ringfence: '{shown}': not a driver version: expected digits as in 580.142 or 580.159.04"
-        );
-        let expected = Ended::failing(125, &line);
+        let reason = "not a driver version: expected digits as in 580.142 or 580.159.04";
+        let expected = Ended::failing(125, &format!("ringfence: '{shown}': {reason}"));
         assert_eq!(ringfence(&["drivers", "show", text]), expected);
         assert_eq!(ringfence(&["drivers", "diff", "580.142", text]), expected);
         let run = finish(ringfence_run(&["--driver-abi", text]).arg("true"));
-        assert_eq!(run, expected);
+        let line = format!(
+            "ringfence: invalid value '{of_option}' for '--driver-abi <VERSION>': {reason}"
+        );
+        assert_eq!(run, Ended::failing(125, &line));
     }
 }
 

@@ -13,9 +13,11 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, setgroups, setresgid, setresuid};
+use ringfence_confinement::{install_with_listener, policies};
 use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure, SETUP, attempt_first};
 use ringfence_sentry::log;
@@ -26,7 +28,6 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use super::children;
 use super::grants::Identity;
 use super::mounts::{RESTRICTED, Tree};
-use crate::doctor;
 
 const NONE: Option<&str> = None;
 /// What the sentry, init and each server have to themselves. Made with the process, because to change the mount namespace later is
@@ -219,9 +220,22 @@ pub fn refused(errno: Errno, flags: CloneFlags) -> Failure {
     })
 }
 
-/// Whether the calling process is in a sandbox as Ringfence's own. That is tried in a child.
+/// Whether the calling process is in a sandbox as Ringfence's own. That is tried in a child. The kernel says EBUSY of a second
+/// listener, and of nothing else (seccomp(2)).
 fn is_supervised() -> bool {
-    doctor::outside().is_err_and(|failure| failure.message == SUPERVISED)
+    let is_busy = || {
+        let program = policies::INIT.compile(&[]).ok()?;
+        set_no_new_privs().ok()?;
+        Some(install_with_listener(&program).err()? == Errno::EBUSY)
+    };
+    match fork_with(CloneFlags::empty()) {
+        // The policy lets it end.
+        Ok(ForkResult::Child) => exit_at_once(i32::from(is_busy() == Some(true))),
+        Ok(ForkResult::Parent { child }) => {
+            waitpid(child, None) == Ok(WaitStatus::Exited(child, 1))
+        }
+        Err(_) => false,
+    }
 }
 
 /// Of these kinds of namespaces the one of which no other can be made, found by trying each.
