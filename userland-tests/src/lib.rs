@@ -15,7 +15,7 @@ pub mod stand_in;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::Permissions;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -234,6 +234,18 @@ pub struct Reachable {
     pub guest: PathBuf,
 }
 
+/// Whether somebody has this executable open to be written: a child, perhaps, that another test has forked while this one wrote it,
+/// and that has yet to execute its own.
+fn is_busy(executable: &Path) -> bool {
+    let mut command = Command::new(executable);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let executed = command.arg("--version").status();
+    executed.is_err_and(|error| error.kind() == ErrorKind::ExecutableFileBusy)
+}
+
 impl Reachable {
     /// Copies them.
     pub fn new() -> Reachable {
@@ -249,6 +261,7 @@ impl Reachable {
             let to = directory.path().join(name);
             std::fs::copy(from, &to).expect("a copy");
             std::fs::set_permissions(&to, everyone.clone()).expect("permissions");
+            eventually("the copy can be executed", || !is_busy(&to));
             to
         };
         Reachable {
