@@ -13,6 +13,7 @@
 //! A file system that another process or machine serves may take as long as it likes for an attempt. Such a call keeps
 //! the thread that received it, and so there can be only some of them at a time.
 
+use std::mem::offset_of;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -41,7 +42,7 @@ const MAXIMUM_REMOTE: usize = 16;
 /// How often a signal that any thread of a process may handle has to be found before it counts as this thread's.
 const MAXIMUM_LOOKS: u32 = 3;
 /// `struct flock` of asm-generic/fcntl.h for 64 bits.
-const FLOCK_BYTES: usize = 32;
+const FLOCK_BYTES: usize = size_of::<libc::flock>();
 
 /// The locks that tasks wait for.
 pub struct Locks {
@@ -239,22 +240,18 @@ fn is_prompt(kind: nix::sys::statfs::FsType) -> bool {
 
 /// A lock, as a task has it in its memory.
 fn flock(bytes: &[u8; FLOCK_BYTES]) -> libc::flock {
-    let [kind, whence, ..] = bytes.as_chunks().0 else {
-        unreachable!("there are 32 bytes")
-    };
-    let [_, start, length, _] = bytes.as_chunks().0 else {
-        unreachable!("there are 32 bytes")
-    };
-    let [.., process, _] = bytes.as_chunks().0 else {
-        unreachable!("there are 32 bytes")
-    };
     libc::flock {
-        l_type: i16::from_ne_bytes(*kind),
-        l_whence: i16::from_ne_bytes(*whence),
-        l_start: i64::from_ne_bytes(*start),
-        l_len: i64::from_ne_bytes(*length),
-        l_pid: i32::from_ne_bytes(*process),
+        l_type: i16::from_ne_bytes(part(bytes, offset_of!(libc::flock, l_type))),
+        l_whence: i16::from_ne_bytes(part(bytes, offset_of!(libc::flock, l_whence))),
+        l_start: i64::from_ne_bytes(part(bytes, offset_of!(libc::flock, l_start))),
+        l_len: i64::from_ne_bytes(part(bytes, offset_of!(libc::flock, l_len))),
+        l_pid: i32::from_ne_bytes(part(bytes, offset_of!(libc::flock, l_pid))),
     }
+}
+
+/// The bytes of a field of `struct flock`.
+fn part<const N: usize>(bytes: &[u8; FLOCK_BYTES], offset: usize) -> [u8; N] {
+    std::array::from_fn(|at| bytes[offset + at])
 }
 
 /// Whether a signal waits for `task`, which the kernel would have had it handle by now.
