@@ -283,6 +283,8 @@ pub enum Point {
     /// The launcher is about to keep what others have changed of the settings of a terminal that it puts back; if that is left
     /// out, it puts back all that it has found.
     Settings,
+    /// The launcher is about to take the lines that were typed before a program has the terminal.
+    Typed,
     /// A process that was just made is about to have itself killed when its parent ends.
     Born,
     /// A process that has made another, in a user namespace, is about to say who is who there.
@@ -435,6 +437,7 @@ impl Point {
             Point::Watch => "watch",
             Point::Left => "left",
             Point::Settings => "settings",
+            Point::Typed => "typed",
             Point::Born => "born",
             Point::Ids => "ids",
             Point::Guard => "guard",
@@ -555,6 +558,7 @@ impl Point {
         Point::Watch,
         Point::Left,
         Point::Settings,
+        Point::Typed,
         Point::Born,
         Point::Ids,
         Point::Guard,

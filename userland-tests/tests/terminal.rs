@@ -196,6 +196,50 @@ fn what_is_typed_reaches_a_program_that_reads_and_the_shell_after_it() {
     user.is_back(0);
 }
 
+/// Neither reads itself, nor is stopped when what it has started reads; so nobody would notice that keys are wanted.
+#[test]
+fn who_starts_a_program_that_reads_need_not_read_itself() {
+    let mut user = User::sit_down();
+    let ignoring = "sh -c 'trap \"\" TTIN TTOU; env --default-signal=TTIN,TTOU sh -c cat'";
+    for starter in ["timeout 1000 cat", ignoring] {
+        user.enters(&format!("$RUN {starter}"));
+        user.types("abc\n");
+        user.sees("abc\nabc\n");
+        user.types("\x04");
+        user.is_back(0);
+    }
+}
+
+#[test]
+fn a_program_that_has_the_terminal_sets_it_up_though_it_minds_no_stop() {
+    let mut user = User::sit_down();
+    // It fails if a handler interrupts it, as that of SIGTTOU would if it were in the background.
+    user.enters(
+        "$RUN bash -c 'trap : TTOU; [[ $(ps -o tpgid= -p $$) -eq $$ ]] && stty -echo && echo set:$?'",
+    );
+    user.sees("set:0\n");
+    user.is_back(0);
+    assert!(user.has_an_ordinary_terminal());
+}
+
+#[test]
+fn an_end_of_input_that_is_typed_early_is_one() {
+    let mut user = User::sit_down();
+    user.types("$RUN cat\nabc\n\x04");
+    user.sees("abc\n");
+    user.is_back(0);
+}
+
+/// The test above can fail: a terminal that keeps no lines gives its mark of an end as a byte.
+#[test]
+fn an_end_of_input_that_is_typed_early_is_a_byte_if_lines_are_not_taken() {
+    let mut user = User::sit_down_with(ringfence_with_faults(), "sentry.typed=drop");
+    user.types("$RUN cat\nabc\n\x04");
+    user.sees("^@");
+    user.types("\x03");
+    user.is_back(130);
+}
+
 #[test]
 fn an_interrupt_ends_a_program_whether_it_has_read_or_not() {
     let mut user = User::sit_down();

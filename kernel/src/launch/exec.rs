@@ -54,6 +54,9 @@ pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallib
             // SAFETY: the number is of a descriptor that the program inherits and that nothing reads any more but by it.
             unsafe { descriptors::put_in_place(terminal, *number) }?;
         }
+        if likeness.is_given {
+            jobs::take_terminal(terminal);
+        }
     }
     given::replace_devices(program.descriptors)?;
     credentials::drop_capabilities()?;

@@ -107,6 +107,12 @@ pub fn lead_group(task: Pid) -> Result<(), Failure> {
     }
 }
 
+/// Puts the calling process's group into the foreground of its terminal. SIGTTOU is to be blocked.
+pub fn take_terminal(terminal: &OwnedFd) {
+    // It was hung up, perhaps, and tells the program so.
+    let _ = rustix::termios::tcsetpgrp(terminal, rustix::process::getpgrp());
+}
+
 /// The launcher's end.
 pub struct LauncherEnd {
     socket: Socket,

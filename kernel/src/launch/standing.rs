@@ -74,7 +74,8 @@ impl Launcher<'_> {
         match event {
             Event::Terminal(user) => {
                 if let Some(terminal) = &mut self.terminal {
-                    terminal.adopt(user);
+                    let is_given = terminal.adopt(user);
+                    self.job.order(Order::Foreground(is_given));
                 }
             }
             Event::Started(process) => self.program.adopt(process),

@@ -6,11 +6,16 @@
 //! launcher copies what is typed and what is shown. Nothing that a task does to its terminal changes the caller's.
 //!
 //! The launcher takes what is typed only while the program *has the terminal*: the caller's does nothing to keys then,
-//! the program's does all. A program has it from the moment at which it first wants it. Until then it is in the
-//! background of its own terminal, so that the kernel stops it when it reads or changes settings (SIGTTIN, SIGTTOU). Init
-//! tells the launcher, which gives it the terminal if the caller's shell has given it to the launcher, and else is stopped
-//! itself, as any background job that wants the terminal. So a program that never reads takes no key from others of its
-//! pipeline, and what interrupts these interrupts it: `ringfence run train | less`, a script, make.
+//! the program's does all.
+//!
+//! A program whose standard input and output are the terminal has it from its start, as with ssh(1): it is in the
+//! foreground of its own before it executes, and finds what it would find without a sandbox.
+//!
+//! Any other is part of a pipeline, and somebody else there may be who reads keys: `ringfence run train | less`. It has the
+//! terminal from the moment at which it first wants it. Until then it is in the background of its own terminal, so that the
+//! kernel stops it when it reads or changes settings (SIGTTIN, SIGTTOU). Init tells the launcher, which gives it the
+//! terminal if the caller's shell has given it to the launcher, and else is stopped itself, as any background job that wants
+//! the terminal. So a program that never reads takes no key from others, and what interrupts these interrupts it.
 //!
 //! Whoever puts another group into the foreground, as a shell does when a script has ended that left a sandbox behind, tells
 //! nobody of it. So as long as the program has the terminal the launcher looks from time to time, and puts the settings
@@ -41,7 +46,7 @@ use rustix::termios::{
 
 /// The calling process's controlling terminal (tty(4)).
 const CONTROLLING: &str = "/dev/tty";
-/// How much is copied at once, in bytes.
+/// How much is copied at once, in bytes. A terminal keeps no more, and no longer line (termios(3)).
 const PIECE: usize = 4096;
 /// How often it is looked who has the caller's terminal while the program does.
 const LOOK: Duration = Duration::from_millis(200);
@@ -58,6 +63,8 @@ pub struct Likeness {
     pub size: Winsize,
     /// The inherited descriptors that are of the caller's terminal, and are to be of the program's.
     pub descriptors: Vec<RawFd>,
+    /// Whether the program is to have the terminal from its start.
+    pub is_given: bool,
 }
 
 /// Settings of the caller's terminal that the launcher has replaced.
@@ -104,8 +111,10 @@ pub struct Terminal {
     left: Option<Replaced>,
     /// The settings of the program's as it got them.
     made: Termios,
-    /// Whether the program had the terminal, or wanted it, when it was stopped.
+    /// Whether the program is to have the terminal when it is continued.
     wanted: bool,
+    /// Whether the program has the terminal whenever the caller's shell gives it.
+    is_direct: bool,
     typed: Vec<u8>,
     shown: Vec<u8>,
     /// When the caller's has taken something last.
@@ -126,10 +135,15 @@ pub fn open(inherited: &[BorrowedFd<'_>]) -> Option<(Terminal, Likeness)> {
     let of_it = inherited
         .iter()
         .filter(|descriptor| tcgetsid(descriptor).is_ok());
+    let descriptors: Vec<_> = of_it.map(AsRawFd::as_raw_fd).collect();
+    let is_direct = [libc::STDIN_FILENO, libc::STDOUT_FILENO]
+        .iter()
+        .all(|stream| descriptors.contains(stream));
     let likeness = Likeness {
         settings: tcgetattr(&caller).ok()?,
         size: tcgetwinsize(&caller).ok()?,
-        descriptors: of_it.map(AsRawFd::as_raw_fd).collect(),
+        descriptors,
+        is_given: is_direct && is_foreground(&caller),
     };
     let terminal = Terminal {
         caller,
@@ -137,7 +151,8 @@ pub fn open(inherited: &[BorrowedFd<'_>]) -> Option<(Terminal, Likeness)> {
         replaced: None,
         left: None,
         made: likeness.settings.clone(),
-        wanted: false,
+        wanted: is_direct,
+        is_direct,
         typed: Vec::new(),
         shown: Vec::new(),
         taken: Instant::now(),
@@ -147,12 +162,13 @@ pub fn open(inherited: &[BorrowedFd<'_>]) -> Option<(Terminal, Likeness)> {
 }
 
 impl Terminal {
-    /// Takes the user's end of the program's terminal.
-    pub fn adopt(&mut self, program: OwnedFd) {
+    /// Takes the user's end of the program's terminal, and says whether the program has the terminal from its start.
+    pub fn adopt(&mut self, program: OwnedFd) -> bool {
         if fcntl(&program, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok() {
             self.program = Some(program);
             self.resize();
         }
+        self.is_direct && self.give()
     }
 
     /// Whether the program has the terminal.
@@ -176,7 +192,7 @@ impl Terminal {
         is_lost
     }
 
-    /// Whether it was given before the program was stopped, or is what it was stopped for.
+    /// Whether the program is to have it when it is continued.
     pub fn is_wanted(&self) -> bool {
         self.wanted
     }
@@ -209,6 +225,9 @@ impl Terminal {
             None => self.settings_to_keep(),
         };
         if let Some(found) = found {
+            if self.replaced.is_none() {
+                self.take_lines(&found);
+            }
             let mut raw = found.clone();
             raw.make_raw();
             let _ = tcsetattr(&self.caller, OptionalActions::Now, &raw);
@@ -218,6 +237,33 @@ impl Terminal {
         }
         self.resize();
         self.is_given()
+    }
+
+    /// Takes the lines that were typed before the program had the terminal, which these `settings` had. A terminal keeps an
+    /// end of input as a byte of zero, and gives it as one once it keeps no lines.
+    fn take_lines(&mut self, settings: &Termios) {
+        // A test leaves this out, to show that it would notice.
+        if !settings.local_modes.contains(LocalModes::ICANON)
+            || ringfence_faults::at(Point::Typed) == Some(Act::Drop)
+        {
+            return;
+        }
+        let mut line = [0; PIECE];
+        // No more than a terminal keeps: somebody could write to it without end.
+        while self.typed.len() < PIECE
+            && let Ok(length) = nix::unistd::read(&self.caller, &mut line)
+        {
+            let line = line.get(..length).unwrap_or_default();
+            self.typed.extend(line);
+            if line.last() != Some(&b'\n') {
+                self.typed
+                    .push(settings.special_codes[SpecialCodeIndex::VEOF]);
+            }
+            if tcgetattr(&self.caller).is_err() {
+                // It was hung up: each read would find an end.
+                return;
+            }
+        }
     }
 
     /// The settings that the caller's terminal has before it is given, with which the program's begins.
@@ -234,7 +280,7 @@ impl Terminal {
     /// Takes the terminal from the program, which was stopped by `signal`.
     pub fn take_back(&mut self, signal: i32) {
         self.carry(false);
-        self.wanted = self.is_given() || wants_terminal(signal);
+        self.wanted = self.is_direct || self.is_given() || wants_terminal(signal);
         self.restore();
     }
 
@@ -374,7 +420,7 @@ impl Terminal {
 
     /// Whether the launcher's group is in the foreground of the caller's terminal.
     fn is_foreground(&self) -> bool {
-        tcgetpgrp(&self.caller).is_ok_and(|group| group == getpgrp())
+        is_foreground(&self.caller)
     }
 
     /// Restores the settings of the caller's terminal, or keeps in mind what to restore where that is others' by now.
@@ -404,6 +450,11 @@ impl Terminal {
             let _ = tcsetattr(&self.caller, OptionalActions::Now, &left.found);
         }
     }
+}
+
+/// Whether the calling process's group is in the foreground of this terminal.
+fn is_foreground(terminal: &File) -> bool {
+    tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp())
 }
 
 fn are_same_modes(one: &Termios, other: &Termios) -> bool {
