@@ -3,7 +3,8 @@
 
 use caps::Capability;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
+    path_beneath_rules,
 };
 use libc::sock_filter;
 
@@ -15,7 +16,8 @@ use crate::{Error, install, rights};
 pub struct Confinement<'a> {
     /// What it can still reach. `None` changes nothing: for who may not open anything anyway.
     pub kept: Option<Kept<'a>>,
-    /// Whether Landlock forbids every other file, and TCP, once more. It also forbids to trace processes that are not
+    /// Whether Landlock forbids every other file, and TCP, once more, and what it has no other wall against: to send to names
+    /// of other domains' sockets, by a socket that it was given. It also forbids to trace processes that are not
     /// in the same domain (landlock(7)), so it is not for who has to. Where the kernel has no Landlock, nothing is
     /// forbidden by it.
     pub landlock: bool,
@@ -52,12 +54,13 @@ impl Confinement<'_> {
     }
 
     fn forbid_files(&self) -> Result<(), landlock::RulesetError> {
-        let known = ABI::V5;
+        let known = ABI::V6;
         let paths = self.kept.map_or(&[][..], |kept| kept.paths);
         let kept = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
         Ruleset::default()
             .handle_access(AccessFs::from_all(known))?
             .handle_access(AccessNet::from_all(known))?
+            .scope(Scope::from_all(known))?
             .create()?
             .add_rules(path_beneath_rules(paths, kept))?
             .restrict_self()

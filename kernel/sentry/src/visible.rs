@@ -92,12 +92,17 @@ fn append(bytes: &[u8], to: &mut Vec<u8>) -> usize {
 }
 
 /// Whether a terminal does something at this character other than to show it: those of Unicode's categories Cc, Zl and Zp,
-/// and of Cf those that join, part or reorder (Unicode 16.0, Bidi_Control and Default_Ignorable_Code_Point).
+/// interlinear annotations, and all that have the property Default_Ignorable_Code_Point, which show nothing, and join, part or
+/// reorder others (Unicode 16.0, DerivedCoreProperties.txt).
 fn is_obeyed(character: char) -> bool {
     character.is_control()
         || matches!(character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Appends the number of each of these bytes.
@@ -146,8 +151,9 @@ mod tests {
 
     #[test]
     fn nothing_is_left_that_has_others_shown_elsewhere() {
-        let text = "a\u{202e}b\u{2028}c\u{200b}d\u{feff}e\u{2066}f\u{61c}";
-        let expected = "a\\u{202e}b\\u{2028}c\\u{200b}d\\u{feff}e\\u{2066}f\\u{61c}";
+        let text = "a\u{202e}b\u{2028}c\u{200b}d\u{feff}e\u{2066}f\u{61c}g\u{34f}h\u{e0001}";
+        let expected =
+            "a\\u{202e}b\\u{2028}c\\u{200b}d\\u{feff}e\\u{2066}f\\u{61c}g\\u{34f}h\\u{e0001}";
         assert_eq!(shown(&[text.as_bytes()]), expected);
         assert_eq!(escaped(text), expected);
     }

@@ -20,9 +20,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{A_THREAD, Attempt, Failure};
@@ -322,40 +321,86 @@ impl Copier {
         })
     }
 
-    /// Waits until it has ended; `None` if there is nothing more to be expected of it before.
+    /// What came of it, once it was [waited for](Self::wait_for_all); `None` if there is nothing more to be expected of it
+    /// before it ends.
     pub fn end(self, pace: &Pace) -> Option<Copied> {
-        let ends = pace.patience().is_none_or(|patience| self.ends(patience));
+        let ends = pace.patience().is_none() || is_any_ready(&[&self.ended], Duration::ZERO);
         // These threads do not panic.
         ends.then(|| self.thread.join().unwrap_or_default())
     }
 
-    /// Whether it ends. All who could write have ended, so there is no more to copy than what a pipe holds, unless the
-    /// sandbox has given the pipe to somebody outside, who holds it, or goes on writing.
-    fn ends(&self, patience: Duration) -> bool {
-        let mut looks = 0;
-        loop {
-            let steps = self.progress.steps();
-            let limit = match self.progress.is_given_up.load(Ordering::Relaxed) {
-                true => Duration::ZERO,
-                false => patience,
-            };
-            let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-            let mut polled = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut polled, limit) {
-                Ok(0) => {}
-                Err(Errno::EINTR) => continue,
-                _ => return true,
-            }
-            let is_moving = self.progress.steps() != steps;
-            // A file takes all in the end.
-            if !is_moving && self.is_to_file && is_in_write(steps) {
-                continue;
-            }
-            looks += 1;
-            if !is_moving || looks == MOST_LOOKS {
-                return false;
-            }
+    /// Waits until all have ended of which something is to be expected. All of them are waited for at the same time, so that
+    /// who holds many is not waited for longer than who holds one.
+    pub fn wait_for_all(copiers: &[&Copier], pace: &Pace) {
+        let Some(patience) = pace.patience() else {
+            return;
+        };
+        let awaited = copiers.iter().map(|copier| Awaited::new(copier, patience));
+        let mut awaited: Vec<Awaited<'_>> = awaited.collect();
+        while let Some(first) = awaited.iter().map(|awaited| awaited.until).min() {
+            let ends: Vec<_> = awaited.iter().map(|it| &it.copier.ended).collect();
+            let limit = first.saturating_duration_since(Instant::now());
+            is_any_ready(&ends, limit);
+            awaited.retain_mut(|awaited| awaited.goes_on(patience));
         }
+    }
+}
+
+/// Whether one of these can be read, at the latest after so long; false as well if a signal came first.
+fn is_any_ready(descriptors: &[&OwnedFd], limit: Duration) -> bool {
+    let polled = descriptors.iter();
+    let polled = polled.map(|descriptor| PollFd::new(descriptor.as_fd(), PollFlags::POLLIN));
+    let mut polled: Vec<_> = polled.collect();
+    // Rounded up, so that it is over then.
+    let limit = match limit.is_zero() {
+        true => limit,
+        false => limit + Duration::from_millis(1),
+    };
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    poll(&mut polled, limit).is_ok_and(|ready| ready > 0)
+}
+
+/// A thread that is waited for. All who could write have ended, so there is no more to copy than what a pipe holds, unless
+/// the sandbox has given the pipe to somebody outside, who holds it, or goes on writing.
+struct Awaited<'a> {
+    copier: &'a Copier,
+    /// How far it was at the last look.
+    steps: u64,
+    looks: u32,
+    /// When it is looked at next.
+    until: Instant,
+}
+
+impl<'a> Awaited<'a> {
+    fn new(copier: &'a Copier, patience: Duration) -> Awaited<'a> {
+        let limit = match copier.progress.is_given_up.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => patience,
+        };
+        Awaited {
+            copier,
+            steps: copier.progress.steps(),
+            looks: 0,
+            until: Instant::now() + limit,
+        }
+    }
+
+    /// Whether it is to be waited for any longer.
+    fn goes_on(&mut self, patience: Duration) -> bool {
+        if is_any_ready(&[&self.copier.ended], Duration::ZERO) {
+            return false;
+        }
+        if Instant::now() < self.until {
+            return true;
+        }
+        let steps = self.copier.progress.steps();
+        let is_moving = steps != self.steps;
+        // A file takes all in the end.
+        let is_held_by_file = !is_moving && self.copier.is_to_file && is_in_write(steps);
+        self.looks += u32::from(!is_held_by_file);
+        self.steps = steps;
+        self.until = Instant::now() + patience;
+        is_held_by_file || (is_moving && self.looks < MOST_LOOKS)
     }
 }
 

@@ -272,6 +272,9 @@ impl Copying {
             trace,
             recording,
         } = self.0;
+        let others = [&log, &trace, &recording].into_iter().flatten();
+        let all: Vec<&Copier> = [&messages].into_iter().chain(others).collect();
+        Copier::wait_for_all(&all, pace);
         let end = |copier: Copier| copier.end(pace);
         for (copier, what) in [(Some(messages), "stderr"), (log, "--log")] {
             let error = copier.and_then(end).and_then(|copied| copied.error);

@@ -10,6 +10,9 @@
 use std::error::Error;
 use std::ffi::CString;
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::ExitCode;
 use std::ptr::null;
 use std::sync::OnceLock;
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     own();
+    sockets();
     if let Err(reason) = confine(role) {
         eprintln!("{reason}");
         return ExitCode::FAILURE;
@@ -154,6 +158,7 @@ fn find(name: &str) -> Option<fn() -> c_long> {
         "F_SETLEASE" => || fcntl(libc::F_SETLEASE, libc::F_RDLCK.into()),
         "F_SETLK" => || fcntl(libc::F_SETLK, 0),
         "F_OFD_SETLK" => || fcntl(libc::F_OFD_SETLK, 0),
+        "send to an abstract name" => send_to_abstract_name,
         "SO_TYPE" => || option(libc::SYS_getsockopt, libc::SO_TYPE),
         "SO_PEERCRED" => || option(libc::SYS_getsockopt, libc::SO_PEERCRED),
         "setting SO_SNDTIMEO" => || option(libc::SYS_setsockopt, libc::SO_SNDTIMEO),
@@ -235,6 +240,43 @@ fn c(text: &str) -> CString {
 fn own() -> c_long {
     static NUMBER: OnceLock<u32> = OnceLock::new();
     (*NUMBER.get_or_init(std::process::id)).into()
+}
+
+/// A socket with an abstract name, and one without, which are made before this process is confined.
+fn sockets() -> &'static [UnixDatagram; 2] {
+    static SOCKETS: OnceLock<[UnixDatagram; 2]> = OnceLock::new();
+    SOCKETS.get_or_init(|| {
+        let name = SocketAddr::from_abstract_name(abstract_name()).expect("a short name");
+        let named = UnixDatagram::bind_addr(&name).expect("a socket with a name");
+        [named, UnixDatagram::unbound().expect("a socket")]
+    })
+}
+
+fn abstract_name() -> String {
+    format!("captive-{}", own())
+}
+
+fn send_to_abstract_name() -> c_long {
+    let [_, unnamed] = sockets();
+    let name = abstract_name();
+    let mut address = libc::sockaddr_un {
+        sun_family: libc::AF_UNIX as libc::sa_family_t,
+        sun_path: [0; 108],
+    };
+    // After a byte of zero (unix(7)).
+    for (place, byte) in address.sun_path.iter_mut().skip(1).zip(name.bytes()) {
+        *place = byte as libc::c_char;
+    }
+    let length = size_of_val(&address.sun_family) + 1 + name.len();
+    // SAFETY: a message without anything is one of zeros.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_name = (&raw mut address).cast();
+    message.msg_namelen = length as libc::socklen_t;
+    let message = &raw const message as c_long;
+    call(
+        libc::SYS_sendmsg,
+        [unnamed.as_raw_fd().into(), message, 0, 0, 0],
+    )
 }
 
 fn open(path: &str, flags: i32) -> c_long {
