@@ -173,7 +173,8 @@ fn build(cargo: &Path, manifest: &Path, directory: &Path) -> Result<(), String> 
         Some("debug") | None => "dev",
         Some(profile) => profile,
     };
-    let target = directory.parent().ok_or("no target directory")?;
+    // `.cargo/config.toml` names a target, which has a directory of its own.
+    let target = directory.ancestors().nth(2).ok_or("no target directory")?;
     let status = Command::new(cargo)
         .args(["build", "--package", "ringfence", "--bin", "ringfence"])
         .args(["--profile", profile, "--target-dir"])

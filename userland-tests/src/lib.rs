@@ -359,13 +359,19 @@ fn cargo_build(name: &str, options: &[&str]) -> PathBuf {
             concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
         ])
         .args(["--profile", profile, "--target-dir"])
-        .arg(directory.parent().expect("a target directory"))
+        .arg(target_directory(&directory))
         .status();
     assert!(
         status.as_ref().is_ok_and(|status| status.success()),
         "building {name}: {status:?}"
     );
     directory.join(name)
+}
+
+/// The target directory in which cargo has made `directory`, that of a profile: below one of the target that
+/// `.cargo/config.toml` names.
+fn target_directory(directory: &Path) -> &Path {
+    directory.ancestors().nth(2).expect("a target directory")
 }
 
 /// Where cargo puts executables: the tests' own are one directory further down, in `deps`.
