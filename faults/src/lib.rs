@@ -285,6 +285,8 @@ pub enum Point {
     Settings,
     /// The launcher is about to take the lines that were typed before a program has the terminal.
     Typed,
+    /// A program's process is about to close the standard streams that the caller has left closed.
+    Streams,
     /// A process that was just made is about to have itself killed when its parent ends.
     Born,
     /// A process that has made another, in a user namespace, is about to say who is who there.
@@ -438,6 +440,7 @@ impl Point {
             Point::Left => "left",
             Point::Settings => "settings",
             Point::Typed => "typed",
+            Point::Streams => "streams",
             Point::Born => "born",
             Point::Ids => "ids",
             Point::Guard => "guard",
@@ -559,6 +562,7 @@ impl Point {
         Point::Left,
         Point::Settings,
         Point::Typed,
+        Point::Streams,
         Point::Born,
         Point::Ids,
         Point::Guard,

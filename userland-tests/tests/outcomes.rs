@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::pty::openpty;
@@ -18,7 +19,7 @@ use rustix::stdio::stdin;
 use userland_tests::processes::Process;
 use userland_tests::{
     Ended, eventually, finish, guest, guest_under, guest_with, heed_interrupts, ringfence_program,
-    ringfence_run, started, wait_for,
+    ringfence_run, ringfence_with_faults, started, wait_for,
 };
 
 /// `sh -c SCRIPT` in a sandbox.
@@ -126,6 +127,32 @@ fn the_standard_streams_pass_through_untouched() {
     assert!(output.status.success());
     assert!(output.stdout == bytes, "stdout differs");
     assert!(output.stderr == bytes, "stderr differs");
+}
+
+/// What comes of a program that writes to a standard output that its caller has left closed.
+fn written_where_nothing_is(ringfence: PathBuf, rules: &str) -> Ended {
+    let run = "exec \"$@\" ls / >&-";
+    let mut command = Command::new("sh");
+    command.args(["-c", run, "sh"]).arg(ringfence);
+    command.args(["run", "--driver", "sim", "--workdir", "/", "--"]);
+    command.env("RINGFENCE_FAULTS", rules).stdin(Stdio::null());
+    finish(&mut command)
+}
+
+#[test]
+fn a_stream_that_is_closed_is_closed_in_the_sandbox() {
+    let ended = written_where_nothing_is(ringfence_program(), "");
+    assert!(
+        ended.status != 0 && ended.stderr.contains("Bad file descriptor"),
+        "{ended:?}"
+    );
+}
+
+/// The test above can fail: Rust's runtime has put the null device there.
+#[test]
+fn a_stream_that_is_closed_takes_everything_if_it_is_left_as_it_is() {
+    let ended = written_where_nothing_is(ringfence_with_faults(), "program.streams=drop");
+    assert_eq!(ended.status, 0, "{ended:?}");
 }
 
 fn send(child: &Child, signal: Signal) {

@@ -122,7 +122,9 @@ impl User {
                 self.shown
             );
             let text = String::from_utf8_lossy(&piece[..length]);
-            self.shown.push_str(&text.replace('\r', ""));
+            self.shown.push_str(&text);
+            // As a terminal ends lines, once.
+            self.shown = self.shown.replace("\r\n", "\n");
         }
     }
 
@@ -220,6 +222,26 @@ fn a_program_that_has_the_terminal_sets_it_up_though_it_minds_no_stop() {
     user.sees("set:0\n");
     user.is_back(0);
     assert!(user.has_an_ordinary_terminal());
+}
+
+/// A shell ignores SIGTTIN when it substitutes a command: reads in the background fail then, and nothing is stopped.
+#[test]
+fn a_program_of_a_pipeline_whose_caller_ignores_that_it_is_stopped_has_keys() {
+    let mut user = User::sit_down();
+    for ignoring in ["x=$(%); echo $x", "(trap '' TTIN TTOU; % | cat)"] {
+        let program = "echo a | $RUN sh -c 'read -r k </dev/tty; echo key:$k'";
+        user.enters(&ignoring.replace('%', program));
+        user.types("abc\n");
+        user.sees("key:abc\n");
+        user.is_back(0);
+    }
+}
+
+#[test]
+fn lines_of_a_program_that_does_not_have_the_terminal_end_once() {
+    let mut user = User::sit_down();
+    user.enters("$RUN printf 'a\\nb\\n' </dev/null");
+    user.sees("\na\nb\n[ready] ");
 }
 
 #[test]

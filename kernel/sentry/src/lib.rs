@@ -25,7 +25,7 @@
 //! | [`liaison`] | what launcher and sentry tell each other |
 //! | [`ready`] | when the program may begin |
 //! | [`failure`], [`log`], [`warnings`], [`visible`] | how Ringfence's processes fail, and what they say |
-//! | [`signals`], [`system_calls`] | what launcher and sentry share of the kernel's interface |
+//! | [`signals`], [`streams`], [`system_calls`] | what launcher and sentry share of the kernel's interface |
 //!
 //! Threads: the main one waits for signals and for processes to end; one waits for releases; one takes on calls that
 //! waited for their share; one tries again to lock what others have locked; one carries out pins; one consumes answers when no other thread is there to do it; the others
@@ -60,6 +60,7 @@ pub mod server;
 pub mod shares;
 pub mod signals;
 pub mod stats;
+pub mod streams;
 pub mod system_calls;
 pub mod times;
 pub mod tracee;

@@ -139,6 +139,19 @@ pub fn restore(found: &Found) -> Result<(), Errno> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&found.mask), None)
 }
 
+/// Has the kernel stop the calling process, which is about to execute the program, when it wants a terminal in whose
+/// background it is, whatever its caller left behind. Where it ignored SIGTTIN its reads would fail instead, and nobody would
+/// know that it wants keys: so does a shell that substitutes a command.
+pub fn stop_for_terminal() -> Result<(), Errno> {
+    let of_terminal = [Signal::SIGTTIN, Signal::SIGTTOU];
+    for of in of_terminal {
+        // SAFETY: the default action installs no handler.
+        unsafe { signal(of, SigHandler::SigDfl) }?;
+    }
+    let of_terminal = of_terminal.into_iter().collect();
+    sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&of_terminal), None)
+}
+
 /// A signal that came in.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {

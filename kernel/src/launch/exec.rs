@@ -19,7 +19,7 @@ use ringfence_ipc::Socket;
 use ringfence_sentry::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
 use ringfence_sentry::ready;
 use ringfence_sentry::seccomp::listener;
-use ringfence_sentry::signals;
+use ringfence_sentry::{signals, streams};
 
 use super::grants::Grants;
 use super::search::Refused;
@@ -73,6 +73,9 @@ pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallib
         .iter()
         .try_for_each(descriptors::pass_on)?;
     signals::restore(program.job.signals).attempt("the program's signals")?;
+    if program.job.likeness.is_some_and(|it| !it.is_given) {
+        signals::stop_for_terminal().attempt("the program's signals")?;
+    }
     descriptors::send_and_leave_some(|| {
         // For the test of what holds without the filter.
         if ringfence_faults::is_unfiltered() {
@@ -83,6 +86,8 @@ pub fn run(program: &Program<'_>, terminal: Option<&OwnedFd>) -> Result<Infallib
     let Some(name) = program.command.first() else {
         return Err(Failure::setup("no program given"));
     };
+    // SAFETY: why it cannot be executed is reported through a socket.
+    unsafe { streams::close_again() };
     search::execute(name, program.command)
         .map_err(|refused| not_executed(name, refused, program.working_directory))
 }

@@ -40,8 +40,8 @@ use nix::sys::signal::{Signal, killpg};
 use ringfence_faults::{Act, Point};
 use rustix::process::getpgrp;
 use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, Winsize, tcgetattr, tcgetpgrp,
-    tcgetsid, tcgetwinsize, tcsetattr, tcsetwinsize,
+    LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, Winsize, tcgetattr,
+    tcgetpgrp, tcgetsid, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
 /// The calling process's controlling terminal (tty(4)).
@@ -337,7 +337,14 @@ impl Terminal {
             let mut moved = false;
             if self.shown.is_empty() {
                 match take(program, &mut self.shown) {
-                    Ok(any) => moved |= any,
+                    Ok(any) => {
+                        moved |= any;
+                        if self.replaced.is_none()
+                            && end_lines([program.as_fd(), self.caller.as_fd()])
+                        {
+                            undo_line_ends(&mut self.shown);
+                        }
+                    }
                     Err(()) => {
                         // Init has it open as long as it lives. Of the program nothing is left.
                         self.hang_up();
@@ -474,6 +481,24 @@ impl Drop for Terminal {
 /// Whether a signal of this number stops a process that wants the terminal.
 pub fn wants_terminal(signal: i32) -> bool {
     signal == libc::SIGTTIN || signal == libc::SIGTTOU
+}
+
+/// Whether both of these terminals return at the end of each line.
+fn end_lines(terminals: [BorrowedFd<'_>; 2]) -> bool {
+    let both = OutputModes::OPOST | OutputModes::ONLCR;
+    let end_lines = |settings: Termios| settings.output_modes.contains(both);
+    terminals
+        .iter()
+        .all(|terminal| tcgetattr(terminal).is_ok_and(end_lines))
+}
+
+/// Leaves it to the caller's terminal to end lines, as it does as long as the program does not have it. The program's own has
+/// done so already.
+fn undo_line_ends(shown: &mut Vec<u8>) {
+    let next = shown.iter().skip(1).map(Some).chain([None]);
+    let pairs = shown.iter().zip(next);
+    let kept = pairs.filter(|pair| *pair != (&b'\r', Some(&b'\n')));
+    *shown = kept.map(|(byte, _)| *byte).collect();
 }
 
 /// Reads what is there to the end of `into`, and says whether that is anything. Fails if nothing can come any more.
