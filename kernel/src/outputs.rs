@@ -89,7 +89,11 @@ impl Place {
         if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
             return Err(Problem::NoName);
         }
-        let path = absolute(path).map_err(|_| Problem::NoName)?;
+        // It fails where the caller's directory is gone, or by itself for a path without anything.
+        let path = absolute(path).map_err(|error| match error.raw_os_error() {
+            Some(errno) => Errno::from_raw_os_error(errno).into(),
+            None => Problem::NoName,
+        })?;
         let reach = match is_left_out() {
             true => Reach::default(),
             false => Reach::of(binds),

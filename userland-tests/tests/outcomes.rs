@@ -18,8 +18,8 @@ use rustix::process::ioctl_tiocsctty;
 use rustix::stdio::stdin;
 use userland_tests::processes::Process;
 use userland_tests::{
-    Ended, eventually, finish, guest, guest_under, guest_with, heed_interrupts, ringfence_program,
-    ringfence_run, ringfence_with_faults, started, wait_for,
+    Directory, Ended, eventually, finish, guest, guest_under, guest_with, heed_interrupts,
+    ringfence_program, ringfence_run, ringfence_with_faults, started, wait_for,
 };
 
 /// `sh -c SCRIPT` in a sandbox.
@@ -153,6 +153,22 @@ fn a_stream_that_is_closed_is_closed_in_the_sandbox() {
 fn a_stream_that_is_closed_takes_everything_if_it_is_left_as_it_is() {
     let ended = written_where_nothing_is(ringfence_with_faults(), "program.streams=drop");
     assert_eq!(ended.status, 0, "{ended:?}");
+}
+
+#[test]
+fn a_recording_has_no_place_in_a_directory_that_is_gone() {
+    let directory = Directory::new("gone");
+    let run = "mkdir gone && cd gone && rmdir ../gone && exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", run, "sh"]).arg(ringfence_program());
+    command.args(["record", "--driver", "sim", "--out", "file", "--", "true"]);
+    command.current_dir(directory.path()).stdin(Stdio::null());
+    let Ended { status, stderr, .. } = finish(&mut command);
+    let expected = "ringfence: --out file: No such file or directory: ";
+    assert!(
+        status == 125 && stderr.starts_with(expected),
+        "{status} {stderr}"
+    );
 }
 
 fn send(child: &Child, signal: Signal) {
