@@ -20,7 +20,7 @@ use crate::outputs::{expect_different, open_log};
 use crate::record::Output;
 use crate::replay;
 use crate::sandboxes::Name;
-use crate::{arguments, drivers, launch, memory, sandboxes, serve, trace};
+use crate::{arguments, drivers, launch, memory, runtime, sandboxes, serve, trace};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::unistd::{AccessFlags, access};
 use nvproxy_abi::policy::Capabilities;
@@ -258,6 +258,9 @@ impl From<WhenServerEnds> for OnServerExit {
 
 /// Does what the command line says. The status is what the process is to end with.
 pub fn main() -> ExitCode {
+    if let Some(status) = runtime::if_asked(std::env::args_os()) {
+        return status;
+    }
     if let Err(failure) = signals::take_actions() {
         return finish(Err(failure));
     }

@@ -21,6 +21,7 @@ pub mod outputs;
 pub mod reach;
 pub mod record;
 pub mod replay;
+pub mod runtime;
 pub mod sandboxes;
 pub mod serve;
 pub mod trace;

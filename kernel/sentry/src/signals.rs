@@ -130,13 +130,18 @@ pub fn restore(found: &Found) -> Result<(), Errno> {
         // SAFETY: no process has a handler of its own for them, so both are one of the two actions of the kernel.
         unsafe { signal(*of, action) }?;
     }
+    restore_pipe()?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&found.mask), None)
+}
+
+/// Restores what the caller left of SIGPIPE, in a process that has taken no other actions and is about to execute a program.
+pub fn restore_pipe() -> Result<(), Errno> {
     let of_pipe = match IS_PIPE_IGNORED.load(Ordering::Relaxed) {
         true => SigHandler::SigIgn,
         false => SigHandler::SigDfl,
     };
     // SAFETY: neither action installs a handler.
-    unsafe { signal(Signal::SIGPIPE, of_pipe) }?;
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&found.mask), None)
+    unsafe { signal(Signal::SIGPIPE, of_pipe) }.map(drop)
 }
 
 /// Has the kernel stop the calling process, which is about to execute the program, when it wants a terminal in whose

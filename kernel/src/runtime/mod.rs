@@ -1,0 +1,178 @@
+//! The container runtime: what this executable is under the name `ringfence-runtime`.
+//!
+//! The idea: it is a front of the low-level runtime, runc or crun, as NVIDIA's runtime is one. An engine is given its path, and
+//! starts it with runc's command line. What is not about a container with GPUs the low-level runtime does, in this process's place and with the same
+//! words, so that it costs little and cannot differ. A container with GPUs goes into a sandbox (`sandbox.rs`).
+//!
+//! The caller is an engine, mostly as root: its command line, environment and bundle are trusted. What is in the container is
+//! not: the image, and variables that come from it.
+//!
+//! Only commands that make a container can give one GPUs, and only those read a specification. So `state`, which engines ask for all the time, costs the start
+//! of an executable and the reading of a short file.
+//!
+//! Errors have status 1, as runc's have.
+
+mod command_line;
+mod gpus;
+mod low_level;
+mod refusals;
+mod report;
+mod sandbox;
+mod settings;
+mod specification;
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+use ringfence_sentry::failure::Failure;
+
+use self::command_line::CommandLine;
+use self::gpus::Asked;
+use self::settings::Settings;
+use self::specification::Specification;
+use crate::endings;
+
+/// The executable's name as this runtime.
+const NAME: &str = "ringfence-runtime";
+
+/// The status of every failure.
+const FAILED: u8 = 1;
+
+const HELP: &str = "\
+Run containers by runc or crun, and those with GPUs in a sandbox of Ringfence's
+
+Usage: ringfence-runtime [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENT...]
+
+The command line is that of runc. A container engine calls it: name the path of ringfence-runtime in the engine's configuration as that of a
+runtime, and choose this runtime for a container (docker run --runtime=ringfence).
+
+create and run of a container with GPUs are Ringfence's: a container whose specification has nodes of NVIDIA's driver, edits of CDI, or
+NVIDIA's hook together with NVIDIA_VISIBLE_DEVICES. All else is done by the low-level runtime, with the command line as it was given:
+start, state, kill, delete, exec, ps, list, pause, resume, update, events, features, and whatever else it knows.
+
+Settings are in /etc/ringfence/config.toml, or in the file that the variable RINGFENCE_CONFIG of the engine's environment names:
+
+  [runtime]
+  low-level = \"runc\"                  runc, crun or a path; without it the first of runc and crun that is found
+  log = \"/var/log/ringfence.log\"      a file to which each refusal is added, besides the engine's log
+
+Options:
+  -h, --help     Print help
+  -v, --version  Print the versions of Ringfence and of the low-level runtime
+
+The low-level runtime's own help: ringfence-runtime help, ringfence-runtime COMMAND --help
+";
+
+/// What of GPUs a command is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Concern {
+    /// It makes a container from a specification.
+    Makes,
+    /// It makes one from what `Saves` has saved, and a specification.
+    Restores,
+    /// It saves the state of a container that runs.
+    Saves,
+}
+
+/// The commands that are not always the low-level runtime's.
+const CONCERNS: &[(&str, Concern)] = &[
+    ("create", Concern::Makes),
+    ("run", Concern::Makes),
+    ("restore", Concern::Restores),
+    ("checkpoint", Concern::Saves),
+];
+
+/// Acts as the runtime, if this was started by its name. Returns only then, and only if the low-level runtime has not taken over.
+pub fn if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let name = words.next()?;
+    (Path::new(&name).file_name() == Some(OsStr::new(NAME))).then(|| {
+        let line = CommandLine::read(words.collect());
+        if line.asks_for_help || line.given.is_empty() {
+            return print_help(&line);
+        }
+        let settings = match Settings::read() {
+            Ok(settings) => settings,
+            Err(failure) => return fail(&failure, &line, None),
+        };
+        match act(&line, &settings) {
+            Ok(never) => match never {},
+            Err(failure) => fail(&failure, &line, settings.log.as_deref()),
+        }
+    })
+}
+
+fn print_help(line: &CommandLine) -> ExitCode {
+    match endings::print(HELP) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure, line, None),
+    }
+}
+
+fn fail(failure: &Failure, line: &CommandLine, log: Option<&Path>) -> ExitCode {
+    report::tell(failure, line, log);
+    ExitCode::from(FAILED)
+}
+
+/// Does what the line says, or has the low-level runtime do it.
+fn act(line: &CommandLine, settings: &Settings) -> Result<Infallible, Failure> {
+    if line.asks_for_version {
+        endings::print(&format!("{NAME} version {}\n", env!("CARGO_PKG_VERSION")))?;
+    }
+    let low_level = low_level::find(settings)?;
+    if let Some((specification, asked)) = with_gpus(line, &low_level)? {
+        return sandbox::begin(&sandbox::Demand {
+            line,
+            settings,
+            low_level: &low_level,
+            specification: &specification,
+            asked: &asked,
+        });
+    }
+    Err(low_level::hand_over(&low_level, &line.given))
+}
+
+/// The container with GPUs that the command is to make, if it is to make one. Fails if it cannot be made, or be saved.
+fn with_gpus(
+    line: &CommandLine,
+    low_level: &Path,
+) -> Result<Option<(Specification, Asked)>, Failure> {
+    let Some(command) = line.command.as_deref().filter(|_| !line.asks_for_version) else {
+        return Ok(None);
+    };
+    let Some((_, concern)) = CONCERNS.iter().find(|(name, _)| *name == command) else {
+        return Ok(None);
+    };
+    let specification = match concern {
+        Concern::Makes | Concern::Restores => Specification::read(&line.specification_path())?,
+        Concern::Saves => running(line, low_level)?,
+    };
+    let Some(specification) = specification else {
+        return Ok(None);
+    };
+    let Some(asked) = gpus::recognise(&specification, &gpus::This) else {
+        return Ok(None);
+    };
+    let container = line.shown_container();
+    match concern {
+        Concern::Makes => refusals::expect_possible(&container, &specification, &asked)?,
+        Concern::Restores | Concern::Saves => {
+            return Err(refusals::of_checkpoint(&container, command, &asked));
+        }
+    }
+    Ok(Some((specification, asked)))
+}
+
+/// The specification of a container that the low-level runtime has made. `None` if it does not know the container.
+fn running(line: &CommandLine, low_level: &Path) -> Result<Option<Specification>, Failure> {
+    let Some(container) = &line.container else {
+        return Ok(None);
+    };
+    let state = low_level::state(low_level, line.global_options(), container)?;
+    let bundle = state.as_ref().and_then(specification::bundle_of);
+    match bundle {
+        Some(bundle) => Specification::read(&bundle.join("config.json")),
+        None => Ok(None),
+    }
+}
