@@ -39,8 +39,8 @@ pub fn tell(failure: &Failure, line: &CommandLine, own_log: Option<&Path>) {
         let Some(path) = path else { continue };
         // That it cannot be written there must not keep it from stderr.
         if let Err(error) = append(&path, &logged(form, &message, SystemTime::now())) {
-            let path = path.display();
-            log::print_last(&format!("{SPEAKER}: {path}: {error}\n"), log::UNTAKEN);
+            let lost = Failure::setup(format!("log {}: {error}", path.display()));
+            log::print_last(&format!("{SPEAKER}: {lost}\n"), log::UNTAKEN);
         }
     }
     log::print_last(&format!("{message}\n"), log::UNTAKEN);

@@ -91,7 +91,7 @@ impl Settings {
         let path = named.as_deref().unwrap_or(Path::new(FILE));
         match std::fs::read_to_string(path) {
             Ok(text) => Settings::parse(&text)
-                .map_err(|reason| Failure::setup(format!("{}: {reason}", path.display()))),
+                .map_err(|reason| Failure::setup(format!("settings {}: {reason}", path.display()))),
             Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => {
                 Ok(Settings::default())
             }
@@ -100,7 +100,10 @@ impl Settings {
                     Some(_) => format!(", which {VARIABLE} names"),
                     None => String::new(),
                 };
-                Err(Failure::setup(format!("{}{from}: {error}", path.display())))
+                Err(Failure::setup(format!(
+                    "settings {}{from}: {error}: write it, or leave the variable out",
+                    path.display()
+                )))
             }
         }
     }
@@ -203,7 +206,7 @@ mod tests {
     #[test]
     fn a_file_that_was_named_has_to_be_there() {
         let failure = Settings::read_file(Some("/nonexistent/x".into())).expect_err("no file");
-        let start = "/nonexistent/x, which RINGFENCE_CONFIG names: ";
+        let start = "settings /nonexistent/x, which RINGFENCE_CONFIG names: ";
         assert!(failure.message.starts_with(start), "{failure}");
     }
 }

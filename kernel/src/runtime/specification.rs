@@ -36,12 +36,15 @@ impl Specification {
             Ok(text) => text,
             Err(error) if is_for_low_level(error.kind()) => return Ok(None),
             Err(error) => {
-                return Err(Failure::setup(format!("{}: {error}", path.display())));
+                return Err(Failure::setup(format!(
+                    "specification {}: {error}",
+                    path.display()
+                )));
             }
         };
         let value = serde_json::from_slice(&text).map_err(|error| {
             Failure::setup(format!(
-                "{}: it is no JSON: {error}: have the engine write it again",
+                "specification {}: it is no JSON: {error}: have the engine write it again",
                 path.display()
             ))
         })?;

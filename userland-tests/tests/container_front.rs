@@ -1,0 +1,748 @@
+//! `ringfence-runtime`: what it hands over to the low-level runtime, what it refuses, and how an engine learns of that.
+//!
+//! Most tests have a script in the low-level runtime's place, which prints what it was given. Those that compare with runc and
+//! crun need root, the runtime and a static busybox, and are skipped by name where one of these is missing.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use userland_tests::{Directory, Ended, eventually, finish, ringfence_program, wait_for};
+
+/// A directory with `ringfence-runtime`, settings that name a low-level runtime, and a bundle.
+struct Front {
+    directory: Directory,
+}
+
+impl Front {
+    fn new() -> Front {
+        let front = Front {
+            directory: Directory::new("front"),
+        };
+        symlink(ringfence_program(), front.runtime()).expect("a link");
+        fs::create_dir_all(front.bundle().join("rootfs/bin")).expect("a bundle");
+        front
+    }
+
+    /// One whose low-level runtime is this executable.
+    fn of(low_level: &Path) -> Front {
+        let front = Front::new();
+        front.name(low_level);
+        front
+    }
+
+    /// One whose low-level runtime is the script.
+    fn of_script() -> Front {
+        let front = Front::new();
+        let script = front.path("low-level");
+        fs::write(&script, SCRIPT).expect("a script");
+        fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("a mode");
+        front.name(&script);
+        front
+    }
+
+    /// Names a low-level runtime in the settings.
+    fn name(&self, low_level: &Path) {
+        let low_level = low_level.display();
+        self.set(&format!("[runtime]\nlow-level = \"{low_level}\"\n"));
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn runtime(&self) -> PathBuf {
+        self.path("ringfence-runtime")
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.path("config.toml")
+    }
+
+    fn bundle(&self) -> PathBuf {
+        self.path("bundle")
+    }
+
+    fn set(&self, settings: &str) {
+        fs::write(self.settings(), settings).expect("settings");
+    }
+
+    fn specify(&self, specification: &Value) {
+        let mut specification = specification.clone();
+        // Other tests run beside this one.
+        let group = self.directory.path().file_name().expect("a name");
+        let group = format!("/{}", group.to_string_lossy());
+        if let Some(linux) = specification.get_mut("linux") {
+            linux["cgroupsPath"] = group.into();
+        }
+        let text = serde_json::to_vec(&specification).expect("JSON");
+        fs::write(self.bundle().join("config.json"), text).expect("a specification");
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
+        let mut command = Command::new(self.runtime());
+        command.args(words).stdin(Stdio::null());
+        command.env("RINGFENCE_CONFIG", self.settings());
+        command.current_dir(self.bundle());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Ended {
+        finish(&mut self.command(words))
+    }
+}
+
+/// Says what it was given. Of a container it knows the bundle.
+const SCRIPT: &str = r#"#!/bin/sh
+for word in "$@"; do
+    if test "$word" = state; then
+        printf '{"ociVersion":"1.0.2","id":"c","status":"running","bundle":"%s"}' "$PWD"
+        exit 0
+    fi
+done
+echo "low-level: $*"
+exit 42
+"#;
+
+/// What the script says when it was given these words.
+fn handed_over(words: &[&str]) -> Ended {
+    Ended {
+        status: 42,
+        ..Ended::printing(&format!("low-level: {}\n", words.join(" ")))
+    }
+}
+
+fn refused(reason: &str) -> Ended {
+    Ended::failing(1, &format!("ringfence-runtime: {reason}"))
+}
+
+/// A specification that runc and crun take, of a program in busybox.
+fn specification(arguments: &[&str]) -> Value {
+    let namespaces = ["pid", "mount", "ipc", "uts", "network"];
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": arguments,
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]},
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {
+            "namespaces": namespaces.map(|kind| json!({"type": kind})),
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+        },
+        // No version of the specification has these.
+        "futureField": {"deep": [1, {"x": null}]},
+    })
+}
+
+/// The same with a GPU.
+fn with_gpu() -> Value {
+    let mut value = specification(&["sh"]);
+    value["linux"]["devices"] =
+        json!([{"path": "/dev/nvidia0", "type": "c", "major": 195, "minor": 0}]);
+    value
+}
+
+const NOT_YET: &str = "container c has GPUs (/dev/nvidia0), and this release of Ringfence makes no containers with GPUs: run it \
+                       without them, or with the engine's own runtime, where nothing guards the driver";
+
+#[test]
+fn what_is_not_about_gpus_is_handed_over_word_by_word() {
+    let front = Front::of_script();
+    front.specify(&specification(&["sh"]));
+    let bytes = || fs::read(front.bundle().join("config.json")).expect("a specification");
+    let before = bytes();
+    for words in [
+        &["create", "--bundle", ".", "c"][..],
+        &[
+            "--root",
+            "/r",
+            "--systemd-cgroup",
+            "run",
+            "-d",
+            "-b",
+            ".",
+            "c",
+        ],
+        &["--log", "/nonexistent/log", "start", "c"],
+        &["kill", "c", "9"],
+        &["delete", "--force", "c"],
+        &["exec", "--process", "/p.json", "c"],
+        &["ps", "c"],
+        &["list", "-q"],
+        &["pause", "c"],
+        &["resume", "c"],
+        &["update", "--memory", "1", "c"],
+        &["events", "--stats", "c"],
+        &["features"],
+        &["spec"],
+        &["a-later-command", "--with", "what it likes"],
+        &["--a-later-option", "value", "start", "c"],
+        &["create", "--help"],
+        // There is nothing to read, and the low-level runtime says so.
+        &["create", "--bundle", "/nonexistent", "c"],
+    ] {
+        assert_eq!(front.run(words), handed_over(words), "{words:?}");
+    }
+    assert_eq!(bytes(), before);
+}
+
+/// What a process has besides its words: the environment, descriptors, its directory, signals that are ignored.
+#[test]
+fn the_low_level_runtime_finds_what_the_engine_left() {
+    let front = Front::of_script();
+    let shows = "#!/bin/sh\nenv | grep -v ^_= | sort\npwd\ncat <&3\ngrep -E '^Sig(Ign|Blk)' /proc/self/status\nls /proc/$$/fd\n";
+    fs::write(front.path("low-level"), shows).expect("a script");
+    let caller = "trap '' USR1; exec 3<config.json; exec \"$0\" state c";
+    let of = |trap: &str, program: &Path| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("{trap}{caller}")])
+            .arg(program);
+        command.env("RINGFENCE_CONFIG", front.settings());
+        command.env("EMPTY", "").stdin(Stdio::null());
+        finish(command.current_dir(front.bundle()))
+    };
+    front.specify(&json!({"three": 3}));
+    for trap in ["", "trap '' PIPE; "] {
+        let alone = of(trap, &front.path("low-level"));
+        assert!(alone.stdout.contains("{\"three\":3}"), "{alone:?}");
+        assert_eq!(of(trap, &front.runtime()), alone);
+    }
+}
+
+#[test]
+fn a_container_with_gpus_is_refused_where_the_engine_looks() {
+    let front = Front::of_script();
+    front.specify(&with_gpu());
+    let log = front.path("log.json");
+    let log_name = log.to_str().expect("text");
+    let ended = front.run(&["--log", log_name, "--log-format", "json", "create", "c"]);
+    assert_eq!(ended, refused(NOT_YET));
+    let line = fs::read_to_string(&log).expect("a log");
+    let entry: BTreeMap<String, String> = serde_json::from_str(&line).expect("one line of JSON");
+    let names: Vec<&str> = entry.keys().map(String::as_str).collect();
+    assert_eq!(names, ["level", "msg", "time"]);
+    assert_eq!(entry["level"], "error");
+    assert_eq!(entry["msg"], format!("ringfence-runtime: {NOT_YET}"));
+    assert!(entry["time"].ends_with('Z'), "{line}");
+
+    // Lines are added, in the form that was asked for, and to the administrator's own log.
+    let settings = fs::read_to_string(front.settings()).expect("settings");
+    let own = front.path("own.log");
+    front.set(&format!("{settings}log = \"{}\"\n", own.display()));
+    let bundle = front.bundle();
+    let bundle = bundle.to_str().expect("text");
+    let words = ["--log", log_name, "run", "--bundle", bundle, "c"];
+    assert_eq!(front.run(&words), refused(NOT_YET));
+    let text = fs::read_to_string(&log).expect("a log");
+    let [first, second] = text.lines().collect::<Vec<_>>()[..] else {
+        panic!("{text}");
+    };
+    assert_eq!(format!("{first}\n"), line);
+    let end = format!(" level=error msg=\"ringfence-runtime: {NOT_YET}\"");
+    assert!(
+        second.starts_with("time=\"20") && second.ends_with(&end),
+        "{second}"
+    );
+    assert_eq!(
+        fs::read_to_string(&own).expect("a log"),
+        format!("{second}\n")
+    );
+
+    // What cannot be logged is on stderr all the same.
+    front.set(&settings);
+    let ended = front.run(&["--log", "/nonexistent/log", "create", "c"]);
+    let lost = "ringfence-runtime: log /nonexistent/log: No such file or directory\n";
+    let told = format!("{lost}ringfence-runtime: {NOT_YET}");
+    assert_eq!(ended, Ended::failing(1, &told));
+}
+
+#[test]
+fn gpus_are_recognised_wherever_they_come_from() {
+    let hook = |path: &str, environment: &[&str]| {
+        let mut value = specification(&["sh"]);
+        value["process"]["env"] = json!(environment);
+        value["hooks"] = json!({"prestart": [{"path": path}]});
+        value
+    };
+    let mut mounted = specification(&["sh"]);
+    mounted["mounts"] = json!([{"destination": "/gpu", "type": "bind", "source": "/dev/nvidia7", "options": ["bind"]}]);
+    let legacy = "/usr/bin/nvidia-container-runtime-hook";
+    let front = Front::of_script();
+    for (value, shown) in [
+        (with_gpu(), Some("/dev/nvidia0")),
+        (mounted, Some("/gpu")),
+        (
+            hook(legacy, &["NVIDIA_VISIBLE_DEVICES=all"]),
+            Some("the hook /usr/bin/nvidia-container-runtime-hook"),
+        ),
+        (
+            hook("/opt/nvidia-cdi-hook", &["NVIDIA_VISIBLE_DEVICES=void"]),
+            Some("the hook /opt/nvidia-cdi-hook"),
+        ),
+        (hook(legacy, &["NVIDIA_VISIBLE_DEVICES=void"]), None),
+        (hook(legacy, &[]), None),
+        (hook("/bin/true", &["NVIDIA_VISIBLE_DEVICES=all"]), None),
+    ] {
+        front.specify(&value);
+        let ended = front.run(&["create", "c"]);
+        match shown {
+            Some(shown) => {
+                let line = NOT_YET.replace("/dev/nvidia0", shown);
+                assert_eq!(ended, refused(&line), "{value}");
+            }
+            None => assert_eq!(ended, handed_over(&["create", "c"]), "{value}"),
+        }
+    }
+}
+
+/// However the bundle is named: a container that is not found is handed over.
+#[test]
+fn no_way_of_naming_the_bundle_goes_around() {
+    let front = Front::of_script();
+    front.specify(&with_gpu());
+    let other = front.bundle().join("other.json");
+    fs::write(&other, with_gpu().to_string()).expect("a specification");
+    let named = front.bundle();
+    let named = named.to_str().expect("text");
+    let attached = format!("-b{named}");
+    let equal = format!("--bundle={named}");
+    for words in [
+        &["create", "-b", named, "c"][..],
+        &["create", "c", "-b", named],
+        &["create", &equal, "c"],
+        &["create", &attached, "c"],
+        &["create", "-bundle", named, "c"],
+        &["create", "--bundl", named, "c"],
+        &["create", "-no-pivot", "-b", named, "c"],
+        &["--a-later-option", "value", "create", "-b", named, "c"],
+    ] {
+        let mut command = front.command(words);
+        assert_eq!(
+            finish(command.current_dir("/")),
+            refused(NOT_YET),
+            "{words:?}"
+        );
+    }
+    front.specify(&specification(&["sh"]));
+    let ended = front.run(&["create", "--config", "other.json", "c"]);
+    assert_eq!(ended, refused(NOT_YET));
+    fs::write(front.bundle().join("config.json"), "{\"linux\": ").expect("a file");
+    let reason = "specification ./config.json: it is no JSON: EOF while parsing a value at line 1 column 10: have the engine write it again";
+    assert_eq!(front.run(&["create", "c"]), refused(reason));
+}
+
+#[test]
+fn what_a_container_with_gpus_cannot_have_is_refused_with_the_way_out() {
+    let front = Front::of_script();
+    let names = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE \
+                 NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN \
+                 SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE \
+                 MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ";
+    let all: Vec<String> = names.split(' ').map(|name| format!("CAP_{name}")).collect();
+    let privilege = |value: &mut Value| {
+        value["process"]["capabilities"]["bounding"] = json!(all);
+        value["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rwm"}]);
+    };
+    let share_processes = |value: &mut Value| {
+        value["linux"]["namespaces"] = json!([{"type": "mount"}]);
+    };
+    let rows: [(&dyn Fn(&mut Value), &str); 2] = [
+        (
+            &privilege,
+            "is privileged, and could reach the driver around the sandbox: leave out --privileged \
+             (securityContext.privileged), and grant by --cap-add and --device what the program needs",
+        ),
+        (
+            &share_processes,
+            "has the host's process namespace, and a sandbox needs one of its own: leave out --pid=host (hostPID)",
+        ),
+    ];
+    for (change, line) in rows {
+        let mut value = with_gpu();
+        change(&mut value);
+        front.specify(&value);
+        let line = format!("container c has GPUs (/dev/nvidia0) and {line}");
+        assert_eq!(front.run(&["create", "c"]), refused(&line));
+        // Without GPUs it is the low-level runtime's, as ever.
+        let mut value = specification(&["sh"]);
+        change(&mut value);
+        front.specify(&value);
+        assert_eq!(front.run(&["create", "c"]), handed_over(&["create", "c"]));
+    }
+}
+
+#[test]
+fn a_container_with_gpus_is_neither_saved_nor_restored() {
+    let front = Front::of_script();
+    let save = ["--root", "/r", "checkpoint", "--image-path", "/images", "c"];
+    let restore = ["restore", "--image-path", "/images", "c"];
+    for words in [&save[..], &restore[..]] {
+        front.specify(&specification(&["sh"]));
+        assert_eq!(front.run(words), handed_over(words));
+        front.specify(&with_gpu());
+        let command = match words.contains(&"checkpoint") {
+            true => "checkpoint",
+            false => "restore",
+        };
+        let line = format!(
+            "{command}: container c has GPUs (/dev/nvidia0), whose state nobody can save or restore: stop it, and start it anew"
+        );
+        assert_eq!(front.run(words), refused(&line));
+    }
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_its_file_and_key() {
+    let front = Front::of_script();
+    let file = front.settings();
+    let file = file.display();
+    for (text, reason) in [
+        (
+            "[runtime]\nlow_level = \"runc\"\n",
+            "runtime.low_level: there is no such setting: [runtime] has low-level and log",
+        ),
+        (
+            "[runtime]\nlow-level = 7\n",
+            "runtime.low-level: a text in quotes is wanted, and this is of type integer",
+        ),
+        (
+            "[runtime]\nlow-level = \"kata\"\n",
+            "runtime.low-level: \"kata\" is neither runc nor crun nor a path from the root: write one of these",
+        ),
+        (
+            "[gpu]\n",
+            "gpu: there is no such table: settings are in [runtime]",
+        ),
+    ] {
+        front.set(text);
+        let log = front.path("log.json");
+        let _ = fs::remove_file(&log);
+        let log_name = log.to_str().expect("text");
+        let ended = front.run(&["--log", log_name, "--log-format", "json", "state", "c"]);
+        let reason = format!("settings {file}: {reason}");
+        assert_eq!(ended, refused(&reason), "{text}");
+        let line = fs::read(&log).expect("a log");
+        let entry: Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(entry["msg"], format!("ringfence-runtime: {reason}"));
+    }
+    fs::remove_file(front.settings()).expect("removed");
+    let reason = format!(
+        "settings {file}, which RINGFENCE_CONFIG names: No such file or directory: write it, or leave the variable out"
+    );
+    assert_eq!(front.run(&["state", "c"]), refused(&reason));
+}
+
+#[test]
+fn the_front_never_takes_itself_for_the_low_level_runtime() {
+    let front = Front::of_script();
+    let own = front.path("own");
+    fs::create_dir(&own).expect("a directory");
+    symlink(ringfence_program(), own.join("runc")).expect("a link");
+    let others = front.path("others");
+    fs::create_dir(&others).expect("a directory");
+    fs::copy(front.path("low-level"), others.join("runc")).expect("a copy");
+    front.set("");
+    let path = std::env::join_paths([&own, &others]).expect("a path");
+    let mut command = front.command(&["start", "c"]);
+    command.env("PATH", path);
+    assert_eq!(finish(&mut command), handed_over(&["start", "c"]));
+
+    for (name, reason) in [
+        (
+            own.join("runc"),
+            "it is ringfence-runtime itself: name runc or crun",
+        ),
+        (
+            front.path("none"),
+            "No such file or directory: name an executable",
+        ),
+        (front.settings(), "Permission denied: name an executable"),
+    ] {
+        front.name(&name);
+        let line = format!("runtime.low-level: {}: {reason}", name.display());
+        assert_eq!(front.run(&["start", "c"]), refused(&line));
+    }
+    let nvidias = front.path("nvidia-container-runtime");
+    fs::copy(front.path("low-level"), &nvidias).expect("a copy");
+    let link = front.path("linked");
+    symlink(&nvidias, &link).expect("a link");
+    front.name(&link);
+    let line = format!(
+        "runtime.low-level: {}: it is {}, which starts ringfence-runtime in its turn: name runc or crun",
+        link.display(),
+        nvidias.display()
+    );
+    assert_eq!(front.run(&["start", "c"]), refused(&line));
+}
+
+#[test]
+fn help_and_version_are_its_own() {
+    let front = Front::of_script();
+    let version = format!("ringfence-runtime version {}\n", env!("CARGO_PKG_VERSION"));
+    for word in ["--version", "-v"] {
+        let expected = Ended {
+            status: 42,
+            ..Ended::printing(&format!("{version}low-level: {word}\n"))
+        };
+        assert_eq!(front.run(&[word]), expected);
+    }
+    let help = front.run(&["--help"]);
+    assert_eq!((help.status, help.stderr.as_str()), (0, ""));
+    for word in [
+        "low-level",
+        "RINGFENCE_CONFIG",
+        "--version",
+        "create",
+        "docker",
+    ] {
+        assert!(help.stdout.contains(word), "{word} in {}", help.stdout);
+    }
+    assert!(help.stdout.lines().all(|line| line.len() <= 140));
+    assert_eq!(front.run(&[]), help);
+}
+
+/// The low-level runtime of this name. `None`, and a line that says so, where this machine cannot show what it does.
+fn low_level(name: &str) -> Option<PathBuf> {
+    let skip = |reason: &str| {
+        eprintln!("skipped: {name}: {reason}");
+        None
+    };
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can make the container of this test");
+    }
+    if !Path::new(BUSYBOX).exists() {
+        return skip("there is no /bin/busybox (Debian's busybox-static)");
+    }
+    let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
+    let paths = places.map(|place| Path::new(place).join(name));
+    match paths.into_iter().find(|path| path.exists()) {
+        Some(path) => Some(path),
+        None => skip("it is not installed"),
+    }
+}
+
+const BUSYBOX: &str = "/bin/busybox";
+/// Where a hybrid hierarchy of cgroups has version 2, which crun 1.8 does not take.
+const HYBRID: &str = "/sys/fs/cgroup/unified";
+
+/// A low-level runtime, called directly or by way of the front, with containers of its own.
+struct Called<'a> {
+    front: &'a Front,
+    program: PathBuf,
+    /// A directory with what it knows of containers.
+    root: PathBuf,
+}
+
+impl Called<'_> {
+    /// Runs it to its end. A container that it leaves running has its output in a file, for which nobody waits.
+    fn run(&self, words: &[&str]) -> Ended {
+        let mut command = Command::new("unshare");
+        let leave = format!("! test -d {HYBRID} || umount {HYBRID}; exec \"$@\"");
+        command.args([
+            "--mount",
+            "--propagation",
+            "slave",
+            "sh",
+            "-c",
+            &leave,
+            "sh",
+        ]);
+        command.arg(&self.program).arg("--root").arg(&self.root);
+        command.args(words).stdin(Stdio::null());
+        command.current_dir(self.front.bundle());
+        command.env("RINGFENCE_CONFIG", self.front.settings());
+        let files = ["stdout", "stderr"].map(|name| self.root.with_extension(name));
+        let [stdout, stderr] = files
+            .each_ref()
+            .map(|path| File::create(path).expect("a file"));
+        let child = command.stdout(stdout).stderr(stderr).spawn();
+        let status = wait_for(child.expect("unshare")).status;
+        let [stdout, stderr] = files.map(|path| fs::read_to_string(path).expect("text"));
+        Ended {
+            status,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// The same, without what differs from run to run.
+    fn told(&self, words: &[&str]) -> Ended {
+        let ended = self.run(words);
+        let root = self.root.to_str().expect("text");
+        Ended {
+            status: ended.status,
+            stdout: steady(&ended.stdout).replace(root, "ROOT"),
+            stderr: timeless(&ended.stderr).replace(root, "ROOT"),
+        }
+    }
+
+    /// Removes what a life that was cut short has left.
+    fn clear(&self) {
+        self.run(&["delete", "--force", "c"]);
+    }
+
+    fn status_of_container(&self) -> Option<String> {
+        let state: Value = serde_json::from_str(&self.run(&["state", "c"]).stdout).ok()?;
+        state["status"].as_str().map(str::to_owned)
+    }
+}
+
+impl Drop for Called<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.clear();
+        }
+    }
+}
+
+/// JSON without times and numbers of processes. Other text is left as it is.
+fn steady(text: &str) -> String {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(members) => {
+                members.retain(|name, _| !matches!(name.as_str(), "pid" | "created"));
+                members.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            Value::Number(number) if number.as_u64().is_some_and(|number| number > 1) => {
+                *value = "a number".into();
+            }
+            _ => {}
+        }
+    }
+    match serde_json::from_str::<Value>(text) {
+        Ok(mut value) => {
+            strip(&mut value);
+            value.to_string()
+        }
+        Err(_) => text.to_owned(),
+    }
+}
+
+/// Lines of a log without their times.
+fn timeless(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.strip_prefix("time=\"") {
+        Some(rest) => rest.split_once('"').map_or(rest, |(_, rest)| rest),
+        None => line,
+    });
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// A container's whole life, and what goes wrong beside it.
+fn life(called: &Called<'_>) -> Vec<(String, Ended)> {
+    let front = called.front;
+    let mut told = Vec::new();
+    let mut tell = |words: &[&str]| told.push((words.join(" "), called.told(words)));
+    let process = front.path("process.json");
+    let mut value = specification(&["sh", "-c", "echo by a file; exit 5"])["process"].clone();
+    value["terminal"] = false.into();
+    fs::write(&process, value.to_string()).expect("a process");
+    let process = process.to_str().expect("text");
+
+    front.specify(&specification(&["sleep", "1000"]));
+    tell(&["state", "c"]);
+    tell(&["create", "--bundle", ".", "--pid-file", "../pid", "c"]);
+    tell(&["create", "--bundle", ".", "c"]);
+    tell(&["state", "c"]);
+    tell(&["list", "--quiet"]);
+    tell(&["list", "--format", "json"]);
+    tell(&["start", "c"]);
+    tell(&["start", "c"]);
+    tell(&["state", "c"]);
+    tell(&["ps", "--format", "json", "c"]);
+    tell(&["exec", "c", "echo", "-n", "--help"]);
+    tell(&["exec", "c", "sh", "-c", "exit 3"]);
+    tell(&["exec", "--process", process, "c"]);
+    tell(&["exec", "c", "nonexistent"]);
+    tell(&["pause", "c"]);
+    tell(&["state", "c"]);
+    tell(&["resume", "c"]);
+    tell(&["delete", "c"]);
+    tell(&["kill", "c", "KILL"]);
+    eventually("it has ended", || {
+        called.status_of_container().as_deref() == Some("stopped")
+    });
+    tell(&["state", "c"]);
+    tell(&["delete", "c"]);
+    tell(&["delete", "c"]);
+    tell(&["list", "--format", "json"]);
+    front.specify(&specification(&[
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 7",
+    ]));
+    tell(&["run", "--bundle", ".", "c"]);
+    tell(&["delete", "--force", "c"]);
+    tell(&["run", "--bundle", "/nonexistent", "c"]);
+    tell(&["features"]);
+    tell(&["nonsense"]);
+    tell(&["create", "--nonsense", "c"]);
+    told
+}
+
+/// Both lives, told by the low-level runtime alone and by way of the front.
+fn expect_same_lives(name: &str) {
+    let Some(path) = low_level(name) else { return };
+    let front = Front::of(&path);
+    let programs = front.bundle().join("rootfs/bin");
+    for program in ["sh", "sleep", "echo"] {
+        fs::copy(BUSYBOX, programs.join(program)).expect("a program");
+    }
+    fs::create_dir(front.bundle().join("rootfs/proc")).expect("a directory");
+    fs::create_dir(front.bundle().join("rootfs/dev")).expect("a directory");
+    let called = |program: &Path, root: &str| Called {
+        front: &front,
+        program: program.to_owned(),
+        root: front.path(root),
+    };
+    let alone = called(&path, "alone");
+    front.specify(&specification(&["sh", "-c", "exit 9"]));
+    let first = alone.run(&["run", "c"]);
+    if first.status != 9 {
+        eprintln!("skipped: {name}: it makes no container here: {first:?}");
+        return;
+    }
+    let alone = life(&alone);
+    let by_front = life(&called(&front.runtime(), "front"));
+    // The comparison is of something: the program ran, and ended as it does.
+    let of = |words: &str| {
+        alone
+            .iter()
+            .find(|(of, _)| of == words)
+            .map(|(_, ended)| ended)
+    };
+    let ran = of("run --bundle . c").expect("a run");
+    assert_eq!((ran.status, ran.stdout.as_str()), (7, "out\n"), "{ran:?}");
+    let of_file = alone
+        .iter()
+        .find(|(words, _)| words.contains("process.json"));
+    let (_, of_file) = of_file.expect("an exec");
+    assert_eq!(
+        (of_file.status, of_file.stdout.as_str()),
+        (5, "by a file\n")
+    );
+    for (alone, by_front) in alone.iter().zip(&by_front) {
+        assert_eq!(by_front, alone);
+    }
+    assert_eq!(by_front.len(), alone.len());
+}
+
+#[test]
+fn containers_without_gpus_live_as_under_runc() {
+    expect_same_lives("runc");
+}
+
+#[test]
+fn containers_without_gpus_live_as_under_crun() {
+    expect_same_lives("crun");
+}
