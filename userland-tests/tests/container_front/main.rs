@@ -343,6 +343,9 @@ fn no_way_of_naming_the_bundle_goes_around() {
     assert_eq!(front.run(&["create", "c"]), refused(reason));
 }
 
+/// What an option of an engine does to a specification.
+type Change = fn(&mut Value);
+
 /// What `--privileged` makes of a specification.
 fn privilege(value: &mut Value) {
     let names = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE \
@@ -362,7 +365,7 @@ fn share_processes(value: &mut Value) {
 #[test]
 fn what_a_container_with_gpus_cannot_have_is_refused_with_the_way_out() {
     let front = Front::of_script();
-    let rows: [(fn(&mut Value), &str); 2] = [
+    let rows: [(Change, &str); 2] = [
         (
             privilege,
             "is privileged, and could reach the driver around the sandbox: leave out --privileged \
