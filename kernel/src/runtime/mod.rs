@@ -52,7 +52,8 @@ create and run of a container with GPUs are Ringfence's: a container whose speci
 NVIDIA's hook together with NVIDIA_VISIBLE_DEVICES. All else is done by the low-level runtime, with the command line as it was given:
 start, state, kill, delete, exec, ps, list, pause, resume, update, events, features, and whatever else it knows.
 
-Settings are in /etc/ringfence/config.toml, or in the file that the variable RINGFENCE_CONFIG of the engine's environment names:
+Settings are in /etc/ringfence/config.toml, or in the file that the variable RINGFENCE_CONFIG of the engine's environment names. (Podman does
+not pass the variable on.)
 
   [runtime]
   low-level = \"runc\"                  runc, crun or a path; without it the first of runc and crun that is found

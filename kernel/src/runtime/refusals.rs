@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use caps::CapSet;
 use ringfence_sentry::failure::Failure;
 use serde_json::Value;
 
@@ -22,7 +23,7 @@ struct Refusal {
 
 const TABLE: [Refusal; 3] = [
     Refusal {
-        is_asked: |specification, _| is_privileged(specification),
+        is_asked: |specification, _| is_privileged(specification, &grantable()),
         line: "is privileged, and could reach the driver around the sandbox: leave out --privileged (securityContext.privileged), and \
                grant by --cap-add and --device what the program needs",
     },
@@ -105,11 +106,23 @@ pub fn of_checkpoint(container: &str, command: &str, asked: &Asked) -> Failure {
 }
 
 /// Engines write no word for `--privileged`. It is what no other option comes to: every device by one rule, and every
-/// capability.
-fn is_privileged(specification: &Specification) -> bool {
+/// capability that the engine could grant.
+fn is_privileged(specification: &Specification, grantable: &BTreeSet<String>) -> bool {
     let held: BTreeSet<&str> = specification.bounding_capabilities().collect();
-    let has_all = CAPABILITIES.iter().all(|name| held.contains(name));
+    let mut wanted = CAPABILITIES
+        .iter()
+        .filter(|name| grantable.contains(**name));
+    let has_all = wanted.all(|name| held.contains(name));
     has_all && specification.device_rules().iter().any(is_for_all)
+}
+
+/// The capabilities that a container can get here: an engine that runs in a container itself may lack some, and so does what it
+/// starts, this process among it.
+fn grantable() -> BTreeSet<String> {
+    match caps::read(None, CapSet::Bounding) {
+        Ok(own) => own.iter().map(ToString::to_string).collect(),
+        Err(_) => CAPABILITIES.map(str::to_owned).into(),
+    }
 }
 
 /// Whether a rule lets a container do everything with every device: Docker writes no type then, podman and containerd `a`.
@@ -146,11 +159,27 @@ mod tests {
 
     use super::*;
 
-    fn privileged(rule: Value, capabilities: &[&str]) -> bool {
-        is_privileged(&Specification(json!({
+    fn specification(rule: Value, capabilities: &[&str]) -> Specification {
+        Specification(json!({
             "process": {"capabilities": {"bounding": capabilities}},
             "linux": {"resources": {"devices": [{"allow": false, "access": "rwm"}, rule]}},
-        })))
+        }))
+    }
+
+    fn privileged(rule: Value, capabilities: &[&str]) -> bool {
+        let all = CAPABILITIES.map(str::to_owned).into();
+        is_privileged(&specification(rule, capabilities), &all)
+    }
+
+    #[test]
+    fn an_engine_that_lacks_a_capability_grants_the_others() {
+        let rule = json!({"allow": true, "access": "rwm"});
+        let granted = specification(rule, &CAPABILITIES[1..]);
+        let all: BTreeSet<String> = CAPABILITIES.map(str::to_owned).into();
+        assert!(!is_privileged(&granted, &all));
+        let mut some = all.clone();
+        some.remove(CAPABILITIES[0]);
+        assert!(is_privileged(&granted, &some));
     }
 
     #[test]
