@@ -45,19 +45,21 @@ Run containers by runc or crun, and those with GPUs in a sandbox of Ringfence's
 
 Usage: ringfence-runtime [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENT...]
 
-The command line is that of runc. A container engine calls it: name the path of ringfence-runtime in the engine's configuration as that of a
-runtime, and choose this runtime for a container (docker run --runtime=ringfence).
+The command line is that of runc. A container engine calls it: name the path of ringfence-runtime in
+the engine's configuration as that of a runtime, and choose this runtime for a container
+(docker run --runtime=ringfence).
 
-create and run of a container with GPUs are Ringfence's: a container whose specification has nodes of NVIDIA's driver, edits of CDI, or
-NVIDIA's hook together with NVIDIA_VISIBLE_DEVICES. All else is done by the low-level runtime, with the command line as it was given:
-start, state, kill, delete, exec, ps, list, pause, resume, update, events, features, and whatever else it knows.
+create and run of a container with GPUs are Ringfence's: a container whose specification has nodes of
+NVIDIA's driver, edits of CDI, or NVIDIA's hook together with NVIDIA_VISIBLE_DEVICES. All else is done
+by the low-level runtime, with the command line as it was given: start, state, kill, delete, exec, ps,
+list, pause, resume, update, events, features, and whatever else it knows.
 
-Settings are in /etc/ringfence/config.toml, or in the file that the variable RINGFENCE_CONFIG of the engine's environment names. (Podman does
-not pass the variable on.)
+Settings are in /etc/ringfence/config.toml, or in the file that the variable RINGFENCE_CONFIG of the
+engine's environment names. (Podman does not pass the variable on.)
 
   [runtime]
-  low-level = \"runc\"                  runc, crun or a path; without it the first of runc and crun that is found
-  log = \"/var/log/ringfence.log\"      a file to which each refusal is added, besides the engine's log
+  low-level = \"runc\"                 runc, crun or a path; without it the first of these that is found
+  log = \"/var/log/ringfence.log\"     a file to which each refusal is added, besides the engine's log
 
 Options:
   -h, --help     Print help

@@ -1,7 +1,7 @@
 //! What an administrator sets: `/etc/ringfence/config.toml`, or the file that `RINGFENCE_CONFIG` names.
 //!
 //! An engine starts the runtime with its own environment, as root mostly. So whoever can set the variable is the engine's
-//! administrator, and is trusted. Not every engine passes it on: dockerd and containerd do, podman does not.
+//! administrator, and is trusted. Not every engine passes it on: containerd does, podman does not.
 //!
 //! A file that is not there sets nothing, if nobody has named it. A setting that is unknown or wrong is refused rather than
 //! passed over: it could be a limit that somebody relies on. Each setting is a row of a table, with what reads its value.

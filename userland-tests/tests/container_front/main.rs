@@ -516,6 +516,6 @@ fn help_and_version_are_its_own() {
     ] {
         assert!(help.stdout.contains(word), "{word} in {}", help.stdout);
     }
-    assert!(help.stdout.lines().all(|line| line.len() <= 140));
+    assert!(help.stdout.lines().all(|line| line.len() <= 105));
     assert_eq!(front.run(&[]), help);
 }
