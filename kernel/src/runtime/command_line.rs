@@ -1,15 +1,16 @@
 //! What is read of the command line of an OCI runtime.
 //!
-//! The idea: nothing is decided here that the low-level runtime decides. It gets every word as it was given. Read is only what
-//! the front needs to find the specification, the container and the log, and for that it has to know which words are values of
-//! options: a table of the options of runc and crun that take one.
+//! The idea: nothing is decided here that the low-level runtime decides. It gets every word as it was given. Read is
+//! only what the front needs to find the specification, the container and the log, and for that it has to know which
+//! words are values of options: a table of the options of runc and crun that take one.
 //!
-//! The two read a line differently, and both ways are understood. runc takes long options with one dash as well, and options
-//! after the container; crun takes options cut short, and values that follow a letter at once. What this accepts and the low-level runtime
-//! does not, that refuses.
+//! The two read a line differently, and both ways are understood. runc takes long options with one dash as well, and
+//! options after the container; crun takes options cut short, and values that follow a letter at once. What this
+//! accepts and the low-level runtime does not, that refuses.
 //!
-//! The caller is an engine, which is trusted: a line is not made to be misread. An option that neither runtime had when the
-//! table was written may take a value all the same. So what is no command's name is not taken for a command after such an option.
+//! The caller is an engine, which is trusted: a line is not made to be misread. An option that neither runtime had when
+//! the table was written may take a value all the same. So what is no command's name is not taken for a command after
+//! such an option.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -1,17 +1,19 @@
 //! Whether a container has GPUs, and in which way it was given them.
 //!
-//! The idea: there are few ways to a node of NVIDIA's driver, and each leaves its own mark in the specification. A node is in
-//! `linux.devices` or is mounted, as CDI, device plugins and `--device` have it; a rule of the cgroup lets the program make one; a hook of NVIDIA's puts it there
-//! later. All are looked for. What is missed here reaches the driver without a sandbox, so that in doubt a container has GPUs.
+//! The idea: there are few ways to a node of NVIDIA's driver, and each leaves its own mark in the specification. A node
+//! is in `linux.devices` or is mounted, as CDI, device plugins and `--device` have it; a rule of the cgroup lets the
+//! program make one; a hook of NVIDIA's puts it there later. All are looked for. What is missed here reaches the driver
+//! without a sandbox, so that in doubt a container has GPUs.
 //!
-//! A node is recognised by where it is, in the container or outside, and by its major number: 195, or one that the kernel gave to one of NVIDIA's drivers
-//! (`/proc/devices`), since a node can be given another name in a container.
+//! A node is recognised by where it is, in the container or outside, and by its major number: 195, or one that the
+//! kernel gave to one of NVIDIA's drivers (`/proc/devices`), since a node can be given another name in a container.
 //!
-//! NVIDIA's hook is in every container where NVIDIA's runtime is the default one. It puts nothing there unless it is asked: by
-//! variables, of which a container's image may set all, or by mounts. What they mean is said in NVIDIA's toolkit,
-//! `internal/config/image/cuda_image.go`. Two things are not known here. An administrator can give the first of the variables another name
-//! (`swarm-resource`); names like that of NVIDIA's example are known. And the value `none` stands for no GPU, but has the hook put the driver's
-//! control nodes there, `/dev/nvidiactl` among them: it counts as none all the same.
+//! NVIDIA's hook is in every container where NVIDIA's runtime is the default one. It puts nothing there unless it is
+//! asked: by variables, of which a container's image may set all, or by mounts. What they mean is said in NVIDIA's
+//! toolkit, `internal/config/image/cuda_image.go`. Two things are not known here. An administrator can give the first
+//! of the variables another name (`swarm-resource`); names like that of NVIDIA's example are known. And the value
+//! `none` stands for no GPU, but has the hook put the driver's control nodes there, `/dev/nvidiactl` among them: it
+//! counts as none all the same.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

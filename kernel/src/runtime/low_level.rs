@@ -1,10 +1,12 @@
 //! The low-level runtime: which it is, and how it takes over.
 //!
-//! The idea: it takes this process's place by execve(2), with the words and the environment that this was given and the descriptors that
-//! it found open. So an engine waits for the process that it started, and nothing of Ringfence is left of it.
+//! The idea: it takes this process's place by execve(2), with the words and the environment that this was given and the
+//! descriptors that it found open. So an engine waits for the process that it started, and nothing of Ringfence is left
+//! of it.
 //!
-//! The front must not find itself, which it would start for ever: it can be called `runc`, by a link, and so can NVIDIA's
-//! runtime, which starts the front. So what is found is compared by device and inode, and by the name of what a link leads to.
+//! The front must not find itself, which it would start for ever: it can be called `runc`, by a link, and so can
+//! NVIDIA's runtime, which starts the front. So what is found is compared by device and inode, and by the name of what
+//! a link leads to.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;

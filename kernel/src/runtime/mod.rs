@@ -1,14 +1,15 @@
 //! The container runtime: what this executable is under the name `ringfence-runtime`.
 //!
-//! The idea: it is a front of the low-level runtime, runc or crun, as NVIDIA's runtime is one. An engine is given its path, and
-//! starts it with runc's command line. What is not about a container with GPUs the low-level runtime does, in this process's place and with the same
-//! words, so that it costs little and cannot differ. A container with GPUs goes into a sandbox (`sandbox.rs`).
+//! The idea: it is a front of the low-level runtime, runc or crun, as NVIDIA's runtime is one. An engine is given its
+//! path, and starts it with runc's command line. What is not about a container with GPUs the low-level runtime does, in
+//! this process's place and with the same words, so that it costs little and cannot differ. A container with GPUs goes
+//! into a sandbox (`sandbox.rs`).
 //!
-//! The caller is an engine, mostly as root: its command line, environment and bundle are trusted. What is in the container is
-//! not: the image, and variables that come from it.
+//! The caller is an engine, mostly as root: its command line, environment and bundle are trusted. What is in the
+//! container is not: the image, and variables that come from it.
 //!
-//! Only commands that make a container can give one GPUs, and only those read a specification. So `state`, which engines ask for all the time, costs the start
-//! of an executable and the reading of a short file.
+//! Only commands that make a container can give one GPUs, and only those read a specification. So `state`, which
+//! engines ask for all the time, costs the start of an executable and the reading of a short file.
 //!
 //! Errors have status 1, as runc's have.
 

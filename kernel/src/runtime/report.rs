@@ -1,8 +1,8 @@
 //! How the front tells an engine what went wrong.
 //!
-//! The idea: an engine shows its user what the low-level runtime has written to the file that `--log` names, in the form that
-//! `--log-format` asks for. containerd's shim takes the last line of level `error` there and podman's monitor reads stderr, so
-//! both get the line.
+//! The idea: an engine shows its user what the low-level runtime has written to the file that `--log` names, in the
+//! form that `--log-format` asks for. containerd's shim takes the last line of level `error` there and podman's monitor
+//! reads stderr, so both get the line.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;

@@ -1,7 +1,8 @@
 //! A container with GPUs: where its sandbox begins.
 //!
-//! Not built yet. [`begin`] is where it will be: a shadow bundle, the sentry as the container's first process, launcher and server on
-//! the host. Until then such a container is refused, since the low-level runtime alone would give it the driver.
+//! Not built yet. [`begin`] is where it will be: a shadow bundle, the sentry as the container's first process, launcher
+//! and server on the host. Until then such a container is refused, since the low-level runtime alone would give it the
+//! driver.
 
 use std::convert::Infallible;
 use std::path::Path;

@@ -1,11 +1,11 @@
 //! The specification of a container: the `config.json` of its bundle.
 //!
-//! The idea: it is kept as JSON, and never as types of our own. Engines write fields that came later than any type here, and they
-//! have to reach the low-level runtime. The functions read what the front asks about, and take what has an unexpected form for
-//! absent: the low-level runtime says what is wrong with it.
+//! The idea: it is kept as JSON, and never as types of our own. Engines write fields that came later than any type
+//! here, and they have to reach the low-level runtime. The functions read what the front asks about, and take what has
+//! an unexpected form for absent: the low-level runtime says what is wrong with it.
 //!
-//! The engine writes the file, and is trusted. So a name is looked for as the OCI specification writes it, and once, although
-//! runc takes `LINUX` for `linux`.
+//! The engine writes the file, and is trusted. So a name is looked for as the OCI specification writes it, and once,
+//! although runc takes `LINUX` for `linux`.
 
 use std::fs;
 use std::io::ErrorKind;
