@@ -19,6 +19,7 @@ use crate::launch::grants::Grants;
 use crate::outputs::{expect_different, open_log};
 use crate::record::Output;
 use crate::replay;
+use crate::runtime_configuration::{self, Configure};
 use crate::sandboxes::Name;
 use crate::{arguments, drivers, launch, memory, runtime, sandboxes, serve, trace};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -102,6 +103,9 @@ enum Command {
     /// Show what is known of the driver's releases
     #[command(subcommand)]
     Drivers(Drivers),
+    /// Ringfence as a runtime of container engines
+    #[command(subcommand)]
+    Runtime(Runtime),
     /// For those who come from runsc
     #[command(subcommand)]
     Nvproxy(Nvproxy),
@@ -138,6 +142,17 @@ enum Drivers {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Subcommand)]
+enum Runtime {
+    /// Have a container engine know Ringfence as one of its runtimes
+    ///
+    /// Shows how the engine's configuration changes, and writes it; on a terminal it asks before. What was there is kept
+    /// beside it, in FILE.before-ringfence. Then `docker run --runtime ringfence`, or what is like it, uses Ringfence.
+    ///
+    /// The exit status is 0 if the configuration is as asked, and 1 if not.
+    Configure(Configure),
 }
 
 #[derive(Subcommand)]
@@ -301,6 +316,9 @@ pub fn main() -> ExitCode {
         }) => with_status(drivers::show(&version, name.as_deref(), json)),
         Command::Drivers(Drivers::Diff { from, to, json }) => {
             with_status(drivers::diff(&from, &to, json))
+        }
+        Command::Runtime(Runtime::Configure(options)) => {
+            with_status(runtime_configuration::run(&options))
         }
         Command::Nvproxy(Nvproxy::ListSupportedDrivers) => with_status(drivers::list_versions()),
         Command::DemoGuest => with_status(crate::demo::run()),

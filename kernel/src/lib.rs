@@ -22,6 +22,7 @@ pub mod reach;
 pub mod record;
 pub mod replay;
 pub mod runtime;
+pub mod runtime_configuration;
 pub mod sandboxes;
 pub mod serve;
 pub mod trace;
