@@ -33,17 +33,22 @@ pub struct Facts {
     pub syntax: Syntax,
     /// Whether every file in the directory of drop-ins counts, whatever its name, so that no copy may be kept there.
     pub reads_every_file: bool,
-    /// What makes the engine read it.
-    pub next_step: &'static str,
+    /// What makes the engine read it, after an entry was put in.
+    pub after_adding: &'static str,
+    /// The same after one was taken out.
+    pub after_removing: &'static str,
     /// What else to do for who may not write the file.
     pub for_others: &'static str,
 }
 
+// Of runtimes that are gone from the file dockerd hears by no signal: it keeps them where it has no others, and 20.10 dies of it
+// where one was the default (`reloadPlatform` in its daemon/reload_unix.go).
 const DOCKER: Facts = Facts {
     file: "/etc/docker/daemon.json",
     syntax: Syntax::Json,
     reads_every_file: false,
-    next_step: "next: systemctl reload docker (of a rootless dockerd: systemctl --user reload docker)",
+    after_adding: "next: systemctl reload docker (of a rootless dockerd: systemctl --user reload docker)",
+    after_removing: "next: systemctl restart docker (of a rootless dockerd: systemctl --user restart docker)",
     for_others: ", or for a rootless dockerd give --config ~/.config/docker/daemon.json",
 };
 
@@ -51,7 +56,8 @@ const CONTAINERD: Facts = Facts {
     file: "/etc/containerd/config.toml",
     syntax: Syntax::Toml,
     reads_every_file: false,
-    next_step: "next: systemctl restart containerd (containers run on)",
+    after_adding: "next: systemctl restart containerd (containers run on)",
+    after_removing: "next: systemctl restart containerd (containers run on)",
     for_others: ", or for a rootless containerd give --config ~/.config/containerd/config.toml",
 };
 
@@ -59,7 +65,8 @@ const PODMAN: Facts = Facts {
     file: "/etc/containers/containers.conf.d/ringfence.conf",
     syntax: Syntax::Toml,
     reads_every_file: false,
-    next_step: "next: nothing, each podman command reads it; its service: systemctl restart podman",
+    after_adding: "next: nothing, each podman command reads it; its service: systemctl restart podman",
+    after_removing: "next: nothing, each podman command reads it; its service: systemctl restart podman",
     for_others: "",
 };
 
@@ -67,7 +74,8 @@ const CRIO: Facts = Facts {
     file: "/etc/crio/crio.conf.d/50-ringfence.conf",
     syntax: Syntax::Toml,
     reads_every_file: true,
-    next_step: "next: systemctl restart crio (containers run on)",
+    after_adding: "next: systemctl restart crio (containers run on)",
+    after_removing: "next: systemctl restart crio (containers run on)",
     for_others: "",
 };
 

@@ -74,10 +74,10 @@ fn configure(options: &Configure) -> Result<u8, Failure> {
         true => edit::remove(&request, &file)?,
         false => edit::add(&request, &file)?,
     };
-    if !options.remove {
-        if let Some(warning) = program::warning(&request.program) {
-            warn(&warning);
-        }
+    if !options.remove
+        && let Some(warning) = program::warning(&request.program)
+    {
+        warn(&warning);
     }
     for warning in &outcome.warnings {
         warn(warning);
@@ -101,7 +101,11 @@ fn configure(options: &Configure) -> Result<u8, Failure> {
         return Ok(FAILED);
     }
     write(&file, &outcome)?;
-    endings::print(&format!("{}\n", engine.facts().next_step))?;
+    let next_step = match options.remove {
+        true => engine.facts().after_removing,
+        false => engine.facts().after_adding,
+    };
+    endings::print(&format!("{next_step}\n"))?;
     Ok(0)
 }
 

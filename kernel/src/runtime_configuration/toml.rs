@@ -28,17 +28,18 @@ impl TomlDocument {
     /// The table at the end of a path, made if it is not there.
     fn table(&mut self, path: &[String]) -> Result<&mut dyn TableLike, String> {
         let mut item = self.0.as_item_mut();
+        let mut name = "";
         for key in path {
             let is_inline = item.is_inline_table();
             let table = item.as_table_like_mut();
-            let table = table.ok_or_else(|| not_a_table(key))?;
+            let table = table.ok_or_else(|| not_a_table(name))?;
+            name = key;
             item = table.entry(key).or_insert_with(|| match is_inline {
                 true => Item::Value(InlineTable::new().into()),
                 false => Item::Table(without_header()),
             });
         }
-        let last = path.last().map_or("", String::as_str);
-        item.as_table_like_mut().ok_or_else(|| not_a_table(last))
+        item.as_table_like_mut().ok_or_else(|| not_a_table(name))
     }
 }
 
