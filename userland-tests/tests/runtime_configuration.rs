@@ -315,6 +315,57 @@ fn removing_takes_out_nothing_but_the_entry() {
     }
 }
 
+#[test]
+fn what_was_the_default_is_so_again_whatever_else_was_written_since() {
+    for (engine, name, text) in [
+        ("docker", "daemon.json", DAEMON),
+        ("containerd", "config.toml", CONTAINERD),
+        ("crio", "crio.conf", CRIO),
+        ("podman", "containers.conf", PODMAN),
+    ] {
+        let place = Place::with(engine, name, text);
+        let configured = place.configured(&["--set-as-default"]);
+        let change = |text: &str| text.replace("container-runtime", "container-runtime.cdi");
+        fs::write(&place.file, change(&configured)).expect("written");
+        assert_eq!(place.configured(&["--remove"]), change(text), "{engine}");
+    }
+}
+
+/// As tables in a line, with dotted keys, with ends of lines from Windows, and with a mark at the beginning.
+#[test]
+fn toml_stays_in_whichever_way_it_is_written() {
+    for (text, configured) in [
+        (
+            "engine = { runtime = \"crun\" }\n",
+            "engine = { runtime = \"crun\" , runtimes = { ringfence = [\"PROGRAM\"] } }\n",
+        ),
+        (
+            "engine.runtime = \"crun\" # x\nengine.runtimes.a = [\"b\"]\n",
+            "engine.runtime = \"crun\" # x\nengine.runtimes.a = [\"b\"]\nengine.runtimes.ringfence = [\"PROGRAM\"]\n",
+        ),
+        (
+            "[engine]\r\nruntime = \"crun\" # x\r\n",
+            "[engine]\r\nruntime = \"crun\" # x\r\n\r\n[engine.runtimes]\r\nringfence = [\"PROGRAM\"]\r\n",
+        ),
+        (
+            "\u{feff}[engine]\nruntime = \"crun\"\n",
+            "\u{feff}[engine]\nruntime = \"crun\"\n\n[engine.runtimes]\nringfence = [\"PROGRAM\"]\n",
+        ),
+        (
+            "[engine]\nruntime = \"crun\"",
+            "[engine]\nruntime = \"crun\"\n\n[engine.runtimes]\nringfence = [\"PROGRAM\"]\n",
+        ),
+    ] {
+        let place = Place::with("podman", "containers.conf", text);
+        place.expect_there_and_back(&[], configured);
+        place.configured(&[]);
+        fs::remove_file(place.beside(".before-ringfence")).expect("removed");
+        // But for blanks within a line, and an end of the last one.
+        let words = |text: &str| text.trim_end().replace(' ', "");
+        assert_eq!(words(&place.configured(&["--remove"])), words(text));
+    }
+}
+
 /// Docker's packages of containerd bring such a file.
 #[test]
 fn a_configuration_of_the_first_version_is_edited_as_one_and_what_it_disables_is_said() {
@@ -714,6 +765,17 @@ fn a_user_has_a_podman_of_their_own_and_is_told_to_be_root_for_the_rest() {
         "{ended:?}"
     );
     assert_eq!(fs::read_to_string(file).expect("text"), DAEMON);
+}
+
+#[test]
+fn without_containerd_the_version_is_one_that_each_reads() {
+    let place = Place::new("containerd", "config.toml");
+    let ended = finish(place.command(&[]).env("PATH", ""));
+    let warning = "ringfence: no containerd is found here that says what version its configuration has: version 2 is written, \
+                   which each reads; --version chooses another\n";
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, warning));
+    let text = fs::read_to_string(&place.file).expect("text");
+    assert!(text.contains("\nversion = 2\n"), "{text}");
 }
 
 /// What an installed engine prints. `None` if it is not installed, or has no such option, which is said.

@@ -95,7 +95,7 @@ pub fn remove(request: &Request, file: &ConfigurationFile) -> Result<Outcome, Fa
     if is_made_from(&present, path, "", text) {
         return Ok(outcome(None, false));
     }
-    let rest = without(&present, path, document)?;
+    let rest = without(&present, file, document)?;
     Ok(outcome(Some(&rest), true))
 }
 
@@ -237,20 +237,33 @@ fn present(
     }))
 }
 
-/// The text of a document without the runtime that it has.
+/// The text of a document without the runtime that it has. If that is the default, then what was before is so again, as far as a
+/// kept copy says what that was.
 fn without(
     present: &Request,
-    path: &Path,
+    file: &ConfigurationFile,
     mut document: Box<dyn Document>,
 ) -> Result<String, Failure> {
-    let layout = Layout::of(present.engine, present.version.unwrap_or_default());
-    document.remove(&layout.entry(&present.name));
+    let (engine, path) = (present.engine, file.path());
+    let layout = Layout::of(engine, present.version.unwrap_or_default());
+    let entry = layout.entry(&present.name);
+    document.remove(&entry);
     if present.is_default {
-        document.remove(&layout.default);
+        let copies = file.copies().into_iter();
+        let copies = copies.filter_map(|copy| parse(engine.facts().syntax, &copy).ok());
+        let mut before = copies.filter(|copy| !copy.has(&entry));
+        let default = before.next().and_then(|copy| copy.get(&layout.default));
+        match default {
+            None => document.remove(&layout.default),
+            Some(default) => {
+                let set = document.set(&layout.default, &default);
+                set.map_err(|reason| cannot_edit(path, &reason))?;
+            }
+        }
     }
     let text = document.text();
-    let rest = read(present.engine, path, &text)?;
-    match rest.has(&layout.entry(&present.name)) {
+    let rest = read(engine, path, &text)?;
+    match rest.has(&entry) {
         false => Ok(text),
         true => Err(cannot_edit(
             path,

@@ -4,7 +4,15 @@ use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike};
 
 use super::document::{Document, Value};
 
-pub struct TomlDocument(DocumentMut);
+/// By which some editors begin a file.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+pub struct TomlDocument {
+    root: DocumentMut,
+    /// What the text has that the parser does not keep: a mark at its beginning, and ends of lines as Windows has them.
+    has_mark: bool,
+    has_carriage_returns: bool,
+}
 
 impl TomlDocument {
     pub fn parse(text: &str) -> Result<TomlDocument, String> {
@@ -14,11 +22,15 @@ impl TomlDocument {
             let line = before.map_or(1, |before| before.matches('\n').count() + 1);
             format!("line {line}: {}", error.message())
         })?;
-        Ok(TomlDocument(document))
+        Ok(TomlDocument {
+            root: document,
+            has_mark: text.starts_with(BYTE_ORDER_MARK),
+            has_carriage_returns: text.contains("\r\n"),
+        })
     }
 
     fn item(&self, path: &[String]) -> Option<&Item> {
-        let mut item = self.0.as_item();
+        let mut item = self.root.as_item();
         for key in path {
             item = item.as_table_like()?.get(key)?;
         }
@@ -27,7 +39,7 @@ impl TomlDocument {
 
     /// The table at the end of a path, made if it is not there.
     fn table(&mut self, path: &[String]) -> Result<&mut dyn TableLike, String> {
-        let mut item = self.0.as_item_mut();
+        let mut item = self.root.as_item_mut();
         let mut name = "";
         for key in path {
             let is_inline = item.is_inline_table();
@@ -93,9 +105,14 @@ impl Document for TomlDocument {
         if !self.has(path) {
             return;
         }
-        if let Ok(table) = self.table(leading) {
-            // A header that somebody wrote stays: comments can hang on it.
-            table.remove(last);
+        let Ok(table) = self.table(leading) else {
+            return;
+        };
+        table.remove(last);
+        let is_bare =
+            table.is_empty() && self.item(leading).is_some_and(|item| !is_commented(item));
+        if is_bare {
+            self.remove(leading);
         }
     }
 
@@ -117,8 +134,26 @@ impl Document for TomlDocument {
     }
 
     fn text(&self) -> String {
-        self.0.to_string()
+        let mut text = self.root.to_string();
+        if self.has_carriage_returns {
+            text = text.replace("\r\n", "\n").replace('\n', "\r\n");
+        }
+        if self.has_mark && !text.starts_with(BYTE_ORDER_MARK) {
+            text.insert_str(0, BYTE_ORDER_MARK);
+        }
+        text
     }
+}
+
+/// Whether a comment hangs on a table's header.
+fn is_commented(item: &Item) -> bool {
+    let Some(table) = item.as_table() else {
+        return false;
+    };
+    let decor = table.decor();
+    let parts = [decor.prefix(), decor.suffix()].into_iter().flatten();
+    let mut texts = parts.filter_map(|part| part.as_str());
+    texts.any(|text| text.contains('#'))
 }
 
 fn not_a_table(key: &str) -> String {
