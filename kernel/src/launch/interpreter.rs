@@ -114,8 +114,8 @@ mod tests {
 
     #[test]
     fn the_loader_of_an_executable_is_found() {
-        let own = std::env::current_exe().expect("a path");
-        let loader = of(&own).expect("a loader");
+        // The test's own executable is static.
+        let loader = of(Path::new("/bin/sh")).expect("a loader");
         assert!(
             loader.is_absolute() && loader.exists(),
             "{}",

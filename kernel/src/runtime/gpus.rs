@@ -10,10 +10,12 @@
 //!
 //! NVIDIA's hook is in every container where NVIDIA's runtime is the default one. It puts nothing there unless it is
 //! asked: by variables, of which a container's image may set all, or by mounts. What they mean is said in NVIDIA's
-//! toolkit, `internal/config/image/cuda_image.go`. Two things are not known here. An administrator can give the first
-//! of the variables another name (`swarm-resource`); names like that of NVIDIA's example are known. And the value
-//! `none` stands for no GPU, but has the hook put the driver's control nodes there, `/dev/nvidiactl` among them: it
-//! counts as none all the same.
+//! toolkit, `internal/config/image/cuda_image.go`. One thing is not known here. An administrator can give the first
+//! of the variables another name (`swarm-resource`); names like that of NVIDIA's example are known.
+//!
+//! The value `none` stands for no GPU. But the hook does its work for it, and puts the driver's control nodes there,
+//! `/dev/nvidiactl` among them, by which the driver is reached; and a container's image may set it. So such a container has
+//! its sandbox, too.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -72,8 +74,8 @@ const WRAPPED: &str = ".real";
 const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
 /// The value by which CDI keeps the hook from doing its work again.
 const VOID: &str = "void";
-/// The values by which no GPU is asked for.
-const NO_GPUS: [&str; 3] = ["", VOID, "none"];
+/// The values by which the hook is not asked for anything.
+const NOTHING: [&str; 2] = ["", VOID];
 /// How variables begin by which Docker's swarm asks for GPUs.
 const SWARM: &str = "DOCKER_RESOURCE_";
 /// Where a mount asks for the GPU that its name says.
@@ -113,7 +115,7 @@ pub struct Asked {
     pub rules: Vec<String>,
     /// NVIDIA's hooks.
     pub hooks: Vec<Hook>,
-    /// What `NVIDIA_VISIBLE_DEVICES` names, if that is any GPU: `all`, or a list.
+    /// What `NVIDIA_VISIBLE_DEVICES` names: `all`, a list, or `none`, if it asks the hook for anything.
     pub visible: Option<String>,
 }
 
@@ -290,7 +292,7 @@ fn visible(specification: &Specification) -> Option<String> {
         .filter(|(name, _)| *name == VISIBLE);
     let values: Vec<&str> = values.map(|(_, value)| value).collect();
     let value = values.into_iter().rfind(|value| *value != VOID)?;
-    (!NO_GPUS.contains(&value)).then(|| value.to_owned())
+    (!NOTHING.contains(&value)).then(|| value.to_owned())
 }
 
 /// Whether NVIDIA's hook is asked to put nodes into the container.
@@ -304,7 +306,7 @@ fn asks_the_hook(specification: &Specification, asked: &Asked) -> bool {
     let is_old = !is_named && has("CUDA_VERSION") && !has("NVIDIA_REQUIRE_CUDA");
     let by_swarm = specification
         .variables()
-        .any(|(name, value)| name.starts_with(SWARM) && !NO_GPUS.contains(&value));
+        .any(|(name, value)| name.starts_with(SWARM) && !NOTHING.contains(&value));
     let by_mount = specification.mounts().iter().any(|mount| {
         let path = text(mount, "destination").unwrap_or_default();
         path.starts_with(MOUNTS_THAT_ASK)

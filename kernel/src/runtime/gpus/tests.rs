@@ -161,11 +161,11 @@ fn nvidias_hook_counts_if_it_is_asked() {
         ),
         (&["NVIDIA_VISIBLE_DEVICES="], None),
         (&["NVIDIA_VISIBLE_DEVICES=void"], None),
-        (&["NVIDIA_VISIBLE_DEVICES=none"], None),
+        (&["NVIDIA_VISIBLE_DEVICES=none"], Some("none")),
         (&["PATH=/bin"], None),
         (
             &["NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_VISIBLE_DEVICES=none"],
-            None,
+            Some("none"),
         ),
         (
             &["NVIDIA_VISIBLE_DEVICES=none", "NVIDIA_VISIBLE_DEVICES=0"],
@@ -177,7 +177,7 @@ fn nvidias_hook_counts_if_it_is_asked() {
         ),
         (
             &["NVIDIA_VISIBLE_DEVICES=none", "NVIDIA_VISIBLE_DEVICES=void"],
-            None,
+            Some("none"),
         ),
     ] {
         for list in ["prestart", "createRuntime"] {
