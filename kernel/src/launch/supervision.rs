@@ -119,7 +119,9 @@ impl<'a> Launcher<'a> {
             door,
             about,
         };
-        launcher.start_server()?;
+        // Before the servers end with the launcher: the sentry would complain of that, too.
+        let started = launcher.start_server();
+        started.inspect_err(|_| sentry.kill())?;
         Ok(launcher)
     }
 

@@ -395,24 +395,12 @@ fn binds_that_cannot_be_are_explained() {
     );
 }
 
-/// A root directory with the guest in it, and the libraries that it and this program are linked with.
+/// A root directory with the guest in it, which needs no libraries.
 pub fn root_directory() -> Directory {
     let directory = Directory::new("root");
     let root = directory.path();
     for name in ["proc", "dev", "tmp", "sys", "own"] {
         fs::create_dir(root.join(name)).expect("a directory");
-    }
-    let maps = fs::read_to_string("/proc/self/maps").expect("maps");
-    let libraries = maps
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(5));
-    for library in libraries.filter(|path| path.contains(".so")) {
-        // Where the loader looks for it may be another name of the same directory.
-        let name = Path::new(library).file_name().expect("a name");
-        for place in ["lib64", "lib/x86_64-linux-gnu"] {
-            fs::create_dir_all(root.join(place)).expect("a directory");
-            fs::copy(library, root.join(place).join(name)).expect("a copy");
-        }
     }
     fs::copy(guest_program(), root.join("guest")).expect("a copy");
     directory
@@ -426,14 +414,10 @@ fn another_directory_can_be_the_root() {
         let mut command = Command::new(ringfence_program());
         command.args(["run", "--driver=sim", "--rootfs", root, "--workdir=/"]);
         command.args(options).args(["--", "/guest"]).args(scenario);
-        finish(
-            command
-                .env_clear()
-                .env("LD_LIBRARY_PATH", "/lib64")
-                .stdin(Stdio::null()),
-        )
+        finish(command.env_clear().stdin(Stdio::null()))
     };
-    let expected = "/: [\"dev\", \"guest\", \"lib\", \"lib64\", \"own\", \"proc\", \"sys\", \"tmp\"]\n/tmp: []\n/own: []\n";
+    let expected =
+        "/: [\"dev\", \"guest\", \"own\", \"proc\", \"sys\", \"tmp\"]\n/tmp: []\n/own: []\n";
     assert_eq!(
         run(&[], &["read", "/", "/tmp", "/own"]),
         Ended::printing(expected)
@@ -481,12 +465,7 @@ fn links_in_another_root_lead_nowhere_else() {
         command.args(["run", "--driver=sim", "--rootfs", text(root), "--workdir=/"]);
         command.args(["--bind", bind, "--", "/guest"]);
         command.args(["read", "/up/secret", "/first/own"]);
-        finish(
-            command
-                .env_clear()
-                .env("LD_LIBRARY_PATH", "/lib64")
-                .stdin(Stdio::null()),
-        )
+        finish(command.env_clear().stdin(Stdio::null()))
     };
     let shared = Directory::new("shared");
     let bound = format!("{}:/own", text(shared.path()));

@@ -48,7 +48,7 @@ fn exchanged(rules: &str) -> Ended {
     command.args(["run", "--driver=sim", "--rootfs", text(root), "--workdir=/"]);
     command.args(["--", "/guest", "look"]);
     command.args(["/elsewhere/interrupts", "/elsewhere/version"]);
-    command.env_clear().env("LD_LIBRARY_PATH", "/lib64");
+    command.env_clear();
     let rules = format!("sentry.placed=delay:{} {rules}", PAUSE.as_millis());
     command.env("RINGFENCE_FAULTS", rules).stdin(Stdio::null());
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
