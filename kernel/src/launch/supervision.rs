@@ -119,9 +119,7 @@ impl<'a> Launcher<'a> {
             door,
             about,
         };
-        // Before the servers end with the launcher: the sentry would complain of that, too.
-        let started = launcher.start_server();
-        started.inspect_err(|_| sentry.kill())?;
+        launcher.start_server()?;
         Ok(launcher)
     }
 
@@ -396,6 +394,8 @@ impl Launcher<'_> {
 
 impl Drop for Launcher<'_> {
     fn drop(&mut self) {
+        // If something has failed the sentry is there still, and would complain of the end of its server, too.
+        self.sentry.kill();
         // All of them first, so that they end at the same time.
         self.end_all_servers();
         let servers = self.servers.iter().chain(&self.replaced);
