@@ -57,6 +57,6 @@ fn constant(path: &Path) -> Result<String, String> {
     let policy = text::parse(&text, &architecture)?.to_rust();
     let name = role.to_uppercase();
     Ok(format!(
-        "/// `policies/{role}.policy`\npub static {name}: Policy = {policy};\n"
+        "/// `policies/{role}.policy`\npub static {name}: Policy<'static> = {policy};\n"
     ))
 }

@@ -38,7 +38,7 @@ mod text;
 pub use confinement::Confinement;
 pub use error::Error;
 pub use install::{install, install_with_listener};
-pub use policy::{Policy, Problem, Table, Verdict};
+pub use policy::{Case, Condition, Policy, Problem, Rule, Table, Test, Verdict};
 pub use rights::pass_on;
 pub use root::Kept;
 

@@ -36,6 +36,8 @@ pub enum Verdict {
     Notify,
     /// End the process as by SIGSYS, whatever it has said about that signal.
     KillProcess,
+    /// Send the thread SIGSYS.
+    Trap,
 }
 
 impl Verdict {
@@ -45,6 +47,7 @@ impl Verdict {
             Verdict::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
             Verdict::Notify => libc::SECCOMP_RET_USER_NOTIF,
             Verdict::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,
+            Verdict::Trap => libc::SECCOMP_RET_TRAP,
         }
     }
 
@@ -55,6 +58,7 @@ impl Verdict {
             Verdict::Errno(data),
             Verdict::Notify,
             Verdict::KillProcess,
+            Verdict::Trap,
         ]
         .into_iter()
         .find(|verdict| verdict.to_kernel() == value)
@@ -63,8 +67,8 @@ impl Verdict {
 
 /// What a process of one role may ask of the kernel. The files that these are made of, and their format:
 /// `confinement/policies/`.
-#[derive(Debug)]
-pub struct Policy {
+#[derive(Clone, Copy, Debug)]
+pub struct Policy<'a> {
     /// For calls that no rule decides.
     pub default: Verdict,
     /// For calls of other architectures.
@@ -72,44 +76,45 @@ pub struct Policy {
     /// Names of lists that are filled in by [`Policy::compile`]'s caller.
     pub tables: &'static [&'static str],
     /// One for each call that is spoken of, in any order.
-    pub rules: &'static [Rule],
+    pub rules: &'a [Rule<'a>],
 }
 
 /// What is said about one system call.
-#[derive(Debug)]
-pub struct Rule {
+#[derive(Clone, Copy, Debug)]
+pub struct Rule<'a> {
     /// Its number.
     pub number: u32,
     /// The first whose conditions hold decides; if none does, the policy's default.
-    pub cases: &'static [Case],
+    pub cases: &'a [Case<'a>],
 }
 
 /// One statement about a call.
-#[derive(Debug)]
-pub struct Case {
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
     pub verdict: Verdict,
     /// All of them have to hold.
-    pub conditions: &'static [Condition],
+    pub conditions: &'a [Condition<'a>],
 }
 
 /// A condition on 32 bits of an argument, after `mask`.
-#[derive(Debug)]
-pub struct Condition {
+#[derive(Clone, Copy, Debug)]
+pub struct Condition<'a> {
     /// 0 to 5.
     pub argument: u32,
     /// Whether it is about the upper half of the argument, in place of the lower one.
     pub upper: bool,
     pub mask: u32,
-    pub test: Test,
+    pub test: Test<'a>,
 }
 
 /// What is asked of an argument.
 #[derive(Clone, Copy, Debug)]
-pub enum Test {
+pub enum Test<'a> {
     Equal(u32),
     Differs(u32),
     Below(u32),
-    OneOf(&'static [u32]),
+    AtLeast(u32),
+    OneOf(&'a [u32]),
     /// One of the numbers of a table, by the index of its name.
     InTable(usize),
 }
@@ -134,7 +139,7 @@ pub enum Problem {
     TooLong(usize),
 }
 
-impl Policy {
+impl Policy<'_> {
     /// The policy's program, with `tables` for the lists that it leaves open.
     pub fn compile(&self, tables: &[Table<'_>]) -> Result<Vec<sock_filter>, Problem> {
         let tables: Vec<Vec<u32>> = self
@@ -157,7 +162,7 @@ impl Policy {
     /// on for ever, and neighbours differ.
     fn pieces(&self) -> Vec<Piece<'_>> {
         let undecided = Action::Plain(self.default);
-        let mut rules: Vec<&Rule> = self.rules.iter().collect();
+        let mut rules: Vec<&Rule<'_>> = self.rules.iter().collect();
         rules.sort_by_key(|rule| rule.number);
         let mut pieces = vec![Piece {
             begin: 0,
@@ -190,7 +195,7 @@ struct Piece<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Action<'a> {
     Plain(Verdict),
-    ByArguments(&'a [Case]),
+    ByArguments(&'a [Case<'a>]),
 }
 
 /// Lets a piece begin, at or after the beginning of the last one.
@@ -244,7 +249,7 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    fn program(mut self, policy: &Policy) -> Vec<sock_filter> {
+    fn program(mut self, policy: &Policy<'_>) -> Vec<sock_filter> {
         let decided = self.search(policy.default, &policy.pieces());
         let foreign = self.verdict(policy.foreign);
         let native = self.branch(BPF_JGE, FIRST_FOREIGN, foreign, decided);
@@ -274,7 +279,7 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    fn cases(&mut self, default: Verdict, cases: &[Case]) -> Label {
+    fn cases(&mut self, default: Verdict, cases: &[Case<'_>]) -> Label {
         let mut otherwise = self.verdict(default);
         for case in cases.iter().rev() {
             let mut holds = self.verdict(case.verdict);
@@ -286,11 +291,12 @@ impl<'a> Assembler<'a> {
         otherwise
     }
 
-    fn condition(&mut self, condition: &Condition, holds: Label, otherwise: Label) -> Label {
+    fn condition(&mut self, condition: &Condition<'_>, holds: Label, otherwise: Label) -> Label {
         let tested = match condition.test {
             Test::Equal(value) => self.branch(BPF_JEQ, value, holds, otherwise),
             Test::Differs(value) => self.branch(BPF_JEQ, value, otherwise, holds),
             Test::Below(value) => self.branch(BPF_JGE, value, otherwise, holds),
+            Test::AtLeast(value) => self.branch(BPF_JGE, value, holds, otherwise),
             Test::OneOf(values) => self.member(&in_order(values), holds, otherwise),
             Test::InTable(index) => {
                 let tables = self.tables;

@@ -27,6 +27,7 @@ fn reading(policy: &Policy, tables: &[Table<'_>], call: &Call) -> Verdict {
                 Test::Equal(other) => value == other,
                 Test::Differs(other) => value != other,
                 Test::Below(other) => value < other,
+                Test::AtLeast(other) => value >= other,
                 Test::OneOf(values) => values.contains(&value),
                 Test::InTable(index) => tables
                     .iter()
@@ -55,7 +56,12 @@ fn values(policy: &Policy, tables: &[Table<'_>]) -> Vec<u64> {
     for condition in conditions {
         compared.push(condition.mask);
         match condition.test {
-            Test::Equal(value) | Test::Differs(value) | Test::Below(value) => compared.push(value),
+            Test::Equal(value)
+            | Test::Differs(value)
+            | Test::Below(value)
+            | Test::AtLeast(value) => {
+                compared.push(value);
+            }
             Test::OneOf(values) => compared.extend(values),
             Test::InTable(_) => {}
         }
@@ -133,7 +139,7 @@ fn programs_say_what_their_policies_say() {
     }
 }
 
-const fn always(number: u32, cases: &'static [Case; 1]) -> Rule {
+const fn always(number: u32, cases: &'static [Case<'static>; 1]) -> Rule<'static> {
     Rule { number, cases }
 }
 
