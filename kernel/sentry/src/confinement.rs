@@ -21,8 +21,8 @@ const ADDRESS_SPACE: u64 = 32 << 30;
 /// A witness for each description that tasks hold, of which the server has 65536 at most, and a second one for events.
 pub const DESCRIPTORS: u64 = 1 << 18;
 
-/// Confines this process, which must have one thread.
-pub fn enter() -> Result<(), Failure> {
+/// Confines this process, which must have one thread. In a container its root is as empty as it is to be already.
+pub fn enter(is_in_container: bool) -> Result<(), Failure> {
     let own = [std::process::id()];
     let table = Table {
         name: "self",
@@ -31,12 +31,14 @@ pub fn enter() -> Result<(), Failure> {
     let program = policies::SENTRY
         .compile(&[table])
         .attempt("the sentry's filter")?;
+    let paths = [PathBuf::from("/proc")];
+    let kept = Kept {
+        paths: &paths,
+        // Since the launcher started it, in namespaces that init did not get.
+        alone: true,
+    };
     Confinement {
-        kept: Some(Kept {
-            paths: &[PathBuf::from("/proc")],
-            // Since the launcher started it, in namespaces that init did not get.
-            alone: true,
-        }),
+        kept: (!is_in_container).then_some(kept),
         landlock: false,
         capabilities: &CAPABILITIES,
         address_space: ADDRESS_SPACE,

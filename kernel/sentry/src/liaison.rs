@@ -184,6 +184,20 @@ impl SentryEnd {
     }
 }
 
+impl From<SentryEnd> for OwnedFd {
+    /// To be handed to another process.
+    fn from(end: SentryEnd) -> OwnedFd {
+        end.0.into()
+    }
+}
+
+impl From<OwnedFd> for SentryEnd {
+    /// One that came from another process.
+    fn from(end: OwnedFd) -> SentryEnd {
+        SentryEnd(end.into())
+    }
+}
+
 impl AsFd for LauncherEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

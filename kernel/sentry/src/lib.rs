@@ -69,7 +69,7 @@ pub mod visible;
 pub mod warnings;
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
@@ -78,11 +78,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use ringfence_ipc::{Socket, Spin, Submission};
+use rustix::process::WaitOptions;
 
 use self::descriptions::Descriptions;
 use self::link::{Answer, Broken, Resume};
@@ -101,11 +102,17 @@ use self::times::{DriverTime, Times};
 use crate::failure::{A_THREAD, Attempt, Failure, SETUP};
 use crate::liaison::SentryEnd;
 use crate::seccomp::listener::{Listener, Notification};
+use crate::system_calls::pidfd_open_process;
 use nvproxy_protocol::driver::{Driver, Kind};
 
 /// The sentry's ends of what it shares with the processes below it.
 pub struct Sandbox {
+    /// Process 1 of the tasks' namespace.
     pub init: Pid,
+    /// Whether this is a container: init is the program itself, and the calling process's root is empty.
+    pub is_container: bool,
+    /// See [`uvm_number`].
+    pub uvm: Option<u64>,
     /// Brings the listener, once the program's process has installed its filter.
     pub listener: Socket,
     /// Brings a failure, or ends when the program was executed.
@@ -130,6 +137,7 @@ pub struct Sentry {
     locks: Locks,
     nodes: Arc<Nodes>,
     init: Pid,
+    is_container: bool,
     observer: Observer,
     recorder: Option<Recorder>,
     receivers: Receivers,
@@ -179,12 +187,13 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     let driver = options.driver;
     let Sandbox {
         init,
+        is_container,
+        uvm,
         listener,
         report,
         liaison,
         numbers,
     } = sandbox;
-    let uvm = uvm_number(driver);
     Spin::automatic();
     let alarm = tracee::Alarm::new().attempt("the alarm of the thread that pins")?;
     let nodes = Arc::new(Nodes::within(nodes::descriptors()));
@@ -193,7 +202,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         Kind::Host => None,
         _ => Some(pins.file_system().attempt("a file in memory")?),
     };
-    confinement::enter()?;
+    confinement::enter(is_container)?;
     let server = Server::new(liaison).inspect_err(|_| {
         // The program may wait for an answer already. It is not to see this process go away first. Init ends after
         // every task.
@@ -219,6 +228,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         locks: Locks::new(simulated),
         nodes,
         init,
+        is_container,
         observer: Observer::new(options.stats, options.trace.as_ref())?,
         recorder: options.record.map(|_| Recorder::new(abi)),
         receivers: Receivers::default(),
@@ -278,7 +288,8 @@ fn end_before_the_program(options: &Options<'_>, init: Pid, report: Socket) -> R
     }
 }
 
-fn uvm_number(driver: &Driver) -> Option<u64> {
+/// The device number of UVM's node, if the driver is the real one.
+pub fn uvm_number(driver: &Driver) -> Option<u64> {
     let path = driver.path(Node::Uvm);
     let is_host = driver.kind == Kind::Host;
     is_host
@@ -296,28 +307,49 @@ impl Sentry {
         let signals = signals::descriptor()?;
         let mut report = Some(report);
         ringfence_faults::at(ringfence_faults::Point::FirstThread);
+        let init = pidfd_open_process(self.init).attempt("init's pidfd")?;
         loop {
-            let init = waitpid(self.init, Some(WaitPidFlag::WNOHANG));
-            match init.attempt("waiting for init")? {
-                WaitStatus::Exited(_, status) => {
-                    return match report.take().and_then(Failure::reported) {
-                        Some(failure) => Err(failure),
-                        None => Ok(status as u8),
-                    };
-                }
-                WaitStatus::Signaled(_, signal, _) => {
-                    return Err(Failure {
-                        status: SETUP,
-                        message: format!("init was ended by {signal}, and the sandbox with it"),
-                    });
-                }
-                _ => {}
+            if let Some(status) = self.find_ended(init.as_fd())? {
+                return match (status, report.take().and_then(Failure::reported)) {
+                    (_, Some(failure)) => Err(failure),
+                    (status, None) => status,
+                };
             }
             self.look_after_the_server().inspect_err(|_| {
                 let _ = kill(self.init, Signal::SIGKILL);
             })?;
             self.wait_for_news(&signals, &mut report)?;
         }
+    }
+
+    /// How init has ended, if it has. Nobody waits for it before: the program of a container is traced for a pin, by another
+    /// thread, and waiting would take from that what it is told (wait(2): the kernel tells the parent of stops for a tracer that is of
+    /// its own thread group).
+    fn find_ended(&self, init: BorrowedFd<'_>) -> Result<Option<Result<u8, Failure>>, Failure> {
+        let mut ended = [PollFd::new(init, PollFlags::POLLIN)];
+        if poll(&mut ended, PollTimeout::ZERO).attempt("poll")? == 0 {
+            return Ok(None);
+        }
+        let number = rustix::process::Pid::from_raw(self.init.as_raw());
+        // (By rustix, since nix's fails on one that a real-time signal ended.)
+        let waited = rustix::process::waitpid(number, WaitOptions::empty());
+        let Some((_, status)) = waited.attempt("waiting for init")? else {
+            return Ok(None);
+        };
+        let signal = status.terminating_signal();
+        Ok(match (status.exit_status(), signal) {
+            (Some(status), _) => Some(Ok(status as u8)),
+            (None, Some(signal)) if self.is_container => Some(Ok(128 + signal as u8)),
+            (None, Some(signal)) => {
+                let name = Signal::try_from(signal).map(|signal| signal.to_string());
+                let name = name.unwrap_or_else(|_| format!("signal {signal}"));
+                Some(Err(Failure {
+                    status: SETUP,
+                    message: format!("init was ended by {name}, and the sandbox with it"),
+                }))
+            }
+            (None, None) => None,
+        })
     }
 
     fn wait_for_news(

@@ -23,7 +23,7 @@ use crate::failure::{Failure, SETUP};
 use crate::liaison::{News, SentryEnd};
 
 /// `--on-server-exit`: what becomes of a sandbox whose server ends before it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OnServerExit {
     /// It ends, with status 125.
     Kill,

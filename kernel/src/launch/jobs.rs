@@ -151,6 +151,11 @@ impl LauncherEnd {
         }
     }
 
+    /// What this consists of.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.socket.as_fd(), self.runs.as_fd()]
+    }
+
     /// Whether init has obeyed every order.
     pub fn is_obeyed(&self) -> bool {
         self.unconfirmed.is_empty()
@@ -247,6 +252,19 @@ fn is_ready(polled: &mut [PollFd<'_>], timeout: PollTimeout) -> bool {
 }
 
 impl InitEnd {
+    /// Its parts, to be handed to another process.
+    pub fn into_descriptors(self) -> [OwnedFd; 2] {
+        [self.socket.into(), self.runs]
+    }
+
+    /// One whose parts came from another process: the socket, and the flag.
+    pub fn from_descriptors(socket: OwnedFd, runs: OwnedFd) -> InitEnd {
+        InitEnd {
+            socket: socket.into(),
+            runs,
+        }
+    }
+
     /// Hands over the user's end of the program's terminal.
     pub fn hand_over(&self, terminal: &OwnedFd) -> Result<(), SocketError> {
         self.socket

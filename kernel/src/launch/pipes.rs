@@ -154,7 +154,40 @@ impl Drop for Diverted {
     }
 }
 
+impl Inlets {
+    /// The numbers of what this consists of.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let Each {
+            messages,
+            log,
+            trace,
+            recording,
+        } = &self.0;
+        let others = [log, trace, recording].into_iter().flatten();
+        others.chain([messages]).map(AsRawFd::as_raw_fd)
+    }
+}
+
+impl Outlets {
+    /// The numbers of what this consists of.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let Each {
+            messages,
+            log,
+            trace,
+            recording,
+        } = &self.0;
+        let others = [log, trace, recording].into_iter().flatten();
+        others.chain([messages]).map(AsRawFd::as_raw_fd)
+    }
+}
+
 impl SentryEnds {
+    /// The end for messages alone.
+    pub fn into_messages(self) -> OwnedFd {
+        self.0.messages
+    }
+
     /// Has this process, and those that it forks, write what they have to say to these ends, until these take their places.
     /// They are not to be dropped, also if that fails: what came of it is said by them.
     pub fn divert(&self) {

@@ -8,6 +8,7 @@
 //! no terminal only a stop that the launcher was asked for stops it: nobody there waits for one, and who stops and
 //! continues the program by itself need not know of the launcher.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -78,7 +79,10 @@ impl Launcher<'_> {
                     self.job.order(Order::Foreground(is_given));
                 }
             }
-            Event::Started(process) => self.program.adopt(process),
+            Event::Started(process) => {
+                self.sentry.adopt(process.as_fd());
+                self.program.adopt(process);
+            }
             Event::Stopped(signal) => self.stop_with_program(signal),
             Event::Ended(signal) => {
                 self.fatal = signal_of(signal);

@@ -257,7 +257,10 @@ impl<'a> Launcher<'a> {
                 Ok(Plea::AnotherServer) => self.restart_server(),
                 Ok(Plea::EndServer) => self.end_server(),
                 Ok(Plea::HoldListener(listener)) => self.listener = Some(listener),
-                Err(SocketError::Closed) => self.is_sentry_ending = true,
+                Err(SocketError::Closed) => {
+                    self.is_sentry_ending = true;
+                    self.sentry.has_let_go();
+                }
                 Err(_) => {}
             }
         }

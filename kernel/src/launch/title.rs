@@ -19,6 +19,8 @@ use std::sync::OnceLock;
 
 use nix::sys::prctl;
 
+/// The launcher of a container's sandbox, which no user has started.
+pub const LAUNCHER: &str = "ringfence-launcher";
 /// The sentry.
 pub const SENTRY: &str = "ringfence-sentry";
 /// Process 1 of the tasks' namespace.

@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, gettid};
 use nvproxy_abi::words;
 use nvproxy_protocol::requests::number_of;
-use ringfence_confinement::{Problem, Table, install_with_listener, policies};
+use ringfence_confinement::{Policy, Problem, Rule, Table, install_with_listener, policies};
 use ringfence_faults::{Act, Point, at, at_task};
 use ringfence_ipc::locks::IgnorePoison;
 
@@ -49,7 +49,7 @@ pub struct Notification {
 }
 
 /// The tasks' filter, with the words by which the driver reads anything.
-fn filter() -> Result<Vec<libc::sock_filter>, Problem> {
+fn filter(policy: &Policy<'_>) -> Result<Vec<libc::sock_filter>, Problem> {
     let uvm: Vec<u32> = words::uvm_beyond().collect();
     // For the test of what happens if they are let run.
     let (stopped, let_run) = match at(Point::Words) {
@@ -63,7 +63,7 @@ fn filter() -> Result<Vec<libc::sock_filter>, Problem> {
         ("uvm_words", uvm),
         ("words_let_run", let_run),
     ];
-    policies::TASK.compile(&tables.map(|(name, numbers)| Table { name, numbers }))
+    policy.compile(&tables.map(|(name, numbers)| Table { name, numbers }))
 }
 
 /// Why no filter with a listener can be installed below another that has one (seccomp(2)).
@@ -73,7 +73,22 @@ pub const SUPERVISED: &str =
 /// Installs the tasks' filter on the calling thread, which must not be able to gain privileges any more, and returns the
 /// listener. Programs executed later inherit the filter.
 pub fn install() -> Result<OwnedFd, Failure> {
-    let program = filter().attempt("the seccomp filter")?;
+    install_policy(&policies::TASK)
+}
+
+/// The same in a container, whose engine has a profile of its own: `further` says what that says of calls that
+/// `confinement/policies/container.policy` does not speak of. The calling thread may still be able to gain privileges, and has
+/// `CAP_SYS_ADMIN` in its user namespace then.
+pub fn install_in_container(further: &[Rule<'_>]) -> Result<OwnedFd, Failure> {
+    let rules = [policies::CONTAINER.rules, further].concat();
+    install_policy(&Policy {
+        rules: &rules,
+        ..policies::CONTAINER
+    })
+}
+
+fn install_policy(policy: &Policy<'_>) -> Result<OwnedFd, Failure> {
+    let program = filter(policy).attempt("the seccomp filter")?;
     install_with_listener(&program).map_err(|errno| {
         let reason = match errno {
             Errno::EBUSY => SUPERVISED.to_owned(),
@@ -435,7 +450,7 @@ mod tests {
     /// Every type and direction, with every number and size that the driver of any release reads.
     #[test]
     fn the_filter_stops_what_any_driver_reads_whatever_its_type() {
-        let filter = filter().expect("a filter");
+        let filter = filter(&policies::TASK).expect("a filter");
         println!("{} instructions", filter.len());
         let stops = |word: u32| {
             let arguments = [3, word.into(), 0, 0, 0, 0];
