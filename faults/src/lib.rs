@@ -287,6 +287,8 @@ pub enum Point {
     Typed,
     /// A program's process is about to close the standard streams that the caller has left closed.
     Streams,
+    /// A container's program is about to close what was opened in the engine's profile.
+    Closed,
     /// A process that was just made is about to have itself killed when its parent ends.
     Born,
     /// A process that has made another, in a user namespace, is about to say who is who there.
@@ -441,6 +443,7 @@ impl Point {
             Point::Settings => "settings",
             Point::Typed => "typed",
             Point::Streams => "streams",
+            Point::Closed => "closed",
             Point::Born => "born",
             Point::Ids => "ids",
             Point::Guard => "guard",
@@ -563,6 +566,7 @@ impl Point {
         Point::Settings,
         Point::Typed,
         Point::Streams,
+        Point::Closed,
         Point::Born,
         Point::Ids,
         Point::Guard,

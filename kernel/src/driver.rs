@@ -22,9 +22,10 @@ use ringfence_sentry::failure::{Attempt, Failure};
 const SIMULATED_VERSION: DriverVersion = DriverVersion::new(580, 142, None);
 
 /// `--driver`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Choice {
     /// The real driver if there is one, else the simulated one
+    #[default]
     Auto,
     /// NVIDIA's driver on this machine
     Host,

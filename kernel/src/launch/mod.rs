@@ -22,6 +22,7 @@
 //! `unsafe` is here because what the sentry does not need is closed, whoever owns it.
 
 mod children;
+pub mod container;
 mod copying;
 pub(crate) mod core_dumps;
 mod credentials;
@@ -310,6 +311,8 @@ fn build(
     unsafe { ends.take_place(options, &needed) }?;
     Ok(Sandbox {
         init,
+        is_container: false,
+        uvm: ringfence_sentry::uvm_number(&options.driver),
         listener,
         report,
         liaison,

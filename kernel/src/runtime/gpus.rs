@@ -49,7 +49,7 @@ const NODES: &[(&str, Driver)] = &[
 ];
 
 /// The only major number of NVIDIA's that is the same everywhere (linux/Documentation/admin-guide/devices.txt).
-const MAJOR: u32 = 195;
+pub const MAJOR: u32 = 195;
 
 /// Whose a hook is, which decides whether it has to be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,6 +20,7 @@ mod refusals;
 mod report;
 mod sandbox;
 mod settings;
+mod shadow;
 mod specification;
 
 use std::convert::Infallible;
@@ -50,9 +51,10 @@ The command line is that of runc. A container engine calls it: name the path of 
 the engine's configuration as that of a runtime, and choose this runtime for a container
 (docker run --runtime=ringfence).
 
-create and run of a container with GPUs are Ringfence's: a container whose specification has nodes of
-NVIDIA's driver, edits of CDI, or NVIDIA's hook together with NVIDIA_VISIBLE_DEVICES. All else is done
-by the low-level runtime, with the command line as it was given: start, state, kill, delete, exec, ps,
+A container has GPUs if its specification has nodes of NVIDIA's driver, edits of CDI, or NVIDIA's hook
+together with NVIDIA_VISIBLE_DEVICES. Its create and run are Ringfence's: the low-level runtime makes it,
+with Ringfence's sentry as the first process. Its exec, checkpoint and restore are refused. All else is
+done by the low-level runtime, with the command line as it was given: start, state, kill, delete, ps,
 list, pause, resume, update, events, features, and whatever else it knows.
 
 Settings are in /etc/ringfence/config.toml, or in the file that the variable RINGFENCE_CONFIG of the
@@ -60,7 +62,8 @@ engine's environment names. (Podman does not pass the variable on.)
 
   [runtime]
   low-level = \"runc\"                 runc, crun or a path; without it the first of these that is found
-  log = \"/var/log/ringfence.log\"     a file to which each refusal is added, besides the engine's log
+  driver = \"auto\"                  auto, host or sim, which simulates a GPU
+  log = \"/var/log/ringfence.log\"     a file for refusals and messages of sandboxes
 
 Options:
   -h, --help     Print help
@@ -78,6 +81,8 @@ enum Concern {
     Restores,
     /// It saves the state of a container that runs.
     Saves,
+    /// It starts a further program in one that runs.
+    Enters,
 }
 
 /// The commands that are not always the low-level runtime's.
@@ -86,6 +91,7 @@ const CONCERNS: &[(&str, Concern)] = &[
     ("run", Concern::Makes),
     ("restore", Concern::Restores),
     ("checkpoint", Concern::Saves),
+    ("exec", Concern::Enters),
 ];
 
 /// Acts as the runtime, if this was started by its name. Returns only then, and only if the low-level runtime has not taken over.
@@ -151,15 +157,25 @@ fn with_gpus(
     let specification = match concern {
         Concern::Makes | Concern::Restores => Specification::read(&line.specification_path())?,
         Concern::Saves => running(line, low_level)?,
+        // The low-level runtime is asked only if there may be something: an exec is to cost what it costs.
+        Concern::Enters if sandbox::may_exist(line.container.as_deref()) => {
+            running(line, low_level)?
+        }
+        Concern::Enters => None,
     };
     let Some(specification) = specification else {
         return Ok(None);
     };
-    let Some(asked) = gpus::recognise(&specification, &gpus::This) else {
+    let container = line.shown_container();
+    let is_sandbox = sandbox::is_shadow(&specification);
+    let asked = gpus::recognise(&specification, &gpus::This);
+    let Some(asked) = asked.or_else(|| is_sandbox.then(Asked::default)) else {
         return Ok(None);
     };
-    let container = line.shown_container();
     match concern {
+        // What has GPUs and no sandbox was made by another runtime.
+        Concern::Enters if is_sandbox => return Err(refusals::of_exec(&container)),
+        Concern::Enters => return Ok(None),
         Concern::Makes => refusals::expect_possible(&container, &specification, &asked)?,
         Concern::Restores | Concern::Saves => {
             return Err(refusals::of_checkpoint(&container, command, &asked));

@@ -1,21 +1,41 @@
 //! A container with GPUs: where its sandbox begins.
 //!
-//! Not built yet. [`begin`] is where it will be: a shadow bundle, the sentry as the container's first process, launcher
-//! and server on the host. Until then such a container is refused, since the low-level runtime alone would give it the
-//! driver.
+//! The idea: the front makes all that belongs to the sandbox and not to the container, and then becomes the low-level
+//! runtime as for any other container, with another bundle: the shadow of the caller's (`shadow.rs`). What the container's
+//! first process is to have it finds behind the descriptors that the engine hands over (`--preserve-fds`).
+//!
+//! `unsafe` is here because those have fixed numbers.
+
+#![allow(unsafe_code)]
 
 use std::convert::Infallible;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
-use ringfence_sentry::failure::Failure;
+use nix::unistd::geteuid;
+use nvproxy_abi::policy::Capabilities;
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::server::OnServerExit;
 
 use super::command_line::CommandLine;
-use super::gpus::Asked;
+use super::gpus::{self, Asked, Machine};
+use super::low_level;
 use super::settings::Settings;
-use super::specification::Specification;
+use super::shadow::{self, Making};
+use super::specification::{Specification, text};
+use crate::driver::{self, Choice, Selection};
+use crate::launch::container::host::{self, Container};
+use crate::launch::container::told::HANDED;
+use crate::launch::descriptors;
+
+/// Where messages go if the settings name no file.
+const LOG: &str = "ringfence.log";
 
 /// A container with GPUs that is to be made.
-#[expect(dead_code, reason = "what will build the sandbox reads all of it")]
 pub struct Demand<'a> {
     /// `create` or `run`, with its options.
     pub line: &'a CommandLine,
@@ -30,10 +50,194 @@ pub struct Demand<'a> {
 
 /// Makes the container. Returns only if that failed: otherwise the low-level runtime has taken over.
 pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
-    Err(Failure::setup(format!(
-        "container {} has GPUs ({}), and this release of Ringfence makes no containers with GPUs: run it without them, or with \
-         the engine's own runtime, where nothing guards the driver",
-        demand.line.shown_container(),
-        demand.asked
-    )))
+    let preserved = preserved(demand.line)?;
+    let number = 3 + preserved;
+    let name = demand.line.shown_container();
+    let bundle = fs::canonicalize(demand.line.bundle_directory()).attempt("the bundle")?;
+    let executable = fs::read_link("/proc/self/exe").attempt("/proc/self/exe")?;
+    let chosen = driver::choose(&driver::Demand {
+        choice: demand.settings.driver,
+        gpus: selection(demand)?,
+        abi: None,
+        capabilities: Capabilities::default(),
+    })?;
+    let (shadow, told) = shadow::make(&Making {
+        specification: demand.specification,
+        asked: demand.asked,
+        name: &name,
+        bundle: &bundle,
+        driver: &chosen.driver,
+        on_server_exit: OnServerExit::default(),
+        majors: &gpus::This.majors(),
+        has_device_cgroup: has_device_cgroup(demand.specification),
+        executable: &executable,
+        number,
+    })?;
+    let place = write_shadow(&name, &shadow.to_string())?;
+    let container = Container {
+        name: name.parse().ok(),
+        driver: chosen.driver,
+        settings: Default::default(),
+        on_server_exit: told.on_server_exit,
+        command: command(demand.specification),
+        log: demand.settings.log.clone().unwrap_or_else(default_log),
+        bundle: place.clone(),
+    };
+    let handed = host::start(container, &told).inspect_err(|_| drop(fs::remove_dir_all(&place)))?;
+    hand_over(handed, number as RawFd)?;
+    let words = words(demand.line, &place, preserved + HANDED);
+    Err(low_level::hand_over(demand.low_level, &words))
+}
+
+/// Whether the container's cgroup decides which devices it opens. The kernel asks that of no one but real root: a container in a user
+/// namespace, be it its own or its engine's, is kept from devices otherwise (user_namespaces(7)).
+fn has_device_cgroup(specification: &Specification) -> bool {
+    let mut namespaces = specification.namespaces().iter();
+    let has_users = namespaces.any(|namespace| text(namespace, "type") == Some("user"));
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_first = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    !has_users && is_first && geteuid().is_root()
+}
+
+/// How many descriptors from 3 on the engine hands over. runc adds those of LISTEN_FDS to those of `--preserve-fds`
+/// (sd_listen_fds(3)).
+fn preserved(line: &CommandLine) -> Result<usize, Failure> {
+    let given = line.preserve_fds.as_deref().unwrap_or("0".as_ref());
+    let given: usize = given
+        .to_str()
+        .and_then(|given| given.parse().ok())
+        .ok_or_else(|| Failure::setup("--preserve-fds: no number"))?;
+    let listening = std::env::var("LISTEN_FDS").ok();
+    let listening = listening.and_then(|count| count.parse().ok()).unwrap_or(0);
+    Ok(given.saturating_add(listening).min(u16::MAX.into()))
+}
+
+/// The GPUs that the container is to have.
+fn selection(demand: &Demand<'_>) -> Result<Selection, Failure> {
+    match demand.asked.visible.as_deref() {
+        Some("none") => return Ok(Selection::Listed(Vec::new())),
+        Some("all") => return Ok(Selection::All),
+        Some(names) => {
+            let names = names.split(',').map(|name| name.trim().to_owned());
+            return Ok(Selection::Listed(names.collect()));
+        }
+        None => {}
+    }
+    if driver::host_version().is_none() || demand.settings.driver == Choice::Sim {
+        return Ok(Selection::All);
+    }
+    let gpus = driver::host_gpus()?;
+    let nodes = demand.asked.nodes.iter();
+    let minors = nodes.filter_map(|node| node.path.strip_prefix("/dev/nvidia")?.parse().ok());
+    let minors: Vec<u8> = minors.collect();
+    let wanted = gpus.into_iter().filter(|gpu| minors.contains(&gpu.minor));
+    Ok(Selection::Listed(wanted.map(|gpu| gpu.uuid).collect()))
+}
+
+/// The program and its arguments.
+fn command(specification: &Specification) -> Vec<OsString> {
+    let words = specification.0.pointer("/process/args");
+    let words = words.and_then(serde_json::Value::as_array);
+    let words = words.into_iter().flatten();
+    words
+        .filter_map(|word| word.as_str())
+        .map(OsString::from)
+        .collect()
+}
+
+fn runtime_directory() -> PathBuf {
+    let of_user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    match geteuid().is_root() {
+        true => "/run".into(),
+        false => of_user.unwrap_or_else(|| "/tmp".into()),
+    }
+}
+
+fn default_log() -> PathBuf {
+    match geteuid().is_root() {
+        true => Path::new("/var/log").join(LOG),
+        false => runtime_directory().join(LOG),
+    }
+}
+
+/// Where the shadow bundles are.
+fn shadows() -> PathBuf {
+    runtime_directory().join("ringfence/containers")
+}
+
+/// Whether a container of this name may be in a sandbox. If not, none is.
+pub fn may_exist(name: Option<&OsStr>) -> bool {
+    let Some(name) = name else {
+        return false;
+    };
+    let all = fs::read_dir(shadows()).into_iter().flatten().flatten();
+    let mut names = all.map(|entry| entry.file_name());
+    names.any(|found| found.as_bytes().starts_with(name.as_bytes()))
+}
+
+/// Writes the shadow bundle, and returns its directory.
+fn write_shadow(name: &str, text: &str) -> Result<PathBuf, Failure> {
+    let all = shadows();
+    let place = all.join(format!("{name}.{}", std::process::id()));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&place)
+        .attempt(place.display())?;
+    let file = place.join("config.json");
+    fs::write(&file, text).attempt(file.display())?;
+    Ok(place)
+}
+
+/// Puts what the first process is handed under its numbers.
+fn hand_over(handed: [OwnedFd; HANDED], first: RawFd) -> Result<(), Failure> {
+    // First out of the way of these numbers.
+    let above = first + HANDED as RawFd;
+    let moved = handed.iter().map(|descriptor| {
+        let copy = nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(above);
+        nix::fcntl::fcntl(descriptor, copy).attempt("fcntl")
+    });
+    let moved = moved.collect::<Result<Vec<RawFd>, Failure>>()?;
+    drop(handed);
+    for (from, to) in moved.into_iter().zip(first..) {
+        // SAFETY: nothing in this process reads what has these numbers, and the copy is nobody else's.
+        let from = unsafe { std::os::fd::FromRawFd::from_raw_fd(from) };
+        let from: OwnedFd = from;
+        // SAFETY: as above.
+        unsafe { descriptors::put_in_place(&from, to) }?;
+        // SAFETY: it was just put there.
+        let to = unsafe { std::os::fd::BorrowedFd::borrow_raw(to) };
+        let flags = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
+        nix::fcntl::fcntl(to, flags).attempt("fcntl")?;
+        debug_assert_ne!(from.as_raw_fd(), to.as_raw_fd());
+    }
+    Ok(())
+}
+
+/// The caller's line, with another bundle and more descriptors: of an option that is there twice the last holds.
+fn words(line: &CommandLine, bundle: &Path, count: usize) -> Vec<OsString> {
+    let mut words = line.given.clone();
+    let last = words.len().saturating_sub(1);
+    let before = match (&line.container, words.last()) {
+        (Some(container), Some(word)) if container == word => last,
+        _ => words.len(),
+    };
+    let mut further: Vec<OsString> = vec![
+        "--bundle".into(),
+        bundle.as_os_str().to_owned(),
+        "--preserve-fds".into(),
+        count.to_string().into(),
+    ];
+    if line.specification.is_some() {
+        further.push("--config".into());
+        further.push(bundle.join("config.json").into());
+    }
+    words.splice(before..before, further);
+    words
+}
+
+/// Whether a specification is a shadow's.
+pub fn is_shadow(specification: &Specification) -> bool {
+    let annotations = specification.0.get("annotations");
+    annotations.is_some_and(|annotations| text(annotations, shadow::MARK).is_some())
 }

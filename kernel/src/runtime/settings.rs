@@ -10,8 +10,11 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use ringfence_sentry::failure::Failure;
 use toml::{Table, Value};
+
+use crate::driver::Choice;
 
 /// Names another file.
 pub const VARIABLE: &str = "RINGFENCE_CONFIG";
@@ -32,6 +35,8 @@ pub enum LowLevel {
 pub struct Settings {
     /// `runtime.low-level`. None: the first that is found.
     pub low_level: Option<LowLevel>,
+    /// `runtime.driver`: `auto`, `host`, or `sim`, for machines without a GPU.
+    pub driver: Choice,
     /// `runtime.log`: a file to which each refusal is added, besides the engine's own.
     pub log: Option<PathBuf>,
 }
@@ -43,6 +48,7 @@ type Take = fn(&mut Settings, &Value) -> Result<(), String>;
 const TABLE: &[(&str, &str, Take)] = &[
     ("runtime", "low-level", take_low_level),
     ("runtime", "log", take_log),
+    ("runtime", "driver", take_driver),
 ];
 
 fn take_low_level(settings: &mut Settings, value: &Value) -> Result<(), String> {
@@ -56,6 +62,13 @@ fn take_low_level(settings: &mut Settings, value: &Value) -> Result<(), String> 
             ));
         }
     });
+    Ok(())
+}
+
+fn take_driver(settings: &mut Settings, value: &Value) -> Result<(), String> {
+    let name = text(value)?;
+    settings.driver = Choice::from_str(name, false)
+        .map_err(|_| format!("{name:?} is no driver: write auto, host or sim"))?;
     Ok(())
 }
 
@@ -139,7 +152,8 @@ impl Settings {
 fn known_keys(table: &str) -> String {
     let keys = TABLE.iter().filter(|(of, ..)| *of == table);
     let keys: Vec<&str> = keys.map(|(_, key, _)| *key).collect();
-    format!("[{table}] has {}", keys.join(" and "))
+    let (last, others) = keys.split_last().unwrap_or((&"nothing", &[]));
+    format!("[{table}] has {} and {last}", others.join(", "))
 }
 
 fn syntax(text: &str, error: &toml::de::Error) -> String {
@@ -157,10 +171,11 @@ mod tests {
     #[test]
     fn settings_are_read() {
         assert_eq!(Settings::parse(""), Ok(Settings::default()));
-        let text = "# ours\n[runtime]\nlow-level = \"crun\"\nlog = \"/var/log/ringfence.log\"\n";
+        let text = "# ours\n[runtime]\nlow-level = \"crun\"\nlog = \"/var/log/ringfence.log\"\ndriver = \"sim\"\n";
         let expected = Settings {
             low_level: Some(LowLevel::Named("crun")),
             log: Some("/var/log/ringfence.log".into()),
+            driver: Choice::Sim,
         };
         assert_eq!(Settings::parse(text), Ok(expected));
         let read = Settings::parse("runtime.low-level = \"/opt/runc\"").expect("settings");
@@ -172,7 +187,7 @@ mod tests {
         for (text, expected) in [
             (
                 "[runtime]\nlow_level = \"runc\"",
-                "runtime.low_level: there is no such setting: [runtime] has low-level and log",
+                "runtime.low_level: there is no such setting: [runtime] has low-level, log and driver",
             ),
             (
                 "[runtime]\nlow-level = 3",

@@ -1,0 +1,179 @@
+//! The launcher of a container's sandbox: it stays on the host, outside of what the low-level runtime makes.
+//!
+//! The idea: the front forks it before it becomes the low-level runtime. So it is no child of the engine's, has none of
+//! its descriptors, and is in none of the container's namespaces and groups. It is told that the container is gone by the
+//! end of the socket to the sentry, which the low-level runtime holds until the sentry has it: so it outlives no container,
+//! whatever becomes of its making.
+//!
+//! The sentry is no child of it. By the descriptor that the sentry sends for itself it is ended.
+//!
+//! `unsafe` is here because of fork(2), and because all that the engine has left open is closed.
+
+#![allow(unsafe_code)]
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{ForkResult, chdir, fork, setsid};
+use nvproxy_protocol::driver::Driver;
+use nvproxy_protocol::options::Settings;
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::server::OnServerExit;
+use ringfence_sentry::system_calls::exit_at_once;
+use ringfence_sentry::{liaison, log, signals};
+
+use super::told::{HANDED, Told};
+use crate::launch::children::{self, Sentry};
+use crate::launch::copying::Pace;
+use crate::launch::grants::Grants;
+use crate::launch::servers::Starter;
+use crate::launch::supervision::{Ends, Launcher};
+use crate::launch::{Options, descriptors, jobs, pipes, title};
+use crate::memory;
+use crate::sandboxes::{About, Door, Name};
+
+/// A container that is to be launched.
+#[derive(Debug)]
+pub struct Container {
+    /// What the engine calls it.
+    pub name: Option<Name>,
+    pub driver: Driver,
+    pub settings: Settings,
+    pub on_server_exit: OnServerExit,
+    /// The program and its arguments, to be shown.
+    pub command: Vec<OsString>,
+    /// Where messages go.
+    pub log: PathBuf,
+    /// What is removed when the container is gone.
+    pub bundle: PathBuf,
+}
+
+/// Starts the launcher, and returns what the first process is to be handed.
+pub fn start(container: Container, told: &Told) -> Result<[OwnedFd; HANDED], Failure> {
+    let messages = open_log(&container.log)?;
+    let options = options(&container);
+    let (liaison, sentry_liaison) = liaison::pair().attempt("socketpair")?;
+    let (job, init_end) = jobs::pair().attempt("socketpair")?;
+    let (inlets, outlets) = pipes::create(&options)?;
+    let sentry_messages = inlets.for_sentry()?.into_messages();
+    let told = told.write()?;
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.attempt("starting the launcher")? {
+        ForkResult::Parent { child } => {
+            children::wait_for(child);
+            let [socket, flag] = init_end.into_descriptors();
+            Ok([told, sentry_liaison.into(), socket, flag, sentry_messages])
+        }
+        ForkResult::Child => {
+            // The launcher is no child of the low-level runtime's, which could wait for it.
+            // SAFETY: this process has one thread.
+            if !matches!(unsafe { fork() }, Ok(ForkResult::Child)) {
+                exit_at_once(0);
+            }
+            drop((sentry_liaison, init_end, sentry_messages, told));
+            let ends = (liaison, job, inlets, outlets);
+            if let Err(failure) = launch(&container, &options, messages, ends) {
+                log::print(&format!("ringfence: {failure}\n"));
+            }
+            // What is left of the caller's belongs to the other process.
+            exit_at_once(0)
+        }
+    }
+}
+
+fn open_log(path: &Path) -> Result<File, Failure> {
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.attempt(format_args!("runtime.log {}", path.display()))
+}
+
+fn options(container: &Container) -> Options {
+    let mut settings = container.settings.clone();
+    let host_memory = settings.host_memory;
+    settings.host_memory = host_memory.or_else(|| Some(memory::default_for_the_driver()));
+    Options {
+        driver: container.driver.clone(),
+        settings,
+        command: container.command.clone(),
+        grants: Grants::default(),
+        descriptors: Vec::new(),
+        log: None,
+        stats: false,
+        on_server_exit: container.on_server_exit,
+        name: container.name.clone(),
+        record: None,
+        trace: None,
+        replay: None,
+    }
+}
+
+type EndsOfLauncher = (
+    liaison::LauncherEnd,
+    jobs::LauncherEnd,
+    pipes::Inlets,
+    pipes::Outlets,
+);
+
+/// What the launcher does until the container is gone.
+fn launch(
+    container: &Container,
+    options: &Options,
+    messages: File,
+    (liaison, job, inlets, outlets): EndsOfLauncher,
+) -> Result<(), Failure> {
+    setsid().attempt("setsid")?;
+    leave_the_engine(messages, &liaison, &job, &inlets, &outlets)?;
+    chdir("/").attempt("/")?;
+    let about = About::new(
+        container.name.as_ref(),
+        &options.driver.version,
+        &options.command,
+    );
+    title::prepare(&about.name.to_string());
+    title::take(title::LAUNCHER);
+    signals::block()?;
+    let door = Door::open(&about.name)
+        .inspect_err(|failure| tracing::debug!("no door: {failure}"))
+        .ok();
+    signals::heed_faults()?;
+    let sentry = Sentry::elsewhere();
+    let ends = Ends {
+        liaison,
+        job,
+        terminal: None,
+        door,
+    };
+    let pace = Pace::default();
+    let launcher = Starter::new(options, sentry.pid(), &inlets)
+        .and_then(|starter| Launcher::new(&sentry, starter, ends, about, &pace));
+    let copying = outlets.copy(options, &pace)?;
+    let ended = launcher.and_then(Launcher::wait);
+    sentry.end();
+    drop(inlets);
+    let copied = copying.finish(options, &pace);
+    let _ = fs::remove_dir_all(&container.bundle);
+    ended.map(drop).and(copied)
+}
+
+/// Closes all that the engine has open, and has what this process says go to the log.
+fn leave_the_engine(
+    messages: File,
+    liaison: &liaison::LauncherEnd,
+    job: &jobs::LauncherEnd,
+    inlets: &pipes::Inlets,
+    outlets: &pipes::Outlets,
+) -> Result<(), Failure> {
+    let nothing: OwnedFd = File::open("/dev/null").attempt("/dev/null")?.into();
+    let log: OwnedFd = messages.into();
+    for (end, number) in [(&nothing, 0), (&log, 1), (&log, 2)] {
+        // SAFETY: these are the engine's, which nobody here uses.
+        unsafe { descriptors::put_in_place(end, number) }?;
+    }
+    let mut kept = vec![0, 1, 2, liaison.as_fd().as_raw_fd()];
+    kept.extend(job.descriptors().iter().map(AsRawFd::as_raw_fd));
+    kept.extend(inlets.descriptors().chain(outlets.descriptors()));
+    std::mem::forget((nothing, log));
+    // SAFETY: this process uses nothing else from here on, and drops nothing else.
+    unsafe { descriptors::close_all_but(kept) }
+}

@@ -1,0 +1,153 @@
+//! What the front tells the container's first process, and by which descriptors.
+//!
+//! The front writes it into a sealed file in memory, and hands that over with the other ends by `--preserve-fds`, behind
+//! those of the engine's. Nobody in the container could have changed any of it: nothing of the image's has run before.
+//!
+//! `unsafe` is here because descriptors are handed over as bare numbers.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nvproxy_abi::node::Node;
+use nvproxy_protocol::driver::Driver;
+use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_sentry::server::OnServerExit;
+use serde::{Deserialize, Serialize};
+
+use super::profile::Closed;
+use super::rights::Rights;
+
+/// The word that asks for the first process: `ringfence container-first NUMBER PROGRAM...`
+pub const WORD: &str = "container-first";
+
+/// Where the executable is in the container: a file system in memory, on the container's `/dev`.
+pub const PLACE: &str = "/dev/.ringfence";
+
+/// The descriptors that the front hands over, in this order.
+#[derive(Clone, Copy, Debug)]
+pub enum Handed {
+    Told,
+    Liaison,
+    Job,
+    Flag,
+    Messages,
+}
+
+/// How many there are.
+pub const HANDED: usize = 5;
+
+/// What the first process is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// What the container is called.
+    pub name: String,
+    pub driver: DriverText,
+    pub on_server_exit: OnServerExit,
+    /// What the program has of the capabilities that the first process has.
+    pub rights: Rights,
+    /// What of `/proc` the program does not see, and what it may not write.
+    pub hidden: Vec<PathBuf>,
+    pub read_only: Vec<PathBuf>,
+    /// Devices of the container on which ioctls are no matter of the driver's; `None` if all devices are in the hands of the
+    /// container's cgroup alone, since a domain of Landlock's would keep the program from mounting.
+    pub harmless: Option<Vec<String>>,
+    /// The major number of a driver's nodes, of which none can be opened in the container; `None` where a domain of Landlock's
+    /// keeps ioctls from what is opened, or nobody can make a node.
+    pub forbidden_major: Option<u32>,
+    /// What the engine's profile says of the calls that were opened for the sentry.
+    pub closed: Vec<Closed>,
+    /// What AppArmor or SELinux is told of the program, which is to be written to /proc/self/attr/exec.
+    pub label: Option<String>,
+    /// Whether the engine has given the container a terminal.
+    pub has_terminal: bool,
+}
+
+/// A [`Driver`], as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriverText {
+    kind: String,
+    version: String,
+    tables: String,
+    capabilities: String,
+    nodes: Vec<String>,
+    directory: PathBuf,
+}
+
+impl From<&Driver> for DriverText {
+    fn from(driver: &Driver) -> DriverText {
+        DriverText {
+            kind: driver.kind.to_string(),
+            version: driver.version.to_string(),
+            tables: driver.tables.to_string(),
+            capabilities: driver.capabilities.to_string(),
+            nodes: driver.nodes.iter().map(|node| node.file_name()).collect(),
+            directory: driver.directory.clone(),
+        }
+    }
+}
+
+impl DriverText {
+    pub fn driver(&self) -> Result<Driver, Failure> {
+        let wrong = |what: &str| Failure::setup(format!("the container's {what} was not told"));
+        let nodes = self.nodes.iter();
+        let nodes = nodes.map(|name| Node::from_file_name(name).ok_or_else(|| wrong("nodes")));
+        Ok(Driver {
+            kind: self.kind.parse().map_err(|_| wrong("driver"))?,
+            version: self.version.parse().map_err(|_| wrong("driver"))?,
+            tables: self.tables.parse().map_err(|_| wrong("tables"))?,
+            capabilities: FromStr::from_str(&self.capabilities)
+                .map_err(|_| wrong("capabilities"))?,
+            nodes: nodes.collect::<Result<_, _>>()?,
+            directory: self.directory.clone(),
+        })
+    }
+}
+
+impl Told {
+    /// A file in memory that says it, and that nobody can change any more.
+    pub fn write(&self) -> Result<OwnedFd, Failure> {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = memfd_create(c"ringfence-told", flags).attempt("a file in memory")?;
+        let mut file = File::from(file);
+        let text = serde_json::to_vec(self).attempt("what a container is told")?;
+        file.write_all(&text).attempt("a file in memory")?;
+        file.rewind().attempt("a file in memory")?;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::all())).attempt("sealing a file in memory")?;
+        Ok(file.into())
+    }
+
+    /// What the file says.
+    pub fn read(file: OwnedFd) -> Result<Told, Failure> {
+        let mut text = Vec::new();
+        let read = File::from(file).read_to_end(&mut text);
+        read.attempt("what the container was told")?;
+        serde_json::from_slice(&text).attempt("what the container was told")
+    }
+}
+
+/// Takes over what was handed over under `first` and the numbers that follow.
+///
+/// # Safety
+///
+/// Nobody else owns these descriptors.
+pub unsafe fn take(first: RawFd) -> Result<[OwnedFd; HANDED], Failure> {
+    let mut number = first;
+    let handed = [(); HANDED].map(|()| {
+        // SAFETY: as the caller promises.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        number += 1;
+        descriptor
+    });
+    for descriptor in &handed {
+        let flags = FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
+        fcntl(descriptor, flags).attempt("what the container was handed")?;
+    }
+    Ok(handed)
+}

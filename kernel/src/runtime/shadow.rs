@@ -1,0 +1,307 @@
+//! The shadow: the specification that the low-level runtime gets in place of the caller's.
+//!
+//! The idea: it differs in what makes the container's first process the sentry, and in nothing else. It is edited as
+//! JSON, so that what engines write and this does not know survives. What it takes from the program and has lent to the
+//! first process is told to that, which gives it all back (`launch/container/`). The caller's file stays as it is: engines read it
+//! again.
+//!
+//! Everything of NVIDIA's driver that the container was given is taken out, and its nodes are shown where nothing can be
+//! opened: bound, on mounts without devices. What a hook puts there later can be opened no more than those, since the
+//! container's cgroup does not let it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use nvproxy_protocol::driver::{Driver, Kind};
+use ringfence_confinement::linux::Feature;
+use ringfence_sentry::failure::Failure;
+use ringfence_sentry::server::OnServerExit;
+use serde_json::{Value, json};
+
+use super::gpus::{Asked, MAJOR, Way};
+use super::specification::{Specification, text};
+use crate::launch::container::profile;
+use crate::launch::container::rights::{LENT, Rights};
+use crate::launch::container::told::{DriverText, PLACE, Told, WORD};
+
+/// Says in a specification that it is a shadow.
+pub const MARK: &str = "dev.ringfence.container";
+/// What stands in the place of a simulated driver's nodes.
+const STAND_IN: &str = "/dev/null";
+/// Devices that every container has, and below which ioctls are harmless.
+const HARMLESS: [&str; 8] = [
+    "/dev/console",
+    "/dev/full",
+    "/dev/null",
+    "/dev/pts",
+    "/dev/random",
+    "/dev/tty",
+    "/dev/urandom",
+    "/dev/zero",
+];
+
+/// What a shadow is made of.
+pub struct Making<'a> {
+    pub specification: &'a Specification,
+    pub asked: &'a Asked,
+    /// The container's name.
+    pub name: &'a str,
+    /// The directory of the caller's bundle, from the root.
+    pub bundle: &'a Path,
+    pub driver: &'a Driver,
+    pub on_server_exit: OnServerExit,
+    /// The major numbers of NVIDIA's drivers.
+    pub majors: &'a BTreeSet<u32>,
+    /// This executable, from the root.
+    pub executable: &'a Path,
+    /// Whether the container's cgroup decides which devices it opens.
+    pub has_device_cgroup: bool,
+    /// The first number of what is handed over.
+    pub number: usize,
+}
+
+/// Whether Landlock can keep ioctls from devices here (Linux 6.10).
+fn has_landlock() -> bool {
+    Feature::LandlockIoctlDev.is_there()
+}
+
+/// The shadow, and what the first process is told.
+pub fn make(making: &Making<'_>) -> Result<(Value, Told), Failure> {
+    let mut shadow = making.specification.0.clone();
+    let harmless = harmless(making);
+    let told = Told {
+        name: making.name.to_owned(),
+        driver: DriverText::from(making.driver),
+        on_server_exit: making.on_server_exit,
+        rights: lend_rights(&mut shadow),
+        hidden: take_paths(&mut shadow, "maskedPaths"),
+        read_only: take_paths(&mut shadow, "readonlyPaths"),
+        harmless: harmless.clone(),
+        forbidden_major: (making.has_device_cgroup && (harmless.is_none() || !has_landlock()))
+            .then_some(MAJOR),
+        closed: match shadow.pointer_mut("/linux/seccomp") {
+            Some(profile) if profile.is_object() => profile::open(profile)?,
+            _ => Vec::new(),
+        },
+        label: take_label(&mut shadow),
+        has_terminal: shadow.pointer("/process/terminal") == Some(&Value::Bool(true)),
+    };
+    take_devices(&mut shadow, making);
+    show_nodes(&mut shadow, making);
+    put_first(&mut shadow, making);
+    make_absolute(&mut shadow, making.bundle);
+    set(&mut shadow, "annotations", MARK, json!("1"));
+    Ok((shadow, told))
+}
+
+/// Puts a value into an object, which is made if there is none.
+fn set(shadow: &mut Value, object: &str, name: &str, value: Value) {
+    if let Some(root) = shadow.as_object_mut() {
+        let object = root.entry(object).or_insert_with(|| json!({}));
+        if let Some(object) = object.as_object_mut() {
+            object.insert(name.to_owned(), value);
+        }
+    }
+}
+
+/// Takes the entries of a list for which this holds.
+fn take_from(shadow: &mut Value, pointer: &str, is_to_go: impl Fn(&Value) -> bool) {
+    if let Some(list) = shadow.pointer_mut(pointer).and_then(Value::as_array_mut) {
+        list.retain(|entry| !is_to_go(entry));
+    }
+}
+
+/// Adds what is lent to each set of capabilities, and returns what was there.
+fn lend_rights(shadow: &mut Value) -> Rights {
+    let mut lend = |name: &str| {
+        let process = shadow
+            .pointer_mut("/process")
+            .and_then(Value::as_object_mut);
+        let Some(process) = process else {
+            return Vec::new();
+        };
+        let sets = process.entry("capabilities").or_insert_with(|| json!({}));
+        if !sets.is_object() {
+            *sets = json!({});
+        }
+        let set = sets.get(name).and_then(Value::as_array);
+        let set = set.into_iter().flatten().filter_map(Value::as_str);
+        let found: Vec<String> = set.map(str::to_owned).collect();
+        let lent = LENT.iter().map(ToString::to_string);
+        let all: BTreeSet<String> = found.iter().cloned().chain(lent).collect();
+        sets[name] = json!(all);
+        found
+    };
+    Rights {
+        bounding: lend("bounding"),
+        effective: lend("effective"),
+        permitted: lend("permitted"),
+        inheritable: lend("inheritable"),
+        ambient: lend("ambient"),
+    }
+}
+
+/// Takes the paths in `/proc` out of a list of `linux`: the program's is another.
+fn take_paths(shadow: &mut Value, list: &str) -> Vec<PathBuf> {
+    let pointer = format!("/linux/{list}");
+    let is_of_processes = |path: &Value| {
+        let path = path.as_str().unwrap_or_default();
+        Path::new(path).starts_with("/proc")
+    };
+    let paths = shadow.pointer(&pointer).and_then(Value::as_array);
+    let paths = paths.into_iter().flatten();
+    let taken = paths.filter(|path| is_of_processes(path));
+    let taken = taken.filter_map(Value::as_str).map(PathBuf::from).collect();
+    take_from(shadow, &pointer, is_of_processes);
+    taken
+}
+
+/// Takes the label of AppArmor's or SELinux's: the first process mounts, which labels for containers forbid. The program
+/// gets it as it executes.
+fn take_label(shadow: &mut Value) -> Option<String> {
+    let process = shadow.pointer_mut("/process")?.as_object_mut()?;
+    let mut take = |name: &str| {
+        let label = process.remove(name)?.as_str()?.to_owned();
+        (!label.is_empty()).then_some(label)
+    };
+    let of_selinux = take("selinuxLabel");
+    take("apparmorProfile")
+        .map(|profile| format!("exec {profile}"))
+        .or(of_selinux)
+}
+
+/// The devices on which ioctls are harmless. `None` if the program may mount, which a domain of Landlock's would forbid, and the
+/// container's cgroup keeps it from the driver's nodes: that holds for real root only, whose containers are in no user namespace.
+fn harmless(making: &Making<'_>) -> Option<Vec<String>> {
+    let mut bounding = making.specification.bounding_capabilities();
+    if making.has_device_cgroup && bounding.any(|name| name == "CAP_SYS_ADMIN") {
+        return None;
+    }
+    let is_asked = |path: &str| making.asked.nodes.iter().any(|node| node.path == path);
+    let devices = making.specification.devices().iter();
+    let devices = devices.filter_map(|device| text(device, "path"));
+    let mounts = making.specification.mounts().iter();
+    let mounts = mounts
+        .filter(|mount| text(mount, "source").is_some_and(|path| path.starts_with("/dev/")))
+        .filter_map(|mount| text(mount, "destination"));
+    let others = devices.chain(mounts).filter(|path| !is_asked(path));
+    Some(
+        HARMLESS
+            .into_iter()
+            .chain(others)
+            .map(str::to_owned)
+            .collect(),
+    )
+}
+
+/// Takes NVIDIA's devices out of what is made and what may be opened, and forbids them where all may be opened.
+fn take_devices(shadow: &mut Value, making: &Making<'_>) {
+    let is_asked = |way: Way, path: Option<&str>| {
+        let mut nodes = making.asked.nodes.iter();
+        nodes.any(|node| node.way == way && Some(node.path.as_str()) == path)
+    };
+    take_from(shadow, "/linux/devices", |device| {
+        is_asked(Way::Device, text(device, "path"))
+    });
+    take_from(shadow, "/mounts", |mount| {
+        is_asked(Way::Mount, text(mount, "destination"))
+    });
+    let is_nvidias = |rule: &Value| {
+        let major = super::specification::number(rule, "major");
+        let is_allowed = rule.get("allow") == Some(&Value::Bool(true));
+        is_allowed && major.is_some_and(|major| making.majors.contains(&major))
+    };
+    take_from(shadow, "/linux/resources/devices", is_nvidias);
+    let rules = shadow.pointer_mut("/linux/resources/devices");
+    if let Some(rules) = rules.and_then(Value::as_array_mut)
+        && rules.iter().any(allows_every_device)
+    {
+        rules.extend(
+            making
+                .majors
+                .iter()
+                .map(|major| json!({"allow": false, "type": "c", "major": major, "access": "rwm"})),
+        );
+    }
+}
+
+/// Whether a rule lets every character device be read or written. Where there is none, a rule that forbids some more is of no use,
+/// and runc takes none beside one that lets nodes be made (cgroups of version 1).
+fn allows_every_device(rule: &Value) -> bool {
+    let access = text(rule, "access").unwrap_or("rwm");
+    rule.get("allow") == Some(&Value::Bool(true))
+        && super::specification::number(rule, "major").is_none()
+        && text(rule, "type") != Some("b")
+        && (access.contains('r') || access.contains('w'))
+}
+
+/// Shows the driver's nodes, and those that were asked for, where they cannot be opened.
+fn show_nodes(shadow: &mut Value, making: &Making<'_>) {
+    let own = making.driver.nodes.iter().map(|node| {
+        let source = match making.driver.kind {
+            Kind::Host => making.driver.path(*node),
+            _ => STAND_IN.into(),
+        };
+        (format!("/dev/{}", node.file_name()), source)
+    });
+    let mounts = own.map(|(place, source)| {
+        json!({
+            "destination": place, "type": "bind", "source": source,
+            "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
+        })
+    });
+    add_mounts(shadow, mounts.collect());
+}
+
+fn add_mounts(shadow: &mut Value, mounts: Vec<Value>) {
+    if let Some(root) = shadow.as_object_mut() {
+        let list = root.entry("mounts").or_insert_with(|| json!([]));
+        if let Some(list) = list.as_array_mut() {
+            list.extend(mounts);
+        }
+    }
+}
+
+/// Has this executable be the first process, and shows it.
+fn put_first(shadow: &mut Value, making: &Making<'_>) {
+    let executable = format!("{PLACE}/ringfence");
+    add_mounts(
+        shadow,
+        vec![
+            json!({
+                "destination": PLACE, "type": "tmpfs", "source": "tmpfs",
+                // Whoever the program is, the first process tries there whether a node can be opened. The program has
+                // another view of mounts, without this.
+                "options": ["nosuid", "mode=1777", "size=64k"],
+            }),
+            json!({
+                "destination": executable, "type": "bind", "source": making.executable,
+                "options": ["bind", "ro", "nosuid", "nodev"],
+            }),
+        ],
+    );
+    let Some(process) = shadow
+        .pointer_mut("/process")
+        .and_then(Value::as_object_mut)
+    else {
+        return;
+    };
+    let program = process.get("args").and_then(Value::as_array).cloned();
+    let mut arguments = vec![
+        json!(executable),
+        json!(WORD),
+        json!(making.number.to_string()),
+    ];
+    arguments.extend(program.unwrap_or_default());
+    process.insert("args".to_owned(), arguments.into());
+}
+
+/// The root's path is one from the bundle, which is another's now.
+fn make_absolute(shadow: &mut Value, bundle: &Path) {
+    if let Some(path) = shadow.pointer_mut("/root/path") {
+        let absolute = path.as_str().map(|path| bundle.join(path));
+        if let Some(absolute) = absolute {
+            *path = json!(absolute);
+        }
+    }
+}
