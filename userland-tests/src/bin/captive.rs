@@ -71,9 +71,8 @@ fn confine(role: &str) -> Result<(), Box<dyn Error>> {
             let abi = Abi::of_release(&"580.142".parse()?, Capabilities::default())?;
             Ok(nvproxy_server::confinement::enter(&[], abi)?)
         }
-        "sentry" => {
-            ringfence_sentry::confinement::enter().map_err(|failure| failure.to_string().into())
-        }
+        "sentry" => ringfence_sentry::confinement::enter(false)
+            .map_err(|failure| failure.to_string().into()),
         "init" => ringfence::launch::init::confine().map_err(|failure| failure.to_string().into()),
         _ => Err("no such role".into()),
     }

@@ -12,7 +12,7 @@ use userland_tests::{Ended, eventually, wait_for};
 use super::{Front, specification};
 
 /// The low-level runtime of this name. `None`, and a line that says so, where this machine cannot show what it does.
-fn low_level(name: &str) -> Option<PathBuf> {
+pub fn low_level(name: &str) -> Option<PathBuf> {
     let skip = |reason: &str| {
         eprintln!("skipped: {name}: {reason}");
         None
@@ -31,21 +31,21 @@ fn low_level(name: &str) -> Option<PathBuf> {
     }
 }
 
-const BUSYBOX: &str = "/bin/busybox";
+pub const BUSYBOX: &str = "/bin/busybox";
 /// Where a hybrid hierarchy of cgroups has version 2, which crun 1.8 does not take.
 const HYBRID: &str = "/sys/fs/cgroup/unified";
 
 /// A low-level runtime, called directly or by way of the front, with containers of its own.
-struct Called<'a> {
-    front: &'a Front,
-    program: PathBuf,
+pub struct Called<'a> {
+    pub front: &'a Front,
+    pub program: PathBuf,
     /// A directory with what it knows of containers.
-    root: PathBuf,
+    pub root: PathBuf,
 }
 
 impl Called<'_> {
     /// Runs it to its end. A container that it leaves running has its output in a file, for which nobody waits.
-    fn run(&self, words: &[&str]) -> Ended {
+    pub fn run(&self, words: &[&str]) -> Ended {
         let mut command = Command::new("unshare");
         let leave = format!("! test -d {HYBRID} || umount {HYBRID}; exec \"$@\"");
         command.args([
@@ -91,7 +91,7 @@ impl Called<'_> {
         self.run(&["delete", "--force", "c"]);
     }
 
-    fn status_of_container(&self) -> Option<String> {
+    pub fn status_of_container(&self) -> Option<String> {
         let state: Value = serde_json::from_str(&self.run(&["state", "c"]).stdout).ok()?;
         state["status"].as_str().map(str::to_owned)
     }

@@ -1,9 +1,10 @@
 //! `ringfence-runtime`: what it hands over to the low-level runtime, what it refuses, and how an engine learns of that.
 //!
 //! Here a script is in the low-level runtime's place, which prints what it was given. What compares with runc and crun is in
-//! `lives.rs`.
+//! `lives.rs`, and containers with GPUs are in `sandboxes.rs`.
 
 mod lives;
+mod sandboxes;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -50,7 +51,11 @@ impl Front {
     /// Names a low-level runtime in the settings.
     fn name(&self, low_level: &Path) {
         let low_level = low_level.display();
-        self.set(&format!("[runtime]\nlow-level = \"{low_level}\"\n"));
+        let log = self.path("messages.log");
+        self.set(&format!(
+            "[runtime]\nlow-level = \"{low_level}\"\ndriver = \"sim\"\nlog = \"{}\"\n",
+            log.display()
+        ));
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -153,8 +158,27 @@ fn with_gpu() -> Value {
     value
 }
 
-const NOT_YET: &str = "container c has GPUs (/dev/nvidia0), and this release of Ringfence makes no containers with GPUs: run it \
-                       without them, or with the engine's own runtime, where nothing guards the driver";
+const PRIVILEGED: &str = "container c has GPUs (/dev/nvidia0) and is privileged, and could reach the driver around the sandbox: leave \
+                          out --privileged (securityContext.privileged), and grant by --cap-add and --device what the program needs";
+
+/// A specification that is refused.
+fn with_gpu_and_privileges() -> Value {
+    let mut value = with_gpu();
+    privilege(&mut value);
+    value
+}
+
+/// Whether the low-level runtime was given a bundle of the front's own, and more descriptors, in the words of `given`.
+#[track_caller]
+fn expect_sandbox(ended: &Ended, given: &str) {
+    let words: Vec<&str> = ended.stdout.split_whitespace().collect();
+    let own = |word: &&str| word.contains("/ringfence/containers/c.");
+    let descriptors = words.windows(2).any(|pair| pair == ["--preserve-fds", "5"]);
+    assert!(
+        ended.status == 42 && words.iter().any(own) && descriptors,
+        "{given}: {ended:?}"
+    );
+}
 
 #[test]
 fn what_is_not_about_gpus_is_handed_over_word_by_word() {
@@ -224,17 +248,19 @@ fn the_low_level_runtime_finds_what_the_engine_left() {
 #[test]
 fn a_container_with_gpus_is_refused_where_the_engine_looks() {
     let front = Front::of_script();
-    front.specify(&with_gpu());
+    let name = front.path("low-level");
+    front.set(&format!("[runtime]\nlow-level = \"{}\"\n", name.display()));
+    front.specify(&with_gpu_and_privileges());
     let log = front.path("log.json");
     let log_name = log.to_str().expect("text");
     let ended = front.run(&["--log", log_name, "--log-format", "json", "create", "c"]);
-    assert_eq!(ended, refused(NOT_YET));
+    assert_eq!(ended, refused(PRIVILEGED));
     let line = fs::read_to_string(&log).expect("a log");
     let entry: BTreeMap<String, String> = serde_json::from_str(&line).expect("one line of JSON");
     let names: Vec<&str> = entry.keys().map(String::as_str).collect();
     assert_eq!(names, ["level", "msg", "time"]);
     assert_eq!(entry["level"], "error");
-    assert_eq!(entry["msg"], format!("ringfence-runtime: {NOT_YET}"));
+    assert_eq!(entry["msg"], format!("ringfence-runtime: {PRIVILEGED}"));
     assert!(entry["time"].ends_with('Z'), "{line}");
 
     // Lines are added, in the form that was asked for, and to the administrator's own log.
@@ -244,13 +270,13 @@ fn a_container_with_gpus_is_refused_where_the_engine_looks() {
     let bundle = front.bundle();
     let bundle = bundle.to_str().expect("text");
     let words = ["--log", log_name, "run", "--bundle", bundle, "c"];
-    assert_eq!(front.run(&words), refused(NOT_YET));
+    assert_eq!(front.run(&words), refused(PRIVILEGED));
     let text = fs::read_to_string(&log).expect("a log");
     let [first, second] = text.lines().collect::<Vec<_>>()[..] else {
         panic!("{text}");
     };
     assert_eq!(format!("{first}\n"), line);
-    let end = format!(" level=error msg=\"ringfence-runtime: {NOT_YET}\"");
+    let end = format!(" level=error msg=\"ringfence-runtime: {PRIVILEGED}\"");
     assert!(
         second.starts_with("time=\"20") && second.ends_with(&end),
         "{second}"
@@ -264,7 +290,7 @@ fn a_container_with_gpus_is_refused_where_the_engine_looks() {
     front.set(&settings);
     let ended = front.run(&["--log", "/nonexistent/log", "create", "c"]);
     let lost = "ringfence-runtime: log /nonexistent/log: No such file or directory\n";
-    let told = format!("{lost}ringfence-runtime: {NOT_YET}");
+    let told = format!("{lost}ringfence-runtime: {PRIVILEGED}");
     assert_eq!(ended, Ended::failing(1, &told));
 }
 
@@ -280,29 +306,24 @@ fn gpus_are_recognised_wherever_they_come_from() {
     mounted["mounts"] = json!([{"destination": "/gpu", "type": "bind", "source": "/dev/nvidia7", "options": ["bind"]}]);
     let legacy = "/usr/bin/nvidia-container-runtime-hook";
     let front = Front::of_script();
-    for (value, shown) in [
-        (with_gpu(), Some("/dev/nvidia0")),
-        (mounted, Some("/gpu")),
-        (
-            hook(legacy, &["NVIDIA_VISIBLE_DEVICES=all"]),
-            Some("the hook /usr/bin/nvidia-container-runtime-hook"),
-        ),
+    for (value, has_gpus) in [
+        (with_gpu(), true),
+        (mounted, true),
+        (hook(legacy, &["NVIDIA_VISIBLE_DEVICES=all"]), true),
+        (hook(legacy, &["NVIDIA_VISIBLE_DEVICES=none"]), true),
         (
             hook("/opt/nvidia-cdi-hook", &["NVIDIA_VISIBLE_DEVICES=void"]),
-            Some("the hook /opt/nvidia-cdi-hook"),
+            true,
         ),
-        (hook(legacy, &["NVIDIA_VISIBLE_DEVICES=void"]), None),
-        (hook(legacy, &[]), None),
-        (hook("/bin/true", &["NVIDIA_VISIBLE_DEVICES=all"]), None),
+        (hook(legacy, &["NVIDIA_VISIBLE_DEVICES=void"]), false),
+        (hook(legacy, &[]), false),
+        (hook("/bin/true", &["NVIDIA_VISIBLE_DEVICES=all"]), false),
     ] {
         front.specify(&value);
         let ended = front.run(&["create", "c"]);
-        match shown {
-            Some(shown) => {
-                let line = NOT_YET.replace("/dev/nvidia0", shown);
-                assert_eq!(ended, refused(&line), "{value}");
-            }
-            None => assert_eq!(ended, handed_over(&["create", "c"]), "{value}"),
+        match has_gpus {
+            true => expect_sandbox(&ended, &value.to_string()),
+            false => assert_eq!(ended, handed_over(&["create", "c"]), "{value}"),
         }
     }
 }
@@ -329,15 +350,18 @@ fn no_way_of_naming_the_bundle_goes_around() {
         &["--a-later-option", "value", "create", "-b", named, "c"],
     ] {
         let mut command = front.command(words);
-        assert_eq!(
-            finish(command.current_dir("/")),
-            refused(NOT_YET),
-            "{words:?}"
-        );
+        let ended = finish(command.current_dir("/"));
+        expect_sandbox(&ended, &words.join(" "));
     }
     front.specify(&specification(&["sh"]));
     let ended = front.run(&["create", "--config", "other.json", "c"]);
-    assert_eq!(ended, refused(NOT_YET));
+    expect_sandbox(&ended, "--config");
+    let last = ended.stdout.split_whitespace().rev().nth(1);
+    let is_own = |path: &str| path.contains("/ringfence/containers/c.");
+    assert!(
+        last.is_some_and(is_own),
+        "the last of several holds: {ended:?}"
+    );
     fs::write(front.bundle().join("config.json"), "{\"linux\": ").expect("a file");
     let reason = "specification ./config.json: it is no JSON: EOF while parsing a value at line 1 column 10: have the engine write it again";
     assert_eq!(front.run(&["create", "c"]), refused(reason));
@@ -418,7 +442,7 @@ fn a_wrong_setting_is_named_with_its_file_and_key() {
     for (text, reason) in [
         (
             "[runtime]\nlow_level = \"runc\"\n",
-            "runtime.low_level: there is no such setting: [runtime] has low-level and log",
+            "runtime.low_level: there is no such setting: [runtime] has low-level, log and driver",
         ),
         (
             "[runtime]\nlow-level = 7\n",

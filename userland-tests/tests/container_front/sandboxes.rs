@@ -1,0 +1,301 @@
+//! Containers with GPUs, which runc and crun make by way of the front: the program is in a sandbox, and in a container as
+//! any other.
+//!
+//! They need root, the low-level runtime and a static busybox, and are skipped by name where one of these is missing. The
+//! driver is the simulated one.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use userland_tests::{Ended, eventually, guest_program, ringfence_with_faults};
+
+use super::lives::{BUSYBOX, Called, low_level};
+use super::{Front, specification};
+
+const APPLETS: [&str; 10] = [
+    "sh", "cat", "grep", "ls", "mknod", "mount", "rmdir", "sleep", "umount", "unshare",
+];
+
+/// Containers that a low-level runtime makes.
+struct Maker {
+    name: &'static str,
+    front: Front,
+    low_level: std::path::PathBuf,
+}
+
+impl Maker {
+    /// One for each low-level runtime that there is here.
+    fn all() -> Vec<Maker> {
+        let names = ["runc", "crun"].into_iter();
+        let found = names.filter_map(|name| Some((name, low_level(name)?)));
+        let makers = found.map(|(name, low_level)| {
+            let front = Front::of(&low_level);
+            let root = front.bundle().join("rootfs");
+            for directory in ["proc", "dev", "tmp"] {
+                fs::create_dir(root.join(directory)).expect("a directory");
+            }
+            for applet in APPLETS {
+                fs::copy(BUSYBOX, root.join("bin").join(applet)).expect("a program");
+            }
+            fs::copy(guest_program(), root.join("bin/guest")).expect("the guest");
+            Maker {
+                name,
+                front,
+                low_level,
+            }
+        });
+        makers
+            .filter(|maker| {
+                let alone = maker.alone();
+                maker.front.specify(&plain("exit 9"));
+                let first = alone.run(&["run", "c"]);
+                if first.status != 9 {
+                    eprintln!(
+                        "skipped: {}: it makes no container here: {first:?}",
+                        maker.name
+                    );
+                }
+                first.status == 9
+            })
+            .collect()
+    }
+
+    /// The low-level runtime by itself.
+    fn alone(&self) -> Called<'_> {
+        Called {
+            front: &self.front,
+            program: self.low_level.clone(),
+            root: self.front.path("alone"),
+        }
+    }
+
+    /// By way of the front.
+    fn called(&self) -> Called<'_> {
+        Called {
+            front: &self.front,
+            program: self.front.runtime(),
+            root: self.front.path("front-root"),
+        }
+    }
+
+    /// Runs a container of this specification to its end.
+    fn run(&self, specification: &Value) -> Ended {
+        self.front.specify(specification);
+        self.called().run(&["run", "c"])
+    }
+
+    /// Has a runtime with points of fault be the front.
+    fn with_faults(&self) {
+        let runtime = self.front.runtime();
+        fs::remove_file(&runtime).expect("removed");
+        std::os::unix::fs::symlink(ringfence_with_faults(), runtime).expect("a link");
+    }
+}
+
+/// A shell's script in a container without GPUs, with what every engine has there.
+fn plain(script: &str) -> Value {
+    let mut value = specification(&["sh", "-c", script]);
+    value["mounts"] = json!([
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},
+    ]);
+    value["linux"]["maskedPaths"] = json!(["/proc/keys", "/proc/acpi"]);
+    value["linux"]["readonlyPaths"] = json!(["/proc/sys"]);
+    value
+}
+
+/// The same with a GPU.
+fn with_gpu(script: &str) -> Value {
+    let mut value = plain(script);
+    value["linux"]["devices"] =
+        json!([{"path": "/dev/nvidia0", "type": "c", "major": 195, "minor": 0}]);
+    value
+}
+
+fn grant(value: &mut Value, names: &[&str]) {
+    for set in ["bounding", "effective", "permitted"] {
+        value["process"]["capabilities"][set] = json!(names);
+    }
+}
+
+#[test]
+fn a_program_in_a_container_reaches_the_driver_by_its_sandbox() {
+    for maker in Maker::all() {
+        let ended = maker.run(&with_gpu("guest close && guest pin-among-threads; exit 7"));
+        let expected = Ended {
+            status: 7,
+            ..Ended::printing("freed 50 times\npinned 20 times: ok\n")
+        };
+        assert_eq!(ended, expected, "{}", maker.name);
+        let mut value = with_gpu("guest close");
+        value["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+        assert_eq!(
+            maker.run(&value),
+            Ended::printing("freed 50 times\n"),
+            "{}",
+            maker.name
+        );
+    }
+}
+
+/// What is lent to the first process is given back, and what the engine hides is hidden.
+#[test]
+fn a_program_in_a_sandbox_has_what_it_has_in_a_container() {
+    let script = "grep -e ^Cap -e ^NoNew -e ^Uid /proc/self/status; cat /proc/keys; ls /proc/acpi; echo x >/proc/sys/kernel/domainname; \
+                  ls -d /proc/[0-9]*; mount -t tmpfs x /tmp; exit 3";
+    for maker in Maker::all() {
+        for (names, ids) in [
+            (&["CAP_KILL", "CAP_CHOWN"][..], 0),
+            (&["CAP_SETUID"], 1000),
+            (&[], 0),
+        ] {
+            let change = |mut value: Value| {
+                grant(&mut value, names);
+                value["process"]["user"] = json!({"uid": ids, "gid": ids});
+                value
+            };
+            maker.front.specify(&change(plain(script)));
+            let alone = maker.alone().run(&["run", "c"]);
+            let inside = maker.run(&change(with_gpu(script)));
+            assert_eq!(inside, alone, "{}: {names:?}", maker.name);
+            assert_eq!(alone.status, 3);
+        }
+    }
+}
+
+/// A profile that lets through all but some calls, which the sentry needs.
+fn profile() -> Value {
+    json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            {"names": ["unshare", "mount", "ptrace"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5},
+            {"names": ["umount2"], "action": "SCMP_ACT_ERRNO", "errnoRet": 11,
+             "args": [{"index": 1, "value": 0, "op": "SCMP_CMP_EQ"}]},
+        ],
+    })
+}
+
+const CALLS: &str =
+    "unshare -m true; mount -t tmpfs x /tmp; umount /tmp; umount -l /tmp && echo taken away";
+
+fn under_profile() -> Value {
+    let mut value = with_gpu(CALLS);
+    grant(&mut value, &["CAP_SYS_ADMIN"]);
+    value["linux"]["seccomp"] = profile();
+    value
+}
+
+#[test]
+fn the_engines_profile_holds_as_written() {
+    for maker in Maker::all() {
+        let ended = maker.run(&under_profile());
+        let mut alone = under_profile();
+        alone["linux"]
+            .as_object_mut()
+            .expect("an object")
+            .remove("devices");
+        maker.front.specify(&alone);
+        let alone = maker.alone().run(&["run", "c"]);
+        assert_eq!(ended, alone, "{}", maker.name);
+        let expected = "unshare: unshare(0x20000): Input/output error\n";
+        assert!(alone.stderr.starts_with(expected), "{alone:?}");
+    }
+}
+
+/// The test above can fail: the calls are open for the sentry's sake.
+#[test]
+fn the_engines_profile_is_open_if_nobody_closes_it() {
+    for maker in Maker::all() {
+        maker.with_faults();
+        let mut value = under_profile();
+        value["process"]["env"] = json!(["PATH=/bin", "RINGFENCE_FAULTS=program.closed=drop"]);
+        let ended = maker.run(&value);
+        assert_eq!(ended, Ended::printing("taken away\n"), "{}", maker.name);
+    }
+}
+
+/// With all rights that a container can have, and what the sandbox is made of in sight.
+#[test]
+fn nothing_in_a_container_opens_a_node_of_the_drivers() {
+    let script = "umount /dev/nvidia0; umount /dev/nvidiactl; mknod /tmp/node c 195 255; cat /tmp/node; mount -o remount,bind,dev /dev/nvidia1; \
+                  rmdir /dev/.ringfence; ls -d /proc/[0-9]*; guest pin-among-threads";
+    for maker in Maker::all() {
+        let mut value = with_gpu(script);
+        grant(
+            &mut value,
+            &["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_MKNOD"],
+        );
+        value["linux"]["resources"]["devices"] = json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "access": "m"},
+                   {"allow": true, "type": "c", "major": 195, "access": "rwm"}]);
+        let ended = maker.run(&value);
+        assert_eq!(
+            ended.stdout, "/proc/1\npinned 20 times: ok\n",
+            "{}: {ended:?}",
+            maker.name
+        );
+        let refused = "cat: can't open '/tmp/node': Operation not permitted\n";
+        assert!(ended.stderr.contains(refused), "{ended:?}");
+    }
+}
+
+/// A hook that lets the container open the driver's nodes, as NVIDIA's does unless it is told otherwise.
+const HOOK: &str = "#!/bin/sh
+pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/')
+group=$(sed -n 's/.*:devices:\\(.*\\)/\\1/p' /proc/$pid/cgroup)
+echo 'c 195:* rw' >\"/sys/fs/cgroup/devices$group/devices.allow\"
+";
+
+#[test]
+fn a_container_that_could_open_the_drivers_nodes_does_not_start() {
+    if !std::path::Path::new("/sys/fs/cgroup/devices").exists() {
+        eprintln!("skipped: the hook knows cgroups of version 1 only");
+        return;
+    }
+    for maker in Maker::all() {
+        let hook = maker.front.path("hook");
+        fs::write(&hook, HOOK).expect("a hook");
+        fs::set_permissions(&hook, Permissions::from_mode(0o755)).expect("a mode");
+        let mut value = with_gpu("echo started");
+        grant(&mut value, &["CAP_SYS_ADMIN"]);
+        value["hooks"] = json!({"createRuntime": [{"path": hook}]});
+        let line = "the container's cgroup lets it open NVIDIA's nodes, and so go around the sandbox: where a hook of NVIDIA's has done \
+                    that, set no-cgroups = true in /etc/nvidia-container-runtime/config.toml";
+        assert_eq!(
+            maker.run(&value),
+            Ended::failing(125, &format!("ringfence: {line}")),
+            "{}",
+            maker.name
+        );
+    }
+}
+
+#[test]
+fn a_container_ends_with_its_sentry_and_nothing_is_left() {
+    for maker in Maker::all() {
+        let called = maker.called();
+        maker
+            .front
+            .specify(&with_gpu("guest close; exec sleep 1000"));
+        assert_eq!(called.run(&["create", "c"]).status, 0);
+        assert_eq!(called.run(&["start", "c"]).status, 0);
+        let exec = called.run(&["exec", "c", "sh"]);
+        let line = "ringfence-runtime: container c runs in a sandbox, and this release of Ringfence starts no further program in one \
+                    (exec): have the container's own program start it";
+        assert_eq!(exec, Ended::failing(1, line), "{}", maker.name);
+        let state: Value =
+            serde_json::from_str(&called.run(&["state", "c"]).stdout).expect("a state");
+        let bundle = std::path::PathBuf::from(state["bundle"].as_str().expect("a bundle"));
+        assert!(bundle.exists());
+        let sentry = Pid::from_raw(state["pid"].as_i64().expect("a number") as i32);
+        kill(sentry, Signal::SIGKILL).expect("killed");
+        eventually("it has ended", || {
+            called.status_of_container().as_deref() == Some("stopped")
+        });
+        eventually("the launcher has ended", || !bundle.exists());
+        assert_eq!(called.run(&["delete", "c"]).status, 0);
+    }
+}
