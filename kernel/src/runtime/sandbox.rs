@@ -11,11 +11,12 @@
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::geteuid;
 use nvproxy_abi::policy::Capabilities;
 use ringfence_sentry::failure::{Attempt, Failure};
@@ -30,7 +31,7 @@ use super::specification::{Specification, text};
 use crate::driver::{self, Choice, Selection};
 use crate::launch::container::host::{self, Container};
 use crate::launch::container::told::HANDED;
-use crate::launch::descriptors;
+use crate::launch::{descriptors, linux};
 
 /// Where messages go if the settings name no file.
 const LOG: &str = "ringfence.log";
@@ -50,9 +51,16 @@ pub struct Demand<'a> {
 
 /// Makes the container. Returns only if that failed: otherwise the low-level runtime has taken over.
 pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
+    linux::expect_new_enough()?;
     let preserved = preserved(demand.line)?;
-    let number = 3 + preserved;
+    let number = 3 + preserved + listening();
     let name = demand.line.shown_container();
+    if name.contains('/') {
+        // It is a part of a path here. The low-level runtimes take no such name, either.
+        return Err(Failure::setup(format!(
+            "container {name}: a name has no '/'"
+        )));
+    }
     let bundle = fs::canonicalize(demand.line.bundle_directory()).attempt("the bundle")?;
     let executable = fs::read_link("/proc/self/exe").attempt("/proc/self/exe")?;
     let chosen = driver::choose(&driver::Demand {
@@ -99,17 +107,21 @@ fn has_device_cgroup(specification: &Specification) -> bool {
     !has_users && is_first && geteuid().is_root()
 }
 
-/// How many descriptors from 3 on the engine hands over. runc adds those of LISTEN_FDS to those of `--preserve-fds`
+/// How many descriptors from 3 on the low-level runtime hands over by itself, before those of `--preserve-fds`
 /// (sd_listen_fds(3)).
+fn listening() -> usize {
+    let listening = std::env::var("LISTEN_FDS").ok();
+    let listening = listening.and_then(|count| count.parse::<u16>().ok());
+    listening.unwrap_or(0).into()
+}
+
+/// How many descriptors the engine hands over by `--preserve-fds`.
 fn preserved(line: &CommandLine) -> Result<usize, Failure> {
     let given = line.preserve_fds.as_deref().unwrap_or("0".as_ref());
-    let given: usize = given
-        .to_str()
-        .and_then(|given| given.parse().ok())
-        .ok_or_else(|| Failure::setup("--preserve-fds: no number"))?;
-    let listening = std::env::var("LISTEN_FDS").ok();
-    let listening = listening.and_then(|count| count.parse().ok()).unwrap_or(0);
-    Ok(given.saturating_add(listening).min(u16::MAX.into()))
+    let given = given.to_str().and_then(|given| given.parse::<u16>().ok());
+    given
+        .map(usize::from)
+        .ok_or_else(|| Failure::setup("--preserve-fds: no number"))
 }
 
 /// The GPUs that the container is to have.
@@ -193,23 +205,19 @@ fn write_shadow(name: &str, text: &str) -> Result<PathBuf, Failure> {
 fn hand_over(handed: [OwnedFd; HANDED], first: RawFd) -> Result<(), Failure> {
     // First out of the way of these numbers.
     let above = first + HANDED as RawFd;
-    let moved = handed.iter().map(|descriptor| {
-        let copy = nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(above);
-        nix::fcntl::fcntl(descriptor, copy).attempt("fcntl")
-    });
+    let moved = handed
+        .iter()
+        .map(|descriptor| fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(above)).attempt("fcntl"));
     let moved = moved.collect::<Result<Vec<RawFd>, Failure>>()?;
     drop(handed);
     for (from, to) in moved.into_iter().zip(first..) {
         // SAFETY: nothing in this process reads what has these numbers, and the copy is nobody else's.
-        let from = unsafe { std::os::fd::FromRawFd::from_raw_fd(from) };
-        let from: OwnedFd = from;
+        let from = unsafe { OwnedFd::from_raw_fd(from) };
         // SAFETY: as above.
         unsafe { descriptors::put_in_place(&from, to) }?;
         // SAFETY: it was just put there.
-        let to = unsafe { std::os::fd::BorrowedFd::borrow_raw(to) };
-        let flags = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
-        nix::fcntl::fcntl(to, flags).attempt("fcntl")?;
-        debug_assert_ne!(from.as_raw_fd(), to.as_raw_fd());
+        let to = unsafe { BorrowedFd::borrow_raw(to) };
+        fcntl(to, FcntlArg::F_SETFD(FdFlag::empty())).attempt("fcntl")?;
     }
     Ok(())
 }
