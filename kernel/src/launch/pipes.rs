@@ -154,31 +154,30 @@ impl Drop for Diverted {
     }
 }
 
-impl Inlets {
-    /// The numbers of what this consists of.
-    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+impl<T: AsRawFd> Each<T> {
+    fn numbers(&self) -> impl Iterator<Item = RawFd> {
         let Each {
             messages,
             log,
             trace,
             recording,
-        } = &self.0;
+        } = self;
         let others = [log, trace, recording].into_iter().flatten();
         others.chain([messages]).map(AsRawFd::as_raw_fd)
+    }
+}
+
+impl Inlets {
+    /// The numbers of what this consists of.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.0.numbers()
     }
 }
 
 impl Outlets {
     /// The numbers of what this consists of.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let Each {
-            messages,
-            log,
-            trace,
-            recording,
-        } = &self.0;
-        let others = [log, trace, recording].into_iter().flatten();
-        others.chain([messages]).map(AsRawFd::as_raw_fd)
+        self.0.numbers()
     }
 }
 
