@@ -25,9 +25,9 @@ const SIMULATED_VERSION: DriverVersion = DriverVersion::new(580, 142, None);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Choice {
     /// The real driver if there is one, else the simulated one
-    #[default]
     Auto,
     /// NVIDIA's driver on this machine
+    #[default]
     Host,
     /// The simulated driver, for machines without a GPU
     Sim,

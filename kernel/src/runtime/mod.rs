@@ -8,7 +8,7 @@
 //! The caller is an engine, mostly as root: its command line, environment and bundle are trusted. What is in the
 //! container is not: the image, and variables that come from it.
 //!
-//! Only commands that make a container can give one GPUs, and only those read a specification. So `state`, which
+//! Commands that make a container read its specification, and `exec` that of one that may be in a sandbox. So `state`, which
 //! engines ask for all the time, costs the start of an executable and the reading of a short file.
 //!
 //! Errors have status 1, as runc's have.
@@ -62,7 +62,7 @@ engine's environment names. (Podman does not pass the variable on.)
 
   [runtime]
   low-level = \"runc\"                 runc, crun or a path; without it the first of these that is found
-  driver = \"auto\"                  auto, host or sim, which simulates a GPU
+  driver = \"host\"                  host, auto or sim, which simulates a GPU
   log = \"/var/log/ringfence.log\"     a file for refusals and messages of sandboxes
 
 Options:

@@ -35,9 +35,10 @@ pub enum LowLevel {
 pub struct Settings {
     /// `runtime.low-level`. None: the first that is found.
     pub low_level: Option<LowLevel>,
-    /// `runtime.driver`: `auto`, `host`, or `sim`, for machines without a GPU.
+    /// `runtime.driver`: `host`, `auto`, or `sim`, for machines without a GPU. Whoever asks for a GPU wants no simulated one, so
+    /// that is not taken by itself.
     pub driver: Choice,
-    /// `runtime.log`: a file to which each refusal is added, besides the engine's own.
+    /// `runtime.log`: a file to which each refusal is added, besides the engine's own, and the messages of sandboxes.
     pub log: Option<PathBuf>,
 }
 

@@ -328,6 +328,24 @@ fn gpus_are_recognised_wherever_they_come_from() {
     }
 }
 
+#[test]
+fn without_a_driver_no_gpu_is_simulated_by_itself() {
+    if Path::new("/sys/module/nvidia/version").exists() {
+        eprintln!("skipped: this machine has NVIDIA's driver");
+        return;
+    }
+    let front = Front::of_script();
+    let script = front.path("low-level");
+    front.set(&format!("runtime.low-level = \"{}\"\n", script.display()));
+    front.specify(&with_gpu());
+    let Ended { status, stderr, .. } = front.run(&["create", "c"]);
+    let start = "ringfence-runtime: this machine has no NVIDIA driver";
+    assert!(
+        status == 1 && stderr.starts_with(start),
+        "{status} {stderr}"
+    );
+}
+
 /// However the bundle is named: a container that is not found is handed over.
 #[test]
 fn no_way_of_naming_the_bundle_goes_around() {
