@@ -17,6 +17,7 @@
 //! | `delay:MS` | it waits so many milliseconds |
 //! | `busy:MS` | it runs for so many milliseconds by the clock, and does nothing |
 //! | `block` | it waits for ever |
+//! | `await-sigcont` | it waits until somebody sends it SIGCONT |
 //! | `exhaust-descriptors:N` | it takes all descriptors that it may have, but N |
 //! | `exhaust-memory` | it takes all memory that is to be had in pieces of 64 KiB or more |
 //! | `errno:N`, `errno:each` | what is about to be done fails with this errno; with errno 1 the first time that the rule holds, then with 2, and so on |

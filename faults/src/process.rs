@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, close, fork};
 
@@ -53,6 +53,15 @@ pub fn wait(time: Option<Duration>) {
         let left = time.map_or(Duration::MAX, |time| time.saturating_sub(started.elapsed()));
         thread::park_timeout(left.min(Duration::from_secs(3600)));
     }
+}
+
+/// Waits until somebody sends this process SIGCONT, and takes the signal. So a test that has to do something meanwhile needs no
+/// guess of how long that takes. A SIGCONT that is pending already is taken at once.
+pub fn wait_for_sigcont() {
+    let sigcont = SigSet::from(Signal::SIGCONT);
+    // A signal that is not blocked is not left for the wait. Neither call fails for a signal that exists.
+    let _ = sigcont.thread_block();
+    let _ = sigcont.wait();
 }
 
 /// Runs for this long.

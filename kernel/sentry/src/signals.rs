@@ -11,10 +11,16 @@
 //! trace or log may reach, SIGXFSZ would end whoever writes there; ignored, the write fails. A third, SIGPIPE's, Rust's runtime
 //! has ignored before `main`. So what the caller left of it is looked at before that.
 //!
-//! `unsafe` is here because no library in use wraps sigpending(2) and sigtimedwait(2), and none can know what an action does.
+//! Before `main` the signals of a fault get an action, too. Where they have none, Rust's runtime gives each new thread a second
+//! stack, on which a handler says that the first has overflowed, and ends the process if there is no memory for it. A sentry
+//! that has no memory for a thread is to refuse what the thread was for, and to go on.
+//!
+//! `unsafe` is here because no library in use wraps sigpending(2) and sigtimedwait(2), none can know what an action does, and
+//! the C library is to call a function before `main`.
 
 #![allow(unsafe_code)]
 
+use std::ffi::c_int;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
@@ -63,16 +69,40 @@ static IS_PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
 // The C library calls what is named in this section before Rust's runtime begins.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static LOOK_AT_PIPE: extern "C" fn() = look_at_pipe;
+static BEFORE_THE_RUNTIME: extern "C" fn() = before_the_runtime;
 
-extern "C" fn look_at_pipe() {
+extern "C" fn before_the_runtime() {
+    let is_pipe_ignored = action_of(libc::SIGPIPE) == libc::SIG_IGN;
+    IS_PIPE_IGNORED.store(is_pipe_ignored, Ordering::Relaxed);
+    for fault in [libc::SIGSEGV, libc::SIGBUS] {
+        if action_of(fault) == libc::SIG_DFL {
+            end_by(fault);
+        }
+    }
+}
+
+/// What a signal does: SIG_DFL, SIG_IGN, or the address of a handler.
+fn action_of(signal: c_int) -> libc::sighandler_t {
     // SAFETY: an all-zero sigaction is a valid one, which outlives the call, and no action is set.
-    let found = unsafe {
+    unsafe {
         let mut found: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut found);
-        found
-    };
-    IS_PIPE_IGNORED.store(found.sa_sigaction == libc::SIG_IGN, Ordering::Relaxed);
+        libc::sigaction(signal, std::ptr::null(), &raw mut found);
+        found.sa_sigaction
+    }
+}
+
+/// Has a handler take the signal of a fault once. The instruction at fault is executed again after it, and the default action
+/// ends the process. In a program that is executed the action is the default one (execve(2)).
+fn end_by(fault: c_int) {
+    extern "C" fn execute_again(_: c_int) {}
+
+    // SAFETY: an all-zero sigaction is a valid one. The handler does nothing, so it can interrupt anything.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = execute_again as extern "C" fn(c_int) as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESETHAND;
+        libc::sigaction(fault, &raw const action, std::ptr::null_mut());
+    }
 }
 
 /// The signal mask that was found, and what stood in the place of `OWN_ACTIONS`.
@@ -114,8 +144,8 @@ pub fn let_in() {
     let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&passed_on), None);
 }
 
-/// Has the signals of a fault end this process when somebody sends them. Rust's runtime handles them, to say that a stack has
-/// overflowed, and lets the first one pass that is of no fault.
+/// Has the signals of a fault end this process when somebody sends them. The handler that `before_the_runtime` has given them
+/// lets the first one pass that is of no fault.
 pub fn heed_faults() -> Result<(), Failure> {
     for fault in [Signal::SIGSEGV, Signal::SIGBUS] {
         // SAFETY: the default action installs no handler.

@@ -1,8 +1,8 @@
 //! The kernel's own file systems: seen in a sandbox only as Ringfence shows them, wherever the host has mounted others, and
 //! whoever exchanges names in the root while it is made.
 
-use std::time::Duration;
-
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use userland_tests::{eventually, guest_program, showing_the_guest};
 
@@ -17,17 +17,12 @@ fn covering() -> &'static str {
     }
 }
 
-/// How long the sandbox waits between placing `/proc` and what comes then.
-const PAUSE: Duration = Duration::from_secs(3);
-
-/// Whether a process has a `/proc` in its mount namespace, whose root is this directory.
-fn has_placed(root: &Path) -> bool {
+/// The processes that have a `/proc` in their mount namespace, and this directory as its root.
+fn with_a_placed_proc(root: &Path) -> Vec<Pid> {
     let name = root.file_name().expect("a name");
     let name = name.to_str().expect("a name in UTF-8");
-    let processes = fs::read_dir("/proc").expect("/proc").flatten();
-    let mut listings =
-        processes.filter_map(|process| fs::read_to_string(process.path().join("mountinfo")).ok());
-    listings.any(|listing| {
+    let has_placed = |process: &fs::DirEntry| {
+        let listing = fs::read_to_string(process.path().join("mountinfo")).unwrap_or_default();
         let mounts = || {
             listing
                 .lines()
@@ -35,7 +30,13 @@ fn has_placed(root: &Path) -> bool {
         };
         mounts().any(|mount| mount[3].ends_with(name) && mount[4] == "/")
             && mounts().any(|mount| mount[4] == "/proc")
-    })
+    };
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let placed = processes.filter(has_placed);
+    placed
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .map(Pid::from_raw)
+        .collect()
 }
 
 /// Exchanges the names of `/proc` and of another directory in the root of a sandbox, when the former is just placed. What
@@ -49,11 +50,15 @@ fn exchanged(rules: &str) -> Ended {
     command.args(["--", "/guest", "look"]);
     command.args(["/elsewhere/interrupts", "/elsewhere/version"]);
     command.env_clear();
-    let rules = format!("sentry.placed=delay:{} {rules}", PAUSE.as_millis());
+    let rules = format!("sentry.placed=await-sigcont {rules}");
     command.env("RINGFENCE_FAULTS", rules).stdin(Stdio::null());
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = child.spawn().expect("ringfence");
-    eventually("/proc is placed", || has_placed(root));
+    let mut waiting = Vec::new();
+    eventually("/proc is placed", || {
+        waiting = with_a_placed_proc(root);
+        !waiting.is_empty()
+    });
     let name = |name| root.join(name);
     renameat_with(
         CWD,
@@ -63,6 +68,9 @@ fn exchanged(rules: &str) -> Ended {
         RenameFlags::EXCHANGE,
     )
     .expect("exchanged");
+    for process in waiting {
+        kill(process, Signal::SIGCONT).expect("a process that waits");
+    }
     wait_for(child)
 }
 
