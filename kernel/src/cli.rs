@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::driver::{Choice, Demand, Selection, choose};
+use crate::driver::{Asker, Choice, Demand, Selection, choose};
 use crate::endings::{self, Ending};
 use crate::launch::descriptors;
 use crate::launch::grants::Grants;
@@ -21,14 +21,14 @@ use crate::record::Output;
 use crate::replay;
 use crate::runtime_configuration::{self, Configure};
 use crate::sandboxes::Name;
+use crate::server_exit::WhenServerEnds;
 use crate::{arguments, drivers, launch, memory, runtime, sandboxes, serve, trace};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use nix::unistd::{AccessFlags, access};
 use nvproxy_abi::policy::Capabilities;
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_protocol::size;
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
-use ringfence_sentry::server::OnServerExit;
 use ringfence_sentry::{log, signals, visible};
 
 use self::settings::ServerSettings;
@@ -249,28 +249,6 @@ struct Demo {
     driver: Choice,
 }
 
-/// What becomes of a sandbox whose server ends before it
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum WhenServerEnds {
-    /// It ends, with status 125
-    Kill,
-    /// It goes on; every further request to the driver fails with EIO
-    #[default]
-    Fail,
-    /// It goes on; what is open fails with EIO, and a new server serves what is opened from then on
-    Restart,
-}
-
-impl From<WhenServerEnds> for OnServerExit {
-    fn from(chosen: WhenServerEnds) -> OnServerExit {
-        match chosen {
-            WhenServerEnds::Kill => OnServerExit::Kill,
-            WhenServerEnds::Fail => OnServerExit::Fail,
-            WhenServerEnds::Restart => OnServerExit::Restart,
-        }
-    }
-}
-
 /// Does what the command line says. The status is what the process is to end with.
 pub fn main() -> ExitCode {
     if let Some(status) = runtime::if_asked(std::env::args_os()) {
@@ -387,6 +365,7 @@ fn run(
         gpus: arguments.gpus,
         abi: arguments.driver_abi,
         capabilities: arguments.driver_capabilities,
+        asker: Asker::CommandLine,
     })?;
     if let Some(warning) = chosen.warning() {
         tracing::warn!("{warning}");

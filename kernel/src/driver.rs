@@ -76,6 +76,47 @@ pub struct Gpu {
     pub model: String,
 }
 
+/// Who asks, and so how what is asked for is written: for remedies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// By options of a command.
+    CommandLine,
+    /// A container, whose settings are in this file.
+    Container(PathBuf),
+}
+
+impl Asker {
+    /// How to have the driver simulated.
+    fn simulating(&self) -> String {
+        match self {
+            Asker::CommandLine => "use --driver sim".to_owned(),
+            Asker::Container(file) => format!(
+                "to try containers without a GPU, write driver = \"sim\" in [runtime] of {}",
+                file.display()
+            ),
+        }
+    }
+
+    /// How to have the driver taken for this release.
+    fn taking_for(&self, release: &DriverVersion) -> String {
+        match self {
+            Asker::CommandLine => format!("--driver-abi {release}"),
+            Asker::Container(file) => {
+                let file = file.display();
+                format!("driver-abi = \"{release}\" in [runtime] of {file}")
+            }
+        }
+    }
+
+    /// What names GPUs.
+    fn naming_gpus(&self) -> &'static str {
+        match self {
+            Asker::CommandLine => "--gpus",
+            Asker::Container(_) => "NVIDIA_VISIBLE_DEVICES",
+        }
+    }
+}
+
 /// What the user asks for.
 #[derive(Clone, Debug)]
 pub struct Demand {
@@ -84,6 +125,7 @@ pub struct Demand {
     /// The release to take the driver for.
     pub abi: Option<DriverVersion>,
     pub capabilities: Capabilities,
+    pub asker: Asker,
 }
 
 impl Default for Demand {
@@ -93,6 +135,7 @@ impl Default for Demand {
             gpus: Selection::All,
             abi: None,
             capabilities: Capabilities::default(),
+            asker: Asker::CommandLine,
         }
     }
 }
@@ -122,9 +165,10 @@ impl Chosen {
 pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
     let Demand {
         choice,
-        gpus,
+        gpus: _,
         abi,
         capabilities,
+        asker,
     } = demand;
     if let Some((name, adds_to)) = capabilities.incomplete() {
         let adds_to: Vec<&str> = adds_to.names().collect();
@@ -137,10 +181,11 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
     let host = host_version();
     let (kind, version) = match (choice, host) {
         (Choice::Host, None) => {
-            return Err(Failure::setup(
+            return Err(Failure::setup(format!(
                 "this machine has no NVIDIA driver (/sys/module/nvidia/version is missing): load the nvidia \
-                 module, or use --driver sim",
-            ));
+                 module, or {}",
+                asker.simulating()
+            )));
         }
         (Choice::Host | Choice::Auto, Some(version)) => {
             let version = DriverVersion::from_str(&version)
@@ -153,17 +198,15 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
     };
     let support = support(&abi.unwrap_or(version), *capabilities);
     let support = support.map_err(|error| {
-        let nearest = error.nearest;
-        Failure::setup(format!(
-            "{error}; --driver-abi {nearest} treats the driver as that one"
-        ))
+        let taking = asker.taking_for(&error.nearest);
+        Failure::setup(format!("{error}; {taking} treats the driver as that one"))
     })?;
     let driver = Driver {
         kind,
         version,
         tables: support.tables,
         capabilities: *capabilities,
-        nodes: nodes(kind, gpus, *capabilities)?,
+        nodes: nodes(kind, demand)?,
         directory: device_directory(),
     };
     Ok(Chosen {
@@ -252,12 +295,12 @@ fn simulated_gpus() -> Vec<Gpu> {
 }
 
 /// The nodes that a sandbox has. Without GPUs that were asked for it has none at all.
-fn nodes(kind: Kind, gpus: &Selection, capabilities: Capabilities) -> Result<Vec<Node>, Failure> {
-    if *gpus == Selection::None {
+fn nodes(kind: Kind, demand: &Demand) -> Result<Vec<Node>, Failure> {
+    if demand.gpus == Selection::None {
         return Ok(Vec::new());
     }
-    let mut nodes = Driver::nodes_of(&select(kind, gpus)?);
-    let open_only = series_for(capabilities);
+    let mut nodes = Driver::nodes_of(&select(kind, demand)?);
+    let open_only = series_for(demand.capabilities);
     match kind {
         Kind::Host => {
             check_permissions(&nodes)?;
@@ -295,18 +338,18 @@ pub fn host_nodes(series: &Series) -> Vec<Node> {
     nodes
 }
 
-/// The minor numbers of the GPUs that `selection` means.
-fn select(kind: Kind, selection: &Selection) -> Result<Vec<u8>, Failure> {
+/// The minor numbers of the GPUs that are asked for.
+fn select(kind: Kind, demand: &Demand) -> Result<Vec<u8>, Failure> {
     let described = || match kind {
         Kind::Host => host_gpus(),
         Kind::Simulated | Kind::Recorded => Ok(simulated_gpus()),
     };
-    match (selection, kind) {
+    match (&demand.gpus, kind) {
         (Selection::None, _) => Ok(Vec::new()),
         // Their nodes tell, without asking the driver to describe its GPUs.
         (Selection::All, Kind::Host) => host_minors(),
         (Selection::All, Kind::Simulated | Kind::Recorded) => Ok((0..MACHINE_GPUS).collect()),
-        (Selection::Listed(names), _) => pick(&described()?, names),
+        (Selection::Listed(names), _) => pick(&described()?, names, &demand.asker),
     }
 }
 
@@ -322,7 +365,7 @@ fn host_minors() -> Result<Vec<u8>, Failure> {
 }
 
 /// The minor numbers of those of `all` that `names` names, by index or by UUID.
-fn pick(all: &[Gpu], names: &[String]) -> Result<Vec<u8>, Failure> {
+fn pick(all: &[Gpu], names: &[String], asker: &Asker) -> Result<Vec<u8>, Failure> {
     let mut minors: Vec<u8> = Vec::new();
     for name in names {
         let by_index = name.parse::<usize>().ok().and_then(|index| all.get(index));
@@ -339,7 +382,8 @@ fn pick(all: &[Gpu], names: &[String]) -> Result<Vec<u8>, Failure> {
                 known.join(", ")
             };
             Failure::setup(format!(
-                "--gpus: this machine has no GPU {name}; it has {known}"
+                "{}: this machine has no GPU {name}; it has {known}",
+                asker.naming_gpus()
             ))
         })?;
         if !minors.contains(&minor) {
@@ -380,6 +424,7 @@ mod tests {
                     .iter()
                     .map(|name| (*name).to_owned())
                     .collect::<Vec<_>>(),
+                &Asker::CommandLine,
             )
         };
         assert_eq!(picked(&["1", "GPU-3", "1"]), Ok(vec![5, 3]));

@@ -25,4 +25,5 @@ pub mod runtime;
 pub mod runtime_configuration;
 pub mod sandboxes;
 pub mod serve;
+mod server_exit;
 pub mod trace;

@@ -20,7 +20,7 @@ use ringfence_sentry::failure::{Attempt, Failure};
 use ringfence_sentry::signals;
 use serde_json::Value;
 
-use super::settings::{FILE, LowLevel, Settings, VARIABLE};
+use super::settings::{LowLevel, Settings};
 
 /// In this order, where none is configured.
 const NAMES: [&str; 2] = ["runc", "crun"];
@@ -85,15 +85,8 @@ pub fn find(settings: &Settings) -> Result<PathBuf, Failure> {
             "no low-level runtime: {} is neither in PATH nor in {}: install one, or name it by low-level in [runtime] of {}",
             names.join(" or "),
             PLACES.join(", "),
-            configured_file()
+            settings.file.display()
         ))
-    })
-}
-
-fn configured_file() -> String {
-    let named = std::env::var_os(VARIABLE).filter(|named| !named.is_empty());
-    named.map_or(FILE.to_owned(), |named| {
-        named.to_string_lossy().into_owned()
     })
 }
 

@@ -13,9 +13,12 @@
 //!
 //! Errors have status 1, as runc's have.
 
+mod annotations;
+mod caller;
 mod command_line;
 mod gpus;
 mod low_level;
+mod nearest;
 mod refusals;
 mod report;
 mod sandbox;
@@ -57,13 +60,31 @@ with Ringfence's sentry as the first process. Its exec, checkpoint and restore a
 done by the low-level runtime, with the command line as it was given: start, state, kill, delete, ps,
 list, pause, resume, update, events, features, and whatever else it knows.
 
-Settings are in /etc/ringfence/config.toml, or in the file that the variable RINGFENCE_CONFIG of the
-engine's environment names. (Podman does not pass the variable on.)
+Settings are in /etc/ringfence/config.toml, which only root may be able to write; those of an ordinary
+user in ~/.config/ringfence/config.toml, if it is there; or in the file that RINGFENCE_CONFIG in the
+engine's environment names. (Podman does not pass the variable on.) These are all, with examples:
 
   [runtime]
-  low-level = \"runc\"                 runc, crun or a path; without it the first of these that is found
-  driver = \"host\"                  host, auto or sim, which simulates a GPU
-  log = \"/var/log/ringfence.log\"     a file for refusals and messages of sandboxes
+  low-level = \"runc\"                runc, crun or a path; without it the first of these that is found
+  driver = \"host\"                   host, auto or sim, which simulates a GPU
+  driver-abi = \"580.142\"            the release to take the driver for, if the tables lack its own
+  log = \"/var/log/ringfence.log\"    a file for refusals and messages of sandboxes
+  [containers]
+  driver-capabilities = [\"video\", \"compute\", \"utility\"]
+                                    what they may have of the driver; without it, compute and utility
+  annotations = [\"gpu-memory\"]      which of the four below they may set; without it, all
+  on-server-exit = \"fail\"           fail, kill or restart: what becomes of one that loses its server
+  [gpu-memory]
+  default = \"4g\"                    on each GPU, for who asks for nothing; without it, the maximum
+  maximum = \"16g\"                   the most that one can ask for; without it, all
+  [host-memory]
+  default = \"1g\"                    the same of the host's memory that the driver takes for a container
+  maximum = \"4g\"                    without it, half of the machine's
+
+A container asks for less or more, within these bounds, by the annotations dev.ringfence.gpu-memory,
+dev.ringfence.host-memory, dev.ringfence.driver-capabilities and dev.ringfence.on-server-exit. Without
+the third it has the capabilities that NVIDIA_DRIVER_CAPABILITIES in its environment names, or else
+compute and utility.
 
 Options:
   -h, --help     Print help

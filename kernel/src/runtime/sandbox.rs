@@ -17,18 +17,17 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::unistd::geteuid;
-use nvproxy_abi::policy::Capabilities;
 use ringfence_sentry::failure::{Attempt, Failure};
-use ringfence_sentry::server::OnServerExit;
 
+use super::annotations;
+use super::caller;
 use super::command_line::CommandLine;
 use super::gpus::{self, Asked, Machine};
 use super::low_level;
 use super::settings::Settings;
 use super::shadow::{self, Making};
 use super::specification::{Specification, text};
-use crate::driver::{self, Choice, Selection};
+use crate::driver::{self, Asker, Choice, Selection};
 use crate::launch::container::host::{self, Container};
 use crate::launch::container::told::HANDED;
 use crate::launch::{descriptors, linux};
@@ -63,11 +62,13 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
     }
     let bundle = fs::canonicalize(demand.line.bundle_directory()).attempt("the bundle")?;
     let executable = fs::read_link("/proc/self/exe").attempt("/proc/self/exe")?;
+    let granted = annotations::grant(&name, demand.specification, demand.settings)?;
     let chosen = driver::choose(&driver::Demand {
         choice: demand.settings.driver,
         gpus: selection(demand)?,
-        abi: None,
-        capabilities: Capabilities::default(),
+        abi: demand.settings.driver_abi,
+        capabilities: granted.capabilities,
+        asker: Asker::Container(demand.settings.file.clone()),
     })?;
     let (shadow, told) = shadow::make(&Making {
         specification: demand.specification,
@@ -75,7 +76,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         name: &name,
         bundle: &bundle,
         driver: &chosen.driver,
-        on_server_exit: OnServerExit::default(),
+        on_server_exit: granted.on_server_exit,
         majors: &gpus::This.majors(),
         has_device_cgroup: has_device_cgroup(demand.specification),
         executable: &executable,
@@ -85,7 +86,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
     let container = Container {
         name: name.parse().ok(),
         driver: chosen.driver,
-        settings: Default::default(),
+        settings: granted.limits,
         on_server_exit: told.on_server_exit,
         command: command(demand.specification),
         log: demand.settings.log.clone().unwrap_or_else(default_log),
@@ -102,9 +103,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
 fn has_device_cgroup(specification: &Specification) -> bool {
     let mut namespaces = specification.namespaces().iter();
     let has_users = namespaces.any(|namespace| text(namespace, "type") == Some("user"));
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let is_first = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    !has_users && is_first && geteuid().is_root()
+    !has_users && caller::is_root()
 }
 
 /// How many descriptors from 3 on the low-level runtime hands over by itself, before those of `--preserve-fds`
@@ -159,14 +158,14 @@ fn command(specification: &Specification) -> Vec<OsString> {
 
 fn runtime_directory() -> PathBuf {
     let of_user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    match geteuid().is_root() {
+    match caller::is_root() {
         true => "/run".into(),
         false => of_user.unwrap_or_else(|| "/tmp".into()),
     }
 }
 
 fn default_log() -> PathBuf {
-    match geteuid().is_root() {
+    match caller::is_root() {
         true => Path::new("/var/log").join(LOG),
         false => runtime_directory().join(LOG),
     }

@@ -1,25 +1,34 @@
-//! What an administrator sets: `/etc/ringfence/config.toml`, or the file that `RINGFENCE_CONFIG` names.
+//! What an administrator sets: how containers are made, and within which bounds they may ask for more or less.
 //!
-//! An engine starts the runtime with its own environment, as root mostly. So whoever can set the variable is the engine's
-//! administrator, and is trusted. Not every engine passes it on: containerd does, podman does not.
+//! The idea: each setting is a row of a table, with what reads its value. A setting that is unknown or wrong is refused rather
+//! than passed over: it could be a limit that somebody relies on. A file that is not there sets nothing.
 //!
-//! A file that is not there sets nothing, if nobody has named it. A setting that is unknown or wrong is refused rather than
-//! passed over: it could be a limit that somebody relies on. Each setting is a row of a table, with what reads its value.
+//! What containers ask for comes from whoever writes a pod, or from an image (`annotations.rs`). So what they may have is
+//! bounded here, and an annotation that is within the bounds harms nobody but its container.
 
-use std::ffi::OsString;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+pub mod file;
+
+use std::path::PathBuf;
 
 use clap::ValueEnum;
+use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::version::DriverVersion;
+use nvproxy_protocol::size::Size;
 use ringfence_sentry::failure::Failure;
+use ringfence_sentry::server::OnServerExit;
 use toml::{Table, Value};
 
+use super::nearest::nearest;
 use crate::driver::Choice;
+use crate::server_exit::WhenServerEnds;
 
-/// Names another file.
-pub const VARIABLE: &str = "RINGFENCE_CONFIG";
-/// Where the settings are otherwise.
-pub const FILE: &str = "/etc/ringfence/config.toml";
+/// What a container can set by annotations, each a name behind `dev.ringfence.`.
+pub const ANNOTATIONS: [&str; 4] = [
+    "gpu-memory",
+    "host-memory",
+    "driver-capabilities",
+    "on-server-exit",
+];
 
 /// The low-level runtime that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,16 +39,56 @@ pub enum LowLevel {
     At(PathBuf),
 }
 
+/// How much of something a container gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// What one gets that asks for nothing. None: the maximum.
+    pub default: Option<Size>,
+    /// What one gets at most.
+    pub maximum: Option<Size>,
+}
+
 /// The settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// The file that they are from, or would be.
+    pub file: PathBuf,
     /// `runtime.low-level`. None: the first that is found.
     pub low_level: Option<LowLevel>,
     /// `runtime.driver`: `host`, `auto`, or `sim`, for machines without a GPU. Whoever asks for a GPU wants no simulated one, so
     /// that is not taken by itself.
     pub driver: Choice,
+    /// `runtime.driver-abi`: the release to take the driver for.
+    pub driver_abi: Option<DriverVersion>,
     /// `runtime.log`: a file to which each refusal is added, besides the engine's own, and the messages of sandboxes.
     pub log: Option<PathBuf>,
+    /// `containers.driver-capabilities`: what containers may have.
+    pub driver_capabilities: Capabilities,
+    /// `containers.annotations`: which of [`ANNOTATIONS`] containers may set.
+    pub annotations: Vec<&'static str>,
+    /// `containers.on-server-exit`, where a container says nothing else.
+    pub on_server_exit: OnServerExit,
+    /// `gpu-memory`: on each GPU.
+    pub gpu_memory: Bounds,
+    /// `host-memory`: what the driver allocates.
+    pub host_memory: Bounds,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            file: file::FILE.into(),
+            low_level: None,
+            driver: Choice::default(),
+            driver_abi: None,
+            log: None,
+            driver_capabilities: Capabilities::default(),
+            annotations: ANNOTATIONS.into(),
+            on_server_exit: OnServerExit::default(),
+            gpu_memory: Bounds::default(),
+            host_memory: Bounds::default(),
+        }
+    }
 }
 
 /// Reads a value, or says what is wrong with it.
@@ -50,6 +99,22 @@ const TABLE: &[(&str, &str, Take)] = &[
     ("runtime", "low-level", take_low_level),
     ("runtime", "log", take_log),
     ("runtime", "driver", take_driver),
+    ("runtime", "driver-abi", take_driver_abi),
+    ("containers", "driver-capabilities", take_capabilities),
+    ("containers", "annotations", take_annotations),
+    ("containers", "on-server-exit", take_on_server_exit),
+    ("gpu-memory", "default", |settings, value| {
+        take_size(&mut settings.gpu_memory.default, value)
+    }),
+    ("gpu-memory", "maximum", |settings, value| {
+        take_size(&mut settings.gpu_memory.maximum, value)
+    }),
+    ("host-memory", "default", |settings, value| {
+        take_size(&mut settings.host_memory.default, value)
+    }),
+    ("host-memory", "maximum", |settings, value| {
+        take_size(&mut settings.host_memory.maximum, value)
+    }),
 ];
 
 fn take_low_level(settings: &mut Settings, value: &Value) -> Result<(), String> {
@@ -73,6 +138,12 @@ fn take_driver(settings: &mut Settings, value: &Value) -> Result<(), String> {
     Ok(())
 }
 
+fn take_driver_abi(settings: &mut Settings, value: &Value) -> Result<(), String> {
+    let version = text(value)?.parse();
+    settings.driver_abi = Some(version.map_err(|error| format!("{error}"))?);
+    Ok(())
+}
+
 fn take_log(settings: &mut Settings, value: &Value) -> Result<(), String> {
     let path = text(value)?;
     if !path.starts_with('/') {
@@ -81,6 +152,52 @@ fn take_log(settings: &mut Settings, value: &Value) -> Result<(), String> {
         ));
     }
     settings.log = Some(path.into());
+    Ok(())
+}
+
+fn take_capabilities(settings: &mut Settings, value: &Value) -> Result<(), String> {
+    let capabilities = texts(value)?.join(",").parse::<Capabilities>();
+    let capabilities = capabilities.map_err(|error| error.to_string())?;
+    if let Some((name, adds_to)) = capabilities.incomplete() {
+        let adds_to: Vec<&str> = adds_to.names().collect();
+        let adds_to = adds_to.join(" or ");
+        return Err(format!(
+            "{name} adds to {adds_to} and is of no use without: add that"
+        ));
+    }
+    settings.driver_capabilities = capabilities;
+    Ok(())
+}
+
+fn take_annotations(settings: &mut Settings, value: &Value) -> Result<(), String> {
+    let known = |name: &&str| {
+        let known = ANNOTATIONS.into_iter().find(|known| known == name);
+        known.ok_or_else(|| {
+            format!(
+                "there is no annotation {name:?}: there are {}",
+                listed(&ANNOTATIONS)
+            )
+        })
+    };
+    settings.annotations = texts(value)?.iter().map(known).collect::<Result<_, _>>()?;
+    Ok(())
+}
+
+fn take_on_server_exit(settings: &mut Settings, value: &Value) -> Result<(), String> {
+    settings.on_server_exit = on_server_exit(text(value)?)?;
+    Ok(())
+}
+
+/// What a text says of the loss of a server.
+pub fn on_server_exit(name: &str) -> Result<OnServerExit, String> {
+    let chosen = WhenServerEnds::from_str(name, false);
+    chosen
+        .map(OnServerExit::from)
+        .map_err(|_| format!("{name:?} is none of fail, kill and restart: write one of these"))
+}
+
+fn take_size(size: &mut Option<Size>, value: &Value) -> Result<(), String> {
+    *size = Some(text(value)?.parse().map_err(|error| format!("{error}"))?);
     Ok(())
 }
 
@@ -94,32 +211,24 @@ fn text(value: &Value) -> Result<&str, String> {
     value.as_str().ok_or(()).map_err(wanted)
 }
 
+fn texts(value: &Value) -> Result<Vec<&str>, String> {
+    let wanted = || "a list of texts is wanted, as [\"one\", \"another\"]".to_owned();
+    let list = value.as_array().ok_or_else(wanted)?;
+    let texts = list.iter().map(|entry| entry.as_str().ok_or_else(wanted));
+    texts.collect()
+}
+
 impl Settings {
     /// Reads the file that the environment names, or the usual one.
     pub fn read() -> Result<Settings, Failure> {
-        Settings::read_file(std::env::var_os(VARIABLE))
-    }
-
-    fn read_file(named: Option<OsString>) -> Result<Settings, Failure> {
-        let named = named.filter(|named| !named.is_empty()).map(PathBuf::from);
-        let path = named.as_deref().unwrap_or(Path::new(FILE));
-        match std::fs::read_to_string(path) {
-            Ok(text) => Settings::parse(&text)
-                .map_err(|reason| Failure::setup(format!("settings {}: {reason}", path.display()))),
-            Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => {
-                Ok(Settings::default())
-            }
-            Err(error) => {
-                let from = match named {
-                    Some(_) => format!(", which {VARIABLE} names"),
-                    None => String::new(),
-                };
-                Err(Failure::setup(format!(
-                    "settings {}{from}: {error}: write it, or leave the variable out",
-                    path.display()
-                )))
-            }
-        }
+        let written = file::read(std::env::var_os(file::VARIABLE))?;
+        let settings = Settings::parse(&written.text).map_err(|reason| {
+            Failure::setup(format!("settings {}: {reason}", written.path.display()))
+        })?;
+        Ok(Settings {
+            file: written.path,
+            ..settings
+        })
     }
 
     /// Reads the text of a file. An error says the line or the key, the reason and the remedy.
@@ -129,32 +238,63 @@ impl Settings {
         for (table, value) in &file {
             let known = TABLE.iter().any(|(of, ..)| of == table);
             let Some(entries) = value.as_table().filter(|_| known) else {
-                return Err(format!(
-                    "{table}: there is no such table: settings are in [runtime]"
-                ));
+                return Err(no_table(table));
             };
             for (key, value) in entries {
                 let row = TABLE
                     .iter()
                     .find(|(of, name, _)| of == table && name == key);
                 let Some((.., take)) = row else {
-                    return Err(format!(
-                        "{table}.{key}: there is no such setting: {}",
-                        known_keys(table)
-                    ));
+                    return Err(no_setting(table, key));
                 };
                 take(&mut settings, value).map_err(|reason| format!("{table}.{key}: {reason}"))?;
+            }
+        }
+        for (table, bounds) in [
+            ("gpu-memory", settings.gpu_memory),
+            ("host-memory", settings.host_memory),
+        ] {
+            if let (Some(default), Some(maximum)) = (bounds.default, bounds.maximum)
+                && default.bytes() > maximum.bytes()
+            {
+                return Err(format!(
+                    "{table}.default is more than {table}.maximum: lower the one or raise the other"
+                ));
             }
         }
         Ok(settings)
     }
 }
 
-fn known_keys(table: &str) -> String {
+fn no_table(table: &str) -> String {
+    let mut tables: Vec<&str> = TABLE.iter().map(|(of, ..)| *of).collect();
+    tables.dedup();
+    let in_brackets: Vec<String> = tables.iter().map(|table| format!("[{table}]")).collect();
+    let reason = format!("{table}: there is no such table");
+    match nearest(table, tables.into_iter()) {
+        Some(near) if near != table => format!("{reason}: write [{near}]"),
+        _ => format!("{reason}: settings are in {}", listed(&in_brackets)),
+    }
+}
+
+fn no_setting(table: &str, key: &str) -> String {
     let keys = TABLE.iter().filter(|(of, ..)| *of == table);
     let keys: Vec<&str> = keys.map(|(_, key, _)| *key).collect();
-    let (last, others) = keys.split_last().unwrap_or((&"nothing", &[]));
-    format!("[{table}] has {} and {last}", others.join(", "))
+    let reason = format!("{table}.{key}: there is no such setting");
+    match nearest(key, keys.iter().copied()) {
+        Some(near) => format!("{reason}: write {near}"),
+        None => format!("{reason}: [{table}] has {}", listed(&keys)),
+    }
+}
+
+/// `one, another and the last`
+pub fn listed<T: AsRef<str>>(words: &[T]) -> String {
+    let words: Vec<&str> = words.iter().map(T::as_ref).collect();
+    match words.split_last() {
+        None => String::new(),
+        Some((only, [])) => (*only).to_owned(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+    }
 }
 
 fn syntax(text: &str, error: &toml::de::Error) -> String {
@@ -166,63 +306,4 @@ fn syntax(text: &str, error: &toml::de::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_are_read() {
-        assert_eq!(Settings::parse(""), Ok(Settings::default()));
-        let text = "# ours\n[runtime]\nlow-level = \"crun\"\nlog = \"/var/log/ringfence.log\"\ndriver = \"sim\"\n";
-        let expected = Settings {
-            low_level: Some(LowLevel::Named("crun")),
-            log: Some("/var/log/ringfence.log".into()),
-            driver: Choice::Sim,
-        };
-        assert_eq!(Settings::parse(text), Ok(expected));
-        let read = Settings::parse("runtime.low-level = \"/opt/runc\"").expect("settings");
-        assert_eq!(read.low_level, Some(LowLevel::At("/opt/runc".into())));
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_key() {
-        for (text, expected) in [
-            (
-                "[runtime]\nlow_level = \"runc\"",
-                "runtime.low_level: there is no such setting: [runtime] has low-level, log and driver",
-            ),
-            (
-                "[runtime]\nlow-level = 3",
-                "runtime.low-level: a text in quotes is wanted, and this is of type integer",
-            ),
-            (
-                "[runtime]\nlow-level = \"kata\"",
-                "runtime.low-level: \"kata\" is neither runc nor crun nor a path from the root: write one of these",
-            ),
-            (
-                "[runtime]\nlog = \"here\"",
-                "runtime.log: \"here\" is no path from the root: engines start a runtime in different directories",
-            ),
-            (
-                "[limits]\n",
-                "limits: there is no such table: settings are in [runtime]",
-            ),
-            (
-                "runtime = 1",
-                "runtime: there is no such table: settings are in [runtime]",
-            ),
-        ] {
-            assert_eq!(Settings::parse(text), Err(expected.to_owned()), "{text}");
-        }
-        let broken = Settings::parse("[runtime]\nlog = \"/x\"\nlow-level = runc\n");
-        let reason = broken.expect_err("no TOML");
-        assert!(reason.starts_with("line 3: "), "{reason}");
-        assert!(!reason.contains('\n'), "{reason}");
-    }
-
-    #[test]
-    fn a_file_that_was_named_has_to_be_there() {
-        let failure = Settings::read_file(Some("/nonexistent/x".into())).expect_err("no file");
-        let start = "settings /nonexistent/x, which RINGFENCE_CONFIG names: ";
-        assert!(failure.message.starts_with(start), "{failure}");
-    }
-}
+mod tests;

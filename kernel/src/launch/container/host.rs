@@ -31,7 +31,6 @@ use crate::launch::grants::Grants;
 use crate::launch::servers::Starter;
 use crate::launch::supervision::{Ends, Launcher};
 use crate::launch::{Options, descriptors, jobs, pipes, title};
-use crate::memory;
 use crate::sandboxes::{About, Door, Name};
 
 /// A container that is to be launched.
@@ -89,12 +88,9 @@ fn open_log(path: &Path) -> Result<File, Failure> {
 }
 
 fn options(container: &Container) -> Options {
-    let mut settings = container.settings.clone();
-    let host_memory = settings.host_memory;
-    settings.host_memory = host_memory.or_else(|| Some(memory::default_for_the_driver()));
     Options {
         driver: container.driver.clone(),
-        settings,
+        settings: container.settings.clone(),
         command: container.command.clone(),
         grants: Grants::default(),
         descriptors: Vec::new(),
