@@ -107,14 +107,6 @@ impl Asker {
             }
         }
     }
-
-    /// What names GPUs.
-    fn naming_gpus(&self) -> &'static str {
-        match self {
-            Asker::CommandLine => "--gpus",
-            Asker::Container(_) => "NVIDIA_VISIBLE_DEVICES",
-        }
-    }
 }
 
 /// What the user asks for.
@@ -165,7 +157,7 @@ impl Chosen {
 pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
     let Demand {
         choice,
-        gpus: _,
+        gpus,
         abi,
         capabilities,
         asker,
@@ -206,7 +198,7 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
         version,
         tables: support.tables,
         capabilities: *capabilities,
-        nodes: nodes(kind, demand)?,
+        nodes: nodes(kind, gpus, *capabilities)?,
         directory: device_directory(),
     };
     Ok(Chosen {
@@ -295,12 +287,12 @@ fn simulated_gpus() -> Vec<Gpu> {
 }
 
 /// The nodes that a sandbox has. Without GPUs that were asked for it has none at all.
-fn nodes(kind: Kind, demand: &Demand) -> Result<Vec<Node>, Failure> {
-    if demand.gpus == Selection::None {
+fn nodes(kind: Kind, gpus: &Selection, capabilities: Capabilities) -> Result<Vec<Node>, Failure> {
+    if *gpus == Selection::None {
         return Ok(Vec::new());
     }
-    let mut nodes = Driver::nodes_of(&select(kind, demand)?);
-    let open_only = series_for(demand.capabilities);
+    let mut nodes = Driver::nodes_of(&select(kind, gpus)?);
+    let open_only = series_for(capabilities);
     match kind {
         Kind::Host => {
             check_permissions(&nodes)?;
@@ -338,18 +330,18 @@ pub fn host_nodes(series: &Series) -> Vec<Node> {
     nodes
 }
 
-/// The minor numbers of the GPUs that are asked for.
-fn select(kind: Kind, demand: &Demand) -> Result<Vec<u8>, Failure> {
+/// The minor numbers of the GPUs that `selection` means.
+fn select(kind: Kind, selection: &Selection) -> Result<Vec<u8>, Failure> {
     let described = || match kind {
         Kind::Host => host_gpus(),
         Kind::Simulated | Kind::Recorded => Ok(simulated_gpus()),
     };
-    match (&demand.gpus, kind) {
+    match (selection, kind) {
         (Selection::None, _) => Ok(Vec::new()),
         // Their nodes tell, without asking the driver to describe its GPUs.
         (Selection::All, Kind::Host) => host_minors(),
         (Selection::All, Kind::Simulated | Kind::Recorded) => Ok((0..MACHINE_GPUS).collect()),
-        (Selection::Listed(names), _) => pick(&described()?, names, &demand.asker),
+        (Selection::Listed(names), _) => pick(&described()?, names),
     }
 }
 
@@ -365,7 +357,7 @@ fn host_minors() -> Result<Vec<u8>, Failure> {
 }
 
 /// The minor numbers of those of `all` that `names` names, by index or by UUID.
-fn pick(all: &[Gpu], names: &[String], asker: &Asker) -> Result<Vec<u8>, Failure> {
+fn pick(all: &[Gpu], names: &[String]) -> Result<Vec<u8>, Failure> {
     let mut minors: Vec<u8> = Vec::new();
     for name in names {
         let by_index = name.parse::<usize>().ok().and_then(|index| all.get(index));
@@ -382,8 +374,7 @@ fn pick(all: &[Gpu], names: &[String], asker: &Asker) -> Result<Vec<u8>, Failure
                 known.join(", ")
             };
             Failure::setup(format!(
-                "{}: this machine has no GPU {name}; it has {known}",
-                asker.naming_gpus()
+                "--gpus: this machine has no GPU {name}; it has {known}"
             ))
         })?;
         if !minors.contains(&minor) {
@@ -424,7 +415,6 @@ mod tests {
                     .iter()
                     .map(|name| (*name).to_owned())
                     .collect::<Vec<_>>(),
-                &Asker::CommandLine,
             )
         };
         assert_eq!(picked(&["1", "GPU-3", "1"]), Ok(vec![5, 3]));

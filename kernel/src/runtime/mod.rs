@@ -14,6 +14,7 @@
 //! Errors have status 1, as runc's have.
 
 mod annotations;
+mod bundles;
 mod caller;
 mod command_line;
 mod gpus;
@@ -152,6 +153,9 @@ fn act(line: &CommandLine, settings: &Settings) -> Result<Infallible, Failure> {
         endings::print(&format!("{NAME} version {}\n", env!("CARGO_PKG_VERSION")))?;
     }
     let low_level = low_level::find(settings)?;
+    if line.command.as_deref() == Some("delete") {
+        bundles::tidy();
+    }
     if let Some((specification, asked)) = with_gpus(line, &low_level)? {
         return sandbox::begin(&sandbox::Demand {
             line,
@@ -179,7 +183,7 @@ fn with_gpus(
         Concern::Makes | Concern::Restores => Specification::read(&line.specification_path())?,
         Concern::Saves => running(line, low_level)?,
         // The low-level runtime is asked only if there may be something: an exec is to cost what it costs.
-        Concern::Enters if sandbox::may_exist(line.container.as_deref()) => {
+        Concern::Enters if bundles::may_exist(line.container.as_deref()) => {
             running(line, low_level)?
         }
         Concern::Enters => None,

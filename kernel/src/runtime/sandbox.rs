@@ -9,17 +9,16 @@
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder};
+use std::ffi::OsString;
+use std::fs;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::annotations;
+use super::bundles;
 use super::caller;
 use super::command_line::CommandLine;
 use super::gpus::{self, Asked, Machine};
@@ -82,7 +81,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         executable: &executable,
         number,
     })?;
-    let place = write_shadow(&name, &shadow.to_string())?;
+    let (place, lock) = bundles::write(&name, &shadow.to_string())?;
     let container = Container {
         name: name.parse().ok(),
         driver: chosen.driver,
@@ -91,6 +90,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         command: command(demand.specification),
         log: demand.settings.log.clone().unwrap_or_else(default_log),
         bundle: place.clone(),
+        lock,
     };
     let handed = host::start(container, &told).inspect_err(|_| drop(fs::remove_dir_all(&place)))?;
     hand_over(handed, number as RawFd)?;
@@ -156,48 +156,11 @@ fn command(specification: &Specification) -> Vec<OsString> {
         .collect()
 }
 
-fn runtime_directory() -> PathBuf {
-    let of_user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    match caller::is_root() {
-        true => "/run".into(),
-        false => of_user.unwrap_or_else(|| "/tmp".into()),
-    }
-}
-
 fn default_log() -> PathBuf {
     match caller::is_root() {
         true => Path::new("/var/log").join(LOG),
-        false => runtime_directory().join(LOG),
+        false => bundles::runtime_directory().join(LOG),
     }
-}
-
-/// Where the shadow bundles are.
-fn shadows() -> PathBuf {
-    runtime_directory().join("ringfence/containers")
-}
-
-/// Whether a container of this name may be in a sandbox. If not, none is.
-pub fn may_exist(name: Option<&OsStr>) -> bool {
-    let Some(name) = name else {
-        return false;
-    };
-    let all = fs::read_dir(shadows()).into_iter().flatten().flatten();
-    let mut names = all.map(|entry| entry.file_name());
-    names.any(|found| found.as_bytes().starts_with(name.as_bytes()))
-}
-
-/// Writes the shadow bundle, and returns its directory.
-fn write_shadow(name: &str, text: &str) -> Result<PathBuf, Failure> {
-    let all = shadows();
-    let place = all.join(format!("{name}.{}", std::process::id()));
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&place)
-        .attempt(place.display())?;
-    let file = place.join("config.json");
-    fs::write(&file, text).attempt(file.display())?;
-    Ok(place)
 }
 
 /// Puts what the first process is handed under its numbers.
@@ -237,7 +200,7 @@ fn words(line: &CommandLine, bundle: &Path, count: usize) -> Vec<OsString> {
     ];
     if line.specification.is_some() {
         further.push("--config".into());
-        further.push(bundle.join("config.json").into());
+        further.push(bundle.join(bundles::SPECIFICATION).into());
     }
     words.splice(before..before, further);
     words

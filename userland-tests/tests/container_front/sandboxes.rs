@@ -20,15 +20,15 @@ const APPLETS: [&str; 10] = [
 ];
 
 /// Containers that a low-level runtime makes.
-struct Maker {
-    name: &'static str,
-    front: Front,
-    low_level: std::path::PathBuf,
+pub struct Maker {
+    pub name: &'static str,
+    pub front: Front,
+    pub low_level: std::path::PathBuf,
 }
 
 impl Maker {
     /// One for each low-level runtime that there is here.
-    fn all() -> Vec<Maker> {
+    pub fn all() -> Vec<Maker> {
         let names = ["runc", "crun"].into_iter();
         let found = names.filter_map(|name| Some((name, low_level(name)?)));
         let makers = found.map(|(name, low_level)| {
@@ -73,7 +73,7 @@ impl Maker {
     }
 
     /// By way of the front.
-    fn called(&self) -> Called<'_> {
+    pub fn called(&self) -> Called<'_> {
         Called {
             front: &self.front,
             program: self.front.runtime(),
@@ -82,13 +82,13 @@ impl Maker {
     }
 
     /// Runs a container of this specification to its end.
-    fn run(&self, specification: &Value) -> Ended {
+    pub fn run(&self, specification: &Value) -> Ended {
         self.front.specify(specification);
         self.called().run(&["run", "c"])
     }
 
     /// Has a runtime with points of fault be the front.
-    fn with_faults(&self) {
+    pub fn with_faults(&self) {
         let runtime = self.front.runtime();
         fs::remove_file(&runtime).expect("removed");
         std::os::unix::fs::symlink(ringfence_with_faults(), runtime).expect("a link");
@@ -109,7 +109,7 @@ fn plain(script: &str) -> Value {
 }
 
 /// The same with a GPU.
-fn with_gpu(script: &str) -> Value {
+pub fn with_gpu(script: &str) -> Value {
     let mut value = plain(script);
     value["linux"]["devices"] =
         json!([{"path": "/dev/nvidia0", "type": "c", "major": 195, "minor": 0}]);

@@ -68,6 +68,7 @@ pub fn if_asked(words: impl Iterator<Item = OsString>) {
 /// Runs `command` in the sandbox; the status is the program's.
 fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
     ringfence_faults::act_as(Role::Sentry);
+    log::write_to(None);
     prctl::set_dumpable(false).attempt("prctl")?;
     // SAFETY: the front has put them there for this process, and nothing was opened since.
     let [told, liaison, job, flag, messages] = unsafe { told::take(number) }?;

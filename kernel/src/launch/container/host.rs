@@ -13,13 +13,14 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{ForkResult, chdir, fork, setsid};
 use nvproxy_protocol::driver::Driver;
 use nvproxy_protocol::options::Settings;
-use ringfence_sentry::failure::{Attempt, Failure};
+use ringfence_ipc::Socket;
+use ringfence_sentry::failure::{Attempt, Failure, attempt_first};
 use ringfence_sentry::server::OnServerExit;
 use ringfence_sentry::system_calls::exit_at_once;
 use ringfence_sentry::{liaison, log, signals};
@@ -32,6 +33,9 @@ use crate::launch::servers::Starter;
 use crate::launch::supervision::{Ends, Launcher};
 use crate::launch::{Options, descriptors, jobs, pipes, title};
 use crate::sandboxes::{About, Door, Name};
+
+/// What is attempted twice, and is one thing to who is told of it.
+const STARTING: &str = "starting the launcher";
 
 /// A container that is to be launched.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub struct Container {
     pub log: PathBuf,
     /// What is removed when the container is gone.
     pub bundle: PathBuf,
+    /// What says, as long as this process has it, that the bundle is somebody's.
+    pub lock: OwnedFd,
 }
 
 /// Starts the launcher, and returns what the first process is to be handed.
@@ -58,19 +64,30 @@ pub fn start(container: Container, told: &Told) -> Result<[OwnedFd; HANDED], Fai
     let (inlets, outlets) = pipes::create(&options)?;
     let sentry_messages = inlets.for_sentry()?.into_messages();
     let told = told.write()?;
+    let (above, below) = Socket::pair().attempt("socketpair")?;
     // SAFETY: this process has one thread.
-    match unsafe { fork() }.attempt("starting the launcher")? {
+    match unsafe { fork() }.attempt(STARTING)? {
         ForkResult::Parent { child } => {
+            drop(below);
             children::wait_for(child);
+            if let Some(failure) = Failure::reported(above) {
+                return Err(failure);
+            }
             let [socket, flag] = init_end.into_descriptors();
             Ok([told, sentry_liaison.into(), socket, flag, sentry_messages])
         }
         ForkResult::Child => {
             // The launcher is no child of the low-level runtime's, which could wait for it.
             // SAFETY: this process has one thread.
-            if !matches!(unsafe { fork() }, Ok(ForkResult::Child)) {
-                exit_at_once(0);
+            match attempt_first(STARTING, || unsafe { fork() }) {
+                Ok(ForkResult::Child) => {}
+                Ok(ForkResult::Parent { .. }) => exit_at_once(0),
+                Err(failure) => {
+                    failure.tell(&below);
+                    exit_at_once(0)
+                }
             }
+            drop((above, below));
             drop((sentry_liaison, init_end, sentry_messages, told));
             let ends = (liaison, job, inlets, outlets);
             if let Err(failure) = launch(&container, &options, messages, ends) {
@@ -119,7 +136,9 @@ fn launch(
     (liaison, job, inlets, outlets): EndsOfLauncher,
 ) -> Result<(), Failure> {
     setsid().attempt("setsid")?;
-    leave_the_engine(messages, &liaison, &job, &inlets, &outlets)?;
+    let lock = container.lock.as_raw_fd();
+    leave_the_engine(messages, lock, &liaison, &job, &inlets, &outlets)?;
+    log::write_to(None);
     chdir("/").attempt("/")?;
     let about = About::new(
         container.name.as_ref(),
@@ -155,6 +174,7 @@ fn launch(
 /// Closes all that the engine has open, and has what this process says go to the log.
 fn leave_the_engine(
     messages: File,
+    lock: RawFd,
     liaison: &liaison::LauncherEnd,
     job: &jobs::LauncherEnd,
     inlets: &pipes::Inlets,
@@ -166,7 +186,7 @@ fn leave_the_engine(
         // SAFETY: these are the engine's, which nobody here uses.
         unsafe { descriptors::put_in_place(end, number) }?;
     }
-    let mut kept = vec![0, 1, 2, liaison.as_fd().as_raw_fd()];
+    let mut kept = vec![0, 1, 2, lock, liaison.as_fd().as_raw_fd()];
     kept.extend(job.descriptors().iter().map(AsRawFd::as_raw_fd));
     kept.extend(inlets.descriptors().chain(outlets.descriptors()));
     std::mem::forget((nothing, log));

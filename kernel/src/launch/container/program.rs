@@ -13,7 +13,9 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use landlock::{AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules};
+use landlock::{
+    AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::setsid;
@@ -138,10 +140,18 @@ fn enter_domain(told: &Told) -> Result<(), Failure> {
     let entered = Ruleset::default()
         .handle_access(AccessFs::IoctlDev)
         .and_then(|ruleset| ruleset.create())
-        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(harmless, AccessFs::IoctlDev)))
+        .and_then(|ruleset| ruleset.add_rules(rules_for(harmless)))
         // A set-user-ID program of the image's has its effect, unless the engine says otherwise.
         .and_then(|ruleset| ruleset.no_new_privs(false).restrict_self());
     entered.map(drop).attempt("Landlock")
+}
+
+/// A rule for each of these devices that there is. The image may have a link in the place of one, to where others are.
+fn rules_for(
+    harmless: &[String],
+) -> impl Iterator<Item = Result<PathBeneath<OwnedFd>, RulesetError>> {
+    let found = harmless.iter().filter_map(|path| named(path).ok());
+    found.map(|device| Ok(PathBeneath::new(device, AccessFs::IoctlDev)))
 }
 
 /// Installs the filter, and waits until the sentry has all that it needs.
