@@ -3,6 +3,7 @@
 //! Here a script is in the low-level runtime's place, which prints what it was given. What compares with runc and crun is in
 //! `lives.rs`, and containers with GPUs are in `sandboxes.rs`.
 
+mod launchers;
 mod lives;
 mod sandboxes;
 mod settings;

@@ -242,6 +242,30 @@ fn nothing_in_a_container_opens_a_node_of_the_drivers() {
     }
 }
 
+/// Where no file system is mounted on `/dev`, the image says what is there.
+#[test]
+fn a_link_of_the_images_leads_to_no_device_that_ioctls_reach() {
+    for maker in Maker::all() {
+        let root = maker.front.bundle().join("rootfs");
+        fs::create_dir(root.join("nodes")).expect("a directory");
+        let zero = nix::sys::stat::makedev(1, 5);
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        let kind = nix::sys::stat::SFlag::S_IFCHR;
+        nix::sys::stat::mknod(&root.join("nodes/zero"), kind, mode, zero).expect("a node");
+        std::os::unix::fs::symlink("/nodes", root.join("dev/console")).expect("a link");
+        fs::copy(BUSYBOX, root.join("bin/stty")).expect("a program");
+        let mut value = with_gpu("stty -F /nodes/zero");
+        let mounts = value["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| mount["destination"] != "/dev");
+        let refused = Ended::failing(1, "stty: /nodes/zero: Permission denied");
+        assert_eq!(maker.run(&value), refused, "{}", maker.name);
+        // Without a sandbox the node would answer that it is no terminal.
+        value["linux"]["devices"] = json!([]);
+        let reached = Ended::failing(1, "stty: /nodes/zero: Inappropriate ioctl for device");
+        assert_eq!(maker.run(&value), reached, "{}", maker.name);
+    }
+}
+
 /// A hook that lets the container open the driver's nodes, as NVIDIA's does unless it is told otherwise.
 const HOOK: &str = "#!/bin/sh
 pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/')

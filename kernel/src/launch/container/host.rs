@@ -66,7 +66,7 @@ pub fn start(container: Container, told: &Told) -> Result<[OwnedFd; HANDED], Fai
     let told = told.write()?;
     let (above, below) = Socket::pair().attempt("socketpair")?;
     // SAFETY: this process has one thread.
-    match unsafe { fork() }.attempt(STARTING)? {
+    match attempt_first(STARTING, || unsafe { fork() })? {
         ForkResult::Parent { child } => {
             drop(below);
             children::wait_for(child);
