@@ -129,6 +129,8 @@ runtime_type = "io.containerd.runc.v2"
 
 [plugins."PLUGIN".containerd.runtimes.ringfence]
 runtime_type = "io.containerd.runc.v2"
+pod_annotations = ["dev.ringfence.*"]
+container_annotations = ["dev.ringfence.*"]
 
 [plugins."PLUGIN".containerd.runtimes.ringfence.options]
 BinaryName = "PROGRAM"
@@ -269,6 +271,8 @@ const CONTAINERD_ENTRY: &str = r#"      BinaryName = "/usr/bin/nvidia-container-
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.ringfence]
 runtime_type = "io.containerd.runc.v2"
+pod_annotations = ["dev.ringfence.*"]
+container_annotations = ["dev.ringfence.*"]
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.ringfence.options]
 SystemdCgroup = true
@@ -292,6 +296,33 @@ fn comments_and_order_of_containerds_configuration_stay() {
     };
     let place = Place::with("containerd", "config.toml", &rename(CONTAINERD));
     place.expect_there_and_back(&["--set-as-default"], &rename(&configured));
+}
+
+/// A list that is there gets one entry more.
+#[test]
+fn annotations_that_containerd_hands_on_already_it_goes_on_to_hand_on() {
+    let ours = "pod_annotations = [\"dev.ringfence.*\"]\ncontainer_annotations = [\"dev.ringfence.*\"]\n";
+    let place = Place::new("containerd", "config.toml");
+    assert!(place.configured(&["--version", "3"]).contains(ours));
+    let table = "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n";
+    let text = format!(
+        "version = 3\n\n{table}pod_annotations = [\"org.example.*\", \"com.example\"]\ncontainer_annotations = []\n"
+    );
+    let place = Place::with("containerd", "config.toml", &text);
+    let program = place.program();
+    let entry = table.replace("runc]", "ringfence]");
+    let options = entry.replace("ringfence]", "ringfence.options]");
+    let options = options.replace("runtime_type = \"io.containerd.runc.v2\"\n", "");
+    let expected = format!(
+        "{text}\n{entry}pod_annotations = [\"org.example.*\", \"com.example\", \"dev.ringfence.*\"]\n\
+         container_annotations = [\"dev.ringfence.*\"]\n\n{options}BinaryName = \"{program}\"\n"
+    );
+    place.expect_there_and_back(&[], &expected);
+    // What was added to the entry by hand stays.
+    place.configured(&[]);
+    let more = expected.replace("\"com.example\", \"dev.ringfence.*\"]", "\"dev.ringfence.*\", \"more\"]");
+    fs::write(&place.file, &more).expect("written");
+    assert_eq!(place.configured(&[]), more);
 }
 
 /// Whatever else was written since, and though no copy is left.

@@ -182,6 +182,10 @@ fn settings(
         let monitor = crio::monitor(path, layout, name).into_iter();
         settings.extend(monitor.map(|(key, value)| (below(&entry, &[key]), value)));
     }
+    // Before the program, which has a table of its own, so that they are written where one expects them.
+    let annotations = layout.annotations(name, document);
+    let program = settings.len().saturating_sub(1);
+    settings.splice(program..program, annotations);
     if request.is_default {
         settings.push((layout.default.clone(), Value::Text(name.clone())));
     }
