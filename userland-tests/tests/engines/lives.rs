@@ -1,0 +1,173 @@
+//! Lives of containers with GPUs under docker and podman: how they begin, what is done to them, how they end, and what is left.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use userland_tests::{Ended, eventually, finish, wait_for};
+
+use crate::engine::{Engine, GPU, LowLevel, Runtime};
+use crate::options::REQUESTS;
+
+/// A program that goes on, and ends as it likes when it is asked to.
+const HEEDS: &str = "trap 'echo asked; exit 5' TERM; guest close; while :; do sleep 0.1; done";
+
+fn name(engine: &Engine, low_level: LowLevel) -> String {
+    format!("{} with {}", engine.name, low_level.name())
+}
+
+/// Nothing is left of sandboxes: neither a process nor what the front has written.
+#[track_caller]
+fn expect_nothing_left(engine: &Engine, container: &str) {
+    let machine = &engine.machine;
+    eventually(&format!("{}: nothing is left", engine.name), || {
+        let listed = finish(&mut engine.of_user(&[&machine.ringfence(), "ps"]));
+        !listed.stdout.contains(container)
+    });
+}
+
+#[test]
+fn a_program_reaches_the_driver_and_its_status_is_the_containers() {
+    for (engine, low_level) in Engine::all_with_runtimes() {
+        let ringfence = Runtime::Ringfence(low_level);
+        let script = "guest close && guest pin-among-threads; echo err >&2; exit 7";
+        let expected = Ended {
+            status: 7,
+            stdout: format!("{REQUESTS}pinned 20 times: ok\n"),
+            stderr: "err\n".to_owned(),
+        };
+        let ended = engine.run(ringfence, GPU, script);
+        assert_eq!(ended, expected, "{}", name(engine, low_level));
+        // The kernel kills process 1 of a namespace by no signal of its own.
+        let ended = engine.run(ringfence, GPU, "sh -c 'kill -9 $$'; exit $?");
+        assert_eq!(ended.status, 137, "{}: {ended:?}", name(engine, low_level));
+    }
+}
+
+/// Without GPUs it is the low-level runtime's container, in all that it sees.
+#[test]
+fn a_container_without_gpus_is_as_without_ringfence() {
+    let script = "ls /dev; ls -d /proc/[0-9]*; cat /proc/1/comm; grep -e ^Cap -e ^Seccomp -e ^NoNew -e ^Uid /proc/self/status; \
+                  cut -d ' ' -f 5,6,9 /proc/self/mountinfo; guest close; exit 4";
+    for (engine, low_level) in Engine::all_with_runtimes() {
+        let [alone, front] = [Runtime::Alone(low_level), Runtime::Ringfence(low_level)].map(|runtime| {
+            // A directory of the container's own.
+            let ended = engine.run(runtime, &[], script);
+            let lines = ended.stdout.lines().filter(|line| !line.contains("/etc/"));
+            (ended.status, lines.map(str::to_owned).collect::<Vec<_>>())
+        });
+        assert_eq!(front, alone, "{}", name(engine, low_level));
+        assert_eq!(alone.0, 4);
+        assert!(!alone.1.iter().any(|line| line.starts_with("freed")));
+    }
+}
+
+/// What is typed reaches the program, and its output is a terminal's.
+#[test]
+fn a_program_has_the_engines_terminal() {
+    for (engine, low_level) in Engine::all_with_runtimes() {
+        let options = [&["--rm", "--interactive", "--tty"], GPU].concat();
+        let script = "tty; guest close; read -r line; echo \"read $line\"; stty size; exit 6";
+        let inner = engine.run_command(Runtime::Ringfence(low_level), &options, script);
+        let line = quoted(&inner);
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--flush", "--command"]);
+        command.args([&format!("stty rows 33 cols 77; {line}"), "/dev/null"]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("script");
+        let mut keys = child.stdin.take().expect("a pipe");
+        keys.write_all(b"typed\n").expect("written");
+        let ended = wait_for(child);
+        drop(keys);
+        let name = name(engine, low_level);
+        assert_eq!(ended.status, 6, "{name}: {ended:?}");
+        for line in ["/dev/pts/0\r\n", "freed 50 times\r\n", "read typed\r\n", "33 77\r\n"] {
+            assert!(ended.stdout.contains(line), "{name}: {line:?}: {ended:?}");
+        }
+    }
+}
+
+/// A command as a shell's line.
+fn quoted(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words = words.map(|word| {
+        let word = word.to_str().expect("text");
+        format!("'{}'", word.replace('\'', "'\\''"))
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_container_is_stopped_paused_killed_and_removed() {
+    for (engine, low_level) in Engine::all_with_runtimes() {
+        let name = name(engine, low_level);
+        let ringfence = Runtime::Ringfence(low_level);
+        let container = engine.start(ringfence, GPU, HEEDS);
+        container.wait_for_output(REQUESTS);
+        if engine.is_roots {
+            container.ask(&["pause"]);
+            assert_eq!(container.inspect(".State.Status"), "paused", "{name}");
+            container.ask(&["unpause"]);
+        }
+        assert_eq!(container.inspect(".State.Status"), "running", "{name}");
+        let identity = container.inspect(".Id");
+        container.ask(&["stop", "--time", "60"]);
+        assert_eq!(container.wait(), "5", "{name}");
+        container.wait_for_output("asked\n");
+        // It starts anew, and the same once more.
+        container.ask(&["start"]);
+        eventually("it has begun anew", || {
+            container.tell(&["logs"]).stdout.matches(REQUESTS).count() == 2
+        });
+        container.ask(&["kill"]);
+        assert_eq!(container.wait(), "137", "{name}");
+        expect_nothing_left(engine, &identity);
+
+        // Removed while requests are on their way.
+        let container = engine.start(ringfence, GPU, "guest close; while :; do guest pin-among-threads; done");
+        container.wait_for_output("pinned");
+        let identity = container.inspect(".Id");
+        container.ask(&["rm", "--force"]);
+        expect_nothing_left(engine, &identity);
+    }
+}
+
+#[test]
+fn a_container_is_restarted_as_its_policy_says() {
+    for (engine, low_level) in Engine::all_with_runtimes() {
+        let options = [&["--restart", "on-failure:2"], GPU].concat();
+        let runtime = Runtime::Ringfence(low_level);
+        let container = engine.start(runtime, &options, "guest close; exit 3");
+        eventually("it was restarted twice", || {
+            container.tell(&["logs"]).stdout == REQUESTS.repeat(3)
+        });
+        eventually("it is left alone", || {
+            container.inspect(".State.Status") == "exited"
+        });
+        assert_eq!(container.inspect(".State.ExitCode"), "3");
+    }
+}
+
+/// `ringfence ps` and the engine call it the same, and what is Ringfence's says so.
+#[test]
+fn a_container_is_known_by_the_engines_name() {
+    for (engine, low_level) in Engine::all_with_runtimes() {
+        let name = name(engine, low_level);
+        let container = engine.start(Runtime::Ringfence(low_level), GPU, HEEDS);
+        container.wait_for_output(REQUESTS);
+        let identity = container.inspect(".Id");
+        let listed = finish(&mut engine.of_user(&[&engine.machine.ringfence(), "ps"]));
+        assert!(listed.stdout.contains(&identity), "{name}: {listed:?}");
+        let shown = container.ask(&["top"]);
+        let lines: Vec<&str> = shown.lines().collect();
+        let sentries = lines.iter().filter(|line| line.contains("ringfence-sentry"));
+        assert_eq!(sentries.count(), 1, "{name}: {shown}");
+        let programs = lines.iter().filter(|line| line.contains("sh -c trap"));
+        assert_eq!(programs.count(), 1, "{name}: {shown}");
+        let seen = engine.ask(Runtime::Ringfence(low_level), &["ps", "--quiet", "--no-trunc"]);
+        assert!(seen.lines().any(|line| line == identity), "{name}: {seen}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Podman: that of root, and that of an ordinary user.
+//!
+//! It passes no variable on to a runtime. So settings are where an administrator has them, `/etc/ringfence/config.toml`, and for a second
+//! low-level runtime a script names others.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use userland_tests::{Ended, finish};
+
+use crate::engine::{Engine, LowLevel, Runtime, called, installed, skip};
+use crate::machine::Machine;
+
+pub fn of_root() -> Option<&'static Engine> {
+    static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
+    let start = || start("podman", true);
+    ENGINE.get_or_init(start).as_ref()
+}
+
+pub fn of_user() -> Option<&'static Engine> {
+    static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
+    let start = || {
+        let name = "podman, rootless";
+        if installed("newuidmap").is_none() {
+            return skip(name, "there is no newuidmap (Debian's uidmap)");
+        }
+        start(name, false)
+    };
+    ENGINE.get_or_init(start).as_ref()
+}
+
+/// An ordinary user, who has numbers for the users of containers.
+const USER: &str = "
+printf 'tester:x:1000:1000::/home/tester:/bin/sh\\n' >>/etc/passwd
+printf 'tester:x:1000:\\n' >>/etc/group
+printf 'tester:100000:65536\\n' >>/etc/subuid
+printf 'tester:100000:65536\\n' >>/etc/subgid
+mkdir -p /run/user/1000
+chown 1000:1000 /run/user/1000
+";
+
+const AS_USER: &str = "setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000";
+
+fn start(name: &'static str, is_roots: bool) -> Option<Engine> {
+    if installed("podman").is_none() {
+        return skip(name, "it is not installed");
+    }
+    let machine = match Machine::new() {
+        Ok(machine) => machine,
+        Err(reason) => return skip(name, &reason),
+    };
+    let home = machine.name_of("data/home");
+    machine.tell(&format!("mkdir {home}"));
+    let mut user = Vec::new();
+    if !is_roots {
+        machine.tell(&format!("{USER}chown 1000:1000 {home}"));
+        user.extend(AS_USER.split(' ').map(str::to_owned));
+        user.push(format!("HOME={home}"));
+    }
+    let low_levels = configure(&machine, name);
+    let engine = Engine {
+        name,
+        machine,
+        low_levels,
+        user,
+        words: words(&home),
+        names_runtime_first: true,
+        has_init: Path::new("/usr/libexec/podman/catatonit").exists(),
+        is_roots,
+    };
+    let alone = Runtime::Alone(*engine.low_levels.first()?);
+    let image = engine.machine.name_of("image.tar");
+    let Ended { status, stderr, .. } = engine.tell(alone, &["load", "--quiet", "--input", &image]);
+    if status != 0 {
+        return skip(name, &format!("it loads no image here: {stderr}"));
+    }
+    let ended = engine.run(alone, &[], "exit 9");
+    if ended.status != 9 {
+        return skip(name, &format!("it makes no container here: {ended:?}"));
+    }
+    Some(engine)
+}
+
+/// Configures podman as an administrator would, and returns the low-level runtimes that there are.
+fn configure(machine: &Machine, name: &str) -> Vec<LowLevel> {
+    let add = |options: &[&str]| {
+        let mut command = machine.command(machine.ringfence());
+        command.args(["runtime", "configure", "podman"]);
+        let ended = finish(command.args(options));
+        assert_eq!(ended.status, 0, "{ended:?}");
+    };
+    let mut low_levels = Vec::new();
+    for low_level in LowLevel::ALL {
+        let of = low_level.name();
+        let Some(path) = installed(of) else {
+            skip::<()>(&format!("{name} with {of}"), "it is not installed");
+            continue;
+        };
+        machine.set(&format!("{of}.toml"), &path);
+        let settings = machine.name_of(&format!("{of}.toml"));
+        match low_level {
+            LowLevel::Runc => {
+                let place = "/etc/ringfence/config.toml";
+                machine.tell(&format!("mkdir /etc/ringfence; cp {settings} {place}"));
+                add(&[]);
+            }
+            LowLevel::Crun => {
+                let path = machine.runtime_with("programs/crun/ringfence-runtime", &settings);
+                add(&["--name", called(Runtime::Ringfence(low_level)), "--runtime-path", &path]);
+            }
+        }
+        low_levels.push(low_level);
+    }
+    low_levels
+}
+
+/// The command line, which keeps all that podman has below this directory.
+fn words(home: &str) -> Vec<String> {
+    let mut words = vec!["podman".to_owned()];
+    for root in ["root", "runroot", "tmpdir"] {
+        words.extend([format!("--{root}"), format!("{home}/{root}")]);
+    }
+    let options = "--storage-driver vfs --cgroup-manager cgroupfs --events-backend file";
+    words.extend(options.split(' ').map(str::to_owned));
+    words
+}

@@ -1,0 +1,53 @@
+//! What a container with GPUs cannot have: the engine shows its user one line that names the way out.
+
+use crate::engine::{Engine, GPU, Runtime};
+use crate::options::REQUESTS;
+
+const ROWS: [(&str, &str); 2] = [
+    (
+        "--privileged",
+        "is privileged, and could reach the driver around the sandbox: leave out --privileged",
+    ),
+    (
+        "--pid=host",
+        "has the host's process namespace, and a sandbox needs one of its own: leave out --pid=host",
+    ),
+];
+
+#[test]
+fn the_engine_shows_what_is_refused() {
+    for (engine, low_level) in Engine::all_with_runtimes() {
+        for (option, line) in ROWS {
+            let options = [GPU, &[option]].concat();
+            let ended = engine.run(Runtime::Ringfence(low_level), &options, "echo ran");
+            assert_eq!(ended.stdout, "", "{}: {ended:?}", engine.name);
+            assert!(ended.status != 0, "{}: {ended:?}", engine.name);
+            let shown = ended.stderr.lines().any(|shown| {
+                shown.contains("ringfence-runtime: container ") && shown.contains(line)
+            });
+            assert!(shown, "{}: {option}: {ended:?}", engine.name);
+            // Without a GPU it is nobody's concern.
+            let ended = engine.run(Runtime::Ringfence(low_level), &[option], "echo ran");
+            assert_eq!(ended.stdout, "ran\n", "{}: {ended:?}", engine.name);
+        }
+    }
+}
+
+#[test]
+fn no_engine_saves_a_container_with_gpus() {
+    for (engine, low_level) in Engine::all_with_runtimes() {
+        if engine.names_runtime_first {
+            eprintln!("skipped: {}: checkpoint: podman asks CRIU first", engine.name);
+            continue;
+        }
+        let script = "guest close; while :; do sleep 0.1; done";
+        let container = engine.start(Runtime::Ringfence(low_level), GPU, script);
+        container.wait_for_output(REQUESTS);
+        let words = ["checkpoint", "create", &container.name, "saved"];
+        let ended = engine.tell(container.runtime, &words);
+        assert!(ended.status != 0, "{}: {ended:?}", engine.name);
+        let line = "whose state nobody can save or restore: stop it, and start it anew";
+        assert!(ended.stderr.contains(line), "{}: {ended:?}", engine.name);
+        assert_eq!(container.inspect(".State.Status"), "running");
+    }
+}
