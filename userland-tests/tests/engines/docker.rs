@@ -19,7 +19,14 @@ struct Version {
     /// Where else the daemon finds programs, first of all.
     path: Vec<PathBuf>,
     runc: PathBuf,
+    /// Ways to ask for a GPU.
+    ways: &'static [&'static [&'static str]],
 }
+
+/// dockerd puts NVIDIA's hook there, which does nothing here.
+const BY_HOOK: &[&str] = &["--gpus", "all"];
+/// A specification of CDI says what is put there.
+pub const BY_CDI: &[&str] = &["--device", "nvidia.com/gpu=all"];
 
 pub fn debians() -> Option<&'static Engine> {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
@@ -37,6 +44,7 @@ pub fn debians() -> Option<&'static Engine> {
             daemon,
             path: Vec::new(),
             runc,
+            ways: &[BY_HOOK],
         })
     };
     ENGINE.get_or_init(start).as_ref()
@@ -56,6 +64,7 @@ pub fn current() -> Option<&'static Engine> {
             daemon: path[0].join("dockerd"),
             runc: path[2].join("runc"),
             path,
+            ways: &[BY_HOOK, BY_CDI],
         })
     };
     ENGINE.get_or_init(start).as_ref()
@@ -114,6 +123,8 @@ fn start(version: &Version) -> Option<Engine> {
         user: Vec::new(),
         words,
         names_runtime_first: false,
+        options: Vec::new(),
+        ways: version.ways,
         has_init: true,
         is_roots: true,
     };

@@ -58,6 +58,10 @@ pub struct Engine {
     pub words: Vec<String>,
     /// Whether the runtime is named there, and not behind the command.
     pub names_runtime_first: bool,
+    /// Options of every container.
+    pub options: Vec<String>,
+    /// Ways to ask for a GPU, besides the device that every engine knows.
+    pub ways: &'static [&'static [&'static str]],
     /// Whether it has the program that `--init` puts first.
     pub has_init: bool,
     /// Whether a container's cgroup is the engine's to change, which an ordinary user's is not.
@@ -128,6 +132,7 @@ impl Engine {
         if !options.contains(&"--network") {
             words.extend(["--network", "none"]);
         }
+        words.extend(self.options.iter().map(String::as_str));
         words.extend(options);
         words.extend([IMAGE, "sh", "-c", script]);
         self.command(runtime, &words)

@@ -43,6 +43,20 @@ fn a_program_reaches_the_driver_and_its_status_is_the_containers() {
     }
 }
 
+#[test]
+fn a_gpu_is_asked_for_in_the_engines_other_ways() {
+    for (engine, low_level) in Engine::all_with_runtimes() {
+        for way in engine.ways {
+            let ended = engine.run(Runtime::Ringfence(low_level), way, "guest close; exit 7");
+            let expected = Ended {
+                status: 7,
+                ..Ended::printing(REQUESTS)
+            };
+            assert_eq!(ended, expected, "{}: {way:?}", name(engine, low_level));
+        }
+    }
+}
+
 /// Without GPUs it is the low-level runtime's container, in all that it sees.
 #[test]
 fn a_container_without_gpus_is_as_without_ringfence() {

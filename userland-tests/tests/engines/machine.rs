@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::unistd::{Pid, geteuid};
+use serde_json::json;
 use userland_tests::{Directory, Ended, finish, ringfence_program};
 
 use crate::image;
@@ -119,6 +120,14 @@ impl Machine {
         ));
         // Containers of an ordinary user write there, too.
         self.tell(&format!("umask 0; touch {}", self.name_of("messages.log")));
+        let specification = json!({
+            "cdiVersion": "0.3.0",
+            "kind": "nvidia.com/gpu",
+            "devices": [{"name": "all", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia0"}]}}],
+        });
+        let file = self.path("cdi.json");
+        fs::write(&file, specification.to_string()).expect("a file");
+        self.tell(&format!("mkdir -p /etc/cdi; cp {} /etc/cdi/nvidia.json", file.display()));
         image::write(&self.path("image.tar"));
     }
 

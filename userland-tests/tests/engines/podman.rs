@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use userland_tests::{Ended, finish};
 
+use crate::docker::BY_CDI;
 use crate::engine::{Engine, LowLevel, Runtime, called, installed, skip};
 use crate::machine::Machine;
 
@@ -39,6 +40,7 @@ mkdir -p /run/user/1000
 chown 1000:1000 /run/user/1000
 ";
 
+const RUN: &str = "/run/user/1000";
 const AS_USER: &str = "setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000";
 
 fn start(name: &'static str, is_roots: bool) -> Option<Engine> {
@@ -58,13 +60,20 @@ fn start(name: &'static str, is_roots: bool) -> Option<Engine> {
         user.push(format!("HOME={home}"));
     }
     let low_levels = configure(&machine, name);
+    let group = machine.group();
+    let options = match is_roots {
+        true => vec!["--cgroup-parent".to_owned(), group],
+        false => Vec::new(),
+    };
     let engine = Engine {
         name,
         machine,
         low_levels,
         user,
-        words: words(&home),
+        words: words(&home, if is_roots { "/run" } else { RUN }),
         names_runtime_first: true,
+        options,
+        ways: &[BY_CDI],
         has_init: Path::new("/usr/libexec/podman/catatonit").exists(),
         is_roots,
     };
@@ -114,11 +123,11 @@ fn configure(machine: &Machine, name: &str) -> Vec<LowLevel> {
     low_levels
 }
 
-/// The command line, which keeps all that podman has below this directory.
-fn words(home: &str) -> Vec<String> {
+/// The command line: what lasts is below the home, and what does not where podman takes a short path only.
+fn words(home: &str, run: &str) -> Vec<String> {
     let mut words = vec!["podman".to_owned()];
-    for root in ["root", "runroot", "tmpdir"] {
-        words.extend([format!("--{root}"), format!("{home}/{root}")]);
+    for (option, place) in [("root", home), ("runroot", run), ("tmpdir", run)] {
+        words.extend([format!("--{option}"), format!("{place}/{option}")]);
     }
     let options = "--storage-driver vfs --cgroup-manager cgroupfs --events-backend file";
     words.extend(options.split(' ').map(str::to_owned));
