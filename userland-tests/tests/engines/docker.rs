@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use userland_tests::{Ended, finish};
+use userland_tests::finish;
 
 use crate::engine::{Engine, LowLevel, Runtime, built, installed, skip};
 use crate::machine::Machine;
@@ -57,7 +57,10 @@ pub fn current() -> Option<&'static Engine> {
         let groups = ["docker", "containerd", "runc"];
         let folders: Option<Vec<PathBuf>> = groups.into_iter().map(built).collect();
         let Some(path) = folders else {
-            return skip(name, "dockerd, containerd or runc was not built (.ci/go-programs)");
+            return skip(
+                name,
+                "dockerd, containerd or runc was not built (.ci/go-programs)",
+            );
         };
         start(&Version {
             name,
@@ -128,18 +131,11 @@ fn start(version: &Version) -> Option<Engine> {
         has_init: true,
         is_roots: true,
     };
-    let alone = Runtime::Alone(LowLevel::Runc);
     if !answers(&engine) {
         let log = std::fs::read_to_string(engine.machine.path("dockerd.log"));
         panic!("{name} does not answer: {log:?}");
     }
-    let image = engine.machine.name_of("image.tar");
-    engine.ask(alone, &["load", "--quiet", "--input", &image]);
-    let ended = engine.run(alone, &[], "exit 9");
-    if ended.status != 9 {
-        return skip(name, &format!("it makes no container here: {ended:?}"));
-    }
-    Some(engine)
+    engine.prepare()
 }
 
 /// Writes daemon.json as an administrator would: by hand, and then by `ringfence runtime configure`.
@@ -186,10 +182,10 @@ fn answers(engine: &Engine) -> bool {
     let alone = Runtime::Alone(LowLevel::Runc);
     let mut tries = 0..600;
     tries.any(|_| {
-        let Ended { status, .. } = engine.tell(alone, &["version"]);
-        if status != 0 {
+        let answers = engine.tell(alone, &["version"]).status == 0;
+        if !answers {
             std::thread::sleep(Duration::from_millis(100));
         }
-        status == 0
+        answers
     })
 }

@@ -91,6 +91,32 @@ impl Engine {
         })
     }
 
+    /// Gives an engine that runs the image, and leaves out the low-level runtimes that make no container here by themselves. `None` if
+    /// none does.
+    pub fn prepare(mut self) -> Option<Engine> {
+        let image = self.machine.name_of("image.tar");
+        let first = Runtime::Alone(*self.low_levels.first()?);
+        let ended = self.tell(first, &["load", "--quiet", "--input", &image]);
+        if ended.status != 0 {
+            return skip(self.name, &format!("it loads no image here: {ended:?}"));
+        }
+        let found = std::mem::take(&mut self.low_levels).into_iter();
+        let able = found.filter(|low_level| {
+            let ended = self.run(Runtime::Alone(*low_level), &[], "exit 9");
+            if ended.status != 9 {
+                let name = format!("{} with {}", self.name, low_level.name());
+                skip::<()>(
+                    &name,
+                    &format!("it makes no container here: {}", ended.stderr.trim()),
+                );
+            }
+            ended.status == 9
+        });
+        let able: Vec<LowLevel> = able.collect();
+        self.low_levels = able;
+        (!self.low_levels.is_empty()).then_some(self)
+    }
+
     /// `docker COMMAND…`
     pub fn command(&self, runtime: Runtime, words: &[&str]) -> Command {
         let mut line: Vec<&str> = self.words.iter().map(String::as_str).collect();
@@ -102,12 +128,25 @@ impl Engine {
     }
 
     /// A command of the user's that the engine belongs to.
-    pub fn of_user(&self, words: &[&str]) -> Command {
+    fn of_user(&self, words: &[&str]) -> Command {
         let user = self.user.iter().map(String::as_str);
         let line: Vec<&str> = user.chain(words.iter().copied()).collect();
         let mut command = self.machine.command(line[0]);
         command.args(&line[1..]);
         command
+    }
+
+    /// What `ringfence ps` shows. It knows the sandboxes of its own user namespace, and an ordinary user's podman has another.
+    pub fn sandboxes(&self) -> Ended {
+        let ringfence = self.machine.ringfence();
+        let unshare: Vec<&str> = self
+            .words
+            .iter()
+            .map(String::as_str)
+            .chain(["unshare"])
+            .collect();
+        let line = if self.is_roots { &[][..] } else { &unshare };
+        finish(&mut self.of_user(&[line, &[&ringfence, "ps"]].concat()))
     }
 
     /// The same, run to its end.
@@ -219,9 +258,7 @@ pub fn skip<T>(name: &str, reason: &str) -> Option<T> {
 /// Where an executable is, among what this machine has installed.
 pub fn installed(name: &str) -> Option<PathBuf> {
     let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
-    let mut paths = places
-        .iter()
-        .map(|place| PathBuf::from(place).join(name));
+    let mut paths = places.iter().map(|place| PathBuf::from(place).join(name));
     paths.find(|path| path.exists())
 }
 

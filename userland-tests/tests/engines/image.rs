@@ -55,11 +55,7 @@ pub fn write(file: &Path) {
     let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
     fs::write(parts.join("config.json"), config.to_string()).expect("a file");
     fs::write(parts.join("manifest.json"), manifest.to_string()).expect("a file");
-    tar(
-        &parts,
-        file,
-        &["config.json", "manifest.json", "layer.tar"],
-    );
+    tar(&parts, file, &["config.json", "manifest.json", "layer.tar"]);
 }
 
 /// The guest, without what only a debugger reads of it, since engines copy the image for each container.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use userland_tests::{Ended, eventually, finish, wait_for};
+use userland_tests::{Ended, eventually, wait_for};
 
 use crate::engine::{Engine, GPU, LowLevel, Runtime};
 use crate::options::REQUESTS;
@@ -18,9 +18,8 @@ fn name(engine: &Engine, low_level: LowLevel) -> String {
 /// Nothing is left of sandboxes: neither a process nor what the front has written.
 #[track_caller]
 fn expect_nothing_left(engine: &Engine, container: &str) {
-    let machine = &engine.machine;
     eventually(&format!("{}: nothing is left", engine.name), || {
-        let listed = finish(&mut engine.of_user(&[&machine.ringfence(), "ps"]));
+        let listed = engine.sandboxes();
         !listed.stdout.contains(container)
     });
 }
@@ -63,12 +62,13 @@ fn a_container_without_gpus_is_as_without_ringfence() {
     let script = "ls /dev; ls -d /proc/[0-9]*; cat /proc/1/comm; grep -e ^Cap -e ^Seccomp -e ^NoNew -e ^Uid /proc/self/status; \
                   cut -d ' ' -f 5,6,9 /proc/self/mountinfo; guest close; exit 4";
     for (engine, low_level) in Engine::all_with_runtimes() {
-        let [alone, front] = [Runtime::Alone(low_level), Runtime::Ringfence(low_level)].map(|runtime| {
-            // A directory of the container's own.
-            let ended = engine.run(runtime, &[], script);
-            let lines = ended.stdout.lines().filter(|line| !line.contains("/etc/"));
-            (ended.status, lines.map(str::to_owned).collect::<Vec<_>>())
-        });
+        let [alone, front] =
+            [Runtime::Alone(low_level), Runtime::Ringfence(low_level)].map(|runtime| {
+                // A directory of the container's own.
+                let ended = engine.run(runtime, &[], script);
+                let lines = ended.stdout.lines().filter(|line| !line.contains("/etc/"));
+                (ended.status, lines.map(str::to_owned).collect::<Vec<_>>())
+            });
         assert_eq!(front, alone, "{}", name(engine, low_level));
         assert_eq!(alone.0, 4);
         assert!(!alone.1.iter().any(|line| line.starts_with("freed")));
@@ -98,7 +98,12 @@ fn a_program_has_the_engines_terminal() {
         drop(keys);
         let name = name(engine, low_level);
         assert_eq!(ended.status, 6, "{name}: {ended:?}");
-        for line in ["/dev/pts/0\r\n", "freed 50 times\r\n", "read typed\r\n", "33 77\r\n"] {
+        for line in [
+            "/dev/pts/0\r\n",
+            "freed 50 times\r\n",
+            "read typed\r\n",
+            "33 77\r\n",
+        ] {
             assert!(ended.stdout.contains(line), "{name}: {line:?}: {ended:?}");
         }
     }
@@ -141,7 +146,11 @@ fn a_container_is_stopped_paused_killed_and_removed() {
         expect_nothing_left(engine, &identity);
 
         // Removed while requests are on their way.
-        let container = engine.start(ringfence, GPU, "guest close; while :; do guest pin-among-threads; done");
+        let container = engine.start(
+            ringfence,
+            GPU,
+            "guest close; while :; do guest pin-among-threads; done",
+        );
         container.wait_for_output("pinned");
         let identity = container.inspect(".Id");
         container.ask(&["rm", "--force"]);
@@ -173,15 +182,20 @@ fn a_container_is_known_by_the_engines_name() {
         let container = engine.start(Runtime::Ringfence(low_level), GPU, HEEDS);
         container.wait_for_output(REQUESTS);
         let identity = container.inspect(".Id");
-        let listed = finish(&mut engine.of_user(&[&engine.machine.ringfence(), "ps"]));
+        let listed = engine.sandboxes();
         assert!(listed.stdout.contains(&identity), "{name}: {listed:?}");
         let shown = container.ask(&["top"]);
         let lines: Vec<&str> = shown.lines().collect();
-        let sentries = lines.iter().filter(|line| line.contains("ringfence-sentry"));
+        let sentries = lines
+            .iter()
+            .filter(|line| line.contains("ringfence-sentry"));
         assert_eq!(sentries.count(), 1, "{name}: {shown}");
         let programs = lines.iter().filter(|line| line.contains("sh -c trap"));
         assert_eq!(programs.count(), 1, "{name}: {shown}");
-        let seen = engine.ask(Runtime::Ringfence(low_level), &["ps", "--quiet", "--no-trunc"]);
+        let seen = engine.ask(
+            Runtime::Ringfence(low_level),
+            &["ps", "--quiet", "--no-trunc"],
+        );
         assert!(seen.lines().any(|line| line == identity), "{name}: {seen}");
     }
 }

@@ -127,7 +127,10 @@ impl Machine {
         });
         let file = self.path("cdi.json");
         fs::write(&file, specification.to_string()).expect("a file");
-        self.tell(&format!("mkdir -p /etc/cdi; cp {} /etc/cdi/nvidia.json", file.display()));
+        self.tell(&format!(
+            "mkdir -p /etc/cdi; cp {} /etc/cdi/nvidia.json",
+            file.display()
+        ));
         image::write(&self.path("image.tar"));
     }
 

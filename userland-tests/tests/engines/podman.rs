@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use userland_tests::{Ended, finish};
+use userland_tests::finish;
 
 use crate::docker::BY_CDI;
 use crate::engine::{Engine, LowLevel, Runtime, called, installed, skip};
@@ -41,7 +41,8 @@ chown 1000:1000 /run/user/1000
 ";
 
 const RUN: &str = "/run/user/1000";
-const AS_USER: &str = "setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000";
+const AS_USER: &str =
+    "setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000";
 
 fn start(name: &'static str, is_roots: bool) -> Option<Engine> {
     if installed("podman").is_none() {
@@ -77,17 +78,7 @@ fn start(name: &'static str, is_roots: bool) -> Option<Engine> {
         has_init: Path::new("/usr/libexec/podman/catatonit").exists(),
         is_roots,
     };
-    let alone = Runtime::Alone(*engine.low_levels.first()?);
-    let image = engine.machine.name_of("image.tar");
-    let Ended { status, stderr, .. } = engine.tell(alone, &["load", "--quiet", "--input", &image]);
-    if status != 0 {
-        return skip(name, &format!("it loads no image here: {stderr}"));
-    }
-    let ended = engine.run(alone, &[], "exit 9");
-    if ended.status != 9 {
-        return skip(name, &format!("it makes no container here: {ended:?}"));
-    }
-    Some(engine)
+    engine.prepare()
 }
 
 /// Configures podman as an administrator would, and returns the low-level runtimes that there are.
@@ -115,7 +106,12 @@ fn configure(machine: &Machine, name: &str) -> Vec<LowLevel> {
             }
             LowLevel::Crun => {
                 let path = machine.runtime_with("programs/crun/ringfence-runtime", &settings);
-                add(&["--name", called(Runtime::Ringfence(low_level)), "--runtime-path", &path]);
+                add(&[
+                    "--name",
+                    called(Runtime::Ringfence(low_level)),
+                    "--runtime-path",
+                    &path,
+                ]);
             }
         }
         low_levels.push(low_level);
