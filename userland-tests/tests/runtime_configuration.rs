@@ -301,7 +301,8 @@ fn comments_and_order_of_containerds_configuration_stay() {
 /// A list that is there gets one entry more.
 #[test]
 fn annotations_that_containerd_hands_on_already_it_goes_on_to_hand_on() {
-    let ours = "pod_annotations = [\"dev.ringfence.*\"]\ncontainer_annotations = [\"dev.ringfence.*\"]\n";
+    let ours =
+        "pod_annotations = [\"dev.ringfence.*\"]\ncontainer_annotations = [\"dev.ringfence.*\"]\n";
     let place = Place::new("containerd", "config.toml");
     assert!(place.configured(&["--version", "3"]).contains(ours));
     let table = "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n";
@@ -320,7 +321,10 @@ fn annotations_that_containerd_hands_on_already_it_goes_on_to_hand_on() {
     place.expect_there_and_back(&[], &expected);
     // What was added to the entry by hand stays.
     place.configured(&[]);
-    let more = expected.replace("\"com.example\", \"dev.ringfence.*\"]", "\"dev.ringfence.*\", \"more\"]");
+    let more = expected.replace(
+        "\"com.example\", \"dev.ringfence.*\"]",
+        "\"dev.ringfence.*\", \"more\"]",
+    );
     fs::write(&place.file, &more).expect("written");
     assert_eq!(place.configured(&[]), more);
 }

@@ -83,7 +83,10 @@ pub fn grant(
         },
         on_server_exit: settings.on_server_exit,
     };
-    let annotations = specification.0.get("annotations").and_then(Value::as_object);
+    let annotations = specification
+        .0
+        .get("annotations")
+        .and_then(Value::as_object);
     let annotations = annotations.into_iter().flatten();
     let mut named_capabilities = false;
     for (key, value) in annotations {
@@ -111,7 +114,10 @@ fn find(name: &str, settings: &Settings) -> Result<Take, String> {
         let reason = "there is no such annotation";
         return Err(match nearest(name, ANNOTATIONS.into_iter()) {
             Some(near) => format!("{reason}: write {PREFIX}{near}"),
-            None => format!("{reason}: behind {PREFIX} there are {}", listed(&ANNOTATIONS)),
+            None => format!(
+                "{reason}: behind {PREFIX} there are {}",
+                listed(&ANNOTATIONS)
+            ),
         });
     };
     match settings.annotations.contains(&name) {
@@ -172,7 +178,9 @@ fn within(
 fn in_units(size: Size) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     let bytes = size.bytes();
-    let fitting = units.iter().find(|(power, _)| bytes % (1 << power) == 0);
+    let fitting = units
+        .iter()
+        .find(|(power, _)| bytes.trailing_zeros() >= *power);
     match fitting {
         Some((power, unit)) => format!("{}{unit}", bytes >> power),
         None => format!("{bytes} bytes"),

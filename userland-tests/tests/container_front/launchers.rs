@@ -64,7 +64,10 @@ fn a_launcher_that_cannot_be_started_is_told_of_in_a_line() {
     while unheard < 8 {
         let mut command = front.command(&["create", "c"]);
         // EHWPOISON, by which no call fails here otherwise.
-        command.env("RINGFENCE_FAULTS", format!("launcher.step@{step}=errno:133"));
+        command.env(
+            "RINGFENCE_FAULTS",
+            format!("launcher.step@{step}=errno:133"),
+        );
         let ended = finish(&mut command);
         match ended.status {
             1 => {
@@ -85,6 +88,8 @@ fn a_launcher_that_cannot_be_started_is_told_of_in_a_line() {
         let are_launchers = others.iter().all(|line| line.starts_with("ringfence: "));
         assert!(is_one && are_launchers, "{lines:?}");
     }
-    let starts = lines.iter().filter(|line| line.contains("starting the launcher"));
+    let starts = lines
+        .iter()
+        .filter(|line| line.contains("starting the launcher"));
     assert_eq!(starts.count(), 2, "{lines:?}");
 }

@@ -85,7 +85,11 @@ fn a_wrong_setting_is_named_with_its_file_and_key() {
         ),
     ] {
         front.set(text);
-        expect_refused(&front, &["state", "c"], &format!("settings {file}: {reason}"));
+        expect_refused(
+            &front,
+            &["state", "c"],
+            &format!("settings {file}: {reason}"),
+        );
     }
     fs::remove_file(front.settings()).expect("removed");
     let reason = format!(
@@ -312,12 +316,13 @@ fn the_driver_takes_for_a_container_what_that_asks_for_or_what_is_set() {
         assert_eq!(maker.run(&value), expected, "{}", maker.name);
         // It is bounded where nothing is set, too: no cgroup accounts for it.
         let settings = fs::read_to_string(maker.front.settings()).expect("settings");
-        maker.front.set(&settings.replace("[host-memory]\nmaximum = \"64m\"\n", ""));
+        maker
+            .front
+            .set(&settings.replace("[host-memory]\nmaximum = \"64m\"\n", ""));
         let mut value = running("exec guest limit-host-records");
         annotate(&mut value, "host-memory", "15PiB");
         let ended = maker.run(&value);
-        let start =
-            "ringfence-runtime: container c: annotation dev.ringfence.host-memory: 15PiB is more than ";
+        let start = "ringfence-runtime: container c: annotation dev.ringfence.host-memory: 15PiB is more than ";
         assert!(
             ended.status == 1 && ended.stderr.starts_with(start),
             "{ended:?}"
@@ -347,7 +352,11 @@ fn a_container_may_ask_of_the_driver_what_its_capabilities_allow() {
                 &maker.front,
                 "[containers]\ndriver-capabilities = [\"compute\", \"utility\", \"graphics\"]\n",
             );
-            assert_eq!(&walk(&|value| ask_for_capabilities(value, list)), expected, "{list}");
+            assert_eq!(
+                &walk(&|value| ask_for_capabilities(value, list)),
+                expected,
+                "{list}"
+            );
             assert_eq!(
                 &walk(&|value| annotate(value, "driver-capabilities", list)),
                 expected,
@@ -364,7 +373,10 @@ fn a_container_may_ask_of_the_driver_what_its_capabilities_allow() {
             annotate(value, "driver-capabilities", "compute");
         });
         assert_eq!(both, may);
-        add(&maker.front, "[containers]\ndriver-capabilities = [\"utility\"]\n");
+        add(
+            &maker.front,
+            "[containers]\ndriver-capabilities = [\"utility\"]\n",
+        );
         assert_eq!(walk(&|value| ask_for_capabilities(value, "all")), may_not);
         assert_eq!(walk(&|_| {}), may_not);
     }
