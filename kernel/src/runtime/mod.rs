@@ -29,7 +29,7 @@ mod specification;
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ringfence_sentry::failure::Failure;
@@ -116,6 +116,20 @@ const CONCERNS: &[(&str, Concern)] = &[
     ("exec", Concern::Enters),
 ];
 
+/// Whether the line's command makes a container.
+fn makes_container(line: &CommandLine) -> bool {
+    let mut concerns = CONCERNS.iter();
+    let concern = concerns.find(|(name, _)| line.command.as_deref() == Some(name));
+    matches!(concern, Some((_, Concern::Makes | Concern::Restores)))
+}
+
+/// What the settings are, if there are any: where they are, or what is wrong with them.
+pub fn examine_settings() -> Result<Option<PathBuf>, Failure> {
+    let settings = Settings::read()?;
+    settings.expect_right()?;
+    Ok(settings.file.exists().then_some(settings.file))
+}
+
 /// Acts as the runtime, if this was started by its name. Returns only then, and only if the low-level runtime has not taken over.
 pub fn if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let name = words.next()?;
@@ -155,6 +169,9 @@ fn act(line: &CommandLine, settings: &Settings) -> Result<Infallible, Failure> {
     let low_level = low_level::find(settings)?;
     if line.command.as_deref() == Some("delete") {
         bundles::tidy();
+    }
+    if makes_container(line) {
+        settings.expect_right()?;
     }
     if let Some((specification, asked)) = with_gpus(line, &low_level)? {
         return sandbox::begin(&sandbox::Demand {

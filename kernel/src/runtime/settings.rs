@@ -3,12 +3,15 @@
 //! The idea: each setting is a row of a table, with what reads its value. A setting that is unknown or wrong is refused rather
 //! than passed over: it could be a limit that somebody relies on. A file that is not there sets nothing.
 //!
+//! What bounds containers is asked for when one is made. So what is wrong with that keeps no engine from ending containers that
+//! run; but what is wrong in `[runtime]` does, since it could name the low-level runtime that knows them.
+//!
 //! What containers ask for comes from whoever writes a pod, or from an image (`annotations.rs`). So what they may have is
 //! bounded here, and an annotation that is within the bounds harms nobody but its container.
 
 pub mod file;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use nvproxy_abi::policy::Capabilities;
@@ -72,6 +75,8 @@ pub struct Settings {
     pub gpu_memory: Bounds,
     /// `host-memory`: what the driver allocates.
     pub host_memory: Bounds,
+    /// What is wrong outside of `[runtime]`, first.
+    pub wrong: Option<String>,
 }
 
 impl Default for Settings {
@@ -87,19 +92,23 @@ impl Default for Settings {
             on_server_exit: OnServerExit::default(),
             gpu_memory: Bounds::default(),
             host_memory: Bounds::default(),
+            wrong: None,
         }
     }
 }
+
+/// The table of which everything has to be right, whatever is asked for.
+const RUNTIME: &str = "runtime";
 
 /// Reads a value, or says what is wrong with it.
 type Take = fn(&mut Settings, &Value) -> Result<(), String>;
 
 /// A setting: table, key, and what reads the value.
 const TABLE: &[(&str, &str, Take)] = &[
-    ("runtime", "low-level", take_low_level),
-    ("runtime", "log", take_log),
-    ("runtime", "driver", take_driver),
-    ("runtime", "driver-abi", take_driver_abi),
+    (RUNTIME, "low-level", take_low_level),
+    (RUNTIME, "log", take_log),
+    (RUNTIME, "driver", take_driver),
+    (RUNTIME, "driver-abi", take_driver_abi),
     ("containers", "driver-capabilities", take_capabilities),
     ("containers", "annotations", take_annotations),
     ("containers", "on-server-exit", take_on_server_exit),
@@ -222,32 +231,32 @@ impl Settings {
     /// Reads the file that the environment names, or the usual one.
     pub fn read() -> Result<Settings, Failure> {
         let written = file::read(std::env::var_os(file::VARIABLE))?;
-        let settings = Settings::parse(&written.text).map_err(|reason| {
-            Failure::setup(format!("settings {}: {reason}", written.path.display()))
-        })?;
+        let settings = Settings::parse(&written.text);
+        let settings = settings.map_err(|reason| wrong(&written.path, &reason))?;
         Ok(Settings {
             file: written.path,
             ..settings
         })
     }
 
-    /// Reads the text of a file. An error says the line or the key, the reason and the remedy.
+    /// Fails if what containers get is set wrongly: to be asked before one is made.
+    pub fn expect_right(&self) -> Result<(), Failure> {
+        match &self.wrong {
+            Some(reason) => Err(wrong(&self.file, reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the text of a file. An error says the line or the key, the reason and the remedy, and so does what is kept as wrong.
     fn parse(text: &str) -> Result<Settings, String> {
         let file: Table = text.parse().map_err(|error| syntax(text, &error))?;
         let mut settings = Settings::default();
         for (table, value) in &file {
-            let known = TABLE.iter().any(|(of, ..)| of == table);
-            let Some(entries) = value.as_table().filter(|_| known) else {
-                return Err(no_table(table));
-            };
-            for (key, value) in entries {
-                let row = TABLE
-                    .iter()
-                    .find(|(of, name, _)| of == table && name == key);
-                let Some((.., take)) = row else {
-                    return Err(no_setting(table, key));
+            if let Err(reason) = settings.take(table, value) {
+                match table == RUNTIME {
+                    true => return Err(reason),
+                    false => settings.wrong.get_or_insert(reason),
                 };
-                take(&mut settings, value).map_err(|reason| format!("{table}.{key}: {reason}"))?;
             }
         }
         for (table, bounds) in [
@@ -257,13 +266,32 @@ impl Settings {
             if let (Some(default), Some(maximum)) = (bounds.default, bounds.maximum)
                 && default.bytes() > maximum.bytes()
             {
-                return Err(format!(
-                    "{table}.default is more than {table}.maximum: lower the one or raise the other"
-                ));
+                settings.wrong.get_or_insert_with(|| {
+                    format!("{table}.default is more than {table}.maximum: lower the one or raise the other")
+                });
             }
         }
         Ok(settings)
     }
+
+    /// Takes what a table of the file says.
+    fn take(&mut self, table: &str, value: &Value) -> Result<(), String> {
+        let known = TABLE.iter().any(|(of, ..)| *of == table);
+        let Some(entries) = value.as_table().filter(|_| known) else {
+            return Err(no_table(table));
+        };
+        for (key, value) in entries {
+            let mut rows = TABLE.iter();
+            let row = rows.find(|(of, name, _)| *of == table && name == key);
+            let (.., take) = row.ok_or_else(|| no_setting(table, key))?;
+            take(self, value).map_err(|reason| format!("{table}.{key}: {reason}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn wrong(file: &Path, reason: &str) -> Failure {
+    Failure::setup(format!("settings {}: {reason}", file.display()))
 }
 
 fn no_table(table: &str) -> String {

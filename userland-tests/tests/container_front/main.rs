@@ -342,12 +342,12 @@ fn without_a_driver_no_gpu_is_simulated_by_itself() {
     let script = front.path("low-level");
     front.set(&format!("runtime.low-level = \"{}\"\n", script.display()));
     front.specify(&with_gpu());
-    let Ended { status, stderr, .. } = front.run(&["create", "c"]);
-    let start = "ringfence-runtime: this machine has no NVIDIA driver";
-    assert!(
-        status == 1 && stderr.starts_with(start),
-        "{status} {stderr}"
+    let line = format!(
+        "this machine has no NVIDIA driver (/sys/module/nvidia/version is missing): load the nvidia module, or to try containers \
+         without a GPU, write driver = \"sim\" in [runtime] of {}",
+        front.settings().display()
     );
+    assert_eq!(front.run(&["create", "c"]), refused(&line));
 }
 
 /// However the bundle is named: a container that is not found is handed over.

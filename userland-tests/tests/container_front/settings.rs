@@ -7,10 +7,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
-use userland_tests::{Ended, finish};
+use userland_tests::{Ended, finish, ringfence_program};
 
 use super::sandboxes::{Maker, with_gpu as running};
 use super::{Front, handed_over, refused, with_gpu};
@@ -52,6 +53,8 @@ fn a_wrong_setting_is_named_with_its_file_and_key() {
     let front = Front::of_script();
     let file = front.settings();
     let file = file.display();
+    let script = front.path("low-level");
+    let script = script.display();
     for (text, reason) in [
         (
             "[runtime]\nlow_level = \"runc\"\n",
@@ -84,12 +87,21 @@ fn a_wrong_setting_is_named_with_its_file_and_key() {
              profiling, and all",
         ),
     ] {
-        front.set(text);
-        expect_refused(
-            &front,
-            &["state", "c"],
-            &format!("settings {file}: {reason}"),
-        );
+        front.set(&match text.starts_with("[runtime]") {
+            true => text.to_owned(),
+            false => format!(
+                "runtime.low-level = \"{script}\"
+{text}"
+            ),
+        });
+        let reason = format!("settings {file}: {reason}");
+        expect_refused(&front, &["create", "c"], &reason);
+        // Whatever is wrong with bounds, containers that run can be ended.
+        let kill = ["kill", "c", "9"];
+        match text.starts_with("[runtime]") {
+            true => expect_refused(&front, &kill, &reason),
+            false => assert_eq!(front.run(&kill), handed_over(&kill)),
+        }
     }
     fs::remove_file(front.settings()).expect("removed");
     let reason = format!(
@@ -151,9 +163,9 @@ fn the_runtime_of_an_ordinary_user_obeys_that_users_file() {
     let home = || front.directory.path().to_owned();
     assert_eq!(call("HOME", home(), user), handed_over(&["start", "c"]));
     let of_user = front.path(".config/ringfence/config.toml");
-    fs::write(&of_user, "[wrong]\n").expect("a file");
+    fs::write(&of_user, "[runtime]\nlog = \"x\"\n").expect("a file");
     let line = format!(
-        "settings {}: wrong: there is no such table: settings are in [runtime], [containers], [gpu-memory] and [host-memory]",
+        "settings {}: runtime.log: \"x\" is no path from the root: engines start a runtime in different directories",
         of_user.display()
     );
     assert_eq!(call("HOME", home(), user), refused(&line));
@@ -428,4 +440,30 @@ fn a_container_that_loses_its_server_goes_on_or_ends_as_it_asks_or_as_is_set() {
         expect(None, ended);
         expect(Some("fail"), kept);
     }
+}
+
+#[test]
+fn doctor_says_what_is_wrong_with_the_settings() {
+    let front = Front::of_script();
+    let said = || {
+        let mut command = Command::new(ringfence_program());
+        command.args(["doctor", "--json"]);
+        command.env("RINGFENCE_CONFIG", front.settings());
+        let report: Value = serde_json::from_str(&finish(&mut command).stdout).expect("JSON");
+        let checks = report["checks"].as_array().expect("checks");
+        let check = |check: &&Value| check["name"] == "container settings";
+        checks.iter().find(check).expect("a check").clone()
+    };
+    let file = front.settings();
+    let file = file.to_str().expect("text");
+    let right = said();
+    assert_eq!(
+        (&right["outcome"], &right["detail"]),
+        (&json!("ok"), &json!(file))
+    );
+    add(&front, "[gpu-memory]\nmaximum = \"0\"\n");
+    let wrong = said();
+    assert_eq!(wrong["outcome"], "weakness");
+    let detail = format!("settings {file}: gpu-memory.maximum: it has to be more than 0");
+    assert_eq!(wrong["detail"], json!(detail));
 }
