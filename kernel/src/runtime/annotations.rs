@@ -3,15 +3,15 @@
 //! The idea: whoever writes a pod, or runs a container, may have less than the administrator allows, and never more. An image
 //! asks as well: by `NVIDIA_DRIVER_CAPABILITIES` in its environment, and by annotations of its own, which podman, for one,
 //! hands on. So each is taken for what the untrusted program itself may have written: it holds within the bounds of the
-//! settings, and what is beyond them is refused, not cut to size, so that nobody takes it for granted.
+//! settings, and what is beyond them is refused, not cut to size, so that nobody takes it for granted. The variable alone is
+//! cut to what is allowed, and the log says so: images of NVIDIA's name `video` in it whether or not their programs need it.
 //!
 //! Annotations are keys of the specification, which has one value for each. Of a pod and its container containerd and CRI-O
 //! let the container's win (containerd's `internal/cri/server/container_create.go`, CRI-O's
 //! `internal/factory/container/container.go`).
 //!
 //! What the variable means is said in NVIDIA's toolkit, `internal/config/image/capabilities.go` and
-//! `getDriverCapabilities` in its hook's `container_config.go`: there, too, what is not allowed is refused, and `all` is all
-//! that is allowed. Two of its words stand for libraries alone, and for no requests to the driver. A capability brings the one
+//! `getDriverCapabilities` in its hook's `container_config.go`: there, too, `all` is all that is allowed. Two of its words stand for libraries alone, and for no requests to the driver. A capability brings the one
 //! without which it would be of no use: images name `graphics` alone.
 
 use nvproxy_abi::policy::Capabilities;
@@ -39,6 +39,8 @@ pub struct Granted {
     pub capabilities: Capabilities,
     pub limits: Limits,
     pub on_server_exit: OnServerExit,
+    /// What the log is to say of what was left out.
+    pub warning: Option<String>,
 }
 
 /// Reads an annotation's value, or says what is wrong with it.
@@ -57,7 +59,11 @@ const TAKES: [Take; ANNOTATIONS.len()] = [
         Ok(())
     },
     |granted, settings, text| {
-        granted.capabilities = capabilities(text, settings)?;
+        let asked = Capable::read(text, settings)?;
+        if !asked.beyond.is_empty() {
+            return Err(asked.too_much(settings));
+        }
+        granted.capabilities = asked.allowed;
         Ok(())
     },
     |granted, _, text| {
@@ -82,6 +88,7 @@ pub fn grant(
             host_memory: host_memory(settings).for_who_asks_nothing(),
         },
         on_server_exit: settings.on_server_exit,
+        warning: None,
     };
     let annotations = specification
         .0
@@ -101,8 +108,15 @@ pub fn grant(
     }
     if !named_capabilities && let Some(text) = variable(specification) {
         let what = format!("{VARIABLE}={text:.100}");
-        granted.capabilities =
-            capabilities(text, settings).map_err(|reason| refused(&what, reason))?;
+        let asked = Capable::read(text, settings).map_err(|reason| refused(&what, reason))?;
+        if asked.allowed == Capabilities::NONE {
+            return Err(refused(&what, asked.too_much(settings)));
+        }
+        granted.capabilities = asked.allowed;
+        granted.warning = (!asked.beyond.is_empty()).then(|| {
+            let reason = asked.too_much(settings);
+            format!("container {container}: {what}: it runs without a part: {reason}")
+        });
     }
     Ok(granted)
 }
@@ -204,38 +218,51 @@ fn unasked(settings: &Settings) -> Capabilities {
     both.fold(Capabilities::NONE, Capabilities::union)
 }
 
-/// The capabilities that a list asks for, if they are allowed.
-fn capabilities(text: &str, settings: &Settings) -> Result<Capabilities, String> {
-    let allowed = settings.driver_capabilities;
-    let words = text.split(',').map(str::trim);
-    let words = words.filter(|word| !word.is_empty() && !LIBRARIES.contains(word));
-    let mut wanted = Capabilities::NONE;
-    for word in words {
-        wanted = wanted.union(match word {
-            "all" => allowed,
-            word => word
-                .parse()
-                .map_err(|error| format!("{error}: leave it out"))?,
-        });
+/// The capabilities that a list asks for.
+struct Capable {
+    allowed: Capabilities,
+    /// The names of those that are not.
+    beyond: Vec<String>,
+}
+
+impl Capable {
+    fn read(text: &str, settings: &Settings) -> Result<Capable, String> {
+        let words = text.split(',').map(str::trim);
+        let words = words.filter(|word| !word.is_empty() && !LIBRARIES.contains(word));
+        let mut wanted = Capabilities::NONE;
+        for word in words {
+            wanted = wanted.union(match word {
+                "all" => settings.driver_capabilities,
+                word => word
+                    .parse()
+                    .map_err(|error| format!("{error}: leave it out"))?,
+            });
+        }
+        if wanted == Capabilities::NONE {
+            let reason = "it names nothing that could be asked of the driver: add utility";
+            return Err(reason.to_owned());
+        }
+        while let Some((_, adds_to)) = wanted.incomplete() {
+            let first = each(adds_to).next().unwrap_or(adds_to);
+            wanted = wanted.union(first);
+        }
+        let (allowed, beyond): (Vec<_>, Vec<_>) =
+            each(wanted).partition(|one| one.intersects(settings.driver_capabilities));
+        Ok(Capable {
+            allowed: allowed
+                .into_iter()
+                .fold(Capabilities::NONE, Capabilities::union),
+            beyond: beyond.iter().map(ToString::to_string).collect(),
+        })
     }
-    if wanted == Capabilities::NONE {
-        return Err("it names nothing that could be asked of the driver: add utility".to_owned());
-    }
-    while let Some((_, adds_to)) = wanted.incomplete() {
-        let first = each(adds_to).next().unwrap_or(adds_to);
-        wanted = wanted.union(first);
-    }
-    let beyond: Vec<String> = each(wanted)
-        .filter(|one| !one.intersects(allowed))
-        .map(|one| one.to_string())
-        .collect();
-    match beyond.is_empty() {
-        true => Ok(wanted),
-        false => Err(format!(
-            "containers may not have {} here: ask for {allowed} at most, or add to driver-capabilities in [containers] of {}",
-            listed(&beyond),
+
+    fn too_much(&self, settings: &Settings) -> String {
+        format!(
+            "containers may not have {} here: ask for {} at most, or add to driver-capabilities in [containers] of {}",
+            listed(&self.beyond),
+            settings.driver_capabilities,
             settings.file.display()
-        )),
+        )
     }
 }
 

@@ -91,6 +91,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         log: demand.settings.log.clone().unwrap_or_else(default_log),
         bundle: place.clone(),
         lock,
+        warning: granted.warning,
     };
     let handed = host::start(container, &told).inspect_err(|_| drop(fs::remove_dir_all(&place)))?;
     hand_over(handed, number as RawFd)?;

@@ -253,13 +253,6 @@ fn what_a_container_cannot_have_is_refused_in_a_line_that_names_the_way_out() {
     }
     for (list, reason) in [
         (
-            "compute,video",
-            format!(
-                "containers may not have video here: ask for compute,utility at most, or add to driver-capabilities in \
-                 [containers] of {file}"
-            ),
-        ),
-        (
             "compute,\u{1b}[2J",
             "there is no capability '\\u{1b}[2J': there are compute, utility, graphics, video, display, profiling, and all: leave \
              it out"

@@ -51,6 +51,8 @@ pub struct Container {
     pub log: PathBuf,
     /// What is removed when the container is gone.
     pub bundle: PathBuf,
+    /// What the log is to say first.
+    pub warning: Option<String>,
     /// What says, as long as this process has it, that the bundle is somebody's.
     pub lock: OwnedFd,
 }
@@ -139,6 +141,9 @@ fn launch(
     let lock = container.lock.as_raw_fd();
     leave_the_engine(messages, lock, &liaison, &job, &inlets, &outlets)?;
     log::write_to(None);
+    if let Some(warning) = &container.warning {
+        tracing::warn!("{warning}");
+    }
     chdir("/").attempt("/")?;
     let about = About::new(
         container.name.as_ref(),

@@ -160,15 +160,12 @@ fn the_variable_means_what_it_means_to_nvidias_toolkit() {
         (&["utility", "compute"], "compute"),
         (&["graphics,compat32,utility"], "compute,utility,graphics"),
         (&["compute,ngx"], "compute"),
+        (&["compute,utility,video"], "compute,utility"),
+        (&["video"], "compute"),
     ] {
         assert_eq!(asking(values).as_deref(), Ok(expected), "{values:?}");
     }
     for (value, reason) in [
-        (
-            "video",
-            "containers may not have video here: ask for compute,utility,graphics at most, or add to driver-capabilities in \
-             [containers] of /settings",
-        ),
         (
             "compute,gpu",
             "there is no capability 'gpu': there are compute, utility, graphics, video, display, profiling, and all: leave it \
@@ -182,6 +179,28 @@ fn the_variable_means_what_it_means_to_nvidias_toolkit() {
         let line = format!("container c: {VARIABLE}={value}: {reason}");
         assert_eq!(asking(&[value]), Err(line));
     }
+}
+
+#[test]
+fn what_the_variable_names_and_nobody_may_have_is_left_out_with_a_warning() {
+    let asking = |value: &str| {
+        let specification = json!({"process": {"env": [format!("{VARIABLE}={value}")]}});
+        granted(specification, &settings()).map(|granted| granted.warning)
+    };
+    assert_eq!(asking("compute,utility"), Ok(None));
+    let line = "container c: NVIDIA_DRIVER_CAPABILITIES=compute,utility,video: it runs without a part: containers may not have video \
+                here: ask for compute,utility,graphics at most, or add to driver-capabilities in [containers] of /settings";
+    assert_eq!(asking("compute,utility,video"), Ok(Some(line.to_owned())));
+    let specification = json!({"process": {"env": [format!("{VARIABLE}=compute")]}});
+    let nothing_left = Settings {
+        driver_capabilities: Capabilities::UTILITY,
+        ..settings()
+    };
+    assert_eq!(
+        granted(specification, &nothing_left).expect_err("refused"),
+        "container c: NVIDIA_DRIVER_CAPABILITIES=compute: containers may not have compute here: ask for utility at most, or add to \
+         driver-capabilities in [containers] of /settings"
+    );
 }
 
 #[test]
