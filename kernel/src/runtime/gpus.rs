@@ -56,7 +56,7 @@ pub const MAJOR: u32 = 195;
 pub enum HookKind {
     /// It puts nodes and libraries into the container, if the environment asks for GPUs.
     Legacy,
-    /// It finishes what CDI's edits have put there.
+    /// It finishes what CDI's edits have put there, or puts nodes there by itself, whatever the environment says.
     Cdi,
 }
 
@@ -275,13 +275,26 @@ fn is_bind(mount: &Value) -> bool {
 
 fn hook(hook: &Value) -> Option<Hook> {
     let path = text(hook, "path")?;
+    let arguments = hook.get("args").and_then(Value::as_array);
+    let mut arguments = arguments.into_iter().flatten().filter_map(Value::as_str);
+    // What another program starts does its work unasked: so `containerd oci-hook` does for `ctr run --gpus`.
+    let by_another = || {
+        arguments
+            .any(|word| kind_of(word).is_some())
+            .then_some(HookKind::Cdi)
+    };
+    Some(Hook {
+        path: path.to_owned(),
+        kind: kind_of(path).or_else(by_another)?,
+    })
+}
+
+/// Whose hook the executable at a path is, if it is NVIDIA's.
+fn kind_of(path: &str) -> Option<HookKind> {
     let name = Path::new(path).file_name().map(OsStr::as_bytes)?;
     let name = name.strip_suffix(WRAPPED.as_bytes()).unwrap_or(name);
     let (_, kind) = HOOKS.iter().find(|(known, _)| known.as_bytes() == name)?;
-    Some(Hook {
-        path: path.to_owned(),
-        kind: *kind,
-    })
+    Some(*kind)
 }
 
 /// What `NVIDIA_VISIBLE_DEVICES` names. Of several values the last counts, but for `void` at the end: CDI's edits add that to

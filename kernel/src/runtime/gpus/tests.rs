@@ -203,6 +203,18 @@ fn nvidias_hook_counts_if_it_is_asked() {
     }
 }
 
+/// `ctr run --gpus` has containerd itself start NVIDIA's program (`WithGPUs` in its contrib/nvidia/nvidia.go).
+#[test]
+fn a_hook_by_which_another_program_starts_nvidias_counts_unasked() {
+    let mut value = with_hook("createRuntime", "/usr/bin/containerd", &[]);
+    let arguments = |program: &str| json!(["containerd", "oci-hook", "--", program, "configure"]);
+    value["hooks"]["createRuntime"][0]["args"] = arguments("/usr/bin/nvidia-container-cli");
+    let found = asked(value.clone()).expect("GPUs");
+    assert_eq!(found.to_string(), "the hook /usr/bin/containerd");
+    value["hooks"]["createRuntime"][0]["args"] = arguments("/usr/bin/other");
+    assert_eq!(asked(value), None);
+}
+
 /// What NVIDIA's hook takes for a request, besides its usual variable.
 #[test]
 fn the_hook_can_be_asked_in_other_ways() {
