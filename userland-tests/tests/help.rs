@@ -79,3 +79,33 @@ fn the_readme_has_each_option_of_run() {
         );
     }
 }
+
+/// Lines and words in a text of Markdown that are commands of Ringfence's.
+fn commands(text: &str) -> Vec<&str> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
+    let spans = text
+        .lines()
+        .filter(|line| !line.starts_with("    "))
+        .flat_map(|line| line.split('`').skip(1).step_by(2));
+    let all = lines.chain(spans).flat_map(|line| line.split(" && "));
+    all.filter_map(|line| line.trim().strip_prefix("ringfence "))
+        .collect()
+}
+
+/// What people are told to type about containers is what the command line takes.
+#[test]
+fn the_commands_in_the_documents_on_containers_are_taken() {
+    let documents = [
+        include_str!("../../docs/CONTAINERS.md"),
+        include_str!("../../deploy/kubernetes/README.md"),
+    ];
+    let commands: Vec<&str> = documents.into_iter().flat_map(commands).collect();
+    for engine in ["docker", "podman", "containerd", "crio"] {
+        let line = format!("runtime configure {engine}");
+        assert!(commands.contains(&line.as_str()), "{line}: {commands:?}");
+    }
+    for line in commands {
+        let words: Vec<&str> = line.split(' ').collect();
+        help(&words);
+    }
+}
