@@ -122,10 +122,10 @@ pub(crate) fn fork_with(flags: CloneFlags) -> Result<ForkResult, Errno> {
 
 /// What to write to a process's uid_map and gid_map (user_namespaces(7)).
 ///
-/// Every process of a sandbox is the same user to the kernel, whatever its id is called inside: NVIDIA's driver lets
-/// only the user who made a client pin memory for it (`osValidateClientSecurityToken`,
-/// src/nvidia/arch/nvalloc/unix/src/os.c, 580.142), and the server makes the clients while tasks pin. So root becomes
-/// another user before anything else is started, and an ordinary user stays who that is under another name.
+/// Every process of a sandbox is the same user to the kernel, whatever its id is called inside: the server opens for tasks what
+/// their user may open, and where NVIDIA's driver is told to look at users, it lets only who made a client pin memory for it
+/// (`rmclientValidate_IMPL`, src/nvidia/src/kernel/rmapi/client.c, 580.142). So root becomes another user before anything else is
+/// started, and an ordinary user stays who that is under another name.
 struct IdMaps {
     users: String,
     groups: String,

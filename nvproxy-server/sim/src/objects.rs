@@ -2,7 +2,7 @@
 //!
 //! A client belongs to the description of `nvidiactl` through which it was made and is used by no other
 //! (rmclientValidate_IMPL, src/nvidia/src/kernel/rmapi/client.c; PDB_PROP_SYS_VALIDATE_CLIENT_HANDLE_STRICT is on by
-//! default). Objects are named by handles that the program chooses, or that the driver generates where it chose 0.
+//! default). Which user or process uses it is then no matter. Objects are named by handles that the program chooses, or that the driver generates where it chose 0.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -7,6 +7,7 @@ mod launchers;
 mod lives;
 mod sandboxes;
 mod settings;
+mod users;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -116,7 +116,7 @@ pub fn with_gpu(script: &str) -> Value {
     value
 }
 
-fn grant(value: &mut Value, names: &[&str]) {
+pub fn grant(value: &mut Value, names: &[&str]) {
     for set in ["bounding", "effective", "permitted"] {
         value["process"]["capabilities"][set] = json!(names);
     }

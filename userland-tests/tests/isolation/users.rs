@@ -39,7 +39,7 @@ fn root_can_run_a_program_as_another_user() {
     );
 }
 
-/// NVIDIA's driver, unlike the simulated one, lets only the user who made a client pin memory for it.
+/// The server opens the nodes that this user may open. (And NVIDIA's driver can be told to look at users: docs/ARCHITECTURE.md, Pins.)
 #[test]
 fn all_that_serves_a_program_is_the_same_user() {
     if !is_root() {

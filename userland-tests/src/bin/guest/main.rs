@@ -51,6 +51,7 @@ mod temporary;
 mod tenants;
 mod unfiltered;
 mod unified_memory;
+mod users;
 mod walk;
 mod words;
 
@@ -178,6 +179,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-on-a-closed-node", pins_counted::on_a_closed_node),
     ("pin-answered", lent::under_an_answering_filter),
     ("execute", pins_beside::execute),
+    ("pin-as-users", users::pins),
+    ("pin-as-another", users::pins_as_another),
     ("pin-restarted", diverted::restarted),
     ("pin-altered", diverted::altered),
     ("pin-crowded", diverted::crowded),

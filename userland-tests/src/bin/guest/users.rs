@@ -1,0 +1,72 @@
+//! Programs of which parts are other users.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
+
+use crate::Outcome;
+use crate::children::{child, expect_success};
+use crate::gpu::{Gpu, MEMORY, word};
+use crate::pinning::{Pages, pin};
+
+/// Becomes another user for good, as gosu and su do.
+fn become_user(user: u32) -> Outcome {
+    if user == geteuid().as_raw() {
+        return Ok(());
+    }
+    let group = Gid::from_raw(user);
+    let user = Uid::from_raw(user);
+    setgroups(&[group])?;
+    setresgid(group, group, group)?;
+    Ok(setresuid(user, user, user)?)
+}
+
+/// Makes a client and pins for it, as each of these users in a process of its own, after the program itself has done so, and while
+/// that goes on. What is no number among them is a file: it is made, and waited for until it is gone.
+pub fn pins(users: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    println!("itself: {}", word(pin(&gpu, MEMORY, &pages)));
+    for user in users {
+        let Ok(number) = user.parse::<u32>() else {
+            fs::write(user, "")?;
+            while fs::exists(user)? {
+                sleep(Duration::from_millis(10));
+            }
+            continue;
+        };
+        let own = child(|| {
+            become_user(number)?;
+            let gpu = Gpu::open()?;
+            let pages = Pages::new(libc::MAP_PRIVATE)?;
+            println!("{user}: {}", word(pin(&gpu, MEMORY, &pages)));
+            Ok(())
+        });
+        expect_success(own?)?;
+    }
+    println!("itself again: {}", word(pin(&gpu, MEMORY + 1, &pages)));
+    Ok(())
+}
+
+/// Makes a client. As another user a child pins for it, and then the program itself, which makes a client of its own, too.
+pub fn pins_as_another(arguments: &[String]) -> Outcome {
+    let [user] = arguments else {
+        return Err("a user".into());
+    };
+    let user = user.parse()?;
+    let gpu = Gpu::open()?;
+    let pages = Pages::new(libc::MAP_PRIVATE)?;
+    let heir = child(|| {
+        become_user(user)?;
+        println!("a child: {}", word(pin(&gpu, MEMORY, &pages)));
+        Ok(())
+    });
+    expect_success(heir?)?;
+    become_user(user)?;
+    println!("itself: {}", word(pin(&gpu, MEMORY + 1, &pages)));
+    let own = Gpu::open()?;
+    println!("for a new client: {}", word(pin(&own, MEMORY, &pages)));
+    Ok(())
+}
