@@ -116,6 +116,8 @@ pub enum Point {
     Named,
     /// The server is about to refuse a client that is none of the sandbox's.
     Owned,
+    /// The server has found a client that a request names, and is about to look whether it is of the same process or user.
+    Related,
     /// The server is about to take out of an answer what the sandbox is not to be told.
     Told,
     /// The server is about to count an address space, a range group, or what a request that failed has left.
@@ -366,6 +368,7 @@ impl Point {
             Point::Instead => "instead",
             Point::Named => "named",
             Point::Owned => "owned",
+            Point::Related => "related",
             Point::Told => "told",
             Point::Counted => "counted",
             Point::Shared => "shared",
@@ -489,6 +492,7 @@ impl Point {
         Point::Instead,
         Point::Named,
         Point::Owned,
+        Point::Related,
         Point::Told,
         Point::Counted,
         Point::Shared,

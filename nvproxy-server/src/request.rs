@@ -24,7 +24,8 @@ use crate::faults;
 use crate::version_check::Check;
 use nvproxy_protocol::clock;
 use nvproxy_protocol::requests::{
-    ARGUMENT_HANDLES, CLOSED_DESCRIPTOR, Kind, MAXIMUM_DESCRIPTORS, UNUSED_NUMBER,
+    ARGUMENT_HANDLES, ARGUMENT_ISSUER, CLOSED_DESCRIPTOR, Issuer, Kind, MAXIMUM_DESCRIPTORS,
+    UNUSED_NUMBER,
 };
 
 /// Most descriptor fields that a request's row can have, and so most handles that may follow a request.
@@ -117,6 +118,8 @@ pub struct Prepared {
     pub named: Option<u64>,
     pub plan: Plan,
     pub buffer: Buffer,
+    /// Who makes it, where that is told.
+    pub issuer: Option<Issuer>,
     code: u32,
     substitutions: SmallVec<[Substitution; 2]>,
     carried: Option<OwnedFd>,
@@ -204,6 +207,7 @@ impl<F: Files> Context<'_, F> {
             named: named.filter(|handle| *handle != CLOSED_DESCRIPTOR),
             plan,
             buffer,
+            issuer: Issuer::decode(submission.arguments[ARGUMENT_ISSUER]).filter(|_| !pins),
             code: word(submission.code, node),
             substitutions,
             carried,

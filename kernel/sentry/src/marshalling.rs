@@ -14,7 +14,9 @@ use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{Fetch, Plan, Planner, Step};
 use nvproxy_abi::refusal::{self, Refusal};
 use nvproxy_abi::table::Role;
-use nvproxy_protocol::requests::{ARGUMENT_HANDLES, ARGUMENT_NODE, CLOSED_DESCRIPTOR, Kind};
+use nvproxy_protocol::requests::{
+    ARGUMENT_HANDLES, ARGUMENT_NODE, CLOSED_DESCRIPTOR, Issuer, Kind,
+};
 use ringfence_ipc::Submission;
 use smallvec::SmallVec;
 
@@ -45,6 +47,8 @@ pub struct Marshalled {
     pub handles: SmallVec<[u64; 2]>,
     /// What a field names that is of a description which the task holds.
     pub carried: Option<OwnedFd>,
+    /// Who makes it, where the server is told that.
+    pub issuer: Option<Issuer>,
 }
 
 /// Why a request is not passed on.
@@ -103,6 +107,7 @@ pub fn marshal(
         parts,
         handles,
         carried,
+        issuer: None,
     })
 }
 

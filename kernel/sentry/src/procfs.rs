@@ -3,9 +3,11 @@
 //! A task chooses its name itself, from any bytes, and the name stands in several of these files. So none of them is
 //! taken for UTF-8: to a reader that insists on it, such a task would look like one that is gone.
 
+use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 
 use nix::unistd::Pid;
+use nvproxy_protocol::requests::Issuer;
 
 /// What `/proc/TASK/FILE` says, whatever is no UTF-8 replaced; nothing if the task is gone.
 pub fn text(task: Pid, file: &str) -> String {
@@ -19,6 +21,23 @@ pub fn process_of(thread: Pid) -> Option<Pid> {
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     let number = line.and_then(|number| number.trim().parse().ok());
     number.map(Pid::from_raw)
+}
+
+/// The process of a thread, and its effective user as this process's user namespace has it (proc_pid_status(5), `Uid`); nothing if the
+/// thread is gone.
+pub fn issuer(thread: Pid) -> Option<Issuer> {
+    let status = text(thread, "status");
+    let value = |name: &str, at: usize| {
+        let mut values = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))?
+            .split_whitespace();
+        values.nth(at)?.parse::<u32>().ok()
+    };
+    Some(Issuer {
+        user: value("Uid:", 1)?,
+        process: NonZeroU32::new(value("Tgid:", 0)?)?,
+    })
 }
 
 /// The state of a task (proc_pid_stat(5)); nothing if the task is gone.

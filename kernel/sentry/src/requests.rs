@@ -7,10 +7,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{Fetch, Plan};
+use nvproxy_abi::table::Family;
 use nvproxy_abi::{refusal, words};
-use nvproxy_protocol::requests::{Kind, MAXIMUM_DESCRIPTORS, number_of};
+use nvproxy_protocol::requests::{ARGUMENT_ISSUER, Issuer, Kind, MAXIMUM_DESCRIPTORS, number_of};
 use ringfence_faults::{Point, at_task};
 use ringfence_recording::Reached;
 use smallvec::SmallVec;
@@ -78,7 +80,7 @@ impl Sentry {
                 return self.stop(&notification, target.node(), stopped, times, None);
             }
         };
-        let marshalled = marshal(
+        let mut marshalled = marshal(
             self.abi,
             &self.descriptions,
             notification.task,
@@ -88,7 +90,10 @@ impl Sentry {
             notification.arguments[2],
             payload,
         );
-        // What was read, of its memory and its descriptors, was the task's if it has waited all the time.
+        if let Ok(marshalled) = &mut marshalled {
+            marshalled.issuer = self.issuer_of(notification.task, &marshalled.plan);
+        }
+        // What was read, of its memory, its descriptors and its user, was the task's if it has waited all the time.
         if let Err(errno) = self.listener.expect_waiting(&notification) {
             return self.listener.answer(&notification, Err(errno));
         }
@@ -143,6 +148,13 @@ impl Sentry {
         }
     }
 
+    /// Who makes a request, if the sandbox can have several users and the server tells clients apart by them.
+    fn issuer_of(&self, task: Pid, plan: &Plan) -> Option<Issuer> {
+        let names_any = plan.family == Family::Uvm && plan.names_clients();
+        let is_told = self.is_container && (plan.makes_client() || names_any);
+        is_told.then(|| procfs::issuer(task))?
+    }
+
     fn submit(
         &self,
         link: &ServerLink,
@@ -153,7 +165,9 @@ impl Sentry {
         payload: &mut Vec<u8>,
     ) {
         let command = notification.arguments[1] as u32;
-        let submission = submission(Kind::Ioctl, &target, command, &marshalled.handles, payload);
+        let handles = &marshalled.handles;
+        let mut submission = submission(Kind::Ioctl, &target, command, handles, payload);
+        submission.arguments[ARGUMENT_ISSUER] = Issuer::encode(marshalled.issuer);
         let Marshalled {
             plan,
             parts,

@@ -143,6 +143,17 @@ impl Plan {
         self.ioctl.traits.makes_event || self.request.traits.makes_event
     }
 
+    /// Whether the request makes a client.
+    pub fn makes_client(&self) -> bool {
+        matches!(self.ioctl.effect, Some(Effect::Allocate { .. }))
+            && self.request.effect == Some(Effect::Client)
+    }
+
+    /// Whether the request names clients.
+    pub fn names_clients(&self) -> bool {
+        self.rows().any(|(row, _)| !row.clients.is_empty())
+    }
+
     /// (payload offset, bits): bits of an 8-byte field, to be set on the way in and cleared on the way out.
     pub fn set_bits(&self) -> Option<(u32, u64)> {
         self.set_bits

@@ -4,7 +4,7 @@
 //! | kind | `target` | `code` | `arguments` | payload | descriptor | completion |
 //! |---|---|---|---|---|---|---|
 //! | [`Kind::Open`] | – | [`OPEN_NONBLOCKING`] or 0 | node | – | – | [`VALUE_HANDLE`]; the granted description |
-//! | [`Kind::Ioctl`] | handle, or 0 | ioctl command | node, handle count, descriptor count | request, handles | the target, if `target` is 0; what a field names that is of a description which the task holds | `result`; payload; perhaps the event descriptor |
+//! | [`Kind::Ioctl`] | handle, or 0 | ioctl command | node, handle count, descriptor count, issuer | request, handles | the target, if `target` is 0; what a field names that is of a description which the task holds | `result`; payload; perhaps the event descriptor |
 //! | [`Kind::PinBegin`] | handle | ioctl command | node, handle count | request, handles | – | the command descriptor, lent |
 //! | [`Kind::PinFinish`] | handle | ioctl command | node, handle count, –, result | request, handles | – | `result`; payload |
 //! | [`Kind::Close`] | handle | – | – | – | – | – |
@@ -15,7 +15,10 @@
 //! a non-negative value or a negated errno. If the driver was asked, the completion says when, in [`VALUE_ASKED`], and
 //! how long it took.
 
+use std::num::NonZeroU32;
+
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 /// What a submission asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,10 @@ pub const ARGUMENT_HANDLES: usize = 1;
 pub const ARGUMENT_DESCRIPTORS: usize = 2;
 /// `arguments` index: what the task's own ioctl returned ([`Kind::PinFinish`]), encoded by [`encode_result`].
 pub const ARGUMENT_RESULT: usize = 3;
+
+/// `arguments` index: the task that makes the request, encoded by [`Issuer::encode`], where a sandbox has several users and the
+/// request makes a client, or is UVM's and names one ([`Kind::Ioctl`]).
+pub const ARGUMENT_ISSUER: usize = 3;
 
 /// `values` index: the handle of what was opened, or 0 if the server keeps nothing of it ([`Kind::Open`]).
 pub const VALUE_HANDLE: usize = 0;
@@ -106,9 +113,45 @@ pub fn decode_result(result: i64) -> Result<i32, Errno> {
     }
 }
 
+/// Who makes a request, by the numbers that the sentry sees: what the driver would tell the sandbox's clients apart by, if each task
+/// had made its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// The effective user.
+    pub user: u32,
+    pub process: NonZeroU32,
+}
+
+impl Issuer {
+    /// As one number; 0 if nobody is told.
+    pub fn encode(issuer: Option<Issuer>) -> u64 {
+        issuer.map_or(0, |Issuer { user, process }| {
+            u64::from(user) << 32 | u64::from(process.get())
+        })
+    }
+
+    /// The inverse of [`Issuer::encode`].
+    pub fn decode(told: u64) -> Option<Issuer> {
+        let process = NonZeroU32::new(told as u32)?;
+        let user = (told >> 32) as u32;
+        Some(Issuer { user, process })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn issuers_are_told_as_they_are() {
+        for (user, process) in [(0, 1), (1000, 4_194_304), (u32::MAX - 1, u32::MAX)] {
+            let process = NonZeroU32::new(process).expect("a number");
+            let issuer = Some(Issuer { user, process });
+            assert_eq!(Issuer::decode(Issuer::encode(issuer)), issuer);
+        }
+        assert_eq!(Issuer::decode(Issuer::encode(None)), None);
+    }
 
     #[test]
     fn no_error_is_told_as_success() {

@@ -12,6 +12,7 @@ mod spaces;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use nvproxy_protocol::requests::Issuer;
 use nvproxy_protocol::size::Size;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
@@ -59,6 +60,9 @@ struct Object {
 struct Client {
     /// The description that it was made through, with which it ends.
     description: u64,
+    /// Who has made it, where that is told.
+    #[serde(deserialize_with = "Option::deserialize")]
+    maker: Option<Issuer>,
     objects: HashMap<Handle, Object>,
     /// Directly below the client.
     children: HashSet<Handle>,
@@ -170,6 +174,11 @@ impl Ledger {
     /// Whether `client` is the sandbox's own.
     pub fn has_client(&self, client: Handle) -> bool {
         self.clients.contains_key(&client)
+    }
+
+    /// Who has made `client`, where that was told.
+    pub fn made_by(&self, client: Handle) -> Option<Issuer> {
+        self.clients.get(&client)?.maker
     }
 
     /// The GPU that an object belongs to.
@@ -326,11 +335,12 @@ impl Ledger {
         }
     }
 
-    /// Adds a client that was made through `description`.
-    pub fn add_client(&mut self, client: Handle, description: u64) {
+    /// Adds a client that was made through `description`, by this task where that was told.
+    pub fn add_client(&mut self, client: Handle, description: u64, maker: Option<Issuer>) {
         self.free_client(client);
         let made = Client {
             description,
+            maker,
             objects: HashMap::new(),
             children: HashSet::new(),
         };

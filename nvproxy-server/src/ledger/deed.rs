@@ -142,7 +142,7 @@ impl Deed {
         let client = plan.ioctl.clients.first();
         let client = client.map_or(0, |field| bytes.word(field.at.into()));
         match bytes.effect(0, &effect) {
-            Effect::Allocate { object, .. } if plan.request.effect == Some(Effect::Client) => {
+            Effect::Allocate { object, .. } if plan.makes_client() => {
                 Deed::Client { answer: object.at }
             }
             Effect::Allocate { parent, object } => Deed::Object {

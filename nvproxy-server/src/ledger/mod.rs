@@ -46,7 +46,8 @@ use nvproxy_abi::plan::Plan;
 use nvproxy_abi::status::{
     NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_INVALID_ARGUMENT, NV_ERR_INVALID_STATE, NV_ERR_NO_MEMORY,
 };
-use nvproxy_abi::table::{Effect, MemoryList};
+use nvproxy_abi::table::{Effect, Family, MemoryList};
+use nvproxy_protocol::requests::Issuer;
 use ringfence_faults::{Act, Point, at};
 use ringfence_ipc::locks::IgnorePoison;
 use serde_json::value::{RawValue, to_raw_value};
@@ -201,7 +202,7 @@ impl Books {
         };
         let (plan, payload) = (&prepared.plan, prepared.buffer.bytes());
         if admission.passage.deed == Deed::Nothing
-            && !names_clients(plan)
+            && !plan.names_clients()
             && prepared.action == Action::Issue
         {
             return Ok(admission);
@@ -233,7 +234,7 @@ impl Books {
                 return Ok(admission);
             }
         }
-        check_clients(&ledger, plan, payload)?;
+        check_clients(&ledger, plan, payload, prepared.issuer)?;
         check_shared(&ledger, &admission.passage.deed)?;
         if let Deed::OsEvent { .. } = admission.passage.deed
             && !ledger.has_room_for_os_event()
@@ -325,22 +326,30 @@ fn shown_by<'a>(
     prepared.target_of_mapping().filter(|_| is_shown)
 }
 
-fn names_clients(plan: &Plan) -> bool {
-    plan.rows().any(|(row, _)| !row.clients.is_empty())
-}
-
 /// Whether every client that a request names is the sandbox's own, or where it has to be, the one that makes it. 0 is nobody's,
 /// and left to the driver to answer.
-fn check_clients(ledger: &Ledger, plan: &Plan, payload: &[u8]) -> Result<(), u32> {
+///
+/// To the driver all of the sandbox's clients are one process's, and it lets each have what another has. So those of another process
+/// and another user are no client's here, of `issuer`, or on nvidiactl, where a client makes the request, of who made that.
+fn check_clients(
+    ledger: &Ledger,
+    plan: &Plan,
+    payload: &[u8],
+    issuer: Option<Issuer>,
+) -> Result<(), u32> {
     let maker = plan.ioctl.clients.first();
     let maker = maker.map(|field| Bytes(payload).word(field.at.into()));
+    let issuer = match plan.family {
+        Family::Uvm => issuer,
+        _ => maker.and_then(|maker| ledger.made_by(maker)),
+    };
     for (row, base) in plan.rows() {
         for field in row.clients {
             let mut named = Bytes(payload).clients(plan, base, field).into_iter();
             let are_own = named.all(|client| match client {
                 0 => true,
                 client if field.itself => maker == Some(client),
-                client => ledger.has_client(client),
+                client => ledger.has_client(client) && is_let(issuer, ledger.made_by(client)),
             });
             // A test leaves this out, to show that it would notice.
             if !are_own && at(Point::Owned) != Some(Act::Drop) {
@@ -349,6 +358,17 @@ fn check_clients(ledger: &Ledger, plan: &Plan, payload: &[u8]) -> Result<(), u32
         }
     }
     Ok(())
+}
+
+/// Whether who makes a request is let use a client of this task's: of the same process, or the same user (`osValidateClientTokens`,
+/// src/nvidia/arch/nvalloc/unix/src/os.c, 580.142). Of a sandbox with one user none are told.
+fn is_let(issuer: Option<Issuer>, maker: Option<Issuer>) -> bool {
+    let (Some(issuer), Some(maker)) = (issuer, maker) else {
+        return true;
+    };
+    let is_related = issuer.user == maker.user || issuer.process == maker.process;
+    // A test leaves this out, to show that it would notice.
+    is_related || at(Point::Related) == Some(Act::Drop)
 }
 
 /// Whether what everybody is to be let copy is memory. What else a client has is nobody's business, and what is below it

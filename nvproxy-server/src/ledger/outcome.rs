@@ -81,7 +81,9 @@ fn enter_success(
         Deed::Nothing | Deed::Share { .. } | Deed::Show { .. } => {}
         Deed::OsEvent { client, key } => ledger.add_os_event(prepared.handle, *client, *key),
         Deed::EndOsEvent { client, key } => ledger.end_os_event(*client, *key),
-        Deed::Client { answer: at } => ledger.add_client(answer.word(*at), prepared.handle),
+        Deed::Client { answer: at } => {
+            ledger.add_client(answer.word(*at), prepared.handle, prepared.issuer);
+        }
         Deed::Object {
             client,
             parent,

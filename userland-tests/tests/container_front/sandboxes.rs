@@ -87,6 +87,20 @@ impl Maker {
         self.called().run(&["run", "c"])
     }
 
+    /// Has a runtime with points of fault be the front, and these rules hold for it, for the launcher and for servers.
+    pub fn with_faults_on_the_host(&self, rules: &str) {
+        let directory = self.front.path("faults");
+        fs::create_dir(&directory).expect("a directory");
+        let with_faults = directory.join("ringfence-runtime");
+        std::os::unix::fs::symlink(ringfence_with_faults(), &with_faults).expect("a link");
+        let runtime = self.front.runtime();
+        fs::remove_file(&runtime).expect("removed");
+        let with_faults = with_faults.display();
+        let script = format!("#!/bin/sh\nRINGFENCE_FAULTS='{rules}' exec {with_faults} \"$@\"\n");
+        fs::write(&runtime, script).expect("a script");
+        fs::set_permissions(&runtime, Permissions::from_mode(0o755)).expect("a mode");
+    }
+
     /// Has a runtime with points of fault be the front.
     pub fn with_faults(&self) {
         let runtime = self.front.runtime();

@@ -99,3 +99,33 @@ fn users_pin_before_and_after_another_server_takes_over() {
         assert_eq!(ended, Ended::printing(expected), "{}", maker.name);
     }
 }
+
+/// As the driver keeps processes apart that make their clients themselves, but for those of one user, which may share.
+#[test]
+fn no_user_of_a_container_reaches_anothers_memory() {
+    for maker in Maker::all() {
+        let ended = maker.run(&starting_as(0, "guest users-apart 1000"));
+        let expected = "\
+a child copies: ok
+a child maps: ok
+a stranger copies: NV_ERR_INVALID_OBJECT_HANDLE
+a stranger maps: NV_ERR_INVALID_CLIENT
+itself copies: ok
+itself maps: ok
+";
+        assert_eq!(ended, Ended::printing(expected), "{}", maker.name);
+    }
+}
+
+/// The test above can fail: to the driver all clients of a container are one process's.
+#[test]
+fn users_of_a_container_reach_one_anothers_memory_if_nobody_looks() {
+    for maker in Maker::all() {
+        maker.with_faults_on_the_host("server.related=drop");
+        let ended = maker.run(&starting_as(0, "guest users-apart 1000"));
+        for told in ["a stranger copies: ok", "a stranger maps: ok"] {
+            let mut lines = ended.stdout.lines();
+            assert!(lines.any(|line| line == told), "{told}: {ended:?}");
+        }
+    }
+}

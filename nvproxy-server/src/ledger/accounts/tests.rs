@@ -41,7 +41,7 @@ fn device(gpu: u32) -> Content {
 /// The client 1, made through the description 10, with a device 2 and memory 3 below it.
 fn with_memory(bytes: u64) -> Ledger {
     let mut ledger = ledger(100 * MIB);
-    ledger.add_client(1, 10);
+    ledger.add_client(1, 10, None);
     ledger.add_object(1, 2, 1, device(0));
     let memory = charged(&mut ledger, bytes);
     ledger.add_object(1, 3, 2, memory);
@@ -97,7 +97,7 @@ fn a_description_is_not_closed_by_those_that_are_registered_with_it() {
 fn copies_are_charged_once_and_keep_the_memory() {
     for first in [1, 5] {
         let mut ledger = with_memory(MIB);
-        ledger.add_client(5, 50);
+        ledger.add_client(5, 50, None);
         let copy = ledger.copy_of(1, 3).expect("an object");
         ledger.add_object(5, 3, 5, copy);
         let parcel = ledger.copy_of(5, 3).expect("an object");
@@ -141,7 +141,7 @@ fn the_host_has_a_limit_of_its_own_and_records_count() {
     assert_eq!(ledger.expect_client(), Err(Full));
     assert_eq!(ledger.charge(Pool::Host, 1), Err(Full));
     ledger.expected_client();
-    ledger.add_client(1, 10);
+    ledger.add_client(1, 10, None);
     assert_eq!(ledger.charge(Pool::Host, 1), Err(Full));
     let taken = Content {
         gpu: None,
@@ -178,7 +178,7 @@ fn clients_and_objects_are_limited_and_requests_under_way_count() {
     });
     assert_eq!(ledger.expect_client(), Ok(()));
     ledger.expected_client();
-    ledger.add_client(1, 10);
+    ledger.add_client(1, 10, None);
     assert_eq!(ledger.expect_client(), Ok(()));
     assert_eq!(ledger.expect_client(), Err(Full));
     assert_eq!(ledger.expect_objects(4), Err(Full));
@@ -315,7 +315,7 @@ fn step(ledger: &mut Ledger, model: &mut Model, state: &mut u64) {
         0 => {
             model.free(client, client);
             model.clients.push((client, description));
-            ledger.add_client(client, description);
+            ledger.add_client(client, description, None);
         }
         1..=4 => {
             let parents: Vec<Handle> = model
@@ -635,7 +635,7 @@ fn a_full_ledger_is_written_in_less_than_is_handed_over() {
     const OBJECTS: u32 = 1 << 12;
     let mut ledger = Ledger::new(unlimited());
     let (client, device) = (u32::MAX, u32::MAX - 1);
-    ledger.add_client(client, u64::MAX);
+    ledger.add_client(client, u64::MAX, None);
     ledger.add_object(client, device, client, Content::default());
     for index in 0..OBJECTS {
         let gpu = u32::MAX;

@@ -181,6 +181,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("execute", pins_beside::execute),
     ("pin-as-users", users::pins),
     ("pin-as-another", users::pins_as_another),
+    ("users-apart", users::apart),
     ("pin-restarted", diverted::restarted),
     ("pin-altered", diverted::altered),
     ("pin-crowded", diverted::crowded),

@@ -8,7 +8,9 @@ use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 
 use crate::Outcome;
 use crate::children::{child, expect_success};
-use crate::gpu::{Gpu, MEMORY, word};
+use crate::gpu::{Gpu, MEMORY, MIB, word};
+use crate::mapped_memory::{Space, gpu_for_unified_memory};
+use crate::memory_limit::duplicate;
 use crate::pinning::{Pages, pin};
 
 /// Becomes another user for good, as gosu and su do.
@@ -69,4 +71,37 @@ pub fn pins_as_another(arguments: &[String]) -> Outcome {
     let own = Gpu::open()?;
     println!("for a new client: {}", word(pin(&own, MEMORY, &pages)));
     Ok(())
+}
+
+/// Makes a client with memory. A child of the same user tries to get at that memory, a child of another, and the program itself once
+/// it is that other.
+pub fn apart(arguments: &[String]) -> Outcome {
+    let [user] = arguments else {
+        return Err("a user".into());
+    };
+    let user = user.parse()?;
+    let gpu = gpu_for_unified_memory()?;
+    gpu.allocate(MEMORY, 4 * MIB)?;
+    for (who, number) in [("a child", geteuid().as_raw()), ("a stranger", user)] {
+        let own = child(|| {
+            become_user(number)?;
+            reach(who, &gpu)
+        });
+        expect_success(own?)?;
+    }
+    become_user(user)?;
+    reach("itself", &gpu)
+}
+
+/// What comes of copying another's memory, and of having UVM map it.
+fn reach(who: &str, other: &Gpu) -> Outcome {
+    let own = gpu_for_unified_memory()?;
+    let copied = duplicate(&own.client, MEMORY + 1, &other.client);
+    println!("{who} copies: {}", word(copied));
+    let space = Space::new(&own)?;
+    println!(
+        "{who} maps: {}",
+        word(space.map_of(other.client.root, MEMORY))
+    );
+    Ok(space.unmap_all()?)
 }

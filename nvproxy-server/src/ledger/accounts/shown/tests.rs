@@ -8,7 +8,7 @@ const MIB: u64 = 1 << 20;
 /// A ledger with 1 MiB of the host's memory as the object 2 of the client 1, and 1 MiB of a GPU's as the object 3.
 fn ledger() -> Ledger {
     let mut ledger = Ledger::new(Limits::of(&Settings::WITHOUT_LIMITS));
-    ledger.add_client(1, 10);
+    ledger.add_client(1, 10, None);
     for (object, pool) in [(2, Pool::Host), (3, Pool::Gpu(0))] {
         let memory = vec![ledger.charge(pool, MIB).expect("no limit")];
         ledger.add_object(1, object, 1, Content { gpu: None, memory });
