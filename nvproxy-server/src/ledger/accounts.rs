@@ -53,6 +53,8 @@ struct Object {
     parent: Handle,
     content: Content,
     children: HashSet<Handle>,
+    /// Whether everybody has been let copy it.
+    is_shared: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -169,6 +171,20 @@ impl Ledger {
         let is_shown = !self.shown.is_empty();
         !(is_charged || is_known || is_counted || is_begun || is_shown)
             && self.allocations.is_empty()
+    }
+
+    /// Everybody is let copy an object from now on.
+    pub fn share(&mut self, client: Handle, object: Handle) {
+        let owner = self.clients.get_mut(&client);
+        if let Some(object) = owner.and_then(|owner| owner.objects.get_mut(&object)) {
+            object.is_shared = true;
+        }
+    }
+
+    /// Whether everybody has been let copy an object.
+    pub fn is_shared(&self, client: Handle, object: Handle) -> bool {
+        let object = self.object(client, object);
+        object.is_some_and(|object| object.is_shared)
     }
 
     /// Whether `client` is the sandbox's own.
@@ -367,6 +383,7 @@ impl Ledger {
             parent,
             content,
             children: HashSet::new(),
+            is_shared: false,
         };
         owner.objects.insert(object, added);
         self.objects = self.objects.saturating_add(1);

@@ -42,7 +42,6 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::errno::Errno;
-use nvproxy_abi::plan::Plan;
 use nvproxy_abi::status::{
     NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_INVALID_ARGUMENT, NV_ERR_INVALID_STATE, NV_ERR_NO_MEMORY,
 };
@@ -200,9 +199,8 @@ impl Books {
             objects: 0,
             client: false,
         };
-        let (plan, payload) = (&prepared.plan, prepared.buffer.bytes());
         if admission.passage.deed == Deed::Nothing
-            && !plan.names_clients()
+            && !prepared.plan.names_clients()
             && prepared.action == Action::Issue
         {
             return Ok(admission);
@@ -234,7 +232,7 @@ impl Books {
                 return Ok(admission);
             }
         }
-        check_clients(&ledger, plan, payload, prepared.issuer)?;
+        check_clients(&ledger, prepared, &admission.passage.deed)?;
         check_shared(&ledger, &admission.passage.deed)?;
         if let Deed::OsEvent { .. } = admission.passage.deed
             && !ledger.has_room_for_os_event()
@@ -330,26 +328,28 @@ fn shown_by<'a>(
 /// and left to the driver to answer.
 ///
 /// To the driver all of the sandbox's clients are one process's, and it lets each have what another has. So those of another process
-/// and another user are no client's here, of `issuer`, or on nvidiactl, where a client makes the request, of who made that.
-fn check_clients(
-    ledger: &Ledger,
-    plan: &Plan,
-    payload: &[u8],
-    issuer: Option<Issuer>,
-) -> Result<(), u32> {
+/// and another user are nobody's here, unless they are named to copy what everybody has been let copy. Another than who issues the request,
+/// or on nvidiactl, where a client makes it, than who made that.
+fn check_clients(ledger: &Ledger, prepared: &Prepared, deed: &Deed) -> Result<(), u32> {
+    let (plan, payload) = (&prepared.plan, prepared.buffer.bytes());
     let maker = plan.ioctl.clients.first();
     let maker = maker.map(|field| Bytes(payload).word(field.at.into()));
     let issuer = match plan.family {
-        Family::Uvm => issuer,
+        Family::Uvm => prepared.issuer,
         _ => maker.and_then(|maker| ledger.made_by(maker)),
     };
+    let is_shared = |client| match deed {
+        Deed::Copy { source, .. } => source.0 == client && ledger.is_shared(source.0, source.1),
+        _ => false,
+    };
+    let is_let = |client| is_let(issuer, ledger.made_by(client)) || is_shared(client);
     for (row, base) in plan.rows() {
         for field in row.clients {
             let mut named = Bytes(payload).clients(plan, base, field).into_iter();
             let are_own = named.all(|client| match client {
                 0 => true,
                 client if field.itself => maker == Some(client),
-                client => ledger.has_client(client) && is_let(issuer, ledger.made_by(client)),
+                client => ledger.has_client(client) && is_let(client),
             });
             // A test leaves this out, to show that it would notice.
             if !are_own && at(Point::Owned) != Some(Act::Drop) {

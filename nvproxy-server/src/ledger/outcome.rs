@@ -78,7 +78,8 @@ fn enter_success(
     let mut next = || contents.next().flatten().unwrap_or_default();
     match deed {
         // What is shown was entered before.
-        Deed::Nothing | Deed::Share { .. } | Deed::Show { .. } => {}
+        Deed::Nothing | Deed::Show { .. } => {}
+        Deed::Share { client, object } => ledger.share(*client, *object),
         Deed::OsEvent { client, key } => ledger.add_os_event(prepared.handle, *client, *key),
         Deed::EndOsEvent { client, key } => ledger.end_os_event(*client, *key),
         Deed::Client { answer: at } => {

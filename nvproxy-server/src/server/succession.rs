@@ -426,12 +426,12 @@ mod tests {
             refusal(r#"{"format": 8, "protocol": 1, "anything": []}"#),
             "the running server hands over in format 8.1, and this one takes 7.1: use a release with the same"
         );
-        assert!(refusal(r#"{"format": 6, "protocol": 1}"#).starts_with("the state is damaged: "));
+        assert!(refusal(r#"{"format": 7, "protocol": 1}"#).starts_with("the state is damaged: "));
         assert!(refusal("").starts_with("the state is damaged: "));
         let list = "{},".repeat(MAXIMUM_REST / 3) + "{}";
         let besides = |books: &str, host: &str| {
             refusal(&format!(
-                r#"{{"format": 6, "protocol": 1, "books": [{books}], "host": [{host}]}}"#
+                r#"{{"format": 7, "protocol": 1, "books": [{books}], "host": [{host}]}}"#
             ))
         };
         assert!(

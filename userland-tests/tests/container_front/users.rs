@@ -110,6 +110,8 @@ a child copies: ok
 a child maps: ok
 a stranger copies: NV_ERR_INVALID_OBJECT_HANDLE
 a stranger maps: NV_ERR_INVALID_CLIENT
+a stranger who may copies: ok
+a stranger who may maps: NV_ERR_INVALID_CLIENT
 itself copies: ok
 itself maps: ok
 ";

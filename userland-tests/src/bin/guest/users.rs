@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 
+use nvproxy_abi::number::NV_ESC_RM_SHARE;
+use nvproxy_sim::structs::frontend::NVOS57_PARAMETERS;
+use ringfence::guest::{check, frontend};
+use zerocopy::FromZeros;
+
 use crate::Outcome;
 use crate::children::{child, expect_success};
 use crate::gpu::{Gpu, MEMORY, MIB, word};
@@ -73,8 +78,8 @@ pub fn pins_as_another(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Makes a client with memory. A child of the same user tries to get at that memory, a child of another, and the program itself once
-/// it is that other.
+/// Makes a client with memory. A child of the same user tries to get at that memory, a child of another before and after it is
+/// shared, and the program itself once it is that other.
 pub fn apart(arguments: &[String]) -> Outcome {
     let [user] = arguments else {
         return Err("a user".into());
@@ -89,8 +94,24 @@ pub fn apart(arguments: &[String]) -> Outcome {
         });
         expect_success(own?)?;
     }
+    share(&gpu)?;
+    let own = child(|| {
+        become_user(user)?;
+        reach("a stranger who may", &gpu)
+    });
+    expect_success(own?)?;
     become_user(user)?;
     reach("itself", &gpu)
+}
+
+/// Lets everybody copy the memory, as CUDA does that makes a handle of it for other processes.
+fn share(gpu: &Gpu) -> Outcome {
+    let mut request = NVOS57_PARAMETERS::new_zeroed();
+    (request.hClient, request.hObject) = (gpu.client.root, MEMORY);
+    // RS_SHARE_POLICY (rs_access.h): no target, the right to copy, everybody.
+    request.sharePolicy = [0, 1, 1];
+    frontend(&gpu.client.control, NV_ESC_RM_SHARE, &mut request)?;
+    Ok(check(request.status)?)
 }
 
 /// What comes of copying another's memory, and of having UVM map it.
