@@ -261,6 +261,33 @@ pub fn host_gpus() -> Result<Vec<Gpu>, Failure> {
     Ok(gpus.collect())
 }
 
+/// The GPUs of whichever driver this is.
+pub fn gpus(choice: Choice) -> Result<Vec<Gpu>, Failure> {
+    match (choice, host_version()) {
+        (Choice::Host, _) | (Choice::Auto, Some(_)) => host_gpus(),
+        (Choice::Sim, _) | (Choice::Auto, None) => Ok(simulated_gpus()),
+    }
+}
+
+/// The GPU that has this name: its place among all, or its UUID.
+pub fn named<'a>(all: &'a [Gpu], name: &str) -> Option<&'a Gpu> {
+    let by_index = name.parse::<usize>().ok().and_then(|index| all.get(index));
+    by_index.or_else(|| all.iter().find(|gpu| gpu.uuid.eq_ignore_ascii_case(name)))
+}
+
+/// The names of GPUs, for who has asked for another one.
+pub fn shown(all: &[Gpu]) -> String {
+    let names: Vec<String> = all
+        .iter()
+        .enumerate()
+        .map(|(index, gpu)| format!("{index} ({})", gpu.uuid))
+        .collect();
+    match names.is_empty() {
+        true => "none".to_owned(),
+        false => names.join(", "),
+    }
+}
+
 /// Reads one GPU's `information` file: lines of `Key: value`.
 fn gpu_from_information(text: &str) -> Option<Gpu> {
     let field = |name: &str| {
@@ -360,19 +387,8 @@ fn host_minors() -> Result<Vec<u8>, Failure> {
 fn pick(all: &[Gpu], names: &[String]) -> Result<Vec<u8>, Failure> {
     let mut minors: Vec<u8> = Vec::new();
     for name in names {
-        let by_index = name.parse::<usize>().ok().and_then(|index| all.get(index));
-        let found = by_index.or_else(|| all.iter().find(|gpu| gpu.uuid == *name));
-        let minor = found.map(|gpu| gpu.minor).ok_or_else(|| {
-            let known: Vec<String> = all
-                .iter()
-                .enumerate()
-                .map(|(index, gpu)| format!("{index} ({})", gpu.uuid))
-                .collect();
-            let known = if known.is_empty() {
-                "none".to_owned()
-            } else {
-                known.join(", ")
-            };
+        let minor = named(all, name).map(|gpu| gpu.minor).ok_or_else(|| {
+            let known = shown(all);
             Failure::setup(format!(
                 "--gpus: this machine has no GPU {name}; it has {known}"
             ))
@@ -418,6 +434,7 @@ mod tests {
             )
         };
         assert_eq!(picked(&["1", "GPU-3", "1"]), Ok(vec![5, 3]));
+        assert_eq!(picked(&["gpu-5"]), Ok(vec![5]));
         assert_eq!(
             picked(&["2"]).unwrap_err().message,
             "--gpus: this machine has no GPU 2; it has 0 (GPU-3), 1 (GPU-5)"

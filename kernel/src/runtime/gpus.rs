@@ -1,17 +1,31 @@
 //! Whether a container has GPUs, and in which way it was given them.
 //!
 //! The idea: there are few ways to a node of NVIDIA's driver, and each leaves its own mark in the specification. A node
-//! is in `linux.devices` or is mounted, as CDI, device plugins and `--device` have it; a rule of the cgroup lets the
-//! program make one; a hook of NVIDIA's puts it there later. All are looked for. What is missed here reaches the driver
-//! without a sandbox, so that in doubt a container has GPUs.
+//! is in `linux.devices` or is mounted; a rule of the cgroup lets the program make one; a hook of NVIDIA's puts it there
+//! later. All are looked for. What is missed here reaches the driver without a sandbox, so that in doubt a container has
+//! GPUs. Which ones it has is another question (`selection.rs`).
 //!
-//! A node is recognised by where it is, in the container or outside, and by its major number: 195, or one that the
-//! kernel gave to one of NVIDIA's drivers (`/proc/devices`), since a node can be given another name in a container.
+//! | way | what is in the specification, and who says so |
+//! |---|---|
+//! | `docker run --gpus` | the legacy hook in `prestart`, and `NVIDIA_VISIBLE_DEVICES` behind the variables of the image: `all`, the names, or 0 to N-1 (moby, `daemon/devices_nvidia_linux.go`, v2.0.0-beta.24). Where that finds `nvidia-cdi-hook`, it is CDI |
+//! | `nvidia-container-runtime`, mode `legacy` | the same hook in `prestart`, without arguments and variables of its own (NVIDIA's toolkit, `internal/modifier/stable.go`, v1.20.2) |
+//! | its mode `cdi`, and CDI of Docker, containerd and podman | nodes in `linux.devices`, a rule for each, mounts, hooks in `createContainer`; the last `NVIDIA_VISIBLE_DEVICES` becomes `void`, and others before it stay (`internal/modifier/cdi.go`; CDI, `pkg/cdi/container-edits.go`, v1.1.1) |
+//! | its mode `csv`, for systems on a chip | the same, with the nodes that files name (`internal/modifier/csv.go`) |
+//! | k8s-device-plugin, `envvar` | `NVIDIA_VISIBLE_DEVICES` with UUIDs or indices, for the legacy hook; nodes besides with `PASS_DEVICE_SPECS` (`internal/plugin/server.go`, v0.20.0) |
+//! | `volume-mounts` | for the hook, `/dev/null` mounted at `/var/run/nvidia-container-devices/` and a UUID, and that directory as the value of the variable |
+//! | `cdi-annotations`, `cdi-cri` | annotations `cdi.k8s.io/...`, or a field of CRI's: the engine, or NVIDIA's runtime, makes CDI's edits of them |
+//! | GKE's device plugin | nodes, and the libraries mounted at `/usr/local/nvidia` (`pkg/gpu/nvidia/beta_plugin.go`, v1.0.20) |
+//! | `management.nvidia.com/gpu` | CDI with every node of NVIDIA's that there is (`pkg/nvcdi/management.go`) |
 //!
-//! NVIDIA's hook is in every container where NVIDIA's runtime is the default one. It puts nothing there unless it is
-//! asked: by variables, of which a container's image may set all, or by mounts. What they mean is said in NVIDIA's
-//! toolkit, `internal/config/image/cuda_image.go`. One thing is not known here. An administrator can give the first
-//! of the variables another name (`swarm-resource`); names like that of NVIDIA's example are known.
+//! A node is recognised by where it is, in the container or outside, and by its number, since it can be given another name in
+//! a container: its major number is 195, or one that the kernel gave to one of NVIDIA's drivers (`/proc/devices`), or it is
+//! a node of the kernel's for graphics (DRM) behind which is NVIDIA's driver. CDI gives these besides, and they take
+//! requests past the others.
+//!
+//! The legacy hook is in every container where NVIDIA's runtime is the default one, and does nothing unless it is asked
+//! (`toolkit.rs`). What asks it under some configuration of it is taken for asking, whatever the configuration is. One thing is not
+//! known here: an administrator can give the first of its variables another name (`swarm-resource`); names like that of
+//! NVIDIA's example are known.
 //!
 //! The value `none` stands for no GPU. But the hook does its work for it, and puts the driver's control nodes there,
 //! `/dev/nvidiactl` among them, by which the driver is reached; and a container's image may set it. So such a container has
@@ -25,9 +39,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use nvproxy_abi::node::MAXIMUM_GPU_MINOR;
 use serde_json::Value;
 
 use super::specification::{Specification, number, text};
+use super::toolkit::{self, VISIBLE, VOID};
 
 /// Whose driver a node belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,10 +52,17 @@ pub enum Driver {
     Nvidia,
     /// That of NVIDIA's systems on a chip, which is another.
     Tegra,
+    /// One of those by which other devices reach GPU memory.
+    GpuDirect,
+    /// The one that shares memory of GPUs among machines.
+    Imex,
 }
 
-/// How the paths of a driver's nodes begin.
+/// How the paths of a driver's nodes begin. The first row that fits holds.
 const NODES: &[(&str, Driver)] = &[
+    ("/dev/nvidia-fs", Driver::GpuDirect),
+    ("/dev/gdrdrv", Driver::GpuDirect),
+    ("/dev/nvidia-caps-imex-channels/", Driver::Imex),
     ("/dev/nvidia", Driver::Nvidia),
     ("/dev/nvhost", Driver::Tegra),
     ("/dev/nvmap", Driver::Tegra),
@@ -71,15 +94,10 @@ const HOOKS: &[(&str, HookKind)] = &[
 /// What NVIDIA's operator adds to the name of an executable that a script of the old name starts.
 const WRAPPED: &str = ".real";
 
-const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
-/// The value by which CDI keeps the hook from doing its work again.
-const VOID: &str = "void";
 /// The values by which the hook is not asked for anything.
 const NOTHING: [&str; 2] = ["", VOID];
 /// How variables begin by which Docker's swarm asks for GPUs.
 const SWARM: &str = "DOCKER_RESOURCE_";
-/// Where a mount asks for the GPU that its name says.
-const MOUNTS_THAT_ASK: &str = "/var/run/nvidia-container-devices/";
 
 /// How a node was given to a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +115,24 @@ pub struct Node {
     pub path: String,
     pub way: Way,
     pub driver: Driver,
+    /// The minor number, if it is a GPU's.
+    pub gpu: Option<u8>,
+}
+
+/// A rule that lets a container open devices of NVIDIA's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// As the kernel writes it: `c 195:*`.
+    pub shown: String,
+    pub gpus: Gpus,
+}
+
+/// Of which GPUs it lets nodes be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gpus {
+    None,
+    One(u8),
+    All,
 }
 
 /// A hook of NVIDIA's.
@@ -111,19 +147,26 @@ pub struct Hook {
 pub struct Asked {
     /// In the specification's order.
     pub nodes: Vec<Node>,
-    /// The numbers of devices of NVIDIA's that the container's cgroup lets it open, as in `c 195:*`.
-    pub rules: Vec<String>,
+    /// By which the container's cgroup lets it open devices of NVIDIA's.
+    pub rules: Vec<Rule>,
     /// NVIDIA's hooks.
     pub hooks: Vec<Hook>,
-    /// What `NVIDIA_VISIBLE_DEVICES` names: `all`, a list, or `none`, if it asks the hook for anything.
-    pub visible: Option<String>,
+}
+
+impl Asked {
+    pub fn has_hook(&self, kind: HookKind) -> bool {
+        self.hooks.iter().any(|hook| hook.kind == kind)
+    }
 }
 
 impl fmt::Display for Asked {
     /// By what the container was given its GPUs, in a few words.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes = self.nodes.iter().map(|node| node.path.clone());
-        let rules = self.rules.iter().map(|rule| format!("the rule {rule}"));
+        let rules = self
+            .rules
+            .iter()
+            .map(|rule| format!("the rule {}", rule.shown));
         let hooks = self
             .hooks
             .iter()
@@ -142,28 +185,65 @@ impl fmt::Display for Asked {
 /// How many ways a line names.
 const SHOWN: usize = 3;
 
+/// The numbers of NVIDIA's devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// The major numbers of NVIDIA's drivers.
+    pub majors: BTreeSet<u32>,
+    /// Major and minor numbers of nodes for graphics that one of them is behind.
+    pub graphics: BTreeSet<(u32, u32)>,
+}
+
+impl Numbers {
+    /// Whether these are the numbers of a device of NVIDIA's, or, without a minor number, of some.
+    pub fn have(&self, major: u32, minor: Option<u32>) -> bool {
+        let is_one = |minor| self.graphics.contains(&(major, minor));
+        self.majors.contains(&major) || minor.is_some_and(is_one)
+    }
+}
+
 /// What has to be known of the machine.
 pub trait Machine {
-    /// The major numbers of NVIDIA's drivers.
-    fn majors(&self) -> BTreeSet<u32>;
-    /// The major number of the character device at a path, wherever links lead. `None` if there is something else, or nothing.
-    fn major_at(&self, path: &Path) -> Option<u32>;
+    fn numbers(&self) -> Numbers;
+    /// Major and minor number of the character device at a path, wherever links lead. `None` if there is something else, or
+    /// nothing.
+    fn device_at(&self, path: &Path) -> Option<(u32, u32)>;
 }
 
 /// This machine.
 pub struct This;
 
+/// Where the kernel has its nodes for graphics: each has a directory with the file `dev`, its numbers, and the link
+/// `device/driver` to the driver behind it (sysfs(5), Documentation/ABI/testing/sysfs-bus-pci).
+const GRAPHICS: &str = "/sys/class/drm";
+
 impl Machine for This {
-    fn majors(&self) -> BTreeSet<u32> {
+    fn numbers(&self) -> Numbers {
         let devices = fs::read_to_string("/proc/devices").unwrap_or_default();
-        nvidias(&devices)
+        let entries = fs::read_dir(GRAPHICS).into_iter().flatten().flatten();
+        Numbers {
+            majors: nvidias(&devices),
+            graphics: entries
+                .filter_map(|entry| graphics(&entry.path()))
+                .collect(),
+        }
     }
 
-    fn major_at(&self, path: &Path) -> Option<u32> {
+    fn device_at(&self, path: &Path) -> Option<(u32, u32)> {
         let status = fs::metadata(path).ok()?;
         let is_character = status.file_type().is_char_device();
-        is_character.then(|| rustix::fs::major(status.rdev()))
+        let number = status.rdev();
+        is_character.then(|| (rustix::fs::major(number), rustix::fs::minor(number)))
     }
+}
+
+/// The numbers of the node for graphics that this directory describes, if NVIDIA's driver is behind it.
+fn graphics(described: &Path) -> Option<(u32, u32)> {
+    let driver = fs::read_link(described.join("device/driver")).ok()?;
+    let is_nvidias = driver.file_name() == Some(OsStr::new("nvidia"));
+    let numbers = fs::read_to_string(described.join("dev")).ok()?;
+    let (major, minor) = numbers.trim().split_once(':')?;
+    is_nvidias.then_some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// NVIDIA's major numbers, in the text of `/proc/devices`.
@@ -183,25 +263,23 @@ pub fn recognise(specification: &Specification, machine: &dyn Machine) -> Option
     let search = Search {
         specification,
         machine,
-        majors: machine.majors(),
+        numbers: machine.numbers(),
     };
-    let hooks: Vec<Hook> = specification.hooks().filter_map(hook).collect();
     let asked = Asked {
         nodes: search.devices().chain(search.mounts()).collect(),
         rules: search.rules(),
-        visible: visible(specification),
-        hooks,
+        hooks: specification.hooks().filter_map(hook).collect(),
     };
-    let has = |kind| asked.hooks.iter().any(|hook| hook.kind == kind);
-    let is_given = !asked.nodes.is_empty() || !asked.rules.is_empty() || has(HookKind::Cdi);
-    let will_be_given = has(HookKind::Legacy) && asks_the_hook(specification, &asked);
+    let has_nodes = !asked.nodes.is_empty() || !asked.rules.is_empty();
+    let is_given = has_nodes || asked.has_hook(HookKind::Cdi);
+    let will_be_given = asked.has_hook(HookKind::Legacy) && asks_the_hook(specification);
     (is_given || will_be_given).then_some(asked)
 }
 
 struct Search<'a> {
     specification: &'a Specification,
     machine: &'a dyn Machine,
-    majors: BTreeSet<u32>,
+    numbers: Numbers,
 }
 
 impl<'a> Search<'a> {
@@ -209,16 +287,15 @@ impl<'a> Search<'a> {
         let devices = self.specification.devices().iter();
         devices.filter_map(|device| {
             let path = text(device, "path").unwrap_or_default();
-            let is_nvidias = || {
-                let major = number(device, "major")?;
-                let is_character = matches!(text(device, "type"), Some("c" | "u"));
-                let is_nvidias = is_character && self.majors.contains(&major);
-                is_nvidias.then_some(Driver::Nvidia)
-            };
+            let is_character = matches!(text(device, "type"), Some("c" | "u"));
+            let numbers = number(device, "major").zip(number(device, "minor"));
+            let numbers = numbers.filter(|_| is_character);
+            let driver = self.driver(numbers, &[path])?;
             Some(Node {
                 path: path.to_owned(),
                 way: Way::Device,
-                driver: is_nvidias().or_else(|| driver_of(path))?,
+                driver,
+                gpu: gpu(numbers, path),
             })
         })
     }
@@ -228,33 +305,67 @@ impl<'a> Search<'a> {
         mounts.filter(|mount| is_bind(mount)).filter_map(|mount| {
             let source = text(mount, "source").unwrap_or_default();
             let path = text(mount, "destination").unwrap_or_default();
-            let driver = match self.machine.major_at(Path::new(source)) {
-                Some(major) if self.majors.contains(&major) => Some(Driver::Nvidia),
+            let numbers = self.machine.device_at(Path::new(source));
+            let is_nvidias = |(major, minor)| self.numbers.have(major, Some(minor));
+            let driver = match numbers {
                 // It hides what would be there, as /dev/null does.
-                Some(_) if driver_of(source).is_none() => None,
-                _ => driver_of(source).or_else(|| driver_of(path)),
+                Some(numbers) if !is_nvidias(numbers) && driver_of(source).is_none() => None,
+                _ => self.driver(numbers, &[source, path]),
             };
             Some(Node {
                 path: path.to_owned(),
                 way: Way::Mount,
                 driver: driver?,
+                gpu: gpu(numbers, source),
             })
         })
     }
 
-    fn rules(&self) -> Vec<String> {
+    /// The driver to which a node with these numbers, or at one of these paths, belongs.
+    fn driver(&self, numbers: Option<(u32, u32)>, paths: &[&str]) -> Option<Driver> {
+        let by_path = paths.iter().find_map(|path| driver_of(path));
+        let is_nvidias = |(major, minor)| self.numbers.have(major, Some(minor));
+        by_path.or_else(|| numbers.is_some_and(is_nvidias).then_some(Driver::Nvidia))
+    }
+
+    fn rules(&self) -> Vec<Rule> {
         let rules = self.specification.device_rules().iter();
         let rules = rules.filter_map(|rule| {
             let is_allowed = rule.get("allow")?.as_bool()?;
             let kind = text(rule, "type").filter(|kind| !kind.is_empty());
             let kind = kind.unwrap_or("a");
             let major = number(rule, "major")?;
-            let is_nvidias = is_allowed && kind != "b" && self.majors.contains(&major);
-            let minor = number(rule, "minor").map_or("*".to_owned(), |minor| minor.to_string());
-            is_nvidias.then(|| format!("{kind} {major}:{minor}"))
+            let minor = number(rule, "minor");
+            let is_nvidias = is_allowed && kind != "b" && self.numbers.have(major, minor);
+            let shown = minor.map_or("*".to_owned(), |minor| minor.to_string());
+            is_nvidias.then(|| Rule {
+                shown: format!("{kind} {major}:{shown}"),
+                gpus: match (major == MAJOR, minor) {
+                    (true, None) => Gpus::All,
+                    (true, Some(minor)) => gpu_minor(minor).map_or(Gpus::None, Gpus::One),
+                    (false, _) => Gpus::None,
+                },
+            })
         });
         rules.collect()
     }
+}
+
+/// The minor number of the GPU whose node has these numbers, or, if there are none, this path.
+fn gpu(numbers: Option<(u32, u32)>, path: &str) -> Option<u8> {
+    match numbers {
+        Some((MAJOR, minor)) => gpu_minor(minor),
+        Some(_) => None,
+        None => {
+            let name = Path::new(path).file_name()?.to_str()?;
+            gpu_minor(name.strip_prefix("nvidia")?.parse().ok()?)
+        }
+    }
+}
+
+fn gpu_minor(minor: u32) -> Option<u8> {
+    let minor = u8::try_from(minor).ok()?;
+    (minor <= MAXIMUM_GPU_MINOR).then_some(minor)
 }
 
 /// The driver to which a node at this path belongs. Slashes and dots that change nothing are passed over.
@@ -273,7 +384,8 @@ fn is_bind(mount: &Value) -> bool {
     text(mount, "type") == Some("bind") || options.any(|option| matches!(option, "bind" | "rbind"))
 }
 
-fn hook(hook: &Value) -> Option<Hook> {
+/// The hook that this entry of a specification is, if it is one of NVIDIA's.
+pub fn hook(hook: &Value) -> Option<Hook> {
     let path = text(hook, "path")?;
     let arguments = hook.get("args").and_then(Value::as_array);
     let mut arguments = arguments.into_iter().flatten().filter_map(Value::as_str);
@@ -297,34 +409,13 @@ fn kind_of(path: &str) -> Option<HookKind> {
     Some(*kind)
 }
 
-/// What `NVIDIA_VISIBLE_DEVICES` names. Of several values the last counts, but for `void` at the end: CDI's edits add that to
-/// what they have done already.
-fn visible(specification: &Specification) -> Option<String> {
-    let values = specification
-        .variables()
-        .filter(|(name, _)| *name == VISIBLE);
-    let values: Vec<&str> = values.map(|(_, value)| value).collect();
-    let value = values.into_iter().rfind(|value| *value != VOID)?;
-    (!NOTHING.contains(&value)).then(|| value.to_owned())
-}
-
-/// Whether NVIDIA's hook is asked to put nodes into the container.
-fn asks_the_hook(specification: &Specification, asked: &Asked) -> bool {
-    let has = |name: &str| {
-        let mut variables = specification.variables();
-        variables.any(|(of, value)| of == name && !value.is_empty())
-    };
-    // The hook takes an image of CUDA from before there were such variables to ask for all.
-    let is_named = specification.variables().any(|(name, _)| name == VISIBLE);
-    let is_old = !is_named && has("CUDA_VERSION") && !has("NVIDIA_REQUIRE_CUDA");
-    let by_swarm = specification
-        .variables()
-        .any(|(name, value)| name.starts_with(SWARM) && !NOTHING.contains(&value));
-    let by_mount = specification.mounts().iter().any(|mount| {
-        let path = text(mount, "destination").unwrap_or_default();
-        path.starts_with(MOUNTS_THAT_ASK)
-    });
-    asked.visible.is_some() || is_old || by_swarm || by_mount
+/// Whether NVIDIA's hook is asked to put nodes into the container, be it by a value that one behind it overrides.
+fn asks_the_hook(specification: &Specification) -> bool {
+    let by_value = |name: &str| name == VISIBLE || name.starts_with(SWARM);
+    let mut variables = specification.variables();
+    variables.any(|(name, value)| by_value(name) && !NOTHING.contains(&value))
+        || toolkit::is_of_old_image(specification)
+        || toolkit::mounts_that_ask(specification).next().is_some()
 }
 
 #[cfg(test)]

@@ -23,9 +23,11 @@ mod nearest;
 mod refusals;
 mod report;
 mod sandbox;
+mod selection;
 mod settings;
 mod shadow;
 mod specification;
+mod toolkit;
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};

@@ -23,10 +23,11 @@ use super::caller;
 use super::command_line::CommandLine;
 use super::gpus::{self, Asked, Machine};
 use super::low_level;
+use super::selection;
 use super::settings::Settings;
 use super::shadow::{self, Making};
 use super::specification::{Specification, text};
-use crate::driver::{self, Asker, Choice, Selection};
+use crate::driver::{self, Asker};
 use crate::launch::container::host::{self, Container};
 use crate::launch::container::told::HANDED;
 use crate::launch::{descriptors, linux};
@@ -64,7 +65,12 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
     let granted = annotations::grant(&name, demand.specification, demand.settings)?;
     let chosen = driver::choose(&driver::Demand {
         choice: demand.settings.driver,
-        gpus: selection(demand)?,
+        gpus: selection::of(
+            &name,
+            demand.specification,
+            demand.asked,
+            demand.settings.driver,
+        )?,
         abi: demand.settings.driver_abi,
         capabilities: granted.capabilities,
         asker: Asker::Container(demand.settings.file.clone()),
@@ -76,7 +82,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         bundle: &bundle,
         driver: &chosen.driver,
         on_server_exit: granted.on_server_exit,
-        majors: &gpus::This.majors(),
+        numbers: &gpus::This.numbers(),
         has_device_cgroup: has_device_cgroup(demand.specification),
         executable: &executable,
         number,
@@ -122,28 +128,6 @@ fn preserved(line: &CommandLine) -> Result<usize, Failure> {
     given
         .map(usize::from)
         .ok_or_else(|| Failure::setup("--preserve-fds: no number"))
-}
-
-/// The GPUs that the container is to have.
-fn selection(demand: &Demand<'_>) -> Result<Selection, Failure> {
-    match demand.asked.visible.as_deref() {
-        Some("none") => return Ok(Selection::Listed(Vec::new())),
-        Some("all") => return Ok(Selection::All),
-        Some(names) => {
-            let names = names.split(',').map(|name| name.trim().to_owned());
-            return Ok(Selection::Listed(names.collect()));
-        }
-        None => {}
-    }
-    if driver::host_version().is_none() || demand.settings.driver == Choice::Sim {
-        return Ok(Selection::All);
-    }
-    let gpus = driver::host_gpus()?;
-    let nodes = demand.asked.nodes.iter();
-    let minors = nodes.filter_map(|node| node.path.strip_prefix("/dev/nvidia")?.parse().ok());
-    let minors: Vec<u8> = minors.collect();
-    let wanted = gpus.into_iter().filter(|gpu| minors.contains(&gpu.minor));
-    Ok(Selection::Listed(wanted.map(|gpu| gpu.uuid).collect()))
 }
 
 /// The program and its arguments.

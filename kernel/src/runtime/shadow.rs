@@ -18,8 +18,8 @@ use ringfence_sentry::failure::Failure;
 use ringfence_sentry::server::OnServerExit;
 use serde_json::{Value, json};
 
-use super::gpus::{Asked, MAJOR, Way};
-use super::specification::{Specification, text};
+use super::gpus::{Asked, MAJOR, Numbers, Way};
+use super::specification::{Specification, number, text};
 use crate::launch::container::profile;
 use crate::launch::container::rights::{LENT, Rights};
 use crate::launch::container::told::{DriverText, PLACE, Told, WORD};
@@ -50,8 +50,8 @@ pub struct Making<'a> {
     pub bundle: &'a Path,
     pub driver: &'a Driver,
     pub on_server_exit: OnServerExit,
-    /// The major numbers of NVIDIA's drivers.
-    pub majors: &'a BTreeSet<u32>,
+    /// Those of NVIDIA's devices.
+    pub numbers: &'a Numbers,
     /// This executable, from the root.
     pub executable: &'a Path,
     /// Whether the container's cgroup decides which devices it opens.
@@ -206,31 +206,42 @@ fn take_devices(shadow: &mut Value, making: &Making<'_>) {
     take_from(shadow, "/mounts", |mount| {
         is_asked(Way::Mount, text(mount, "destination"))
     });
+    let numbers = making.numbers;
     let is_nvidias = |rule: &Value| {
-        let major = super::specification::number(rule, "major");
+        let major = number(rule, "major");
         let is_allowed = rule.get("allow") == Some(&Value::Bool(true));
-        is_allowed && major.is_some_and(|major| making.majors.contains(&major))
+        is_allowed && major.is_some_and(|major| numbers.have(major, number(rule, "minor")))
     };
     take_from(shadow, "/linux/resources/devices", is_nvidias);
     let rules = shadow.pointer_mut("/linux/resources/devices");
-    if let Some(rules) = rules.and_then(Value::as_array_mut)
-        && rules.iter().any(allows_every_device)
-    {
-        rules.extend(
-            making
-                .majors
-                .iter()
-                .map(|major| json!({"allow": false, "type": "c", "major": major, "access": "rwm"})),
-        );
-    }
+    let Some(rules) = rules.and_then(Value::as_array_mut) else {
+        return;
+    };
+    let opens_any = |major| move |rule: &Value| opens_every(rule, major);
+    let majors = numbers.majors.iter();
+    let majors = majors.filter(|_| rules.iter().any(opens_any(None)));
+    let majors =
+        majors.map(|major| json!({"allow": false, "type": "c", "major": major, "access": "rwm"}));
+    let graphics = numbers.graphics.iter();
+    let graphics = graphics.filter(|(major, _)| {
+        [None, Some(*major)]
+            .into_iter()
+            .any(|of| rules.iter().any(opens_any(of)))
+    });
+    let graphics = graphics.map(|(major, minor)| {
+        json!({"allow": false, "type": "c", "major": major, "minor": minor, "access": "rwm"})
+    });
+    let forbidden: Vec<Value> = majors.chain(graphics).collect();
+    rules.extend(forbidden);
 }
 
-/// Whether a rule lets every character device be read or written. Where there is none, a rule that forbids some more is of no use,
-/// and runc takes none beside one that lets nodes be made (cgroups of version 1).
-fn allows_every_device(rule: &Value) -> bool {
+/// Whether a rule lets every character device, or all with this major number, be read or written. Where there is none, a rule
+/// that forbids some more is of no use, and runc takes none beside one that lets nodes be made (cgroups of version 1).
+fn opens_every(rule: &Value, major: Option<u32>) -> bool {
     let access = text(rule, "access").unwrap_or("rwm");
     rule.get("allow") == Some(&Value::Bool(true))
-        && super::specification::number(rule, "major").is_none()
+        && number(rule, "major") == major
+        && (major.is_none() || number(rule, "minor").is_none())
         && text(rule, "type") != Some("b")
         && (access.contains('r') || access.contains('w'))
 }
