@@ -18,7 +18,7 @@ use ringfence_sentry::failure::Failure;
 use ringfence_sentry::server::OnServerExit;
 use serde_json::{Value, json};
 
-use super::gpus::{Asked, MAJOR, Numbers, Way};
+use super::gpus::{Asked, HookKind, MAJOR, Numbers, Way};
 use super::specification::{Specification, number, text};
 use crate::launch::container::profile;
 use crate::launch::container::rights::{LENT, Rights};
@@ -84,11 +84,12 @@ pub fn make(making: &Making<'_>) -> Result<(Value, Told), Failure> {
             _ => Vec::new(),
         },
         label: take_label(&mut shadow),
+        has_hook: making.asked.has_hook(HookKind::Legacy),
         has_terminal: shadow.pointer("/process/terminal") == Some(&Value::Bool(true)),
     };
     take_devices(&mut shadow, making);
-    show_nodes(&mut shadow, making);
     put_first(&mut shadow, making);
+    show_nodes(&mut shadow, making);
     make_absolute(&mut shadow, making.bundle);
     set(&mut shadow, "annotations", MARK, json!("1"));
     Ok((shadow, told))
@@ -246,22 +247,30 @@ fn opens_every(rule: &Value, major: Option<u32>) -> bool {
         && (access.contains('r') || access.contains('w'))
 }
 
-/// Shows the driver's nodes, and those that were asked for, where they cannot be opened.
+/// Shows the driver's nodes where they cannot be opened. NVIDIA's hook opens what is where it puts some: there it finds what opens
+/// nothing of the driver's, and the first process puts the others over what it has left.
 fn show_nodes(shadow: &mut Value, making: &Making<'_>) {
-    let own = making.driver.nodes.iter().map(|node| {
+    let has_hook = making.asked.has_hook(HookKind::Legacy);
+    let inert = ["bind", "ro", "nosuid", "nodev", "noexec"];
+    let own = making.driver.nodes.iter().flat_map(|node| {
+        let name = node.file_name();
+        let place = format!("/dev/{name}");
         let source = match making.driver.kind {
             Kind::Host => making.driver.path(*node),
             _ => STAND_IN.into(),
         };
-        (format!("/dev/{}", node.file_name()), source)
+        let mount = |place: String, source: PathBuf, options: &[&str]| {
+            json!({"destination": place, "type": "bind", "source": source, "options": options})
+        };
+        match has_hook {
+            false => vec![mount(place, source, &inert)],
+            true => vec![
+                mount(format!("{PLACE}/{name}"), source, &inert),
+                mount(place, STAND_IN.into(), &["bind", "nosuid", "noexec"]),
+            ],
+        }
     });
-    let mounts = own.map(|(place, source)| {
-        json!({
-            "destination": place, "type": "bind", "source": source,
-            "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
-        })
-    });
-    add_mounts(shadow, mounts.collect());
+    add_mounts(shadow, own.collect());
 }
 
 fn add_mounts(shadow: &mut Value, mounts: Vec<Value>) {

@@ -1,10 +1,11 @@
 //! `ringfence-runtime`: what it hands over to the low-level runtime, what it refuses, and how an engine learns of that.
 //!
 //! Here a script is in the low-level runtime's place, which prints what it was given. What compares with runc and crun is in
-//! `lives.rs`, and containers with GPUs are in `sandboxes.rs`.
+//! `lives.rs`, containers with GPUs are in `sandboxes.rs`, and NVIDIA's ways to give GPUs in `nvidia/`.
 
 mod launchers;
 mod lives;
+mod nvidia;
 mod sandboxes;
 mod settings;
 mod users;

@@ -15,8 +15,8 @@ use userland_tests::{Ended, eventually, guest_program, ringfence_with_faults};
 use super::lives::{BUSYBOX, Called, low_level};
 use super::{Front, specification};
 
-const APPLETS: [&str; 10] = [
-    "sh", "cat", "grep", "ls", "mknod", "mount", "rmdir", "sleep", "umount", "unshare",
+const APPLETS: [&str; 11] = [
+    "sh", "cat", "grep", "ls", "mknod", "mount", "readlink", "rmdir", "sleep", "umount", "unshare",
 ];
 
 /// Containers that a low-level runtime makes.
@@ -110,7 +110,7 @@ impl Maker {
 }
 
 /// A shell's script in a container without GPUs, with what every engine has there.
-fn plain(script: &str) -> Value {
+pub fn plain(script: &str) -> Value {
     let mut value = specification(&["sh", "-c", script]);
     value["mounts"] = json!([
         {"destination": "/proc", "type": "proc", "source": "proc"},

@@ -19,11 +19,15 @@
 //! | [`profile`] | the engine's seccomp profile: what is opened for the sentry, and closed for the program |
 //! | [`first`] | the container's first process |
 //! | `program` | the last steps before the program runs |
+//! | `covering` | covering what is in the container's root |
+//! | `nodes` | the nodes that a hook has put there |
 //! | `rights` | the capabilities that are lent and given back |
 //! | [`host`] | the launcher |
 
+mod covering;
 pub mod first;
 pub mod host;
+mod nodes;
 pub mod profile;
 mod program;
 pub mod rights;

@@ -11,7 +11,6 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use landlock::{AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError};
 use nix::errno::Errno;
@@ -23,10 +22,11 @@ use ringfence_sentry::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
 use ringfence_sentry::ready;
 use ringfence_sentry::seccomp::listener;
 use ringfence_sentry::signals::{self, Found};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::ioctl_tiocsctty;
 use rustix::stdio::stdin;
 
+use super::covering::{cover, mounted_below, named};
+use super::nodes;
 use super::profile::Statements;
 use super::told::{PLACE, Told};
 use crate::launch::mounts::{DEVICE, READ_ONLY, RESTRICTED, Tree, is_directory};
@@ -43,6 +43,7 @@ pub fn run(
 ) -> Result<Infallible, Failure> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
         .attempt("the program's mounts")?;
+    nodes::make_inert(told)?;
     umount2(PLACE, MntFlags::MNT_DETACH).attempt(PLACE)?;
     show_processes(told)?;
     setsid().attempt("setsid")?;
@@ -70,14 +71,19 @@ pub fn run(
     })
 }
 
-/// Covers `/proc` with that of the program's processes, and hides and protects of it what the engine wants.
+/// Covers `/proc` with that of the program's processes, and hides and protects of it what the engine wants. What is mounted in the
+/// container's is in the program's, too: the specification may have put something there, as lxcfs does, and NVIDIA's hooks do.
 fn show_processes(told: &Told) -> Result<(), Failure> {
     let attributes = RESTRICTED | libc::MOUNT_ATTR_NOEXEC;
     let processes = Tree::new("proc", &[], attributes).attempt("the program's /proc")?;
+    let mounted = mounted_below("/proc")?;
     let place = named("/proc").attempt("/proc")?;
     processes
         .attach_to(place.as_fd())
         .attempt("the program's /proc")?;
+    for (path, tree) in mounted {
+        cover(&path, |_| Ok(tree))?;
+    }
     for path in &told.hidden {
         cover(path, hiding)?;
     }
@@ -87,20 +93,6 @@ fn show_processes(told: &Told) -> Result<(), Failure> {
         })?;
     }
     Ok(())
-}
-
-/// Covers what is at this path, if there is anything, with what `with` makes for it.
-fn cover(
-    path: &Path,
-    with: impl FnOnce(BorrowedFd<'_>) -> Result<Tree, Errno>,
-) -> Result<(), Failure> {
-    let place = match named(path) {
-        Err(rustix::io::Errno::NOENT) => return Ok(()),
-        place => place.attempt(path.display())?,
-    };
-    with(place.as_fd())
-        .and_then(|tree| tree.attach_to(place.as_fd()))
-        .attempt(format_args!("covering {}", path.display()))
 }
 
 fn hiding(place: BorrowedFd<'_>) -> Result<Tree, Errno> {
@@ -116,18 +108,6 @@ fn hiding(place: BorrowedFd<'_>) -> Result<Tree, Errno> {
         // The image has put something else there.
         false => Err(Errno::ENODEV),
     }
-}
-
-/// What is at this path, to name it, without a link on the way.
-fn named(path: impl AsRef<Path>) -> rustix::io::Result<OwnedFd> {
-    let how = OFlags::PATH | OFlags::CLOEXEC;
-    openat2(
-        rustix::fs::CWD,
-        path.as_ref(),
-        how,
-        Mode::empty(),
-        ResolveFlags::NO_SYMLINKS,
-    )
 }
 
 /// Enters a domain of Landlock's in which no ioctl is let to a device but the harmless ones.

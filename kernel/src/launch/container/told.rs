@@ -65,6 +65,8 @@ pub struct Told {
     pub closed: Vec<Closed>,
     /// What AppArmor or SELinux is told of the program, which is to be written to /proc/self/attr/exec.
     pub label: Option<String>,
+    /// Whether a hook puts nodes into the container's `/dev`, so that the inert ones lie in [`PLACE`].
+    pub has_hook: bool,
     /// Whether the engine has given the container a terminal.
     pub has_terminal: bool,
 }
@@ -94,6 +96,11 @@ impl From<&Driver> for DriverText {
 }
 
 impl DriverText {
+    /// The names of the driver's nodes in `/dev`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().map(String::as_str)
+    }
+
     pub fn driver(&self) -> Result<Driver, Failure> {
         let wrong = |what: &str| Failure::setup(format!("the container's {what} was not told"));
         let nodes = self.nodes.iter();

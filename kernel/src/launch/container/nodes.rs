@@ -1,0 +1,48 @@
+//! The driver's nodes in a container where a hook has put some: each is made one that nothing can be opened by.
+//!
+//! The idea: NVIDIA's legacy hook binds nodes into the container's `/dev` after the low-level runtime has mounted what the specification says, and
+//! opens what is in its way (libnvidia-container, `file_create` in `src/utils.c`): on a mount without devices it fails. So there
+//! the specification has what can be opened in these places, and the inert nodes in [`PLACE`]. They are put over what the
+//! hook has left, in the program's own view. What it has left besides is put over itself, without devices.
+//!
+//! The hook is trusted, and what it does is not: its configuration says which nodes it makes, and of GPUs that the sandbox has
+//! not. The caller has a mount namespace of its own, in which nothing of the image's runs yet. No link is followed.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nvproxy_abi::node::IN_EVERY_NAME;
+use ringfence_sentry::failure::{Attempt, Failure};
+
+use super::covering::{cover, named};
+use super::told::{PLACE, Told};
+use crate::launch::mounts::{READ_ONLY, Tree};
+
+/// Where nodes are.
+const DEVICES: &str = "/dev";
+
+/// Makes all nodes inert. [`PLACE`] is there still.
+pub fn make_inert(told: &Told) -> Result<(), Failure> {
+    for name in told.driver.names().filter(|_| told.has_hook) {
+        let own = Path::new(PLACE).join(name);
+        let own = named(&own).attempt(own.display())?;
+        let place = Path::new(DEVICES).join(name);
+        cover(&place, |_| Tree::copy_named(own.as_fd()))?;
+    }
+    for path in others(told)? {
+        cover(&path, |place| {
+            Tree::copy_named(place)?.with_attributes(READ_ONLY)
+        })?;
+    }
+    Ok(())
+}
+
+/// What there is in `/dev` with the names of NVIDIA's nodes, or of directories of them, that the sandbox has not.
+fn others(told: &Told) -> Result<Vec<PathBuf>, Failure> {
+    let entries = fs::read_dir(DEVICES).attempt(DEVICES)?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let own = |name: &str| told.driver.names().any(|own| own == name);
+    let names = names.filter(|name| name.starts_with(IN_EVERY_NAME) && !own(name));
+    Ok(names.map(|name| Path::new(DEVICES).join(name)).collect())
+}
