@@ -31,6 +31,8 @@ fn container(environment: &[&str]) -> Value {
         .as_object_mut()
         .expect("an object")
         .remove("futureField");
+    // crun makes a root read-only before CDI's hooks make links in it.
+    value["root"]["readonly"] = false.into();
     grant(&mut value, &["CAP_MKNOD"]);
     let variables = ["PATH=/bin"].iter().chain(environment);
     value["process"]["env"] = json!(variables.collect::<Vec<_>>());
@@ -271,7 +273,7 @@ fn gpus_by_cdi() {
     }
 }
 
-/// NVIDIA's runtime is not asked for CDI's edits where the engine has made them.
+/// The plugin's four strategies. An engine without CDI hands the annotations on; one that has it makes the edits.
 #[test]
 fn gpus_by_k8s_device_plugin() {
     let hardened = Configured {
@@ -463,10 +465,7 @@ fn a_hostile_hook_opens_nothing() {
         grant(&mut value, &["CAP_MKNOD", "CAP_SYS_ADMIN"]);
         let line = "ringfence: the container's cgroup lets it open NVIDIA's nodes, and so go around the sandbox: where a hook of \
                     NVIDIA's has done that, set no-cgroups = true in /etc/nvidia-container-runtime/config.toml";
-        let refused = Ended {
-            status: 0,
-            ..Ended::failing(0, line)
-        };
+        let refused = Ended::failing(0, line);
         assert_eq!(host.by_front(LEGACY, &value), refused, "{}", host.name());
         // And that is what an ordinary hook does without this setting.
         host.toolkit.write("manners", "");
@@ -480,5 +479,22 @@ fn a_hostile_hook_opens_nothing() {
             "{}",
             host.name()
         );
+    }
+}
+
+/// NVIDIA's hooks put files over those of the driver's in `/proc`. The program sees them in its own.
+#[test]
+fn what_a_hook_mounts_in_proc_is_seen() {
+    for host in Host::all() {
+        let toolkit = &host.toolkit;
+        toolkit.write("version", "of a hook\n");
+        let hook = "#!/bin/sh\nhere=$(dirname \"$(readlink -f \"$0\")\")\nmount --bind \"$here/version\" \"$here/../bundle/rootfs/proc/version\"\n";
+        toolkit.script("nvidia-cdi-hook", hook);
+        let mut value = container(&[]);
+        give(&mut value, &["nvidia0"], "rwm");
+        value["process"]["args"] = json!(["cat", "/proc/version"]);
+        value["hooks"] = json!({"createContainer": [{"path": toolkit.path("nvidia-cdi-hook")}]});
+        let ended = host.by_front(LEGACY, &value);
+        assert_eq!(ended, Ended::printing("of a hook\n"), "{}", host.name());
     }
 }

@@ -168,7 +168,7 @@ impl Toolkit {
         fs::write(self.path(name), text).expect("a file");
     }
 
-    fn script(&self, name: &str, text: &str) {
+    pub fn script(&self, name: &str, text: &str) {
         self.write(name, text);
         fs::set_permissions(self.path(name), Permissions::from_mode(0o755)).expect("a mode");
     }
