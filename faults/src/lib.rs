@@ -292,6 +292,8 @@ pub enum Point {
     Streams,
     /// A container's program is about to close what was opened in the engine's profile.
     Closed,
+    /// A container's program is about to make the nodes inert that a hook has put there.
+    Inert,
     /// A process that was just made is about to have itself killed when its parent ends.
     Born,
     /// A process that has made another, in a user namespace, is about to say who is who there.
@@ -448,6 +450,7 @@ impl Point {
             Point::Typed => "typed",
             Point::Streams => "streams",
             Point::Closed => "closed",
+            Point::Inert => "inert",
             Point::Born => "born",
             Point::Ids => "ids",
             Point::Guard => "guard",
@@ -572,6 +575,7 @@ impl Point {
         Point::Typed,
         Point::Streams,
         Point::Closed,
+        Point::Inert,
         Point::Born,
         Point::Ids,
         Point::Guard,

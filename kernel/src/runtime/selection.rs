@@ -96,4 +96,58 @@ fn is_part(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::runtime::gpus::{Driver, Node, Rule, Way};
+
+    fn machine() -> Vec<Gpu> {
+        // The driver's numbers are not the places of the list.
+        let gpu = |(minor, name): (u8, &str)| Gpu {
+            minor,
+            uuid: format!("GPU-{name}"),
+            model: String::new(),
+        };
+        [(2, "aa"), (0, "bb"), (1, "cc")].map(gpu).into()
+    }
+
+    fn given(nodes: &[u8], rules: &[u8]) -> Asked {
+        let nodes = nodes.iter().map(|minor| Node {
+            path: format!("/dev/nvidia{minor}"),
+            way: Way::Device,
+            driver: Driver::Nvidia,
+            gpu: Some(*minor),
+        });
+        let rules = rules.iter().map(|minor| Rule {
+            shown: String::new(),
+            gpus: Gpus::One(*minor),
+        });
+        Asked {
+            nodes: nodes.collect(),
+            rules: rules.collect(),
+            hooks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn nodes_and_rules_give_gpus_by_number_and_names_by_place() {
+        let named =
+            |names: &[&str]| Request::Named(names.iter().map(ToString::to_string).collect());
+        for (asked, requests, expected) in [
+            (given(&[], &[]), vec![], &[][..]),
+            (given(&[2], &[]), vec![], &["GPU-aa"]),
+            (given(&[2], &[0]), vec![], &["GPU-aa", "GPU-bb"]),
+            (given(&[9], &[]), vec![], &[]),
+            (
+                given(&[], &[]),
+                vec![named(&["0", "gpu-CC"])],
+                &["GPU-aa", "GPU-cc"],
+            ),
+            (given(&[0], &[]), vec![named(&["1"])], &["GPU-bb"]),
+            (given(&[0], &[]), vec![Request::Nothing], &["GPU-bb"]),
+        ] {
+            let found = chosen("c", &asked, &requests, &machine());
+            let expected = expected.iter().map(ToString::to_string).collect();
+            assert_eq!(found, Ok(Selection::Listed(expected)), "{requests:?}");
+        }
+    }
+}

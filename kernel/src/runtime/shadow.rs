@@ -87,7 +87,7 @@ pub fn make(making: &Making<'_>) -> Result<(Value, Told), Failure> {
         has_hook: making.asked.has_hook(HookKind::Legacy),
         has_terminal: shadow.pointer("/process/terminal") == Some(&Value::Bool(true)),
     };
-    take_devices(&mut shadow, making);
+    take_devices(&mut shadow, making.asked, making.numbers);
     put_first(&mut shadow, making);
     show_nodes(&mut shadow, making);
     make_absolute(&mut shadow, making.bundle);
@@ -196,9 +196,9 @@ fn harmless(making: &Making<'_>) -> Option<Vec<String>> {
 }
 
 /// Takes NVIDIA's devices out of what is made and what may be opened, and forbids them where all may be opened.
-fn take_devices(shadow: &mut Value, making: &Making<'_>) {
+fn take_devices(shadow: &mut Value, asked: &Asked, numbers: &Numbers) {
     let is_asked = |way: Way, path: Option<&str>| {
-        let mut nodes = making.asked.nodes.iter();
+        let mut nodes = asked.nodes.iter();
         nodes.any(|node| node.way == way && Some(node.path.as_str()) == path)
     };
     take_from(shadow, "/linux/devices", |device| {
@@ -207,7 +207,6 @@ fn take_devices(shadow: &mut Value, making: &Making<'_>) {
     take_from(shadow, "/mounts", |mount| {
         is_asked(Way::Mount, text(mount, "destination"))
     });
-    let numbers = making.numbers;
     let is_nvidias = |rule: &Value| {
         let major = number(rule, "major");
         let is_allowed = rule.get("allow") == Some(&Value::Bool(true));
@@ -322,6 +321,48 @@ fn make_absolute(shadow: &mut Value, bundle: &Path) {
         let absolute = path.as_str().map(|path| bundle.join(path));
         if let Some(absolute) = absolute {
             *path = json!(absolute);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_rule_opens_a_device_of_nvidias() {
+        let numbers = Numbers {
+            majors: BTreeSet::from([195, 510]),
+            graphics: BTreeSet::from([(226, 1)]),
+        };
+        let allow = |kind: &str, major: Option<u32>, minor: Option<u32>, access: &str| json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access});
+        let no = |major: u32| json!({"allow": false, "type": "c", "major": major, "access": "rwm"});
+        let no_graphics =
+            json!({"allow": false, "type": "c", "major": 226, "minor": 1, "access": "rwm"});
+        let graphics = |minor| allow("c", Some(226), minor, "rwm");
+        let make = allow("c", None, None, "m");
+        let all = allow("a", None, None, "rwm");
+        for (rules, expected) in [
+            (vec![allow("c", Some(195), Some(0), "rwm")], vec![]),
+            (vec![allow("c", Some(510), None, "rw")], vec![]),
+            (
+                vec![graphics(Some(1)), graphics(Some(0))],
+                vec![graphics(Some(0))],
+            ),
+            (
+                vec![graphics(None)],
+                vec![graphics(None), no_graphics.clone()],
+            ),
+            (vec![make.clone()], vec![make]),
+            (vec![all.clone()], vec![all, no(195), no(510), no_graphics]),
+        ] {
+            let mut shadow = json!({"linux": {"resources": {"devices": rules}}});
+            take_devices(&mut shadow, &Asked::default(), &numbers);
+            assert_eq!(
+                shadow["linux"]["resources"]["devices"],
+                json!(expected),
+                "{rules:?}"
+            );
         }
     }
 }

@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nvproxy_abi::node::IN_EVERY_NAME;
+use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::covering::{cover, named};
@@ -24,6 +25,10 @@ const DEVICES: &str = "/dev";
 
 /// Makes all nodes inert. [`PLACE`] is there still.
 pub fn make_inert(told: &Told) -> Result<(), Failure> {
+    // A test leaves this out, to show that it would notice.
+    if ringfence_faults::at(Point::Inert) == Some(Act::Drop) {
+        return Ok(());
+    }
     for name in told.driver.names().filter(|_| told.has_hook) {
         let own = Path::new(PLACE).join(name);
         let own = named(&own).attempt(own.display())?;

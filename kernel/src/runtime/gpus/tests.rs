@@ -4,20 +4,25 @@ use serde_json::json;
 
 use super::*;
 
-/// A machine on which the driver of unified memory has major 510, and `/dev/char/195:0` leads to a GPU's node.
+/// A machine on which the driver of unified memory has major 510, `/dev/char/195:0` leads to a GPU's node, and NVIDIA's driver is behind
+/// the second card for graphics.
 struct Imagined;
 
 impl Machine for Imagined {
-    fn majors(&self) -> BTreeSet<u32> {
-        nvidias(
+    fn numbers(&self) -> Numbers {
+        let majors = nvidias(
             "Character devices:\n  1 mem\n195 nvidia\n195 nvidiactl\n234 nvidia-caps\n510 nvidia-uvm\n\nBlock devices:\n  8 nvidia-no\n",
-        )
+        );
+        Numbers {
+            majors,
+            graphics: BTreeSet::from([(226, 1), (226, 129)]),
+        }
     }
 
-    fn major_at(&self, path: &Path) -> Option<u32> {
+    fn device_at(&self, path: &Path) -> Option<(u32, u32)> {
         match path.to_str()? {
-            "/dev/null" => Some(1),
-            "/dev/char/195:0" => Some(195),
+            "/dev/null" => Some((1, 3)),
+            "/dev/char/195:0" => Some((195, 0)),
             _ => None,
         }
     }
@@ -27,11 +32,16 @@ fn asked(value: Value) -> Option<Asked> {
     recognise(&Specification(value), &Imagined)
 }
 
-/// The paths of nodes, and what is visible.
-fn summary(value: Value) -> Option<(Vec<String>, Option<String>)> {
-    let asked = asked(value)?;
-    let paths = asked.nodes.into_iter().map(|node| node.path);
-    Some((paths.collect(), asked.visible))
+/// The paths of nodes.
+fn summary(value: Value) -> Option<Vec<String>> {
+    let paths = asked(value)?.nodes.into_iter().map(|node| node.path);
+    Some(paths.collect())
+}
+
+/// The GPUs whose nodes there are.
+fn gpus(value: Value) -> Vec<Option<u8>> {
+    let asked = asked(value).expect("GPUs");
+    asked.nodes.iter().map(|node| node.gpu).collect()
 }
 
 fn device(path: &str, major: u32) -> Value {
@@ -57,7 +67,7 @@ const LEGACY: &str = "/usr/bin/nvidia-container-runtime-hook";
 
 #[test]
 fn majors_are_those_of_the_kernels_list() {
-    assert_eq!(Imagined.majors(), BTreeSet::from([195, 234, 510]));
+    assert_eq!(Imagined.numbers().majors, BTreeSet::from([195, 234, 510]));
     assert_eq!(nvidias(""), BTreeSet::from([MAJOR]));
 }
 
@@ -98,20 +108,23 @@ fn nodes_that_are_made_are_recognised() {
         device("/dev/nvidia-uvm-tools", 510),
         device("/dev/nvidia-modeset", 195),
         device("/dev/nvidia-caps/nvidia-cap1", 234),
-        device("/dev/nvidia-caps-imex-channels/channel0", 235),
     ];
     let paths = nodes.iter().filter_map(|node| text(node, "path"));
     let paths: Vec<String> = paths.map(str::to_owned).collect();
     let all = with_devices(&nodes);
-    assert_eq!(summary(all), Some((paths, None)));
+    assert_eq!(summary(all), Some(paths));
     // Another name in the container: by the number.
     for (major, is_found) in [(195, true), (510, true), (10, false)] {
         let renamed = with_devices(&[device("/dev/gpu", major)]);
         assert_eq!(asked(renamed).is_some(), is_found, "{major}");
     }
+    let renamed =
+        |minor: u32| json!({"path": "/dev/nvidia7", "type": "c", "major": 195, "minor": minor});
+    let nodes = with_devices(&[renamed(3), renamed(255), device("/dev/nvidia-uvm", 510)]);
+    assert_eq!(gpus(nodes), [Some(3), None, None]);
     // CDI may leave the numbers to the low-level runtime.
     let bare = with_devices(&[json!({"path": "/dev/nvidia0"})]);
-    assert!(asked(bare).is_some());
+    assert_eq!(gpus(bare), [Some(0)]);
 }
 
 /// Rootless podman mounts what `--device` names; NVIDIA's operator has the nodes below a root of its own.
@@ -124,7 +137,7 @@ fn nodes_that_are_mounted_are_recognised() {
         ("/run/nvidia/driver/dev/nvidiactl", "/dev/nvidiactl"),
         ("/dev/char/195:0", "/dev/gpu"),
     ] {
-        let expected = Some((vec![path.to_owned()], None));
+        let expected = Some(vec![path.to_owned()]);
         for (kind, options) in [("bind", &["ro"][..]), ("none", &["rbind"]), ("", &["bind"])] {
             let value = with_mount(kind, source, path, options);
             assert_eq!(summary(value), expected, "{source}");
@@ -138,10 +151,23 @@ fn a_rule_that_lets_a_node_be_made_is_recognised() {
     let with_rule = |rule: Value| json!({"linux": {"resources": {"devices": [rule]}}});
     let rule = json!({"allow": true, "type": "c", "major": 195, "access": "rwm"});
     let found = asked(with_rule(rule)).expect("a GPU");
-    assert_eq!(found.rules, ["c 195:*"]);
+    let of = |shown: &str, gpus| Rule {
+        shown: shown.to_owned(),
+        gpus,
+    };
+    assert_eq!(found.rules, [of("c 195:*", Gpus::All)]);
     assert_eq!(found.to_string(), "the rule c 195:*");
     let rule = json!({"allow": true, "major": 510, "minor": 0, "access": "r"});
-    assert_eq!(asked(with_rule(rule)).expect("a GPU").rules, ["a 510:0"]);
+    let found = asked(with_rule(rule)).expect("a device");
+    assert_eq!(found.rules, [of("a 510:0", Gpus::None)]);
+    for (minor, gpus) in [(3, Gpus::One(3)), (255, Gpus::None)] {
+        let rule =
+            json!({"allow": true, "type": "c", "major": 195, "minor": minor, "access": "rw"});
+        assert_eq!(
+            asked(with_rule(rule)).expect("a device").rules[0].gpus,
+            gpus
+        );
+    }
     for rule in [
         json!({"allow": false, "type": "c", "major": 195, "access": "rwm"}),
         json!({"allow": true, "type": "b", "major": 195, "access": "rwm"}),
@@ -153,41 +179,30 @@ fn a_rule_that_lets_a_node_be_made_is_recognised() {
 /// `docker run --gpus`, and NVIDIA's runtime in its legacy mode.
 #[test]
 fn nvidias_hook_counts_if_it_is_asked() {
-    for (environment, visible) in [
-        (&["NVIDIA_VISIBLE_DEVICES=all"][..], Some("all")),
-        (
-            &["NVIDIA_VISIBLE_DEVICES=GPU-4cf8db2d,1:0"],
-            Some("GPU-4cf8db2d,1:0"),
-        ),
-        (&["NVIDIA_VISIBLE_DEVICES="], None),
-        (&["NVIDIA_VISIBLE_DEVICES=void"], None),
-        (&["NVIDIA_VISIBLE_DEVICES=none"], Some("none")),
-        (&["PATH=/bin"], None),
-        (
-            &["NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_VISIBLE_DEVICES=none"],
-            Some("none"),
-        ),
-        (
-            &["NVIDIA_VISIBLE_DEVICES=none", "NVIDIA_VISIBLE_DEVICES=0"],
-            Some("0"),
-        ),
+    for (environment, is_asked) in [
+        (&["NVIDIA_VISIBLE_DEVICES=all"][..], true),
+        (&["NVIDIA_VISIBLE_DEVICES=GPU-4cf8db2d,1:0"], true),
+        (&["NVIDIA_VISIBLE_DEVICES="], false),
+        (&["NVIDIA_VISIBLE_DEVICES=void"], false),
+        (&["NVIDIA_VISIBLE_DEVICES=none"], true),
+        (&["PATH=/bin"], false),
+        // In doubt: the hook goes by the last.
         (
             &["NVIDIA_VISIBLE_DEVICES=0", "NVIDIA_VISIBLE_DEVICES=void"],
-            Some("0"),
+            true,
         ),
         (
-            &["NVIDIA_VISIBLE_DEVICES=none", "NVIDIA_VISIBLE_DEVICES=void"],
-            Some("none"),
+            &["NVIDIA_VISIBLE_DEVICES=", "NVIDIA_VISIBLE_DEVICES=void"],
+            false,
         ),
     ] {
         for list in ["prestart", "createRuntime"] {
             let found = asked(with_hook(list, LEGACY, environment));
-            let expected = visible.map(|visible| Asked {
+            let expected = is_asked.then(|| Asked {
                 hooks: vec![Hook {
                     path: LEGACY.to_owned(),
                     kind: HookKind::Legacy,
                 }],
-                visible: Some(visible.to_owned()),
                 ..Asked::default()
             });
             assert_eq!(found, expected, "{environment:?}");
@@ -252,7 +267,6 @@ fn edits_of_cdi_are_recognised() {
     let mut value = with_hook("createContainer", cdi, &environment);
     value["linux"] = with_devices(&[device("/dev/nvidia0", 195)])["linux"].clone();
     let found = asked(value).expect("a GPU");
-    assert_eq!(found.visible.as_deref(), Some("all"));
     assert_eq!(found.hooks[0].kind, HookKind::Cdi);
     assert_eq!(
         found.to_string(),
@@ -264,7 +278,7 @@ fn edits_of_cdi_are_recognised() {
         "/usr/bin/nvidia-ctk",
         &["NVIDIA_VISIBLE_DEVICES=void"],
     );
-    assert_eq!(summary(alone), Some((Vec::new(), None)));
+    assert_eq!(summary(alone), Some(Vec::new()));
 }
 
 /// NVIDIA's runtime in mode csv.
@@ -276,6 +290,28 @@ fn nodes_of_tegra_are_told_apart() {
     ]));
     let found = found.expect("nodes");
     assert!(found.nodes.iter().all(|node| node.driver == Driver::Tegra));
+}
+
+/// By what CDI gives besides, and by GPUDirect's and IMEX's.
+#[test]
+fn nodes_of_other_drivers_of_nvidias_are_told_apart() {
+    let graphics =
+        |minor: u32| json!({"path": "/dev/dri/x", "type": "c", "major": 226, "minor": minor});
+    let found = asked(with_devices(&[graphics(0), graphics(1), graphics(129)])).expect("nodes");
+    let drivers: Vec<_> = found
+        .nodes
+        .iter()
+        .map(|node| (node.driver, node.gpu))
+        .collect();
+    assert_eq!(drivers, [(Driver::Nvidia, None); 2]);
+    for (path, driver) in [
+        ("/dev/nvidia-fs0", Driver::GpuDirect),
+        ("/dev/gdrdrv", Driver::GpuDirect),
+        ("/dev/nvidia-caps-imex-channels/channel0", Driver::Imex),
+    ] {
+        let found = asked(with_devices(&[device(path, 510)])).expect("a node");
+        assert_eq!(found.nodes[0].driver, driver, "{path}");
+    }
 }
 
 #[test]

@@ -430,11 +430,52 @@ fn what_no_sandbox_can_have_is_refused() {
             let expected = Ended::failing(1, &format!("ringfence-runtime: {line}"));
             assert_eq!(host.by_front(LEGACY, &value), expected, "{}", host.name());
         }
+        for (environment, node, line) in [
+            (
+                "NVIDIA_VISIBLE_DEVICES=0",
+                Some(("nvidia-fs0", 511)),
+                "has nodes by which other devices reach GPU memory around the sandbox: leave /dev/nvidia-fs* and /dev/gdrdrv out \
+                 (NVIDIA_GDS, NVIDIA_GDRCOPY), or run it with the engine's own runtime",
+            ),
+            (
+                "NVIDIA_IMEX_CHANNELS=0",
+                None,
+                "has channels of NVIDIA's IMEX, which Ringfence does not know: leave NVIDIA_IMEX_CHANNELS out, or run it with the \
+                 engine's own runtime",
+            ),
+            (
+                "NVIDIA_MIG_CONFIG_DEVICES=all",
+                None,
+                "asks to divide GPUs, or to watch all of their parts, which no sandboxed program may: leave \
+                 NVIDIA_MIG_CONFIG_DEVICES and NVIDIA_MIG_MONITOR_DEVICES out",
+            ),
+            (
+                "NVIDIA_VISIBLE_DEVICES=0",
+                Some(("nvidia-caps/nvidia-cap21", 508)),
+                "has nodes of parts of GPUs (MIG), which no sandbox can have: ask for whole GPUs, or run it with the engine's own \
+                 runtime",
+            ),
+        ] {
+            let mut value = host.docker(&[environment], "0");
+            let nodes = node.map(|(name, major)| json!({"path": format!("/dev/{name}"), "type": "c", "major": major, "minor": 0}));
+            let shown = node
+                .map(|(name, _)| format!("/dev/{name}, "))
+                .unwrap_or_default();
+            value["linux"]["devices"] = nodes.into_iter().collect();
+            let hook = host.toolkit.program("nvidia-container-runtime-hook");
+            let line = format!(
+                "container c has GPUs ({shown}the hook {}) and {line}",
+                hook.display()
+            );
+            let expected = Ended::failing(1, &format!("ringfence-runtime: {line}"));
+            assert_eq!(host.by_front(LEGACY, &value), expected, "{}", host.name());
+        }
+        // CDI's node of a part comes with that of its GPU.
         let value = container(&["NVIDIA_VISIBLE_DEVICES=0:0"]);
         let ended = host.by_nvidias(CDI, &value);
-        let line = "and has nodes of parts of GPUs (MIG), which no sandbox can have: ask for whole GPUs, or run it with the engine's own runtime";
-        assert!(ended.stderr.trim_end().ends_with(line), "{ended:?}");
-        assert_eq!((ended.status, ended.stdout.as_str()), (1, ""));
+        let line = "ringfence-runtime: container c has GPUs (/dev/nvidiactl, /dev/nvidia-uvm, /dev/nvidia-modeset and 6 more) and has \
+                    nodes of parts of GPUs (MIG), which no sandbox can have: ask for whole GPUs, or run it with the engine's own runtime";
+        assert_eq!(ended, Ended::failing(1, line), "{}", host.name());
     }
 }
 
@@ -479,6 +520,24 @@ fn a_hostile_hook_opens_nothing() {
             "{}",
             host.name()
         );
+    }
+}
+
+/// The test above can fail: what the hook has made opens what its number says, of which there is no driver here.
+#[test]
+fn what_a_hostile_hook_makes_opens_if_nobody_covers_it() {
+    if !Path::new("/sys/fs/cgroup/devices").exists() {
+        eprintln!("skipped: the hook knows cgroups of version 1 only");
+        return;
+    }
+    for host in Host::all() {
+        host.maker.with_faults();
+        host.toolkit.write("manners", HOSTILE);
+        let value = host.docker(&["RINGFENCE_FAULTS=program.inert=drop"], "0");
+        let mut expected = with_nodes(&["nvidia-uvm", "nvidia0", "nvidia1", "nvidiactl"], &[0]);
+        expected.stdout = expected.stdout.replace("nvidia1: EACCES", "nvidia1: ENXIO");
+        expected.stderr = OPEN.to_owned();
+        assert_eq!(host.by_front(LEGACY, &value), expected, "{}", host.name());
     }
 }
 
