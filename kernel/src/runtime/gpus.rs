@@ -338,9 +338,11 @@ impl<'a> Search<'a> {
             let minor = number(rule, "minor");
             let is_nvidias = is_allowed && kind != "b" && self.numbers.have(major, minor);
             let shown = minor.map_or("*".to_owned(), |minor| minor.to_string());
+            let access = text(rule, "access").unwrap_or("rwm");
+            let opens = access.contains(['r', 'w']);
             is_nvidias.then(|| Rule {
                 shown: format!("{kind} {major}:{shown}"),
-                gpus: match (major == MAJOR, minor) {
+                gpus: match (major == MAJOR && opens, minor) {
                     (true, None) => Gpus::All,
                     (true, Some(minor)) => gpu_minor(minor).map_or(Gpus::None, Gpus::One),
                     (false, _) => Gpus::None,

@@ -7,7 +7,7 @@
 //!
 //! Everything of NVIDIA's driver that the container was given is taken out, and its nodes are shown where nothing can be
 //! opened: bound, on mounts without devices. What a hook puts there later can be opened no more than those, since the
-//! container's cgroup does not let it.
+//! container's cgroup does not let it, and the program's process covers it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -160,9 +160,13 @@ fn a_rule_that_lets_a_node_be_made_is_recognised() {
     let rule = json!({"allow": true, "major": 510, "minor": 0, "access": "r"});
     let found = asked(with_rule(rule)).expect("a device");
     assert_eq!(found.rules, [of("a 510:0", Gpus::None)]);
-    for (minor, gpus) in [(3, Gpus::One(3)), (255, Gpus::None)] {
+    for (minor, access, gpus) in [
+        (3, "rw", Gpus::One(3)),
+        (255, "rw", Gpus::None),
+        (3, "m", Gpus::None),
+    ] {
         let rule =
-            json!({"allow": true, "type": "c", "major": 195, "minor": minor, "access": "rw"});
+            json!({"allow": true, "type": "c", "major": 195, "minor": minor, "access": access});
         assert_eq!(
             asked(with_rule(rule)).expect("a device").rules[0].gpus,
             gpus
