@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use userland_tests::Ended;
 
 use super::super::sandboxes::grant;
