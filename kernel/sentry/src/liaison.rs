@@ -74,7 +74,7 @@ pub enum Plea {
     AnotherServer,
     /// To end the server that serves, which does not keep to the protocol. The sentry has no power over it.
     EndServer,
-    /// To hold the listener too. While it is open a task whose call the sentry has received waits; so if the sentry
+    /// To hold a listener too: the program's, or that of one that was started later. While it is open a task whose call the sentry has received waits; so if the sentry
     /// dies, none runs on with `ENOSYS` until the kernel has ended it.
     HoldListener(OwnedFd),
 }
@@ -149,7 +149,7 @@ impl SentryEnd {
         self.0.say(&Asked::EndServer, None)
     }
 
-    /// Asks to hold the listener of the tasks' filter.
+    /// Asks to hold a listener of the tasks' filter.
     pub fn hold(&self, listener: BorrowedFd<'_>) -> Result<(), SocketError> {
         self.0.say(&Asked::HoldListener, Some(listener))
     }

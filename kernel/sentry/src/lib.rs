@@ -21,7 +21,8 @@
 //! | [`releases`] | what tasks have let go of |
 //! | [`observer`] | who looks on: [`stats`] and [`tracer`], by the [`times`] of requests |
 //! | [`recorder`] | what was asked and answered, for `ringfence record` |
-//! | [`seccomp`] | the descriptor by which stopped calls arrive |
+//! | [`seccomp`] | the descriptors by which stopped calls arrive |
+//! | [`entrance`], `orphans` | how a further program gets into a container's sandbox, and what becomes of it if its stand-in is killed |
 //! | [`liaison`] | what launcher and sentry tell each other |
 //! | [`ready`] | when the program may begin |
 //! | [`failure`], [`log`], [`warnings`], [`visible`] | how Ringfence's processes fail, and what they say |
@@ -34,6 +35,7 @@
 mod arch;
 pub mod confinement;
 pub mod descriptions;
+pub mod entrance;
 pub mod failure;
 mod foreign;
 pub mod liaison;
@@ -45,6 +47,7 @@ pub mod memory;
 pub mod nodes;
 pub mod observer;
 pub mod opens;
+mod orphans;
 pub mod pins;
 pub mod procfs;
 mod progress;
@@ -86,6 +89,7 @@ use ringfence_ipc::{Socket, Spin, Submission};
 use rustix::process::WaitOptions;
 
 use self::descriptions::Descriptions;
+use self::entrance::{Entrance, Way};
 use self::link::{Answer, Broken, Resume};
 use self::locks::Locks;
 use self::nodes::{Nodes, Room};
@@ -121,6 +125,8 @@ pub struct Sandbox {
     pub liaison: SentryEnd,
     /// Says whether any task was made in the meantime.
     pub numbers: tracee::Numbers,
+    /// How further programs get in, if they do.
+    pub way: Option<Way>,
 }
 
 /// The sentry of one sandbox.
@@ -140,7 +146,7 @@ pub struct Sentry {
     is_container: bool,
     observer: Observer,
     recorder: Option<Recorder>,
-    receivers: Receivers,
+    receivers: Arc<Receivers>,
     /// The thread that consumes when no other is there to do it.
     deputy: OnceLock<Thread>,
 }
@@ -193,6 +199,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         report,
         liaison,
         numbers,
+        way,
     } = sandbox;
     Spin::automatic();
     let alarm = tracee::Alarm::new().attempt("the alarm of the thread that pins")?;
@@ -231,14 +238,14 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         is_container,
         observer: Observer::new(options.stats, options.trace.as_ref())?,
         recorder: options.record.map(|_| Recorder::new(abi)),
-        receivers: Receivers::default(),
+        receivers: Arc::default(),
         deputy: OnceLock::new(),
     });
     let deputy = sentry.start("deputy", |sentry| sentry.deputize())?;
     sentry.deputy.get_or_init(|| deputy);
     // One receives while the other is at work.
     for _ in 0..receivers::FIRST {
-        sentry.add_receiver();
+        sentry.add_receiver(&sentry.receivers);
     }
     sentry.expect_a_receiver()?;
     sentry.start("releases", |sentry| sentry.release_for_ever())?;
@@ -247,7 +254,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     sentry.start("pins", |sentry| sentry.pin_for_ever())?;
     tracing::debug!("the program's filter is in place");
     ready::say(&listener);
-    let status = sentry.supervise(report);
+    let status = sentry.supervise(report, way.map(Entrance::new));
     tracing::debug!("the program has ended");
     log::finish(None);
     if let Some(table) = sentry.observer.finish() {
@@ -303,7 +310,11 @@ pub fn uvm_number(driver: &Driver) -> Option<u64> {
 
 impl Sentry {
     /// The main thread: waits for the program, the server, signals, and a failure to execute the program.
-    fn supervise(&self, report: Socket) -> Result<u8, Failure> {
+    fn supervise(
+        self: &Arc<Self>,
+        report: Socket,
+        mut entrance: Option<Entrance>,
+    ) -> Result<u8, Failure> {
         let signals = signals::descriptor()?;
         let mut report = Some(report);
         ringfence_faults::at(ringfence_faults::Point::FirstThread);
@@ -318,7 +329,7 @@ impl Sentry {
             self.look_after_the_server().inspect_err(|_| {
                 let _ = kill(self.init, Signal::SIGKILL);
             })?;
-            self.wait_for_news(&signals, &mut report)?;
+            self.wait_for_news(&signals, &mut report, &mut entrance)?;
         }
     }
 
@@ -353,9 +364,10 @@ impl Sentry {
     }
 
     fn wait_for_news(
-        &self,
+        self: &Arc<Self>,
         signals: &signals::Descriptor,
         report: &mut Option<Socket>,
+        entrance: &mut Option<Entrance>,
     ) -> Result<(), Failure> {
         let server = self.server.process();
         let mut polled = vec![
@@ -366,10 +378,12 @@ impl Sentry {
             report.as_ref().map(AsFd::as_fd),
             server.as_ref().map(|process| process.as_fd()),
         ];
+        let entering = entrance.iter().flat_map(Entrance::descriptors);
         polled.extend(
             others
                 .into_iter()
                 .flatten()
+                .chain(entering)
                 .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)),
         );
         match poll(&mut polled, PollTimeout::NONE) {
@@ -384,6 +398,9 @@ impl Sentry {
         }
         if reported && let Some(failure) = report.take().and_then(Failure::reported) {
             return Err(failure);
+        }
+        if let Some(entrance) = entrance {
+            entrance.attend(self);
         }
         Ok(())
     }

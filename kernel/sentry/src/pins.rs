@@ -48,6 +48,7 @@ use super::marshalling::{
     Marshalled, Stopped as StoppedRequest, Target, length_of, status_of, submission, write_back,
 };
 use super::observer::{Done, Known, heading};
+use super::orphans;
 use super::procfs;
 use super::progress::Progress;
 use super::recorder::Begun;
@@ -74,10 +75,17 @@ pub struct Job {
     pub payload: Vec<u8>,
 }
 
+/// What the thread that carries out pins is to do.
+enum Task {
+    Pin(Box<Job>),
+    /// To end programs whose stand-in is gone.
+    EndOrphans,
+}
+
 /// What waits to be carried out, and what is.
 pub struct Pins {
-    sender: mpsc::Sender<Job>,
-    jobs: Mutex<mpsc::Receiver<Job>>,
+    sender: mpsc::Sender<Task>,
+    jobs: Mutex<mpsc::Receiver<Task>>,
     looks: Looks,
     /// The call that the helper of the pin under way is about to make.
     expected: Mutex<Option<Expected>>,
@@ -90,6 +98,8 @@ pub struct Pins {
     numbers: Numbers,
     /// Until the thread that carries out pins has taken it.
     alarm: Mutex<Option<Alarm>>,
+    /// Taken as long as tasks are held.
+    holding: Mutex<()>,
 }
 
 impl Pins {
@@ -107,6 +117,7 @@ impl Pins {
             supply: Supply::new(),
             numbers,
             alarm: Mutex::new(Some(alarm)),
+            holding: Mutex::default(),
         })
     }
 
@@ -118,12 +129,23 @@ impl Pins {
     /// Hands over a pin to the thread that carries them out.
     pub fn begin(&self, job: Job) {
         // That thread never ends.
-        let _ = self.sender.send(job);
+        let _ = self.sender.send(Task::Pin(Box::new(job)));
+    }
+
+    /// A process that stood in for a further program has ended.
+    pub fn end_orphans(&self) {
+        let _ = self.sender.send(Task::EndOrphans);
     }
 
     /// How many looks have been taken for pins by now.
     pub fn looks(&self) -> u64 {
         self.looks.count()
+    }
+
+    /// Does what may make a task that whoever holds the others would not know of.
+    pub fn while_none_holds(&self, then: impl FnOnce()) {
+        let _none = self.holding.lock().ignore_poison();
+        then();
     }
 
     fn expected(&self) -> MutexGuard<'_, Option<Expected>> {
@@ -266,11 +288,13 @@ impl Pin<'_> {
         at_task(Point::PinLent, task.as_raw());
         let (listener, tracer) = (&self.sentry.listener, self.tracer);
         let numbers = &self.sentry.pins.numbers;
+        let holding = self.sentry.pins.holding.lock().ignore_poison();
         // A test leaves this out, to show that it would notice.
         let is_to_hold = at_task(Point::Hold, task.as_raw()) != Some(Act::Drop);
         let held = is_to_hold
             .then(|| {
-                let init = self.sentry.init;
+                // In a container that is the program itself.
+                let init = (!self.sentry.is_container).then_some(self.sentry.init);
                 Held::all_but(task, init, numbers, listener, tracer, &self.to_begin)
             })
             .transpose()
@@ -289,6 +313,7 @@ impl Pin<'_> {
         let done = self.issue(&mut stopped, lent, parameters, payload, &mut issued);
         at_task(Point::PinEnded, task.as_raw());
         drop(held);
+        drop(holding);
         self.end(Phase::Releasing);
         at_task(Point::PinTold, task.as_raw());
         // The server hears what the driver has answered, whatever has failed since.
@@ -399,8 +424,10 @@ impl Sentry {
         };
         let tracer = Tracer::new(alarm);
         let mut rest = Rest::default();
+        let mut are_orphans_left = false;
         loop {
-            let is_to_tend = tracer.tend(&self.listener);
+            are_orphans_left = are_orphans_left && orphans::end(self.init);
+            let is_to_tend = tracer.tend(&self.listener) || are_orphans_left;
             if rest.is_left() {
                 std::thread::sleep(PAUSE);
                 continue;
@@ -409,9 +436,12 @@ impl Sentry {
                 true => jobs.recv_timeout(PAUSE).ok(),
                 false => jobs.recv().ok(),
             };
-            if let Some(job) = job {
+            if let Some(Task::EndOrphans) = &job {
+                are_orphans_left = true;
+            }
+            if let Some(Task::Pin(job)) = job {
                 let before = self.pins.looks();
-                run(self, &tracer, job);
+                run(self, &tracer, *job);
                 rest = Rest::after(self.pins.looks() - before);
                 // Nobody waits for it now.
                 self.pins.supply.stock();

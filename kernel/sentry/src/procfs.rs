@@ -23,6 +23,14 @@ pub fn process_of(thread: Pid) -> Option<Pid> {
     number.map(Pid::from_raw)
 }
 
+/// The process that made a task, or whose child it has become; nothing if the task is gone.
+pub fn parent_of(task: Pid) -> Option<Pid> {
+    let status = text(task, "status");
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let number = line.and_then(|number| number.trim().parse().ok());
+    number.map(Pid::from_raw)
+}
+
 /// The process of a thread, and its effective user as this process's user namespace has it (proc_pid_status(5), `Uid`); nothing if the
 /// thread is gone.
 pub fn issuer(thread: Pid) -> Option<Issuer> {

@@ -6,6 +6,9 @@
 //!
 //! A signal can interrupt a call until it is received, and not after. So before the receiver does anything about a call, it
 //! receives all that wait. They wait for it beside the turn, which whoever has next takes them on.
+//!
+//! Each listener has receivers of its own, which end with the last task under its filter: the program's, and that of each program
+//! that was started in a container's sandbox later.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,20 +22,23 @@ use super::shares::{Ready, Share};
 use super::times::Times;
 use super::{Sentry, recognition};
 use crate::failure::{A_THREAD, Attempt, Failure};
-use crate::seccomp::listener::Notification;
+use crate::seccomp::listener::{Notification, Number};
 use crate::warnings::warn_once;
 
 /// Threads that receive notifications. Past this many calls being worked on at once, further ones wait in the kernel.
 const MAXIMUM_RECEIVERS: usize = 64;
+/// The same of the listener of a program that was started later.
+const MAXIMUM_FURTHER: usize = 8;
 /// So many there are from the beginning: where the program has taken all processes, there are no others.
 pub const FIRST: usize = 2;
 
 /// Calls that are received before the first of them is taken on. Tasks decide how many wait.
 const AT_ONCE: usize = 64;
 
-/// The receivers of a sandbox, and whose turn it is.
+/// The receivers of a listener, and whose turn it is.
 #[derive(Default)]
 pub struct Receivers {
+    listener: Number,
     /// Held by the thread that receives: what it has received and not taken on.
     turn: Mutex<VecDeque<Notification>>,
     /// Threads that wait for their turn.
@@ -40,20 +46,43 @@ pub struct Receivers {
     count: AtomicUsize,
 }
 
+impl Receivers {
+    /// Those of this listener.
+    pub fn of(listener: Number) -> Receivers {
+        Receivers {
+            listener,
+            ..Receivers::default()
+        }
+    }
+
+    /// How many there may be.
+    fn maximum(&self) -> usize {
+        match self.listener == Number::FIRST {
+            true => MAXIMUM_RECEIVERS,
+            false => MAXIMUM_FURTHER,
+        }
+    }
+}
+
 /// The turn to receive notifications.
 pub struct Turn<'a> {
     sentry: &'a Arc<Sentry>,
+    receivers: &'a Arc<Receivers>,
     held: Option<MutexGuard<'a, VecDeque<Notification>>>,
 }
 
 impl<'a> Turn<'a> {
-    fn none(sentry: &'a Arc<Sentry>) -> Turn<'a> {
-        Turn { sentry, held: None }
+    fn none(sentry: &'a Arc<Sentry>, receivers: &'a Arc<Receivers>) -> Turn<'a> {
+        Turn {
+            sentry,
+            receivers,
+            held: None,
+        }
     }
 
     /// Waits for it, unless this thread has it still.
     fn take(&mut self) -> &mut VecDeque<Notification> {
-        let receivers = &self.sentry.receivers;
+        let receivers = self.receivers;
         self.held.get_or_insert_with(|| {
             receivers.waiting.fetch_add(1, Ordering::SeqCst);
             let held = receivers.turn.lock().ignore_poison();
@@ -64,42 +93,60 @@ impl<'a> Turn<'a> {
 
     /// The next call to be taken on, when the turn and a call are there. `None` when no task is left.
     fn next(&mut self) -> Result<Option<Notification>, Errno> {
-        let listener = &self.sentry.listener;
+        let (listener, number) = (&self.sentry.listener, self.receivers.listener);
         let received = self.take();
         if received.is_empty() {
-            received.extend(listener.receive()?);
+            received.extend(listener.receive(number)?);
         }
-        let others = std::iter::from_fn(|| listener.receive_waiting());
+        let others = std::iter::from_fn(|| listener.receive_waiting(number));
         received.extend(others.take(AT_ONCE));
         Ok(received.pop_front())
     }
 
     /// Lets another thread receive, because this one is about to do something that takes long.
     pub fn pass_on(&mut self) {
-        if self.held.take().is_some() && self.sentry.receivers.waiting.load(Ordering::SeqCst) == 0 {
-            self.sentry.add_receiver();
+        if self.held.take().is_some() && self.receivers.waiting.load(Ordering::SeqCst) == 0 {
+            self.sentry.add_receiver(self.receivers);
         }
     }
 }
 
 impl Sentry {
     /// Starts a thread that receives notifications, if there are not too many.
-    pub(super) fn add_receiver(self: &Arc<Self>) {
-        if self.receivers.count.fetch_add(1, Ordering::Relaxed) >= MAXIMUM_RECEIVERS {
-            self.receivers.count.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        let sentry = Arc::clone(self);
-        let receiver = thread::Builder::new()
-            .name("receiver".to_owned())
-            .stack_size(256 << 10);
-        if let Err(error) = receiver.spawn(move || sentry.receive()) {
-            self.receivers.count.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn add_receiver(self: &Arc<Self>, receivers: &Arc<Receivers>) {
+        if let Err(error) = self.add_receiver_after(receivers, |_| ()) {
             warn_once(
                 "no further thread can be started, so calls that need the driver wait for each other",
                 error,
             );
         }
+    }
+
+    /// The same, and has it do something `first`.
+    pub(super) fn add_receiver_after(
+        self: &Arc<Self>,
+        receivers: &Arc<Receivers>,
+        first: impl FnOnce(&Sentry) + Send + 'static,
+    ) -> std::io::Result<()> {
+        if receivers.count.fetch_add(1, Ordering::SeqCst) >= receivers.maximum() {
+            receivers.count.fetch_sub(1, Ordering::SeqCst);
+            return Ok(());
+        }
+        let (sentry, of) = (Arc::clone(self), Arc::clone(receivers));
+        let receiver = thread::Builder::new()
+            .name("receiver".to_owned())
+            .stack_size(256 << 10);
+        let started = receiver.spawn(move || {
+            first(&sentry);
+            sentry.receive(&of);
+            // The last one leaves nothing of a listener under which there can be no task any more.
+            if of.count.fetch_sub(1, Ordering::SeqCst) == 1 && of.listener != Number::FIRST {
+                sentry.listener.remove(of.listener);
+            }
+        });
+        started.map(drop).inspect_err(|_| {
+            receivers.count.fetch_sub(1, Ordering::SeqCst);
+        })
     }
 
     /// Fails if there is no receiver at all.
@@ -110,9 +157,9 @@ impl Sentry {
         }
     }
 
-    fn receive(self: Arc<Self>) {
+    fn receive(self: &Arc<Self>, receivers: &Arc<Receivers>) {
         let mut payload = Vec::new();
-        let mut turn = Turn::none(&self);
+        let mut turn = Turn::none(self, receivers);
         loop {
             match turn.next() {
                 Ok(Some(notification)) => self.handle(notification, &mut turn, &mut payload),
@@ -129,7 +176,7 @@ impl Sentry {
     /// Takes on calls whose turn to get their share has come.
     pub(super) fn take_on(self: &Arc<Self>) {
         let mut payload = Vec::new();
-        let mut turn = Turn::none(self);
+        let mut turn = Turn::none(self, &self.receivers);
         loop {
             let Ready {
                 notification,

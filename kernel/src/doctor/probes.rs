@@ -157,7 +157,9 @@ pub fn injection() -> Found {
         let supervise = |_| {
             let (_, descriptor) = ours.receive().attempt("no filter in the task")?;
             let listener = Listener::new(descriptor);
-            let notification = listener.receive().attempt("receiving a notification")?;
+            let notification = listener
+                .receive(listener::Number::FIRST)
+                .attempt("receiving a notification")?;
             let notification =
                 notification.ok_or_else(|| Failure::setup("no notification came"))?;
             let (mut granted, grant) = std::io::pipe().attempt("pipe")?;

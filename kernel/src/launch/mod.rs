@@ -41,6 +41,7 @@ pub mod jobs;
 mod kernel_files;
 mod kernel_mounts;
 pub mod linux;
+mod listeners;
 mod mountinfo;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
@@ -317,6 +318,7 @@ fn build(
         report,
         liaison,
         numbers,
+        way: None,
     })
 }
 

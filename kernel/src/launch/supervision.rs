@@ -5,7 +5,7 @@
 //! ends them, also those that would not end by themselves. It waits for nobody in particular, and for nobody to take what it
 //! says: `departure.rs` says what becomes of a sandbox whose sentry does not end.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use super::children::Sentry;
 use super::copying::Pace;
 use super::departure::{Departure, Program, Reason};
 use super::jobs::{self, Event};
+use super::listeners::Listeners;
 use super::servers::{Input, Server, Starter};
 use super::terminal::Terminal;
 use crate::endings::Ending;
@@ -42,7 +43,7 @@ pub struct Launcher<'a> {
     pub(super) starter: Starter<'a>,
     pub(super) liaison: LauncherEnd,
     /// See [`Plea::HoldListener`].
-    listener: Option<OwnedFd>,
+    listeners: Listeners,
     is_sentry_ending: bool,
     /// `None` as long as the sandbox is not over.
     pub(super) departure: Option<Departure>,
@@ -100,7 +101,7 @@ impl<'a> Launcher<'a> {
             sentry,
             starter,
             liaison,
-            listener: None,
+            listeners: Listeners::default(),
             is_sentry_ending: false,
             departure: None,
             program: Program::default(),
@@ -256,7 +257,7 @@ impl<'a> Launcher<'a> {
             match self.liaison.next() {
                 Ok(Plea::AnotherServer) => self.restart_server(),
                 Ok(Plea::EndServer) => self.end_server(),
-                Ok(Plea::HoldListener(listener)) => self.listener = Some(listener),
+                Ok(Plea::HoldListener(listener)) => self.listeners.hold(listener),
                 Err(SocketError::Closed) => {
                     self.is_sentry_ending = true;
                     self.sentry.has_let_go();

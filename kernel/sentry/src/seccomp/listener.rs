@@ -4,12 +4,18 @@
 //! that wait, so that a request to the driver happens once; then the notification is gone and answering it fails with
 //! `ENOENT`, which callers ignore.
 //!
+//! A program that is started in a container's sandbox later has a filter of its own, and so a listener of its own. Which of them
+//! brought a call is a part of what the call is known by: the kernel numbers calls for each listener anew. A listener is known by a
+//! number that no other gets, since a call's answer may come after its listener was closed.
+//!
 //! `unsafe` is here because these are ioctls with pointers.
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
 use nix::errno::Errno;
@@ -37,15 +43,47 @@ mod requests {
     nix::ioctl_write_ptr!(add_descriptor, b'!', 3, seccomp_notif_addfd);
 }
 
+/// A listener's number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Number(u64);
+
+impl Number {
+    /// That of the sandbox's own program, whose listener is there as long as the sandbox.
+    pub const FIRST: Number = Number(0);
+}
+
 /// A system call that waits for an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Notification {
     id: u64,
+    listener: Number,
     /// The calling thread.
     pub task: Pid,
     /// The system call's number.
     pub call: libc::c_long,
     pub arguments: [u64; 6],
+}
+
+impl Notification {
+    fn known_by(&self) -> Call {
+        Call {
+            id: self.id,
+            listener: self.listener,
+            task: self.task,
+        }
+    }
+}
+
+/// Asks the kernel for an optimization that Linux has since 6.6; without it everything works.
+fn prepare(listener: &OwnedFd) {
+    // SAFETY: the flags are passed by value.
+    unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            SET_FLAGS as libc::Ioctl,
+            SYNCHRONOUS_WAKE_UP,
+        )
+    };
 }
 
 /// The tasks' filter, with the words by which the driver reads anything.
@@ -98,10 +136,14 @@ fn install_policy(policy: &Policy<'_>) -> Result<OwnedFd, Failure> {
     })
 }
 
-/// The sentry's end.
+/// The sentry's ends: of the filter of the sandbox's program, and of those of programs that were started later.
 #[derive(Debug)]
 pub struct Listener {
-    descriptor: OwnedFd,
+    /// The program's.
+    first: OwnedFd,
+    further: RwLock<BTreeMap<Number, Arc<OwnedFd>>>,
+    /// How many further ones there were.
+    count: AtomicU64,
     waiting: Mutex<Waiting>,
 }
 
@@ -110,6 +152,7 @@ pub struct Listener {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
     id: u64,
+    listener: Number,
     task: Pid,
 }
 
@@ -128,13 +171,26 @@ pub enum Hold<T> {
     Interrupted(T),
 }
 
+/// An answer, and by which listener the call has come.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    listener: Number,
+    response: seccomp_notif_resp,
+}
+
+impl Answer {
+    fn is_to(&self, call: &Call) -> bool {
+        (call.listener, call.id) == (self.listener, self.response.id)
+    }
+}
+
 /// The calls that wait for an answer.
 #[derive(Debug, Default)]
 struct Waiting {
     /// Those that were received and not yet answered. The tasks of some may have been killed meanwhile.
     received: Vec<Call>,
     /// Those of them that are to go on waiting when their answer is there, and the answer.
-    frozen: Vec<(Call, Option<seccomp_notif_resp>)>,
+    frozen: Vec<(Call, Option<Answer>)>,
     /// Tasks that were interrupted and are about to stop, and by which thread: calls of theirs are not taken on.
     interrupted: Vec<(Pid, Pid)>,
 }
@@ -151,14 +207,14 @@ impl Waiting {
     }
 
     /// Keeps `answer` if its call is frozen; else notes that it waits no more, and returns the answer to be given.
-    fn release(&mut self, answer: seccomp_notif_resp) -> Option<seccomp_notif_resp> {
+    fn release(&mut self, answer: Answer) -> Option<Answer> {
         let mut frozen = self.frozen.iter_mut();
-        if let Some((_, kept)) = frozen.find(|(call, _)| call.id == answer.id) {
+        if let Some((_, kept)) = frozen.find(|(call, _)| answer.is_to(call)) {
             *kept = Some(answer);
             return None;
         }
         let mut received = self.received.iter();
-        if let Some(index) = received.position(|call| call.id == answer.id) {
+        if let Some(index) = received.position(|call| answer.is_to(call)) {
             self.received.swap_remove(index);
         }
         Some(answer)
@@ -166,32 +222,61 @@ impl Waiting {
 }
 
 impl Listener {
-    /// Takes over a listener that [`install`] made.
+    /// Takes over a listener that [`install`] or [`install_in_container`] made.
     pub fn new(descriptor: OwnedFd) -> Listener {
-        // An optimization that Linux has since 6.6; without it everything works.
-        // SAFETY: the flags are passed by value.
-        unsafe {
-            libc::ioctl(
-                descriptor.as_raw_fd(),
-                SET_FLAGS as libc::Ioctl,
-                SYNCHRONOUS_WAKE_UP,
-            )
-        };
+        prepare(&descriptor);
         Listener {
-            descriptor,
+            first: descriptor,
+            further: RwLock::default(),
+            count: AtomicU64::new(0),
             waiting: Mutex::default(),
         }
     }
 
+    /// Takes over the listener of a program that was started later.
+    pub fn add(&self, descriptor: OwnedFd) -> Number {
+        prepare(&descriptor);
+        let number = Number(self.count.fetch_add(1, Ordering::Relaxed) + 1);
+        let mut further = self.further.write().ignore_poison();
+        further.insert(number, Arc::new(descriptor));
+        number
+    }
+
+    /// Closes a listener that [`Listener::add`] has taken over, and under whose filter no task is left.
+    pub fn remove(&self, number: Number) {
+        let mut further = self.further.write().ignore_poison();
+        further.remove(&number);
+    }
+
+    /// Has `ask` ask the kernel by the listener of this number. Fails with `ENOENT`, as the kernel does where the task is gone, if
+    /// it was closed.
+    fn with<T>(
+        &self,
+        number: Number,
+        ask: impl FnOnce(RawFd) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        if number == Number::FIRST {
+            return ask(self.first.as_raw_fd());
+        }
+        let further = self.further.read().ignore_poison();
+        let descriptor = further.get(&number).cloned().ok_or(Errno::ENOENT)?;
+        drop(further);
+        ask(descriptor.as_raw_fd())
+    }
+
     /// Waits for the next call. `None` when no task is left under the filter.
-    pub fn receive(&self) -> Result<Option<Notification>, Errno> {
+    pub fn receive(&self, number: Number) -> Result<Option<Notification>, Errno> {
         loop {
-            match self.receive_one() {
+            // Until Linux 6.11 nothing ends a receive when the last task has ended. That is of no matter of the program's own.
+            if number != Number::FIRST && !self.wait(number)? {
+                return Ok(None);
+            }
+            match self.receive_one(number) {
                 Ok(None) => {}
                 // The task was killed before the notification could be copied, or this thread was interrupted.
                 Err(Errno::EINTR) => {}
                 // Without tasks a receive would wait for ever; ENOENT is also what a killed task leaves.
-                Err(Errno::ENOENT) if self.has_tasks() => {}
+                Err(Errno::ENOENT) if self.has_tasks(number) => {}
                 Err(Errno::ENOENT) => return Ok(None),
                 outcome => return outcome,
             }
@@ -199,9 +284,12 @@ impl Listener {
     }
 
     /// A call that waits to be received, if there is one. Does not wait, as long as no other thread receives.
-    pub fn receive_waiting(&self) -> Option<Notification> {
-        while self.polled().contains(PollFlags::POLLIN) {
-            match self.receive_one() {
+    pub fn receive_waiting(&self, number: Number) -> Option<Notification> {
+        while self
+            .polled(number, PollTimeout::ZERO)
+            .contains(PollFlags::POLLIN)
+        {
+            match self.receive_one(number) {
                 Ok(Some(notification)) => return Some(notification),
                 Ok(None) | Err(Errno::EINTR | Errno::ENOENT) => {}
                 // Whoever waits for the next call is told.
@@ -212,36 +300,63 @@ impl Listener {
     }
 
     /// `None` for a call that is to be begun anew, when its task goes on.
-    fn receive_one(&self) -> Result<Option<Notification>, Errno> {
+    fn receive_one(&self, number: Number) -> Result<Option<Notification>, Errno> {
         // SAFETY: an all-zero notification is a valid one, and the kernel demands it.
         let mut received: seccomp_notif = unsafe { std::mem::zeroed() };
         // SAFETY: the kernel writes one notification to the struct, which outlives the call.
-        unsafe { requests::receive(self.descriptor.as_raw_fd(), &raw mut received) }?;
+        self.with(number, |listener| unsafe {
+            requests::receive(listener, &raw mut received)
+        })?;
         let (id, task) = (received.id, Pid::from_raw(received.pid as i32));
+        let call = Call {
+            id,
+            listener: number,
+            task,
+        };
         let mut waiting = self.waiting();
         if waiting.is_to_stop(task) {
-            self.restart(id);
+            self.restart(call);
             return Ok(None);
         }
-        waiting.received.push(Call { id, task });
+        waiting.received.push(call);
         Ok(Some(Notification {
             id,
+            listener: number,
             task,
             call: libc::c_long::from(received.data.nr),
             arguments: received.data.args,
         }))
     }
 
-    /// Whether any task still lives under the filter (poll(2) reports a hang-up when none does).
-    fn has_tasks(&self) -> bool {
-        !self.polled().contains(PollFlags::POLLHUP)
+    /// Waits for a call that can be received; `false` if there can be none any more.
+    fn wait(&self, number: Number) -> Result<bool, Errno> {
+        loop {
+            let polled = self.polled(number, PollTimeout::NONE);
+            if polled.contains(PollFlags::POLLIN) {
+                return Ok(true);
+            }
+            if polled.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL) {
+                return Ok(false);
+            }
+        }
     }
 
-    /// What poll(2) says at once: `POLLIN` if a call waits to be received.
-    fn polled(&self) -> PollFlags {
-        let mut listener = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut listener, PollTimeout::ZERO);
-        listener[0].revents().unwrap_or(PollFlags::empty())
+    /// Whether any task still lives under the filter (poll(2) reports a hang-up when none does).
+    fn has_tasks(&self, number: Number) -> bool {
+        let polled = self.polled(number, PollTimeout::ZERO);
+        !polled.contains(PollFlags::POLLHUP)
+    }
+
+    /// What poll(2) says: `POLLIN` if a call waits to be received. A listener that was closed has no tasks.
+    fn polled(&self, number: Number, timeout: PollTimeout) -> PollFlags {
+        let polled = self.with(number, |listener| {
+            // SAFETY: it is open as long as this is called.
+            let listener = unsafe { BorrowedFd::borrow_raw(listener) };
+            let mut listener = [PollFd::new(listener, PollFlags::POLLIN)];
+            let _ = poll(&mut listener, timeout);
+            Ok(listener[0].revents().unwrap_or(PollFlags::empty()))
+        });
+        polled.unwrap_or(PollFlags::POLLHUP)
     }
 
     /// Fails with `ESRCH` unless the task still waits in this call. Its number is its own as long as it does, and may be
@@ -249,8 +364,7 @@ impl Listener {
     /// anything is done with what was learned; and whoever writes to one asks before. (What is done by the notification, like
     /// answering it, fails by itself if the task is gone.)
     pub fn expect_waiting(&self, notification: &Notification) -> Result<(), Errno> {
-        let Notification { id, task, .. } = *notification;
-        match self.is_waiting(Call { id, task }) {
+        match self.is_waiting(notification.known_by()) {
             true => Ok(()),
             false => Err(Errno::ESRCH),
         }
@@ -263,7 +377,10 @@ impl Listener {
             return true;
         }
         // SAFETY: the kernel reads the number, which outlives the call.
-        unsafe { requests::is_valid(self.descriptor.as_raw_fd(), &raw const call.id) }.is_ok()
+        let valid = self.with(call.listener, |listener| unsafe {
+            requests::is_valid(listener, &raw const call.id)
+        });
+        valid.is_ok()
     }
 
     /// Lets the call return `outcome` without being executed.
@@ -272,13 +389,7 @@ impl Listener {
             Ok(value) => (value, 0),
             Err(errno) => (0, -number_of(errno)),
         };
-        let id = notification.id;
-        self.respond(seccomp_notif_resp {
-            id,
-            val,
-            error,
-            flags: 0,
-        });
+        self.respond(notification, val, error, 0);
     }
 
     /// Ends a call of a task for which a signal waits, as the kernel ends one that waits (ERESTARTSYS): whether it fails with
@@ -286,37 +397,36 @@ impl Listener {
     /// else the program would see this error, which is the kernel's own.
     pub fn interrupt(&self, notification: &Notification) {
         const ERESTARTSYS: i32 = 512;
-        let id = notification.id;
-        self.respond(seccomp_notif_resp {
-            id,
-            val: 0,
-            error: -ERESTARTSYS,
-            flags: 0,
-        });
+        self.respond(notification, 0, -ERESTARTSYS, 0);
     }
 
     /// Lets the kernel execute the call.
     pub fn let_run(&self, notification: &Notification) {
         let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
-        let id = notification.id;
-        self.respond(seccomp_notif_resp {
-            id,
-            val: 0,
-            error: 0,
-            flags,
-        });
+        self.respond(notification, 0, 0, flags);
     }
 
-    fn respond(&self, response: seccomp_notif_resp) {
-        let answer = self.waiting().release(response);
+    fn respond(&self, notification: &Notification, val: i64, error: i32, flags: u32) {
+        let answer = self.waiting().release(Answer {
+            listener: notification.listener,
+            response: seccomp_notif_resp {
+                id: notification.id,
+                val,
+                error,
+                flags,
+            },
+        });
         if let Some(answer) = answer {
             self.send(answer);
         }
     }
 
-    fn send(&self, mut response: seccomp_notif_resp) {
+    fn send(&self, answer: Answer) {
+        let mut response = answer.response;
         // SAFETY: the kernel reads one response from the struct, which outlives the call.
-        let outcome = unsafe { requests::send(self.descriptor.as_raw_fd(), &raw mut response) };
+        let outcome = self.with(answer.listener, |listener| unsafe {
+            requests::send(listener, &raw mut response)
+        });
         if let Err(errno) = outcome
             && errno != Errno::ENOENT
         {
@@ -337,7 +447,7 @@ impl Listener {
         descriptor: OwnedFd,
         close_on_exec: bool,
     ) -> Result<RawFd, Errno> {
-        let number = self.add(notification, descriptor.as_fd(), close_on_exec, 0, 0)?;
+        let number = self.put(notification, descriptor.as_fd(), close_on_exec, 0, 0)?;
         // From its answer on, the task's descriptor is the only one.
         drop(descriptor);
         self.answer(notification, Ok(i64::from(number)));
@@ -353,11 +463,11 @@ impl Listener {
         number: RawFd,
     ) -> Result<(), Errno> {
         let flags = libc::SECCOMP_ADDFD_FLAG_SETFD as u32;
-        self.add(notification, descriptor, close_on_exec, flags, number)
+        self.put(notification, descriptor, close_on_exec, flags, number)
             .map(drop)
     }
 
-    fn add(
+    fn put(
         &self,
         notification: &Notification,
         descriptor: BorrowedFd<'_>,
@@ -377,7 +487,9 @@ impl Listener {
             },
         };
         // SAFETY: the kernel reads the struct, which outlives the call.
-        unsafe { requests::add_descriptor(self.descriptor.as_raw_fd(), &raw const addition) }
+        self.with(notification.listener, |listener| unsafe {
+            requests::add_descriptor(listener, &raw const addition)
+        })
     }
 
     /// Holds `task`: keeps it in the kernel until [`Listener::thaw`] if it waits for an answer, whatever answer it gets
@@ -410,13 +522,16 @@ impl Listener {
 
     /// Lets a call start over once its task, which was interrupted, goes on. (The kernel turns this error into a
     /// restart on the way to the stop that the interruption is; a program never sees it.)
-    fn restart(&self, id: u64) {
+    fn restart(&self, call: Call) {
         const ERESTARTNOINTR: i32 = 513;
-        self.send(seccomp_notif_resp {
-            id,
-            val: 0,
-            error: -ERESTARTNOINTR,
-            flags: 0,
+        self.send(Answer {
+            listener: call.listener,
+            response: seccomp_notif_resp {
+                id: call.id,
+                val: 0,
+                error: -ERESTARTNOINTR,
+                flags: 0,
+            },
         });
     }
 

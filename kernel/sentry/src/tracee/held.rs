@@ -101,7 +101,7 @@ impl<'a> Held<'a> {
     /// stopped as long as there is `patience`.
     pub fn all_but(
         caller: Pid,
-        init: Pid,
+        init: Option<Pid>,
         numbers: &Numbers,
         listener: &'a Listener,
         tracer: &'a Tracer,
@@ -341,15 +341,16 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The sandbox's tasks: all processes of the sentry's process namespace, which `/proc` shows, but itself and `init`, which
-/// is process 1 of the tasks' own. Servers have namespaces beside it.
-pub fn tasks(init: Pid) -> Result<Vec<Pid>, Errno> {
+/// The sandbox's tasks: all processes of the sentry's process namespace, which `/proc` shows, but itself and `init`, if process
+/// 1 of the tasks' own is no task. Servers have namespaces beside it. A process that is about to start a program in a container's sandbox
+/// is among them, and whoever waits for its end.
+pub fn tasks(init: Option<Pid>) -> Result<Vec<Pid>, Errno> {
     let own = Pid::this();
     let entries = std::fs::read_dir("/proc").map_err(|_| Errno::EIO)?;
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(numbers
         .map(Pid::from_raw)
-        .filter(|process| ![own, init].contains(process))
+        .filter(|process| *process != own && Some(*process) != init)
         .collect())
 }
 
