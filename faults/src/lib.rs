@@ -292,6 +292,11 @@ pub enum Point {
     Streams,
     /// A container's program is about to close what was opened in the engine's profile.
     Closed,
+    /// The front is about to choose the name that this executable has in a container; if that is left out, anybody can guess it.
+    Entrance,
+    /// What starts a further program in a container is about to become what that is to be; if that is left out, it makes the process of
+    /// the program before.
+    Seen,
     /// A container's program is about to make the nodes inert that a hook has put there.
     Inert,
     /// A process that was just made is about to have itself killed when its parent ends.
@@ -450,6 +455,8 @@ impl Point {
             Point::Typed => "typed",
             Point::Streams => "streams",
             Point::Closed => "closed",
+            Point::Entrance => "entrance",
+            Point::Seen => "seen",
             Point::Inert => "inert",
             Point::Born => "born",
             Point::Ids => "ids",
@@ -575,6 +582,8 @@ impl Point {
         Point::Typed,
         Point::Streams,
         Point::Closed,
+        Point::Entrance,
+        Point::Seen,
         Point::Inert,
         Point::Born,
         Point::Ids,

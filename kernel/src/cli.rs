@@ -254,7 +254,7 @@ pub fn main() -> ExitCode {
     if let Some(status) = runtime::if_asked(std::env::args_os()) {
         return status;
     }
-    launch::container::first::if_asked(std::env::args_os());
+    launch::container::if_asked(std::env::args_os());
     if let Err(failure) = signals::take_actions() {
         return finish(Err(failure));
     }

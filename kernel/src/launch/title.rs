@@ -23,6 +23,8 @@ use nix::sys::prctl;
 pub const LAUNCHER: &str = "ringfence-launcher";
 /// The sentry.
 pub const SENTRY: &str = "ringfence-sentry";
+/// What starts a further program in a container's sandbox, and stands in for it.
+pub const FURTHER: &str = "ringfence-exec";
 /// Process 1 of the tasks' namespace.
 pub const INIT: &str = "ringfence-init";
 /// What continues a launcher that is stopped.
@@ -46,9 +48,15 @@ static PLACE: OnceLock<Option<Place>> = OnceLock::new();
 /// Notes where the command line is, and what the sandbox is called, for this process and those that it forks. The command line
 /// was read.
 pub fn prepare(sandbox: &str) {
+    if let Ok(stat) = fs::read_to_string("/proc/self/stat") {
+        prepare_by(&stat, sandbox);
+    }
+}
+
+/// The same by what /proc/self/stat says, of a process that reads it otherwise.
+pub fn prepare_by(stat: &str, sandbox: &str) {
     PLACE.get_or_init(|| {
-        let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        let (start, end) = place(&stat)?;
+        let (start, end) = place(stat)?;
         Some(Place {
             start,
             length: end.checked_sub(start)?,

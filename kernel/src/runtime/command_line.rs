@@ -28,6 +28,7 @@ enum Kept {
     PreserveFds,
     PidFile,
     ConsoleSocket,
+    OfProcess,
 }
 
 /// An option that takes a value.
@@ -36,6 +37,12 @@ struct Valued {
     commands: &'static [&'static str],
     names: &'static [&'static str],
     kept: Option<Kept>,
+}
+
+impl Valued {
+    fn name(&self) -> &'static str {
+        self.names.first().copied().unwrap_or_default()
+    }
 }
 
 const fn row(
@@ -77,6 +84,20 @@ const COMMANDS: [&str; 20] = [
 const GLOBAL: &[&str] = &[];
 const MAKING: &[&str] = &["create", "run", "restore"];
 const STARTING: &[&str] = &["create", "run", "restore", "exec"];
+/// Options of `exec` that say what its program is to be.
+pub const CWD: &str = "cwd";
+pub const ENV: &str = "env";
+pub const USER: &str = "user";
+pub const ADDITIONAL_GIDS: &str = "additional-gids";
+pub const PROCESS_LABEL: &str = "process-label";
+pub const APPARMOR: &str = "apparmor";
+pub const CAP: &str = "cap";
+pub const TTY: &str = "tty";
+pub const NO_NEW_PRIVS: &str = "no-new-privs";
+
+/// Those of them that take no value, and the letter of one.
+const FLAGS_OF_PROCESS: [(&str, Option<u8>); 2] = [(TTY, Some(b't')), (NO_NEW_PRIVS, None)];
+
 const CRIU: &[&str] = &["checkpoint", "restore"];
 const LISTING: &[&str] = &["list", "ps"];
 
@@ -102,24 +123,14 @@ const TABLE: &[Valued] = &[
     row(STARTING, &["preserve-fds"], Some(Kept::PreserveFds)),
     row(STARTING, &["pidfd-socket"], None),
     row(&["exec"], &["process", "p"], Some(Kept::Process)),
-    row(
-        &["exec"],
-        &[
-            "cwd",
-            "env",
-            "e",
-            "user",
-            "u",
-            "additional-gids",
-            "g",
-            "process-label",
-            "apparmor",
-            "cap",
-            "c",
-            "cgroup",
-        ],
-        None,
-    ),
+    row(&["exec"], &[CWD], Some(Kept::OfProcess)),
+    row(&["exec"], &[ENV, "e"], Some(Kept::OfProcess)),
+    row(&["exec"], &[USER, "u"], Some(Kept::OfProcess)),
+    row(&["exec"], &[ADDITIONAL_GIDS, "g"], Some(Kept::OfProcess)),
+    row(&["exec"], &[PROCESS_LABEL], Some(Kept::OfProcess)),
+    row(&["exec"], &[APPARMOR], Some(Kept::OfProcess)),
+    row(&["exec"], &[CAP, "c"], Some(Kept::OfProcess)),
+    row(&["exec"], &["cgroup"], None),
     row(LISTING, &["format", "f"], None),
     row(&["events"], &["interval"], None),
     row(
@@ -217,6 +228,13 @@ pub struct CommandLine {
     pub pid_file: Option<OsString>,
     /// `--console-socket`
     pub console_socket: Option<OsString>,
+    /// How many of `given` come before what is neither an option nor its value: the container, or `--`.
+    pub options_end: usize,
+    /// What `exec` is told of its program beside `--process`: options by their long names, and their values. Of one that takes none it
+    /// is `true` or `false`.
+    pub of_process: Vec<(&'static str, OsString)>,
+    /// The words that follow the container in `exec`.
+    pub program: Vec<OsString>,
 }
 
 impl CommandLine {
@@ -286,20 +304,28 @@ impl CommandLine {
             return;
         };
         let mut are_options_over = false;
+        self.options_end = words.given.len();
         while let Some(word) = words.take() {
             if !are_options_over && word == "--" {
+                self.options_end = self.options_end.min(words.next - 1);
                 are_options_over = true;
                 continue;
             }
             match Written::read(word).filter(|_| !are_options_over) {
                 Some(option) => {
+                    if command == WITH_PROGRAM {
+                        self.of_process.extend(option.flags_of_process());
+                    }
                     if let Some(found) = option.find(&command) {
                         self.keep(found, words);
                     }
                 }
                 None => {
                     self.container.get_or_insert_with(|| word.to_owned());
+                    self.options_end = self.options_end.min(words.next - 1);
                     if command == WITH_PROGRAM {
+                        let rest = words.given.get(words.next..).unwrap_or_default();
+                        self.program = rest.to_vec();
                         return;
                     }
                 }
@@ -312,6 +338,11 @@ impl CommandLine {
         let value = found.value.or_else(|| words.take().map(OsStr::to_owned));
         let place = match found.kept {
             None => return,
+            Some(Kept::OfProcess) => {
+                self.of_process
+                    .extend(value.map(|value| (found.name, value)));
+                return;
+            }
             Some(Kept::Root) => &mut self.root,
             Some(Kept::Log) => &mut self.log,
             Some(Kept::LogFormat) => &mut self.log_format,
@@ -354,6 +385,8 @@ struct Written {
 
 /// An option that takes a value.
 struct Found {
+    /// The first of its names.
+    name: &'static str,
     kept: Option<Kept>,
     /// The value, if it stands in the option's own word.
     value: Option<OsString>,
@@ -379,6 +412,20 @@ impl Written {
         })
     }
 
+    /// What this says of the program without a value: `--tty`, or with crun `-dt`, or with runc `--tty=false`.
+    fn flags_of_process(&self) -> Vec<(&'static str, OsString)> {
+        let is_set = |letter: u8| {
+            let letters = self.name.iter();
+            let mut letters = letters.take_while(|letter| FLAG_LETTERS.contains(letter));
+            !self.is_long && letters.any(|set| *set == letter)
+        };
+        let value = self.value.clone().unwrap_or_else(|| "true".into());
+        let flags = FLAGS_OF_PROCESS.iter();
+        let flags = flags
+            .filter(|(name, letter)| name.as_bytes() == self.name || letter.is_some_and(is_set));
+        flags.map(|(name, _)| (*name, value.clone())).collect()
+    }
+
     fn is_flag(&self) -> bool {
         FLAGS.iter().any(|flag| flag.as_bytes() == self.name)
     }
@@ -392,6 +439,7 @@ impl Written {
         });
         match row {
             Some(row) => Some(Found {
+                name: row.name(),
                 kept: row.kept,
                 value: self.value.clone(),
             }),
@@ -426,6 +474,7 @@ impl Written {
             rest.extend(value.as_bytes());
         }
         Some(Found {
+            name: row.name(),
             kept: row.kept,
             value: (!rest.is_empty()).then(|| OsString::from_vec(rest)),
         })

@@ -17,9 +17,12 @@ mod annotations;
 mod bundles;
 mod caller;
 mod command_line;
+mod entering;
 mod gpus;
+mod handed;
 mod low_level;
 mod nearest;
+mod process;
 mod refusals;
 mod report;
 mod sandbox;
@@ -37,6 +40,7 @@ use std::process::ExitCode;
 use ringfence_sentry::failure::Failure;
 
 use self::command_line::CommandLine;
+use self::entering::Found;
 use self::gpus::Asked;
 use self::settings::Settings;
 use self::specification::Specification;
@@ -58,10 +62,11 @@ the engine's configuration as that of a runtime, and choose this runtime for a c
 (docker run --runtime=ringfence).
 
 A container has GPUs if its specification has nodes of NVIDIA's driver, edits of CDI, or NVIDIA's hook
-together with NVIDIA_VISIBLE_DEVICES. Its create and run are Ringfence's: the low-level runtime makes it,
-with Ringfence's sentry as the first process. Its exec, checkpoint and restore are refused. All else is
-done by the low-level runtime, with the command line as it was given: start, state, kill, delete, ps,
-list, pause, resume, update, events, features, and whatever else it knows.
+together with NVIDIA_VISIBLE_DEVICES. Its create, run and exec are Ringfence's: the low-level runtime
+makes it, with Ringfence's sentry as the first process, and starts further programs by a process of
+Ringfence's that enters the sandbox. Its checkpoint and restore are refused. All else is done by the
+low-level runtime, with the command line as it was given: start, state, kill, delete, ps, list, pause,
+resume, update, events, features, and whatever else it knows.
 
 Settings are in /etc/ringfence/config.toml, which only root may be able to write; those of an ordinary
 user in ~/.config/ringfence/config.toml, if it is there; or in the file that RINGFENCE_CONFIG in the
@@ -175,23 +180,29 @@ fn act(line: &CommandLine, settings: &Settings) -> Result<Infallible, Failure> {
     if makes_container(line) {
         settings.expect_right()?;
     }
-    if let Some((specification, asked)) = with_gpus(line, &low_level)? {
-        return sandbox::begin(&sandbox::Demand {
+    match task(line, &low_level)? {
+        Some(Task::Make(specification, asked)) => sandbox::begin(&sandbox::Demand {
             line,
             settings,
             low_level: &low_level,
             specification: &specification,
             asked: &asked,
-        });
+        }),
+        Some(Task::Enter(found)) => entering::begin(line, &low_level, &found),
+        None => Err(low_level::hand_over(&low_level, &line.given)),
     }
-    Err(low_level::hand_over(&low_level, &line.given))
 }
 
-/// The container with GPUs that the command is to make, if it is to make one. Fails if it cannot be made, or be saved.
-fn with_gpus(
-    line: &CommandLine,
-    low_level: &Path,
-) -> Result<Option<(Specification, Asked)>, Failure> {
+/// What is not the low-level runtime's alone.
+enum Task {
+    /// A container with GPUs is to be made.
+    Make(Specification, Asked),
+    /// A further program is to be started in a sandbox.
+    Enter(Found),
+}
+
+/// What the line is about, if that is a container with GPUs. Fails if it cannot be made, or be saved.
+fn task(line: &CommandLine, low_level: &Path) -> Result<Option<Task>, Failure> {
     let Some(command) = line.command.as_deref().filter(|_| !line.asks_for_version) else {
         return Ok(None);
     };
@@ -200,12 +211,17 @@ fn with_gpus(
     };
     let specification = match concern {
         Concern::Makes | Concern::Restores => Specification::read(&line.specification_path())?,
-        Concern::Saves => running(line, low_level)?,
         // The low-level runtime is asked only if there may be something: an exec is to cost what it costs.
-        Concern::Enters if bundles::may_exist(line.container.as_deref()) => {
-            running(line, low_level)?
+        Concern::Enters if !bundles::may_exist(line.container.as_deref()) => None,
+        Concern::Enters => {
+            let found = Found::look_for(line, low_level)?;
+            // What has GPUs and no sandbox was made by another runtime.
+            return Ok(found.filter(Found::is_sandbox).map(Task::Enter));
         }
-        Concern::Enters => None,
+        Concern::Saves => match Found::look_for(line, low_level)? {
+            Some(found) => found.specification()?,
+            None => None,
+        },
     };
     let Some(specification) = specification else {
         return Ok(None);
@@ -217,26 +233,13 @@ fn with_gpus(
         return Ok(None);
     };
     match concern {
-        // What has GPUs and no sandbox was made by another runtime.
-        Concern::Enters if is_sandbox => return Err(refusals::of_exec(&container)),
-        Concern::Enters => return Ok(None),
-        Concern::Makes => refusals::expect_possible(&container, &specification, &asked)?,
-        Concern::Restores | Concern::Saves => {
-            return Err(refusals::of_checkpoint(&container, command, &asked));
+        Concern::Enters => Ok(None),
+        Concern::Makes => {
+            refusals::expect_possible(&container, &specification, &asked)?;
+            Ok(Some(Task::Make(specification, asked)))
         }
-    }
-    Ok(Some((specification, asked)))
-}
-
-/// The specification of a container that the low-level runtime has made. `None` if it does not know the container.
-fn running(line: &CommandLine, low_level: &Path) -> Result<Option<Specification>, Failure> {
-    let Some(container) = &line.container else {
-        return Ok(None);
-    };
-    let state = low_level::state(low_level, line.global_options(), container)?;
-    let bundle = state.as_ref().and_then(specification::bundle_of);
-    match bundle {
-        Some(bundle) => Specification::read(&bundle.join("config.json")),
-        None => Ok(None),
+        Concern::Restores | Concern::Saves => {
+            Err(refusals::of_checkpoint(&container, command, &asked))
+        }
     }
 }

@@ -150,14 +150,6 @@ pub fn expect_possible(
     }
 }
 
-/// Why no further program is started in a container with GPUs.
-pub fn of_exec(container: &str) -> Failure {
-    Failure::setup(format!(
-        "container {container} runs in a sandbox, and this release of Ringfence starts no further program in one (exec): have the \
-         container's own program start it"
-    ))
-}
-
 /// Refuses to save a container with GPUs to a file, or to start it from one.
 pub fn of_checkpoint(container: &str, command: &str, asked: &Asked) -> Failure {
     Failure::setup(format!(

@@ -3,25 +3,22 @@
 //! The idea: the front makes all that belongs to the sandbox and not to the container, and then becomes the low-level
 //! runtime as for any other container, with another bundle: the shadow of the caller's (`shadow.rs`). What the container's
 //! first process is to have it finds behind the descriptors that the engine hands over (`--preserve-fds`).
-//!
-//! `unsafe` is here because those have fixed numbers.
-
-#![allow(unsafe_code)]
 
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::annotations;
 use super::bundles;
 use super::caller;
 use super::command_line::CommandLine;
+use super::entering;
 use super::gpus::{self, Asked, Machine};
+use super::handed;
 use super::low_level;
 use super::selection;
 use super::settings::Settings;
@@ -30,7 +27,7 @@ use super::specification::{Specification, text};
 use crate::driver::{self, Asker};
 use crate::launch::container::host::{self, Container};
 use crate::launch::container::told::HANDED;
-use crate::launch::{descriptors, linux};
+use crate::launch::linux;
 
 /// Where messages go if the settings name no file.
 const LOG: &str = "ringfence.log";
@@ -51,8 +48,8 @@ pub struct Demand<'a> {
 /// Makes the container. Returns only if that failed: otherwise the low-level runtime has taken over.
 pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
     linux::expect_new_enough()?;
-    let preserved = preserved(demand.line)?;
-    let number = 3 + preserved + listening();
+    let preserved = handed::preserved(demand.line)?;
+    let number = 3 + preserved + handed::listening();
     let name = demand.line.shown_container();
     if name.contains('/') {
         // It is a part of a path here. The low-level runtimes take no such name, either.
@@ -99,8 +96,12 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         lock,
         warning: granted.warning,
     };
-    let handed = host::start(container, &told).inspect_err(|_| drop(fs::remove_dir_all(&place)))?;
-    hand_over(handed, number as RawFd)?;
+    let entered = entering::keep(&place, &told, demand.specification)
+        .and_then(|()| entering::open(&place))
+        .inspect_err(|_| drop(fs::remove_dir_all(&place)))?;
+    let descriptors =
+        host::start(container, &told, entered).inspect_err(|_| drop(fs::remove_dir_all(&place)))?;
+    handed::hand_over(descriptors.into(), number as RawFd)?;
     let words = words(demand.line, &place, preserved + HANDED);
     Err(low_level::hand_over(demand.low_level, &words))
 }
@@ -111,23 +112,6 @@ fn has_device_cgroup(specification: &Specification) -> bool {
     let mut namespaces = specification.namespaces().iter();
     let has_users = namespaces.any(|namespace| text(namespace, "type") == Some("user"));
     !has_users && caller::is_root()
-}
-
-/// How many descriptors from 3 on the low-level runtime hands over by itself, before those of `--preserve-fds`
-/// (sd_listen_fds(3)).
-fn listening() -> usize {
-    let listening = std::env::var("LISTEN_FDS").ok();
-    let listening = listening.and_then(|count| count.parse::<u16>().ok());
-    listening.unwrap_or(0).into()
-}
-
-/// How many descriptors the engine hands over by `--preserve-fds`.
-fn preserved(line: &CommandLine) -> Result<usize, Failure> {
-    let given = line.preserve_fds.as_deref().unwrap_or("0".as_ref());
-    let given = given.to_str().and_then(|given| given.parse::<u16>().ok());
-    given
-        .map(usize::from)
-        .ok_or_else(|| Failure::setup("--preserve-fds: no number"))
 }
 
 /// The program and its arguments.
@@ -146,27 +130,6 @@ fn default_log() -> PathBuf {
         true => Path::new("/var/log").join(LOG),
         false => bundles::runtime_directory().join(LOG),
     }
-}
-
-/// Puts what the first process is handed under its numbers.
-fn hand_over(handed: [OwnedFd; HANDED], first: RawFd) -> Result<(), Failure> {
-    // First out of the way of these numbers.
-    let above = first + HANDED as RawFd;
-    let moved = handed
-        .iter()
-        .map(|descriptor| fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(above)).attempt("fcntl"));
-    let moved = moved.collect::<Result<Vec<RawFd>, Failure>>()?;
-    drop(handed);
-    for (from, to) in moved.into_iter().zip(first..) {
-        // SAFETY: nothing in this process reads what has these numbers, and the copy is nobody else's.
-        let from = unsafe { OwnedFd::from_raw_fd(from) };
-        // SAFETY: as above.
-        unsafe { descriptors::put_in_place(&from, to) }?;
-        // SAFETY: it was just put there.
-        let to = unsafe { BorrowedFd::borrow_raw(to) };
-        fcntl(to, FcntlArg::F_SETFD(FdFlag::empty())).attempt("fcntl")?;
-    }
-    Ok(())
 }
 
 /// The caller's line, with another bundle and more descriptors: of an option that is there twice the last holds.

@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use caps::Capability;
 use nvproxy_protocol::driver::{Driver, Kind};
 use ringfence_confinement::linux::Feature;
 use ringfence_sentry::failure::Failure;
@@ -20,9 +21,9 @@ use serde_json::{Value, json};
 
 use super::gpus::{Asked, HookKind, MAJOR, Numbers, Way};
 use super::specification::{Specification, number, text};
-use crate::launch::container::profile;
-use crate::launch::container::rights::{LENT, Rights};
-use crate::launch::container::told::{DriverText, PLACE, Told, WORD};
+use crate::launch::container::rights::{LENT, LENT_FURTHER, Rights};
+use crate::launch::container::told::{DriverText, Further, PLACE, Told, WORD, WORD_FURTHER};
+use crate::launch::container::{first, profile};
 
 /// Says in a specification that it is a shadow.
 pub const MARK: &str = "dev.ringfence.container";
@@ -73,7 +74,7 @@ pub fn make(making: &Making<'_>) -> Result<(Value, Told), Failure> {
         name: making.name.to_owned(),
         driver: DriverText::from(making.driver),
         on_server_exit: making.on_server_exit,
-        rights: lend_rights(&mut shadow),
+        rights: lend_rights(&mut shadow, &LENT),
         hidden: take_paths(&mut shadow, "maskedPaths"),
         read_only: take_paths(&mut shadow, "readonlyPaths"),
         harmless: harmless.clone(),
@@ -85,7 +86,8 @@ pub fn make(making: &Making<'_>) -> Result<(Value, Told), Failure> {
         },
         label: take_label(&mut shadow),
         has_hook: making.asked.has_hook(HookKind::Legacy),
-        has_terminal: shadow.pointer("/process/terminal") == Some(&Value::Bool(true)),
+        has_terminal: has_terminal(&shadow),
+        entrance: first::entrance()?,
     };
     take_devices(&mut shadow, making.asked, making.numbers);
     put_first(&mut shadow, making);
@@ -93,6 +95,42 @@ pub fn make(making: &Making<'_>) -> Result<(Value, Told), Failure> {
     make_absolute(&mut shadow, making.bundle);
     set(&mut shadow, "annotations", MARK, json!("1"));
     Ok((shadow, told))
+}
+
+/// The shadow of a further program's `process`, and what the process is told that starts it. The first number of what is handed to
+/// that is `number`.
+pub fn make_further(
+    mut process: Value,
+    container: &Told,
+    number: usize,
+) -> Result<(Value, Further), Failure> {
+    let words = process.get("args").and_then(Value::as_array);
+    let words = words.into_iter().flatten().filter_map(Value::as_str);
+    let command: Vec<String> = words.map(str::to_owned).collect();
+    let directory = text(&process, "cwd").unwrap_or("/").into();
+    // Without any the low-level runtime takes the container's, with what is lent to its first process.
+    let has_rights = process.get("capabilities").is_some_and(Value::is_object);
+    if !has_rights && let Some(process) = process.as_object_mut() {
+        process.insert("capabilities".to_owned(), json!(container.rights));
+    }
+    let mut shadow = json!({ "process": process });
+    let further = Further {
+        name: container.name.clone(),
+        command,
+        working_directory: directory,
+        rights: lend_rights(&mut shadow, &LENT_FURTHER),
+        closed: container.closed.clone(),
+        label: take_label(&mut shadow).or_else(|| container.label.clone()),
+        has_terminal: has_terminal(&shadow),
+    };
+    let mut process = shadow["process"].take();
+    process["args"] = json!([container.entrance, WORD_FURTHER, number.to_string()]);
+    process["cwd"] = json!("/");
+    Ok((process, further))
+}
+
+fn has_terminal(shadow: &Value) -> bool {
+    shadow.pointer("/process/terminal") == Some(&Value::Bool(true))
 }
 
 /// Puts a value into an object, which is made if there is none.
@@ -113,7 +151,7 @@ fn take_from(shadow: &mut Value, pointer: &str, is_to_go: impl Fn(&Value) -> boo
 }
 
 /// Adds what is lent to each set of capabilities, and returns what was there.
-fn lend_rights(shadow: &mut Value) -> Rights {
+fn lend_rights(shadow: &mut Value, lent: &[Capability]) -> Rights {
     let mut lend = |name: &str| {
         let process = shadow
             .pointer_mut("/process")
@@ -128,7 +166,7 @@ fn lend_rights(shadow: &mut Value) -> Rights {
         let set = sets.get(name).and_then(Value::as_array);
         let set = set.into_iter().flatten().filter_map(Value::as_str);
         let found: Vec<String> = set.map(str::to_owned).collect();
-        let lent = LENT.iter().map(ToString::to_string);
+        let lent = lent.iter().map(ToString::to_string);
         let all: BTreeSet<String> = found.iter().cloned().chain(lent).collect();
         sets[name] = json!(all);
         found

@@ -6,6 +6,10 @@
 //! The sentry keeps the container's mount namespace, since engines enter that by the first process's. But its root is a
 //! directory with nothing in it but a `/proc`.
 //!
+//! In that mount namespace the low-level runtime also executes what starts a further program (`further.rs`), by a path. What the path
+//! leads through is the image's: a program of its with CAP_SYS_ADMIN can rename even what something is mounted on in another namespace. So
+//! the executable has a name of 128 random bits there, which nobody in the container learns: whatever stands elsewhere is not executed.
+//!
 //! Nothing that the image has brought is trusted, and nothing of it was executed yet. What else the walls of the sandbox
 //! rest on, the low-level runtime has made, or a hook has changed: so it is looked at here.
 //!
@@ -16,14 +20,16 @@
 use std::ffi::{CString, OsString};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, Pid, chdir, chroot};
-use ringfence_faults::Role;
+use ringfence_faults::{Act, Point, Role};
 use ringfence_ipc::Socket;
+use ringfence_sentry::entrance::Way;
 use ringfence_sentry::failure::{Attempt, Failure, attempt_first};
 use ringfence_sentry::liaison::SentryEnd;
 use ringfence_sentry::signals::{self, Found};
@@ -32,8 +38,8 @@ use ringfence_sentry::{Options, Sandbox, log, tracee, uvm_number};
 use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstatfs, openat2};
 use rustix::stdio::stdin;
 
-use super::program;
-use super::told::{self, PLACE, Told, WORD};
+use super::told::{self, PLACE, Told};
+use super::{domain, program};
 use crate::launch::descriptors;
 use crate::launch::jobs::InitEnd;
 use crate::launch::mounts::{READ_ONLY, RESTRICTED, Tree};
@@ -43,36 +49,37 @@ use crate::memory;
 
 /// Where the sentry's root is mounted. Every kernel with terminals has this directory (proc_tty(5)).
 const ROOT: &str = "/proc/tty";
+/// The sentry's own root, below. Beside it is the executable, under a name that nobody can guess.
+const OWN: &str = "sentry";
 /// The minor number of /dev/nvidiactl.
 const CONTROL_MINOR: u64 = 255;
 
-/// Runs as the first process, if this was started as that.
-pub fn if_asked(words: impl Iterator<Item = OsString>) {
-    let mut words = words.skip(1);
-    if words.next().is_none_or(|word| word != WORD) {
-        return;
+/// A new name for the executable, in the container.
+pub fn entrance() -> Result<PathBuf, Failure> {
+    // A test leaves this out, to show that it would notice.
+    if ringfence_faults::at(Point::Entrance) == Some(Act::Drop) {
+        return Ok(Path::new(ROOT).join("ringfence"));
     }
-    let number = words.next();
-    let number = number.and_then(|number| number.to_str()?.parse().ok());
-    let status = match number {
-        Some(number) => start(number, &words.collect::<Vec<_>>()),
-        None => Err(Failure::setup(format!("{WORD}: no number"))),
-    };
-    let status = status.unwrap_or_else(|failure| {
-        log::print(&format!("ringfence: {failure}\n"));
-        failure.status
-    });
-    exit_at_once(i32::from(status))
+    let mut bytes = [0; 16];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    let count =
+        rustix::rand::getrandom(&mut bytes, flags).attempt("a name that nobody can guess")?;
+    match count == bytes.len() {
+        true => Ok(Path::new(ROOT).join(format!("{:032x}", u128::from_ne_bytes(bytes)))),
+        false => Err(Failure::setup(
+            "a name that nobody can guess: too few bytes",
+        )),
+    }
 }
 
 /// Runs `command` in the sandbox; the status is the program's.
-fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
+pub fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
     ringfence_faults::act_as(Role::Sentry);
     log::write_to(None);
     prctl::set_dumpable(false).attempt("prctl")?;
     // SAFETY: the front has put them there for this process, and nothing was opened since.
-    let [told, liaison, job, flag, messages] = unsafe { told::take(number) }?;
-    let told = Told::read(told)?;
+    let [told, liaison, job, flag, messages, door] = unsafe { told::take(number) }?;
+    let told: Told = told::read(told)?;
     let driver = told.driver.driver()?;
     title::prepare(&told.name);
     if told.has_terminal {
@@ -85,18 +92,29 @@ fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
     let uvm = uvm_number(&driver);
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = Socket::pair().attempt("socketpair")?;
-    let program = start_program(&told, command, &found, [task_listener, task_report])?;
+    let harmless = told.harmless.as_deref();
+    let rules = harmless.map(domain::rules).transpose()?.flatten();
+    let ends = [task_listener, task_report];
+    let program = start_program(&told, command, &found, rules.as_ref(), ends)?;
+    let door = Socket::from(door);
+    // runc has it wait.
+    door.set_nonblocking(true).attempt("the way in")?;
+    let way = way(program, door.into(), rules);
     title::take(title::SENTRY);
     let liaison = SentryEnd::from(liaison);
     InitEnd::from_descriptors(job, flag).hand_over_this_process()?;
     let needed = [
-        listener.as_fd().as_raw_fd(),
-        report.as_fd().as_raw_fd(),
-        liaison.as_fd().as_raw_fd(),
-        numbers.as_fd().as_raw_fd(),
+        listener.as_fd(),
+        report.as_fd(),
+        liaison.as_fd(),
+        numbers.as_fd(),
     ];
+    let needed = needed
+        .into_iter()
+        .chain(way.iter().flat_map(Way::descriptors));
+    let needed: Vec<RawFd> = needed.map(|descriptor| descriptor.as_raw_fd()).collect();
     let_go(messages, &needed)?;
-    leave_root()?;
+    leave_root(&told.entrance)?;
     memory::raise_limit_of_files()?;
     let options = Options {
         driver: &driver,
@@ -114,12 +132,13 @@ fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
         report,
         liaison,
         numbers,
+        way,
     };
     ringfence_sentry::run(&options, sandbox)
 }
 
 /// Gives up the terminal that the engine has given this process, which leads its session: the program is to have it.
-fn leave_terminal() -> Result<(), Failure> {
+pub fn leave_terminal() -> Result<(), Failure> {
     // The kernel hangs up for whoever leads the session.
     // SAFETY: neither action installs a handler.
     unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }.attempt("the action of a signal")?;
@@ -135,6 +154,7 @@ fn start_program(
     told: &Told,
     command: &[OsString],
     found: &Found,
+    rules: Option<&OwnedFd>,
     [listener, report]: [Socket; 2],
 ) -> Result<Pid, Failure> {
     let command: Vec<CString> = c_strings(command)?;
@@ -144,7 +164,7 @@ fn start_program(
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
             ringfence_faults::act_as(Role::Program);
-            let failure = match program::run(told, &command, found, &listener) {
+            let failure = match program::run(told, &command, found, rules, &listener) {
                 Ok(never) => match never {},
                 Err(failure) => failure,
             };
@@ -153,6 +173,20 @@ fn start_program(
             exit_at_once(i32::from(failure.status))
         }
     }
+}
+
+/// How further programs get to where this one is. `None` if it has ended already, which the sentry is about to see.
+fn way(program: Pid, door: OwnedFd, domain: Option<OwnedFd>) -> Option<Way> {
+    let namespace = |kind: &str| {
+        let opened = fs::File::open(format!("/proc/{program}/ns/{kind}"));
+        opened.ok().map(OwnedFd::from)
+    };
+    Some(Way {
+        door,
+        mounts: namespace("mnt")?,
+        processes: namespace("pid")?,
+        domain,
+    })
 }
 
 /// Closes all that the program is to have, and writes messages to where the launcher copies from.
@@ -173,27 +207,37 @@ fn let_go(messages: OwnedFd, needed: &[RawFd]) -> Result<(), Failure> {
 /// The root is mounted on a directory of the kernel's own, which nobody can remove: where a directory is removed that
 /// something is mounted on in another namespace, the kernel takes the mount away (rmdir(2)), and a sentry that sees no processes
 /// would hold none.
-fn leave_root() -> Result<(), Failure> {
+fn leave_root(entrance: &Path) -> Result<(), Failure> {
     // First, since the kernel lets nobody in a user namespace mount a second one while the first is covered in part.
     let attributes = READ_ONLY | libc::MOUNT_ATTR_NOEXEC;
     let seen = Tree::new("proc", &[("subset", "pid")], attributes).attempt("the sentry's /proc")?;
     let options = [("size", "64k"), ("mode", "755")];
     let attributes = RESTRICTED | libc::MOUNT_ATTR_NOEXEC;
     let root = Tree::in_memory(&options, attributes).attempt("the sentry's root")?;
+    let executable = Tree::copy(Path::new("/proc/self/exe")).attempt("/proc/self/exe")?;
+    // What is mounted there is not to be seen among the program's mounts.
+    const NONE: Option<&str> = None;
+    mount(NONE, "/proc", NONE, MsFlags::MS_PRIVATE, NONE).attempt("the container's /proc")?;
     root.attach(Path::new(ROOT)).attempt("the sentry's root")?;
-    let processes = Path::new(ROOT).join("proc");
-    fs::create_dir(&processes).attempt(processes.display())?;
+    fs::File::create(entrance).attempt("the executable's place")?;
+    executable
+        .attach(entrance)
+        .attempt("the executable's place")?;
+    let own = Path::new(ROOT).join(OWN);
+    let processes = own.join("proc");
+    fs::create_dir_all(&processes).attempt(processes.display())?;
     seen.attach(&processes).attempt("the sentry's /proc")?;
     let root = fs::File::open(ROOT).attempt(ROOT)?;
     add_mount_attributes(root.as_fd(), READ_ONLY).attempt("the sentry's root")?;
-    chdir(ROOT)
+    chdir(&own)
         .and_then(|()| chroot("."))
         .and_then(|()| chdir("/"))
         .attempt("the sentry's root")
 }
 
-/// Fails if `/proc` is anything else than the kernel's: an image can have something there, and the specification no mount.
-fn expect_processes() -> Result<(), Failure> {
+/// The directory `/proc`. Fails if that is anything else than the kernel's: an image can have something there, and the specification
+/// no mount.
+pub fn expect_processes() -> Result<OwnedFd, Failure> {
     let how = (
         OFlags::PATH | OFlags::CLOEXEC,
         Mode::empty(),
@@ -202,7 +246,7 @@ fn expect_processes() -> Result<(), Failure> {
     let place = openat2(CWD, "/proc", how.0, how.1, how.2).attempt("the container's /proc")?;
     let found = fstatfs(&place).attempt("the container's /proc")?;
     match found.f_type == PROC_SUPER_MAGIC {
-        true => Ok(()),
+        true => Ok(place),
         false => Err(Failure::setup(
             "the container's /proc is not the kernel's: have the specification mount it",
         )),

@@ -25,7 +25,7 @@ use ringfence_sentry::server::OnServerExit;
 use ringfence_sentry::system_calls::exit_at_once;
 use ringfence_sentry::{liaison, log, signals};
 
-use super::told::{HANDED, Told};
+use super::told::{self, HANDED, Told};
 use crate::launch::children::{self, Sentry};
 use crate::launch::copying::Pace;
 use crate::launch::grants::Grants;
@@ -57,15 +57,19 @@ pub struct Container {
     pub lock: OwnedFd,
 }
 
-/// Starts the launcher, and returns what the first process is to be handed.
-pub fn start(container: Container, told: &Told) -> Result<[OwnedFd; HANDED], Failure> {
+/// Starts the launcher, and returns what the first process is to be handed. By `door` further programs get in.
+pub fn start(
+    container: Container,
+    told: &Told,
+    door: OwnedFd,
+) -> Result<[OwnedFd; HANDED], Failure> {
     let messages = open_log(&container.log)?;
     let options = options(&container);
     let (liaison, sentry_liaison) = liaison::pair().attempt("socketpair")?;
     let (job, init_end) = jobs::pair().attempt("socketpair")?;
     let (inlets, outlets) = pipes::create(&options)?;
     let sentry_messages = inlets.for_sentry()?.into_messages();
-    let told = told.write()?;
+    let told = told::write(told)?;
     let (above, below) = Socket::pair().attempt("socketpair")?;
     // SAFETY: this process has one thread.
     match attempt_first(STARTING, || unsafe { fork() })? {
@@ -76,7 +80,14 @@ pub fn start(container: Container, told: &Told) -> Result<[OwnedFd; HANDED], Fai
                 return Err(failure);
             }
             let [socket, flag] = init_end.into_descriptors();
-            Ok([told, sentry_liaison.into(), socket, flag, sentry_messages])
+            Ok([
+                told,
+                sentry_liaison.into(),
+                socket,
+                flag,
+                sentry_messages,
+                door,
+            ])
         }
         ForkResult::Child => {
             // The launcher is no child of the low-level runtime's, which could wait for it.
@@ -90,7 +101,7 @@ pub fn start(container: Container, told: &Told) -> Result<[OwnedFd; HANDED], Fai
                 }
             }
             drop((above, below));
-            drop((sentry_liaison, init_end, sentry_messages, told));
+            drop((sentry_liaison, init_end, sentry_messages, told, door));
             let ends = (liaison, job, inlets, outlets);
             if let Err(failure) = launch(&container, &options, messages, ends) {
                 log::print(&format!("ringfence: {failure}\n"));

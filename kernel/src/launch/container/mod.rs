@@ -19,16 +19,52 @@
 //! | [`profile`] | the engine's seccomp profile: what is opened for the sentry, and closed for the program |
 //! | [`first`] | the container's first process |
 //! | `program` | the last steps before the program runs |
+//! | `further` | the process that starts a further program, and stands in for it |
+//! | `domain` | the program's Landlock domain |
 //! | `covering` | covering what is in the container's root |
 //! | `nodes` | the nodes that a hook has put there |
 //! | `rights` | the capabilities that are lent and given back |
 //! | [`host`] | the launcher |
 
 mod covering;
+mod domain;
 pub mod first;
+mod further;
 pub mod host;
 mod nodes;
 pub mod profile;
 mod program;
 pub mod rights;
 pub mod told;
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+
+use ringfence_sentry::failure::Failure;
+use ringfence_sentry::log;
+use ringfence_sentry::system_calls::exit_at_once;
+
+use self::told::{WORD, WORD_FURTHER};
+
+/// Runs as a process of a container's, if this was started as one.
+pub fn if_asked(words: impl Iterator<Item = OsString>) {
+    let mut words = words.skip(1);
+    let Some(word) = words.next() else { return };
+    let known = [WORD, WORD_FURTHER, further::WORD_AGAIN];
+    let Some(word) = known.into_iter().find(|known| word == *known) else {
+        return;
+    };
+    let number = words.next();
+    let number: Option<RawFd> = number.and_then(|number| number.to_str()?.parse().ok());
+    let status = match (word, number) {
+        (_, None) => Err(Failure::setup(format!("{word}: no number"))),
+        (WORD, Some(number)) => first::start(number, &words.collect::<Vec<_>>()),
+        (WORD_FURTHER, Some(number)) => further::forget(number),
+        (_, Some(number)) => further::start(number),
+    };
+    let status = status.unwrap_or_else(|failure| {
+        log::print(&format!("ringfence: {failure}\n"));
+        failure.status
+    });
+    exit_at_once(i32::from(status))
+}

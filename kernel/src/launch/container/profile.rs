@@ -20,6 +20,7 @@ const OPENED: &[(&str, libc::c_long)] = &[
     ("chroot", libc::SYS_chroot),
     ("clone", libc::SYS_clone),
     ("close_range", libc::SYS_close_range),
+    ("execveat", libc::SYS_execveat),
     ("kcmp", libc::SYS_kcmp),
     ("landlock_add_rule", libc::SYS_landlock_add_rule),
     ("landlock_create_ruleset", libc::SYS_landlock_create_ruleset),

@@ -10,9 +10,9 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use landlock::{AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::setsid;
@@ -22,13 +22,14 @@ use ringfence_sentry::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
 use ringfence_sentry::ready;
 use ringfence_sentry::seccomp::listener;
 use ringfence_sentry::signals::{self, Found};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::ioctl_tiocsctty;
 use rustix::stdio::stdin;
 
 use super::covering::{cover, mounted_below, named};
-use super::nodes;
-use super::profile::Statements;
+use super::profile::{Closed, Statements};
 use super::told::{PLACE, Told};
+use super::{domain, nodes};
 use crate::launch::mounts::{DEVICE, READ_ONLY, RESTRICTED, Tree, is_directory};
 use crate::launch::search;
 
@@ -39,6 +40,7 @@ pub fn run(
     told: &Told,
     command: &[CString],
     found: &Found,
+    rules: Option<&OwnedFd>,
     listener: &Socket,
 ) -> Result<Infallible, Failure> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
@@ -50,15 +52,37 @@ pub fn run(
     if told.has_terminal {
         ioctl_tiocsctty(stdin()).attempt("the container's terminal")?;
     }
-    if let Some(label) = &told.label {
-        // It holds from the execution on (apparmor(7), libselinux).
-        fs::write("/proc/self/attr/exec", label).attempt("the program's security label")?;
-    }
+    take_label(CWD, "/proc/self/attr/exec", told.label.as_deref())?;
     told.rights.give_back_early()?;
-    enter_domain(told)?;
+    if let Some(rules) = rules {
+        domain::enter(rules.as_fd())?;
+    }
     signals::restore(found).attempt("the program's signals")?;
-    enter_filter(told, listener)?;
+    enter_filter(&told.closed, listener)?;
     told.rights.give_back();
+    execute(command)
+}
+
+/// Has AppArmor or SELinux give the program this label as it is executed (apparmor(7), libselinux). It is written to `path` from
+/// `directory`.
+pub fn take_label(
+    directory: BorrowedFd<'_>,
+    path: &str,
+    label: Option<&str>,
+) -> Result<(), Failure> {
+    const DOING: &str = "the program's security label";
+    let Some(label) = label else {
+        return Ok(());
+    };
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = openat(directory, path, flags, Mode::empty()).attempt(DOING)?;
+    fs::File::from(file)
+        .write_all(label.as_bytes())
+        .attempt(DOING)
+}
+
+/// Executes the program. Returns only if that failed.
+pub fn execute(command: &[CString]) -> Result<Infallible, Failure> {
     let Some(name) = command.first() else {
         return Err(Failure::setup("no program given"));
     };
@@ -110,34 +134,12 @@ fn hiding(place: BorrowedFd<'_>) -> Result<Tree, Errno> {
     }
 }
 
-/// Enters a domain of Landlock's in which no ioctl is let to a device but the harmless ones.
-fn enter_domain(told: &Told) -> Result<(), Failure> {
-    let Some(harmless) = &told.harmless else {
-        return Ok(());
-    };
-    let entered = Ruleset::default()
-        .handle_access(AccessFs::IoctlDev)
-        .and_then(|ruleset| ruleset.create())
-        .and_then(|ruleset| ruleset.add_rules(rules_for(harmless)))
-        // A set-user-ID program of the image's has its effect, unless the engine says otherwise.
-        .and_then(|ruleset| ruleset.no_new_privs(false).restrict_self());
-    entered.map(drop).attempt("Landlock")
-}
-
-/// A rule for each of these devices that there is. The image may have a link in the place of one, to where others are.
-fn rules_for(
-    harmless: &[String],
-) -> impl Iterator<Item = Result<PathBeneath<OwnedFd>, RulesetError>> {
-    let found = harmless.iter().filter_map(|path| named(path).ok());
-    found.map(|device| Ok(PathBeneath::new(device, AccessFs::IoctlDev)))
-}
-
 /// Installs the filter, and waits until the sentry has all that it needs.
-fn enter_filter(told: &Told, listener: &Socket) -> Result<(), Failure> {
+pub fn enter_filter(closed: &[Closed], listener: &Socket) -> Result<(), Failure> {
     // A test leaves this out, to show that it would notice.
     let closed = match ringfence_faults::at(Point::Closed) {
-        Some(Act::Drop) => &[][..],
-        _ => &told.closed,
+        Some(Act::Drop) => &[],
+        _ => closed,
     };
     let statements = Statements::new(closed);
     let descriptor = statements.with_rules(listener::install_in_container)?;

@@ -19,6 +19,15 @@ pub const LENT: [Capability; 5] = [
     Capability::CAP_MKNOD,
 ];
 
+/// What is lent to the process that starts a further program: to enter its namespaces and to install a filter, to give rights back, and
+/// to enter a directory as the low-level runtime would, which does so as root.
+pub const LENT_FURTHER: [Capability; 4] = [
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_DAC_READ_SEARCH,
+];
+
 /// A program's sets of capabilities, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rights {
@@ -55,8 +64,26 @@ impl Rights {
 
     /// Gives back the rest. If the filter does not let this process, the kernel does so when it executes the program.
     pub fn give_back(&self) {
-        let _ = caps::set(None, CapSet::Effective, &set_of(&self.effective));
-        let _ = caps::set(None, CapSet::Permitted, &set_of(&self.permitted));
+        // Whoever is not root has fewer of them than the specification says, and the kernel gives nobody more.
+        let own = caps::read(None, CapSet::Permitted).unwrap_or_default();
+        let left = |names: &[String]| &set_of(names) & &own;
+        let _ = caps::set(None, CapSet::Effective, &left(&self.effective));
+        let _ = caps::set(None, CapSet::Permitted, &left(&self.permitted));
+    }
+}
+
+impl Rights {
+    /// Fails if the calling process could use a capability that the program does not get.
+    pub fn expect_given_back(&self) -> Result<(), Failure> {
+        let permitted = set_of(&self.permitted);
+        let left = caps::read(None, CapSet::Permitted).attempt("the permitted set")?;
+        match left.is_subset(&permitted) {
+            true => Ok(()),
+            false => Err(Failure::setup(
+                "the container's seccomp profile forbids to give capabilities back (capset), so that no further program can be started \
+                 in its sandbox: have the profile allow that, or have the container's own program start it",
+            )),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the front tells the container's first process, and by which descriptors.
+//! What the front tells the container's first process, and that of a further program, and by which descriptors.
 //!
 //! The front writes it into a sealed file in memory, and hands that over with the other ends by `--preserve-fds`, behind
 //! those of the engine's. Nobody in the container could have changed any of it: nothing of the image's has run before.
@@ -19,6 +19,7 @@ use nvproxy_abi::node::Node;
 use nvproxy_protocol::driver::Driver;
 use ringfence_sentry::failure::{Attempt, Failure};
 use ringfence_sentry::server::OnServerExit;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::profile::Closed;
@@ -26,6 +27,9 @@ use super::rights::Rights;
 
 /// The word that asks for the first process: `ringfence container-first NUMBER PROGRAM...`
 pub const WORD: &str = "container-first";
+
+/// The word that asks for the process that starts a further program: `ringfence container-further NUMBER`
+pub const WORD_FURTHER: &str = "container-further";
 
 /// Where the executable is in the container: a file system in memory, on the container's `/dev`.
 pub const PLACE: &str = "/dev/.ringfence";
@@ -38,10 +42,14 @@ pub enum Handed {
     Job,
     Flag,
     Messages,
+    Door,
 }
 
 /// How many there are.
-pub const HANDED: usize = 5;
+pub const HANDED: usize = 6;
+
+/// How many are handed over for a further program: what is told, and the connection to the sentry.
+pub const HANDED_FURTHER: usize = 2;
 
 /// What the first process is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +76,27 @@ pub struct Told {
     /// Whether a hook puts nodes into the container's `/dev`, so that the inert ones lie in [`PLACE`].
     pub has_hook: bool,
     /// Whether the engine has given the container a terminal.
+    pub has_terminal: bool,
+    /// Where the executable is for the process that starts a further program. The image could not have anything there: see
+    /// `first.rs`.
+    pub entrance: PathBuf,
+}
+
+/// What the process that starts a further program is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Further {
+    /// What the container is called.
+    pub name: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    pub working_directory: PathBuf,
+    /// See [`Told`].
+    pub rights: Rights,
+    /// See [`Told`].
+    pub closed: Vec<Closed>,
+    /// See [`Told`].
+    pub label: Option<String>,
+    /// Whether the engine has given the program a terminal.
     pub has_terminal: bool,
 }
 
@@ -117,26 +146,24 @@ impl DriverText {
     }
 }
 
-impl Told {
-    /// A file in memory that says it, and that nobody can change any more.
-    pub fn write(&self) -> Result<OwnedFd, Failure> {
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let file = memfd_create(c"ringfence-told", flags).attempt("a file in memory")?;
-        let mut file = File::from(file);
-        let text = serde_json::to_vec(self).attempt("what a container is told")?;
-        file.write_all(&text).attempt("a file in memory")?;
-        file.rewind().attempt("a file in memory")?;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::all())).attempt("sealing a file in memory")?;
-        Ok(file.into())
-    }
+/// A file in memory that says this, and that nobody can change any more.
+pub fn write(what: &impl Serialize) -> Result<OwnedFd, Failure> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let file = memfd_create(c"ringfence-told", flags).attempt("a file in memory")?;
+    let mut file = File::from(file);
+    let text = serde_json::to_vec(what).attempt("what a container is told")?;
+    file.write_all(&text).attempt("a file in memory")?;
+    file.rewind().attempt("a file in memory")?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::all())).attempt("sealing a file in memory")?;
+    Ok(file.into())
+}
 
-    /// What the file says.
-    pub fn read(file: OwnedFd) -> Result<Told, Failure> {
-        let mut text = Vec::new();
-        let read = File::from(file).read_to_end(&mut text);
-        read.attempt("what the container was told")?;
-        serde_json::from_slice(&text).attempt("what the container was told")
-    }
+/// What the file says.
+pub fn read<T: DeserializeOwned>(file: OwnedFd) -> Result<T, Failure> {
+    let mut text = Vec::new();
+    let read = File::from(file).read_to_end(&mut text);
+    read.attempt("what the container was told")?;
+    serde_json::from_slice(&text).attempt("what the container was told")
 }
 
 /// Takes over what was handed over under `first` and the numbers that follow.
@@ -144,9 +171,9 @@ impl Told {
 /// # Safety
 ///
 /// Nobody else owns these descriptors.
-pub unsafe fn take(first: RawFd) -> Result<[OwnedFd; HANDED], Failure> {
+pub unsafe fn take<const COUNT: usize>(first: RawFd) -> Result<[OwnedFd; COUNT], Failure> {
     let mut number = first;
-    let handed = [(); HANDED].map(|()| {
+    let handed = [(); COUNT].map(|()| {
         // SAFETY: as the caller promises.
         let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
         number += 1;
