@@ -46,8 +46,22 @@ pub struct Called<'a> {
 impl Called<'_> {
     /// Runs it to its end. A container that it leaves running has its output in a file, for which nobody waits.
     pub fn run(&self, words: &[&str]) -> Ended {
+        self.run_by("exec \"$@\"", "", words)
+    }
+
+    /// The same on a terminal, of words without spaces.
+    pub fn run_on_terminal(&self, words: &[&str]) -> Ended {
+        self.run_by("exec script -qec \"$*\" /dev/null", "", words)
+    }
+
+    /// The same with faults in the front.
+    pub fn run_with_faults(&self, faults: &str, words: &[&str]) -> Ended {
+        self.run_by("exec \"$@\"", faults, words)
+    }
+
+    fn run_by(&self, shell: &str, faults: &str, words: &[&str]) -> Ended {
         let mut command = Command::new("unshare");
-        let leave = format!("! test -d {HYBRID} || umount {HYBRID}; exec \"$@\"");
+        let leave = format!("! test -d {HYBRID} || umount {HYBRID}; {shell}");
         command.args([
             "--mount",
             "--propagation",
@@ -61,6 +75,7 @@ impl Called<'_> {
         command.args(words).stdin(Stdio::null());
         command.current_dir(self.front.bundle());
         command.env("RINGFENCE_CONFIG", self.front.settings());
+        command.env("RINGFENCE_FAULTS", faults);
         let files = ["stdout", "stderr"].map(|name| self.root.with_extension(name));
         let [stdout, stderr] = files
             .each_ref()

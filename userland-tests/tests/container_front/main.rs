@@ -3,6 +3,7 @@
 //! Here a script is in the low-level runtime's place, which prints what it was given. What compares with runc and crun is in
 //! `lives.rs`, containers with GPUs are in `sandboxes.rs`, and NVIDIA's ways to give GPUs in `nvidia/`.
 
+mod exec;
 mod launchers;
 mod lives;
 mod nvidia;
@@ -179,7 +180,7 @@ fn with_gpu_and_privileges() -> Value {
 fn expect_sandbox(ended: &Ended, given: &str) {
     let words: Vec<&str> = ended.stdout.split_whitespace().collect();
     let own = |word: &&str| word.contains("/ringfence/containers/c.");
-    let descriptors = words.windows(2).any(|pair| pair == ["--preserve-fds", "5"]);
+    let descriptors = words.windows(2).any(|pair| pair == ["--preserve-fds", "6"]);
     assert!(
         ended.status == 42 && words.iter().any(own) && descriptors,
         "{given}: {ended:?}"
