@@ -21,6 +21,8 @@ struct Version {
     runc: PathBuf,
     /// Ways to ask for a GPU.
     ways: &'static [&'static [&'static str]],
+    /// Whether root in containers is another user outside.
+    remaps: bool,
 }
 
 /// dockerd puts NVIDIA's hook there, which does nothing here.
@@ -30,24 +32,39 @@ pub const BY_CDI: &[&str] = &["--device", "nvidia.com/gpu=all"];
 
 pub fn debians() -> Option<&'static Engine> {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
+    let start = || start(&of_debian("docker 20.10")?);
+    ENGINE.get_or_init(start).as_ref()
+}
+
+/// Debian's, with `userns-remap`.
+pub fn remapping() -> Option<&'static Engine> {
+    static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
     let start = || {
-        let name = "docker 20.10";
-        let daemon = PathBuf::from("/usr/sbin/dockerd");
-        if !daemon.exists() {
-            return skip(name, "it is not installed (Debian's docker.io)");
-        }
-        let Some(runc) = installed("runc") else {
-            return skip(name, "runc is not installed");
-        };
         start(&Version {
-            name,
-            daemon,
-            path: Vec::new(),
-            runc,
-            ways: &[BY_HOOK],
+            ways: &[],
+            remaps: true,
+            ..of_debian("docker 20.10 with userns-remap")?
         })
     };
     ENGINE.get_or_init(start).as_ref()
+}
+
+fn of_debian(name: &'static str) -> Option<Version> {
+    let daemon = PathBuf::from("/usr/sbin/dockerd");
+    if !daemon.exists() {
+        return skip(name, "it is not installed (Debian's docker.io)");
+    }
+    let Some(runc) = installed("runc") else {
+        return skip(name, "runc is not installed");
+    };
+    Some(Version {
+        name,
+        daemon,
+        path: Vec::new(),
+        runc,
+        ways: &[BY_HOOK],
+        remaps: false,
+    })
 }
 
 pub fn current() -> Option<&'static Engine> {
@@ -68,13 +85,14 @@ pub fn current() -> Option<&'static Engine> {
             runc: path[2].join("runc"),
             path,
             ways: &[BY_HOOK, BY_CDI],
+            remaps: false,
         })
     };
     ENGINE.get_or_init(start).as_ref()
 }
 
 /// What dockerd is to do without here, and where it keeps what it has.
-fn settings(machine: &Machine, crun: Option<&Path>) -> Value {
+fn settings(machine: &Machine, version: &Version, crun: Option<&Path>) -> Value {
     let mut value = json!({
         "bridge": "none",
         "iptables": false,
@@ -90,11 +108,23 @@ fn settings(machine: &Machine, crun: Option<&Path>) -> Value {
         "hosts": [address(machine)],
         "cgroup-parent": machine.group(),
     });
+    if version.remaps {
+        machine.tell(USER);
+        value["userns-remap"] = "remapped".into();
+    }
     if let Some(crun) = crun {
         value["runtimes"]["crun"] = json!({"path": crun});
     }
     value
 }
+
+/// Whose numbers containers' users have.
+const USER: &str = "
+printf 'remapped:x:64322:64322::/:/bin/false\\n' >>/etc/passwd
+printf 'remapped:x:64322:\\n' >>/etc/group
+printf 'remapped:200000:65536\\n' >>/etc/subuid
+printf 'remapped:200000:65536\\n' >>/etc/subgid
+";
 
 fn address(machine: &Machine) -> String {
     format!("unix://{}", machine.name_of("docker.sock"))
@@ -141,7 +171,7 @@ fn start(version: &Version) -> Option<Engine> {
 /// Writes daemon.json as an administrator would: by hand, and then by `ringfence runtime configure`.
 fn configure(machine: &Machine, version: &Version, crun: Option<&Path>) {
     let file = machine.name_of("daemon.json");
-    let text = settings(machine, crun).to_string();
+    let text = settings(machine, version, crun).to_string();
     std::fs::write(&file, text).expect("a file");
     let add = |options: &[&str]| {
         let mut command = machine.command(machine.ringfence());

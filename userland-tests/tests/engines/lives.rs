@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use userland_tests::{Ended, eventually, wait_for};
 
+use crate::docker;
 use crate::engine::{Engine, GPU, LowLevel, Runtime};
 use crate::options::REQUESTS;
 
@@ -197,5 +198,33 @@ fn a_container_is_known_by_the_engines_name() {
             &["ps", "--quiet", "--no-trunc"],
         );
         assert!(seen.lines().any(|line| line == identity), "{name}: {seen}");
+    }
+}
+
+/// Where root is another user outside, a domain of Landlock's keeps the program from the driver, as in a rootless container.
+#[test]
+fn a_container_has_users_of_its_own() {
+    let Some(engine) = docker::remapping() else {
+        return;
+    };
+    for low_level in engine.low_levels.iter().copied() {
+        let name = name(engine, low_level);
+        let script =
+            "guest close && guest pin-among-threads; cat /proc/self/uid_map; id -u; exit 7";
+        let options = [GPU, &["--user", "1000"]].concat();
+        for (options, user) in [(GPU, 0), (&options, 1000)] {
+            let ended = engine.run(Runtime::Ringfence(low_level), options, script);
+            let map = format!("{:>10} {:>10} {:>10}\n", 0, 200000, 65536);
+            let printed = format!("{REQUESTS}pinned 20 times: ok\n{map}{user}\n");
+            let expected = Ended {
+                status: 7,
+                ..Ended::printing(&printed)
+            };
+            assert_eq!(ended, expected, "{name}");
+        }
+        // That of the machine, for one container.
+        let options = [GPU, &["--userns", "host"]].concat();
+        let ended = engine.run(Runtime::Ringfence(low_level), &options, "guest close");
+        assert_eq!(ended, Ended::printing(REQUESTS), "{name}");
     }
 }

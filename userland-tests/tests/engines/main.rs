@@ -5,8 +5,10 @@
 //! printed (`cargo test -- --nocapture` shows it).
 //!
 //! What is the same for docker and podman is a table, or a test for each of them with each low-level runtime: what options do
-//! (`options.rs`), lives (`lives.rs`), what is refused (`refusals.rs`). containerd's own clients are in `containerd.rs`.
+//! (`options.rs`), lives (`lives.rs`), what is refused (`refusals.rs`). containerd's own client is in `containerd.rs`, and
+//! pods, as Kubernetes makes them, are in `pods.rs`.
 
+mod containerd;
 mod docker;
 mod engine;
 mod image;
@@ -14,4 +16,5 @@ mod lives;
 mod machine;
 mod options;
 mod podman;
+mod pods;
 mod refusals;

@@ -32,17 +32,17 @@ pub fn of_user() -> Option<&'static Engine> {
 
 /// An ordinary user, who has numbers for the users of containers.
 const USER: &str = "
-printf 'tester:x:1000:1000::/home/tester:/bin/sh\\n' >>/etc/passwd
-printf 'tester:x:1000:\\n' >>/etc/group
+printf 'tester:x:64321:64321::/home/tester:/bin/sh\\n' >>/etc/passwd
+printf 'tester:x:64321:\\n' >>/etc/group
 printf 'tester:100000:65536\\n' >>/etc/subuid
 printf 'tester:100000:65536\\n' >>/etc/subgid
-mkdir -p /run/user/1000
-chown 1000:1000 /run/user/1000
+mkdir -p /run/user/64321
+chown 64321:64321 /run/user/64321
 ";
 
-const RUN: &str = "/run/user/1000";
+const RUN: &str = "/run/user/64321";
 const AS_USER: &str =
-    "setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000";
+    "setpriv --reuid 64321 --regid 64321 --clear-groups env XDG_RUNTIME_DIR=/run/user/64321";
 
 fn start(name: &'static str, is_roots: bool) -> Option<Engine> {
     if installed("podman").is_none() {
@@ -56,7 +56,7 @@ fn start(name: &'static str, is_roots: bool) -> Option<Engine> {
     machine.tell(&format!("mkdir {home}"));
     let mut user = Vec::new();
     if !is_roots {
-        machine.tell(&format!("{USER}chown 1000:1000 {home}"));
+        machine.tell(&format!("{USER}chown 64321:64321 {home}"));
         user.extend(AS_USER.split(' ').map(str::to_owned));
         user.push(format!("HOME={home}"));
     }
