@@ -107,7 +107,7 @@ impl Engine {
                 let name = format!("{} with {}", self.name, low_level.name());
                 skip::<()>(
                     &name,
-                    &format!("it makes no container here: {}", ended.stderr.trim()),
+                    &format!("it makes no container here: {}", first_line(&ended.stderr)),
                 );
             }
             ended.status == 9
@@ -247,6 +247,10 @@ impl Drop for Container<'_> {
         // It may be removed already; and why the test failed is not to be hidden.
         self.tell(&["rm", "--force"]);
     }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 /// Says that an engine is left out.

@@ -26,8 +26,8 @@ struct Pod<'a> {
     identity: String,
     file: PathBuf,
     logs: PathBuf,
-    /// As in the file.
-    processes: u8,
+    /// Of which the pod's namespaces are.
+    options: Value,
 }
 
 fn engines() -> impl Iterator<Item = (&'static Containerd, PathBuf)> {
@@ -48,6 +48,13 @@ fn crictl(containerd: &Containerd, program: &Path, words: &[&str]) -> Ended {
 impl<'a> Pod<'a> {
     #[track_caller]
     fn new(containerd: &'a Containerd, program: &Path, processes: u8) -> Pod<'a> {
+        let context = json!({"namespace_options": {"network": OF_NODE, "pid": processes}});
+        Pod::with(containerd, program, context)
+    }
+
+    /// One whose security context this is.
+    #[track_caller]
+    fn with(containerd: &'a Containerd, program: &Path, context: Value) -> Pod<'a> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("pod-{}", MADE.fetch_add(1, Ordering::Relaxed));
         let logs = containerd.machine.path(&name);
@@ -58,7 +65,7 @@ impl<'a> Pod<'a> {
             "log_directory": logs,
             "linux": {
                 "cgroup_parent": containerd.machine.group(),
-                "security_context": {"namespace_options": {"network": OF_NODE, "pid": processes}},
+                "security_context": context,
             },
         });
         fs::write(&file, text.to_string()).expect("a file");
@@ -75,7 +82,7 @@ impl<'a> Pod<'a> {
             identity: ended.stdout.trim().to_owned(),
             file,
             logs,
-            processes,
+            options: context["namespace_options"].clone(),
         }
     }
 
@@ -89,8 +96,7 @@ impl<'a> Pod<'a> {
         value["image"] = json!({"image": IMAGE});
         value["command"] = json!(["/bin/sh", "-c", script]);
         value["log_path"] = format!("{name}.log").into();
-        value["linux"]["security_context"]["namespace_options"] =
-            json!({"network": OF_NODE, "pid": self.processes});
+        value["linux"]["security_context"]["namespace_options"] = self.options.clone();
         let file = self.logs.join(format!("{name}.json"));
         fs::write(&file, value.to_string()).expect("a file");
         let [file, pod] = [&file, &self.file].map(|path| path.to_str().expect("text"));
@@ -115,17 +121,22 @@ impl<'a> Pod<'a> {
         lines.fold(String::new(), |text, line| text + line + "\n")
     }
 
+    /// Waits until a container has ended, and all that it has printed is logged. Returns its state.
+    fn wait(&self, identity: &str) -> String {
+        eventually("it has ended", || {
+            self.state(identity).starts_with("CONTAINER_EXITED")
+        });
+        self.state(identity)
+    }
+
     fn state(&self, identity: &str) -> String {
-        let template = "{{.status.state}} {{.status.exitCode}}";
-        let words = [
-            "inspect",
-            "--output",
-            "go-template",
-            "--template",
-            template,
-            identity,
-        ];
-        self.tell(&words).stdout.trim().to_owned()
+        self.inspect("{{.status.state}} {{.status.exitCode}}", identity)
+    }
+
+    fn inspect(&self, template: &str, identity: &str) -> String {
+        let words = ["inspect", "--output", "go-template", "--template"];
+        let ended = self.tell(&[&words[..], &[template, identity]].concat());
+        ended.stdout.trim().to_owned()
     }
 }
 
@@ -156,16 +167,14 @@ fn containers_of_a_pod_have_gpus() {
         assert!(!sandboxes().contains(&pod.identity), "{name}");
         let script = "guest close && guest pin-among-threads; exit 7";
         let container = pod.start("ends", with_gpu(), script);
-        eventually("it has ended", || {
-            pod.state(&container).starts_with("CONTAINER_EXITED")
-        });
-        assert_eq!(pod.state(&container), "CONTAINER_EXITED 7", "{name}");
+        assert_eq!(pod.wait(&container), "CONTAINER_EXITED 7", "{name}");
         let expected = format!("{REQUESTS}pinned 20 times: ok\n");
-        eventually("all is logged", || pod.output("ends") == expected);
+        assert_eq!(pod.output("ends"), expected, "{name}");
         if containerd.knows_cdi {
             let value = json!({"CDI_devices": [{"name": "nvidia.com/gpu=all"}]});
-            pod.start("by-cdi", value, "guest close");
-            eventually("it has printed", || pod.output("by-cdi") == REQUESTS);
+            let container = pod.start("by-cdi", value, "guest close");
+            assert_eq!(pod.wait(&container), "CONTAINER_EXITED 0", "{name}");
+            assert_eq!(pod.output("by-cdi"), REQUESTS, "{name}");
         }
         let mut value = with_gpu();
         value["linux"]["security_context"]["run_as_user"] = json!({"value": 1000});
@@ -185,10 +194,11 @@ fn containers_of_a_pod_have_gpus() {
 fn a_pods_containers_without_gpus_are_as_without_ringfence() {
     for (containerd, crictl) in engines() {
         let pod = Pod::new(containerd, &crictl, OF_CONTAINER);
-        pod.start("plain", json!({}), "ls /dev/nvidia0; cat /proc/1/comm");
-        eventually("it has printed", || {
-            pod.output("plain") == "ls: /dev/nvidia0: No such file or directory\nsh\n"
-        });
+        let script = "cat /proc/1/comm; ls /dev/nvidia0 2>&1";
+        let container = pod.start("plain", json!({}), script);
+        pod.wait(&container);
+        let expected = "sh\nls: /dev/nvidia0: No such file or directory\n";
+        assert_eq!(pod.output("plain"), expected, "{}", containerd.name);
     }
 }
 
@@ -196,9 +206,13 @@ fn a_pods_containers_without_gpus_are_as_without_ringfence() {
 fn a_pod_is_shown_what_is_refused() {
     for (containerd, crictl) in engines() {
         let name = containerd.name;
+        let context = json!({
+            "namespace_options": {"network": OF_NODE, "pid": OF_NODE},
+            "privileged": true,
+        });
+        let pod = Pod::with(containerd, &crictl, context);
         let mut value = with_gpu();
         value["linux"]["security_context"]["privileged"] = true.into();
-        let pod = Pod::new(containerd, &crictl, OF_NODE);
         let start = |of: &str, value: Value| {
             let created = pod.create(of, value, "echo ran");
             match created.status {
@@ -215,18 +229,31 @@ fn a_pod_is_shown_what_is_refused() {
     }
 }
 
-/// `shareProcessNamespace`: the sandbox's processes are in the pod's namespace, too.
+/// `shareProcessNamespace`: others of the pod see the sandbox's processes, and what is in the sandbox sees its own alone. There the
+/// sentry is not process 1, and its end is the container's all the same.
 #[test]
 fn containers_of_a_pod_share_processes() {
     for (containerd, crictl) in engines() {
         let name = containerd.name;
         let pod = Pod::new(containerd, &crictl, OF_POD);
-        pod.start("other", json!({}), "while :; do sleep 0.1; done");
-        let container = pod.start("gpu", with_gpu(), "guest close; exit 5");
-        eventually("it has ended", || {
-            pod.state(&container).starts_with("CONTAINER_EXITED")
-        });
-        assert_eq!(pod.state(&container), "CONTAINER_EXITED 5", "{name}");
-        assert_eq!(pod.output("gpu"), REQUESTS, "{name}");
+        let other = pod.start("other", json!({}), "while :; do sleep 0.1; done");
+        let script = "guest close; ls -d /proc/[0-9]*; exit 5";
+        let container = pod.start("ends", with_gpu(), script);
+        assert_eq!(pod.wait(&container), "CONTAINER_EXITED 5", "{name}");
+        let output = pod.output("ends");
+        assert_eq!(output, format!("{REQUESTS}/proc/1\n"), "{name}");
+
+        let script = "guest close; while :; do sleep 0.1; done; exit of-the-sandbox";
+        let container = pod.start("goes-on", with_gpu(), script);
+        eventually("it has printed", || pod.output("goes-on") == REQUESTS);
+        let ps = || containerd.machine.tell("ps -eo pid,comm,args");
+        assert!(ps().contains("of-the-sandbox"), "{name}: {}", ps());
+        let killed = containerd
+            .machine
+            .tell("pkill -KILL -x ringfence-sentr; echo killed");
+        assert_eq!(killed, "killed\n");
+        assert_eq!(pod.wait(&container), "CONTAINER_EXITED 137", "{name}");
+        eventually("its program has ended", || !ps().contains("of-the-sandbox"));
+        assert_eq!(pod.state(&other), "CONTAINER_RUNNING 0", "{name}");
     }
 }
