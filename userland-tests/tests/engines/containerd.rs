@@ -11,7 +11,7 @@ use userland_tests::{Ended, eventually, finish};
 
 use crate::engine::{built, installed, skip};
 use crate::image::IMAGE;
-use crate::machine::Machine;
+use crate::machine::{Cgroups, Machine};
 use crate::options::REQUESTS;
 
 /// A containerd that runs.
@@ -148,7 +148,7 @@ fn current() -> Option<&'static Containerd> {
 
 fn start(version: &Version) -> Option<Containerd> {
     let name = version.name;
-    let machine = match Machine::new() {
+    let machine = match Machine::new(Cgroups::Usual) {
         Ok(machine) => machine,
         Err(reason) => return skip(name, &reason),
     };

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use userland_tests::finish;
 
 use crate::engine::{Engine, LowLevel, Runtime, built, installed, skip};
-use crate::machine::Machine;
+use crate::machine::{Cgroups, Machine};
 
 /// What differs between the two.
 struct Version {
@@ -135,7 +135,7 @@ fn start(version: &Version) -> Option<Engine> {
     if installed("docker").is_none() {
         return skip(name, "there is no docker (Debian's docker.io)");
     }
-    let machine = match Machine::new() {
+    let machine = match Machine::new(Cgroups::Usual) {
         Ok(machine) => machine,
         Err(reason) => return skip(name, &reason),
     };

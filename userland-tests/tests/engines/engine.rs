@@ -85,10 +85,14 @@ impl Engine {
 
     /// All with each of their low-level runtimes.
     pub fn all_with_runtimes() -> impl Iterator<Item = (&'static Engine, LowLevel)> {
-        Engine::all().flat_map(|engine| {
-            let low_levels = engine.low_levels.iter();
-            low_levels.map(move |low_level| (engine, *low_level))
-        })
+        Engine::all().flat_map(Engine::with_runtimes)
+    }
+
+    /// This one with each of its low-level runtimes.
+    pub fn with_runtimes(&self) -> impl Iterator<Item = (&Engine, LowLevel)> {
+        self.low_levels
+            .iter()
+            .map(move |low_level| (self, *low_level))
     }
 
     /// Gives an engine that runs the image, and leaves out the low-level runtimes that make no container here by themselves. `None` if

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 
 use userland_tests::{Ended, eventually, wait_for};
 
-use crate::docker;
 use crate::engine::{Engine, GPU, LowLevel, Runtime};
 use crate::options::REQUESTS;
+use crate::{docker, podman};
 
 /// A program that goes on, and ends as it likes when it is asked to.
 const HEEDS: &str = "trap 'echo asked; exit 5' TERM; guest close; while :; do sleep 0.1; done";
@@ -57,6 +57,22 @@ fn a_gpu_is_asked_for_in_the_engines_other_ways() {
     }
 }
 
+/// Neither by a node that the program finds nor by one that it makes itself.
+#[test]
+fn no_node_of_the_drivers_is_opened() {
+    let script = "guest close; mknod /data/node c 195 0 && cat /data/node 2>&1";
+    let of_root = Engine::all_with_runtimes().filter(|(engine, _)| engine.is_roots);
+    let second = podman::with_second_cgroups().into_iter();
+    let second = second.flat_map(Engine::with_runtimes);
+    for (engine, low_level) in of_root.chain(second) {
+        let options = [GPU, &["--cap-add", "MKNOD"]].concat();
+        let ended = engine.run(Runtime::Ringfence(low_level), &options, script);
+        let refused = "cat: can't open '/data/node': Operation not permitted\n";
+        let expected = format!("{REQUESTS}{refused}");
+        assert_eq!(ended.stdout, expected, "{}", name(engine, low_level));
+    }
+}
+
 /// Without GPUs it is the low-level runtime's container, in all that it sees.
 #[test]
 fn a_container_without_gpus_is_as_without_ringfence() {
@@ -81,33 +97,46 @@ fn a_container_without_gpus_is_as_without_ringfence() {
 fn a_program_has_the_engines_terminal() {
     for (engine, low_level) in Engine::all_with_runtimes() {
         let options = [&["--rm", "--interactive", "--tty"], GPU].concat();
-        let script = "tty; guest close; read -r line; echo \"read $line\"; stty size; exit 6";
-        let inner = engine.run_command(Runtime::Ringfence(low_level), &options, script);
-        let line = quoted(&inner);
-        let mut command = Command::new("script");
-        command.args(["--quiet", "--return", "--flush", "--command"]);
-        command.args([&format!("stty rows 33 cols 77; {line}"), "/dev/null"]);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("script");
-        let mut keys = child.stdin.take().expect("a pipe");
-        keys.write_all(b"typed\n").expect("written");
-        let ended = wait_for(child);
-        drop(keys);
-        let name = name(engine, low_level);
-        assert_eq!(ended.status, 6, "{name}: {ended:?}");
-        for line in [
-            "/dev/pts/0\r\n",
-            "freed 50 times\r\n",
-            "read typed\r\n",
-            "33 77\r\n",
-        ] {
-            assert!(ended.stdout.contains(line), "{name}: {line:?}: {ended:?}");
-        }
+        let runtime = Runtime::Ringfence(low_level);
+        let ended = at_a_terminal(&engine.run_command(runtime, &options, TYPED_AT));
+        expect_typed(&name(engine, low_level), &ended);
     }
+}
+
+/// Shows that it has a terminal.
+const TYPED_AT: &str = "tty; guest close; read -r line; echo \"read $line\"; stty size; exit 6";
+
+#[track_caller]
+fn expect_typed(name: &str, ended: &Ended) {
+    assert_eq!(ended.status, 6, "{name}: {ended:?}");
+    let lines = [
+        "/dev/pts/",
+        "freed 50 times\r\n",
+        "read typed\r\n",
+        "33 77\r\n",
+    ];
+    for line in lines {
+        assert!(ended.stdout.contains(line), "{name}: {line:?}: {ended:?}");
+    }
+}
+
+/// Runs a command at a terminal, where somebody types a line.
+fn at_a_terminal(command: &Command) -> Ended {
+    let line = quoted(command);
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--return", "--flush", "--command"]);
+    command.args([&format!("stty rows 33 cols 77; {line}"), "/dev/null"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("script");
+    let mut keys = child.stdin.take().expect("a pipe");
+    keys.write_all(b"typed\n").expect("written");
+    let ended = wait_for(child);
+    drop(keys);
+    ended
 }
 
 /// A command as a shell's line.

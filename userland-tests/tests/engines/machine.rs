@@ -19,6 +19,15 @@ use userland_tests::{Directory, Ended, finish, ringfence_program};
 
 use crate::image;
 
+/// What it sees of cgroups.
+#[derive(Clone, Copy, Debug)]
+pub enum Cgroups {
+    /// Those that this machine uses: of version 1, where there are both.
+    Usual,
+    /// Those of version 2 alone.
+    Second,
+}
+
 pub struct Machine {
     directory: PathBuf,
     /// The process 1, as this machine numbers it.
@@ -30,7 +39,7 @@ pub struct Machine {
 /// Waits for the machine's end, and removes what it has left.
 const OUTSIDE: &str = r#"
 trap : INT TERM HUP
-unshare --mount --pid --fork --kill-child --propagation private sh -c "$2" inside "$1"
+unshare --mount --pid --fork --kill-child --propagation private sh -c "$2" inside "$1" "$3"
 group=${1##*/}
 find /sys/fs/cgroup -depth -type d -path "*/$group*" -exec rmdir {} + 2>/dev/null
 rm -rf --one-file-system "$1"
@@ -65,7 +74,15 @@ cp -a /etc/. "$place/data/etc"
 mount --bind "$place/data/etc" /etc
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t proc proc /proc
-if test -d /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
+case $2 in
+Usual)
+    if test -d /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
+    ;;
+Second)
+    umount -R /sys/fs/cgroup
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    ;;
+esac
 exec 3<&0
 cat <&3 >/dev/null &
 echo "$pid"
@@ -75,7 +92,7 @@ wait $!
 
 impl Machine {
     /// A new one, or why there can be none.
-    pub fn new() -> Result<Machine, String> {
+    pub fn new(cgroups: Cgroups) -> Result<Machine, String> {
         if !geteuid().is_root() {
             return Err("only root can start it".to_owned());
         }
@@ -87,6 +104,7 @@ impl Machine {
         let mut command = Command::new("sh");
         command.args(["-c", OUTSIDE, "outside"]);
         command.arg(directory.path()).arg(INSIDE);
+        command.arg(format!("{cgroups:?}"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = command.spawn().expect("a shell");
         let mut line = String::new();

@@ -10,11 +10,37 @@ use userland_tests::finish;
 
 use crate::docker::BY_CDI;
 use crate::engine::{Engine, LowLevel, Runtime, called, installed, skip};
-use crate::machine::Machine;
+use crate::machine::{Cgroups, Machine};
+
+/// What differs from one to another.
+struct Kind {
+    name: &'static str,
+    is_roots: bool,
+    cgroups: Cgroups,
+}
 
 pub fn of_root() -> Option<&'static Engine> {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
-    let start = || start("podman", true);
+    let start = || {
+        start(&Kind {
+            name: "podman",
+            is_roots: true,
+            cgroups: Cgroups::Usual,
+        })
+    };
+    ENGINE.get_or_init(start).as_ref()
+}
+
+/// Where cgroups of version 2 alone are in sight, by which a program in the kernel decides on devices.
+pub fn with_second_cgroups() -> Option<&'static Engine> {
+    static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
+    let start = || {
+        start(&Kind {
+            name: "podman with cgroups of version 2",
+            is_roots: true,
+            cgroups: Cgroups::Second,
+        })
+    };
     ENGINE.get_or_init(start).as_ref()
 }
 
@@ -25,7 +51,11 @@ pub fn of_user() -> Option<&'static Engine> {
         if installed("newuidmap").is_none() {
             return skip(name, "there is no newuidmap (Debian's uidmap)");
         }
-        start(name, false)
+        start(&Kind {
+            name,
+            is_roots: false,
+            cgroups: Cgroups::Usual,
+        })
     };
     ENGINE.get_or_init(start).as_ref()
 }
@@ -44,11 +74,12 @@ const RUN: &str = "/run/user/64321";
 const AS_USER: &str =
     "setpriv --reuid 64321 --regid 64321 --clear-groups env XDG_RUNTIME_DIR=/run/user/64321";
 
-fn start(name: &'static str, is_roots: bool) -> Option<Engine> {
+fn start(kind: &Kind) -> Option<Engine> {
+    let Kind { name, is_roots, .. } = *kind;
     if installed("podman").is_none() {
         return skip(name, "it is not installed");
     }
-    let machine = match Machine::new() {
+    let machine = match Machine::new(kind.cgroups) {
         Ok(machine) => machine,
         Err(reason) => return skip(name, &reason),
     };
@@ -62,9 +93,14 @@ fn start(name: &'static str, is_roots: bool) -> Option<Engine> {
     }
     let low_levels = configure(&machine, name);
     let group = machine.group();
-    let options = match is_roots {
-        true => vec!["--cgroup-parent".to_owned(), group],
-        false => Vec::new(),
+    let options = match (is_roots, kind.cgroups) {
+        (false, _) => Vec::new(),
+        (true, Cgroups::Usual) => vec!["--cgroup-parent".to_owned(), group],
+        // Where version 1 is in use as well, the other controllers are there.
+        (true, Cgroups::Second) => {
+            let options = ["--cgroup-parent", &group, "--pids-limit", "0"];
+            options.map(str::to_owned).to_vec()
+        }
     };
     let engine = Engine {
         name,
