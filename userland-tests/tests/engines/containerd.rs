@@ -220,7 +220,10 @@ fn runtimes(engine: &Containerd, version: &Version) -> Vec<Runtime> {
         let (_, ended) = engine.run(alone, &["--rm"], "exit 9");
         if ended.status != 9 {
             let name = format!("{} with {alone}", engine.name);
-            skip::<()>(&name, &format!("it makes no container here: {ended:?}"));
+            skip::<()>(
+                &name,
+                &format!("it makes no container here: {}", ended.stderr.trim()),
+            );
         }
         ended.status == 9
     });

@@ -248,7 +248,8 @@ impl Container<'_> {
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
-        // It may be removed already; and why the test failed is not to be hidden.
+        // It may be removed already; and why the test failed is not to be hidden. podman would ask it to end, and wait.
+        self.tell(&["kill"]);
         self.tell(&["rm", "--force"]);
     }
 }
