@@ -20,7 +20,7 @@ pub struct Containerd {
     pub machine: Machine,
     ctr: PathBuf,
     /// Those that make containers here, runc the first.
-    runtimes: Vec<Runtime>,
+    pub runtimes: Vec<Runtime>,
     /// Whether it knows specifications of CDI.
     pub knows_cdi: bool,
 }
@@ -74,7 +74,7 @@ impl Containerd {
         [debians(), current()].into_iter().flatten()
     }
 
-    fn ctr(&self, words: &[&str]) -> Ended {
+    pub fn ctr(&self, words: &[&str]) -> Ended {
         let mut command = self.machine.command(&self.ctr);
         let socket = self.machine.path("containerd.sock");
         // Where CRI has its containers and images.
@@ -91,7 +91,7 @@ impl Containerd {
     }
 
     /// `ctr run OPTIONS… IMAGE NAME sh -c SCRIPT` with a runtime.
-    fn run(&self, program: &str, options: &[&str], script: &str) -> (String, Ended) {
+    pub fn run(&self, program: &str, options: &[&str], script: &str) -> (String, Ended) {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let name = format!("of-ctr-{}", STARTED.fetch_add(1, Ordering::Relaxed));
         let group = format!("{}/{name}", self.machine.group());
@@ -102,12 +102,20 @@ impl Containerd {
         let ended = self.ctr(&words);
         (name, ended)
     }
+
+    /// Removes a container that goes on, or has ended.
+    #[track_caller]
+    pub fn remove(&self, container: &str) {
+        self.ctr(&["task", "delete", "--force", container]);
+        let removed = self.ctr(&["container", "delete", container]);
+        assert_eq!(removed.status, 0, "{}: {removed:?}", self.name);
+    }
 }
 
 /// A low-level runtime, and `ringfence-runtime` in front of it.
-struct Runtime {
+pub struct Runtime {
     alone: String,
-    front: String,
+    pub front: String,
 }
 
 fn debians() -> Option<&'static Containerd> {
@@ -244,7 +252,7 @@ fn configure(machine: &Machine, version: &Version) {
     assert_eq!(ended.status, 0, "{ended:?}");
 }
 
-const GPU: [&str; 2] = ["--device", "/dev/nvidia0"];
+pub const GPU: [&str; 2] = ["--device", "/dev/nvidia0"];
 
 #[test]
 fn ctr_runs_a_container_with_gpus() {
@@ -366,9 +374,7 @@ fn ctr_pauses_kills_and_removes_a_container_with_gpus() {
         let killed = containerd.ctr(&["task", "kill", "--signal", "KILL", &container]);
         assert_eq!(killed.status, 0, "{name}: {killed:?}");
         eventually("it has ended", || state("STOPPED"));
-        containerd.ctr(&["task", "delete", &container]);
-        let removed = containerd.ctr(&["container", "delete", &container]);
-        assert_eq!(removed.status, 0, "{name}: {removed:?}");
+        containerd.remove(&container);
         eventually("nothing is left", || !listed().contains(&container));
     }
 }

@@ -12,7 +12,7 @@ use crate::{docker, podman};
 /// A program that goes on, and ends as it likes when it is asked to.
 const HEEDS: &str = "trap 'echo asked; exit 5' TERM; guest close; while :; do sleep 0.1; done";
 
-fn name(engine: &Engine, low_level: LowLevel) -> String {
+pub fn name(engine: &Engine, low_level: LowLevel) -> String {
     format!("{} with {}", engine.name, low_level.name())
 }
 
@@ -106,10 +106,10 @@ fn a_program_has_the_engines_terminal() {
 }
 
 /// Shows that it has a terminal.
-const TYPED_AT: &str = "tty; guest close; read -r line; echo \"read $line\"; stty size; exit 6";
+pub const TYPED_AT: &str = "tty; guest close; read -r line; echo \"read $line\"; stty size; exit 6";
 
 #[track_caller]
-fn expect_typed(name: &str, ended: &Ended) {
+pub fn expect_typed(name: &str, ended: &Ended) {
     assert_eq!(ended.status, 6, "{name}: {ended:?}");
     let lines = [
         "/dev/pts/",
@@ -123,7 +123,7 @@ fn expect_typed(name: &str, ended: &Ended) {
 }
 
 /// Runs a command at a terminal, where somebody types a line.
-fn at_a_terminal(command: &Command) -> Ended {
+pub fn at_a_terminal(command: &Command) -> Ended {
     let line = quoted(command);
     let mut command = Command::new("script");
     command.args(["--quiet", "--return", "--flush", "--command"]);

@@ -15,12 +15,12 @@ use crate::image::IMAGE;
 use crate::options::REQUESTS;
 
 /// Whose processes a container sees (`NamespaceMode` in CRI's api.proto).
-const OF_POD: u8 = 0;
-const OF_CONTAINER: u8 = 1;
+pub const OF_POD: u8 = 0;
+pub const OF_CONTAINER: u8 = 1;
 const OF_NODE: u8 = 2;
 
 /// A pod that runs until this is dropped.
-struct Pod<'a> {
+pub struct Pod<'a> {
     containerd: &'a Containerd,
     crictl: PathBuf,
     identity: String,
@@ -30,7 +30,7 @@ struct Pod<'a> {
     options: Value,
 }
 
-fn engines() -> impl Iterator<Item = (&'static Containerd, PathBuf)> {
+pub fn engines() -> impl Iterator<Item = (&'static Containerd, PathBuf)> {
     let crictl = built("crictl").or_else(|| skip("pods", "crictl was not built (.ci/go-programs)"));
     let engines = crictl.is_some().then(Containerd::all).into_iter().flatten();
     engines.map(move |engine| (engine, crictl.clone().unwrap_or_default().join("crictl")))
@@ -47,7 +47,7 @@ fn crictl(containerd: &Containerd, program: &Path, words: &[&str]) -> Ended {
 
 impl<'a> Pod<'a> {
     #[track_caller]
-    fn new(containerd: &'a Containerd, program: &Path, processes: u8) -> Pod<'a> {
+    pub fn new(containerd: &'a Containerd, program: &Path, processes: u8) -> Pod<'a> {
         let context = json!({"namespace_options": {"network": OF_NODE, "pid": processes}});
         Pod::with(containerd, program, context)
     }
@@ -86,7 +86,7 @@ impl<'a> Pod<'a> {
         }
     }
 
-    fn tell(&self, words: &[&str]) -> Ended {
+    pub fn tell(&self, words: &[&str]) -> Ended {
         crictl(self.containerd, &self.crictl, words)
     }
 
@@ -105,7 +105,7 @@ impl<'a> Pod<'a> {
 
     /// The same, which succeeds; and starts it. Returns its name for the engine.
     #[track_caller]
-    fn start(&self, name: &str, value: Value, script: &str) -> String {
+    pub fn start(&self, name: &str, value: Value, script: &str) -> String {
         let ended = self.create(name, value, script);
         assert_eq!(ended.status, 0, "{}: {ended:?}", self.containerd.name);
         let identity = ended.stdout.trim().to_owned();
@@ -115,7 +115,7 @@ impl<'a> Pod<'a> {
     }
 
     /// What a container has printed, by the log that the kubelet would read.
-    fn output(&self, name: &str) -> String {
+    pub fn output(&self, name: &str) -> String {
         let text = fs::read_to_string(self.logs.join(format!("{name}.log"))).unwrap_or_default();
         let lines = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3));
         lines.fold(String::new(), |text, line| text + line + "\n")
@@ -149,7 +149,7 @@ impl Drop for Pod<'_> {
 }
 
 /// A container with a GPU.
-fn with_gpu() -> Value {
+pub fn with_gpu() -> Value {
     let node = "/dev/nvidia0";
     json!({"devices": [{"container_path": node, "host_path": node, "permissions": "rwm"}]})
 }
