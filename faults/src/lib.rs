@@ -299,6 +299,19 @@ pub enum Point {
     Seen,
     /// A container's program is about to make the nodes inert that a hook has put there.
     Inert,
+    /// A container's first process is about to be put where nothing of the container's can exchange it; if that is left out, it is
+    /// put where the container decides about the way.
+    Seat,
+    /// The first process's executable is about to be made one that nobody can write to.
+    Written,
+    /// A container's program is about to take away the container's own view of processes.
+    Outer,
+    /// A container's program is about to enter a domain of Landlock's in which ioctls on few devices are let through.
+    Domain,
+    /// The front of a container's low-level runtime, which has started the launcher, is about to become that.
+    Front,
+    /// A container's program is about to look whether ioctls on what a path leads to are harmless.
+    Harmless,
     /// A process that was just made is about to have itself killed when its parent ends.
     Born,
     /// A process that has made another, in a user namespace, is about to say who is who there.
@@ -458,6 +471,12 @@ impl Point {
             Point::Entrance => "entrance",
             Point::Seen => "seen",
             Point::Inert => "inert",
+            Point::Seat => "seat",
+            Point::Written => "written",
+            Point::Outer => "outer",
+            Point::Domain => "domain",
+            Point::Front => "front",
+            Point::Harmless => "harmless",
             Point::Born => "born",
             Point::Ids => "ids",
             Point::Guard => "guard",
@@ -585,6 +604,12 @@ impl Point {
         Point::Entrance,
         Point::Seen,
         Point::Inert,
+        Point::Seat,
+        Point::Written,
+        Point::Outer,
+        Point::Domain,
+        Point::Front,
+        Point::Harmless,
         Point::Born,
         Point::Ids,
         Point::Guard,
@@ -688,6 +713,14 @@ pub fn act_as(role: Role) {
     rules::act_as(role);
     #[cfg(not(feature = "inject"))]
     let _ = role;
+}
+
+/// The variable with the rules that this process obeys, for one that gets no environment of this one's; nothing without rules.
+pub fn environment() -> Vec<String> {
+    #[cfg(feature = "inject")]
+    return rules::environment();
+    #[cfg(not(feature = "inject"))]
+    Vec::new()
 }
 
 /// Whether this process, which is about to become the program under its filter, is to become it without. If a rule says

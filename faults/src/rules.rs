@@ -81,6 +81,13 @@ impl Rule {
     }
 }
 
+/// The variable, if it is set.
+pub fn environment() -> Vec<String> {
+    let text = std::env::var(VARIABLE).ok();
+    let set = text.map(|text| format!("{VARIABLE}={text}"));
+    set.into_iter().collect()
+}
+
 fn read() -> Vec<Rule> {
     let text = std::env::var(VARIABLE).unwrap_or_default();
     let rules = text.split_whitespace().map(|rule| {

@@ -255,6 +255,7 @@ pub fn main() -> ExitCode {
         return status;
     }
     launch::container::if_asked(std::env::args_os());
+    launch::container::seat::if_asked(std::env::args_os());
     if let Err(failure) = signals::take_actions() {
         return finish(Err(failure));
     }

@@ -5,13 +5,15 @@
 //! was killed, and anybody may remove it. A lock on the directory above keeps a bundle that was just made, and is not locked
 //! yet, from being taken for such a one.
 //!
-//! The directories are root's alone, or those of the user whose runtime this is.
+//! The directories are root's, or those of the user whose runtime this is. Others may pass through them: crun runs hooks in a bundle as
+//! the container's root, who can be another user. So they are not below the directory of doors. What is in a bundle others cannot read.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ringfence_sentry::failure::{Attempt, Failure};
@@ -32,7 +34,7 @@ pub fn runtime_directory() -> PathBuf {
 }
 
 fn all() -> PathBuf {
-    runtime_directory().join("ringfence/containers")
+    runtime_directory().join("ringfence-containers")
 }
 
 /// Whether a container of this name may be in a sandbox. If not, none is.
@@ -51,7 +53,7 @@ pub fn write(name: &str, text: &str) -> Result<(PathBuf, OwnedFd), Failure> {
     let all = all();
     let make = |path: &Path| {
         let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(path);
+        let made = builder.recursive(true).mode(0o711).create(path);
         made.attempt(path.display())
     };
     make(&all)?;
@@ -64,7 +66,10 @@ pub fn write(name: &str, text: &str) -> Result<(PathBuf, OwnedFd), Failure> {
     flock(&lock, FlockOperation::NonBlockingLockExclusive).attempt(place.display())?;
     drop(above);
     let file = place.join(SPECIFICATION);
-    fs::write(&file, text).attempt(file.display())?;
+    let mut options = OpenOptions::new();
+    let opened = options.write(true).create_new(true).mode(0o600).open(&file);
+    let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.attempt(file.display())?;
     Ok((place, lock))
 }
 

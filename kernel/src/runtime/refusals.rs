@@ -22,7 +22,7 @@ struct Refusal {
     line: &'static str,
 }
 
-const TABLE: [Refusal; 7] = [
+const TABLE: [Refusal; 8] = [
     Refusal {
         is_asked: |specification, _| is_privileged(specification, &grantable()),
         line: "is privileged, and could reach the driver around the sandbox: leave out --privileged (securityContext.privileged), and \
@@ -31,6 +31,10 @@ const TABLE: [Refusal; 7] = [
     Refusal {
         is_asked: |specification, _| has_hosts_processes(specification),
         line: "has the host's process namespace, and a sandbox needs one of its own: leave out --pid=host (hostPID)",
+    },
+    Refusal {
+        is_asked: |specification, _| !has_processes(specification),
+        line: "has no /proc, which a sandbox is made by: have the specification mount one (type proc)",
     },
     Refusal {
         is_asked: |_, asked| has_nodes_of(asked, Driver::Tegra),
@@ -195,6 +199,14 @@ fn has_hosts_processes(specification: &Specification) -> bool {
     };
     let joined = text(namespace, "path").filter(|path| !path.is_empty());
     joined.is_some_and(|path| is_own_namespace(Path::new(path)))
+}
+
+/// Whether the specification mounts the kernel's `/proc`.
+fn has_processes(specification: &Specification) -> bool {
+    specification.mounts().iter().any(|mount| {
+        let place = text(mount, "destination").unwrap_or_default();
+        text(mount, "type") == Some("proc") && Path::new("/").join(place) == Path::new("/proc")
+    })
 }
 
 fn is_own_namespace(path: &Path) -> bool {

@@ -10,6 +10,7 @@ use std::fs;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
+use ringfence_faults::Point;
 use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::annotations;
@@ -103,6 +104,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         host::start(container, &told, entered).inspect_err(|_| drop(fs::remove_dir_all(&place)))?;
     handed::hand_over(descriptors.into(), number as RawFd)?;
     let words = words(demand.line, &place, preserved + HANDED);
+    ringfence_faults::at(Point::Front);
     Err(low_level::hand_over(demand.low_level, &words))
 }
 
@@ -140,8 +142,10 @@ fn words(line: &CommandLine, bundle: &Path, count: usize) -> Vec<OsString> {
         (Some(container), Some(word)) if container == word => last,
         _ => words.len(),
     };
+    // runc takes no two forms of one option.
+    let is_short = words.iter().any(|word| word == "-b");
     let mut further: Vec<OsString> = vec![
-        "--bundle".into(),
+        if is_short { "-b" } else { "--bundle" }.into(),
         bundle.as_os_str().to_owned(),
         "--preserve-fds".into(),
         count.to_string().into(),

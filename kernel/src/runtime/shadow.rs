@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use super::gpus::{Asked, HookKind, MAJOR, Numbers, Way};
 use super::specification::{Specification, number, text};
 use crate::launch::container::rights::{LENT, LENT_FURTHER, Rights};
-use crate::launch::container::told::{DriverText, Further, PLACE, Told, WORD, WORD_FURTHER};
-use crate::launch::container::{first, profile};
+use crate::launch::container::told::{DriverText, Further, Told, WORD, WORD_FURTHER};
+use crate::launch::container::{first, profile, seat};
 
 /// Says in a specification that it is a shadow.
 pub const MARK: &str = "dev.ringfence.container";
@@ -84,15 +84,16 @@ pub fn make(making: &Making<'_>) -> Result<(Value, Told), Failure> {
             Some(profile) if profile.is_object() => profile::open(profile)?,
             _ => Vec::new(),
         },
+        majors: making.numbers.majors.iter().copied().collect(),
         label: take_label(&mut shadow),
         has_hook: making.asked.has_hook(HookKind::Legacy),
         has_terminal: has_terminal(&shadow),
         entrance: first::entrance()?,
     };
     take_devices(&mut shadow, making.asked, making.numbers);
-    put_first(&mut shadow, making);
     show_nodes(&mut shadow, making);
     make_absolute(&mut shadow, making.bundle);
+    put_first(&mut shadow, making)?;
     set(&mut shadow, "annotations", MARK, json!("1"));
     Ok((shadow, told))
 }
@@ -289,25 +290,28 @@ fn opens_every(rule: &Value, major: Option<u32>) -> bool {
 fn show_nodes(shadow: &mut Value, making: &Making<'_>) {
     let has_hook = making.asked.has_hook(HookKind::Legacy);
     let inert = ["bind", "ro", "nosuid", "nodev", "noexec"];
-    let own = making.driver.nodes.iter().flat_map(|node| {
-        let name = node.file_name();
+    let own = nodes(making).into_iter().map(|(name, source)| {
         let place = format!("/dev/{name}");
-        let source = match making.driver.kind {
-            Kind::Host => making.driver.path(*node),
-            _ => STAND_IN.into(),
-        };
         let mount = |place: String, source: PathBuf, options: &[&str]| {
             json!({"destination": place, "type": "bind", "source": source, "options": options})
         };
         match has_hook {
-            false => vec![mount(place, source, &inert)],
-            true => vec![
-                mount(format!("{PLACE}/{name}"), source, &inert),
-                mount(place, STAND_IN.into(), &["bind", "nosuid", "noexec"]),
-            ],
+            false => mount(place, source, &inert),
+            // What the hook can open. The inert node is beside the executable.
+            true => mount(place, STAND_IN.into(), &["bind", "nosuid", "noexec"]),
         }
     });
     add_mounts(shadow, own.collect());
+}
+
+/// The names of the nodes that the sandbox has, and what is shown in their places.
+fn nodes(making: &Making<'_>) -> Vec<(String, PathBuf)> {
+    let nodes = making.driver.nodes.iter();
+    let shown = nodes.map(|node| match making.driver.kind {
+        Kind::Host => (node.file_name(), making.driver.path(*node)),
+        _ => (node.file_name(), STAND_IN.into()),
+    });
+    shown.collect()
 }
 
 fn add_mounts(shadow: &mut Value, mounts: Vec<Value>) {
@@ -319,38 +323,40 @@ fn add_mounts(shadow: &mut Value, mounts: Vec<Value>) {
     }
 }
 
-/// Has this executable be the first process, and shows it.
-fn put_first(shadow: &mut Value, making: &Making<'_>) {
-    let executable = format!("{PLACE}/ringfence");
-    add_mounts(
-        shadow,
-        vec![
-            json!({
-                "destination": PLACE, "type": "tmpfs", "source": "tmpfs",
-                // Whoever the program is, the first process tries there whether a node can be opened. The program has
-                // another view of mounts, without this.
-                "options": ["nosuid", "mode=1777", "size=64k"],
-            }),
-            json!({
-                "destination": executable, "type": "bind", "source": making.executable,
-                "options": ["bind", "ro", "nosuid", "nodev"],
-            }),
-        ],
-    );
+/// Has this executable be the first process, and a hook put it where the container finds it. Of the hooks in its list it is the
+/// last: what others mount is there before.
+fn put_first(shadow: &mut Value, making: &Making<'_>) -> Result<(), Failure> {
+    let root = shadow.pointer("/root/path").and_then(Value::as_str);
+    let root = root.ok_or_else(|| {
+        Failure::setup("the specification names no root: have the engine write root.path")
+    })?;
+    let beside = match making.asked.has_hook(HookKind::Legacy) {
+        true => nodes(making),
+        false => Vec::new(),
+    };
+    let hook = seat::hook(Path::new(root), making.executable, &beside)?;
+    let hooks = shadow
+        .get_mut("hooks")
+        .and_then(|hooks| hooks.get_mut("createContainer"));
+    match hooks.and_then(Value::as_array_mut) {
+        Some(hooks) => hooks.push(hook),
+        None => set(shadow, "hooks", "createContainer", json!([hook])),
+    }
     let Some(process) = shadow
         .pointer_mut("/process")
         .and_then(Value::as_object_mut)
     else {
-        return;
+        return Ok(());
     };
     let program = process.get("args").and_then(Value::as_array).cloned();
     let mut arguments = vec![
-        json!(executable),
+        json!(seat::executable()),
         json!(WORD),
         json!(making.number.to_string()),
     ];
     arguments.extend(program.unwrap_or_default());
     process.insert("args".to_owned(), arguments.into());
+    Ok(())
 }
 
 /// The root's path is one from the bundle, which is another's now.

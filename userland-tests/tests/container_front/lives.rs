@@ -44,24 +44,18 @@ pub struct Called<'a> {
 }
 
 impl Called<'_> {
-    /// Runs it to its end. A container that it leaves running has its output in a file, for which nobody waits.
-    pub fn run(&self, words: &[&str]) -> Ended {
-        self.run_by("exec \"$@\"", "", words)
+    /// It with these words, about the test's bundle.
+    pub fn command(&self, words: &[&str]) -> Command {
+        self.command_by("\"$@\"", words)
     }
 
-    /// The same on a terminal, of words without spaces.
-    pub fn run_on_terminal(&self, words: &[&str]) -> Ended {
-        self.run_by("exec script -qec \"$*\" /dev/null", "", words)
-    }
-
-    /// The same with faults in the front.
-    pub fn run_with_faults(&self, faults: &str, words: &[&str]) -> Ended {
-        self.run_by("exec \"$@\"", faults, words)
-    }
-
-    fn run_by(&self, shell: &str, faults: &str, words: &[&str]) -> Ended {
+    /// The same, started by this part of a line of the shell's.
+    fn command_by(&self, shell: &str, words: &[&str]) -> Command {
         let mut command = Command::new("unshare");
-        let leave = format!("! test -d {HYBRID} || umount {HYBRID}; {shell}");
+        let become_user = self.front.user.get().map_or(String::new(), |user| {
+            format!("setpriv --reuid {user} --regid {user} --clear-groups")
+        });
+        let leave = format!("! test -d {HYBRID} || umount {HYBRID}; exec {become_user} {shell}");
         command.args([
             "--mount",
             "--propagation",
@@ -75,7 +69,35 @@ impl Called<'_> {
         command.args(words).stdin(Stdio::null());
         command.current_dir(self.front.bundle());
         command.env("RINGFENCE_CONFIG", self.front.settings());
+        command.envs(
+            self.front
+                .variables
+                .lock()
+                .expect("variables")
+                .iter()
+                .cloned(),
+        );
+        command
+    }
+
+    /// Runs it to its end. A container that it leaves running has its output in a file, for which nobody waits.
+    pub fn run(&self, words: &[&str]) -> Ended {
+        self.finish(self.command(words))
+    }
+
+    /// The same on a terminal, of words without spaces.
+    pub fn run_on_terminal(&self, words: &[&str]) -> Ended {
+        self.finish(self.command_by("script -qec \"$*\" /dev/null", words))
+    }
+
+    /// The same with faults in the front.
+    pub fn run_with_faults(&self, faults: &str, words: &[&str]) -> Ended {
+        let mut command = self.command(words);
         command.env("RINGFENCE_FAULTS", faults);
+        self.finish(command)
+    }
+
+    fn finish(&self, mut command: Command) -> Ended {
         let files = ["stdout", "stderr"].map(|name| self.root.with_extension(name));
         let [stdout, stderr] = files
             .each_ref()

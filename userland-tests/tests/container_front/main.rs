@@ -3,13 +3,19 @@
 //! Here a script is in the low-level runtime's place, which prints what it was given. What compares with runc and crun is in
 //! `lives.rs`, containers with GPUs are in `sandboxes.rs`, and NVIDIA's ways to give GPUs in `nvidia/`.
 
+mod attacks;
 mod exec;
+mod faults;
+mod hostile;
 mod launchers;
 mod lives;
 mod nvidia;
+mod ordinary_users;
+mod running;
 mod sandboxes;
 mod settings;
 mod users;
+mod walls;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,6 +23,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, OnceLock};
 
 use serde_json::{Value, json};
 use userland_tests::{Directory, Ended, finish, ringfence_program};
@@ -24,12 +31,18 @@ use userland_tests::{Directory, Ended, finish, ringfence_program};
 /// A directory with `ringfence-runtime`, settings that name a low-level runtime, and a bundle.
 struct Front {
     directory: Directory,
+    /// Who the front is: the test's own user, or an ordinary one, who makes containers without cgroups.
+    user: OnceLock<u32>,
+    /// Variables of the front's own environment.
+    variables: Mutex<Vec<(&'static str, String)>>,
 }
 
 impl Front {
     fn new() -> Front {
         let front = Front {
             directory: Directory::new("front"),
+            user: OnceLock::default(),
+            variables: Mutex::default(),
         };
         symlink(ringfence_program(), front.runtime()).expect("a link");
         fs::create_dir_all(front.bundle().join("rootfs/bin")).expect("a bundle");
@@ -90,7 +103,9 @@ impl Front {
         // Other tests run beside this one.
         let group = self.directory.path().file_name().expect("a name");
         let group = format!("/{}", group.to_string_lossy());
-        if let Some(linux) = specification.get_mut("linux") {
+        if let Some(linux) = specification.get_mut("linux")
+            && self.user.get().is_none()
+        {
             linux["cgroupsPath"] = group.into();
         }
         let text = serde_json::to_vec(&specification).expect("JSON");
@@ -179,7 +194,7 @@ fn with_gpu_and_privileges() -> Value {
 #[track_caller]
 fn expect_sandbox(ended: &Ended, given: &str) {
     let words: Vec<&str> = ended.stdout.split_whitespace().collect();
-    let own = |word: &&str| word.contains("/ringfence/containers/c.");
+    let own = |word: &&str| word.contains("/ringfence-containers/c.");
     let descriptors = words.windows(2).any(|pair| pair == ["--preserve-fds", "6"]);
     assert!(
         ended.status == 42 && words.iter().any(own) && descriptors,
@@ -310,7 +325,8 @@ fn gpus_are_recognised_wherever_they_come_from() {
         value
     };
     let mut mounted = specification(&["sh"]);
-    mounted["mounts"] = json!([{"destination": "/gpu", "type": "bind", "source": "/dev/nvidia7", "options": ["bind"]}]);
+    let mounts = mounted["mounts"].as_array_mut().expect("mounts");
+    mounts.push(json!({"destination": "/gpu", "type": "bind", "source": "/dev/nvidia7", "options": ["bind"]}));
     let legacy = "/usr/bin/nvidia-container-runtime-hook";
     let front = Front::of_script();
     for (value, has_gpus) in [
@@ -367,6 +383,7 @@ fn no_way_of_naming_the_bundle_goes_around() {
     for words in [
         &["create", "-b", named, "c"][..],
         &["create", "c", "-b", named],
+        &["create", "--pid-file", "/p", "-b", named, "c"],
         &["create", &equal, "c"],
         &["create", &attached, "c"],
         &["create", "-bundle", named, "c"],
@@ -382,7 +399,7 @@ fn no_way_of_naming_the_bundle_goes_around() {
     let ended = front.run(&["create", "--config", "other.json", "c"]);
     expect_sandbox(&ended, "--config");
     let last = ended.stdout.split_whitespace().rev().nth(1);
-    let is_own = |path: &str| path.contains("/ringfence/containers/c.");
+    let is_own = |path: &str| path.contains("/ringfence-containers/c.");
     assert!(
         last.is_some_and(is_own),
         "the last of several holds: {ended:?}"
@@ -414,7 +431,7 @@ fn share_processes(value: &mut Value) {
 #[test]
 fn what_a_container_with_gpus_cannot_have_is_refused_with_the_way_out() {
     let front = Front::of_script();
-    let rows: [(Change, &str); 2] = [
+    let rows: [(Change, &str); 3] = [
         (
             privilege,
             "is privileged, and could reach the driver around the sandbox: leave out --privileged \
@@ -423,6 +440,10 @@ fn what_a_container_with_gpus_cannot_have_is_refused_with_the_way_out() {
         (
             share_processes,
             "has the host's process namespace, and a sandbox needs one of its own: leave out --pid=host (hostPID)",
+        ),
+        (
+            |value| value["mounts"] = json!([]),
+            "has no /proc, which a sandbox is made by: have the specification mount one (type proc)",
         ),
     ];
     for (change, line) in rows {

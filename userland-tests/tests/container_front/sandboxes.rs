@@ -15,9 +15,9 @@ use userland_tests::{Ended, eventually, guest_program, ringfence_with_faults};
 use super::lives::{BUSYBOX, Called, low_level};
 use super::{Front, specification};
 
-const APPLETS: [&str; 15] = [
+const APPLETS: [&str; 16] = [
     "sh", "cat", "chmod", "grep", "ln", "ls", "mkdir", "mknod", "mount", "mv", "readlink", "rmdir",
-    "sleep", "umount", "unshare",
+    "sleep", "stty", "umount", "unshare",
 ];
 
 /// Containers that a low-level runtime makes.
@@ -107,6 +107,13 @@ impl Maker {
         let runtime = self.front.runtime();
         fs::remove_file(&runtime).expect("removed");
         std::os::unix::fs::symlink(ringfence_with_faults(), runtime).expect("a link");
+    }
+
+    /// The same, which obeys these rules. What is about the program itself is in the environment of that.
+    pub fn obey(&self, rules: &str) {
+        self.with_faults();
+        let mut variables = self.front.variables.lock().expect("variables");
+        variables.push(("RINGFENCE_FAULTS", rules.to_owned()));
     }
 }
 
@@ -282,7 +289,7 @@ fn a_link_of_the_images_leads_to_no_device_that_ioctls_reach() {
 }
 
 /// A hook that lets the container open the driver's nodes, as NVIDIA's does unless it is told otherwise.
-const HOOK: &str = "#!/bin/sh
+pub const HOOK: &str = "#!/bin/sh
 pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/')
 group=$(sed -n 's/.*:devices:\\(.*\\)/\\1/p' /proc/$pid/cgroup)
 echo 'c 195:* rw' >\"/sys/fs/cgroup/devices$group/devices.allow\"

@@ -111,9 +111,11 @@ impl Machine {
         let output = shell.stdout.take().expect("a pipe");
         let read = BufReader::new(output).read_line(&mut line);
         read.expect("a line");
-        let first = line.trim().parse().map(Pid::from_raw);
-        let first =
-            first.map_err(|_| "it gets no mounts and processes of its own here".to_owned())?;
+        let Ok(first) = line.trim().parse().map(Pid::from_raw) else {
+            // It has ended without a line.
+            shell.wait().expect("its status");
+            return Err("it gets no mounts and processes of its own here".to_owned());
+        };
         let path = directory.path().to_owned();
         // The shell removes it.
         std::mem::forget(directory);

@@ -7,30 +7,78 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use landlock::{AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError};
 use nix::errno::Errno;
+use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure};
+use rustix::fs::{Dir, Mode, OFlags, fstatfs, openat};
 
 use super::covering::named;
+use crate::launch::mounts::is_directory;
 
-/// The rules, by which ioctls are let to what lies at or below these paths (landlock_create_ruleset(2)). `None` if this kernel's Landlock
-/// knows nothing of ioctls.
-pub fn rules(harmless: &[String]) -> Result<Option<OwnedFd>, Failure> {
+/// Of the file system with terminals (linux/magic.h).
+const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+
+/// The rules, by which ioctls are let to what lies at or below these paths (landlock_create_ruleset(2)), but to nothing with one of the
+/// driver's `majors`. `None` if this kernel's Landlock knows nothing of ioctls.
+pub fn rules(harmless: &[String], majors: &[u32]) -> Result<Option<OwnedFd>, Failure> {
+    // A test leaves this out, to show that it would notice.
+    if ringfence_faults::at(Point::Domain) == Some(Act::Drop) {
+        return Ok(None);
+    }
+    let rules = harmless
+        .iter()
+        .flat_map(|path| harmless_at(path, majors))
+        .map(|place| Ok::<_, RulesetError>(PathBeneath::new(place, AccessFs::IoctlDev)));
     let rules = Ruleset::default()
         .handle_access(AccessFs::IoctlDev)
         .and_then(|ruleset| ruleset.create())
-        .and_then(|ruleset| ruleset.add_rules(rules_for(harmless)));
+        .and_then(|ruleset| ruleset.add_rules(rules));
     rules.map(Option::from).attempt("Landlock")
 }
 
-/// A rule for each of these devices that there is. The image may have a link in the place of one, to where others are.
-fn rules_for(
-    harmless: &[String],
-) -> impl Iterator<Item = Result<PathBeneath<OwnedFd>, RulesetError>> {
-    let found = harmless.iter().filter_map(|path| named(path).ok());
-    found.map(|device| Ok(PathBeneath::new(device, AccessFs::IoctlDev)))
+/// What is at this path and beneath it, as far as no ioctl on it can be one of the driver's: the image decides where a link
+/// leads, and what is in a directory.
+fn harmless_at(path: &str, majors: &[u32]) -> Vec<OwnedFd> {
+    // A test takes whatever there is.
+    if ringfence_faults::at(Point::Harmless) == Some(Act::Drop) {
+        let opened = File::open(path).ok();
+        return opened.into_iter().map(OwnedFd::from).collect();
+    }
+    let Ok(place) = named(path) else {
+        return Vec::new();
+    };
+    let is_of_terminals = || fstatfs(&place).is_ok_and(|found| found.f_type == DEVPTS_SUPER_MAGIC);
+    match is_directory(place.as_fd()) {
+        Ok(true) if !is_of_terminals() => devices_in(place.as_fd(), majors),
+        Ok(true) => vec![place],
+        _ if is_harmless(&place, majors) => vec![place],
+        _ => Vec::new(),
+    }
+}
+
+/// The devices that a directory has now, but for the driver's.
+fn devices_in(directory: BorrowedFd<'_>, majors: &[u32]) -> Vec<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = openat(directory, ".", flags, Mode::empty());
+    let entries = opened.and_then(Dir::new);
+    let entries = entries.into_iter().flatten().flatten();
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    entries
+        .filter_map(|entry| openat(directory, entry.file_name(), flags, Mode::empty()).ok())
+        .filter(|place| is_harmless(place, majors))
+        .collect()
+}
+
+/// Whether this is a device, and none of the driver's.
+fn is_harmless(place: &OwnedFd, majors: &[u32]) -> bool {
+    nix::sys::stat::fstat(place).is_ok_and(|status| {
+        let is_device = matches!(status.st_mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK);
+        is_device && !majors.contains(&libc::major(status.st_rdev))
+    })
 }
 
 /// Enters a domain by these rules (landlock_restrict_self(2)). It takes `CAP_SYS_ADMIN` in the user namespace, or no_new_privs: a

@@ -86,14 +86,16 @@ pub fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
         leave_terminal()?;
     }
     let found = signals::block()?;
-    expect_processes()?;
     expect_no_devices(&told)?;
     let numbers = tracee::Numbers::open().attempt("/proc/loadavg")?;
     let uvm = uvm_number(&driver);
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = Socket::pair().attempt("socketpair")?;
     let harmless = told.harmless.as_deref();
-    let rules = harmless.map(domain::rules).transpose()?.flatten();
+    let rules = harmless
+        .map(|harmless| domain::rules(harmless, &told.majors))
+        .transpose()?
+        .flatten();
     let ends = [task_listener, task_report];
     let program = start_program(&told, command, &found, rules.as_ref(), ends)?;
     let door = Socket::from(door);

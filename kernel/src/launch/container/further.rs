@@ -98,7 +98,7 @@ pub fn start(number: RawFd) -> Result<u8, Failure> {
     }
     let found = signals::block()?;
     let label = told.label.as_deref();
-    program::take_label(processes.as_fd(), "self/attr/exec", label)?;
+    program::take_label(processes.as_fd(), label)?;
     drop(processes);
     let socket = Socket::from(socket);
     let rules = enter(&socket)?;

@@ -17,6 +17,7 @@
 //! |---|---|
 //! | [`told`] | what the front tells the first process |
 //! | [`profile`] | the engine's seccomp profile: what is opened for the sentry, and closed for the program |
+//! | [`seat`] | from where the first process is executed |
 //! | [`first`] | the container's first process |
 //! | `program` | the last steps before the program runs |
 //! | `further` | the process that starts a further program, and stands in for it |
@@ -35,6 +36,7 @@ mod nodes;
 pub mod profile;
 mod program;
 pub mod rights;
+pub mod seat;
 pub mod told;
 
 use std::ffi::OsString;

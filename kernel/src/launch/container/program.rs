@@ -22,7 +22,7 @@ use ringfence_sentry::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
 use ringfence_sentry::ready;
 use ringfence_sentry::seccomp::listener;
 use ringfence_sentry::signals::{self, Found};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat};
 use rustix::process::ioctl_tiocsctty;
 use rustix::stdio::stdin;
 
@@ -34,7 +34,6 @@ use crate::launch::mounts::{DEVICE, READ_ONLY, RESTRICTED, Tree, is_directory};
 use crate::launch::search;
 
 const NONE: Option<&str> = None;
-
 /// Becomes the program. Returns only if that failed.
 pub fn run(
     told: &Told,
@@ -52,7 +51,9 @@ pub fn run(
     if told.has_terminal {
         ioctl_tiocsctty(stdin()).attempt("the container's terminal")?;
     }
-    take_label(CWD, "/proc/self/attr/exec", told.label.as_deref())?;
+    let processes = named("/proc").attempt("/proc")?;
+    take_label(processes.as_fd(), told.label.as_deref())?;
+    drop(processes);
     told.rights.give_back_early()?;
     if let Some(rules) = rules {
         domain::enter(rules.as_fd())?;
@@ -63,19 +64,22 @@ pub fn run(
     execute(command)
 }
 
-/// Has AppArmor or SELinux give the program this label as it is executed (apparmor(7), libselinux). It is written to `path` from
-/// `directory`.
-pub fn take_label(
-    directory: BorrowedFd<'_>,
-    path: &str,
-    label: Option<&str>,
-) -> Result<(), Failure> {
+/// Has AppArmor or SELinux give the program this label as it is executed (apparmor(7), libselinux). `processes` is `/proc`. Where both may
+/// be there, AppArmor has a file of its own (Documentation/admin-guide/LSM/index.rst).
+pub fn take_label(processes: BorrowedFd<'_>, label: Option<&str>) -> Result<(), Failure> {
     const DOING: &str = "the program's security label";
     let Some(label) = label else {
         return Ok(());
     };
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = openat(directory, path, flags, Mode::empty()).attempt(DOING)?;
+    let open = |path: &str| openat(processes, path, flags, Mode::empty());
+    let own = match label.starts_with("exec ") {
+        true => open("self/attr/apparmor/exec").ok(),
+        false => None,
+    };
+    let file = own
+        .map_or_else(|| open("self/attr/exec"), Ok)
+        .attempt(DOING)?;
     fs::File::from(file)
         .write_all(label.as_bytes())
         .attempt(DOING)
@@ -95,13 +99,14 @@ pub fn execute(command: &[CString]) -> Result<Infallible, Failure> {
     })
 }
 
-/// Covers `/proc` with that of the program's processes, and hides and protects of it what the engine wants. What is mounted in the
-/// container's is in the program's, too: the specification may have put something there, as lxcfs does, and NVIDIA's hooks do.
+/// Has `/proc` be that of the program's processes, and hides and protects of it what the engine wants. What is mounted in the
+/// container's is in the program's, too: the specification may have put something there, as lxcfs does, and NVIDIA's hooks do. The
+/// container's own, by which the sentry could be reached, is gone: whoever may take mounts away would find it below.
 fn show_processes(told: &Told) -> Result<(), Failure> {
     let attributes = RESTRICTED | libc::MOUNT_ATTR_NOEXEC;
     let processes = Tree::new("proc", &[], attributes).attempt("the program's /proc")?;
     let mounted = mounted_below("/proc")?;
-    let place = named("/proc").attempt("/proc")?;
+    let place = without_other_processes().attempt("the container's /proc")?;
     processes
         .attach_to(place.as_fd())
         .attempt("the program's /proc")?;
@@ -119,11 +124,30 @@ fn show_processes(told: &Told) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The directory `/proc`, with nothing mounted there that shows processes. Its place has no link in it (`seat.rs`).
+fn without_other_processes() -> Result<OwnedFd, Errno> {
+    loop {
+        let place = named("/proc").map_err(errno)?;
+        let found = fstatfs(&place).map_err(errno)?;
+        // A test leaves it there, to show that it would notice.
+        let is_left = ringfence_faults::at(Point::Outer) == Some(Act::Drop);
+        if found.f_type != PROC_SUPER_MAGIC || is_left {
+            return Ok(place);
+        }
+        drop(place);
+        umount2("/proc", MntFlags::MNT_DETACH)?;
+    }
+}
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
 fn hiding(place: BorrowedFd<'_>) -> Result<Tree, Errno> {
     if is_directory(place)? {
         return Tree::empty_directory();
     }
-    let null = named("/dev/null").map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
+    let null = named("/dev/null").map_err(errno)?;
     let status = nix::sys::stat::fstat(&null)?;
     let is_null = status.st_rdev == nix::sys::stat::makedev(1, 3)
         && status.st_mode & libc::S_IFMT == libc::S_IFCHR;
@@ -136,6 +160,10 @@ fn hiding(place: BorrowedFd<'_>) -> Result<Tree, Errno> {
 
 /// Installs the filter, and waits until the sentry has all that it needs.
 pub fn enter_filter(closed: &[Closed], listener: &Socket) -> Result<(), Failure> {
+    // For the test of what holds without the filter.
+    if ringfence_faults::is_unfiltered() {
+        return Ok(());
+    }
     // A test leaves this out, to show that it would notice.
     let closed = match ringfence_faults::at(Point::Closed) {
         Some(Act::Drop) => &[],

@@ -31,8 +31,8 @@ pub const WORD: &str = "container-first";
 /// The word that asks for the process that starts a further program: `ringfence container-further NUMBER`
 pub const WORD_FURTHER: &str = "container-further";
 
-/// Where the executable is in the container: a file system in memory, on the container's `/dev`.
-pub const PLACE: &str = "/dev/.ringfence";
+/// Where the executable is in the container: a file system in memory, on a directory that every kernel's `/proc` has (proc(5)).
+pub const PLACE: &str = "/proc/fs";
 
 /// The descriptors that the front hands over, in this order.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,8 @@ pub struct Told {
     pub forbidden_major: Option<u32>,
     /// What the engine's profile says of the calls that were opened for the sentry.
     pub closed: Vec<Closed>,
+    /// The major numbers of the driver's nodes. No rule of the domain is about them, wherever a path leads.
+    pub majors: Vec<u32>,
     /// What AppArmor or SELinux is told of the program, which is to be written to /proc/self/attr/exec.
     pub label: Option<String>,
     /// Whether a hook puts nodes into the container's `/dev`, so that the inert ones lie in [`PLACE`].
