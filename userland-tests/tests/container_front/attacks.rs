@@ -130,7 +130,7 @@ fn nodes_that_a_hook_has_opened_are_of_no_use() {
 fn nodes_that_a_hook_has_opened_reach_the_driver_without_a_domain() {
     if is_shown() && has_hook() {
         for maker in Maker::all() {
-            let ended = unfiltered(&maker, &WITHOUT_MOUNTS, Some("10:*"), "program.domain=drop");
+            let ended = unfiltered(&maker, &WITHOUT_MOUNTS, Some("10:*"), "sentry.domain=drop");
             assert!(
                 ended.stdout.starts_with("before: reached: {"),
                 "{}: {ended:?}",

@@ -316,7 +316,7 @@ fn a_link_does_not_make_ioctls_on_a_device_harmless() {
 fn a_link_makes_ioctls_on_a_device_harmless_if_it_is_followed() {
     for maker in Maker::all() {
         maker.with_faults();
-        let ended = ioctl_where_a_link_leads(&maker, "program.harmless=drop");
+        let ended = ioctl_where_a_link_leads(&maker, "sentry.harmless=drop");
         let expected = Ended::failing(1, "stty: /nodes/node: File descriptor in bad state");
         assert_eq!(ended, expected, "{}", maker.name);
     }

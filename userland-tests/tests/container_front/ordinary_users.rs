@@ -122,7 +122,7 @@ fn an_ordinary_user_makes_a_container_with_gpus() {
 fn an_ordinary_users_container_reaches_devices_without_a_domain() {
     for maker in Maker::all() {
         become_ordinary(&maker, &ringfence_with_faults());
-        let value = with_user(&maker, USER, "stty -F /nodes/node", "program.domain=drop");
+        let value = with_user(&maker, USER, "stty -F /nodes/node", "sentry.domain=drop");
         assert_eq!(
             maker.run(&value),
             Ended::failing(1, REACHED),

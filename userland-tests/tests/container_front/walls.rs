@@ -170,7 +170,9 @@ fn server() -> Walls {
     }
 }
 
-/// It has CAP_SYS_PTRACE, in the host's user namespace. Nothing of the container's is open there, nor mounted where it looks.
+/// It has CAP_SYS_PTRACE, in the host's user namespace. Nothing of the container's is open there, nor mounted where it looks, but
+/// two namespaces of the program's, which its policy has no call to enter. Its root is a directory of a file system that it cannot
+/// write, and no mount.
 fn sentry() -> Walls {
     Walls {
         name: "ringfence-sentr".to_owned(),
@@ -180,19 +182,19 @@ fn sentry() -> Walls {
         filters: 1,
         with_host: set(["cgroup", "user"]),
         with_sentry: KINDS.into(),
-        mounts: mounts(&[
-            ("/proc", "ro,nosuid,nodev,noexec,relatime"),
-            ("/", "ro,nosuid,nodev,noexec,relatime"),
-        ]),
+        mounts: mounts(&[("/proc", "ro,nosuid,nodev,noexec,relatime")]),
         open: open([
             "/memfd:instruction (deleted)",
             "/proc/loadavg",
             "/secretmem (deleted)",
             "anon_inode:[eventfd]",
+            "anon_inode:[landlock-ruleset]",
             "anon_inode:[pidfd]",
             "anon_inode:[signalfd]",
             "anon_inode:inotify",
             "anon_inode:seccomp notify",
+            "mnt",
+            "pid",
             "pipe",
             "socket",
         ]),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use userland_tests::finish;
 
-use crate::engine::{Engine, LowLevel, Runtime, built, installed, skip};
+use crate::engine::{BY_CDI, Engine, LowLevel, Runtime, built, installed, skip};
 use crate::machine::{Cgroups, Machine};
 
 /// What differs between the two.
@@ -27,8 +27,6 @@ struct Version {
 
 /// dockerd puts NVIDIA's hook there, which does nothing here.
 const BY_HOOK: &[&str] = &["--gpus", "all"];
-/// A specification of CDI says what is put there.
-pub const BY_CDI: &[&str] = &["--device", "nvidia.com/gpu=all"];
 
 pub fn debians() -> Option<&'static Engine> {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();

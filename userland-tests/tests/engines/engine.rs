@@ -8,7 +8,6 @@ use userland_tests::{Ended, eventually, finish};
 
 use crate::image::IMAGE;
 use crate::machine::Machine;
-use crate::{docker, podman};
 
 /// The low-level runtimes of which an engine's containers are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,24 +69,10 @@ pub struct Engine {
 
 /// How a container gets a GPU: by a device, which every engine knows.
 pub const GPU: &[&str] = &["--device", "/dev/nvidia0"];
+/// By a name of CDI's.
+pub const BY_CDI: &[&str] = &["--device", "nvidia.com/gpu=all"];
 
 impl Engine {
-    /// All that there are here.
-    pub fn all() -> impl Iterator<Item = &'static Engine> {
-        let all = [
-            docker::debians(),
-            docker::current(),
-            podman::of_root(),
-            podman::of_user(),
-        ];
-        all.into_iter().flatten()
-    }
-
-    /// All with each of their low-level runtimes.
-    pub fn all_with_runtimes() -> impl Iterator<Item = (&'static Engine, LowLevel)> {
-        Engine::all().flat_map(Engine::with_runtimes)
-    }
-
     /// This one with each of its low-level runtimes.
     pub fn with_runtimes(&self) -> impl Iterator<Item = (&Engine, LowLevel)> {
         self.low_levels

@@ -5,6 +5,7 @@ use userland_tests::{Ended, eventually};
 
 use crate::containerd::{self, Containerd};
 use crate::engine::{Engine, GPU, LowLevel, Runtime};
+use crate::every;
 use crate::lives::{TYPED_AT, at_a_terminal, expect_typed, name};
 use crate::options::REQUESTS;
 use crate::pods::{self, Pod};
@@ -34,7 +35,7 @@ fn exec(engine: &Engine, runtime: Runtime, options: &str, container: &str, scrip
 
 #[test]
 fn a_further_program_is_in_the_sandbox() {
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         let alone = engine.start(Runtime::Alone(low_level), &[], STAYS);
         let sandbox = engine.start(Runtime::Ringfence(low_level), GPU, STAYS);
         for container in [&alone, &sandbox] {
@@ -62,7 +63,7 @@ fn a_further_program_is_in_the_sandbox() {
 
 #[test]
 fn health_checks_ask_the_driver() {
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         for (command, is_healthy) in [("guest close", true), ("guest close && exit 1", false)] {
             let health = format!("--health-cmd={command}");
             let options = [

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use userland_tests::{Ended, eventually, wait_for};
 
 use crate::engine::{Engine, GPU, LowLevel, Runtime};
+use crate::every;
 use crate::options::REQUESTS;
 use crate::{docker, podman};
 
@@ -29,7 +30,7 @@ fn expect_nothing_left(engine: &Engine, container: &str) {
 
 #[test]
 fn a_program_reaches_the_driver_and_its_status_is_the_containers() {
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         let ringfence = Runtime::Ringfence(low_level);
         let script = "guest close && guest pin-among-threads; echo err >&2; exit 7";
         let expected = Ended {
@@ -47,7 +48,7 @@ fn a_program_reaches_the_driver_and_its_status_is_the_containers() {
 
 #[test]
 fn a_gpu_is_asked_for_in_the_engines_other_ways() {
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         for way in engine.ways {
             let ended = engine.run(Runtime::Ringfence(low_level), way, "guest close; exit 7");
             let expected = Ended {
@@ -63,7 +64,7 @@ fn a_gpu_is_asked_for_in_the_engines_other_ways() {
 #[test]
 fn no_node_of_the_drivers_is_opened() {
     let script = "guest close; mknod /data/node c 195 0 && cat /data/node 2>&1";
-    let of_root = Engine::all_with_runtimes().filter(|(engine, _)| engine.is_roots);
+    let of_root = every::engine_with_runtime().filter(|(engine, _)| engine.is_roots);
     let second = podman::with_second_cgroups().into_iter();
     let second = second.flat_map(Engine::with_runtimes);
     for (engine, low_level) in of_root.chain(second) {
@@ -80,7 +81,7 @@ fn no_node_of_the_drivers_is_opened() {
 fn a_container_without_gpus_is_as_without_ringfence() {
     let script = "ls /dev; ls -d /proc/[0-9]*; cat /proc/1/comm; grep -e ^Cap -e ^Seccomp -e ^NoNew -e ^Uid /proc/self/status; \
                   cut -d ' ' -f 5,6,9 /proc/self/mountinfo; guest close; exit 4";
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         let [alone, front] =
             [Runtime::Alone(low_level), Runtime::Ringfence(low_level)].map(|runtime| {
                 // A directory of the container's own.
@@ -97,7 +98,7 @@ fn a_container_without_gpus_is_as_without_ringfence() {
 /// What is typed reaches the program, and its output is a terminal's.
 #[test]
 fn a_program_has_the_engines_terminal() {
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         let options = [&["--rm", "--interactive", "--tty"], GPU].concat();
         let runtime = Runtime::Ringfence(low_level);
         let ended = at_a_terminal(&engine.run_command(runtime, &options, TYPED_AT));
@@ -153,7 +154,7 @@ fn quoted(command: &Command) -> String {
 
 #[test]
 fn a_container_is_stopped_paused_killed_and_removed() {
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         let name = name(engine, low_level);
         let ringfence = Runtime::Ringfence(low_level);
         let container = engine.start(ringfence, GPU, HEEDS);
@@ -197,7 +198,7 @@ fn a_container_is_stopped_paused_killed_and_removed() {
 
 #[test]
 fn a_container_is_restarted_as_its_policy_says() {
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         let options = [&["--restart", "on-failure:2"], GPU].concat();
         let runtime = Runtime::Ringfence(low_level);
         let container = engine.start(runtime, &options, "guest close; exit 3");
@@ -214,7 +215,7 @@ fn a_container_is_restarted_as_its_policy_says() {
 /// `ringfence ps` and the engine call it the same, and what is Ringfence's says so.
 #[test]
 fn a_container_is_known_by_the_engines_name() {
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         let name = name(engine, low_level);
         let container = engine.start(Runtime::Ringfence(low_level), GPU, HEEDS);
         container.wait_for_output(REQUESTS);

@@ -11,6 +11,7 @@
 mod containerd;
 mod docker;
 mod engine;
+mod every;
 mod further_programs;
 mod image;
 mod lives;

@@ -10,6 +10,7 @@ use serde_json::json;
 use userland_tests::Ended;
 
 use crate::engine::{Engine, GPU, Runtime};
+use crate::every;
 
 /// What the guest prints when its requests have succeeded.
 pub const REQUESTS: &str = "freed 50 times\n";
@@ -101,7 +102,7 @@ fn furnish(engine: &Engine) {
 
 #[test]
 fn what_options_do_they_do_with_a_gpu() {
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         furnish(engine);
         for row in ROWS {
             if row.options == "--init" && !engine.has_init {

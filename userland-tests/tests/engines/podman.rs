@@ -8,8 +8,7 @@ use std::sync::OnceLock;
 
 use userland_tests::finish;
 
-use crate::docker::BY_CDI;
-use crate::engine::{Engine, LowLevel, Runtime, called, installed, skip};
+use crate::engine::{BY_CDI, Engine, LowLevel, Runtime, called, installed, skip};
 use crate::machine::{Cgroups, Machine};
 
 /// What differs from one to another.

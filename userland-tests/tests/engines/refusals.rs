@@ -2,7 +2,8 @@
 
 use userland_tests::Ended;
 
-use crate::engine::{Engine, GPU, Runtime};
+use crate::engine::{GPU, Runtime};
+use crate::every;
 use crate::options::REQUESTS;
 
 const ROWS: [(&str, &str); 2] = [
@@ -18,7 +19,7 @@ const ROWS: [(&str, &str); 2] = [
 
 #[test]
 fn the_engine_shows_what_is_refused() {
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         for (option, line) in ROWS {
             if option == "--privileged" && !engine.is_roots {
                 // It grants no right over the machine's devices. So it is in a sandbox as any other.
@@ -44,7 +45,7 @@ fn the_engine_shows_what_is_refused() {
 
 #[test]
 fn no_engine_saves_a_container_with_gpus() {
-    for (engine, low_level) in Engine::all_with_runtimes() {
+    for (engine, low_level) in every::engine_with_runtime() {
         if engine.names_runtime_first {
             eprintln!(
                 "skipped: {}: checkpoint: podman asks CRIU first",
