@@ -390,6 +390,7 @@ fn run(
         stats: arguments.stats,
         on_server_exit: arguments.on_server_exit.into(),
         name: arguments.name,
+        container: None,
         record,
         trace: trace.transpose()?,
         replay: None,

@@ -45,7 +45,10 @@ fn serve(options: &Options) -> Result<u8, Failure> {
     let file = left
         .log
         .map(|number| unsafe { OwnedFd::from_raw_fd(number) });
-    log::write_to(file);
+    match &options.naming.container {
+        Some(name) => log::write_for_container(name),
+        None => log::write_to(file),
+    }
     log::confirm();
     let factory = factory(options)?;
     let control = std::io::stdin().as_fd().try_clone_to_owned();

@@ -33,6 +33,8 @@ use ringfence_faults::{Act, Point, at};
 use ringfence_ipc::locks::IgnorePoison;
 use tracing::{Level, Metadata, callsite};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 /// Most lines of a kind.
 const LINES_OF_A_KIND: u32 = 1024;
@@ -106,6 +108,27 @@ impl Write for &Outlet {
 /// The number of the descriptor that the log is written to, if it has a file. It is never closed.
 pub fn number() -> Option<RawFd> {
     NUMBER.get().copied()
+}
+
+/// Ahead of each line of a container's sandbox: when it was written, and for which container. Many of them write to one file.
+struct OfContainer(String);
+
+impl FormatTime for OfContainer {
+    fn format_time(&self, line: &mut Writer<'_>) -> std::fmt::Result {
+        SystemTime.format_time(line)?;
+        write!(line, " {}", self.0)
+    }
+}
+
+/// Has warnings printed to stderr, for a container of this name. To be called once, in place of [`write_to`].
+pub fn write_for_container(name: &str) {
+    tracing_subscriber::fmt()
+        .with_target(false)
+        .with_ansi(false)
+        .with_timer(OfContainer(name.to_owned()))
+        .with_max_level(Level::WARN)
+        .with_writer(Bounded::new(Outlet(&MESSAGES)))
+        .init();
 }
 
 /// Has the log appended to `file`, with debug messages, or warnings printed to stderr. To be called once.

@@ -107,6 +107,8 @@ pub struct Options {
     pub on_server_exit: OnServerExit,
     /// What the sandbox is called; `None` for the launcher's process number.
     pub name: Option<Name>,
+    /// The engine's name of the container whose sandbox it is, if it is one's.
+    pub container: Option<String>,
     /// Where to write a recording of the run.
     pub record: Option<Output>,
     /// Where to write a trace of it.

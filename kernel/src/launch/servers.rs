@@ -18,7 +18,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fexecve, setsid};
-use nvproxy_protocol::options::{self, Left};
+use nvproxy_protocol::options::{self, Left, Naming};
 use nvproxy_protocol::supervision::{refused, send};
 use nvproxy_server::confinement;
 use ringfence_confinement::pass_on;
@@ -254,6 +254,9 @@ fn command_line(options: &Options, left: Left) -> Result<Vec<CString>, Failure> 
         driver: options.driver.clone(),
         settings: options.settings.clone(),
         left,
+        naming: Naming {
+            container: options.container.clone(),
+        },
         replay: options.replay.clone(),
     };
     let mut words = COMMAND.map(OsString::from).to_vec();

@@ -111,6 +111,7 @@ pub fn run(options: &Options) -> Result<Ending, Failure> {
         stats: false,
         on_server_exit: OnServerExit::Kill,
         name: None,
+        container: None,
         record: None,
         trace: None,
         replay: (kind == Kind::Recorded).then(|| Replay {

@@ -87,6 +87,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
     })?;
     let (place, lock) = bundles::write(&name, &shadow.to_string())?;
     let container = Container {
+        engines_name: name.clone(),
         name: name.parse().ok(),
         driver: chosen.driver,
         settings: granted.limits,

@@ -198,6 +198,17 @@ impl Value for PathBuf {
     }
 }
 
+impl Value for String {
+    fn write(&self, name: &str, words: &mut Vec<OsString>) {
+        words.push(word(name, self));
+    }
+
+    fn parse(text: &OsStr) -> Result<String, Reason> {
+        let text = text.to_str().ok_or(Reason::NoText)?;
+        Ok(text.to_owned())
+    }
+}
+
 impl Value for bool {
     fn write(&self, name: &str, words: &mut Vec<OsString>) {
         if *self {

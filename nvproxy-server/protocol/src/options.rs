@@ -49,6 +49,15 @@ options! {
 }
 
 options! {
+    /// How a server names itself.
+    #[derive(Default)]
+    Naming {
+        /// The container whose sandbox it serves, if it is one's: many of them write to one log.
+        container: Option<String> = "container",
+    }
+}
+
+options! {
     /// What a server needs whose driver was recorded.
     Replay {
         /// The file whose answers it gives.
@@ -66,6 +75,7 @@ pub struct Options {
     pub driver: Driver,
     pub settings: Settings,
     pub left: Left,
+    pub naming: Naming,
     /// If the driver is [`Kind::Recorded`], and only then.
     pub replay: Option<Replay>,
 }
@@ -77,6 +87,7 @@ impl Options {
         self.driver.write(&mut words);
         self.settings.write(&mut words);
         self.left.write(&mut words);
+        self.naming.write(&mut words);
         if let Some(replay) = &self.replay {
             replay.write(&mut words);
         }
@@ -92,6 +103,7 @@ impl Options {
             driver,
             settings: Settings::read(&mut words)?,
             left: Left::read(&mut words)?,
+            naming: Naming::read(&mut words)?,
             replay: is_recorded.then(|| Replay::read(&mut words)).transpose()?,
         };
         words.finish()?;

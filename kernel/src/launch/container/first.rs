@@ -75,11 +75,11 @@ pub fn entrance() -> Result<PathBuf, Failure> {
 /// Runs `command` in the sandbox; the status is the program's.
 pub fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
     ringfence_faults::act_as(Role::Sentry);
-    log::write_to(None);
     prctl::set_dumpable(false).attempt("prctl")?;
     // SAFETY: the front has put them there for this process, and nothing was opened since.
     let [told, liaison, job, flag, messages, door] = unsafe { told::take(number) }?;
     let told: Told = told::read(told)?;
+    log::write_for_container(&told.name);
     let driver = told.driver.driver()?;
     title::prepare(&told.name);
     if told.has_terminal {

@@ -41,6 +41,8 @@ const STARTING: &str = "starting the launcher";
 #[derive(Debug)]
 pub struct Container {
     /// What the engine calls it.
+    pub engines_name: String,
+    /// The same, if a sandbox can be called that.
     pub name: Option<Name>,
     pub driver: Driver,
     pub settings: Settings,
@@ -128,6 +130,7 @@ fn options(container: &Container) -> Options {
         stats: false,
         on_server_exit: container.on_server_exit,
         name: container.name.clone(),
+        container: Some(container.engines_name.clone()),
         record: None,
         trace: None,
         replay: None,
@@ -151,7 +154,7 @@ fn launch(
     setsid().attempt("setsid")?;
     let lock = container.lock.as_raw_fd();
     leave_the_engine(messages, lock, &liaison, &job, &inlets, &outlets)?;
-    log::write_to(None);
+    log::write_for_container(&container.engines_name);
     if let Some(warning) = &container.warning {
         tracing::warn!("{warning}");
     }

@@ -38,6 +38,9 @@ fn full() -> Options {
             log: Some(9),
             takes_over: true,
         },
+        naming: Naming {
+            container: Some("c --log=7".to_owned()),
+        },
         replay: Some(Replay {
             recording: OsString::from_vec(b"a=b,\xff c".to_vec()).into(),
             progress: "/proc/self/fd/3".into(),
@@ -63,6 +66,7 @@ fn options_are_read_as_they_are_written() {
             log: None,
             takes_over: false,
         },
+        naming: Naming::default(),
         replay: None,
     };
     for options in [full(), least] {
@@ -84,7 +88,7 @@ fn the_command_line_is_words_that_say_what_they_mean() {
     let settings: String = settings
         .map(|option| format!("--{}=7 ", option.name))
         .collect();
-    let expected = format!("{driver} {settings}--supervision=7 --log=9 --take-over");
+    let expected = format!("{driver} {settings}--supervision=7 --log=9 --take-over --container=c --log=7");
     let words = options.to_arguments().join(OsStr::new(" "));
     assert_eq!(words, expected.as_str());
 }
