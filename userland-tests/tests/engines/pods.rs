@@ -49,12 +49,17 @@ impl<'a> Pod<'a> {
     #[track_caller]
     pub fn new(containerd: &'a Containerd, program: &Path, processes: u8) -> Pod<'a> {
         let context = json!({"namespace_options": {"network": OF_NODE, "pid": processes}});
-        Pod::with(containerd, program, context)
+        Pod::with(containerd, program, context, json!({}))
     }
 
-    /// One whose security context this is.
+    /// One with this security context and these annotations.
     #[track_caller]
-    fn with(containerd: &'a Containerd, program: &Path, context: Value) -> Pod<'a> {
+    fn with(
+        containerd: &'a Containerd,
+        program: &Path,
+        context: Value,
+        annotations: Value,
+    ) -> Pod<'a> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("pod-{}", MADE.fetch_add(1, Ordering::Relaxed));
         let logs = containerd.machine.path(&name);
@@ -63,6 +68,7 @@ impl<'a> Pod<'a> {
         let text = json!({
             "metadata": {"name": name, "namespace": "default", "uid": name, "attempt": 1},
             "log_directory": logs,
+            "annotations": annotations,
             "linux": {
                 "cgroup_parent": containerd.machine.group(),
                 "security_context": context,
@@ -190,6 +196,36 @@ fn containers_of_a_pod_have_gpus() {
     }
 }
 
+/// As in `deploy/kubernetes/pod-with-memory-limit.yaml`.
+#[test]
+fn the_memory_that_a_pod_asks_for_is_the_most_that_its_containers_get() {
+    for (containerd, crictl) in engines() {
+        let name = containerd.name;
+        let context = json!({"namespace_options": {"network": OF_NODE, "pid": OF_CONTAINER}});
+        let annotations = json!({"dev.ringfence.gpu-memory": "4Gi"});
+        let pod = Pod::with(containerd, &crictl, context, annotations);
+        let own = json!({"dev.ringfence.gpu-memory": "2Gi"});
+        for (of, annotations, most) in [("pods", json!({}), 4096), ("own", own, 2048)] {
+            let mut value = with_gpu();
+            value["annotations"] = annotations;
+            let container = pod.start(of, value, "guest limit-shown");
+            assert_eq!(pod.wait(&container), "CONTAINER_EXITED 0", "{name}");
+            let output = pod.output(of);
+            let expected = format!("nothing allocated: ram {most}, total {most}, ");
+            assert!(output.starts_with(&expected), "{name}: {of}: {output}");
+        }
+        let mut value = with_gpu();
+        value["annotations"] = json!({"dev.ringfence.gpu-memory": "much"});
+        let ended = pod.create("wrong", value, "echo ran");
+        let ended = match ended.status {
+            0 => pod.tell(&["start", ended.stdout.trim()]),
+            _ => ended,
+        };
+        let line = "annotation dev.ringfence.gpu-memory: 'much' is no size";
+        assert!(ended.stderr.contains(line), "{name}: {ended:?}");
+    }
+}
+
 #[test]
 fn a_pods_containers_without_gpus_are_as_without_ringfence() {
     for (containerd, crictl) in engines() {
@@ -210,7 +246,7 @@ fn a_pod_is_shown_what_is_refused() {
             "namespace_options": {"network": OF_NODE, "pid": OF_NODE},
             "privileged": true,
         });
-        let pod = Pod::with(containerd, &crictl, context);
+        let pod = Pod::with(containerd, &crictl, context, json!({}));
         let mut value = with_gpu();
         value["linux"]["security_context"]["privileged"] = true.into();
         let start = |of: &str, value: Value| {

@@ -115,9 +115,10 @@ pub fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
         .into_iter()
         .chain(way.iter().flat_map(Way::descriptors));
     let needed: Vec<RawFd> = needed.map(|descriptor| descriptor.as_raw_fd()).collect();
-    let_go(messages, &needed)?;
     leave_root(&told.entrance)?;
     memory::raise_limit_of_files()?;
+    // Last, so that the engine's user sees what went wrong until here.
+    let_go(messages, &needed)?;
     let options = Options {
         driver: &driver,
         command,

@@ -88,7 +88,8 @@ fn the_command_line_is_words_that_say_what_they_mean() {
     let settings: String = settings
         .map(|option| format!("--{}=7 ", option.name))
         .collect();
-    let expected = format!("{driver} {settings}--supervision=7 --log=9 --take-over --container=c --log=7");
+    let expected =
+        format!("{driver} {settings}--supervision=7 --log=9 --take-over --container=c --log=7");
     let words = options.to_arguments().join(OsStr::new(" "));
     assert_eq!(words, expected.as_str());
 }
