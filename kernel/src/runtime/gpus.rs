@@ -172,6 +172,8 @@ impl fmt::Display for Asked {
             .iter()
             .map(|hook| format!("the hook {}", hook.path));
         let mut ways: Vec<String> = nodes.chain(rules).chain(hooks).collect();
+        let mut seen = BTreeSet::new();
+        ways.retain(|way| seen.insert(way.clone()));
         let more = ways.len().saturating_sub(SHOWN);
         ways.truncate(SHOWN);
         write!(formatter, "{}", ways.join(", "))?;

@@ -134,6 +134,9 @@ fn makes_container(line: &CommandLine) -> bool {
 pub fn examine_settings() -> Result<Option<PathBuf>, Failure> {
     let settings = Settings::read()?;
     settings.expect_right()?;
+    if let Some(log) = &settings.log {
+        report::expect_log(log)?;
+    }
     Ok(settings.file.exists().then_some(settings.file))
 }
 
@@ -151,7 +154,7 @@ pub fn if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
         };
         match act(&line, &settings) {
             Ok(never) => match never {},
-            Err(failure) => fail(&failure, &line, settings.log.as_deref()),
+            Err(failure) => fail(&failure, &line, Some(&settings)),
         }
     })
 }
@@ -163,8 +166,8 @@ fn print_help(line: &CommandLine) -> ExitCode {
     }
 }
 
-fn fail(failure: &Failure, line: &CommandLine, log: Option<&Path>) -> ExitCode {
-    report::tell(failure, line, log);
+fn fail(failure: &Failure, line: &CommandLine, settings: Option<&Settings>) -> ExitCode {
+    report::tell(failure, line, settings);
     ExitCode::from(FAILED)
 }
 

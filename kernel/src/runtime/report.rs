@@ -16,6 +16,7 @@ use ringfence_sentry::log;
 use serde_json::json;
 
 use super::command_line::CommandLine;
+use super::settings::Settings;
 
 /// What each line begins with: several programs write to an engine's log, and an engine shows none of their names.
 const SPEAKER: &str = "ringfence-runtime";
@@ -27,23 +28,37 @@ enum Form {
 }
 
 /// Tells a failure: on stderr, in the engine's log and in the administrator's, where there are such.
-pub fn tell(failure: &Failure, line: &CommandLine, own_log: Option<&Path>) {
+pub fn tell(failure: &Failure, line: &CommandLine, settings: Option<&Settings>) {
     let message = format!("{SPEAKER}: {failure}");
     let form = match line.log_format.as_deref() {
         Some(name) if name == "json" => Form::Json,
         _ => Form::Text,
     };
     let engines = line.log.as_deref().and_then(file_of);
-    let own = own_log.map(Path::to_owned);
-    for (path, form) in [(engines, form), (own, Form::Text)] {
+    let own = settings.map(Settings::log_file);
+    // Nobody has named the usual file, which need not be there.
+    let is_named = settings.is_some_and(|settings| settings.log.is_some());
+    for (path, form, is_named) in [(engines, form, true), (own, Form::Text, is_named)] {
         let Some(path) = path else { continue };
         // That it cannot be written there must not keep it from stderr.
-        if let Err(error) = append(&path, &logged(form, &message, SystemTime::now())) {
+        if let Err(error) = append(&path, &logged(form, &message, SystemTime::now()))
+            && is_named
+        {
             let lost = Failure::setup(format!("log {}: {error}", path.display()));
             log::print_last(&format!("{SPEAKER}: {lost}\n"), log::UNTAKEN);
         }
     }
     log::print_last(&format!("{message}\n"), log::UNTAKEN);
+}
+
+/// Fails unless this file of the settings can be written.
+pub fn expect_log(path: &Path) -> Result<(), Failure> {
+    append(path, "").map_err(|error| {
+        Failure::setup(format!(
+            "runtime.log of the settings: {}: {error}: make its directory, or name another file",
+            path.display()
+        ))
+    })
 }
 
 /// The file that `--log` names. crun also takes the names of services, which the front does not write to.

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ringfence_faults::Point;
 use ringfence_sentry::failure::{Attempt, Failure};
@@ -29,9 +29,6 @@ use crate::driver::{self, Asker};
 use crate::launch::container::host::{self, Container};
 use crate::launch::container::told::HANDED;
 use crate::launch::linux;
-
-/// Where messages go if the settings name no file.
-const LOG: &str = "ringfence.log";
 
 /// A container with GPUs that is to be made.
 pub struct Demand<'a> {
@@ -93,7 +90,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         settings: granted.limits,
         on_server_exit: told.on_server_exit,
         command: command(demand.specification),
-        log: demand.settings.log.clone().unwrap_or_else(default_log),
+        log: demand.settings.log_file(),
         bundle: place.clone(),
         lock,
         warning: granted.warning,
@@ -126,13 +123,6 @@ fn command(specification: &Specification) -> Vec<OsString> {
         .filter_map(|word| word.as_str())
         .map(OsString::from)
         .collect()
-}
-
-fn default_log() -> PathBuf {
-    match caller::is_root() {
-        true => Path::new("/var/log").join(LOG),
-        false => bundles::runtime_directory().join(LOG),
-    }
 }
 
 /// The caller's line, with another bundle and more descriptors: of an option that is there twice the last holds.

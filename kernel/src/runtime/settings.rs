@@ -22,6 +22,7 @@ use ringfence_sentry::server::OnServerExit;
 use toml::{Table, Value};
 
 use super::nearest::nearest;
+use super::{bundles, caller};
 use crate::driver::Choice;
 use crate::server_exit::WhenServerEnds;
 
@@ -75,7 +76,7 @@ pub struct Settings {
     pub gpu_memory: Bounds,
     /// `host-memory`: what the driver allocates.
     pub host_memory: Bounds,
-    /// What is wrong outside of `[runtime]`, first.
+    /// What is wrong, first. No container is made then, and those that there are can be ended.
     pub wrong: Option<String>,
 }
 
@@ -97,15 +98,18 @@ impl Default for Settings {
     }
 }
 
-/// The table of which everything has to be right, whatever is asked for.
 const RUNTIME: &str = "runtime";
+/// The setting that has to be right, whatever is asked for: who made a container ends it.
+const LOW_LEVEL: &str = "low-level";
+/// Where messages go if no file is named.
+const LOG: &str = "ringfence.log";
 
 /// Reads a value, or says what is wrong with it.
 type Take = fn(&mut Settings, &Value) -> Result<(), String>;
 
 /// A setting: table, key, and what reads the value.
 const TABLE: &[(&str, &str, Take)] = &[
-    (RUNTIME, "low-level", take_low_level),
+    (RUNTIME, LOW_LEVEL, take_low_level),
     (RUNTIME, "log", take_log),
     (RUNTIME, "driver", take_driver),
     (RUNTIME, "driver-abi", take_driver_abi),
@@ -239,7 +243,7 @@ impl Settings {
         })
     }
 
-    /// Fails if what containers get is set wrongly: to be asked before one is made.
+    /// Fails if anything is set wrongly: to be asked before a container is made.
     pub fn expect_right(&self) -> Result<(), Failure> {
         match &self.wrong {
             Some(reason) => Err(wrong(&self.file, reason)),
@@ -247,17 +251,20 @@ impl Settings {
         }
     }
 
-    /// Reads the text of a file. An error says the line or the key, the reason and the remedy, and so does what is kept as wrong.
+    /// Reads the text of a file. Fails if that leaves it open which low-level runtime has made the containers that there are. All else that is
+    /// wrong is kept: it says the line or the key, the reason and the remedy.
     fn parse(text: &str) -> Result<Settings, String> {
-        let file: Table = text.parse().map_err(|error| syntax(text, &error))?;
         let mut settings = Settings::default();
-        for (table, value) in &file {
-            if let Err(reason) = settings.take(table, value) {
-                match table == RUNTIME {
-                    true => return Err(reason),
-                    false => settings.wrong.get_or_insert(reason),
-                };
+        let file: Table = match text.parse() {
+            Ok(file) => file,
+            Err(error) => {
+                settings.wrong = Some(syntax(text, &error));
+                settings.take_low_level_alone(text)?;
+                return Ok(settings);
             }
+        };
+        for (table, value) in &file {
+            settings.take(table, value)?;
         }
         for (table, bounds) in [
             ("gpu-memory", settings.gpu_memory),
@@ -278,15 +285,51 @@ impl Settings {
     fn take(&mut self, table: &str, value: &Value) -> Result<(), String> {
         let known = TABLE.iter().any(|(of, ..)| *of == table);
         let Some(entries) = value.as_table().filter(|_| known) else {
-            return Err(no_table(table));
+            self.wrong.get_or_insert_with(|| no_table(table));
+            return Ok(());
         };
         for (key, value) in entries {
             let mut rows = TABLE.iter();
             let row = rows.find(|(of, name, _)| *of == table && name == key);
-            let (.., take) = row.ok_or_else(|| no_setting(table, key))?;
-            take(self, value).map_err(|reason| format!("{table}.{key}: {reason}"))?;
+            let outcome = match row {
+                Some((.., take)) => {
+                    take(self, value).map_err(|reason| format!("{table}.{key}: {reason}"))
+                }
+                None => Err(no_setting(table, key)),
+            };
+            match outcome {
+                Err(reason) if (table, key.as_str()) == (RUNTIME, LOW_LEVEL) => return Err(reason),
+                Err(reason) => {
+                    self.wrong.get_or_insert(reason);
+                }
+                Ok(()) => {}
+            }
         }
         Ok(())
+    }
+
+    /// Takes the low-level runtime from a text that is not all TOML.
+    fn take_low_level_alone(&mut self, text: &str) -> Result<(), String> {
+        for line in text.lines() {
+            let Ok(entry) = line.parse::<Table>() else {
+                continue;
+            };
+            let dotted = || entry.get(RUNTIME)?.get(LOW_LEVEL);
+            if let Some(value) = entry.get(LOW_LEVEL).or_else(dotted) {
+                take_low_level(self, value)
+                    .map_err(|reason| format!("{RUNTIME}.{LOW_LEVEL}: {reason}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where messages of sandboxes go, and refusals.
+    pub fn log_file(&self) -> PathBuf {
+        let usual = || match caller::is_root() {
+            true => Path::new("/var/log").join(LOG),
+            false => bundles::runtime_directory().join(LOG),
+        };
+        self.log.clone().unwrap_or_else(usual)
     }
 }
 

@@ -15,7 +15,7 @@ use nvproxy_abi::number::{NV_ESC_RM_CONTROL, parts};
 use nvproxy_sim::structs::frontend::NVOS54_PARAMETERS;
 use ringfence::guest::{Error, ioctl};
 use ringfence_sentry::memory::{self, Write};
-use ringfence_sentry::seccomp::listener::{Listener, Notification};
+use ringfence_sentry::seccomp::listener::{Listener, Notification, Number};
 use rustix::fs::{FileType, fstat};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use zerocopy::{FromBytes, IntoBytes};
@@ -36,7 +36,7 @@ pub fn serve(kind: &str) -> Outcome {
 fn supervise(listener: Listener) -> Outcome {
     let mut program = None;
     let mut argument: Box<Argument> = Box::new([0; 2048]);
-    while let Some(notification) = listener.receive().map_err(io::Error::from)? {
+    while let Some(notification) = listener.receive(Number::FIRST).map_err(io::Error::from)? {
         let process = match &program {
             Some(process) => process,
             None => program.insert(process(&notification)?),

@@ -16,7 +16,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork, getppid};
 use ringfence_confinement::install_with_listener;
 use ringfence_ipc::Socket;
-use ringfence_sentry::seccomp::listener::Listener;
+use ringfence_sentry::seccomp::listener::{Listener, Number};
 
 use super::{Outcome, answer, times};
 
@@ -74,7 +74,7 @@ fn under(filter: &[sock_filter], supervisor: &Socket) -> Outcome {
 }
 
 fn supervise(listener: Listener) -> Outcome {
-    while let Some(notification) = listener.receive().map_err(io::Error::from)? {
+    while let Some(notification) = listener.receive(Number::FIRST).map_err(io::Error::from)? {
         listener.answer(&notification, Ok(ANSWER));
     }
     Ok(())

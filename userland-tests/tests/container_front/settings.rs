@@ -57,7 +57,7 @@ fn a_wrong_setting_is_named_with_its_file_and_key() {
     let script = script.display();
     for (text, reason) in [
         (
-            "[runtime]\nlow_level = \"runc\"\n",
+            "runtime.low_level = \"runc\"\n",
             "runtime.low_level: there is no such setting: write low-level",
         ),
         (
@@ -72,6 +72,7 @@ fn a_wrong_setting_is_named_with_its_file_and_key() {
             "[runtime]\nlow-level = \"kata\"\n",
             "runtime.low-level: \"kata\" is neither runc nor crun nor a path from the root: write one of these",
         ),
+        ("[gpu-memory\n", "line 2: unclosed table, expected `]`"),
         (
             "[limits]\n",
             "limits: there is no such table: settings are in [runtime], [containers], [gpu-memory] and [host-memory]",
@@ -87,7 +88,7 @@ fn a_wrong_setting_is_named_with_its_file_and_key() {
              profiling, and all",
         ),
     ] {
-        front.set(&match text.starts_with("[runtime]") {
+        front.set(&match text.starts_with("[runtime]\nlow-level") {
             true => text.to_owned(),
             false => format!(
                 "runtime.low-level = \"{script}\"
@@ -96,11 +97,11 @@ fn a_wrong_setting_is_named_with_its_file_and_key() {
         });
         let reason = format!("settings {file}: {reason}");
         expect_refused(&front, &["create", "c"], &reason);
-        // Whatever is wrong with bounds, containers that run can be ended.
+        // Containers that run can be ended all the same, if it is known by whom.
         let kill = ["kill", "c", "9"];
-        match text.starts_with("[runtime]") {
+        match text.starts_with("[runtime]\nlow-level") {
             true => expect_refused(&front, &kill, &reason),
-            false => assert_eq!(front.run(&kill), handed_over(&kill)),
+            false => assert_eq!(front.run(&kill), handed_over(&kill), "{text}"),
         }
     }
     fs::remove_file(front.settings()).expect("removed");
@@ -163,9 +164,9 @@ fn the_runtime_of_an_ordinary_user_obeys_that_users_file() {
     let home = || front.directory.path().to_owned();
     assert_eq!(call("HOME", home(), user), handed_over(&["start", "c"]));
     let of_user = front.path(".config/ringfence/config.toml");
-    fs::write(&of_user, "[runtime]\nlog = \"x\"\n").expect("a file");
+    fs::write(&of_user, "[runtime]\nlow-level = \"x\"\n").expect("a file");
     let line = format!(
-        "settings {}: runtime.log: \"x\" is no path from the root: engines start a runtime in different directories",
+        "settings {}: runtime.low-level: \"x\" is neither runc nor crun nor a path from the root: write one of these",
         of_user.display()
     );
     assert_eq!(call("HOME", home(), user), refused(&line));

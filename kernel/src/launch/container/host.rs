@@ -116,7 +116,12 @@ pub fn start(
 
 fn open_log(path: &Path) -> Result<File, Failure> {
     let opened = OpenOptions::new().append(true).create(true).open(path);
-    opened.attempt(format_args!("runtime.log {}", path.display()))
+    opened.map_err(|error| {
+        let path = path.display();
+        Failure::setup(format!(
+            "runtime.log of the settings: {path}: {error}: make its directory, or name another file"
+        ))
+    })
 }
 
 fn options(container: &Container) -> Options {

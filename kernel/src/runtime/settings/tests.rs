@@ -52,6 +52,28 @@ maximum = \"512m\"
 }
 
 #[test]
+fn the_low_level_runtime_is_found_in_what_is_no_toml() {
+    for (text, expected) in [
+        (
+            "[runtime]\nlow-level = \"crun\"\n[gpu-memory\n",
+            Some("crun"),
+        ),
+        ("x = = 1\nruntime.low-level = \"runc\" # ours", Some("runc")),
+        ("[runtime\nlow-level = runc\n", None),
+    ] {
+        let settings = Settings::parse(text).expect(text);
+        assert_eq!(settings.low_level, expected.map(LowLevel::Named), "{text}");
+        assert!(settings.wrong.is_some(), "{text}");
+    }
+    let refused = Settings::parse("[runtime\nlow-level = \"kata\"\n");
+    assert!(
+        refused
+            .expect_err("refused")
+            .starts_with("runtime.low-level: ")
+    );
+}
+
+#[test]
 fn what_is_wrong_is_named_with_its_key() {
     for (text, expected) in [
         (
@@ -117,13 +139,14 @@ fn what_is_wrong_is_named_with_its_key() {
         ),
     ] {
         let parsed = Settings::parse(text);
-        // What concerns the runtime counts at once.
-        assert_eq!(parsed.is_err(), expected.starts_with("runtime"), "{text}");
+        // Without the low-level runtime nothing can be done.
+        let is_low_level = expected.starts_with("runtime.low-level: ");
+        assert_eq!(parsed.is_err(), is_low_level, "{text}");
         let reason = parsed.map_or_else(Some, |settings| settings.wrong);
         assert_eq!(reason.as_deref(), Some(expected), "{text}");
     }
     let broken = Settings::parse("[runtime]\nlog = \"/x\"\nlow-level = runc\n");
-    let reason = broken.expect_err("no TOML");
+    let reason = broken.expect("settings").wrong.expect("no TOML");
     assert!(reason.starts_with("line 3: "), "{reason}");
     assert!(!reason.contains('\n'), "{reason}");
     let none = Settings::parse("[containers]\ndriver-capabilities = []").expect("TOML");
