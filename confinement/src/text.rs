@@ -172,7 +172,10 @@ impl File {
     }
 
     fn add_case(&mut self, call: &str, case: Case) -> Result<(), String> {
-        let call = format!("libc::SYS_{}", name(call)?);
+        let call = match self.definitions.get(call) {
+            Some(number) => number.clone(),
+            None => format!("libc::SYS_{}", name(call)?),
+        };
         let Some(rule) = self.rules.iter_mut().find(|rule| rule.call == call) else {
             let cases = vec![case];
             self.rules.push(Rule { call, cases });
@@ -361,6 +364,13 @@ mod tests {
         format!(
             "Rule {{ number: libc::SYS_{call} as u32, cases: &[Case {{ verdict: Verdict::Allow, conditions: &[] }}] }}"
         )
+    }
+
+    #[test]
+    fn a_call_that_libc_does_not_name_has_a_number() {
+        let rule = "Rule { number: 0x1c9 as u32, cases: &[Case { verdict: Verdict::Allow, conditions: &[] }] }";
+        let text = "let statmount = 457\nstatmount: allow\n";
+        assert_eq!(parsed(text), Ok(with_rules(rule)));
     }
 
     #[test]

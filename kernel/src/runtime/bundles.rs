@@ -16,8 +16,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::geteuid;
 use ringfence_sentry::failure::{Attempt, Failure};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
 
 use super::caller;
 
@@ -58,6 +59,7 @@ pub fn write(name: &str, text: &str) -> Result<(PathBuf, OwnedFd), Failure> {
     };
     make(&all)?;
     let above = directory(&all).attempt(all.display())?;
+    expect_own(&above, &all)?;
     flock(&above, FlockOperation::LockExclusive).attempt(all.display())?;
     remove_left(&all);
     let place = all.join(format!("{name}.{}", std::process::id()));
@@ -65,12 +67,31 @@ pub fn write(name: &str, text: &str) -> Result<(PathBuf, OwnedFd), Failure> {
     let lock = directory(&place).attempt(place.display())?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).attempt(place.display())?;
     drop(above);
-    let file = place.join(SPECIFICATION);
-    let mut options = OpenOptions::new();
-    let opened = options.write(true).create_new(true).mode(0o600).open(&file);
-    let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
-    written.attempt(file.display())?;
+    write_file(&place.join(SPECIFICATION), text.as_bytes())?;
     Ok((place, lock))
+}
+
+/// Writes a new file in a bundle, which others cannot read.
+pub fn write_file(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    let mut options = OpenOptions::new();
+    let opened = options.write(true).create_new(true).mode(0o600).open(path);
+    let written = opened.and_then(|mut file| file.write_all(content));
+    written.attempt(path.display())
+}
+
+/// Fails if another user has made the directory above bundles, as anybody can where it is in `/tmp`.
+fn expect_own(directory: &OwnedFd, path: &Path) -> Result<(), Failure> {
+    let status = fstat(directory).attempt(path.display())?;
+    let are_others_let = status.st_mode & 0o022 != 0;
+    match status.st_uid == geteuid().as_raw() && !are_others_let {
+        true => Ok(()),
+        false => Err(Failure::setup(format!(
+            "{}: it belongs to user {}, or others may write it (mode {:04o}): remove it, or set XDG_RUNTIME_DIR to a directory of your own",
+            path.display(),
+            status.st_uid,
+            status.st_mode & 0o7777,
+        ))),
+    }
 }
 
 /// Removes the bundles that launchers have left which were killed. What cannot be removed the next one may.

@@ -20,6 +20,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
+use nix::sys::stat::{Mode, fchmod};
 use ringfence_ipc::Socket;
 use ringfence_sentry::failure::{Attempt, Failure};
 use serde::{Deserialize, Serialize};
@@ -55,7 +56,7 @@ pub fn keep(bundle: &Path, told: &Told, specification: &Specification) -> Result
     };
     let path = bundle.join(RECORD);
     let text = serde_json::to_vec(&record).attempt(path.display())?;
-    fs::write(&path, text).attempt(path.display())
+    bundles::write_file(&path, &text)
 }
 
 /// Makes the socket by which further programs get in.
@@ -63,6 +64,8 @@ pub fn open(bundle: &Path) -> Result<OwnedFd, Failure> {
     const DOING: &str = "a socket for further programs";
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let door = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).attempt(DOING)?;
+    // What is bound has the mode of the socket then, whatever the caller's umask is. Who may write it gets a place in the sandbox.
+    fchmod(&door, Mode::S_IRUSR | Mode::S_IWUSR).attempt(DOING)?;
     with_address(bundle, |address| bind(door.as_raw_fd(), address)).attempt(DOING)?;
     listen(&door, Backlog::MAXCONN).attempt(DOING)?;
     Ok(door)

@@ -22,7 +22,7 @@ struct Refusal {
     line: &'static str,
 }
 
-const TABLE: [Refusal; 8] = [
+const TABLE: [Refusal; 9] = [
     Refusal {
         is_asked: |specification, _| is_privileged(specification, &grantable()),
         line: "is privileged, and could reach the driver around the sandbox: leave out --privileged (securityContext.privileged), and \
@@ -31,6 +31,16 @@ const TABLE: [Refusal; 8] = [
     Refusal {
         is_asked: |specification, _| has_hosts_processes(specification),
         line: "has the host's process namespace, and a sandbox needs one of its own: leave out --pid=host (hostPID)",
+    },
+    Refusal {
+        is_asked: |specification, _| {
+            joins_processes(specification)
+                && specification
+                    .bounding_capabilities()
+                    .any(|name| REACHING.contains(&name))
+        },
+        line: "shares its processes with other containers and has CAP_SYS_ADMIN or CAP_SYS_PTRACE, by which its program could reach the \
+               sandbox's own through them: leave out these capabilities, or --pid=container:NAME (shareProcessNamespace)",
     },
     Refusal {
         is_asked: |specification, _| !has_processes(specification),
@@ -65,6 +75,8 @@ const TABLE: [Refusal; 8] = [
     },
 ];
 
+/// By which a program reaches a process of another process namespace, if somebody in that hands it a descriptor.
+const REACHING: [&str; 2] = ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"];
 /// By which NVIDIA's hook is asked for channels of IMEX.
 const CHANNELS: &str = "NVIDIA_IMEX_CHANNELS";
 /// By which it is asked for the rights to divide GPUs, and to watch all of their parts. It grants them to who has CAP_SYS_ADMIN, which the
@@ -188,6 +200,15 @@ fn is_for_all(rule: &Value) -> bool {
     let is_any_number = number(rule, "major").is_none() && number(rule, "minor").is_none();
     let access = text(rule, "access").unwrap_or_default();
     is_allowed && is_any_type && is_any_number && "rwm".chars().all(|right| access.contains(right))
+}
+
+/// Whether the container joins the process namespace of others.
+fn joins_processes(specification: &Specification) -> bool {
+    let mut namespaces = specification.namespaces().iter();
+    namespaces.any(|namespace| {
+        let joined = text(namespace, "path").is_some_and(|path| !path.is_empty());
+        text(namespace, "type") == Some("pid") && joined
+    })
 }
 
 /// Whether the container has no process namespace of its own, or has that of whoever started this.

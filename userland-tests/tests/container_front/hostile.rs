@@ -147,6 +147,33 @@ fn a_container_whose_proc_is_not_the_kernels_does_not_start() {
     }
 }
 
+/// What libraries ask `/proc` of their own process would be the image's to answer.
+#[test]
+fn a_container_in_which_a_volume_tells_of_processes_does_not_start() {
+    for maker in Maker::all() {
+        let volume = directory(&maker, "volume");
+        executable(&volume.join("exe"), "#!/bin/sh\necho started\n");
+        let link = maker.front.bundle().join("rootfs/data");
+        for (place, source) in [("/proc/1", "."), ("/proc/1/maps", "exe")] {
+            let _ = fs::remove_file(&link);
+            symlink(place, &link).expect("a link");
+            let mut value = with_gpu("echo started");
+            bind(&mut value, &volume.join(source), "/data");
+            let ended = maker.run(&value);
+            // runc takes none itself.
+            let line = match maker.name == "runc" {
+                true => "/proc/1",
+                false => "error executing hook `",
+            };
+            assert!(
+                ended.status == 1 && ended.stdout.is_empty() && ended.stderr.contains(line),
+                "{}: {place}: {ended:?}",
+                maker.name
+            );
+        }
+    }
+}
+
 /// What has an effect on programs that are linked as most are, and what would be taken for a part of Ringfence.
 #[test]
 fn nothing_that_an_image_brings_is_loaded_or_taken_for_ringfence() {

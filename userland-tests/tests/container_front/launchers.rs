@@ -1,16 +1,18 @@
 //! The launcher of a container's sandbox: that it is there is known to the front, and what it leaves when it is killed somebody
 //! else removes.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 use userland_tests::{eventually, finish, ringfence_with_faults};
 
 use super::sandboxes::{Maker, with_gpu as running};
-use super::{Front, handed_over, with_gpu};
+use super::{Front, handed_over, refused, with_gpu};
 
 /// The process that has this directory open.
 fn holder(directory: &Path) -> Option<Pid> {
@@ -34,6 +36,11 @@ fn what_a_killed_launcher_has_left_the_next_delete_removes() {
         let state: Value =
             serde_json::from_str(&called.run(&["state", "c"]).stdout).expect("a state");
         let bundle = PathBuf::from(state["bundle"].as_str().expect("a bundle"));
+        // Whoever reads what is known of the sandbox, or connects to the way into it, could enter it.
+        for entry in fs::read_dir(&bundle).expect("a bundle").flatten() {
+            let mode = entry.metadata().expect("a status").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{:?}: {mode:o}", entry.path());
+        }
         // What somebody else makes and removes is no matter of this container's.
         let other = Front::of_script();
         other.specify(&with_gpu());
@@ -49,6 +56,44 @@ fn what_a_killed_launcher_has_left_the_next_delete_removes() {
         assert_eq!(called.run(&["delete", "c"]).status, 0);
         assert!(!bundle.exists(), "{}", maker.name);
     }
+}
+
+#[test]
+fn what_another_user_could_write_is_no_place_for_bundles() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root makes directories of other users");
+        return;
+    }
+    let front = Front::of_script();
+    front.specify(&with_gpu());
+    let own = front.path("configuration/ringfence");
+    fs::create_dir_all(&own).expect("a directory");
+    let text = format!(
+        "runtime.low-level = \"{}\"\nruntime.driver = \"sim\"\n",
+        front.path("low-level").display()
+    );
+    fs::write(own.join("config.toml"), text).expect("settings");
+    let place = front.path("ringfence-containers");
+    fs::create_dir(&place).expect("a directory");
+    let expect = |owner: u32, mode: u32| {
+        chown(&place, Some(owner), None).expect("another owner");
+        fs::set_permissions(&place, Permissions::from_mode(mode)).expect("a mode");
+        let mut command = front.command(&["create", "c"]);
+        command.env("XDG_RUNTIME_DIR", front.directory.path());
+        // That user cannot write the test's log.
+        command.env_remove("RINGFENCE_CONFIG");
+        command.env("XDG_CONFIG_HOME", front.path("configuration"));
+        let ended = finish(command.uid(1000).gid(1000));
+        let line = format!(
+            "{}: it belongs to user {owner}, or others may write it (mode {mode:04o}): remove it, or set XDG_RUNTIME_DIR to a directory of \
+             your own",
+            place.display()
+        );
+        assert_eq!(ended, refused(&line));
+    };
+    expect(1001, 0o777);
+    expect(1000, 0o777);
+    expect(1001, 0o755);
 }
 
 /// Each step of the front's fails in turn. The launcher is started by two of them, since it is to be nobody's child.

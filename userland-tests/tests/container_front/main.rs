@@ -431,7 +431,16 @@ fn share_processes(value: &mut Value) {
 #[test]
 fn what_a_container_with_gpus_cannot_have_is_refused_with_the_way_out() {
     let front = Front::of_script();
-    let rows: [(Change, &str); 3] = [
+    let rows: [(Change, &str); 4] = [
+        (
+            |value| {
+                value["linux"]["namespaces"] =
+                    json!([{"type": "pid", "path": "/proc/self/ns/uts"}]);
+                value["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_PTRACE"]);
+            },
+            "shares its processes with other containers and has CAP_SYS_ADMIN or CAP_SYS_PTRACE, by which its program could \
+             reach the sandbox's own through them: leave out these capabilities, or --pid=container:NAME (shareProcessNamespace)",
+        ),
         (
             privilege,
             "is privileged, and could reach the driver around the sandbox: leave out --privileged \

@@ -6,11 +6,12 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use userland_tests::{Ended, eventually, guest_program, ringfence_with_faults};
+use userland_tests::{Ended, eventually, finish, guest_program, ringfence_with_faults};
 
 use super::lives::{BUSYBOX, Called, low_level};
 use super::{Front, specification};
@@ -141,6 +142,29 @@ pub fn with_gpu(script: &str) -> Value {
 pub fn grant(value: &mut Value, names: &[&str]) {
     for set in ["bounding", "effective", "permitted"] {
         value["process"]["capabilities"][set] = json!(names);
+    }
+}
+
+/// statmount(2), listmount(2) and listns(2), and open_by_handle_at(2): by them a program with CAP_SYS_ADMIN enters the sentry's mount
+/// namespace, or the host's.
+#[test]
+fn a_program_in_a_container_finds_no_other_mount_namespace() {
+    let words = ["calls", "457", "458", "470", "304"];
+    let natively = finish(Command::new(guest_program()).args(words));
+    assert!(natively.stdout.ends_with("\n304: EFAULT\n"), "{natively:?}");
+    for maker in Maker::all() {
+        let mut value = with_gpu(&format!("guest {}", words.join(" ")));
+        grant(
+            &mut value,
+            &["CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_DAC_READ_SEARCH"],
+        );
+        let expected = "457: ENOSYS\n458: ENOSYS\n470: ENOSYS\n304: EPERM\n";
+        assert_eq!(
+            maker.run(&value),
+            Ended::printing(expected),
+            "{}",
+            maker.name
+        );
     }
 }
 

@@ -184,8 +184,9 @@ fn sentry() -> Walls {
         with_sentry: KINDS.into(),
         mounts: mounts(&[("/proc", "ro,nosuid,nodev,noexec,relatime")]),
         open: open([
+            // Of a /proc that is mounted nowhere.
+            "/loadavg",
             "/memfd:instruction (deleted)",
-            "/proc/loadavg",
             "/secretmem (deleted)",
             "anon_inode:[eventfd]",
             "anon_inode:[landlock-ruleset]",

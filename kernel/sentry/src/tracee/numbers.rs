@@ -29,6 +29,11 @@ impl Numbers {
         Ok(Numbers { load })
     }
 
+    /// The same, of a file that is open already.
+    pub fn of(load: File) -> Numbers {
+        Numbers { load }
+    }
+
     /// The last number that was given out.
     pub fn last(&self) -> Result<u32, Errno> {
         let mut text = [0; 128];

@@ -35,7 +35,7 @@ use ringfence_sentry::liaison::SentryEnd;
 use ringfence_sentry::signals::{self, Found};
 use ringfence_sentry::system_calls::{add_mount_attributes, exit_at_once};
 use ringfence_sentry::{Options, Sandbox, log, tracee, uvm_number};
-use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstatfs, openat2};
+use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstatfs, openat, openat2};
 use rustix::stdio::stdin;
 
 use super::told::{self, PLACE, Told};
@@ -87,7 +87,15 @@ pub fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
     }
     let found = signals::block()?;
     expect_no_devices(&told)?;
-    let numbers = tracee::Numbers::open().attempt("/proc/loadavg")?;
+    // What the image's links have led mounts to, in the container's, is not there.
+    let processes = Tree::new("proc", &[], RESTRICTED | libc::MOUNT_ATTR_NOEXEC)
+        .attempt("the first process's /proc")?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let load = openat(&processes, "loadavg", flags, Mode::empty()).attempt("/proc/loadavg")?;
+    let numbers = tracee::Numbers::of(load.into());
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let executable = openat(&processes, "self/exe", flags, Mode::empty()).attempt("self/exe")?;
+    drop(processes);
     let uvm = uvm_number(&driver);
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = Socket::pair().attempt("socketpair")?;
@@ -115,7 +123,7 @@ pub fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
         .into_iter()
         .chain(way.iter().flat_map(Way::descriptors));
     let needed: Vec<RawFd> = needed.map(|descriptor| descriptor.as_raw_fd()).collect();
-    leave_root(&told.entrance)?;
+    leave_root(&told.entrance, executable)?;
     memory::raise_limit_of_files()?;
     // Last, so that the engine's user sees what went wrong until here.
     let_go(messages, &needed)?;
@@ -210,14 +218,14 @@ fn let_go(messages: OwnedFd, needed: &[RawFd]) -> Result<(), Failure> {
 /// The root is mounted on a directory of the kernel's own, which nobody can remove: where a directory is removed that
 /// something is mounted on in another namespace, the kernel takes the mount away (rmdir(2)), and a sentry that sees no processes
 /// would hold none.
-fn leave_root(entrance: &Path) -> Result<(), Failure> {
+fn leave_root(entrance: &Path, executable: OwnedFd) -> Result<(), Failure> {
     // First, since the kernel lets nobody in a user namespace mount a second one while the first is covered in part.
     let attributes = READ_ONLY | libc::MOUNT_ATTR_NOEXEC;
     let seen = Tree::new("proc", &[("subset", "pid")], attributes).attempt("the sentry's /proc")?;
     let options = [("size", "64k"), ("mode", "755")];
     let attributes = RESTRICTED | libc::MOUNT_ATTR_NOEXEC;
     let root = Tree::in_memory(&options, attributes).attempt("the sentry's root")?;
-    let executable = Tree::copy(Path::new("/proc/self/exe")).attempt("/proc/self/exe")?;
+    let executable = Tree::copy_named(executable.as_fd()).attempt("the executable")?;
     // What is mounted there is not to be seen among the program's mounts.
     const NONE: Option<&str> = None;
     mount(NONE, "/proc", NONE, MsFlags::MS_PRIVATE, NONE).attempt("the container's /proc")?;

@@ -15,6 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,8 @@ use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstatfs, mkdirat,
 use serde_json::{Value, json};
 
 use super::told::PLACE;
-use crate::launch::mounts::{READ_ONLY, Tree};
+use crate::launch::mountinfo::Mount;
+use crate::launch::mounts::{READ_ONLY, Tree, mount_of};
 
 /// The word that asks for the hook: `ringfence container-seat ROOT DEVICE:INODE EXECUTABLE [NAME NODE]...`
 const WORD: &str = "container-seat";
@@ -119,6 +121,7 @@ fn seat(
             "something is mounted over the container's root: mount no volume where the image leads it there",
         ));
     }
+    expect_no_process_covered(&root)?;
     let place = place(&root)?;
     // Whoever the program is, the first process tries there whether a node can be opened. The program has another view.
     let options = [("size", "64k"), ("mode", "1777")];
@@ -136,6 +139,40 @@ fn seat(
         _ => READ_ONLY,
     };
     show(&seat, Path::new(NAME), executable, attributes)
+}
+
+/// Fails if something is mounted over what `/proc` says of a process: whoever reads it there, as libraries do, would be told by the
+/// image. crun mounts a volume where an image's link leads.
+fn expect_no_process_covered(root: &fs::File) -> Result<(), Failure> {
+    const DOING: &str = "the container's mounts";
+    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let strictly = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    // What is no directory there is refused next.
+    let Ok(processes) = openat2(root, "proc", how, Mode::empty(), strictly) else {
+        return Ok(());
+    };
+    let own = mount_of(processes.as_fd()).attempt(DOING)?.id;
+    let list = fs::read("/proc/self/mountinfo").attempt(DOING)?;
+    let mounts: Vec<Mount<'_>> = list
+        .split(|byte| *byte == b'\n')
+        .filter_map(Mount::of)
+        .collect();
+    let point = mounts.iter().find(|mount| mount.id == own);
+    let point = point.map(Mount::path).unwrap_or_default();
+    let below = mounts.iter().filter(|mount| mount.parent == own);
+    for mount in below {
+        let path = mount.path();
+        let name = path.strip_prefix(&point).unwrap_or(&path).iter().next();
+        let name = name.unwrap_or_default().as_bytes();
+        let is_process = name.first().is_some_and(u8::is_ascii_digit);
+        if is_process || [&b"self"[..], b"thread-self"].contains(&name) {
+            return Err(Failure::setup(format!(
+                "something is mounted over {}, where the container's /proc is to tell of a process: mount no volume where the image leads it there",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Mounts a copy of `source` under this name, which is new.

@@ -100,6 +100,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("greed", greed::greed),
     ("in-flight", in_flight::in_flight),
     ("identifiers", identifiers::ask),
+    ("calls", isolation::calls),
     ("forbidden", isolation::forbidden),
     ("given", given::scenario),
     ("network", isolation::network),
