@@ -72,6 +72,7 @@ const KINDS: &[(&str, Cause)] = &[
     ("a request that pins was not finished", Once),
     ("a process that pinned memory was killed", Once),
     ("an event descriptor could not be given", Once),
+    ("no further program can be let in", Once),
     ("no further thread can be started, so calls", Once),
     ("a description could not be closed", Once),
     ("a descriptor could not be passed to the server", Once),

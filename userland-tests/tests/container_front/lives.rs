@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 use userland_tests::{Ended, eventually, wait_for};
@@ -66,7 +66,12 @@ impl Called<'_> {
             "sh",
         ]);
         command.arg(&self.program).arg("--root").arg(&self.root);
-        command.args(words).stdin(Stdio::null());
+        // crun gives the standard streams to the container's root: no null device of the host's.
+        let nothing = self.root.with_extension("stdin");
+        File::create(&nothing).expect("a file");
+        command
+            .args(words)
+            .stdin(File::open(&nothing).expect("a file"));
         command.current_dir(self.front.bundle());
         command.env("RINGFENCE_CONFIG", self.front.settings());
         command.envs(

@@ -206,7 +206,8 @@ fn sentry() -> Walls {
 /// As in a container without GPUs, but for the filter, the nodes, and a process and a mount namespace.
 fn program(running: &Running<'_>) -> Walls {
     let node = "ro,nosuid,nodev,noexec,relatime";
-    let streams = ["stdout", "stderr"].map(|name| running.called.root.with_extension(name));
+    let streams =
+        ["stdin", "stdout", "stderr"].map(|name| running.called.root.with_extension(name));
     let streams = streams.map(|path| path.display().to_string());
     Walls {
         name: "sleep".to_owned(),
@@ -228,10 +229,7 @@ fn program(running: &Running<'_>) -> Walls {
             ("/proc/acpi", node),
             ("/proc/sys", node),
         ]),
-        open: ["/dev/null".to_owned()]
-            .into_iter()
-            .chain(streams)
-            .collect(),
+        open: streams.into_iter().collect(),
         is_in_cgroup: true,
     }
 }
