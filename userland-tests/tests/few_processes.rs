@@ -57,7 +57,9 @@ fn a_program_that_takes_all_processes_can_be_ended() {
     let script = "\"$0\" take-all-processes; read line";
     if let Some(mut command) = run(&executables, 61_002, FEW, script) {
         command.stdin(Stdio::piped());
-        let (sandbox, _output, _) = started_until(&mut command, "client: true\n");
+        let (mut sandbox, _output, _) = started_until(&mut command, "client: true\n");
+        // Its end would end the program, too.
+        let _input = sandbox.stdin.take();
         kill(Pid::from_raw(sandbox.id() as i32), Signal::SIGTERM).expect("kill");
         assert_eq!(wait_for(sandbox).status, 128 + Signal::SIGTERM as i32);
     }
