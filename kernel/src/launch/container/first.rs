@@ -35,7 +35,9 @@ use ringfence_sentry::liaison::SentryEnd;
 use ringfence_sentry::signals::{self, Found};
 use ringfence_sentry::system_calls::{add_mount_attributes, exit_at_once};
 use ringfence_sentry::{Options, Sandbox, log, tracee, uvm_number};
-use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstatfs, openat, openat2};
+use rustix::fs::{
+    CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstatfs, mkdirat, openat, openat2,
+};
 use rustix::stdio::stdin;
 
 use super::told::{self, PLACE, Told};
@@ -236,7 +238,10 @@ fn leave_root(entrance: &Path, executable: OwnedFd) -> Result<(), Failure> {
         .attempt("the executable's place")?;
     let own = Path::new(ROOT).join(OWN);
     let processes = own.join("proc");
-    fs::create_dir_all(&processes).attempt(processes.display())?;
+    // By a call that every architecture has, and that an engine's profile has been opened for (`profile.rs`).
+    for directory in [&own, &processes] {
+        mkdirat(CWD, directory, Mode::from_raw_mode(0o755)).attempt(directory.display())?;
+    }
     seen.attach(&processes).attempt("the sentry's /proc")?;
     let root = fs::File::open(ROOT).attempt(ROOT)?;
     add_mount_attributes(root.as_fd(), READ_ONLY).attempt("the sentry's root")?;

@@ -26,7 +26,7 @@ const OPENED: &[(&str, libc::c_long)] = &[
     ("landlock_create_ruleset", libc::SYS_landlock_create_ruleset),
     ("landlock_restrict_self", libc::SYS_landlock_restrict_self),
     ("memfd_secret", libc::SYS_memfd_secret),
-    ("mkdir", libc::SYS_mkdir),
+    ("mkdirat", libc::SYS_mkdirat),
     ("mknodat", libc::SYS_mknodat),
     ("mount", libc::SYS_mount),
     ("mount_setattr", libc::SYS_mount_setattr),
