@@ -3,8 +3,8 @@
 //! The idea: each setting is a row of a table, with what reads its value. A setting that is unknown or wrong is refused rather
 //! than passed over: it could be a limit that somebody relies on. A file that is not there sets nothing.
 //!
-//! What bounds containers is asked for when one is made. So what is wrong with that keeps no engine from ending containers that
-//! run; but what is wrong in `[runtime]` does, since it could name the low-level runtime that knows them.
+//! Settings are asked for when a container is made. So what is wrong with them keeps no engine from ending containers that run,
+//! but for `runtime.low-level`: it names who knows them. That one is looked for even in a text that is no TOML.
 //!
 //! What containers ask for comes from whoever writes a pod, or from an image (`annotations.rs`). So what they may have is
 //! bounded here, and an annotation that is within the bounds harms nobody but its container.

@@ -6,7 +6,8 @@
 //! which nobody renames or removes, when everything else has been mounted. That is done by a hook (`createContainer` of the OCI
 //! specification), which the low-level runtime starts in the container's view of mounts, before it enters the container's root.
 //!
-//! The hook follows no link on the way from the root, and looks that this is the root which the front has seen. The root's own
+//! The hook follows no link on the way from the root, and looks that this is the root which the front has seen, and that nothing is
+//! mounted over what the container's `/proc` says of a process. The root's own
 //! directory is the container's alone: nobody else writes there while the container is made.
 //!
 //! The caller is the low-level runtime, by the words that the front has written. Nothing of the image's has run before.
