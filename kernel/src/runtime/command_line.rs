@@ -262,6 +262,22 @@ impl CommandLine {
         name.to_string_lossy().into_owned()
     }
 
+    /// How an option is to be written once more, so that its last value holds: by its letter if the caller has written that, since runc
+    /// takes an option in one form only.
+    pub fn form_of(&self, long: &str, letter: char) -> OsString {
+        let end = self.given.len() - self.program.len();
+        let options = self.given.get(self.globals..end);
+        let mut options = options.into_iter().flatten();
+        let is_by_letter = options.any(|word| {
+            let option = Written::read(word);
+            option.is_some_and(|option| option.name == [letter as u8])
+        });
+        match is_by_letter {
+            true => format!("-{letter}").into(),
+            false => format!("--{long}").into(),
+        }
+    }
+
     /// The bundle's directory. That of the caller, if none was given.
     pub fn bundle_directory(&self) -> PathBuf {
         let given = self.bundle.as_deref().filter(|given| !given.is_empty());

@@ -150,7 +150,7 @@ pub fn begin(line: &CommandLine, low_level: &Path, found: &Found) -> Result<Infa
     ];
     handed::hand_over(descriptors, number as RawFd)?;
     let further: [OsString; 4] = [
-        "--process".into(),
+        line.form_of("process", 'p'),
         format!("/proc/self/fd/{document}").into(),
         "--preserve-fds".into(),
         (preserved + HANDED_FURTHER).to_string().into(),

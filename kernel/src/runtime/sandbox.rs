@@ -133,10 +133,8 @@ fn words(line: &CommandLine, bundle: &Path, count: usize) -> Vec<OsString> {
         (Some(container), Some(word)) if container == word => last,
         _ => words.len(),
     };
-    // runc takes no two forms of one option.
-    let is_short = words.iter().any(|word| word == "-b");
     let mut further: Vec<OsString> = vec![
-        if is_short { "-b" } else { "--bundle" }.into(),
+        line.form_of("bundle", 'b'),
         bundle.as_os_str().to_owned(),
         "--preserve-fds".into(),
         count.to_string().into(),

@@ -80,8 +80,10 @@ fn a_further_program_reaches_the_driver_by_the_sandbox() {
         process["args"] = json!(["guest", "close"]);
         let file = maker.front.path("process.json");
         fs::write(&file, process.to_string()).expect("a process");
-        let ended = exec(&called, &["--process", file.to_str().expect("text"), "c"]);
-        assert_eq!(ended, Ended::printing("freed 50 times\n"), "{}", maker.name);
+        for option in ["--process", "-p"] {
+            let ended = exec(&called, &[option, file.to_str().expect("text"), "c"]);
+            assert_eq!(ended, Ended::printing("freed 50 times\n"), "{}", maker.name);
+        }
         end(&called);
     }
 }
