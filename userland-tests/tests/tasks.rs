@@ -141,3 +141,21 @@ another has 126, then EMFILE: Too many open files
 ";
     assert_eq!(finish(&mut command), Ended::printing(expected));
 }
+
+/// What is kept of a process that has ended takes no descriptor that others need.
+#[test]
+fn short_processes_leave_room_below_a_low_limit_of_descriptors() {
+    let guest = guest_program();
+    let guest = guest.display();
+    let script =
+        format!("for each in $(seq 60); do {guest} block-size >/dev/null || exit; done; echo all");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 64; exec \"$@\"", "sh"])
+        .arg(ringfence_program())
+        .args(["run", "--driver", "sim"])
+        .args(showing_the_guest())
+        .args(["--", "sh", "-c", &script]);
+    let ended = finish(&mut command);
+    assert_eq!(ended, Ended::printing("all\n"));
+}

@@ -161,15 +161,18 @@ pub struct Descriptions {
     guesses: Mutex<HashMap<RawFd, Arc<Witness>>>,
     inodes: RwLock<HashMap<Inode, Arc<Description>>>,
     tasks: Mutex<HashMap<Pid, Arc<Table>>>,
+    /// How many of them are kept.
+    maximum_tasks: usize,
     /// The device number of UVM's node on the real driver.
     uvm: Option<u64>,
 }
 
 impl Descriptions {
-    /// With the device number of UVM's node, if the driver is the real one.
-    pub fn new(uvm: Option<u64>) -> Descriptions {
+    /// With the device number of UVM's node, if the driver is the real one, in a process that may have so many `descriptors`.
+    pub fn new(uvm: Option<u64>, descriptors: usize) -> Descriptions {
         Descriptions {
             uvm,
+            maximum_tasks: MAXIMUM_TASK_DESCRIPTORS.min(descriptors / PART_FOR_TASKS),
             ..Descriptions::default()
         }
     }
@@ -266,7 +269,7 @@ impl Descriptions {
         let opened = Arc::new(Table::of(task)?);
         let copy = opened.duplicate(task, descriptor);
         let mut tasks = self.tasks.lock().ignore_poison();
-        if tasks.len() >= MAXIMUM_TASK_DESCRIPTORS {
+        if tasks.len() >= self.maximum_tasks {
             tasks.clear();
         }
         tasks.insert(task, opened);
@@ -337,6 +340,8 @@ impl Descriptions {
 
 /// Processes whose descriptors are kept at hand; beyond, all are looked up anew.
 const MAXIMUM_TASK_DESCRIPTORS: usize = 256;
+/// The part of this process's descriptors that these take at most: one in so many.
+const PART_FOR_TASKS: usize = 8;
 /// Descriptor numbers for which a guess is kept.
 const MAXIMUM_GUESSES: usize = 4096;
 

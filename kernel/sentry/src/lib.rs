@@ -203,7 +203,8 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     } = sandbox;
     Spin::automatic();
     let alarm = tracee::Alarm::new().attempt("the alarm of the thread that pins")?;
-    let nodes = Arc::new(Nodes::within(nodes::descriptors()));
+    let most = nodes::descriptors();
+    let nodes = Arc::new(Nodes::within(most));
     let pins = Pins::new(numbers, alarm).attempt("the memory of pins")?;
     let simulated = match driver.kind {
         Kind::Host => None,
@@ -228,7 +229,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
         listener: Listener::new(descriptor),
         server,
         on_server_exit: options.on_server_exit,
-        descriptions: Descriptions::new(uvm),
+        descriptions: Descriptions::new(uvm, most),
         releases: Releases::new().attempt("inotify")?,
         pins,
         shares: Arc::default(),

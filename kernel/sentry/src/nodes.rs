@@ -40,8 +40,8 @@ struct Open {
     by: HashMap<Pid, usize>,
 }
 
-/// How many descriptors a server may have: as many as this process, since both were started with the caller's limit. The
-/// sentry's filter does not let it ask.
+/// How many descriptors a server may have: as many as this process, since both were started with the caller's limit, or that of a
+/// container's engine. The sentry's filter does not let it ask.
 pub fn descriptors() -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE);
     limit.map_or(0, |(_, most)| usize::try_from(most).unwrap_or(usize::MAX))

@@ -13,9 +13,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use caps::Capability;
+use nix::sys::resource::{Resource, getrlimit};
 use nvproxy_protocol::driver::{Driver, Kind};
 use ringfence_confinement::linux::Feature;
-use ringfence_sentry::failure::Failure;
+use ringfence_sentry::confinement::DESCRIPTORS;
+use ringfence_sentry::failure::{Attempt, Failure};
 use ringfence_sentry::server::OnServerExit;
 use serde_json::{Value, json};
 
@@ -27,6 +29,8 @@ use crate::launch::container::{first, profile, seat};
 
 /// Says in a specification that it is a shadow.
 pub const MARK: &str = "dev.ringfence.container";
+/// What a specification calls the limit of descriptors.
+const LIMIT_OF_DESCRIPTORS: &str = "RLIMIT_NOFILE";
 /// What stands in the place of a simulated driver's nodes.
 const STAND_IN: &str = "/dev/null";
 /// Devices that every container has, and below which ioctls are harmless.
@@ -75,6 +79,7 @@ pub fn make(making: &Making<'_>) -> Result<(Value, Told), Failure> {
         driver: DriverText::from(making.driver),
         on_server_exit: making.on_server_exit,
         rights: lend_rights(&mut shadow, &LENT),
+        descriptors: lend_descriptors(&mut shadow)?,
         hidden: take_paths(&mut shadow, "maskedPaths"),
         read_only: take_paths(&mut shadow, "readonlyPaths"),
         harmless: harmless.clone(),
@@ -179,6 +184,28 @@ fn lend_rights(shadow: &mut Value, lent: &[Capability]) -> Rights {
         inheritable: lend("inheritable"),
         ambient: lend("ambient"),
     }
+}
+
+/// Has the first process have as many descriptors as this one may, since it has some for each of those of all the program's processes.
+/// Returns how many the program is to have: what the specification says, or else what this process has.
+fn lend_descriptors(shadow: &mut Value) -> Result<(u64, u64), Failure> {
+    let (soft, own) = getrlimit(Resource::RLIMIT_NOFILE).attempt("the limit of descriptors")?;
+    let process = shadow.pointer_mut("/process");
+    let Some(process) = process.and_then(Value::as_object_mut) else {
+        return Ok((soft, own));
+    };
+    let limits = process.entry("rlimits").or_insert_with(|| json!([]));
+    let Some(limits) = limits.as_array_mut() else {
+        return Ok((soft, own));
+    };
+    let is_it = |limit: &Value| text(limit, "type") == Some(LIMIT_OF_DESCRIPTORS);
+    let found = limits.iter().rfind(|limit| is_it(limit));
+    let value = |name: &str| found?.get(name)?.as_u64();
+    let (soft, hard) = (value("soft").unwrap_or(soft), value("hard").unwrap_or(own));
+    limits.retain(|limit| !is_it(limit));
+    let most = hard.max(own.min(DESCRIPTORS));
+    limits.push(json!({"type": LIMIT_OF_DESCRIPTORS, "soft": most, "hard": most}));
+    Ok((soft, hard))
 }
 
 /// Takes the paths in `/proc` out of a list of `linux`: the program's is another.

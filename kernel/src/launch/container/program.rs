@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::setsid;
 use ringfence_faults::{Act, Point};
 use ringfence_ipc::Socket;
@@ -59,6 +60,8 @@ pub fn run(
         domain::enter(rules.as_fd())?;
     }
     signals::restore(found).attempt("the program's signals")?;
+    let (soft, hard) = told.descriptors;
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).attempt("the limit of descriptors")?;
     enter_filter(&told.closed, listener)?;
     told.rights.give_back();
     execute(command)

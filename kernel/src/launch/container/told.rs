@@ -60,6 +60,8 @@ pub struct Told {
     pub on_server_exit: OnServerExit,
     /// What the program has of the capabilities that the first process has.
     pub rights: Rights,
+    /// How many descriptors the program may have open (getrlimit(2)): the soft and the hard limit. The sentry has more.
+    pub descriptors: (u64, u64),
     /// What of `/proc` the program does not see, and what it may not write.
     pub hidden: Vec<PathBuf>,
     pub read_only: Vec<PathBuf>,
