@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use caps::CapSet;
 use ringfence_sentry::failure::Failure;
@@ -22,7 +22,7 @@ struct Refusal {
     line: &'static str,
 }
 
-const TABLE: [Refusal; 9] = [
+const TABLE: [Refusal; 10] = [
     Refusal {
         is_asked: |specification, _| is_privileged(specification, &grantable()),
         line: "is privileged, and could reach the driver around the sandbox: leave out --privileged (securityContext.privileged), and \
@@ -45,6 +45,10 @@ const TABLE: [Refusal; 9] = [
     Refusal {
         is_asked: |specification, _| !has_processes(specification),
         line: "has no /proc, which a sandbox is made by: have the specification mount one (type proc)",
+    },
+    Refusal {
+        is_asked: |specification, _| has_further_processes(specification),
+        line: "mounts a second /proc at another place, which would show the sandbox's own processes: leave that mount (type proc) out",
     },
     Refusal {
         is_asked: |_, asked| has_nodes_of(asked, Driver::Tegra),
@@ -222,12 +226,21 @@ fn has_hosts_processes(specification: &Specification) -> bool {
     joined.is_some_and(|path| is_own_namespace(Path::new(path)))
 }
 
+/// The places at which the specification mounts a `/proc` of the kernel's.
+fn places_of_processes(specification: &Specification) -> impl Iterator<Item = PathBuf> {
+    let mounts = specification.mounts().iter();
+    let mounts = mounts.filter(|mount| text(mount, "type") == Some("proc"));
+    mounts.map(|mount| Path::new("/").join(text(mount, "destination").unwrap_or_default()))
+}
+
 /// Whether the specification mounts the kernel's `/proc`.
 fn has_processes(specification: &Specification) -> bool {
-    specification.mounts().iter().any(|mount| {
-        let place = text(mount, "destination").unwrap_or_default();
-        text(mount, "type") == Some("proc") && Path::new("/").join(place) == Path::new("/proc")
-    })
+    places_of_processes(specification).any(|place| place == Path::new("/proc"))
+}
+
+/// Whether it mounts one elsewhere: the program's own takes the place of that at `/proc` alone.
+fn has_further_processes(specification: &Specification) -> bool {
+    places_of_processes(specification).any(|place| place != Path::new("/proc"))
 }
 
 fn is_own_namespace(path: &Path) -> bool {

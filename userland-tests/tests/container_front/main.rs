@@ -431,7 +431,7 @@ fn share_processes(value: &mut Value) {
 #[test]
 fn what_a_container_with_gpus_cannot_have_is_refused_with_the_way_out() {
     let front = Front::of_script();
-    let rows: [(Change, &str); 4] = [
+    let rows: [(Change, &str); 5] = [
         (
             |value| {
                 value["linux"]["namespaces"] =
@@ -453,6 +453,13 @@ fn what_a_container_with_gpus_cannot_have_is_refused_with_the_way_out() {
         (
             |value| value["mounts"] = json!([]),
             "has no /proc, which a sandbox is made by: have the specification mount one (type proc)",
+        ),
+        (
+            |value| {
+                let mounts = value["mounts"].as_array_mut().expect("mounts");
+                mounts.push(json!({"destination": "/proc2", "type": "proc", "source": "proc"}));
+            },
+            "mounts a second /proc at another place, which would show the sandbox's own processes: leave that mount (type proc) out",
         ),
     ];
     for (change, line) in rows {

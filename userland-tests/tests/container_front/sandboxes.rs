@@ -168,6 +168,60 @@ fn a_program_in_a_container_finds_no_other_mount_namespace() {
     }
 }
 
+/// By NS_MNT_GET_NEXT and NS_MNT_GET_PREV who has CAP_SYS_ADMIN opens them on kernels that do not look whose they are, by any type. What a
+/// kernel says by itself is another error.
+#[test]
+fn a_program_in_a_container_opens_no_mount_namespace_by_ioctl() {
+    for maker in Maker::all() {
+        let mut value = with_gpu("guest namespaces-by-ioctl");
+        grant(&mut value, &["CAP_SYS_ADMIN"]);
+        let expected = "0xb7 11: ENOTTY\n0xb7 12: ENOTTY\n0x64 11: ENOTTY\n0x64 12: ENOTTY\n";
+        assert_eq!(
+            maker.run(&value),
+            Ended::printing(expected),
+            "{}",
+            maker.name
+        );
+    }
+}
+
+/// By bpf(2) who has CAP_SYS_ADMIN takes away what keeps a cgroup from devices. The call is known to the kernel: without GPUs it says
+/// otherwise of these arguments.
+#[test]
+fn a_program_in_a_container_makes_no_call_of_bpf() {
+    for maker in Maker::all() {
+        let script = "guest calls 321";
+        let [mut alone, mut inside] = [plain(script), with_gpu(script)];
+        for value in [&mut alone, &mut inside] {
+            grant(value, &["CAP_SYS_ADMIN", "CAP_BPF"]);
+        }
+        maker.front.specify(&alone);
+        let natively = maker.alone().run(&["run", "c"]);
+        assert_eq!(natively, Ended::printing("321: EINVAL\n"));
+        let ended = maker.run(&inside);
+        assert_eq!(ended, Ended::printing("321: EPERM\n"), "{}", maker.name);
+    }
+}
+
+/// The sentry has a descriptor or more for each of what all processes have, and more than each of these may have.
+#[test]
+fn programs_with_a_low_limit_of_descriptors_reach_the_driver() {
+    let script = "ulimit -Sn; ulimit -Hn; for each in 1 2 3 4 5 6 7 8 9 10; do \
+                  (guest block-size >/dev/null && echo done) & done; wait; guest pin-among-threads";
+    for maker in Maker::all() {
+        let mut value = with_gpu(script);
+        value["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 24, "hard": 32}]);
+        let done = "done\n".repeat(10);
+        let expected = format!("24\n32\n{done}pinned 20 times: ok\n");
+        assert_eq!(
+            maker.run(&value),
+            Ended::printing(&expected),
+            "{}",
+            maker.name
+        );
+    }
+}
+
 #[test]
 fn a_program_in_a_container_reaches_the_driver_by_its_sandbox() {
     for maker in Maker::all() {

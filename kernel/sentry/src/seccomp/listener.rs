@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
+use caps::{CapSet, Capability};
 use libc::{seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -100,8 +101,20 @@ fn filter(policy: &Policy<'_>) -> Result<Vec<libc::sock_filter>, Problem> {
         ("driver_numbers", any_size),
         ("uvm_words", uvm),
         ("words_let_run", let_run),
+        ("namespace_numbers", namespace_numbers()),
     ];
     policy.compile(&tables.map(|(name, numbers)| Table { name, numbers }))
+}
+
+/// The numbers of the ioctls by which mount namespaces are opened one after the other (`NS_MNT_GET_NEXT` and `NS_MNT_GET_PREV` of
+/// linux/nsfs.h), if a program that the calling thread executes can have the capability that they take.
+fn namespace_numbers() -> &'static [u32] {
+    let mut sets = [CapSet::Bounding, CapSet::Inheritable].into_iter();
+    let has = |set| caps::has_cap(None, set, Capability::CAP_SYS_ADMIN).unwrap_or(true);
+    match sets.any(has) {
+        true => &[0xb, 0xc],
+        false => &[],
+    }
 }
 
 /// Why no filter with a listener can be installed below another that has one (seccomp(2)).

@@ -325,6 +325,23 @@ pub fn calls(numbers: &[String]) -> Outcome {
     Ok(())
 }
 
+/// What is answered to the ioctls that open the next and the previous mount namespace (NS_MNT_GET_NEXT and NS_MNT_GET_PREV of
+/// linux/nsfs.h), as they are written, and with the type of another file's.
+pub fn namespaces_by_ioctl(_: &[String]) -> Outcome {
+    const SIZE: usize = 16;
+    let own = File::open("/proc/self/ns/mnt")?;
+    for (kind, number) in [(0xb7, 11), (0xb7, 12), (b'd', 11), (b'd', 12)] {
+        let command = nix::request_code_read!(kind, number, SIZE);
+        let mut information = [0_u8; SIZE];
+        // SAFETY: the kernel writes as many bytes as the command says.
+        let result =
+            unsafe { libc::ioctl(own.as_raw_fd(), command as _, information.as_mut_ptr()) };
+        let outcome = said(Errno::result(result).map_err(io::Error::from));
+        println!("{kind:#x} {number}: {outcome}");
+    }
+    Ok(())
+}
+
 /// Tries them all.
 pub fn forbidden(_: &[String]) -> Outcome {
     for (name, call, arguments) in FORBIDDEN {

@@ -101,6 +101,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("in-flight", in_flight::in_flight),
     ("identifiers", identifiers::ask),
     ("calls", isolation::calls),
+    ("namespaces-by-ioctl", isolation::namespaces_by_ioctl),
     ("forbidden", isolation::forbidden),
     ("given", given::scenario),
     ("network", isolation::network),
