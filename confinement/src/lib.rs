@@ -35,6 +35,7 @@ mod root;
 #[cfg(test)]
 mod text;
 
+pub use arch::OLDER_CALLS;
 pub use confinement::Confinement;
 pub use error::Error;
 pub use install::{install, install_with_listener};

@@ -7,3 +7,5 @@ compile_error!("ringfence-confinement has no file in arch/ for this architecture
 pub(crate) const ARCHITECTURE: u32 = 0;
 
 pub(crate) const FIRST_FOREIGN: u32 = u32::MAX;
+
+pub const OLDER_CALLS: &[(&str, libc::c_long)] = &[];

@@ -15,7 +15,7 @@ const STAY: &str = "while :; do sleep 1000; done";
 
 /// Starts a container, whose program stays.
 #[track_caller]
-fn start(called: &Called<'_>, specification: &Value) {
+pub fn start(called: &Called<'_>, specification: &Value) {
     start_with_faults(called, "", specification);
 }
 
@@ -41,7 +41,7 @@ fn exec_detached(called: &Called<'_>, words: &[&str]) -> Pid {
 }
 
 #[track_caller]
-fn end(called: &Called<'_>) {
+pub fn end(called: &Called<'_>) {
     let ended = called.run(&["delete", "--force", "c"]);
     assert_eq!(ended.status, 0, "{ended:?}");
 }

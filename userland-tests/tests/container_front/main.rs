@@ -11,6 +11,7 @@ mod launchers;
 mod lives;
 mod nvidia;
 mod ordinary_users;
+mod profiles;
 mod running;
 mod sandboxes;
 mod settings;

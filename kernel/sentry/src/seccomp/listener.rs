@@ -24,7 +24,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, gettid};
 use nvproxy_abi::words;
 use nvproxy_protocol::requests::number_of;
-use ringfence_confinement::{Policy, Problem, Rule, Table, install_with_listener, policies};
+use ringfence_confinement::{Policy, Problem, Table, install_with_listener, policies};
 use ringfence_faults::{Act, Point, at, at_task};
 use ringfence_ipc::locks::IgnorePoison;
 
@@ -127,15 +127,9 @@ pub fn install() -> Result<OwnedFd, Failure> {
     install_policy(&policies::TASK)
 }
 
-/// The same in a container, whose engine has a profile of its own: `further` says what that says of calls that
-/// `confinement/policies/container.policy` does not speak of. The calling thread may still be able to gain privileges, and has
-/// `CAP_SYS_ADMIN` in its user namespace then.
-pub fn install_in_container(further: &[Rule<'_>]) -> Result<OwnedFd, Failure> {
-    let rules = [policies::CONTAINER.rules, further].concat();
-    install_policy(&Policy {
-        rules: &rules,
-        ..policies::CONTAINER
-    })
+/// The same in a container. The calling thread may still be able to gain privileges, and has `CAP_SYS_ADMIN` in its user namespace then.
+pub fn install_in_container() -> Result<OwnedFd, Failure> {
+    install_policy(&policies::CONTAINER)
 }
 
 fn install_policy(policy: &Policy<'_>) -> Result<OwnedFd, Failure> {

@@ -32,6 +32,7 @@ mod domain;
 pub mod first;
 mod further;
 pub mod host;
+mod needed;
 mod nodes;
 pub mod profile;
 mod program;

@@ -1,9 +1,10 @@
 //! The engine's own seccomp profile (`linux.seccomp`), where a container has GPUs.
 //!
 //! The idea: the low-level runtime installs the profile before it executes the container's first process, and that is the
-//! sentry here, which needs calls that profiles refuse. So these calls are opened in the profile that the low-level
-//! runtime gets, and closed again in the filter that the program gets, exactly as the engine wrote it. Of two filters the
-//! kernel takes what is stricter. Every other call is decided by the profile alone, as it was written.
+//! sentry here, which needs calls that profiles refuse (`needed.rs`). So these calls are opened in the profile that the low-level
+//! runtime gets, and closed again in a filter that the program gets last, exactly as the engine wrote it. Of several filters the
+//! kernel takes what is strictest (seccomp(2)), so it does not matter what else Ringfence's own policy says of the same call. A call that
+//! the profile simply allows, and every call that is not needed, is decided by the profile alone, as it was written.
 //!
 //! A profile says of a call: these actions under these conditions, else the default one (runtime-spec,
 //! config-linux.md, "Seccomp"). Conditions of one rule all have to hold. Values are 64 bits wide.
@@ -13,39 +14,7 @@ use ringfence_sentry::failure::Failure;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// What the sentry and what starts it ask of the kernel, and profiles may refuse: also those that were written before there was
-/// such a call.
-const OPENED: &[(&str, libc::c_long)] = &[
-    ("capset", libc::SYS_capset),
-    ("chroot", libc::SYS_chroot),
-    ("clone", libc::SYS_clone),
-    ("close_range", libc::SYS_close_range),
-    ("execveat", libc::SYS_execveat),
-    ("kcmp", libc::SYS_kcmp),
-    ("landlock_add_rule", libc::SYS_landlock_add_rule),
-    ("landlock_create_ruleset", libc::SYS_landlock_create_ruleset),
-    ("landlock_restrict_self", libc::SYS_landlock_restrict_self),
-    ("memfd_secret", libc::SYS_memfd_secret),
-    ("mkdirat", libc::SYS_mkdirat),
-    ("mknodat", libc::SYS_mknodat),
-    ("mount", libc::SYS_mount),
-    ("mount_setattr", libc::SYS_mount_setattr),
-    ("move_mount", libc::SYS_move_mount),
-    ("open_tree", libc::SYS_open_tree),
-    ("openat2", libc::SYS_openat2),
-    ("fsconfig", libc::SYS_fsconfig),
-    ("fsmount", libc::SYS_fsmount),
-    ("fsopen", libc::SYS_fsopen),
-    ("pidfd_getfd", libc::SYS_pidfd_getfd),
-    ("pidfd_open", libc::SYS_pidfd_open),
-    ("process_vm_readv", libc::SYS_process_vm_readv),
-    ("process_vm_writev", libc::SYS_process_vm_writev),
-    ("ptrace", libc::SYS_ptrace),
-    ("seccomp", libc::SYS_seccomp),
-    ("setns", libc::SYS_setns),
-    ("umount2", libc::SYS_umount2),
-    ("unshare", libc::SYS_unshare),
-];
+use super::needed;
 
 /// How an action of a profile fails a call that has none of its own number (runtime-spec: `EPERM`).
 const DEFAULT_ERRNO: u64 = libc::EPERM as u64;
@@ -100,6 +69,17 @@ pub struct Closed {
     pub otherwise: Done,
 }
 
+impl Closed {
+    /// Whether the profile lets the call through, whatever its arguments.
+    fn is_allowed(&self) -> bool {
+        match self.cases.first() {
+            Some((conditions, done)) if conditions.is_empty() => *done == Done::Allow,
+            Some(_) => false,
+            None => self.otherwise == Done::Allow,
+        }
+    }
+}
+
 /// Opens in `profile` what the sentry needs, and returns what is to be closed again. Fails where that cannot be said in a filter
 /// of the program's.
 pub fn open(profile: &mut Value) -> Result<Vec<Closed>, Failure> {
@@ -119,19 +99,23 @@ pub fn open(profile: &mut Value) -> Result<Vec<Closed>, Failure> {
             names.unwrap_or_default()
         )));
     }
-    let closed = OPENED.iter().map(|(name, number)| {
-        let cases = cases_of(name, &rules)?;
-        Ok(Closed {
-            number: *number as u32,
-            cases,
+    let mut closed = Vec::new();
+    let mut opened = Vec::new();
+    for (name, number) in needed::calls() {
+        let call = Closed {
+            number: number as u32,
+            cases: cases_of(name, &rules)?,
             otherwise: default,
-        })
-    });
-    let closed = closed.collect::<Result<Vec<_>, Failure>>()?;
-    let kept = rules.into_iter().filter_map(without_opened);
-    let names: Vec<&str> = OPENED.iter().map(|(name, _)| *name).collect();
-    let opened = json!({"names": names, "action": "SCMP_ACT_ALLOW"});
-    let opened = (default != Done::Allow).then_some(opened);
+        };
+        if !call.is_allowed() {
+            closed.push(call);
+            opened.push(name);
+        }
+    }
+    let kept = rules.into_iter();
+    let kept: Vec<Value> = kept.filter_map(|rule| without(rule, &opened)).collect();
+    let is_opening_said = default != Done::Allow && !opened.is_empty();
+    let opened = is_opening_said.then(|| json!({"names": opened, "action": "SCMP_ACT_ALLOW"}));
     let rules: Vec<Value> = opened.into_iter().chain(kept).collect();
     if let Some(profile) = profile.as_object_mut() {
         profile.insert("syscalls".to_owned(), rules.into());
@@ -139,10 +123,10 @@ pub fn open(profile: &mut Value) -> Result<Vec<Closed>, Failure> {
     Ok(closed)
 }
 
-/// A rule without the calls that are opened; `None` if it was about no others.
-fn without_opened(mut rule: Value) -> Option<Value> {
+/// A rule without these calls; `None` if it was about no others.
+fn without(mut rule: Value, opened: &[&str]) -> Option<Value> {
     let names = rule.get_mut("names")?.as_array_mut()?;
-    names.retain(|name| !OPENED.iter().any(|(opened, _)| name == opened));
+    names.retain(|name| !opened.iter().any(|opened| name == opened));
     (!names.is_empty()).then_some(rule)
 }
 
@@ -322,8 +306,8 @@ impl Statements {
 
 #[cfg(test)]
 mod tests {
+    use ringfence_confinement::Policy;
     use ringfence_confinement::interpreter::{self, Call};
-    use ringfence_confinement::{Policy, policies};
 
     use super::*;
 
@@ -347,7 +331,7 @@ mod tests {
         let mut profile = json!({
             "defaultAction": "SCMP_ACT_ERRNO",
             "syscalls": [
-                {"names": ["clone", "read"], "action": "SCMP_ACT_ALLOW",
+                {"names": ["clone", "getpriority"], "action": "SCMP_ACT_ALLOW",
                  "args": [{"index": 0, "value": 0x7e02_0000_u64, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]},
                 {"names": ["kcmp"], "action": "SCMP_ACT_ALLOW"},
                 {"names": ["setns"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38,
@@ -372,7 +356,8 @@ mod tests {
             (libc::SYS_setns, 0x2_0000_0000, Verdict::Errno(38)),
             (libc::SYS_chroot, 7, refused),
             (libc::SYS_chroot, 0x1_0000_0007, Verdict::Trap),
-            (libc::SYS_read, 0, Verdict::Allow),
+            (libc::SYS_read, 0, refused),
+            (libc::SYS_getpriority, 0, Verdict::Allow),
         ] {
             assert_eq!(
                 done(&closed, number, argument),
@@ -382,23 +367,13 @@ mod tests {
         }
         // What the low-level runtime gets lets these through, and says of the others what it said.
         let names = |index: usize| profile["syscalls"][index]["names"].clone();
-        let opened: Vec<&str> = OPENED.iter().map(|(name, _)| *name).collect();
+        let allowed = ["kcmp", "getpriority"];
+        let opened = needed::calls().map(|(name, _)| name);
+        let opened: Vec<&str> = opened.filter(|name| !allowed.contains(name)).collect();
         assert_eq!(names(0), json!(opened));
-        assert_eq!(names(1), json!(["read"]));
-        assert_eq!(profile["syscalls"].as_array().map(Vec::len), Some(2));
-    }
-
-    #[test]
-    fn no_call_is_decided_by_the_containers_policy_and_again() {
-        let own: Vec<u32> = policies::CONTAINER
-            .rules
-            .iter()
-            .map(|rule| rule.number)
-            .collect();
-        let twice = OPENED
-            .iter()
-            .find(|(_, number)| own.contains(&(*number as u32)));
-        assert_eq!(twice, None);
+        assert_eq!(names(1), json!(["getpriority"]));
+        assert_eq!(names(2), json!(["kcmp"]));
+        assert_eq!(profile["syscalls"].as_array().map(Vec::len), Some(3));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::setsid;
+use ringfence_confinement::{Policy, Verdict, install};
 use ringfence_faults::{Act, Point};
 use ringfence_ipc::Socket;
 use ringfence_sentry::failure::{Attempt, Failure, NOT_EXECUTABLE, NOT_FOUND};
@@ -161,25 +162,41 @@ fn hiding(place: BorrowedFd<'_>) -> Result<Tree, Errno> {
     }
 }
 
-/// Installs the filter, and waits until the sentry has all that it needs.
+/// Installs the filter, waits until the sentry has all that it needs, and closes what was opened in the engine's profile.
 pub fn enter_filter(closed: &[Closed], listener: &Socket) -> Result<(), Failure> {
     // For the test of what holds without the filter.
     if ringfence_faults::is_unfiltered() {
         return Ok(());
     }
-    // A test leaves this out, to show that it would notice.
-    let closed = match ringfence_faults::at(Point::Closed) {
-        Some(Act::Drop) => &[],
-        _ => closed,
-    };
-    let statements = Statements::new(closed);
-    let descriptor = statements.with_rules(listener::install_in_container)?;
+    let descriptor = listener::install_in_container()?;
     listener
         .send(0, descriptor.as_fd())
         .attempt("handing over the listener")?;
     match ready::wait(listener).attempt("waiting for the sentry")? {
-        true => Ok(()),
+        true => close(closed),
         // It says why.
         false => Err(Failure::setup("the sentry has ended")),
     }
+}
+
+/// Closes for this process, and what it starts, what was opened in the engine's profile: by a filter of its own, since the kernel takes
+/// what is stricter of two, and as the last step, since what is closed may be anything.
+fn close(closed: &[Closed]) -> Result<(), Failure> {
+    // A test leaves this out, to show that it would notice.
+    let is_left_out = ringfence_faults::at(Point::Closed) == Some(Act::Drop);
+    if closed.is_empty() || is_left_out {
+        return Ok(());
+    }
+    let program = Statements::new(closed).with_rules(|rules| {
+        let policy = Policy {
+            default: Verdict::Allow,
+            // The filter before this one lets none through.
+            foreign: Verdict::Allow,
+            tables: &[],
+            rules,
+        };
+        policy.compile(&[])
+    });
+    let program = program.attempt("the engine's seccomp profile")?;
+    install(&program).attempt("the engine's seccomp profile")
 }
