@@ -18,8 +18,8 @@ macro_rules! calls {
     };
 }
 
-/// Those of every architecture. Each line: the start of a process and its threads, descriptors and files, memory, namespaces and mounts,
-/// other tasks, signals and time, sockets.
+/// Those of every architecture, in this order: the start of a process and its threads, descriptors and files, memory, namespaces and
+/// mounts, other tasks, signals and time, sockets.
 const EVERYWHERE: &[Call] = calls![
     brk = SYS_brk,
     capget = SYS_capget,
