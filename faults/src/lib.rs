@@ -292,6 +292,11 @@ pub enum Point {
     Streams,
     /// A container's program is about to close what was opened in the engine's profile.
     Closed,
+    /// A container's filter is about to be made with the calls in it that Ringfence itself refuses; if that is left out, the kernel
+    /// decides about them.
+    Refused,
+    /// A container's hook is about to look that nothing is mounted over what `/proc` says of a process.
+    Covered,
     /// The front is about to choose the name that this executable has in a container; if that is left out, anybody can guess it.
     Entrance,
     /// What starts a further program in a container is about to become what that is to be; if that is left out, it makes the process of
@@ -468,6 +473,8 @@ impl Point {
             Point::Typed => "typed",
             Point::Streams => "streams",
             Point::Closed => "closed",
+            Point::Refused => "refused",
+            Point::Covered => "covered",
             Point::Entrance => "entrance",
             Point::Seen => "seen",
             Point::Inert => "inert",
@@ -601,6 +608,8 @@ impl Point {
         Point::Typed,
         Point::Streams,
         Point::Closed,
+        Point::Refused,
+        Point::Covered,
         Point::Entrance,
         Point::Seen,
         Point::Inert,

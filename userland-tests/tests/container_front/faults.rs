@@ -1,9 +1,6 @@
 //! What comes of a container with GPUs when a process of its own, of the engine's or of the sandbox's is killed at any time, and
 //! that nothing stays: no process, no bundle, no cgroup, no mount.
 
-use std::fs;
-use std::path::Path;
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -82,33 +79,6 @@ fn a_container_ends_with_its_sentry_or_its_launcher_and_leaves_nothing() {
         let removed = called.run(&["delete", "--force", "none"]);
         drop(removed);
         expect_nothing(maker.front.directory.path(), &name);
-    }
-}
-
-/// The kernel chooses it where the container has no memory left: here since it was told to.
-#[test]
-fn a_container_ends_when_the_kernel_kills_its_sentry_for_memory() {
-    if !Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
-        eprintln!("skipped: no memory cgroup of version 1");
-        return;
-    }
-    for maker in Maker::all() {
-        let seen = maker.front.path("seen");
-        fs::create_dir_all(&seen).expect("a directory");
-        let takes =
-            "(while [ ! -e /seen/go ]; do sleep 0.05; done; exec cat /dev/zero >/dev/shm/x)";
-        let mut value = with_gpu(&format!("{takes} & {WAITS}"));
-        value["linux"]["resources"]["memory"] = json!({"limit": 96 << 20});
-        let mounts = value["mounts"].as_array_mut().expect("mounts");
-        mounts.push(json!({"destination": "/seen", "type": "bind", "source": seen, "options": ["rbind", "ro"]}));
-        mounts.push(json!({"destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs", "options": ["size=512m"]}));
-        let (shim, running) = run_in_foreground(&maker, &value);
-        let preference = format!("/proc/{}/oom_score_adj", running.sentry.pid);
-        fs::write(preference, "1000").expect("a preference");
-        fs::write(seen.join("go"), "").expect("a file");
-        assert_eq!(status_of(shim), 128 + 9, "{}", maker.name);
-        running.expect_gone();
-        expect_nothing(maker.front.directory.path(), &running.name);
     }
 }
 

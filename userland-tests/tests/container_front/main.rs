@@ -5,6 +5,7 @@
 
 mod attacks;
 mod exec;
+mod exhaustion;
 mod faults;
 mod hostile;
 mod launchers;

@@ -145,6 +145,9 @@ pub fn grant(value: &mut Value, names: &[&str]) {
     }
 }
 
+/// Every right by which a program that is root outside as well finds another mount namespace.
+const FINDING: [&str; 3] = ["CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_DAC_READ_SEARCH"];
+
 /// statmount(2), listmount(2) and listns(2), and open_by_handle_at(2): by them a program with CAP_SYS_ADMIN enters the sentry's mount
 /// namespace, or the host's.
 #[test]
@@ -154,10 +157,7 @@ fn a_program_in_a_container_finds_no_other_mount_namespace() {
     assert!(natively.stdout.ends_with("\n304: EFAULT\n"), "{natively:?}");
     for maker in Maker::all() {
         let mut value = with_gpu(&format!("guest {}", words.join(" ")));
-        grant(
-            &mut value,
-            &["CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_DAC_READ_SEARCH"],
-        );
+        grant(&mut value, &FINDING);
         let expected = "457: ENOSYS\n458: ENOSYS\n470: ENOSYS\n304: EPERM\n";
         assert_eq!(
             maker.run(&value),
@@ -219,6 +219,62 @@ fn programs_with_a_low_limit_of_descriptors_reach_the_driver() {
             "{}",
             maker.name
         );
+    }
+}
+
+/// The two tests above can fail: if nothing is refused, the kernel answers as it does without GPUs.
+#[test]
+fn what_a_container_asks_of_the_kernel_is_its_to_answer_if_nothing_is_refused() {
+    let script = "guest calls 321; guest namespaces-by-ioctl";
+    for maker in Maker::all() {
+        maker.with_faults();
+        let [mut alone, mut inside] = [plain(script), with_gpu(script)];
+        for value in [&mut alone, &mut inside] {
+            grant(value, &["CAP_SYS_ADMIN", "CAP_BPF"]);
+        }
+        inside["process"]["env"] = json!(["PATH=/bin", "RINGFENCE_FAULTS=program.refused=drop"]);
+        maker.front.specify(&alone);
+        let natively = maker.alone().run(&["run", "c"]);
+        assert_eq!(maker.run(&inside), natively, "{}", maker.name);
+        assert!(natively.stdout.starts_with("321: EINVAL\n"), "{natively:?}");
+    }
+}
+
+/// Where something is mounted on the host, and nothing in these containers.
+const OF_HOST: &str = "/sys/fs/cgroup";
+
+/// What a program sees of the host's mounts, that has all rights for it and no such mount of its own.
+fn seen_of_host(maker: &Maker, rules: &str) -> Ended {
+    maker.with_faults();
+    let mut value = with_gpu(&format!("guest other-mounts {OF_HOST}"));
+    value["process"]["env"] = json!(["PATH=/bin", format!("RINGFENCE_FAULTS={rules}")]);
+    grant(&mut value, &FINDING);
+    maker.run(&value)
+}
+
+#[test]
+fn a_program_in_a_container_sees_none_of_the_hosts_mounts() {
+    for maker in Maker::all() {
+        let expected = "listmount: ENOSYS\nopen_by_handle_at: EPERM\n";
+        let seen = seen_of_host(&maker, "");
+        assert_eq!(seen, Ended::printing(expected), "{}", maker.name);
+    }
+}
+
+/// The test above can fail: it sees what root's programs see that are in no container.
+#[test]
+fn a_program_in_a_container_sees_the_hosts_mounts_if_it_may_ask_for_them() {
+    let script = "umount -l /sys && exec \"$0\" other-mounts \"$1\"";
+    let mut natively = Command::new("unshare");
+    natively.args(["--mount", "sh", "-c", script]);
+    let natively = finish(natively.arg(guest_program()).arg(OF_HOST));
+    if !natively.stdout.contains(": seen\n") {
+        eprintln!("skipped: no program sees other mount namespaces here: {natively:?}");
+        return;
+    }
+    for maker in Maker::all() {
+        let seen = seen_of_host(&maker, "program.refused=drop");
+        assert_eq!(seen, natively, "{}", maker.name);
     }
 }
 

@@ -124,8 +124,15 @@ printf 'remapped:200000:65536\\n' >>/etc/subuid
 printf 'remapped:200000:65536\\n' >>/etc/subgid
 ";
 
+/// The daemon's socket, below the machine's directory.
+pub const SOCKET: &str = "docker.sock";
+
+/// A runtime whose containers get 4 GiB of a GPU's memory at most, and its settings.
+pub const LIMITED: &str = "ringfence-limited";
+pub const LIMITED_SETTINGS: &str = "limited.toml";
+
 fn address(machine: &Machine) -> String {
-    format!("unix://{}", machine.name_of("docker.sock"))
+    format!("unix://{}", machine.name_of(SOCKET))
 }
 
 fn start(version: &Version) -> Option<Engine> {
@@ -185,6 +192,13 @@ fn configure(machine: &Machine, version: &Version, crun: Option<&Path>) {
         let path = machine.runtime_with("programs/crun/ringfence-runtime", &settings);
         add(&["--name", "ringfence-crun", "--runtime-path", &path]);
     }
+    machine.set(LIMITED_SETTINGS, &version.runc);
+    let settings = machine.name_of(LIMITED_SETTINGS);
+    let text = std::fs::read_to_string(&settings).expect("settings");
+    let text = text + "[gpu-memory]\nmaximum = \"4g\"\n";
+    std::fs::write(&settings, text).expect("settings");
+    let path = machine.runtime_with("programs/limited/ringfence-runtime", &settings);
+    add(&["--name", LIMITED, "--runtime-path", &path]);
     // In the place of NVIDIA's hook, which dockerd wants for --gpus.
     let hook = machine.name_of("programs/nvidia-container-runtime-hook");
     machine.write_program(&hook, "#!/bin/sh\nexit 0\n");

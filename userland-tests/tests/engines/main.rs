@@ -5,9 +5,11 @@
 //! printed (`cargo test -- --nocapture` shows it).
 //!
 //! What is the same for docker and podman is a table, or a test for each of them with each low-level runtime: what options do
-//! (`options.rs`), lives (`lives.rs`), further programs (`further_programs.rs`), what is refused (`refusals.rs`). containerd's own client is in `containerd.rs`, and
+//! (`options.rs`), lives (`lives.rs`), further programs (`further_programs.rs`), what is refused (`refusals.rs`). What Docker passes on as annotations is in `annotations.rs`.
+//! containerd's own client is in `containerd.rs`, and
 //! pods, as Kubernetes makes them, are in `pods.rs`.
 
+mod annotations;
 mod containerd;
 mod docker;
 mod engine;

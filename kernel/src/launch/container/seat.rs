@@ -146,6 +146,10 @@ fn seat(
 /// image. crun mounts a volume where an image's link leads.
 fn expect_no_process_covered(root: &fs::File) -> Result<(), Failure> {
     const DOING: &str = "the container's mounts";
+    // A test leaves this out, to show that it would notice.
+    if ringfence_faults::at(Point::Covered) == Some(Act::Drop) {
+        return Ok(());
+    }
     let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let strictly = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     // What is no directory there is refused next.

@@ -32,6 +32,7 @@ mod mapped_host_memory;
 mod mapped_memory;
 mod memory_limit;
 mod on_oneself;
+mod other_mounts;
 mod outside;
 mod ownership;
 mod pinning;
@@ -102,6 +103,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("identifiers", identifiers::ask),
     ("calls", isolation::calls),
     ("namespaces-by-ioctl", isolation::namespaces_by_ioctl),
+    ("other-mounts", other_mounts::look),
     ("forbidden", isolation::forbidden),
     ("given", given::scenario),
     ("network", isolation::network),
