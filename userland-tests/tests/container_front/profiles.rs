@@ -187,6 +187,26 @@ fn a_profile_that_allows_what_a_program_needs_lets_it_reach_the_driver() {
     }
 }
 
+/// Each is a rule of its own then.
+#[test]
+fn a_profile_holds_with_two_conditions_on_one_argument() {
+    let equal = |value: u64| json!({"index": 0, "value": value, "op": "SCMP_CMP_EQ"});
+    let number = libc::SYS_timer_delete;
+    for maker in Maker::all() {
+        let profile = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{
+                "names": ["timer_delete"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EPROTO,
+                "args": [equal(0), equal(5)],
+            }],
+        });
+        let (ended, alone) = beside(&maker, &format!("guest calls {number}"), &profile);
+        let expected = Ended::printing(&format!("{number}: EPROTO\n"));
+        assert_eq!(alone, expected, "{}", maker.name);
+        assert_eq!(ended, expected, "{}", maker.name);
+    }
+}
+
 /// Calls that Ringfence's policy speaks of as well, and other actions.
 #[test]
 fn a_profile_holds_for_calls_that_the_sentry_is_told_of() {

@@ -7,7 +7,7 @@
 //! the profile simply allows, and every call that is not needed, is decided by the profile alone, as it was written.
 //!
 //! A profile says of a call: these actions under these conditions, else the default one (runtime-spec,
-//! config-linux.md, "Seccomp"). Conditions of one rule all have to hold. Values are 64 bits wide.
+//! config-linux.md, "Seccomp"). Conditions of one rule all have to hold, unless two are on one argument. Values are 64 bits wide.
 
 use ringfence_confinement::{Case, Condition, Rule, Test, Verdict};
 use ringfence_sentry::failure::Failure;
@@ -148,9 +148,25 @@ fn cases_of(name: &str, rules: &[Value]) -> Result<Vec<(Vec<Asked>, Done)>, Fail
             return Ok(vec![(Vec::new(), done)]);
         }
         let conditions = arguments.iter().map(condition);
-        cases.push((conditions.collect::<Result<Vec<_>, _>>()?, done));
+        let conditions = conditions.collect::<Result<Vec<_>, _>>()?;
+        match names_one_twice(&conditions) {
+            true => cases.extend(
+                conditions
+                    .into_iter()
+                    .map(|condition| (vec![condition], done)),
+            ),
+            false => cases.push((conditions, done)),
+        }
     }
     Ok(cases)
+}
+
+/// Whether two conditions are on one argument. The low-level runtimes take each condition of such a rule for a rule then (runc 1.5,
+/// libcontainer/seccomp).
+fn names_one_twice(conditions: &[Asked]) -> bool {
+    let mut rest = conditions.iter();
+    std::iter::from_fn(|| rest.next().map(|first| (first.argument, rest.clone())))
+        .any(|(argument, mut rest)| rest.any(|other| other.argument == argument))
 }
 
 fn action(name: &str, errno: Option<&Value>) -> Result<Done, Failure> {
