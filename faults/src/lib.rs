@@ -337,6 +337,8 @@ pub enum Point {
     Departure,
     /// The first thread of a sentry is about to wait for what happens in its sandbox, or that of a server to serve.
     FirstThread,
+    /// The sentry has started the threads that receive the program's calls, and not yet told the program's process.
+    Receivers,
     /// The launcher is about to withhold nodes that no sandbox has.
     OpenOnly,
     /// The launcher is about to open a descriptor for a server: for all of it; if that is left out, for its first thread.
@@ -494,6 +496,7 @@ impl Point {
             Point::Handover => "handover",
             Point::Departure => "departure",
             Point::FirstThread => "first-thread",
+            Point::Receivers => "receivers",
             Point::OpenOnly => "open-only",
             Point::Whole => "whole",
             Point::Ready => "ready",
@@ -629,6 +632,7 @@ impl Point {
         Point::Handover,
         Point::Departure,
         Point::FirstThread,
+        Point::Receivers,
         Point::OpenOnly,
         Point::Whole,
         Point::Ready,

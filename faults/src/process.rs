@@ -16,6 +16,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, close, fork};
 
@@ -59,9 +60,9 @@ pub fn wait(time: Option<Duration>) {
 /// guess of how long that takes. A SIGCONT that is pending already is taken at once.
 pub fn wait_for_sigcont() {
     let sigcont = SigSet::from(Signal::SIGCONT);
-    // A signal that is not blocked is not left for the wait. Neither call fails for a signal that exists.
+    // A signal that is not blocked is not left for the wait. A confined process may not wait by sigtimedwait(2).
     let _ = sigcont.thread_block();
-    let _ = sigcont.wait();
+    let _ = SignalFd::new(&sigcont).and_then(|signals| signals.read_signal());
 }
 
 /// Runs for this long.

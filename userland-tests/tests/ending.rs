@@ -418,3 +418,38 @@ fn waits_for_a_thread(process: &Process) -> bool {
     let path = format!("/proc/{}/syscall", process.pid);
     fs::read_to_string(path).is_ok_and(|call| call.starts_with("202 "))
 }
+
+/// How many threads of a process receive calls.
+fn receivers_of(process: Process) -> usize {
+    let threads = fs::read_dir(format!("/proc/{}/task", process.pid)).expect("its threads");
+    let names =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    names.filter(|name| name == "receiver\n").count()
+}
+
+/// As by a key that is typed early. What the sentry has prepared by then has nobody to serve any more.
+#[test]
+fn a_program_that_is_ended_while_the_sentry_prepares_ends_as_it_was_ended() {
+    let child = of_faults("sentry.receivers=await-sigcont")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("ringfence");
+    let launcher = Process::find(Pid::from_raw(child.id() as i32)).expect("the launcher");
+    let mut sentry = None;
+    eventually("the sentry receives", || {
+        let children = launcher.children();
+        sentry = children.into_iter().find(|child| receivers_of(*child) > 0);
+        sentry.is_some()
+    });
+    let sentry = sentry.expect("the sentry");
+    let tree = Tree::of(child.id());
+    send(tree.program, Signal::SIGTERM);
+    eventually("nobody is left to receive from", || {
+        receivers_of(sentry) == 0
+    });
+    send(sentry, Signal::SIGCONT);
+    let ended = wait_for(child);
+    assert_eq!((ended.status, ended.stderr.as_str()), (143, ""));
+    tree.expect_gone();
+}

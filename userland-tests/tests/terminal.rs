@@ -37,6 +37,8 @@ struct User {
     shell: Child,
     /// What was shown and has not been waited for.
     shown: String,
+    /// What was waited for and came, for who asks what went wrong.
+    seen: String,
     directory: Directory,
 }
 
@@ -86,6 +88,7 @@ impl User {
             terminal: File::from(terminal),
             shell,
             shown: String::new(),
+            seen: String::new(),
             directory,
         };
         user.sees("[ready] ");
@@ -96,13 +99,15 @@ impl User {
         self.terminal.write_all(text.as_bytes()).expect("typed");
     }
 
-    /// Waits until this is shown, and forgets what was shown up to there.
+    /// Waits until this is shown, and takes what was shown up to there.
     fn sees(&mut self, awaited: &str) -> String {
         let deadline = Instant::now() + LIMIT;
         loop {
             if let Some(place) = self.shown.find(awaited) {
                 let rest = self.shown.split_off(place + awaited.len());
-                return std::mem::replace(&mut self.shown, rest);
+                let seen = std::mem::replace(&mut self.shown, rest);
+                self.seen.push_str(&seen);
+                return seen;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
@@ -113,7 +118,13 @@ impl User {
                 )],
                 timeout,
             );
-            assert_eq!(ready, Ok(1), "not {awaited:?} but {:?}", self.shown);
+            assert_eq!(
+                ready,
+                Ok(1),
+                "not {awaited:?} but {:?}, after {:?}",
+                self.shown,
+                self.seen
+            );
             let mut piece = [0; 4096];
             let length = self.terminal.read(&mut piece).unwrap_or(0);
             assert!(

@@ -244,11 +244,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     });
     let deputy = sentry.start("deputy", |sentry| sentry.deputize())?;
     sentry.deputy.get_or_init(|| deputy);
-    // One receives while the other is at work.
-    for _ in 0..receivers::FIRST {
-        sentry.add_receiver(&sentry.receivers);
-    }
-    sentry.expect_a_receiver()?;
+    sentry.add_first_receivers()?;
     sentry.start("releases", |sentry| sentry.release_for_ever())?;
     sentry.start("shares", |sentry| sentry.take_on())?;
     sentry.start("locks", |sentry| sentry.lock_for_ever())?;

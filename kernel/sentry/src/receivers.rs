@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use nix::errno::Errno;
+use ringfence_faults::Point;
 use ringfence_ipc::locks::IgnorePoison;
 
 use super::shares::{Ready, Share};
@@ -29,8 +30,9 @@ use crate::warnings::warn_once;
 const MAXIMUM_RECEIVERS: usize = 64;
 /// The same of the listener of a program that was started later.
 const MAXIMUM_FURTHER: usize = 8;
-/// So many there are from the beginning: where the program has taken all processes, there are no others.
-pub const FIRST: usize = 2;
+/// So many there are from the beginning: one receives while the other is at work. Where the program has taken all processes,
+/// there are no others.
+const FIRST: usize = 2;
 
 /// Calls that are received before the first of them is taken on. Tasks decide how many wait.
 const AT_ONCE: usize = 64;
@@ -112,6 +114,19 @@ impl<'a> Turn<'a> {
 }
 
 impl Sentry {
+    /// Starts the first receivers. Fails if there can be none. How many there are afterwards says nothing: they may have ended
+    /// with the last task, of which somebody has thought better.
+    pub(super) fn add_first_receivers(self: &Arc<Self>) -> Result<(), Failure> {
+        let receivers = &self.receivers;
+        self.add_receiver_after(receivers, |_| ())
+            .attempt(A_THREAD)?;
+        for _ in 1..FIRST {
+            self.add_receiver(receivers);
+        }
+        ringfence_faults::at(Point::Receivers);
+        Ok(())
+    }
+
     /// Starts a thread that receives notifications, if there are not too many.
     pub(super) fn add_receiver(self: &Arc<Self>, receivers: &Arc<Receivers>) {
         if let Err(error) = self.add_receiver_after(receivers, |_| ()) {
@@ -147,14 +162,6 @@ impl Sentry {
         started.map(drop).inspect_err(|_| {
             receivers.count.fetch_sub(1, Ordering::SeqCst);
         })
-    }
-
-    /// Fails if there is no receiver at all.
-    pub(super) fn expect_a_receiver(&self) -> Result<(), Failure> {
-        match self.receivers.count.load(Ordering::Relaxed) {
-            0 => Err(Errno::EAGAIN).attempt(A_THREAD),
-            _ => Ok(()),
-        }
     }
 
     fn receive(self: &Arc<Self>, receivers: &Arc<Receivers>) {
