@@ -20,6 +20,9 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 
 use crate::LIMIT;
 
+/// So long a cgroup stays thawed for its processes to get a processor. They may have nothing to do.
+const UNTIL_THEY_RUN: Duration = Duration::from_millis(20);
+
 /// A cgroup that is removed, with all processes in it, when this is dropped.
 pub struct Freezer {
     cgroup: PathBuf,
@@ -68,14 +71,29 @@ impl Freezer {
                     }
                     self.write("cgroup.freeze", "1").expect("freezing");
                     std::thread::sleep(moment);
+                    let had = self.processor_time();
                     self.write("cgroup.freeze", "0").expect("thawing");
                     std::thread::sleep(moment / 2);
+                    // Where others keep the processors nothing would ever get on.
+                    let deadline = Instant::now() + UNTIL_THEY_RUN;
+                    while self.processor_time() == had && Instant::now() < deadline {
+                        std::thread::sleep(moment / 2);
+                    }
                 }
             });
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             over.store(true, Ordering::Relaxed);
             ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// How long its processes have had a processor, in microseconds (cgroup-v2.rst).
+    fn processor_time(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.cgroup.join("cpu.stat")).ok()?;
+        let usage = text
+            .lines()
+            .find_map(|line| line.strip_prefix("usage_usec "))?;
+        usage.parse().ok()
     }
 
     fn write(&self, file: &str, value: &str) -> io::Result<()> {
