@@ -149,13 +149,28 @@ fn short_processes_leave_room_below_a_low_limit_of_descriptors() {
     let guest = guest.display();
     let script =
         format!("for each in $(seq 60); do {guest} block-size >/dev/null || exit; done; echo all");
+    assert_eq!(below_a_low_limit(&script), Ended::printing("all\n"));
+}
+
+/// Nor does memory that it has mapped, of which nothing is left.
+#[test]
+fn memory_that_ended_processes_had_mapped_leaves_room_below_a_low_limit_of_descriptors() {
+    let guest = guest_program();
+    let guest = guest.display();
+    let script = format!(
+        "for each in $(seq 60); do {guest} map-host-memory >/dev/null || exit; done; echo all"
+    );
+    assert_eq!(below_a_low_limit(&script), Ended::printing("all\n"));
+}
+
+/// What comes of a script of few descriptors.
+fn below_a_low_limit(script: &str) -> Ended {
     let mut command = Command::new("sh");
     command
         .args(["-c", "ulimit -n 64; exec \"$@\"", "sh"])
         .arg(ringfence_program())
         .args(["run", "--driver", "sim"])
         .args(showing_the_guest())
-        .args(["--", "sh", "-c", &script]);
-    let ended = finish(&mut command);
-    assert_eq!(ended, Ended::printing("all\n"));
+        .args(["--", "sh", "-c", script]);
+    finish(&mut command)
 }

@@ -176,6 +176,7 @@ fn act(line: &CommandLine, settings: &Settings) -> Result<Infallible, Failure> {
     if line.asks_for_version {
         endings::print(&format!("{NAME} version {}\n", env!("CARGO_PKG_VERSION")))?;
     }
+    expect_a_name(line)?;
     let low_level = low_level::find(settings)?;
     if line.command.as_deref() == Some("delete") {
         bundles::tidy();
@@ -193,6 +194,19 @@ fn act(line: &CommandLine, settings: &Settings) -> Result<Infallible, Failure> {
         }),
         Some(Task::Enter(found)) => entering::begin(line, &low_level, &found),
         None => Err(low_level::hand_over(&low_level, &line.given)),
+    }
+}
+
+/// Fails if the container has no name but a place: crun 1.8.1, told to delete `..`, removes the directory around that of its containers.
+fn expect_a_name(line: &CommandLine) -> Result<(), Failure> {
+    let container = line.container.as_deref();
+    let place = container.filter(|name| [".", ".."].map(OsStr::new).contains(name));
+    match place {
+        None => Ok(()),
+        Some(place) => Err(Failure::setup(format!(
+            "container {}: this is a directory and no container: give its name",
+            place.display()
+        ))),
     }
 }
 

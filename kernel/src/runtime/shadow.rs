@@ -237,7 +237,7 @@ fn take_label(shadow: &mut Value) -> Option<String> {
         .or(of_selinux)
 }
 
-/// The devices on which ioctls are harmless. `None` if the program may mount, which a domain of Landlock's would forbid, and the
+/// The devices on which ioctls are harmless. `None` if the program may mount, which a domain of Landlock's about devices would forbid, and the
 /// container's cgroup keeps it from the driver's nodes: that holds for real root only, whose containers are in no user namespace.
 fn harmless(making: &Making<'_>) -> Option<Vec<String>> {
     let mut bounding = making.specification.bounding_capabilities();

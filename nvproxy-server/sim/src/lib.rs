@@ -266,12 +266,7 @@ impl Backend for Simulator {
             let number = name
                 .checked_sub(SHOWN)
                 .and_then(|number| i32::try_from(number).ok());
-            let found = number.map(FileNumber);
-            let is_gone = |showing: &Showing| showing.backing.has_lost_its_mark();
-            let ended = found.filter(|number| state.shown.get(number).is_some_and(is_gone));
-            ended
-                .and_then(|number| state.shown.remove(&number))
-                .is_some()
+            number.is_some_and(|number| state.has_ended(FileNumber(number)))
         };
         let mut ended = descriptions.to_vec();
         ended.retain(has_ended);

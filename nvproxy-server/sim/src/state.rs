@@ -2,7 +2,7 @@
 
 mod description;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use nix::errno::Errno;
@@ -88,6 +88,9 @@ pub(super) struct State {
     pub os_events: OsEvents,
     /// Files of descriptions through which tasks can have mapped memory of the host, until these are known to be gone.
     pub shown: BTreeMap<FileNumber, Showing>,
+    /// Such descriptions that are gone, until somebody asks. Of their memory nothing is left, as by the driver.
+    #[serde(default)]
+    pub gone: BTreeSet<FileNumber>,
     /// NV_ESC_SYS_PARAMS sets it once.
     pub memory_block_size: u64,
     next_file: i32,
@@ -108,6 +111,7 @@ impl State {
             clients: Clients::default(),
             os_events: OsEvents::default(),
             shown: BTreeMap::new(),
+            gone: BTreeSet::new(),
             memory_block_size: 0,
             next_file: 1,
             next_address: FIRST_ADDRESS,
@@ -165,7 +169,23 @@ impl State {
             self.os_events.free_of_client(client);
         }
         self.os_events.free_of_file(number);
+        if let Some(showing) = self.take_if_gone(number) {
+            self.gone.insert(number);
+            drop(showing);
+        }
         self.files.remove(&number)
+    }
+
+    /// What a description showed, if it is gone, and nobody has known that yet.
+    fn take_if_gone(&mut self, number: FileNumber) -> Option<Showing> {
+        let showing = self.shown.get(&number)?;
+        let is_gone = showing.backing.has_lost_its_mark();
+        is_gone.then(|| self.shown.remove(&number))?
+    }
+
+    /// Whether a description that showed something is gone. That is said once.
+    pub fn has_ended(&mut self, number: FileNumber) -> bool {
+        self.gone.remove(&number) || self.take_if_gone(number).is_some()
     }
 }
 

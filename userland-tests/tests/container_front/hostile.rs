@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use userland_tests::linux::{self, Feature};
 use userland_tests::{Ended, eventually};
 
 use super::sandboxes::{Maker, grant, with_gpu};
@@ -314,18 +315,28 @@ fn who_takes_proc_away_finds_no_other_below() {
     }
 }
 
-/// The test above can fail: with CAP_SYS_PTRACE the sentry's memory is the program's.
-#[test]
-fn who_takes_proc_away_reaches_the_sentry_if_its_own_is_below() {
+/// With CAP_SYS_PTRACE, a program that has the sentry's `/proc` below its own.
+fn with_the_sentrys_proc(rules: &str, end: &str) {
     for maker in Maker::all() {
         maker.with_faults();
-        let ended = after_taking_proc_away(&maker, "program.outer=drop");
-        assert!(
-            ended.stdout.ends_with("\nringfence-sentr\nopened\nend\n"),
-            "{}: {ended:?}",
-            maker.name
-        );
+        let ended = after_taking_proc_away(&maker, &format!("program.outer=drop {rules}"));
+        assert!(ended.stdout.ends_with(end), "{}: {ended:?}", maker.name);
     }
+}
+
+/// So does one whose container another has joined, and that is handed that one's `/proc`.
+#[test]
+fn who_sees_the_sentry_does_not_open_its_memory() {
+    // Before there is no domain that lets mount.
+    if linux::has(Feature::LandlockScopes) {
+        with_the_sentrys_proc("", "\nringfence-sentr\nend\n");
+    }
+}
+
+/// The tests above can fail: with CAP_SYS_PTRACE the sentry's memory is the program's.
+#[test]
+fn who_sees_the_sentry_opens_its_memory_without_a_domain() {
+    with_the_sentrys_proc("sentry.domain=drop", "\nringfence-sentr\nopened\nend\n");
 }
 
 /// What comes of an ioctl on a device that the image has in the place of harmless ones, by a link.

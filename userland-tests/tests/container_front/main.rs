@@ -245,6 +245,24 @@ fn what_is_not_about_gpus_is_handed_over_word_by_word() {
     assert_eq!(bytes(), before);
 }
 
+/// crun would remove the directory around that of its containers.
+#[test]
+fn a_directory_is_no_container() {
+    let front = Front::of_script();
+    for name in [".", ".."] {
+        let line = format!("container {name}: this is a directory and no container: give its name");
+        for words in [
+            &["delete", "--force", name][..],
+            &["state", name],
+            &["create", name],
+        ] {
+            let ended = front.run(words);
+            assert_eq!((ended.status, ended.stdout.as_str()), (1, ""), "{words:?}");
+            assert!(ended.stderr.contains(&line), "{words:?}: {}", ended.stderr);
+        }
+    }
+}
+
 /// What a process has besides its words: the environment, descriptors, its directory, signals that are ignored.
 #[test]
 fn the_low_level_runtime_finds_what_the_engine_left() {

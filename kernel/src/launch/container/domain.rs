@@ -1,4 +1,9 @@
-//! The Landlock domain of a container's program: no ioctl is let to a device but the harmless ones.
+//! The Landlock domain of a container's program: no ioctl is let to a device but the harmless ones, and no process outside is
+//! traced or has its memory opened.
+//!
+//! The latter is so of any domain (security/landlock/task.c in Linux). It is what stands between the sentry and a program with
+//! CAP_SYS_PTRACE that somebody in the sentry's process namespace hands a descriptor of his `/proc`. A program that may mount has
+//! a domain for that alone: one with rules about files would keep it from mounting.
 //!
 //! The rules name files, and are made while nothing of the image's has run: later its programs could have something else under the
 //! names. The sentry keeps them for programs that are started later, each of which enters a domain of its own by them.
@@ -10,7 +15,10 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use landlock::{AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError};
+use landlock::{
+    AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    Scope,
+};
 use nix::errno::Errno;
 use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure};
@@ -22,22 +30,33 @@ use crate::launch::mounts::is_directory;
 /// Of the file system with terminals (linux/magic.h).
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 
-/// The rules, by which ioctls are let to what lies at or below these paths (landlock_create_ruleset(2)), but to nothing with one of the
-/// driver's `majors`. `None` if this kernel's Landlock knows nothing of ioctls.
-pub fn rules(harmless: &[String], majors: &[u32]) -> Result<Option<OwnedFd>, Failure> {
+/// The rules, by which ioctls are let to what lies at or below the `harmless` paths (landlock_create_ruleset(2)), but to nothing with
+/// one of the driver's `majors`. Without paths they are about no file. `None` if this kernel's Landlock knows nothing of what they
+/// are about.
+pub fn rules(harmless: Option<&[String]>, majors: &[u32]) -> Result<Option<OwnedFd>, Failure> {
     // A test leaves this out, to show that it would notice.
     if ringfence_faults::at(Point::Domain) == Some(Act::Drop) {
         return Ok(None);
     }
+    let rules = match harmless {
+        Some(harmless) => about_devices(harmless, majors),
+        // Of all that rules can be about, this is what a program that may mount misses least.
+        None => Ruleset::default()
+            .scope(Scope::AbstractUnixSocket)
+            .and_then(|ruleset| ruleset.create()),
+    };
+    rules.map(Option::from).attempt("Landlock")
+}
+
+fn about_devices(harmless: &[String], majors: &[u32]) -> Result<RulesetCreated, RulesetError> {
     let rules = harmless
         .iter()
         .flat_map(|path| harmless_at(path, majors))
         .map(|place| Ok::<_, RulesetError>(PathBeneath::new(place, AccessFs::IoctlDev)));
-    let rules = Ruleset::default()
+    Ruleset::default()
         .handle_access(AccessFs::IoctlDev)
         .and_then(|ruleset| ruleset.create())
-        .and_then(|ruleset| ruleset.add_rules(rules));
-    rules.map(Option::from).attempt("Landlock")
+        .and_then(|ruleset| ruleset.add_rules(rules))
 }
 
 /// What is at this path and beneath it, as far as no ioctl on it can be one of the driver's: the image decides where a link

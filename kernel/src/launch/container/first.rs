@@ -101,11 +101,7 @@ pub fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
     let uvm = uvm_number(&driver);
     let (listener, task_listener) = Socket::pair().attempt("socketpair")?;
     let (report, task_report) = Socket::pair().attempt("socketpair")?;
-    let harmless = told.harmless.as_deref();
-    let rules = harmless
-        .map(|harmless| domain::rules(harmless, &told.majors))
-        .transpose()?
-        .flatten();
+    let rules = domain::rules(told.harmless.as_deref(), &told.majors)?;
     let ends = [task_listener, task_report];
     let program = start_program(&told, command, &found, rules.as_ref(), ends)?;
     let door = Socket::from(door);

@@ -66,7 +66,7 @@ pub struct Told {
     pub hidden: Vec<PathBuf>,
     pub read_only: Vec<PathBuf>,
     /// Devices of the container on which ioctls are no matter of the driver's; `None` if all devices are in the hands of the
-    /// container's cgroup alone, since a domain of Landlock's would keep the program from mounting.
+    /// container's cgroup alone, since a domain of Landlock's about them would keep the program from mounting.
     pub harmless: Option<Vec<String>>,
     /// The major number of a driver's nodes, of which none can be opened in the container; `None` where a domain of Landlock's
     /// keeps ioctls from what is opened, or nobody can make a node.

@@ -146,6 +146,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-unmapping", host_memory::unmapping),
     ("limit-host-tables", kept_with_descriptions::tables),
     ("event-data", kept_with_descriptions::event_data),
+    ("map-host-memory", mapped_host_memory::once),
     ("limit-host-mapped", mapped_host_memory::again_and_again),
     ("limit-host-mapped-kept", mapped_host_memory::kept),
     ("limit-host-mapped-pinned", mapped_host_memory::pinned),

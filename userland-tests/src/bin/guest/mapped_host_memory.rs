@@ -67,6 +67,15 @@ fn allocate_shown(gpu: &Gpu, memory: u32, bytes: u64, target: &File) -> Result<(
     check(request.params.status)
 }
 
+/// Memory is allocated and mapped, and all of it left to the end of the process.
+pub fn once(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    allocate(&gpu, MEMORY, MIB, SCATTERED)?;
+    let mut mapping = map(&gpu, MEMORY, MIB)?;
+    mapping.write(0, b"a");
+    Ok(())
+}
+
 /// Memory is allocated, mapped and freed again and again, and the mappings stay.
 pub fn again_and_again(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
