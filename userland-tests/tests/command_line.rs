@@ -101,6 +101,22 @@ fn what_is_wrong_with_a_command_line_is_said_in_one_line() {
             "unrecognized subcommand 'nope': see ringfence --help",
         ),
         (
+            &["create", "--bundle", "/b", "c"],
+            "unrecognized subcommand 'create': call it by the name ringfence-runtime, as a container engine does",
+        ),
+        (
+            &["--root", "/run/x", "--log=/l", "create", "c"],
+            "unexpected argument '--root' found: call it by the name ringfence-runtime, as a container engine does",
+        ),
+        (
+            &["--log", "/l", "features"],
+            "unexpected argument '--log' found: call it by the name ringfence-runtime, as a container engine does",
+        ),
+        (
+            &["configure", "docker"],
+            "unrecognized subcommand 'configure': write ringfence runtime configure",
+        ),
+        (
             &["run"],
             "the following required arguments were not provided: <CMD>...: see ringfence run --help",
         ),

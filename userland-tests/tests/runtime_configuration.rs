@@ -546,6 +546,15 @@ fn the_difference_is_shown_and_a_dry_run_does_no_more() {
     let next = "\nnext: systemctl restart docker (of a rootless dockerd: systemctl --user restart docker)\n";
     assert!(ended.stdout.ends_with(next), "{ended:?}");
 
+    // As the runtime of all it is that of privileged containers, too.
+    let ended = place.configure(&["--set-as-default"]);
+    let note = "\nnote: on a machine with GPUs a privileged container has them all, and is refused: give it the engine's own runtime \
+                (--runtime=runc)\n";
+    assert!(
+        ended.stdout.ends_with(&format!("{note}{DOCKER}")),
+        "{ended:?}"
+    );
+
     let place = Place::new("docker", "docker/daemon.json");
     place.configured(&["--dry-run"]);
     assert!(!place.directory.path().join("etc").exists());
@@ -766,9 +775,11 @@ fn a_user_has_a_podman_of_their_own_and_is_told_to_be_root_for_the_rest() {
             .env_remove("XDG_CONFIG_HOME");
         finish(command.uid(USER).gid(USER).current_dir("/"))
     };
-    assert_eq!(
-        configure(&["podman", "--runtime-path", "/bin/true"]).status,
-        0
+    let ended = configure(&["podman", "--runtime-path", "/bin/true"]);
+    let next = "\nnext: nothing, each podman command reads it; its service: systemctl --user restart podman\n";
+    assert!(
+        ended.status == 0 && ended.stdout.ends_with(next),
+        "{ended:?}"
     );
     let file = home
         .path()

@@ -5,12 +5,43 @@
 use clap::error::{ContextKind, Error, ErrorKind};
 use ringfence_ipc::typed::shortened;
 
+/// The name of the whole command.
+const OWN: &str = "ringfence";
 /// The usage, which is where the command's own name stands.
 const USAGE: &str = "Usage: ";
 /// What begins each remedy in a paragraph of them.
 const TIP: &str = "tip: ";
 /// How a remedy begins that is none here: what it says to write would be the program.
 const AS_A_VALUE: &str = "to pass ";
+
+/// Words that are right in another place: who gives one to `ringfence` itself, and what to write.
+const ELSEWHERE: [(&[&str], &str); 2] = [
+    (
+        &OF_RUNTIMES,
+        "call it by the name ringfence-runtime, as a container engine does",
+    ),
+    (&["configure"], "write ringfence runtime configure"),
+];
+/// Commands and options of runc's, but for those that are Ringfence's too.
+const OF_RUNTIMES: [&str; 17] = [
+    "checkpoint",
+    "create",
+    "delete",
+    "events",
+    "exec",
+    "features",
+    "kill",
+    "pause",
+    "restore",
+    "resume",
+    "start",
+    "state",
+    "update",
+    "--log",
+    "--log-format",
+    "--root",
+    "--systemd-cgroup",
+];
 
 /// How much of an argument is shown, in bytes.
 const MOST: usize = 200;
@@ -36,7 +67,8 @@ pub fn line(error: &Error) -> Option<String> {
     });
     // What is wrong with a value comes with its own remedy.
     let is_explained = error.kind() == ErrorKind::ValueValidation;
-    let remedy = tips.into_iter().next().or_else(|| {
+    let elsewhere = elsewhere(error).map(str::to_owned);
+    let remedy = elsewhere.or_else(|| tips.into_iter().next()).or_else(|| {
         let usage = error.get(ContextKind::Usage)?.to_string();
         (!is_explained).then(|| format!("see {} --help", command(&usage)))
     });
@@ -44,6 +76,21 @@ pub fn line(error: &Error) -> Option<String> {
         Some(remedy) => format!("{problem}: {remedy}"),
         None => problem,
     })
+}
+
+/// What to write in the place of a word that `ringfence` itself does not know, if that is right elsewhere.
+fn elsewhere(error: &Error) -> Option<&'static str> {
+    let usage = error.get(ContextKind::Usage)?.to_string();
+    if command(&usage) != OWN {
+        return None;
+    }
+    let given = [ContextKind::InvalidSubcommand, ContextKind::InvalidArg];
+    let given = given.into_iter().find_map(|kind| error.get(kind))?;
+    let given = given.to_string();
+    let row = ELSEWHERE
+        .iter()
+        .find(|(words, _)| words.contains(&given.as_str()));
+    row.map(|(_, remedy)| *remedy)
 }
 
 /// The words before the first option or argument.

@@ -12,10 +12,12 @@
 //! | `probes` | how each need is tried |
 //! | `child` | processes in which to try |
 //! | `gpus` | NVIDIA's driver, its GPUs and their nodes |
+//! | `containers` | what containers need besides |
 //! | `report` | what was found, as text and as JSON |
 
 mod checks;
 mod child;
+mod containers;
 mod gpus;
 mod order;
 mod probes;
@@ -26,7 +28,7 @@ use ringfence_sentry::failure::Failure;
 pub use self::probes::outside;
 use self::report::{Finding, Outcome, Report};
 use crate::driver::{self, Demand};
-use crate::{endings, runtime};
+use crate::endings;
 
 /// Prints to stdout what was found, as text or as a JSON object. Returns the exit status: 0 if `ringfence run` can work
 /// here, 1 if it cannot. Fails if it cannot be printed.
@@ -53,25 +55,9 @@ fn examine() -> Report {
         findings.push(finding);
     }
     findings.extend(gpus::examine());
-    findings.extend(container_settings());
+    findings.extend(containers::findings());
     let driver = driver::choose(&Demand::default());
     Report::new(findings, driver.map(|chosen| chosen.driver))
-}
-
-/// What is set for containers, if anything. `ringfence run` obeys none of it.
-fn container_settings() -> Option<Finding> {
-    const NAME: &str = "container settings";
-    match runtime::examine_settings() {
-        Ok(file) => Some(Finding::plain(
-            NAME,
-            Outcome::Ok,
-            file?.display().to_string(),
-        )),
-        Err(failure) => {
-            let wrong = Finding::plain(NAME, Outcome::Weakness, failure.message);
-            Some(wrong.with_remedy("correct the file: no container starts until then"))
-        }
-    }
 }
 
 /// The kernel's release, which decides nothing: whoever reads the rest may want to know.

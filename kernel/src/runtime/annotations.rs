@@ -233,9 +233,10 @@ impl Capable {
         for word in words {
             wanted = wanted.union(match word {
                 "all" => settings.driver_capabilities,
-                word => word
-                    .parse()
-                    .map_err(|error| format!("{error}: leave it out"))?,
+                word => word.parse().map_err(|error| {
+                    let libraries = LIBRARIES.join(", ");
+                    format!("{error}, and for libraries alone {libraries}: leave it out")
+                })?,
             });
         }
         if wanted == Capabilities::NONE {

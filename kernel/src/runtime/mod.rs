@@ -18,6 +18,7 @@ mod bundles;
 mod caller;
 mod command_line;
 mod entering;
+mod examination;
 mod gpus;
 mod handed;
 mod low_level;
@@ -34,10 +35,12 @@ mod toolkit;
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use ringfence_sentry::failure::Failure;
+
+pub use self::examination::{Examined, Kept, LowLevelFound, examine};
 
 use self::command_line::CommandLine;
 use self::entering::Found;
@@ -128,16 +131,6 @@ fn makes_container(line: &CommandLine) -> bool {
     let mut concerns = CONCERNS.iter();
     let concern = concerns.find(|(name, _)| line.command.as_deref() == Some(name));
     matches!(concern, Some((_, Concern::Makes | Concern::Restores)))
-}
-
-/// What the settings are, if there are any: where they are, or what is wrong with them.
-pub fn examine_settings() -> Result<Option<PathBuf>, Failure> {
-    let settings = Settings::read()?;
-    settings.expect_right()?;
-    if let Some(log) = &settings.log {
-        report::expect_log(log)?;
-    }
-    Ok(settings.file.exists().then_some(settings.file))
 }
 
 /// Acts as the runtime, if this was started by its name. Returns only then, and only if the low-level runtime has not taken over.

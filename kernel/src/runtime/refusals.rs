@@ -25,8 +25,8 @@ struct Refusal {
 const TABLE: [Refusal; 10] = [
     Refusal {
         is_asked: |specification, _| is_privileged(specification, &grantable()),
-        line: "is privileged, and could reach the driver around the sandbox: leave out --privileged (securityContext.privileged), and \
-               grant by --cap-add and --device what the program needs",
+        line: "is privileged, and could reach the driver around the sandbox: leave out --privileged (securityContext.privileged) and \
+               grant by --cap-add and --device what the program needs, or run it with the engine's own runtime (--runtime=runc)",
     },
     Refusal {
         is_asked: |specification, _| has_hosts_processes(specification),
@@ -172,8 +172,13 @@ pub fn expect_possible(
 
 /// Refuses to save a container with GPUs to a file, or to start it from one.
 pub fn of_checkpoint(container: &str, command: &str, asked: &Asked) -> Failure {
+    // The specification of one that runs is the rewritten one, which says no more by what it was given them.
+    let ways = match asked.to_string() {
+        ways if ways.is_empty() => ways,
+        ways => format!(" ({ways})"),
+    };
     Failure::setup(format!(
-        "{command}: container {container} has GPUs ({asked}), whose state nobody can save or restore: stop it, and start it anew"
+        "{command}: container {container} has GPUs{ways}, whose state nobody can save or restore: stop it, and start it anew"
     ))
 }
 

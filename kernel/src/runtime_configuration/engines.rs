@@ -37,6 +37,10 @@ pub struct Facts {
     pub after_adding: &'static str,
     /// The same after one was taken out.
     pub after_removing: &'static str,
+    /// What makes another engine than root's read it, where that differs: podman has one for each user.
+    pub after_of_user: Option<&'static str>,
+    /// How one container is given the engine's own runtime, where Ringfence is that of all.
+    pub own_runtime: &'static str,
     /// What else to do for who may not write the file.
     pub for_others: &'static str,
 }
@@ -49,6 +53,8 @@ const DOCKER: Facts = Facts {
     reads_every_file: false,
     after_adding: "next: systemctl reload docker (of a rootless dockerd: systemctl --user reload docker)",
     after_removing: "next: systemctl restart docker (of a rootless dockerd: systemctl --user restart docker)",
+    after_of_user: None,
+    own_runtime: "--runtime=runc",
     for_others: ", or for a rootless dockerd give --config ~/.config/docker/daemon.json",
 };
 
@@ -58,6 +64,8 @@ const CONTAINERD: Facts = Facts {
     reads_every_file: false,
     after_adding: "next: systemctl restart containerd (containers run on)",
     after_removing: "next: systemctl restart containerd (containers run on)",
+    after_of_user: None,
+    own_runtime: "a RuntimeClass whose handler is runc",
     for_others: ", or for a rootless containerd give --config ~/.config/containerd/config.toml",
 };
 
@@ -67,6 +75,10 @@ const PODMAN: Facts = Facts {
     reads_every_file: false,
     after_adding: "next: nothing, each podman command reads it; its service: systemctl restart podman",
     after_removing: "next: nothing, each podman command reads it; its service: systemctl restart podman",
+    after_of_user: Some(
+        "next: nothing, each podman command reads it; its service: systemctl --user restart podman",
+    ),
+    own_runtime: "--runtime=crun or --runtime=runc",
     for_others: "",
 };
 
@@ -76,6 +88,8 @@ const CRIO: Facts = Facts {
     reads_every_file: true,
     after_adding: "next: systemctl restart crio (containers run on)",
     after_removing: "next: systemctl restart crio (containers run on)",
+    after_of_user: None,
+    own_runtime: "a RuntimeClass whose handler is crun or runc",
     for_others: "",
 };
 
@@ -87,6 +101,17 @@ impl Engine {
             Engine::Podman => &PODMAN,
             Engine::Crio => &CRIO,
         }
+    }
+
+    /// What makes the engine read its file, after an entry was put in, or taken out.
+    pub fn next_step(self, was_removed: bool) -> &'static str {
+        let facts = self.facts();
+        let of_root = match was_removed {
+            true => facts.after_removing,
+            false => facts.after_adding,
+        };
+        let of_user = facts.after_of_user.filter(|_| !Uid::effective().is_root());
+        of_user.unwrap_or(of_root)
     }
 
     /// The file that the engine reads where nothing else is said: podman has one for each user.

@@ -101,12 +101,20 @@ fn configure(options: &Configure) -> Result<u8, Failure> {
         return Ok(FAILED);
     }
     write(&file, &outcome)?;
-    let next_step = match options.remove {
-        true => engine.facts().after_removing,
-        false => engine.facts().after_adding,
-    };
+    if options.set_as_default {
+        endings::print(&about_privileged(engine))?;
+    }
+    let next_step = engine.next_step(options.remove);
     endings::print(&format!("{next_step}\n"))?;
     Ok(0)
+}
+
+/// What becomes of privileged containers where Ringfence is the runtime of all: root's engines give them every node of the machine.
+fn about_privileged(engine: Engine) -> String {
+    let own = engine.facts().own_runtime;
+    format!(
+        "note: on a machine with GPUs a privileged container has them all, and is refused: give it the engine's own runtime ({own})\n"
+    )
 }
 
 fn write(file: &ConfigurationFile, outcome: &Outcome) -> Result<(), Failure> {

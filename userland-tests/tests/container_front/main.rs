@@ -183,7 +183,8 @@ fn with_gpu() -> Value {
 }
 
 const PRIVILEGED: &str = "container c has GPUs (/dev/nvidia0) and is privileged, and could reach the driver around the sandbox: leave \
-                          out --privileged (securityContext.privileged), and grant by --cap-add and --device what the program needs";
+                          out --privileged (securityContext.privileged) and grant by --cap-add and --device what the program needs, or \
+                          run it with the engine's own runtime (--runtime=runc)";
 
 /// A specification that is refused.
 fn with_gpu_and_privileges() -> Value {
@@ -464,7 +465,8 @@ fn what_a_container_with_gpus_cannot_have_is_refused_with_the_way_out() {
         (
             privilege,
             "is privileged, and could reach the driver around the sandbox: leave out --privileged \
-             (securityContext.privileged), and grant by --cap-add and --device what the program needs",
+             (securityContext.privileged) and grant by --cap-add and --device what the program needs, or run it with the engine's own \
+             runtime (--runtime=runc)",
         ),
         (
             share_processes,

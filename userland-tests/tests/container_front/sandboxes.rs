@@ -466,6 +466,9 @@ fn a_container_ends_with_its_sentry_and_nothing_is_left() {
             serde_json::from_str(&called.run(&["state", "c"]).stdout).expect("a state");
         let bundle = std::path::PathBuf::from(state["bundle"].as_str().expect("a bundle"));
         assert!(bundle.exists());
+        let saved = called.run(&["checkpoint", "c"]);
+        let line = "checkpoint: container c has GPUs, whose state nobody can save or restore: stop it, and start it anew";
+        assert_eq!(saved, refused(line));
         let sentry = Pid::from_raw(state["pid"].as_i64().expect("a number") as i32);
         kill(sentry, Signal::SIGKILL).expect("killed");
         eventually("it has ended", || {

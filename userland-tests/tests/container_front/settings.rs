@@ -6,7 +6,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::unistd::geteuid;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use userland_tests::{Ended, finish, ringfence_program};
 
 use super::sandboxes::{Maker, with_gpu as running};
-use super::{Front, handed_over, refused, with_gpu};
+use super::{Front, handed_over, refused, specification, with_gpu};
 
 /// Has the settings say this, too.
 fn add(front: &Front, text: &str) {
@@ -259,7 +259,7 @@ fn what_a_container_cannot_have_is_refused_in_a_line_that_names_the_way_out() {
         &front,
         &["create", "c"],
         "container c: NVIDIA_DRIVER_CAPABILITIES=compute,\\u{1b}[2J: there is no capability '\\u{1b}[2J': there are compute, utility, \
-         graphics, video, display, profiling, and all: leave it out",
+         graphics, video, display, profiling, and all, and for libraries alone compat32, ngx: leave it out",
     );
     // Of a container without GPUs nobody asks.
     value["linux"]["devices"] = json!([]);
@@ -435,15 +435,7 @@ fn a_container_that_loses_its_server_goes_on_or_ends_as_it_asks_or_as_is_set() {
 #[test]
 fn doctor_says_what_is_wrong_with_the_settings() {
     let front = Front::of_script();
-    let said = || {
-        let mut command = Command::new(ringfence_program());
-        command.args(["doctor", "--json"]);
-        command.env("RINGFENCE_CONFIG", front.settings());
-        let report: Value = serde_json::from_str(&finish(&mut command).stdout).expect("JSON");
-        let checks = report["checks"].as_array().expect("checks");
-        let check = |check: &&Value| check["name"] == "container settings";
-        checks.iter().find(check).expect("a check").clone()
-    };
+    let said = || found_by_doctor(&front, "container settings");
     let file = front.settings();
     let file = file.to_str().expect("text");
     let right = said();
@@ -456,4 +448,79 @@ fn doctor_says_what_is_wrong_with_the_settings() {
     assert_eq!(wrong["outcome"], "weakness");
     let detail = format!("settings {file}: gpu-memory.maximum: it has to be more than 0");
     assert_eq!(wrong["detail"], json!(detail));
+    let remedy = "correct the file: no container starts until then";
+    assert_eq!(wrong["remedy"], json!(remedy));
+
+    // The log is of sandboxes alone.
+    front.set("[runtime]\nlog = \"/nonexistent/log\"\n");
+    let wrong = said();
+    assert_eq!(wrong["outcome"], "weakness");
+    let remedy = "correct the file: no container with GPUs starts until then";
+    assert_eq!(wrong["remedy"], json!(remedy));
+    front.specify(&specification(&["sh"]));
+    front.name(&front.path("low-level"));
+    let settings = fs::read_to_string(front.settings()).expect("settings");
+    let usual = front.path("messages.log");
+    front.set(&settings.replace(usual.to_str().expect("text"), "/nonexistent/log"));
+    assert_eq!(front.run(&["create", "c"]), handed_over(&["create", "c"]));
+}
+
+/// What `ringfence doctor` says under this name of the settings.
+fn found_by_doctor(front: &Front, name: &str) -> Value {
+    let mut command = Command::new(ringfence_program());
+    command.args(["doctor", "--json"]);
+    command.env("RINGFENCE_CONFIG", front.settings());
+    let report: Value = serde_json::from_str(&finish(&mut command).stdout).expect("JSON");
+    let checks = report["checks"].as_array().expect("checks");
+    let check = checks.iter().find(|check| check["name"] == name);
+    check.expect("a check").clone()
+}
+
+#[test]
+fn doctor_finds_the_low_level_runtime_as_a_container_does() {
+    let front = Front::of_script();
+    let said = || {
+        let found = found_by_doctor(&front, "low-level runtime");
+        (found["outcome"].clone(), found["detail"].clone())
+    };
+    let script = front.path("low-level");
+    assert_eq!(said(), (json!("ok"), json!(script)));
+    front.name(Path::new("/nonexistent"));
+    let line = "runtime.low-level: /nonexistent: No such file or directory: name an executable";
+    assert_eq!(said(), (json!("weakness"), json!(line)));
+    front.specify(&specification(&["sh"]));
+    assert_eq!(front.run(&["create", "c"]), refused(line));
+}
+
+#[test]
+fn doctor_says_that_containers_with_gpus_are_refused_without_a_driver() {
+    if Path::new("/sys/module/nvidia/version").exists() {
+        eprintln!("skipped: this machine has NVIDIA's driver");
+        return;
+    }
+    let front = Front::of_script();
+    let script = front.path("low-level");
+    front.set(&format!(
+        "[runtime]\nlow-level = \"{}\"\n",
+        script.display()
+    ));
+    let said = found_by_doctor(&front, "container settings");
+    let file = front.settings();
+    let file = file.display();
+    let detail = format!(
+        "{file}; containers with GPUs are refused, since this machine has no NVIDIA driver"
+    );
+    let remedy =
+        format!("to try them without a GPU, write driver = \"sim\" in [runtime] of {file}");
+    assert_eq!(
+        (&said["outcome"], &said["detail"]),
+        (&json!("note"), &json!(detail))
+    );
+    assert_eq!(said["remedy"], json!(remedy));
+    front.specify(&with_gpu());
+    let ended = front.run(&["create", "c"]);
+    assert!(
+        ended.status == 1 && ended.stderr.contains("this machine has no NVIDIA driver"),
+        "{ended:?}"
+    );
 }

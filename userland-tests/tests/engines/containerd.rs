@@ -369,7 +369,7 @@ fn ctr_pauses_kills_and_removes_a_container_with_gpus() {
         );
         assert!(state("RUNNING"), "{name}");
         let saved = containerd.ctr(&["task", "checkpoint", &container]);
-        let line = "whose state nobody can save or restore";
+        let line = " has GPUs, whose state nobody can save or restore";
         assert!(saved.stderr.contains(line), "{name}: {saved:?}");
         let killed = containerd.ctr(&["task", "kill", "--signal", "KILL", &container]);
         assert_eq!(killed.status, 0, "{name}: {killed:?}");

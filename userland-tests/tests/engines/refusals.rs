@@ -59,7 +59,7 @@ fn no_engine_saves_a_container_with_gpus() {
         let words = ["checkpoint", "create", &container.name, "saved"];
         let ended = engine.tell(container.runtime, &words);
         assert!(ended.status != 0, "{}: {ended:?}", engine.name);
-        let line = "whose state nobody can save or restore: stop it, and start it anew";
+        let line = " has GPUs, whose state nobody can save or restore: stop it, and start it anew";
         assert!(ended.stderr.contains(line), "{}: {ended:?}", engine.name);
         assert_eq!(container.inspect(".State.Status"), "running");
     }
