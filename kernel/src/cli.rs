@@ -447,7 +447,11 @@ fn demonstrate(arguments: &Demo) -> Result<Ending, Failure> {
 }
 
 fn list_sandboxes(json: bool) -> Result<u8, Failure> {
-    let sandboxes::Running { mut found, silent } = sandboxes::list()?;
+    let sandboxes::Running {
+        mut found,
+        silent,
+        elsewhere,
+    } = sandboxes::list()?;
     for stopped in found.iter_mut().filter(|listed| listed.is_stopped) {
         if let Some(program) = program_of(&stopped.command) {
             stopped.command = program;
@@ -457,6 +461,9 @@ fn list_sandboxes(json: bool) -> Result<u8, Failure> {
         log::print(&format!(
             "ringfence: sandbox {name}: its ringfence process does not answer: continue it, if it is stopped\n"
         ));
+    }
+    if elsewhere > 0 {
+        log::print(&in_another_namespace(elsewhere));
     }
     let text = if json {
         serde_json::to_string_pretty(&found).attempt("JSON")? + "\n"
@@ -474,6 +481,17 @@ fn list_sandboxes(json: bool) -> Result<u8, Failure> {
         })
     };
     endings::print(&text).map(|()| 0)
+}
+
+/// What is said of sandboxes that are not listed, since their launchers live in another user namespace.
+fn in_another_namespace(count: usize) -> String {
+    let which = match count {
+        1 => "1 sandbox is".to_owned(),
+        count => format!("{count} sandboxes are"),
+    };
+    format!(
+        "ringfence: {which} in another user namespace, as containers of a rootless engine are: podman unshare ringfence ps lists those of podman\n"
+    )
 }
 
 /// What a launcher with this command line runs, if it is one that is understood: it may be of another release.

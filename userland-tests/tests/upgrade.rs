@@ -381,6 +381,40 @@ fn looking_in(directory: &Directory, arguments: &[&str]) -> Ended {
     finish(command.env("XDG_RUNTIME_DIR", directory.path()))
 }
 
+/// As those of a rootless engine: they are listed where their launchers live, and counted elsewhere.
+#[test]
+fn sandboxes_of_another_user_namespace_are_counted() {
+    let directory = Directory::new("doors");
+    let mut apart = Command::new("unshare");
+    apart.arg("--map-root-user").arg(ringfence_program());
+    apart.args(["run", "--driver=sim", "--name=apart", "--workdir=/", "--"]);
+    apart.args(["sh", "-c", "echo ready; read line"]);
+    apart.env("XDG_RUNTIME_DIR", directory.path());
+    let (mut child, _output) = started(apart.stdin(Stdio::piped()));
+    let heading = "NAME              PROCESS  DRIVER       COMMAND\n";
+    let line = "ringfence: 1 sandbox is in another user namespace, as containers of a rootless engine are: podman unshare ringfence ps \
+                lists those of podman\n";
+    let outside = Ended {
+        stderr: line.to_owned(),
+        ..Ended::printing(heading)
+    };
+    assert_eq!(looking_in(&directory, &["ps"]), outside);
+
+    let launcher = child.id().to_string();
+    let mut inside = Command::new("nsenter");
+    inside.args(["--user", "--preserve-credentials", "--target", &launcher]);
+    inside.arg(ringfence_program()).arg("ps");
+    inside.env("XDG_RUNTIME_DIR", directory.path());
+    let ended = finish(inside.stdin(Stdio::null()));
+    assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
+    let listed = ended.stdout.strip_prefix(heading).expect("a heading");
+    assert!(listed.starts_with("apart "), "{listed}");
+
+    drop(child.stdin.take());
+    child.wait().expect("it ends");
+    assert_eq!(looking_in(&directory, &["ps"]), Ended::printing(heading));
+}
+
 /// A socket that nobody takes a connection from, with as many waiting as there is room for.
 fn without_room(path: &Path) -> OwnedFd {
     let made = || {

@@ -48,12 +48,14 @@ fn plea(input: &mut Input<'_>) {
         ([0], 0) => Some("another server"),
         ([1], 0) => Some("the end of the server"),
         ([2], 1) => Some("to hold the listener"),
+        ([3], 0) => Some("nothing any more"),
         _ => None,
     };
     let asked = launcher.next().map(|plea| match plea {
         Plea::AnotherServer => "another server",
         Plea::EndServer => "the end of the server",
         Plea::HoldListener(_) => "to hold the listener",
+        Plea::Over => "nothing any more",
     });
     assert_eq!(asked.clone().ok(), expected, "{:?}", asked.err());
 }

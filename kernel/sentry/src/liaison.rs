@@ -36,6 +36,7 @@ enum Asked {
     EndServer,
     /// With the listener.
     HoldListener,
+    Over,
 }
 
 impl Message for Told {
@@ -77,6 +78,9 @@ pub enum Plea {
     /// To hold a listener too: the program's, or that of one that was started later. While it is open a task whose call the sentry has received waits; so if the sentry
     /// dies, none runs on with `ENOSYS` until the kernel has ended it.
     HoldListener(OwnedFd),
+    /// Nothing any more: the program has ended, or the sentry has said why it ends before it. A launcher that is not the sentry's parent
+    /// has no other way to tell that from a sentry that was killed.
+    Over,
 }
 
 /// The launcher's end.
@@ -131,6 +135,7 @@ impl LauncherEnd {
         match self.0.hear_at_once()? {
             (Asked::AnotherServer, _) => Ok(Plea::AnotherServer),
             (Asked::EndServer, _) => Ok(Plea::EndServer),
+            (Asked::Over, _) => Ok(Plea::Over),
             (Asked::HoldListener, listener) => listener
                 .map(Plea::HoldListener)
                 .ok_or(SocketError::NoDescriptor),
@@ -152,6 +157,11 @@ impl SentryEnd {
     /// Asks to hold a listener of the tasks' filter.
     pub fn hold(&self, listener: BorrowedFd<'_>) -> Result<(), SocketError> {
         self.0.say(&Asked::HoldListener, Some(listener))
+    }
+
+    /// Says that the sandbox is over.
+    pub fn over(&self) -> Result<(), SocketError> {
+        self.0.say(&Asked::Over, None)
     }
 
     /// Waits for news.

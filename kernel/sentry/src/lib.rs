@@ -252,6 +252,10 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     tracing::debug!("the program's filter is in place");
     ready::say(&listener);
     let status = sentry.supervise(report, way.map(Entrance::new));
+    if is_container {
+        // A launcher that is gone needs not know.
+        let _ = sentry.server.liaison().over();
+    }
     tracing::debug!("the program has ended");
     log::finish(None);
     if let Some(table) = sentry.observer.finish() {

@@ -59,6 +59,11 @@ impl Sentry {
         }
     }
 
+    /// Whether it is a child, of which the kernel says how it has ended.
+    pub fn is_child(&self) -> bool {
+        matches!(self.kind, Kind::Child(_))
+    }
+
     /// Takes a descriptor for one that is no child.
     pub fn adopt(&self, process: BorrowedFd<'_>) {
         if let (Kind::Elsewhere(adopted), Ok(process)) = (&self.kind, process.try_clone_to_owned())

@@ -34,6 +34,9 @@ use crate::sandboxes::{About, Door, Reply, Request, Visitor};
 /// A sandbox gets at most this many servers within [`RESTART_PERIOD`] in the place of lost ones.
 const MAXIMUM_RESTARTS: usize = 5;
 const RESTART_PERIOD: Duration = Duration::from_secs(60);
+/// How a container has ended whose sentry is gone and has not said why.
+const WITHOUT_A_WORD: &str =
+    "the sentry was ended by a signal, as SIGKILL, and the container with it";
 /// So many events of init's are heard once it is gone.
 const LAST_EVENTS: usize = 64;
 
@@ -45,6 +48,8 @@ pub struct Launcher<'a> {
     /// See [`Plea::HoldListener`].
     listeners: Listeners,
     is_sentry_ending: bool,
+    /// Whether a sentry that is no child has a program, and has not said that the sandbox is over.
+    owes_its_end: bool,
     /// `None` as long as the sandbox is not over.
     pub(super) departure: Option<Departure>,
     pub(super) program: Program,
@@ -103,6 +108,7 @@ impl<'a> Launcher<'a> {
             liaison,
             listeners: Listeners::default(),
             is_sentry_ending: false,
+            owes_its_end: false,
             departure: None,
             program: Program::default(),
             pace,
@@ -128,6 +134,13 @@ impl<'a> Launcher<'a> {
     pub fn wait(mut self) -> Result<Ending, Failure> {
         loop {
             match self.sentry.ending()? {
+                Some(WaitStatus::Exited(..)) if self.owes_its_end && !self.sentry.is_child() => {
+                    let own = self.departure.as_ref().and_then(Departure::failure);
+                    return Err(own.unwrap_or_else(|| Failure {
+                        status: SETUP,
+                        message: WITHOUT_A_WORD.to_owned(),
+                    }));
+                }
                 Some(WaitStatus::Exited(_, status)) => {
                     self.hear_the_last();
                     self.show_rest(status)?;
@@ -257,7 +270,11 @@ impl<'a> Launcher<'a> {
             match self.liaison.next() {
                 Ok(Plea::AnotherServer) => self.restart_server(),
                 Ok(Plea::EndServer) => self.end_server(),
-                Ok(Plea::HoldListener(listener)) => self.listeners.hold(listener),
+                Ok(Plea::HoldListener(listener)) => {
+                    self.owes_its_end = true;
+                    self.listeners.hold(listener);
+                }
+                Ok(Plea::Over) => self.owes_its_end = false,
                 Err(SocketError::Closed) => {
                     self.is_sentry_ending = true;
                     self.sentry.has_let_go();

@@ -16,7 +16,8 @@ use ringfence_sentry::failure::{Attempt, Failure};
 use serde::Serialize;
 
 use super::peer::{
-    SUFFIX, Unanswered, call, check_peer, existing, hear, path_of, place, remove_stale, soon,
+    SUFFIX, Stranger, Unanswered, call, check_peer, existing, hear, path_of, place, remove_stale,
+    soon,
 };
 use super::{About, Name, Reply, Upgrade, Wish};
 
@@ -57,6 +58,8 @@ pub struct Running {
     pub found: Vec<Listed>,
     /// Those whose launchers do not answer.
     pub silent: Vec<Name>,
+    /// How many there are whose launchers live in another user namespace, and so tell nothing.
+    pub elsewhere: usize,
 }
 
 /// Asks every launcher of this user what it runs. All are waited for together, and not for long, whether they do not answer or
@@ -110,9 +113,17 @@ fn ask(
     asked: &mut Vec<(Socket, Name)>,
 ) -> bool {
     let socket = match call(door, deadline) {
-        Ok(socket) if check_peer(&socket).is_ok() => socket,
-        outcome => return outcome.err() != Some(Errno::EAGAIN),
+        Ok(socket) => socket,
+        Err(errno) => return errno != Errno::EAGAIN,
     };
+    match check_peer(&socket) {
+        Ok(_) => {}
+        Err(Stranger::Sandboxed) => {
+            running.elsewhere += 1;
+            return true;
+        }
+        Err(_) => return true,
+    }
     match launcher_of(&socket) {
         Ok(launcher) if is_stopped(launcher) => {
             running.found.push(Listed::stopped(name.clone(), launcher));

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use userland_tests::{Ended, eventually, finish, guest_program, ringfence_with_faults};
 
 use super::lives::{BUSYBOX, Called, low_level};
-use super::{Front, specification};
+use super::{Front, refused, specification};
 
 const APPLETS: [&str; 16] = [
     "sh", "cat", "chmod", "grep", "ln", "ls", "mkdir", "mknod", "mount", "mv", "readlink", "rmdir",
@@ -476,5 +476,33 @@ fn a_container_ends_with_its_sentry_and_nothing_is_left() {
         });
         eventually("the launcher has ended", || !bundle.exists());
         assert_eq!(called.run(&["delete", "c"]).status, 0);
+        let log = maker.front.path("messages.log");
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        assert!(said.contains(WITHOUT_A_WORD), "{}: {said}", maker.name);
     }
 }
+
+/// By which who reads the log tells a sentry that was killed from a program that has ended.
+#[test]
+fn a_container_that_ends_by_itself_or_was_never_started_has_nothing_to_say() {
+    for maker in Maker::all() {
+        let called = maker.called();
+        for ending in [&["start", "c"][..], &["delete", "--force", "c"]] {
+            maker.front.specify(&with_gpu("guest close; exit 3"));
+            assert_eq!(called.run(&["create", "c"]).status, 0);
+            let state: Value =
+                serde_json::from_str(&called.run(&["state", "c"]).stdout).expect("a state");
+            let bundle = std::path::PathBuf::from(state["bundle"].as_str().expect("a bundle"));
+            assert!(bundle.exists());
+            assert_eq!(called.run(ending).status, 0, "{}", maker.name);
+            eventually("the launcher has nothing more to say", || !bundle.exists());
+            let said = fs::read_to_string(maker.front.path("messages.log")).expect("a log");
+            assert_eq!(said, "", "{}: {ending:?}", maker.name);
+            called.run(&["delete", "--force", "c"]);
+        }
+    }
+}
+
+/// What the log says of a sentry that was killed.
+const WITHOUT_A_WORD: &str =
+    "the sentry was ended by a signal, as SIGKILL, and the container with it";

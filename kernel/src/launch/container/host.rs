@@ -106,7 +106,7 @@ pub fn start(
             drop((sentry_liaison, init_end, sentry_messages, told, door));
             let ends = (liaison, job, inlets, outlets);
             if let Err(failure) = launch(&container, &options, messages, ends) {
-                log::print(&format!("ringfence: {failure}\n"));
+                tell(&failure);
             }
             // What is left of the caller's belongs to the other process.
             exit_at_once(0)
@@ -191,8 +191,16 @@ fn launch(
     sentry.end();
     drop(inlets);
     let copied = copying.finish(options, &pace);
+    // Before the bundle goes, by which others see that all was said.
+    if let Err(failure) = ended.map(drop).and(copied) {
+        tell(&failure);
+    }
     let _ = fs::remove_dir_all(&container.bundle);
-    ended.map(drop).and(copied)
+    Ok(())
+}
+
+fn tell(failure: &Failure) {
+    log::print(&format!("ringfence: {failure}\n"));
 }
 
 /// Closes all that the engine has open, and has what this process says go to the log.
