@@ -17,6 +17,10 @@ const ROWS: [(&str, &str); 2] = [
     ),
 ];
 
+/// What a privileged program would go around the sandbox by.
+const AROUND: &str =
+    "mount -t tmpfs none /mnt || mknod /tmp/node c 195 0 || mknod /node c 195 0 || echo denied";
+
 #[test]
 fn the_engine_shows_what_is_refused() {
     for (engine, low_level) in every::engine_with_runtime() {
@@ -26,6 +30,8 @@ fn the_engine_shows_what_is_refused() {
                 let options = [GPU, &[option]].concat();
                 let ended = engine.run(Runtime::Ringfence(low_level), &options, "guest close");
                 assert_eq!(ended, Ended::printing(REQUESTS), "{}", engine.name);
+                let ended = engine.run(Runtime::Ringfence(low_level), &options, AROUND);
+                assert_eq!(ended.stdout, "denied\n", "{}: {ended:?}", engine.name);
                 continue;
             }
             let options = [GPU, &[option]].concat();
