@@ -22,7 +22,7 @@ use crate::replay;
 use crate::runtime_configuration::{self, Configure};
 use crate::sandboxes::Name;
 use crate::server_exit::WhenServerEnds;
-use crate::{arguments, drivers, launch, memory, runtime, sandboxes, serve, trace};
+use crate::{arguments, drivers, launch, memory, runtime, sandboxes, serve, survey, trace};
 use clap::{Args, Parser, Subcommand};
 use nix::unistd::{AccessFlags, access};
 use nvproxy_abi::policy::Capabilities;
@@ -70,6 +70,15 @@ enum Command {
     /// The program that a replay runs
     #[command(hide = true)]
     ReplayGuest(ReplayGuest),
+    /// Run a program WITHOUT a sandbox, and list the requests of the driver that a sandbox would refuse
+    ///
+    /// For programs and cards that nobody has tried: what is found goes to stderr when all that the program has started has
+    /// ended, and with --out to a file for a report (docs/DRIVERS.md). The program has all of your rights. It cannot
+    /// gain others, by sudo for instance.
+    ///
+    /// The exit status is the program's own, 128+N if signal N ended it, and 125, 126 and 127 as of `run`.
+    #[command(override_usage = "ringfence survey [OPTIONS] [--] CMD [ARGUMENT...]")]
+    Survey(Survey),
     /// Show in a few seconds, on any machine, what a sandboxed program can do with a GPU
     ///
     /// Runs a small program in a sandbox that enumerates GPUs, allocates and maps memory, waits for an event and frees
@@ -213,6 +222,23 @@ struct Record {
 }
 
 #[derive(Args)]
+struct Survey {
+    /// Write the findings to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Judge the program by the tables of this release
+    #[arg(long, value_name = "VERSION", allow_negative_numbers = true, value_parser = arguments::text::<DriverVersion>())]
+    driver_abi: Option<DriverVersion>,
+    #[arg(long, value_name = "LIST", default_value_t, help = about_capabilities())]
+    driver_capabilities: Capabilities,
+    /// The program and its arguments; all that follows CMD is the program's
+    ///
+    /// The -- before it can be left out where no argument of the program is called like an option of Ringfence.
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+#[derive(Args)]
 struct Replay {
     /// A file that `ringfence record` made
     file: PathBuf,
@@ -273,6 +299,9 @@ pub fn main() -> ExitCode {
             .and_then(|kept| run(arguments, kept, None)),
         Command::Record(arguments) => {
             mark::check::<Record>(&line, &arguments.run.command).and_then(|()| record(arguments))
+        }
+        Command::Survey(arguments) => {
+            mark::check::<Survey>(&line, &arguments.command).and_then(|()| look_around(arguments))
         }
         Command::Replay(arguments) => issue_again(arguments),
         Command::ReplayGuest(arguments) => with_status(replay::run_guest(&replay::Paths {
@@ -422,6 +451,15 @@ fn record(arguments: Record) -> Result<Ending, Failure> {
         &arguments.run.grants.binds,
     )?;
     run(arguments.run, kept, Some(output))
+}
+
+fn look_around(arguments: Survey) -> Result<Ending, Failure> {
+    survey::run(&survey::Options {
+        command: arguments.command,
+        capabilities: arguments.driver_capabilities,
+        abi: arguments.driver_abi,
+        out: arguments.out,
+    })
 }
 
 fn demonstrate(arguments: &Demo) -> Result<Ending, Failure> {

@@ -26,4 +26,5 @@ pub mod runtime_configuration;
 pub mod sandboxes;
 pub mod serve;
 mod server_exit;
+pub mod survey;
 pub mod trace;

@@ -80,13 +80,32 @@ pub fn marshal(
     argument: u64,
     payload: &mut Vec<u8>,
 ) -> Result<Marshalled, Stopped> {
+    let (plan, parts) = copy(abi, target.node(), task, command, argument, payload)?;
+    let (handles, carried) = descriptor_fields(descriptions, task, server, &plan, payload)?;
+    Ok(Marshalled {
+        plan,
+        parts,
+        handles,
+        carried,
+        issuer: None,
+    })
+}
+
+/// Copies the request of command word `command` on `node`, and everything that it refers to, into `payload`.
+pub fn copy(
+    abi: &'static Abi,
+    node: Node,
+    task: Pid,
+    command: u32,
+    argument: u64,
+    payload: &mut Vec<u8>,
+) -> Result<(Plan, SmallVec<[Fetch; 4]>), Stopped> {
     payload.clear();
-    let mut planner =
-        Planner::new(abi, target.node(), command, argument).map_err(Stopped::Refused)?;
+    let mut planner = Planner::new(abi, node, command, argument).map_err(Stopped::Refused)?;
     let mut parts = SmallVec::new();
     loop {
         match planner.step(payload).map_err(Stopped::Refused)? {
-            Step::Complete => break,
+            Step::Complete => return Ok((planner.finish(), parts)),
             Step::Fetch(fetch) => {
                 let (start, length) = (fetch.offset as usize, fetch.length as usize);
                 let end = (start + length).next_multiple_of(8);
@@ -100,15 +119,6 @@ pub fn marshal(
             }
         }
     }
-    let plan = planner.finish();
-    let (handles, carried) = descriptor_fields(descriptions, task, server, &plan, payload)?;
-    Ok(Marshalled {
-        plan,
-        parts,
-        handles,
-        carried,
-        issuer: None,
-    })
 }
 
 /// What the descriptor numbers in a request mean. One that names nothing of the driver's goes to the driver as a

@@ -145,6 +145,11 @@ pub fn install_in_container() -> Result<OwnedFd, Failure> {
     })
 }
 
+/// Installs a filter that refuses nothing and tells of each request of the driver, as [`install`] does.
+pub fn install_to_watch() -> Result<OwnedFd, Failure> {
+    install_policy(&policies::SURVEY)
+}
+
 /// What a rule says of a call besides that it fails.
 fn without_refusals<'a>(rule: &Rule<'a>) -> Vec<Case<'a>> {
     let cases = rule.cases.iter().copied();

@@ -47,6 +47,7 @@ mod set_ids;
 mod sharing;
 mod signals;
 mod soak;
+mod survey;
 mod tasks;
 mod temporary;
 mod tenants;
@@ -97,6 +98,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("many", faults::many),
     ("requests", faults::requests),
     ("questions", faults::questions),
+    ("survey", survey::scenario),
     ("generations-on-demand", soak::generations_on_demand),
     ("greed", greed::greed),
     ("in-flight", in_flight::in_flight),
