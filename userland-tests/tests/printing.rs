@@ -17,6 +17,7 @@ const PRINTING: &[&[&str]] = &[
     &["record", "--help"],
     &["replay", "--help"],
     &["server-upgrade", "--help"],
+    &["survey", "--help"],
     &["demo", "--driver", "sim"],
     &["ps"],
     &["ps", "--json"],
