@@ -59,10 +59,8 @@ const FAMILIES: [Family; 4] = [
 
 /// The ioctl by which a program asks for what a row describes, and its argument, as far as that follows.
 fn asking_for(family: Family, row: &Request, input: &mut Input<'_>) -> (Node, u32, Vec<u8>) {
-    let size = match row.size {
-        Request::ANY => u32::from(input.short()),
-        size => size,
-    };
+    let size = row.only_size();
+    let size = size.unwrap_or_else(|| u32::from(input.short()));
     match family {
         Family::Frontend => {
             let size = size as usize & ((1 << 14) - 1);

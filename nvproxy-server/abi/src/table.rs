@@ -3,6 +3,7 @@
 
 pub use nvproxy_abi_effects::{self as effects, Array, Offsets};
 
+use crate::firmware;
 use crate::policy::Capabilities;
 
 /// The kinds of requests, which are looked up in a table each.
@@ -26,7 +27,7 @@ pub struct Request {
     pub name: &'static str,
     /// The structure of its parameters, where it has one.
     pub structure: Option<&'static str>,
-    /// Bytes of its parameters, or [`Request::ANY`] where the driver takes several sizes.
+    /// Bytes of its parameters, or [`Request::ANY`] where the driver takes several sizes, or [`Request::BOUNDED`].
     pub size: u32,
     pub pointers: &'static [Pointer],
     pub descriptors: &'static [Descriptor],
@@ -283,9 +284,26 @@ pub struct RefusedFlags {
 impl Request {
     /// The `size` of requests of which the driver takes several sizes.
     pub const ANY: u32 = u32::MAX;
+    /// The `size` of commands of the firmware's of which it is not known: at most [`firmware::MOST`].
+    pub const BOUNDED: u32 = u32::MAX - 1;
 
-    /// Whether the driver takes parameters of `size` bytes for this request.
+    /// How many bytes its parameters have, where it takes one size alone.
+    pub fn only_size(&self) -> Option<u32> {
+        let is_one = ![Request::ANY, Request::BOUNDED].contains(&self.size);
+        is_one.then_some(self.size)
+    }
+
+    /// Whether parameters of `size` bytes are passed for this request.
     pub fn accepts(&self, size: u32) -> bool {
-        self.size == Request::ANY || self.size == size
+        match self.size {
+            Request::ANY => true,
+            Request::BOUNDED => size <= firmware::MOST,
+            exactly => size == exactly,
+        }
+    }
+
+    /// Whether this is the row of the commands that no list has ([`firmware`]).
+    pub fn is_by_rule(&self) -> bool {
+        std::ptr::eq(self, &firmware::BY_RULE)
     }
 }

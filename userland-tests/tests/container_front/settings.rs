@@ -241,8 +241,8 @@ fn what_a_container_cannot_have_is_refused_in_a_line_that_names_the_way_out() {
         (
             "container",
             "1",
-            "there is no such annotation: behind dev.ringfence. there are gpu-memory, host-memory, driver-capabilities and \
-             on-server-exit"
+            "there is no such annotation: behind dev.ringfence. there are gpu-memory, host-memory, driver-capabilities, \
+             firmware-commands and on-server-exit"
                 .to_owned(),
         ),
     ] {
