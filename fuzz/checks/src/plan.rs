@@ -163,7 +163,7 @@ fn same(one: &Plan, other: &Plan) {
     assert_eq!(one.status_at(), other.status_at());
     assert_eq!(one.total_length(), other.total_length());
     assert!(std::ptr::eq(one.request, other.request));
-    assert_eq!(one.family, other.family);
+    assert_eq!((one.family, one.id), (other.family, other.id));
     assert_eq!(
         (one.may_block(), one.pins(), one.makes_event()),
         (other.may_block(), other.pins(), other.makes_event())

@@ -149,11 +149,13 @@ pub fn named(release: &Release, name: &str) -> Result<Named, Failure> {
             parameters: row.structure.and_then(|name| layout(release, name)),
         });
     }
-    if let Some(row) = number.and_then(|command| lookup.by_rule(command)) {
+    if let Some(command) = number
+        && let Some(row) = lookup.by_rule(command)
+    {
         return Ok(Named::Request {
             entry: Entry {
                 kind: CONTROL_COMMAND,
-                number: number.unwrap_or_default(),
+                number: command,
                 name: row.name.to_owned(),
                 size: None,
                 most: Some(firmware::MOST),
