@@ -25,7 +25,7 @@ use nvproxy_abi::policy::{Capabilities, FirmwareCommands, Granted};
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_abi::{Abi, NoTables};
 
-pub use file::{FORMAT, MAXIMUM_FOOTPRINT, ReadError, TooLarge};
+pub use file::{FORMAT, MAXIMUM_FOOTPRINT, OLDEST_FORMAT, ReadError, TooLarge};
 
 /// In a descriptor field: a number that names no description of the driver's. No process has a descriptor of that
 /// number, so it means nothing in a replay either.
