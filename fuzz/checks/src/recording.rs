@@ -11,17 +11,21 @@ use ringfence_recording::{Change, Event, FORMAT, OLDEST_FORMAT, Recording, chang
 use crate::input::Input;
 use crate::tables;
 
-/// The forms of an input, in its first byte: of a recording in the oldest format. Each of the two that are no whole file has
-/// one more for each later format, three further on.
+/// The forms of an input, in its first byte. Those that are no whole file are of the oldest format, and three further on of the
+/// latest.
 pub const FILE: u8 = 0;
 pub const COMPRESSED: u8 = 1;
 pub const CONTENT: u8 = 2;
+pub const LATEST: u8 = 3;
 
 /// Reads a recording, and what was read once more.
 pub fn check(data: &[u8]) {
     let mut input = Input(data);
     let form = input.byte();
-    let format = OLDEST_FORMAT + u32::from(form / 3) % (FORMAT - OLDEST_FORMAT + 1);
+    let format = match form / LATEST % 2 {
+        0 => OLDEST_FORMAT,
+        _ => FORMAT,
+    };
     let file = match form % 3 {
         FILE => input.0.to_vec(),
         COMPRESSED => frame(format, input.0),
