@@ -25,7 +25,7 @@ mod tables;
 pub mod words;
 pub use nvproxy_abi_catalogue::version;
 
-use policy::{Capabilities, FirmwareCommands, Granted};
+use policy::{FirmwareCommands, Granted};
 use refusal::What;
 use ringfence_faults::{Act, Point, at};
 use table::{Family, Request, Reserved};
@@ -248,6 +248,7 @@ fn with_id(indices: &'static [u16], id: u32) -> impl Iterator<Item = &'static Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use policy::Capabilities;
 
     /// No list names what the driver reserves, today. If one did, it would not help.
     #[test]
