@@ -158,7 +158,7 @@ pub fn named(release: &Release, name: &str) -> Result<Named, Failure> {
                 number: command,
                 name: row.name.to_owned(),
                 size: None,
-                most: Some(firmware::MOST),
+                most: Some(Request::MOST),
                 capabilities: row.capabilities.names().collect(),
             },
             details: None,
@@ -241,7 +241,7 @@ impl Lookup {
             number,
             name: name.to_owned(),
             size: size.or_else(|| row?.only_size()),
-            most: is_bounded.then_some(firmware::MOST),
+            most: is_bounded.then_some(Request::MOST),
             capabilities: row.map_or_else(Vec::new, |row| row.capabilities.names().collect()),
         }
     }
@@ -249,7 +249,7 @@ impl Lookup {
     /// The row of a command that is passed without being in a list.
     fn by_rule(&self, command: u32) -> Option<&'static Request> {
         let row = self.abi.control(command).ok();
-        row.filter(|row| row.is_by_rule())
+        row.filter(|row| firmware::is_by_rule(row))
     }
 
     /// The control commands that sandboxes are served without an entry in the driver's tables.

@@ -8,17 +8,12 @@
 //! - Those that the driver leaves to administrators are never passed. It asks whether the server is one, not whose it is.
 //! - Those for which some release has an entry all the same go by their names: what the driver says of such a command is not
 //!   asked when it is handed on ([`crate::tables::PUBLISHED`]).
-//! - How many bytes there are the driver does not check before it sets memory aside for them. So they are bounded, here by [`MOST`].
+//! - How many bytes there are the driver does not check before it sets memory aside for them. So they are bounded, here by [`Request::MOST`].
 
 pub use nvproxy_abi_catalogue::firmware::{UNNAMED, is_of_firmware, is_privileged};
 
 use crate::policy::Capabilities;
 use crate::table::{Request, Traits};
-
-/// The most bytes of parameters of a command whose size is not known. The queues by which the driver and the firmware speak have
-/// as many (`_getMsgQueueParams`, src/nvidia/src/kernel/gpu/gsp/message_queue_cpu.c, in every release from 515.43.04 to
-/// 595.45.04). The most that a program was seen to ask with are 67,396.
-pub const MOST: u32 = 256 << 10;
 
 /// The row of every command that is passed by the rule. Its number is not a command's: [`crate::plan::Plan::id`] is.
 pub(crate) static BY_RULE: Request = Request {
@@ -49,3 +44,8 @@ pub(crate) static BY_RULE: Request = Request {
     gpu_lists: &[],
     cleared: &[],
 };
+
+/// Whether this is the row of the commands that are passed by the rule.
+pub fn is_by_rule(row: &Request) -> bool {
+    std::ptr::eq(row, &BY_RULE)
+}

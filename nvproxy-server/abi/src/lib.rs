@@ -106,7 +106,7 @@ impl Abi {
         self.permitted(family, row)
     }
 
-    /// The row of a control command. Those of the firmware's that no list has share one ([`Request::is_by_rule`]).
+    /// The row of a control command. Those of the firmware's that no list has share one ([`firmware::is_by_rule`]).
     pub fn control(&self, command: u32) -> Result<&'static Request, What> {
         match self.find(Family::Control, command) {
             Err(refused) if firmware::is_of_firmware(command) => self.by_rule(command, refused),

@@ -1,6 +1,6 @@
 //! The firmware's own commands, of every number and in every release.
 
-use nvproxy_abi::firmware::{MOST, UNNAMED, is_of_firmware, is_privileged};
+use nvproxy_abi::firmware::{UNNAMED, is_by_rule, is_of_firmware, is_privileged};
 use nvproxy_abi::policy::{Capabilities, FirmwareCommands, Granted};
 use nvproxy_abi::refusal::What;
 use nvproxy_abi::table::{Family, Request, Reserved};
@@ -38,7 +38,7 @@ fn what_no_list_has_is_passed_if_it_is_the_firmwares_and_for_everybody() {
         let mut by_rule = 0;
         for command in numbers() {
             let (all, listed) = (all.control(command), listed.control(command));
-            let is_listed = all.is_ok_and(|row| !row.is_by_rule());
+            let is_listed = all.is_ok_and(|row| !is_by_rule(row));
             if !is_of_firmware(command) || is_privileged(command) || PUBLISHED.contains(&command) {
                 assert_eq!(all, listed, "{version}: {command:#x}");
                 assert!(
@@ -48,7 +48,9 @@ fn what_no_list_has_is_passed_if_it_is_the_firmwares_and_for_everybody() {
             } else if !is_listed {
                 let row = all.expect("passed");
                 assert_eq!(row.name, UNNAMED);
-                assert!(row.accepts(0) && row.accepts(MOST) && !row.accepts(MOST + 1));
+                assert!(
+                    row.accepts(0) && row.accepts(Request::MOST) && !row.accepts(Request::MOST + 1)
+                );
                 assert!(row.traits.may_block && row.pointers.is_empty());
                 let name = None;
                 let (family, id) = (Family::Control, command);
@@ -107,7 +109,7 @@ fn every_command_of_the_firmwares_has_a_size_or_a_bound() {
             match row.size {
                 Request::ANY => panic!("{what}"),
                 Request::BOUNDED => assert_ne!((version.branch(), row.id), (580, 0x2080_8159)),
-                exactly => assert!(exactly <= MOST, "{what}"),
+                exactly => assert!(exactly <= Request::MOST, "{what}"),
             }
             assert!(row.traits.may_block && row.reserved.is_none(), "{what}");
         }

@@ -6,6 +6,7 @@
 //! them.
 
 use crate::structs::frontend::NVOS54_PARAMETERS;
+use nvproxy_abi::firmware;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::*;
 
@@ -170,7 +171,7 @@ pub(super) fn issue(
     let row = state.abi.control(cmd).map_err(|_| NV_ERR_NOT_SUPPORTED)?;
     // How long they are nobody asks of a command of the firmware's that no list has (`RmGssLegacyRpcCmd`,
     // rmapi_gss_legacy_control.c).
-    let fits = row.is_by_rule() || row.accepts(paramsSize);
+    let fits = firmware::is_by_rule(row) || row.accepts(paramsSize);
     if (params == 0) != (paramsSize == 0) || !fits {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }
@@ -183,7 +184,7 @@ pub(super) fn issue(
         return Err(NV_ERR_NOT_SUPPORTED);
     }
     // The firmware knows none but those of the lists.
-    if row.is_by_rule() {
+    if firmware::is_by_rule(row) {
         return Err(NV_ERR_NOT_SUPPORTED);
     }
     let parameters = buffers.pointed_to(
