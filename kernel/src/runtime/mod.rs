@@ -83,7 +83,7 @@ engine's environment names. (Podman does not pass the variable on.) These are al
   [containers]
   driver-capabilities = [\"video\", \"compute\", \"utility\"]
                                     what they may have of the driver; without it, compute and utility
-  firmware-commands = \"all\"         all or listed: which commands they may ask that the GPU's firmware answers
+  firmware-commands = \"all\"         all or listed: which of the commands of the GPU's firmware's
   annotations = [\"gpu-memory\"]      which of the five below they may set; without it, all
   on-server-exit = \"fail\"           fail, kill or restart: what becomes of one that loses its server
   [gpu-memory]

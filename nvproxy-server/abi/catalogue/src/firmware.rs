@@ -6,7 +6,8 @@
 //! - Commands with bit 15, on any object that belongs to a GPU: `RmDeprecatedGetControlHandler` and `RmGssLegacyRpcCmd`
 //!   (src/nvidia/interface/deprecated/rmapi_deprecated_control.c and rmapi_gss_legacy_control.c, in every release from
 //!   515.43.04 to 595.45.04). All that are known of are of a subdevice's.
-//! - Commands on an object of class NV2081_BINAPI: `binapiControl_IMPL` (src/nvidia/src/kernel/rmapi/binary_api.c, in the same).
+//! - Commands on an object of class NV2081_BINAPI: `binapiControl_IMPL` (src/nvidia/src/kernel/rmapi/binary_api.c, in the same),
+//!   with 1 MiB at most, as of every ordinary command.
 
 /// The name of commands that the published source does not name.
 pub const UNNAMED: &str = "(not in the public headers)";
