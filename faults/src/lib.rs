@@ -134,6 +134,8 @@ pub enum Point {
     Mapped,
     /// A value of a request is about to be refused that is not passed.
     Values,
+    /// A command of the firmware's is about to be refused that is not passed, or one with parameters of a size that is not.
+    Firmware,
     /// The server is about to refuse the end of a pin that was not begun.
     Begun,
     /// The server is about to look which pins, whose outcome it has not heard, something copied or closed may concern.
@@ -404,6 +406,7 @@ impl Point {
             Point::Kept => "kept",
             Point::Mapped => "mapped",
             Point::Values => "values",
+            Point::Firmware => "firmware",
             Point::Begun => "begun",
             Point::Copied => "copied",
             Point::Lend => "lend",
@@ -540,6 +543,7 @@ impl Point {
         Point::Kept,
         Point::Mapped,
         Point::Values,
+        Point::Firmware,
         Point::Begun,
         Point::Copied,
         Point::Lend,

@@ -25,7 +25,7 @@ use crate::server_exit::WhenServerEnds;
 use crate::{arguments, drivers, launch, memory, runtime, sandboxes, serve, survey, trace};
 use clap::{Args, Parser, Subcommand};
 use nix::unistd::{AccessFlags, access};
-use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::policy::{Capabilities, FirmwareCommands};
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_protocol::size;
 use ringfence_sentry::failure::{Attempt, Failure, SETUP};
@@ -180,6 +180,12 @@ struct Run {
     driver_abi: Option<DriverVersion>,
     #[arg(long, value_name = "LIST", default_value_t, help = about_capabilities())]
     driver_capabilities: Capabilities,
+    /// Which of the commands that the GPU's firmware answers it may ask: all but those for administrators, or the listed ones
+    ///
+    /// They are in no header, and each GPU and each release has its own. The lists have those that programs were seen to ask on an
+    /// H100; of others the parameters are bounded in size, and go to the firmware as they are.
+    #[arg(long, value_name = "all|listed", default_value_t, value_parser = arguments::text::<FirmwareCommands>())]
+    firmware_commands: FirmwareCommands,
     /// Which GPUs it gets: all, none, or a list of indices and UUIDs
     #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all", allow_negative_numbers = true, value_parser = arguments::text::<Selection>())]
     gpus: Selection,
@@ -395,6 +401,7 @@ fn run(
         gpus: arguments.gpus,
         abi: arguments.driver_abi,
         capabilities: arguments.driver_capabilities,
+        firmware_commands: arguments.firmware_commands,
         asker: Asker::CommandLine,
     })?;
     if let Some(warning) = chosen.warning() {
@@ -467,6 +474,7 @@ fn demonstrate(arguments: &Demo) -> Result<Ending, Failure> {
         driver: arguments.driver,
         driver_abi: None,
         driver_capabilities: Capabilities::default(),
+        firmware_commands: FirmwareCommands::default(),
         gpus: Selection::All,
         settings: ServerSettings::default(),
         log: None,

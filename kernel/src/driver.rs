@@ -10,7 +10,7 @@ use std::str::FromStr;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use nvproxy_abi::node::{Node, OPEN_ONLY, Series};
-use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::policy::{Capabilities, FirmwareCommands};
 use nvproxy_abi::support::{Basis, list, support};
 use nvproxy_abi::version::DriverVersion;
 pub use nvproxy_protocol::driver::{Driver, Kind};
@@ -117,6 +117,7 @@ pub struct Demand {
     /// The release to take the driver for.
     pub abi: Option<DriverVersion>,
     pub capabilities: Capabilities,
+    pub firmware_commands: FirmwareCommands,
     pub asker: Asker,
 }
 
@@ -127,6 +128,7 @@ impl Default for Demand {
             gpus: Selection::All,
             abi: None,
             capabilities: Capabilities::default(),
+            firmware_commands: FirmwareCommands::default(),
             asker: Asker::CommandLine,
         }
     }
@@ -160,6 +162,7 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
         gpus,
         abi,
         capabilities,
+        firmware_commands,
         asker,
     } = demand;
     if let Some((name, adds_to)) = capabilities.incomplete() {
@@ -198,6 +201,7 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
         version,
         tables: support.tables,
         capabilities: *capabilities,
+        firmware_commands: *firmware_commands,
         nodes: nodes(kind, gpus, *capabilities)?,
         directory: device_directory(),
     };

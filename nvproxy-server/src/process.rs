@@ -178,7 +178,7 @@ fn prepare(options: &Options) -> Result<(&'static Abi, Option<Ring>), Error> {
         })
         .ok();
     Spin::automatic();
-    let abi = Abi::of_release(&options.driver.tables, options.driver.capabilities)?;
+    let abi = Abi::of_release(&options.driver.tables, options.driver.granted())?;
     Ok((abi, ring))
 }
 

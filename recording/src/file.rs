@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "RNGFREC\0"   the kind of file
-//! u32           the format's version, FORMAT
+//! u32           the format's version, from OLDEST_FORMAT to FORMAT
 //! u64           the length of the body
 //! body          compressed (raw deflate)
 //! u32           CRC-32 of everything before
@@ -19,8 +19,10 @@ mod writer;
 
 use std::fmt;
 
-/// The version of the format that is written and read.
-pub const FORMAT: u32 = 1;
+/// The version of the format that is written.
+pub const FORMAT: u32 = 2;
+/// The oldest that is read. It does not say which of the firmware's commands the program might ask: the listed ones.
+pub const OLDEST_FORMAT: u32 = 1;
 /// The most bytes of a body before it is compressed.
 pub const MAXIMUM_BODY: usize = 512 << 20;
 /// The most bytes that the events take in memory, as [`Event::footprint`](crate::Event::footprint) counts them. They can
@@ -45,7 +47,7 @@ const CLOSE: u64 = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadError {
     NotARecording,
-    /// It has another version than [`FORMAT`].
+    /// It has a version that is none of those from [`OLDEST_FORMAT`] to [`FORMAT`].
     OtherFormat(u32),
     Truncated {
         bytes: u64,
@@ -65,7 +67,7 @@ impl fmt::Display for ReadError {
             ),
             ReadError::OtherFormat(version) => write!(
                 formatter,
-                "a recording of format {version}, and this release reads format {FORMAT}: record it again, or use the \
+                "a recording of format {version}, and this release reads formats {OLDEST_FORMAT} to {FORMAT}: record it again, or use the \
                  release that made it"
             ),
             ReadError::Truncated { bytes, expected } => write!(

@@ -9,7 +9,6 @@ use std::ops::Range;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{DescriptorField, Plan, Planner, Segment, Step};
-use nvproxy_abi::table::Request;
 
 /// What a payload is made of.
 #[derive(Clone, Debug)]
@@ -72,18 +71,19 @@ impl Layout {
 }
 
 /// NVIDIA's name, or the number of what has none, which the tables say in brackets.
-fn name(request: &'static Request) -> Cow<'static, str> {
-    if request.name.starts_with('(') {
-        format!("{:#x} {}", request.id, request.name).into()
+fn name(plan: &Plan) -> Cow<'static, str> {
+    let name = plan.request.name;
+    if name.starts_with('(') {
+        format!("{:#x} {name}", plan.id).into()
     } else {
-        request.name.into()
+        name.into()
     }
 }
 
 impl From<Plan> for Layout {
     fn from(plan: Plan) -> Layout {
         Layout {
-            name: name(plan.request),
+            name: name(&plan),
             segments: plan.segments.to_vec(),
             descriptors: plan.descriptors.to_vec(),
             set_bits: plan.set_bits(),

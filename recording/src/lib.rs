@@ -21,11 +21,11 @@ pub mod report;
 mod scrub;
 
 use nvproxy_abi::node::Node;
-use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::policy::{Capabilities, FirmwareCommands, Granted};
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_abi::{Abi, NoTables};
 
-pub use file::{FORMAT, MAXIMUM_FOOTPRINT, ReadError, TooLarge};
+pub use file::{FORMAT, MAXIMUM_FOOTPRINT, OLDEST_FORMAT, ReadError, TooLarge};
 
 /// In a descriptor field: a number that names no description of the driver's. No process has a descriptor of that
 /// number, so it means nothing in a replay either.
@@ -48,6 +48,8 @@ pub struct Header {
     pub tables: DriverVersion,
     /// What the program might ask of the driver.
     pub capabilities: Capabilities,
+    /// Which of the firmware's own commands it might ask.
+    pub firmware_commands: FirmwareCommands,
     /// The program and its arguments.
     pub command: Vec<Vec<u8>>,
     /// The minor numbers of the GPUs that it could use.
@@ -63,7 +65,11 @@ pub struct Header {
 impl Header {
     /// The tables that the requests were made by.
     pub fn abi(&self) -> Result<&'static Abi, NoTables> {
-        Abi::of_release(&self.tables, self.capabilities)
+        let granted = Granted {
+            capabilities: self.capabilities,
+            firmware_commands: self.firmware_commands,
+        };
+        Abi::of_release(&self.tables, granted)
     }
 
     /// How many tasks there were.

@@ -198,16 +198,48 @@ fn requests_that_the_drivers_tables_lack_are_shown_as_they_are_served() {
     for request in ["NV2080_CTRL_CMD_BUS_GET_INFO", "0x20801802", "545265666"] {
         assert_eq!(show(request), Ended::printing(converted));
     }
-    let unlisted = "control command 0x20808159 (not in the public headers): parameters of any size\n\
-                    capabilities that allow it: compute\n\
+    let unlisted = "control command 0x80028b (not in the public headers): parameters of 1 bytes\n\
+                    capabilities that allow it: compute, utility\n\
                     the driver's published source does not have it\n";
-    assert_eq!(show("0x20808159"), Ended::printing(unlisted));
+    assert_eq!(show("0x0080028b"), Ended::printing(unlisted));
     let all = ringfence(&["drivers", "show", "580.142"]).stdout;
     let line =
         "control command  0x20801802      16  NV2080_CTRL_CMD_BUS_GET_INFO  compute,utility,video";
     assert!(all.lines().any(|other| other == line), "{all}");
-    let refused = "ringfence: driver 580.142 has no request or structure '0x2080ffff': a program that asks for it is refused";
-    assert_eq!(show("0x2080ffff"), Ended::failing(125, refused));
+    let refused = "ringfence: driver 580.142 has no request or structure '0x20807fff': a program that asks for it is refused";
+    assert_eq!(show("0x20807fff"), Ended::failing(125, refused));
+}
+
+/// How long the parameters of one are is known of the branch in which it was recorded.
+#[test]
+fn commands_of_the_firmwares_are_shown_as_they_are_passed() {
+    let show = |release: &str, request: &str| ringfence(&["drivers", "show", release, request]);
+    let expect = |release: &str, request: &str, size: &str, capabilities: &str, remark: &str| {
+        let expected = format!(
+            "control command {request} (not in the public headers): parameters of {size}\n\
+             capabilities that allow it: {capabilities}\n{remark}\n"
+        );
+        assert_eq!(show(release, request), Ended::printing(&expected));
+    };
+    let bounded = "at most 262144 bytes";
+    let listed = "the driver's tables do not have it: it hands it to the GPU's firmware as it is";
+    expect("580.142", "0x20808159", "332 bytes", "compute", listed);
+    expect("535.54.03", "0x20808159", bounded, "compute", listed);
+    expect("595.45.04", "0x20808165", "1 bytes", "video", listed);
+    expect("580.142", "0x20808165", bounded, "video", listed);
+    let by_rule = "no list has it: it is passed as one of the firmware's own, but with --firmware-commands listed";
+    for release in ["580.142", "535.54.03"] {
+        for request in ["0x2080a06d", "0x20810107"] {
+            expect(release, request, bounded, "compute, utility", by_rule);
+        }
+    }
+    // One for administrators, and one for which another release has an entry.
+    for request in ["0x2080ca06", "0x2080a083"] {
+        let refused = format!(
+            "ringfence: driver 580.142 has no request or structure '{request}': a program that asks for it is refused"
+        );
+        assert_eq!(show("580.142", request), Ended::failing(125, &refused));
+    }
 }
 
 /// Its structure grew in 535. Before 545 the header that has it is the kernel module's alone.

@@ -365,7 +365,7 @@ fn statistics_count_what_the_tables_refuse() {
         .expect("refusals");
     let expected = "  unknown UVM ioctl 0x7e: 4\n  unknown class 0xfeed: 4\n  \
                     unknown control command 0x20800112 (NV2080_CTRL_CMD_GPU_SET_POWER): 4\n  \
-                    unknown control command 0x2080ffff: 4\n  unknown ioctl 0x77: 4";
+                    unknown control command 0x20807fff: 4\n  unknown ioctl 0x77: 4";
     assert_eq!(refused, expected);
 }
 

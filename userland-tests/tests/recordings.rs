@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nvproxy_abi::node::{Node, OPEN_ONLY};
+use nvproxy_abi::policy::FirmwareCommands;
 use ringfence_recording::{Event, Reached, Recording, Request};
 use userland_tests::{
     Directory, Ended, finish, guest_program, ringfence_program, ringfence_with_faults,
@@ -185,6 +186,22 @@ fn open_only_nodes_replay() {
     assert!(replayed.stdout.contains("no byte differs"), "{replayed:?}");
     let simulated = replay(&file, &["--driver", "sim"]);
     assert_eq!(simulated.status, 0, "{simulated:?}");
+}
+
+/// What was refused when it was recorded is refused again.
+#[test]
+fn the_firmwares_commands_replay_as_they_were_recorded() {
+    for choice in [FirmwareCommands::All, FirmwareCommands::Listed] {
+        let directory = Directory::new("firmware");
+        let file = directory.path().join("recording");
+        let options = ["--firmware-commands", &choice.to_string()];
+        let ended = record(&file, &options, &guest_program(), &["firmware"]);
+        assert_eq!(ended.status, 0, "{ended:?}");
+        assert_eq!(read(&file).header.firmware_commands, choice);
+        let replayed = replay::<&str>(&file, &[]);
+        assert_eq!(replayed.status, 0, "{replayed:?}");
+        assert!(replayed.stdout.contains("no byte differs"), "{replayed:?}");
+    }
 }
 
 /// The guest fills the whole structure. A replay compares what reaches the driver with zeros where the answer is not told.

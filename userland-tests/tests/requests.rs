@@ -84,7 +84,7 @@ fn unknown_requests_are_refused_as_the_driver_would_and_reported_once() {
     let each =
         "NV_ERR_NOT_SUPPORTED NV_ERR_NOT_SUPPORTED NV_ERR_INVALID_CLASS EINVAL ENOSYS\nthen ok\n";
     let stderr = " \
- WARN nvproxy: unknown control command 0x2080ffff
+ WARN nvproxy: unknown control command 0x20807fff
  WARN nvproxy: unknown control command 0x20800112 (NV2080_CTRL_CMD_GPU_SET_POWER)
  WARN nvproxy: unknown class 0xfeed
  WARN nvproxy: unknown ioctl 0x77

@@ -259,8 +259,8 @@ fn what_the_tables_refuse_is_there_and_says_why() {
         .collect();
     let expected = [
         (
-            "control unknown control command 0x2080ffff on nvidiactl: ok NV_ERR_NOT_SUPPORTED",
-            "unknown control command 0x2080ffff",
+            "control unknown control command 0x20807fff on nvidiactl: ok NV_ERR_NOT_SUPPORTED",
+            "unknown control command 0x20807fff",
         ),
         (
             "control NV2080_CTRL_CMD_GPU_SET_POWER on nvidiactl: ok NV_ERR_NOT_SUPPORTED",

@@ -59,10 +59,8 @@ const FAMILIES: [Family; 4] = [
 
 /// The ioctl by which a program asks for what a row describes, and its argument, as far as that follows.
 fn asking_for(family: Family, row: &Request, input: &mut Input<'_>) -> (Node, u32, Vec<u8>) {
-    let size = match row.size {
-        Request::ANY => u32::from(input.short()),
-        size => size,
-    };
+    let size = row.only_size();
+    let size = size.unwrap_or_else(|| u32::from(input.short()));
     match family {
         Family::Frontend => {
             let size = size as usize & ((1 << 14) - 1);
@@ -165,7 +163,7 @@ fn same(one: &Plan, other: &Plan) {
     assert_eq!(one.status_at(), other.status_at());
     assert_eq!(one.total_length(), other.total_length());
     assert!(std::ptr::eq(one.request, other.request));
-    assert_eq!(one.family, other.family);
+    assert_eq!((one.family, one.id), (other.family, other.id));
     assert_eq!(
         (one.may_block(), one.pins(), one.makes_event()),
         (other.may_block(), other.pins(), other.makes_event())

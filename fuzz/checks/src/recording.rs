@@ -6,24 +6,30 @@
 use miniz_oxide::deflate::compress_to_vec;
 use nvproxy_abi::plan::MAXIMUM_PAYLOAD;
 use ringfence_recording::layout::Layout;
-use ringfence_recording::{Change, Event, FORMAT, Recording, changes};
+use ringfence_recording::{Change, Event, FORMAT, OLDEST_FORMAT, Recording, changes};
 
 use crate::input::Input;
 use crate::tables;
 
-/// The forms of an input, in its first byte.
+/// The forms of an input, in its first byte. Those that are no whole file are of the oldest format, and three further on of the
+/// latest.
 pub const FILE: u8 = 0;
 pub const COMPRESSED: u8 = 1;
 pub const CONTENT: u8 = 2;
+pub const LATEST: u8 = 3;
 
 /// Reads a recording, and what was read once more.
 pub fn check(data: &[u8]) {
     let mut input = Input(data);
-    let form = input.byte() % 3;
-    let file = match form {
+    let form = input.byte();
+    let format = match form / LATEST % 2 {
+        0 => OLDEST_FORMAT,
+        _ => FORMAT,
+    };
+    let file = match form % 3 {
         FILE => input.0.to_vec(),
-        COMPRESSED => frame(input.0),
-        _ => frame(&stored(input.0)),
+        COMPRESSED => frame(format, input.0),
+        _ => frame(format, &stored(input.0)),
     };
     match Recording::from_bytes(&file) {
         Ok(recording) => sound(recording),
@@ -32,9 +38,9 @@ pub fn check(data: &[u8]) {
 }
 
 /// A file around what is compressed in it.
-fn frame(compressed: &[u8]) -> Vec<u8> {
+fn frame(format: u32, compressed: &[u8]) -> Vec<u8> {
     let mut file = b"RNGFREC\0".to_vec();
-    file.extend(FORMAT.to_le_bytes());
+    file.extend(format.to_le_bytes());
     file.extend((compressed.len() as u64).to_le_bytes());
     file.extend(compressed);
     file.extend(crc32fast::hash(&file).to_le_bytes());

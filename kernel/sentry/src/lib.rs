@@ -222,7 +222,7 @@ pub fn run(options: &Options<'_>, sandbox: Sandbox) -> Result<u8, Failure> {
     };
     let held = server.liaison().hold(descriptor.as_fd());
     held.attempt("handing over the listener")?;
-    let abi = Abi::of_release(&driver.tables, driver.capabilities).attempt("the tables")?;
+    let abi = Abi::of_release(&driver.tables, driver.granted()).attempt("the tables")?;
     let sentry = Arc::new(Sentry {
         abi,
         driver: driver.clone(),

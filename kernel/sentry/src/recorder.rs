@@ -301,6 +301,7 @@ impl Recorder {
             driver: driver.version,
             tables: driver.tables,
             capabilities: driver.capabilities,
+            firmware_commands: driver.firmware_commands,
             command: command.iter().map(|word| word.clone().into_vec()).collect(),
             gpus: driver.minors(),
             scrubbed: false,

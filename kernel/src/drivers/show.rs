@@ -2,12 +2,18 @@
 
 use std::fmt::Write;
 
-use nvproxy_abi::Abi;
-use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::policy::{Capabilities, FirmwareCommands, Granted};
 use nvproxy_abi::table::{Family, Request};
+use nvproxy_abi::{Abi, firmware};
 use nvproxy_abi_catalogue::{Class, Control, Count, Field, Ioctl, Privilege, Release, Structure};
 use ringfence_sentry::failure::{Attempt, Failure};
 use serde::Serialize;
+
+const CONTROL_COMMAND: &str = "control command";
+/// What there is to say of a command of the firmware's that a list has, and of one that none has.
+const HANDED_ON: &str =
+    "the driver's tables do not have it: it hands it to the GPU's firmware as it is";
+const BY_RULE: &str = "no list has it: it is passed as one of the firmware's own, but with --firmware-commands listed";
 
 /// How many names an error suggests.
 const SUGGESTIONS: usize = 5;
@@ -27,8 +33,11 @@ pub struct Entry {
     kind: &'static str,
     number: u32,
     name: String,
-    /// Bytes of its parameters, where the driver's tables say.
+    /// Bytes of its parameters, where they are known.
     size: Option<u32>,
+    /// The most that are passed, where they are not and there is a bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    most: Option<u32>,
     /// The capabilities that allow it; none if nothing does.
     capabilities: Vec<&'static str>,
 }
@@ -133,10 +142,28 @@ pub fn named(release: &Release, name: &str) -> Result<Named, Failure> {
             entry: lookup.further_entry(row),
             details: None,
             remark: Some(match row.structure {
+                _ if firmware::is_of_firmware(row.id) => HANDED_ON,
                 Some(_) => "the driver's tables do not have it: it converts it to a newer command",
                 None => "the driver's published source does not have it",
             }),
             parameters: row.structure.and_then(|name| layout(release, name)),
+        });
+    }
+    if let Some(command) = number
+        && let Some(row) = lookup.by_rule(command)
+    {
+        return Ok(Named::Request {
+            entry: Entry {
+                kind: CONTROL_COMMAND,
+                number: command,
+                name: row.name.to_owned(),
+                size: None,
+                most: Some(Request::MOST),
+                capabilities: row.capabilities.names().collect(),
+            },
+            details: None,
+            remark: Some(BY_RULE),
+            parameters: None,
         });
     }
     if let Some(class) = release
@@ -184,7 +211,11 @@ struct Lookup {
 
 impl Lookup {
     fn new(release: &Release) -> Result<Lookup, Failure> {
-        let abi = Abi::of_release(&release.version, Capabilities::ALL);
+        let granted = Granted {
+            capabilities: Capabilities::ALL,
+            firmware_commands: FirmwareCommands::All,
+        };
+        let abi = Abi::of_release(&release.version, granted);
         abi.map(|abi| Lookup { abi }).attempt("the tables")
     }
 
@@ -204,14 +235,21 @@ impl Lookup {
         let row = self
             .row(family, number)
             .filter(|row| row.reserved.is_none());
-        let known = row.map(|row| row.size).filter(|size| *size != Request::ANY);
+        let is_bounded = row.is_some_and(|row| row.size == Request::BOUNDED);
         Entry {
             kind,
             number,
             name: name.to_owned(),
-            size: size.or(known),
+            size: size.or_else(|| row?.only_size()),
+            most: is_bounded.then_some(Request::MOST),
             capabilities: row.map_or_else(Vec::new, |row| row.capabilities.names().collect()),
         }
+    }
+
+    /// The row of a command that is passed without being in a list.
+    fn by_rule(&self, command: u32) -> Option<&'static Request> {
+        let row = self.abi.control(command).ok();
+        row.filter(|row| firmware::is_by_rule(row))
     }
 
     /// The control commands that sandboxes are served without an entry in the driver's tables.
@@ -227,13 +265,13 @@ impl Lookup {
     }
 
     fn further_entry(&self, row: &Request) -> Entry {
-        self.entry("control command", Family::Control, row.id, row.name, None)
+        self.entry(CONTROL_COMMAND, Family::Control, row.id, row.name, None)
     }
 
     fn control(&self, control: &Control) -> Entry {
         let name = control.name.as_deref().unwrap_or(&control.method);
         self.entry(
-            "control command",
+            CONTROL_COMMAND,
             Family::Control,
             control.id,
             name,
@@ -404,9 +442,11 @@ pub fn named_text(named: &Named) -> String {
             remark,
             parameters,
         } => {
-            let size = entry
-                .size
-                .map_or("any size".to_owned(), |size| format!("{size} bytes"));
+            let size = match (entry.size, entry.most) {
+                (Some(size), _) => format!("{size} bytes"),
+                (None, Some(most)) => format!("at most {most} bytes"),
+                (None, None) => "any size".to_owned(),
+            };
             let mut text = format!(
                 "{} {:#x} {}: parameters of {size}\n",
                 entry.kind, entry.number, entry.name

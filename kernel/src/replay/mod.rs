@@ -97,6 +97,7 @@ pub fn run(options: &Options) -> Result<Ending, Failure> {
             version: recording.header.driver,
             tables: recording.header.tables,
             capabilities: recording.header.capabilities,
+            firmware_commands: recording.header.firmware_commands,
             nodes: nodes(&recording),
             directory: device_directory(),
         },

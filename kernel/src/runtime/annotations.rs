@@ -14,7 +14,7 @@
 //! `getDriverCapabilities` in its hook's `container_config.go`: there, too, `all` is all that is allowed. Two of its words stand for libraries alone, and for no requests to the driver. A capability brings the one
 //! without which it would be of no use: images name `graphics` alone.
 
-use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::policy::{Capabilities, FirmwareCommands};
 use nvproxy_protocol::options::Settings as Limits;
 use nvproxy_protocol::size::Size;
 use ringfence_sentry::failure::Failure;
@@ -37,6 +37,7 @@ const LIBRARIES: [&str; 2] = ["compat32", "ngx"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
     pub capabilities: Capabilities,
+    pub firmware_commands: FirmwareCommands,
     pub limits: Limits,
     pub on_server_exit: OnServerExit,
     /// What the log is to say of what was left out.
@@ -66,6 +67,18 @@ const TAKES: [Take; ANNOTATIONS.len()] = [
         granted.capabilities = asked.allowed;
         Ok(())
     },
+    |granted, settings, text| {
+        let asked = settings::firmware_commands(text)?;
+        if (asked, settings.firmware_commands) == (FirmwareCommands::All, FirmwareCommands::Listed)
+        {
+            return Err(format!(
+                "containers may ask the listed ones here: ask for these, or set firmware-commands to \"all\" in [containers] of {}",
+                settings.file.display()
+            ));
+        }
+        granted.firmware_commands = asked;
+        Ok(())
+    },
     |granted, _, text| {
         granted.on_server_exit = settings::on_server_exit(text)?;
         Ok(())
@@ -83,6 +96,7 @@ pub fn grant(
     };
     let mut granted = Granted {
         capabilities: unasked(settings),
+        firmware_commands: settings.firmware_commands,
         limits: Limits {
             gpu_memory: settings.gpu_memory.for_who_asks_nothing(),
             host_memory: host_memory(settings).for_who_asks_nothing(),

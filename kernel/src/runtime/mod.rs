@@ -83,7 +83,8 @@ engine's environment names. (Podman does not pass the variable on.) These are al
   [containers]
   driver-capabilities = [\"video\", \"compute\", \"utility\"]
                                     what they may have of the driver; without it, compute and utility
-  annotations = [\"gpu-memory\"]      which of the four below they may set; without it, all
+  firmware-commands = \"all\"         all or listed: which of the commands of the GPU's firmware's
+  annotations = [\"gpu-memory\"]      which of the five below they may set; without it, all
   on-server-exit = \"fail\"           fail, kill or restart: what becomes of one that loses its server
   [gpu-memory]
   default = \"4g\"                    on each GPU, for who asks for nothing; without it, the maximum
@@ -93,9 +94,9 @@ engine's environment names. (Podman does not pass the variable on.) These are al
   maximum = \"4g\"                    without it, half of the machine's
 
 A container asks for less or more, within these bounds, by the annotations dev.ringfence.gpu-memory,
-dev.ringfence.host-memory, dev.ringfence.driver-capabilities and dev.ringfence.on-server-exit. Without
-the third it has the capabilities that NVIDIA_DRIVER_CAPABILITIES in its environment names, or else
-compute and utility.
+dev.ringfence.host-memory, dev.ringfence.driver-capabilities, dev.ringfence.firmware-commands and
+dev.ringfence.on-server-exit. Without the third it has the capabilities that
+NVIDIA_DRIVER_CAPABILITIES in its environment names, or else compute and utility.
 
 Options:
   -h, --help     Print help

@@ -68,6 +68,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         )?,
         abi: demand.settings.driver_abi,
         capabilities: granted.capabilities,
+        firmware_commands: granted.firmware_commands,
         asker: Asker::Container(demand.settings.file.clone()),
     })?;
     let (shadow, told) = shadow::make(&Making {

@@ -14,7 +14,7 @@ pub mod file;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::policy::{Capabilities, FirmwareCommands};
 use nvproxy_abi::version::DriverVersion;
 use nvproxy_protocol::size::Size;
 use ringfence_sentry::failure::Failure;
@@ -27,10 +27,11 @@ use crate::driver::Choice;
 use crate::server_exit::WhenServerEnds;
 
 /// What a container can set by annotations, each a name behind `dev.ringfence.`.
-pub const ANNOTATIONS: [&str; 4] = [
+pub const ANNOTATIONS: [&str; 5] = [
     "gpu-memory",
     "host-memory",
     "driver-capabilities",
+    "firmware-commands",
     "on-server-exit",
 ];
 
@@ -68,6 +69,8 @@ pub struct Settings {
     pub log: Option<PathBuf>,
     /// `containers.driver-capabilities`: what containers may have.
     pub driver_capabilities: Capabilities,
+    /// `containers.firmware-commands`: which of the firmware's own commands they may ask.
+    pub firmware_commands: FirmwareCommands,
     /// `containers.annotations`: which of [`ANNOTATIONS`] containers may set.
     pub annotations: Vec<&'static str>,
     /// `containers.on-server-exit`, where a container says nothing else.
@@ -89,6 +92,7 @@ impl Default for Settings {
             driver_abi: None,
             log: None,
             driver_capabilities: Capabilities::default(),
+            firmware_commands: FirmwareCommands::default(),
             annotations: ANNOTATIONS.into(),
             on_server_exit: OnServerExit::default(),
             gpu_memory: Bounds::default(),
@@ -114,6 +118,7 @@ const TABLE: &[(&str, &str, Take)] = &[
     (RUNTIME, "driver", take_driver),
     (RUNTIME, "driver-abi", take_driver_abi),
     ("containers", "driver-capabilities", take_capabilities),
+    ("containers", "firmware-commands", take_firmware_commands),
     ("containers", "annotations", take_annotations),
     ("containers", "on-server-exit", take_on_server_exit),
     ("gpu-memory", "default", |settings, value| {
@@ -180,6 +185,17 @@ fn take_capabilities(settings: &mut Settings, value: &Value) -> Result<(), Strin
     }
     settings.driver_capabilities = capabilities;
     Ok(())
+}
+
+fn take_firmware_commands(settings: &mut Settings, value: &Value) -> Result<(), String> {
+    settings.firmware_commands = firmware_commands(text(value)?)?;
+    Ok(())
+}
+
+/// What a text says of the firmware's commands.
+pub fn firmware_commands(text: &str) -> Result<FirmwareCommands, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is neither all nor listed: write one of these"))
 }
 
 fn take_annotations(settings: &mut Settings, value: &Value) -> Result<(), String> {

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod firmware;
 pub mod node;
 pub mod number;
 pub mod plan;
@@ -24,17 +25,18 @@ mod tables;
 pub mod words;
 pub use nvproxy_abi_catalogue::version;
 
-use policy::Capabilities;
+use policy::{FirmwareCommands, Granted};
 use refusal::What;
-use table::{Family, Request};
-use tables::{NAMES, RELEASES, ROWS, Release};
+use ringfence_faults::{Act, Point, at};
+use table::{Family, Request, Reserved};
+use tables::{NAMES, PUBLISHED, RELEASES, ROWS, Release};
 use version::DriverVersion;
 
 /// The tables of one release, as far as they concern one sandbox.
 #[derive(Debug)]
 pub struct Abi {
     release: &'static Release,
-    granted: Capabilities,
+    granted: Granted,
 }
 
 /// The release has no tables of its own. Those of which to use instead: [`support::support`].
@@ -63,21 +65,22 @@ pub fn releases() -> impl Iterator<Item = DriverVersion> {
 }
 
 impl Abi {
-    /// The tables of exactly this release, for a sandbox with these capabilities. They live as long as the process,
+    /// The tables of exactly this release, for a sandbox that may ask for this. They live as long as the process,
     /// which needs them once.
     pub fn of_release(
         version: &DriverVersion,
-        granted: Capabilities,
+        granted: impl Into<Granted>,
     ) -> Result<&'static Abi, NoTables> {
         let found = Abi::new(version, granted)?;
         Ok(Box::leak(Box::new(found)))
     }
 
     /// The same, for who has a place for them.
-    pub fn new(version: &DriverVersion, granted: Capabilities) -> Result<Abi, NoTables> {
+    pub fn new(version: &DriverVersion, granted: impl Into<Granted>) -> Result<Abi, NoTables> {
         let found = RELEASES.binary_search_by_key(version, |release| release.version);
         let release = found.ok().and_then(|index| RELEASES.get(index));
         let release = release.ok_or(NoTables(*version))?;
+        let granted = granted.into();
         Ok(Abi { release, granted })
     }
 
@@ -103,9 +106,48 @@ impl Abi {
         self.permitted(family, row)
     }
 
-    /// The row of a control command.
+    /// The row of a control command. Those of the firmware's that no list has share one ([`firmware::is_by_rule`]).
     pub fn control(&self, command: u32) -> Result<&'static Request, What> {
-        self.find(Family::Control, command)
+        match self.find(Family::Control, command) {
+            Err(refused) if firmware::is_of_firmware(command) => self.by_rule(command, refused),
+            found => found,
+        }
+    }
+
+    /// The row of a command of the firmware's that the sandbox's lists do not have, which is what `refused` says.
+    fn by_rule(&self, command: u32, refused: What) -> Result<&'static Request, What> {
+        // A test leaves this out, to show that it would notice.
+        if at(Point::Firmware) == Some(Act::Drop) {
+            return Ok(&firmware::BY_RULE);
+        }
+        if firmware::is_privileged(command) {
+            return Err(What::Reserved {
+                family: Family::Control,
+                id: command,
+                name: self
+                    .name(Family::Control, command)
+                    .unwrap_or(firmware::UNNAMED),
+                reserved: Reserved::Privileged,
+            });
+        }
+        let Granted {
+            capabilities,
+            firmware_commands,
+        } = self.granted;
+        let is_granted = firmware_commands == FirmwareCommands::All
+            && firmware::BY_RULE.capabilities.intersects(capabilities);
+        if !is_granted || PUBLISHED.binary_search(&command).is_ok() {
+            return Err(refused);
+        }
+        // What another capability's list has is no more than what none has, and of some of it the size is known.
+        match refused {
+            What::Unknown { .. } => Ok(&firmware::BY_RULE),
+            What::NotGranted { .. } => {
+                let mut rows = with_id(self.release.control, command);
+                rows.next().ok_or(refused)
+            }
+            _ => Err(refused),
+        }
     }
 
     /// The row of an allocation class.
@@ -178,7 +220,7 @@ impl Abi {
                 reserved,
             });
         }
-        if !row.capabilities.intersects(self.granted) {
+        if !row.capabilities.intersects(self.granted.capabilities) {
             return Err(What::NotGranted {
                 family,
                 id,
@@ -206,7 +248,7 @@ fn with_id(indices: &'static [u16], id: u32) -> impl Iterator<Item = &'static Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use table::Reserved;
+    use policy::Capabilities;
 
     /// No list names what the driver reserves, today. If one did, it would not help.
     #[test]

@@ -14,6 +14,7 @@ use ringfence_faults::{Act, Point, at};
 use smallvec::SmallVec;
 
 use crate::Abi;
+use crate::firmware;
 use crate::node::Node;
 use crate::number;
 use crate::refusal::{Answer, EFAULT, EINVAL, ENOSYS, Refusal, What};
@@ -77,6 +78,8 @@ pub struct Plan {
     /// The row of the control command or of the class if it is about one, otherwise the ioctl's.
     pub request: &'static Request,
     pub family: Family,
+    /// The number of the control command or of the class if it is about one, otherwise the ioctl's.
+    pub id: u32,
     /// The ioctl's row.
     pub ioctl: &'static Request,
     /// The offset in the payload of the parameters that `request` describes, if there are any.
@@ -187,6 +190,8 @@ pub struct Planner {
     ioctl: &'static Request,
     /// The control command or class, once it is known; until then the ioctl.
     request: &'static Request,
+    /// Its number.
+    id: u32,
     request_at: Option<u32>,
     found: SmallVec<[Found; MAXIMUM_SEGMENTS]>,
     descriptors: SmallVec<[DescriptorField; MAXIMUM_FIELDS]>,
@@ -222,6 +227,7 @@ impl Planner {
             family,
             ioctl: row,
             request: row,
+            id: row.id,
             request_at: Some(0),
             found: SmallVec::new(),
             descriptors: SmallVec::new(),
@@ -287,6 +293,7 @@ impl Planner {
             descriptors: self.descriptors,
             request: self.request,
             family: self.family,
+            id: self.id,
             ioctl: self.ioctl,
             request_at: self.request_at,
             set_bits: self.set_bits,
@@ -339,7 +346,7 @@ impl Planner {
             let what = self.abi.unknown(Family::Alloc, id);
             self.refuse(what, status::NV_ERR_INVALID_CLASS)
         })?;
-        self.descend(Family::Alloc, variant);
+        self.descend(Family::Alloc, variant, id);
         self.examine(variant, base, parameters)
     }
 
@@ -386,9 +393,6 @@ impl Planner {
             Contents::Class { class_at } => Some(self.class(field(parameters, class_at)?)?),
         };
         let address = long_field(parameters, pointer.at)?;
-        if address == 0 {
-            return Ok(());
-        }
         let length = match pointer.length {
             Length::Fixed(length) => u64::from(length),
             Length::Field { at, scale } => u64::from(field(parameters, at)?) * u64::from(scale),
@@ -398,21 +402,28 @@ impl Planner {
             }
             Length::OfContents => contents.map_or(0, |row| u64::from(row.size)),
         };
+        // For a command of the firmware's the driver sets memory aside, as much as is said, before it looks whether there is
+        // anything (`RmGssLegacyRpcCmd`).
+        let sets_aside = length > 0 && firmware::is_of_firmware(self.id);
+        if address == 0 && !sets_aside {
+            return Ok(());
+        }
+        // A test leaves this out, to show that it would notice.
+        let is_left_out = sets_aside && at(Point::Firmware) == Some(Act::Drop);
         if let Some(contents) = contents
+            && !is_left_out
             && !u32::try_from(length).is_ok_and(|length| contents.accepts(length))
         {
-            let (id, name, size) = (
-                contents.id,
-                contents.name,
-                u32::try_from(length).unwrap_or(u32::MAX),
-            );
             let what = What::BadSize {
                 family: self.family,
-                id,
-                name,
-                size,
+                id: self.id,
+                name: contents.name,
+                size: u32::try_from(length).unwrap_or(u32::MAX),
             };
             return Err(self.refuse(what, status::NV_ERR_INVALID_ARGUMENT));
+        }
+        if address == 0 {
+            return Ok(());
         }
         self.append(
             contents.unwrap_or(row),
@@ -463,7 +474,7 @@ impl Planner {
         let row = self.abi.control(command);
         // resControlLookup_IMPL, src/nvidia/src/libraries/resserv/src/rs_resource.c.
         let row = row.map_err(|what| self.withhold(what, status::NV_ERR_NOT_SUPPORTED))?;
-        self.descend(Family::Control, row);
+        self.descend(Family::Control, row, command);
         Ok(row)
     }
 
@@ -472,14 +483,15 @@ impl Planner {
         let row = self.abi.class(class);
         // rmapiGetClassAllocParamSize, src/nvidia/src/kernel/rmapi/resource_desc.c.
         let row = row.map_err(|what| self.withhold(what, status::NV_ERR_INVALID_CLASS))?;
-        self.descend(Family::Alloc, row);
+        self.descend(Family::Alloc, row, class);
         Ok(row)
     }
 
     /// Notes that the request is, more precisely, what `row` describes.
-    fn descend(&mut self, family: Family, row: &'static Request) {
+    fn descend(&mut self, family: Family, row: &'static Request, id: u32) {
         self.family = family;
         self.request = row;
+        self.id = id;
         self.request_at = None;
     }
 

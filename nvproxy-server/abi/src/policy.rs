@@ -66,6 +66,66 @@ impl fmt::Display for Capabilities {
     }
 }
 
+/// Which of the firmware's own commands ([`crate::firmware`]) a sandbox may ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FirmwareCommands {
+    /// Every one that the driver does not leave to administrators.
+    #[default]
+    All,
+    /// Those that the lists of its capabilities have, by their numbers.
+    Listed,
+}
+
+/// A word that says of neither which of the firmware's commands there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeitherAllNorListed;
+
+impl fmt::Display for NeitherAllNorListed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("it is neither all nor listed: write one of these")
+    }
+}
+
+impl std::error::Error for NeitherAllNorListed {}
+
+impl fmt::Display for FirmwareCommands {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            FirmwareCommands::All => "all",
+            FirmwareCommands::Listed => "listed",
+        })
+    }
+}
+
+impl FromStr for FirmwareCommands {
+    type Err = NeitherAllNorListed;
+
+    fn from_str(text: &str) -> Result<FirmwareCommands, NeitherAllNorListed> {
+        match text {
+            "all" => Ok(FirmwareCommands::All),
+            "listed" => Ok(FirmwareCommands::Listed),
+            _ => Err(NeitherAllNorListed),
+        }
+    }
+}
+
+/// All that decides what a sandbox may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    pub capabilities: Capabilities,
+    pub firmware_commands: FirmwareCommands,
+}
+
+/// What the lists have, and nothing else.
+impl From<Capabilities> for Granted {
+    fn from(capabilities: Capabilities) -> Granted {
+        Granted {
+            capabilities,
+            firmware_commands: FirmwareCommands::Listed,
+        }
+    }
+}
+
 /// A name in a list of capabilities that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownCapability(String);
@@ -141,6 +201,16 @@ mod tests {
         let either = compute.union(Capabilities::UTILITY);
         assert_eq!(incomplete("display"), Some(("display", either)));
         assert_eq!(incomplete("video,display"), Some(("video", compute)));
+    }
+
+    #[test]
+    fn which_of_the_firmwares_commands_is_read_and_printed() {
+        for choice in [FirmwareCommands::All, FirmwareCommands::Listed] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+        }
+        for text in ["", "All", "none", "all,listed"] {
+            assert_eq!(text.parse::<FirmwareCommands>(), Err(NeitherAllNorListed));
+        }
     }
 
     #[test]

@@ -105,6 +105,18 @@ impl fmt::Display for Reserved {
     }
 }
 
+/// A name in brackets. That of a request without a name stands in some already.
+struct InBrackets<'a>(&'a str);
+
+impl fmt::Display for InBrackets<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            name if name.starts_with('(') => formatter.write_str(name),
+            name => write!(formatter, "({name})"),
+        }
+    }
+}
+
 impl fmt::Display for What {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -117,7 +129,11 @@ impl fmt::Display for What {
                 family,
                 id,
                 name: Some(name),
-            } => write!(formatter, "unknown {family} {id:#x} ({name})"),
+            } => write!(
+                formatter,
+                "unknown {family} {id:#x} {name}",
+                name = InBrackets(name)
+            ),
             What::NotGranted {
                 family,
                 id,
@@ -125,7 +141,8 @@ impl fmt::Display for What {
                 capabilities,
             } => write!(
                 formatter,
-                "{family} {id:#x} ({name}) needs a capability that the sandbox lacks: {capabilities}"
+                "{family} {id:#x} {name} needs a capability that the sandbox lacks: {capabilities}",
+                name = InBrackets(name)
             ),
             What::Reserved {
                 family,
@@ -134,7 +151,8 @@ impl fmt::Display for What {
                 reserved,
             } => write!(
                 formatter,
-                "{family} {id:#x} ({name}) is reserved by the driver for {reserved}"
+                "{family} {id:#x} {name} is reserved by the driver for {reserved}",
+                name = InBrackets(name)
             ),
             What::BadSize {
                 family,
@@ -144,7 +162,8 @@ impl fmt::Display for What {
             } => {
                 write!(
                     formatter,
-                    "{family} {id:#x} ({name}) with parameters of {size} bytes"
+                    "{family} {id:#x} {name} with parameters of {size} bytes",
+                    name = InBrackets(name)
                 )
             }
             What::TooLarge {
@@ -155,7 +174,8 @@ impl fmt::Display for What {
             } => {
                 write!(
                     formatter,
-                    "{family} {id:#x} ({name}) asks for {length} bytes at once"
+                    "{family} {id:#x} {name} asks for {length} bytes at once",
+                    name = InBrackets(name)
                 )
             }
             What::Flags {
@@ -166,7 +186,8 @@ impl fmt::Display for What {
             } => {
                 write!(
                     formatter,
-                    "{family} {id:#x} ({name}) with unsupported flags {flags:#x}"
+                    "{family} {id:#x} {name} with unsupported flags {flags:#x}",
+                    name = InBrackets(name)
                 )
             }
             What::Value {
@@ -178,7 +199,8 @@ impl fmt::Display for What {
             } => {
                 write!(
                     formatter,
-                    "{family} {id:#x} ({name}) is not passed with {field} = {value:#x}"
+                    "{family} {id:#x} {name} is not passed with {field} = {value:#x}",
+                    name = InBrackets(name)
                 )
             }
             What::Malformed => formatter.write_str("payload of another length than was asked for"),

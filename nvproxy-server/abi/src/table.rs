@@ -26,7 +26,7 @@ pub struct Request {
     pub name: &'static str,
     /// The structure of its parameters, where it has one.
     pub structure: Option<&'static str>,
-    /// Bytes of its parameters, or [`Request::ANY`] where the driver takes several sizes.
+    /// Bytes of its parameters, or [`Request::ANY`] where the driver takes several sizes, or [`Request::BOUNDED`].
     pub size: u32,
     pub pointers: &'static [Pointer],
     pub descriptors: &'static [Descriptor],
@@ -283,9 +283,25 @@ pub struct RefusedFlags {
 impl Request {
     /// The `size` of requests of which the driver takes several sizes.
     pub const ANY: u32 = u32::MAX;
+    /// The `size` of commands of the GPU's firmware's of which it is not known: at most [`Request::MOST`].
+    pub const BOUNDED: u32 = u32::MAX - 1;
+    /// The most bytes of parameters of such a command. The queues by which the driver and the firmware speak have as many
+    /// (`_getMsgQueueParams`, src/nvidia/src/kernel/gpu/gsp/message_queue_cpu.c, in every release from 515.43.04 to 595.45.04). The
+    /// most that a program was seen to ask with are 67,396.
+    pub const MOST: u32 = 256 << 10;
 
-    /// Whether the driver takes parameters of `size` bytes for this request.
+    /// How many bytes its parameters have, where it takes one size alone.
+    pub fn only_size(&self) -> Option<u32> {
+        let is_one = ![Request::ANY, Request::BOUNDED].contains(&self.size);
+        is_one.then_some(self.size)
+    }
+
+    /// Whether parameters of `size` bytes are passed for this request.
     pub fn accepts(&self, size: u32) -> bool {
-        self.size == Request::ANY || self.size == size
+        match self.size {
+            Request::ANY => true,
+            Request::BOUNDED => size <= Request::MOST,
+            exactly => size == exactly,
+        }
     }
 }

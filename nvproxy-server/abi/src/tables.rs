@@ -33,4 +33,5 @@ pub(crate) struct Names {
     pub(crate) uvm: &'static [(u32, &'static str)],
 }
 
+// PUBLISHED are the commands with numbers of the firmware's for which some release has an entry, sorted.
 include!(concat!(env!("OUT_DIR"), "/tables.rs"));

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
     use crate::number::*;
     use crate::policy::Capabilities;
-    use crate::table::{Family, Request};
+    use crate::table::Family;
     use crate::{Abi, releases};
 
     /// Whether the driver of some release reads anything by this word.
@@ -67,9 +67,9 @@ mod tests {
         for version in releases() {
             let abi = Abi::new(&version, Capabilities::ALL).expect("tables");
             for row in abi.rows(Family::Frontend) {
-                let sizes = match row.size {
-                    Request::ANY => vec![1, 72, 4096],
-                    size => vec![size],
+                let sizes = match row.only_size() {
+                    None => vec![1, 72, 4096],
+                    Some(size) => vec![size],
                 };
                 for size in sizes {
                     let word = ioctl_word(row.id, size as usize);

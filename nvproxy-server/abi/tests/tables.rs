@@ -45,11 +45,7 @@ fn usable(abi: &Abi, family: Family) -> Vec<&'static Request> {
 
 /// A size of parameters that the row accepts.
 fn some_size(row: &Request) -> u32 {
-    if row.size == Request::ANY {
-        72
-    } else {
-        row.size
-    }
+    row.only_size().unwrap_or(72)
 }
 
 /// Every row of every table of every release, with those for values of a field.
@@ -159,7 +155,7 @@ fn fields_lie_within_the_parameters() {
     for row in all_rows() {
         let fits = |at: u16, length: u32| u32::from(at) + length <= row.size;
         let name = row.name;
-        if row.size == Request::ANY {
+        if row.only_size().is_none() {
             assert!(
                 row.pointers.is_empty() && row.descriptors.is_empty() && row.variants.is_none(),
                 "{name}"
@@ -487,7 +483,7 @@ impl Requests {
             1 => (Node::Control, self.numbered(NV_ESC_RM_ALLOC)),
             2 => {
                 let row = self.any(|requests| &requests.frontend);
-                let size = if row.size == Request::ANY {
+                let size = if row.only_size().is_none() {
                     self.numbers.below(1 << 14)
                 } else {
                     row.size as usize

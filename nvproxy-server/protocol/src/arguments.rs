@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use nvproxy_abi::policy::{Capabilities, UnknownCapability};
+use nvproxy_abi::policy::{Capabilities, NeitherAllNorListed, UnknownCapability};
 use nvproxy_abi::version::{DriverVersion, InvalidVersion};
 
 use crate::size::{self, Size};
@@ -283,6 +283,9 @@ pub enum Reason {
     /// Its value is no list of capabilities.
     #[error(transparent)]
     Capability(#[from] UnknownCapability),
+    /// Its value does not say which of the firmware's commands there are.
+    #[error(transparent)]
+    FirmwareCommands(#[from] NeitherAllNorListed),
     /// Its value is no node of a sandbox's.
     #[error("'{0}' is no node of the driver's")]
     Node(String),

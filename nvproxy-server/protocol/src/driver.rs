@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use nvproxy_abi::node::Node;
-use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::policy::{Capabilities, FirmwareCommands, Granted};
 use nvproxy_abi::version::DriverVersion;
 
-use crate::arguments::{Reason, Value, options, text, word};
+use crate::arguments::{Reason, Value, options, parse_text, text, word};
 
 /// Which driver a server serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,21 @@ impl Value for Vec<Node> {
     }
 }
 
+/// An option that is not there grants the least.
+impl Value for FirmwareCommands {
+    fn write(&self, name: &str, words: &mut Vec<OsString>) {
+        words.push(word(name, self.to_string()));
+    }
+
+    fn absent() -> Option<FirmwareCommands> {
+        Some(FirmwareCommands::Listed)
+    }
+
+    fn parse(text: &OsStr) -> Result<FirmwareCommands, Reason> {
+        parse_text(text)
+    }
+}
+
 options! {
     /// A driver, and what of it a sandbox may use.
     Driver {
@@ -79,6 +94,8 @@ options! {
         tables: DriverVersion = "tables",
         /// What the sandbox may ask of it.
         capabilities: Capabilities = "driver-capabilities",
+        /// Which of the firmware's own commands it may ask.
+        firmware_commands: FirmwareCommands = "firmware-commands",
         /// The nodes that the sandbox has: none with `--gpus none`.
         nodes: Vec<Node> = "nodes",
         /// The directory that they lie in on the host.
@@ -97,6 +114,14 @@ impl Driver {
     pub fn minors(&self) -> Vec<u8> {
         let nodes = self.nodes.iter();
         nodes.filter_map(|node| node.minor()).collect()
+    }
+
+    /// All that decides what the sandbox may ask of it.
+    pub fn granted(&self) -> Granted {
+        Granted {
+            capabilities: self.capabilities,
+            firmware_commands: self.firmware_commands,
+        }
     }
 
     /// One line that says what was chosen.

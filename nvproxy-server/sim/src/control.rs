@@ -6,6 +6,7 @@
 //! them.
 
 use crate::structs::frontend::NVOS54_PARAMETERS;
+use nvproxy_abi::firmware;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::*;
 
@@ -168,7 +169,10 @@ pub(super) fn issue(
     } = *call;
     state.clients.existing(hClient)?;
     let row = state.abi.control(cmd).map_err(|_| NV_ERR_NOT_SUPPORTED)?;
-    if (params == 0) != (paramsSize == 0) || !row.accepts(paramsSize) {
+    // How long they are nobody asks of a command of the firmware's that no list has (`RmGssLegacyRpcCmd`,
+    // rmapi_gss_legacy_control.c).
+    let fits = firmware::is_by_rule(row) || row.accepts(paramsSize);
+    if (params == 0) != (paramsSize == 0) || !fits {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }
     let object = state
@@ -177,6 +181,10 @@ pub(super) fn issue(
         .object(hObject)?;
     let interface = cmd >> 16;
     if !object.kind.interfaces().contains(&interface) && object.class != interface {
+        return Err(NV_ERR_NOT_SUPPORTED);
+    }
+    // The firmware knows none but those of the lists.
+    if firmware::is_by_rule(row) {
         return Err(NV_ERR_NOT_SUPPORTED);
     }
     let parameters = buffers.pointed_to(

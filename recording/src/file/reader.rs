@@ -4,10 +4,11 @@ use crc32fast::hash;
 use miniz_oxide::inflate::{TINFLStatus, decompress_to_vec_with_limit};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::MAXIMUM_PAYLOAD;
+use nvproxy_abi::policy::FirmwareCommands;
 
 use super::{
     BODY_AT, CHECKSUM_BYTES, CLOSE, FORMAT, MAGIC, MAXIMUM_BODY, MAXIMUM_DESCRIPTIONS,
-    MAXIMUM_FOOTPRINT, MAXIMUM_THREADS, MAXIMUM_WORDS, OPEN, REQUEST, ReadError,
+    MAXIMUM_FOOTPRINT, MAXIMUM_THREADS, MAXIMUM_WORDS, OLDEST_FORMAT, OPEN, REQUEST, ReadError,
 };
 use crate::codec::Decoder;
 use crate::{Change, Event, Header, Open, Reached, Recording, Request};
@@ -15,9 +16,10 @@ use crate::{Change, Event, Header, Open, Reached, Recording, Request};
 impl Recording {
     /// Reads what [`Recording::to_bytes`] made.
     pub fn from_bytes(bytes: &[u8]) -> Result<Recording, ReadError> {
-        let body = decompress(unframe(bytes)?, MAXIMUM_BODY)?;
+        let (version, compressed) = unframe(bytes)?;
+        let body = decompress(compressed, MAXIMUM_BODY)?;
         let mut decoder = Decoder(&body);
-        let header = decode_header(&mut decoder)?;
+        let header = decode_header(&mut decoder, version)?;
         let events = decode_events(&mut decoder, &header, MAXIMUM_FOOTPRINT)?;
         if !decoder.0.is_empty() {
             return Err(ReadError::Malformed("bytes after the last event"));
@@ -26,8 +28,8 @@ impl Recording {
     }
 }
 
-/// The compressed body. That the checksum is right is known before anything else is believed.
-pub(super) fn unframe(bytes: &[u8]) -> Result<&[u8], ReadError> {
+/// The version of the format, and the compressed body. That the checksum is right is known before anything else is believed.
+pub(super) fn unframe(bytes: &[u8]) -> Result<(u32, &[u8]), ReadError> {
     let known = bytes.len().min(MAGIC.len());
     if bytes[..known] != MAGIC[..known] {
         return Err(ReadError::NotARecording);
@@ -48,12 +50,13 @@ pub(super) fn unframe(bytes: &[u8]) -> Result<&[u8], ReadError> {
         return Err(truncated(shortest as u64));
     };
     let expected = length.saturating_add(shortest as u64);
+    let is_read = (OLDEST_FORMAT..=FORMAT).contains(&version);
     match hash(framed) == u32::from_le_bytes(*stored) {
-        false if version == FORMAT && (bytes.len() as u64) < expected => Err(truncated(expected)),
+        false if is_read && (bytes.len() as u64) < expected => Err(truncated(expected)),
         false => Err(ReadError::Altered),
-        true if version != FORMAT => Err(ReadError::OtherFormat(version)),
+        true if !is_read => Err(ReadError::OtherFormat(version)),
         true if bytes.len() as u64 != expected => Err(ReadError::Malformed("its length")),
-        true => Ok(&framed[BODY_AT..]),
+        true => Ok((version, &framed[BODY_AT..])),
     }
 }
 
@@ -65,12 +68,18 @@ pub(super) fn decompress(compressed: &[u8], limit: usize) -> Result<Vec<u8>, Rea
     })
 }
 
-pub(super) fn decode_header(decoder: &mut Decoder<'_>) -> Result<Header, ReadError> {
+pub(super) fn decode_header(decoder: &mut Decoder<'_>, version: u32) -> Result<Header, ReadError> {
     const CUT: ReadError = ReadError::Malformed("its header");
     let mut text = || std::str::from_utf8(decoder.bytes()?).ok();
     let [driver, tables] = [text(), text()].map(|version| version?.parse().ok());
     let capabilities = text().and_then(|list| list.parse().ok());
     let capabilities = capabilities.ok_or(ReadError::Malformed("the capabilities"))?;
+    let firmware_commands = match version {
+        OLDEST_FORMAT => Some(FirmwareCommands::Listed),
+        _ => text().and_then(|word| word.parse().ok()),
+    };
+    let firmware_commands =
+        firmware_commands.ok_or(ReadError::Malformed("the firmware's commands"))?;
     let driver = driver.ok_or(ReadError::Malformed("the driver's version"))?;
     let tables = tables.ok_or(ReadError::Malformed("the version of the tables"))?;
     let count = decoder.count().filter(|count| *count <= MAXIMUM_WORDS);
@@ -95,6 +104,7 @@ pub(super) fn decode_header(decoder: &mut Decoder<'_>) -> Result<Header, ReadErr
         driver,
         tables,
         capabilities,
+        firmware_commands,
         command,
         gpus,
         scrubbed,

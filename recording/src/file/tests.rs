@@ -1,7 +1,7 @@
 //! What is written is read back, and nothing else is.
 
 use nvproxy_abi::node::Node;
-use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::policy::{Capabilities, FirmwareCommands};
 
 use super::reader::{decode_events, decode_header, decompress, unframe};
 use super::writer::frame;
@@ -24,6 +24,7 @@ fn small() -> Recording {
             driver: "580.159.04".parse().unwrap(),
             tables: "580.142".parse().unwrap(),
             capabilities: Capabilities::default(),
+            firmware_commands: FirmwareCommands::All,
             command: vec![b"vectoradd".to_vec(), b"-n".to_vec()],
             gpus: vec![0, 1],
             scrubbed: true,
@@ -91,15 +92,36 @@ fn a_recording_with_any_bit_flipped_is_refused() {
 
 #[test]
 fn another_format_is_named() {
-    let mut bytes = small().to_bytes().unwrap();
-    bytes[8] = 7;
+    for version in [0, 3, 7] {
+        let bytes = of_format(version, &small().body());
+        let read = Recording::from_bytes(&bytes);
+        assert_eq!(read, Err(ReadError::OtherFormat(version.into())));
+    }
+}
+
+/// A body in the frame of another format.
+fn of_format(version: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = frame(body);
+    bytes[8] = version;
     let end = bytes.len() - 4;
     let sum = crc32fast::hash(&bytes[..end]);
     bytes[end..].copy_from_slice(&sum.to_le_bytes());
-    assert_eq!(
-        Recording::from_bytes(&bytes),
-        Err(ReadError::OtherFormat(7))
-    );
+    bytes
+}
+
+/// It was made when there were no other commands of the firmware's than the listed ones.
+#[test]
+fn the_oldest_format_is_read() {
+    let mut recording = small();
+    recording.header.firmware_commands = FirmwareCommands::Listed;
+    let body = recording.body();
+    // A text begins with its length.
+    let said = b"\x06listed";
+    let mut places = body.windows(said.len()).enumerate();
+    let (at, _) = places.find(|(_, bytes)| bytes == said).unwrap();
+    let older = [&body[..at], &body[at + said.len()..]].concat();
+    let read = Recording::from_bytes(&of_format(1, &older));
+    assert_eq!(read, Ok(recording));
 }
 
 /// With a right checksum around them, any bytes are read to an error or to a recording, and never to a panic.
@@ -132,7 +154,7 @@ fn a_body_that_breaks_the_format_is_refused() {
 #[test]
 fn what_decompresses_to_too_much_is_refused() {
     let bomb = frame(&[0; 1 << 16]);
-    let compressed = unframe(&bomb).unwrap();
+    let (_, compressed) = unframe(&bomb).unwrap();
     let larger = Err(ReadError::Malformed("larger than any"));
     assert_eq!(decompress(compressed, (1 << 16) - 1), larger);
     assert_eq!(decompress(compressed, 1 << 16), Ok(vec![0; 1 << 16]));
@@ -152,7 +174,7 @@ fn events_that_take_too_much_memory_are_refused() {
     let footprint: usize = recording.events.iter().map(Event::footprint).sum();
     let read = |limit| {
         let mut decoder = Decoder(&body);
-        let header = decode_header(&mut decoder)?;
+        let header = decode_header(&mut decoder, FORMAT)?;
         decode_events(&mut decoder, &header, limit)
     };
     assert_eq!(read(footprint), Ok(recording.events));

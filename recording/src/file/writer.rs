@@ -64,6 +64,7 @@ fn encode_header(header: &Header, encoder: &mut Encoder) {
     encoder.bytes(header.driver.to_string().as_bytes());
     encoder.bytes(header.tables.to_string().as_bytes());
     encoder.bytes(header.capabilities.to_string().as_bytes());
+    encoder.bytes(header.firmware_commands.to_string().as_bytes());
     encoder.number(header.command.len() as u64);
     header.command.iter().for_each(|word| encoder.bytes(word));
     encoder.bytes(&header.gpus);

@@ -199,7 +199,8 @@ fn what_a_container_cannot_have_is_refused_in_a_line_that_names_the_way_out() {
     let front = Front::of_script();
     add(
         &front,
-        "[containers]\nannotations = [\"gpu-memory\", \"driver-capabilities\"]\n[gpu-memory]\nmaximum = \"4g\"\n",
+        "[containers]\nannotations = [\"gpu-memory\", \"driver-capabilities\", \"firmware-commands\"]\n\
+         firmware-commands = \"listed\"\n[gpu-memory]\nmaximum = \"4g\"\n",
     );
     let file = front.settings();
     let file = file.display();
@@ -233,6 +234,14 @@ fn what_a_container_cannot_have_is_refused_in_a_line_that_names_the_way_out() {
             ),
         ),
         (
+            "firmware-commands",
+            "all",
+            format!(
+                "containers may ask the listed ones here: ask for these, or set firmware-commands to \"all\" in [containers] of \
+                 {file}"
+            ),
+        ),
+        (
             "gpu-mem",
             "1g",
             "there is no such annotation: write dev.ringfence.gpu-memory".to_owned(),
@@ -241,8 +250,8 @@ fn what_a_container_cannot_have_is_refused_in_a_line_that_names_the_way_out() {
         (
             "container",
             "1",
-            "there is no such annotation: behind dev.ringfence. there are gpu-memory, host-memory, driver-capabilities and \
-             on-server-exit"
+            "there is no such annotation: behind dev.ringfence. there are gpu-memory, host-memory, driver-capabilities, \
+             firmware-commands and on-server-exit"
                 .to_owned(),
         ),
     ] {
@@ -381,6 +390,34 @@ fn a_container_may_ask_of_the_driver_what_its_capabilities_allow() {
         );
         assert_eq!(walk(&|value| ask_for_capabilities(value, "all")), may_not);
         assert_eq!(walk(&|_| {}), may_not);
+    }
+}
+
+/// An annotation asks for fewer, and never for more.
+#[test]
+fn a_container_asks_the_firmware_what_is_set_or_less() {
+    for maker in Maker::all() {
+        let asks = |asked: Option<&str>| {
+            let mut value = running("exec guest firmware");
+            if let Some(text) = asked {
+                annotate(&mut value, "firmware-commands", text);
+            }
+            let ended = maker.run(&value);
+            assert_eq!(ended.status, 0, "{ended:?}");
+            let mut lines = ended.stdout.lines();
+            let line = lines.find_map(|line| line.strip_prefix("of no list, of nothing: "));
+            line.expect("a line").to_owned()
+        };
+        let (passed, refused) = ("NV_ERR_OBJECT_NOT_FOUND", "NV_ERR_NOT_SUPPORTED");
+        assert_eq!(asks(None), passed);
+        assert_eq!(asks(Some("listed")), refused);
+        assert_eq!(asks(Some("all")), passed);
+        add(
+            &maker.front,
+            "[containers]\nfirmware-commands = \"listed\"\n",
+        );
+        assert_eq!(asks(None), refused);
+        assert_eq!(asks(Some("listed")), refused);
     }
 }
 

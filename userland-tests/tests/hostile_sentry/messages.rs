@@ -66,8 +66,16 @@ fn what_the_tables_lack_does_not_reach_the_driver() {
             );
         }
     }
-    // Control commands: unknown, NVIDIA's own for administrators, and of capabilities that this sandbox lacks.
-    for command in [0x2080_ffff, 0x2080_0112, 0x2080_0147, u32::MAX] {
+    // Control commands: unknown, NVIDIA's own for administrators, of capabilities that this sandbox lacks, and of the firmware's one
+    // that no list has and one for administrators: this sandbox has the listed ones.
+    for command in [
+        0x2080_7fff,
+        0x2080_0112,
+        0x2080_0147,
+        0x2080_a06d,
+        0x2080_e06d,
+        u32::MAX,
+    ] {
         let mut payload = probe_payload(root);
         payload[8..12].copy_from_slice(&command.to_ne_bytes());
         refuse(handle, Node::Control, probe(handle).code, &payload);
@@ -427,7 +435,7 @@ fn a_payload_is_read_once() {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 for (command, size) in [
-                    (0x2080_ffffu32, 8u32),
+                    (0x2080_7fffu32, 8u32),
                     (NV0000_CTRL_CMD_GPU_GET_PROBED_IDS, PROBE_LENGTH - 32),
                 ] {
                     // With what follows each: a whole word of the arena is written in one step.

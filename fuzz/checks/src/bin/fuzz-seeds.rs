@@ -271,8 +271,12 @@ fn forms(short: &Recording) -> Result<[Named; 3], Box<dyn Error>> {
     let content = miniz_oxide::inflate::decompress_to_vec(compressed)?;
     Ok([
         ("file", recording::FILE, &file[..]),
-        ("compressed", recording::COMPRESSED, compressed),
-        ("content", recording::CONTENT, &content),
+        (
+            "compressed",
+            recording::LATEST + recording::COMPRESSED,
+            compressed,
+        ),
+        ("content", recording::LATEST + recording::CONTENT, &content),
     ]
     .map(|(name, form, bytes)| (name, [&[form], bytes].concat())))
 }

@@ -111,6 +111,7 @@ pub struct DriverText {
     version: String,
     tables: String,
     capabilities: String,
+    firmware_commands: String,
     nodes: Vec<String>,
     directory: PathBuf,
 }
@@ -122,6 +123,7 @@ impl From<&Driver> for DriverText {
             version: driver.version.to_string(),
             tables: driver.tables.to_string(),
             capabilities: driver.capabilities.to_string(),
+            firmware_commands: driver.firmware_commands.to_string(),
             nodes: driver.nodes.iter().map(|node| node.file_name()).collect(),
             directory: driver.directory.clone(),
         }
@@ -144,6 +146,8 @@ impl DriverText {
             tables: self.tables.parse().map_err(|_| wrong("tables"))?,
             capabilities: FromStr::from_str(&self.capabilities)
                 .map_err(|_| wrong("capabilities"))?,
+            firmware_commands: FromStr::from_str(&self.firmware_commands)
+                .map_err(|_| wrong("firmware commands"))?,
             nodes: nodes.collect::<Result<_, _>>()?,
             directory: self.directory.clone(),
         })

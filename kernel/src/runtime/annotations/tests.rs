@@ -84,6 +84,13 @@ fn an_annotation_holds_within_the_bounds() {
             "containers may not have video and display here: ask for compute,utility,graphics at most, or add to \
              driver-capabilities in [containers] of /settings",
         ),
+        ("firmware-commands", "listed", "ok"),
+        ("firmware-commands", "all", "ok"),
+        (
+            "firmware-commands",
+            "listed,all",
+            "\"listed,all\" is neither all nor listed: write one of these",
+        ),
         ("on-server-exit", "kill", "ok"),
         (
             "on-server-exit",
@@ -98,8 +105,8 @@ fn an_annotation_holds_within_the_bounds() {
         (
             "container",
             "1",
-            "there is no such annotation: behind dev.ringfence. there are gpu-memory, host-memory, driver-capabilities and \
-             on-server-exit",
+            "there is no such annotation: behind dev.ringfence. there are gpu-memory, host-memory, driver-capabilities, \
+             firmware-commands and on-server-exit",
         ),
     ] {
         let outcome = granted(with(name, value), &settings);
@@ -209,4 +216,31 @@ fn what_an_annotation_says_of_capabilities_wins_over_the_variable() {
     both["process"] = json!({"env": [format!("{VARIABLE}=no such word")]});
     let granted = granted(both, &settings()).expect("granted");
     assert_eq!(granted.capabilities, Capabilities::UTILITY);
+}
+
+/// A container may have less than the settings say, and never more.
+#[test]
+fn the_firmwares_commands_are_those_of_the_settings_or_less() {
+    let strict = Settings {
+        firmware_commands: FirmwareCommands::Listed,
+        ..settings()
+    };
+    for (asked, settings, expected) in [
+        (None, &settings(), FirmwareCommands::All),
+        (None, &strict, FirmwareCommands::Listed),
+        (Some("listed"), &settings(), FirmwareCommands::Listed),
+        (Some("listed"), &strict, FirmwareCommands::Listed),
+    ] {
+        let specification = asked.map_or_else(|| json!({}), |text| with("firmware-commands", text));
+        let granted = granted(specification, settings).expect("granted");
+        assert_eq!(granted.firmware_commands, expected, "{asked:?}");
+    }
+    assert_eq!(
+        granted(with("firmware-commands", "all"), &strict),
+        Err(
+            "container c: annotation dev.ringfence.firmware-commands: containers may ask the listed ones here: ask for these, or set \
+             firmware-commands to \"all\" in [containers] of /settings"
+                .to_owned()
+        )
+    );
 }

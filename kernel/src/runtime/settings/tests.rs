@@ -12,6 +12,7 @@ driver-abi = \"570.86.15\"
 
 [containers]
 driver-capabilities = [\"compute\", \"utility\", \"video\"]
+firmware-commands = \"listed\"
 annotations = [\"gpu-memory\"]
 on-server-exit = \"restart\"
 
@@ -30,6 +31,7 @@ maximum = \"512m\"
         driver: Choice::Sim,
         driver_abi: Some(DriverVersion::new(570, 86, Some(15))),
         driver_capabilities: "compute,utility,video".parse().expect("capabilities"),
+        firmware_commands: FirmwareCommands::Listed,
         annotations: vec!["gpu-memory"],
         on_server_exit: OnServerExit::Restart,
         gpu_memory: Bounds {
@@ -131,7 +133,11 @@ fn what_is_wrong_is_named_with_its_key() {
         (
             "[containers]\nannotations = [\"dev.ringfence.gpu-memory\"]",
             "containers.annotations: there is no annotation \"dev.ringfence.gpu-memory\": there are gpu-memory, host-memory, \
-             driver-capabilities and on-server-exit",
+             driver-capabilities, firmware-commands and on-server-exit",
+        ),
+        (
+            "[containers]\nfirmware-commands = \"none\"",
+            "containers.firmware-commands: \"none\" is neither all nor listed: write one of these",
         ),
         (
             "[containers]\non-server-exit = \"stop\"",

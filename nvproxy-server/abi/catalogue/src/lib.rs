@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod firmware;
 mod format;
 mod model;
 pub mod version;

@@ -13,17 +13,11 @@ use crate::effects;
 use crate::families::ByFamily;
 use crate::parameters::Parameters;
 use crate::policy::{Allowed, Capability, List};
-use crate::rows::{ReleaseTables, Reserved, Row, Tables, Words};
+use crate::rows::{ReleaseTables, Reserved, Row, Size, Tables, Words};
 use crate::rules::{Blocking, Rule, Rules};
 use crate::tenants;
+use crate::unlisted;
 use crate::words::words;
-
-/// The name of rows for commands that the driver's public source does not name.
-const UNLISTED: &str = "(not in the public headers)";
-
-/// Bit 15 of a control command: the module hands its parameters to the GPU's firmware as they are (`IsGssLegacyCall`,
-/// src/nvidia/interface/deprecated/rmapi_deprecated_control.c), so that no pointer in them is followed, whatever their size.
-const FIRMWARE_COMMAND: u32 = 1 << 15;
 
 /// Makes the tables, or says everything that is wrong.
 pub fn derive(
@@ -83,6 +77,7 @@ pub fn derive(
     Ok(Tables {
         words,
         names: names(catalogue, &derivation.pool.rows),
+        published: unlisted::published(catalogue),
         rows: derivation.pool.rows,
         releases,
     })
@@ -157,18 +152,14 @@ impl<'a> Derivation<'a> {
             let derived = self.control(release, &controls, name);
             note(name, capabilities, derived, &mut rows.control, found);
         }
-        for (command, (size, capabilities)) in &allowed.unlisted {
+        for (command, (recorded, capabilities)) in &allowed.unlisted {
             // Where the release has an entry after all, that has to be allowed by its name.
             if controls.by_id.contains_key(command) {
                 continue;
             }
             rows.control.push(Row {
-                id: *command,
-                name: UNLISTED.to_owned(),
-                size: (command & FIRMWARE_COMMAND == 0).then_some(*size),
-                may_block: command & FIRMWARE_COMMAND != 0,
                 capabilities: capabilities.clone(),
-                ..Row::default()
+                ..unlisted::row(release, *command, recorded)
             });
         }
         for (name, capabilities) in &allowed.names.class {
@@ -231,7 +222,10 @@ impl<'a> Derivation<'a> {
             let parameters = Parameters { release, structure };
             if let Some(size) = parameters.size() {
                 let mut row = base.clone();
-                row.size = (!rule.any_size).then_some(size);
+                row.size = match rule.any_size {
+                    true => Size::Any,
+                    false => Size::Exactly(size),
+                };
                 row.status = parameters.status().filter(|_| !rule.without_status);
                 self.fill(&mut row, parameters, Some(rule), &[]);
                 rows.push(row);
@@ -254,7 +248,7 @@ impl<'a> Derivation<'a> {
                 reserved: reserved_control(entry),
                 ..base
             };
-            row.size = Some(entry.size);
+            row.size = Size::Exactly(entry.size);
             if let Some(structure) = &entry.structure {
                 let parameters = Parameters { release, structure };
                 self.fill(&mut row, parameters, rule, &entry.copies);
@@ -287,7 +281,7 @@ impl<'a> Derivation<'a> {
                 let Some(size) = parameters.size() else {
                     return Vec::new();
                 };
-                row.size = Some(size);
+                row.size = Size::Exactly(size);
                 self.fill(&mut row, parameters, Some(rule), &[]);
                 self.mark_used(Some(rule));
                 vec![row]
@@ -303,7 +297,7 @@ impl<'a> Derivation<'a> {
         let mut row = Row {
             id: class.id,
             name: name.to_owned(),
-            size: Some(class.size),
+            size: Size::Exactly(class.size),
             may_block: contains(&self.blocking.class, name),
             reserved: reserved_class(class),
             ..Row::default()
@@ -334,13 +328,13 @@ impl<'a> Derivation<'a> {
         };
         match parameters.size() {
             Some(size) => {
-                row.size = Some(size);
+                row.size = Size::Exactly(size);
                 row.status = parameters.status();
                 self.fill(&mut row, parameters, rule, &[]);
                 self.mark_used(rule);
             }
             None if rule.is_some_and(|rule| rule.structures.is_empty()) => {
-                row.size = Some(0);
+                row.size = Size::Exactly(0);
                 self.fill_without_structure(&mut row, release, rule);
                 self.mark_used(rule);
             }
@@ -370,7 +364,7 @@ impl<'a> Derivation<'a> {
             Err(problem) => self.error(release, &row.name, &problem),
         }
         self.mark_used(Some(rule));
-        row.size = None;
+        row.size = Size::Any;
         row
     }
 

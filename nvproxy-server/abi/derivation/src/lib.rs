@@ -20,6 +20,7 @@ pub mod render;
 pub mod rows;
 pub mod rules;
 mod tenants;
+mod unlisted;
 mod words;
 
 pub use derive::derive;

@@ -40,8 +40,16 @@ pub struct Unlisted {
     pub command: u32,
     /// Bytes of its parameters, as recorded.
     pub size: u32,
+    /// The branches of the driver in which it was recorded: of a command of the firmware's, in others the size is not known.
+    #[serde(default = "recorded_in")]
+    pub branches: Vec<u16>,
     /// The workload for which it is on the list.
     pub needed_by: String,
+}
+
+/// The branch of the driver that our own recordings are of.
+fn recorded_in() -> Vec<u16> {
+    vec![580]
 }
 
 /// Reads one capability's file.
@@ -93,14 +101,20 @@ pub fn foundations(lists: &BTreeMap<String, List>, names: &[&str]) -> Result<Vec
 /// What the policy allows: each request with the capabilities that allow it.
 pub(crate) struct Allowed<'a> {
     pub(crate) names: ByFamily<BTreeMap<&'a str, Vec<Capability>>>,
-    /// By command: the size of its parameters, as recorded.
-    pub(crate) unlisted: BTreeMap<u32, (u32, Vec<Capability>)>,
+    /// By command.
+    pub(crate) unlisted: BTreeMap<u32, (Recorded, Vec<Capability>)>,
+}
+
+/// How many bytes the parameters of a command have, and where that is known.
+pub(crate) struct Recorded {
+    pub(crate) size: u32,
+    pub(crate) branches: Vec<u16>,
 }
 
 impl<'a> Allowed<'a> {
     pub(crate) fn new(policies: &'a [List]) -> Allowed<'a> {
         let mut names: ByFamily<BTreeMap<&str, Vec<Capability>>> = ByFamily::default();
-        let mut unlisted: BTreeMap<u32, (u32, Vec<Capability>)> = BTreeMap::new();
+        let mut unlisted: BTreeMap<u32, (Recorded, Vec<Capability>)> = BTreeMap::new();
         let mut sorted: Vec<_> = policies.iter().collect();
         sorted.sort_by_key(|list| list.number);
         for list in sorted {
@@ -119,9 +133,10 @@ impl<'a> Allowed<'a> {
                 }
             }
             for command in &list.unlisted {
-                let entry = unlisted
-                    .entry(command.command)
-                    .or_insert((command.size, Vec::new()));
+                let entry = unlisted.entry(command.command).or_insert_with(|| {
+                    let (size, branches) = (command.size, command.branches.clone());
+                    (Recorded { size, branches }, Vec::new())
+                });
                 entry.1.push(capability);
             }
         }

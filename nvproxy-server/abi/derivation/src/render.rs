@@ -10,10 +10,10 @@ use nvproxy_abi_effects::{Array, Effect, Number, Offsets, Rewrite};
 use crate::families::ByFamily;
 use crate::rows::{
     ArrayPlace, Cleared, ClientField, Contents, Descriptor, Extent, GpuField, GpuList, Length,
-    Naming, Passed, Place, Places, Pointer, Reserved, Role, Row, Tables, Values, Words,
+    Naming, Passed, Place, Places, Pointer, Reserved, Role, Row, Size, Tables, Values, Words,
 };
 
-/// Rust source that defines `ROWS`, `RELEASES`, `NAMES` and the lists of words. It expects the names of `nvproxy_abi::table`,
+/// Rust source that defines `ROWS`, `RELEASES`, `NAMES`, `PUBLISHED` and the lists of words. It expects the names of `nvproxy_abi::table`,
 /// `Capabilities`, `status`, `Release` and `Names` to be in scope.
 pub fn render(tables: &Tables) -> String {
     let mut source =
@@ -62,6 +62,11 @@ pub fn render(tables: &Tables) -> String {
         line(&mut source, &format!("    {family}: &{names:?},"));
     }
     line(&mut source, "};");
+    let published: Vec<u32> = tables.published.iter().copied().collect();
+    line(
+        &mut source,
+        &format!("pub(crate) static PUBLISHED: &[u32] = &{published:?};"),
+    );
     let Words {
         sized,
         any_size,
@@ -123,9 +128,11 @@ fn version(version: &DriverVersion) -> String {
 
 fn request(row: &Row) -> String {
     let mut text = format!("Request {{ id: {:#x}, name: {:?}, ", row.id, row.name);
-    let size = row
-        .size
-        .map_or("Request::ANY".to_owned(), |size| size.to_string());
+    let size = match row.size {
+        Size::Exactly(size) => size.to_string(),
+        Size::Bounded => "Request::BOUNDED".to_owned(),
+        Size::Any => "Request::ANY".to_owned(),
+    };
     let pointers: Vec<String> = row.pointers.iter().map(pointer).collect();
     let descriptors: Vec<String> = row.descriptors.iter().map(descriptor).collect();
     let status = optional(row.status.as_ref().map(|place| place.at.to_string()));

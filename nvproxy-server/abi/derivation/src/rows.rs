@@ -17,6 +17,8 @@ pub struct Tables {
     pub releases: Vec<ReleaseTables>,
     /// What some release calls a request, for those that no row names: by family, sorted by id.
     pub names: ByFamily<Vec<(u32, String)>>,
+    /// Commands with numbers of the firmware's for which some release has an entry after all.
+    pub published: BTreeSet<u32>,
     pub words: Words,
 }
 
@@ -44,8 +46,7 @@ pub struct ReleaseTables {
 pub struct Row {
     pub id: u32,
     pub name: String,
-    /// `None` where the driver takes several sizes.
-    pub size: Option<u32>,
+    pub size: Size,
     /// The structure of its parameters, for whoever wants to check the offsets.
     pub structure: Option<String>,
     pub pointers: Vec<Pointer>,
@@ -68,6 +69,17 @@ pub struct Row {
     pub gpu_lists: Vec<GpuList>,
     pub cleared: Vec<Cleared>,
     pub answered: bool,
+}
+
+/// How many bytes a row's parameters have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Size {
+    Exactly(u32),
+    /// As many as a command of the firmware's may have.
+    Bounded,
+    /// The driver takes several sizes.
+    #[default]
+    Any,
 }
 
 /// A field of a row's structure.

@@ -8,7 +8,7 @@ use nvproxy_abi_catalogue::{Catalogue, Control, Copy, Count, Field, Ioctl, Relea
 use nvproxy_abi_derivation::derive;
 use nvproxy_abi_derivation::policy::{self, List};
 use nvproxy_abi_derivation::rows::{
-    Contents, Extent, Length, Naming, Reserved, Row, Tables, Values,
+    Contents, Extent, Length, Naming, Reserved, Row, Size, Tables, Values,
 };
 use nvproxy_abi_derivation::rules;
 use nvproxy_abi_effects::Effect;
@@ -108,7 +108,7 @@ fn a_command_is_derived_with_its_buffers() {
     let row = only_row(&tables);
     assert_eq!(
         (row.id, row.size, row.reserved),
-        (0x2080_0101, Some(16), None)
+        (0x2080_0101, Size::Exactly(16), None)
     );
     let [pointer] = row.pointers.as_slice() else {
         panic!("{row:?}");
@@ -172,8 +172,38 @@ fn commands_without_an_entry_are_allowed_by_number() {
                 [[unlisted]]\ncommand = 0x20800101\nsize = 16\nneeded_by = 'a test'\n";
     let tables = derived(&catalogue, NO_RULES, &[compute(list)]).expect("tables");
     let rows: Vec<_> = tables.rows.iter().map(|row| (row.id, row.size)).collect();
-    // The first is the firmware's, which follows no pointers. The last has an entry, and so goes by name or not at all.
-    assert_eq!(rows, [(0x2080_8159, None), (0x2081_0110, Some(1))]);
+    // The last has an entry, and so goes by name or not at all.
+    let exactly = Size::Exactly;
+    assert_eq!(
+        rows,
+        [(0x2080_8159, exactly(332)), (0x2081_0110, exactly(1))]
+    );
+}
+
+/// The size of what the firmware takes holds where it was seen: the releases here are of the branch 580. The driver's own
+/// commands are described by the list alone.
+#[test]
+fn commands_of_the_firmwares_are_bounded_where_their_size_is_not_known() {
+    let mut with_entry = release(2, control(&[]));
+    Rc::make_mut(&mut with_entry.controls[0]).id = 0x2080_a083;
+    let catalogue = catalogue(vec![release(1, control(&[])), with_entry]);
+    let list = "[[unlisted]]\ncommand = 0x20808159\nsize = 332\nbranches = [595]\nneeded_by = 'a test'\n\
+                [[unlisted]]\ncommand = 0x20810110\nsize = 1\nbranches = [580, 595]\nneeded_by = 'a test'\n\
+                [[unlisted]]\ncommand = 0x20803406\nsize = 1\nbranches = [595]\nneeded_by = 'a test'\n\
+                [[unlisted]]\ncommand = 0x2080c159\nsize = 8\nneeded_by = 'nobody: it is for administrators'\n";
+    let tables = derived(&catalogue, NO_RULES, &[compute(list)]).expect("tables");
+    let rows = tables.rows.iter();
+    let rows: Vec<_> = rows.map(|row| (row.id, row.size, row.reserved)).collect();
+    assert_eq!(
+        rows,
+        [
+            (0x2080_3406, Size::Exactly(1), None),
+            (0x2080_8159, Size::Bounded, None),
+            (0x2080_c159, Size::Exactly(8), Some(Reserved::Privileged)),
+            (0x2081_0110, Size::Exactly(1), None),
+        ]
+    );
+    assert_eq!(Vec::from_iter(tables.published), [0x2080_a083]);
 }
 
 #[test]

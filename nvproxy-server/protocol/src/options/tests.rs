@@ -3,7 +3,7 @@ use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStringExt;
 
 use nvproxy_abi::node::Node;
-use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::policy::{Capabilities, FirmwareCommands};
 
 use super::*;
 
@@ -14,6 +14,7 @@ fn driver(kind: Kind) -> Driver {
         version,
         tables: "580.95.05".parse().expect("a release"),
         capabilities: Capabilities::default(),
+        firmware_commands: FirmwareCommands::All,
         nodes: vec![Node::Control, Node::Uvm, Node::Gpu(3)],
         directory: "/dev".into(),
     }
@@ -83,7 +84,7 @@ fn the_command_line_is_words_that_say_what_they_mean() {
         ..full()
     };
     let driver = "--driver=host --driver-version=580.142 --tables=580.95.05 \
-        --driver-capabilities=compute,utility --nodes=nvidiactl,nvidia-uvm,nvidia3 --nodes-in=/dev";
+        --driver-capabilities=compute,utility --firmware-commands=all --nodes=nvidiactl,nvidia-uvm,nvidia3 --nodes-in=/dev";
     let settings = Settings::ALL.iter();
     let settings: String = settings
         .map(|option| format!("--{}=7 ", option.name))
@@ -125,6 +126,10 @@ fn what_does_not_say_all_that_a_server_has_to_know_is_refused() {
             "--nodes: 'sda' is no node of the driver's",
         ),
         ("--gpu-memory=0", "--gpu-memory: it has to be more than 0"),
+        (
+            "--firmware-commands=some",
+            "--firmware-commands: it is neither all nor listed: write one of these",
+        ),
     ] {
         let refused = read(&[&good[..], &[more]].concat()).expect_err(more);
         assert_eq!(refused.to_string(), expected);
@@ -188,4 +193,26 @@ fn what_the_user_may_ask_of_the_server_is_described() {
         refused.to_string().starts_with("'much' is no size"),
         "{refused}"
     );
+}
+
+/// A launcher of a release that knew of nothing else meant the listed ones.
+#[test]
+fn the_firmwares_commands_are_the_listed_ones_where_nothing_is_said() {
+    for (word, expected) in [
+        (None, FirmwareCommands::Listed),
+        (Some("--firmware-commands=listed"), FirmwareCommands::Listed),
+        (Some("--firmware-commands=all"), FirmwareCommands::All),
+    ] {
+        let mut words = vec![
+            "--driver=sim",
+            "--driver-version=580.142",
+            "--tables=580.142",
+            "--driver-capabilities=compute",
+            "--nodes-in=/dev",
+            "--supervision=1",
+        ];
+        words.extend(word);
+        let options = read(&words).expect("options");
+        assert_eq!(options.driver.firmware_commands, expected, "{word:?}");
+    }
 }

@@ -78,10 +78,9 @@ fn issue(
 }
 
 fn size(row: &Request, random: &mut Random) -> usize {
-    if row.size == Request::ANY {
-        random.next() as usize % 512
-    } else {
-        row.size as usize
+    match row.only_size() {
+        Some(size) => size as usize,
+        None => random.next() as usize % 512,
     }
 }
 

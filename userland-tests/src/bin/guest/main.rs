@@ -13,6 +13,7 @@ mod descriptors;
 mod dispatched;
 mod diverted;
 mod faults;
+mod firmware;
 mod given;
 mod gpu;
 mod greed;
@@ -200,6 +201,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("pin-stopped-for-ever", pins::stopped_for_ever),
     ("bad-pointers", pointers::bad),
     ("made-up", refusals::made_up),
+    ("firmware", firmware::run),
+    ("instructions", firmware::instructions),
     ("flood", refusals::flood),
     ("fill", temporary::run),
     ("statuses", refusals::statuses),

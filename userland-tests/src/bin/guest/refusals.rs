@@ -132,7 +132,7 @@ pub fn unknown(arguments: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
     let uvm = open(Node::Uvm)?;
     for _ in 0..times {
-        let control = gpu.client.control(SUBDEVICE, 0x2080_ffff, &mut [0u8; 16]);
+        let control = gpu.client.control(SUBDEVICE, 0x2080_7fff, &mut [0u8; 16]);
         // NV2080_CTRL_CMD_GPU_SET_POWER (ctrl2080gpu.h) is in no table of compute programs.
         let named = gpu.client.control(SUBDEVICE, 0x2080_0112, &mut [0u8; 8]);
         let class = gpu.client.allocate(DEVICE, MEMORY, 0xfeed, &mut [0u8; 8]);
