@@ -100,7 +100,7 @@ pub(super) fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> R
             ..
         } => {
             let places = (0..objects.count).map(|index| first.saturating_add(index));
-            let copies = places.map(|place| ledger.copy_of_exported(*from, place));
+            let copies = places.map(|place| ledger.copy_of_exported((*from)?, place));
             admission.contents.extend(copies);
         }
         Deed::Hold { client, memory, .. } => {

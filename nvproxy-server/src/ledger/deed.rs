@@ -61,7 +61,8 @@ pub(super) enum Deed {
         first: u32,
         objects: Handles,
     },
-    /// It makes objects of the copies in a description, whose handles the driver writes where `objects` says.
+    /// It makes objects of the copies in a description, or of what others exported, whose handles the driver writes where
+    /// `objects` says.
     Import {
         client: Handle,
         parent: Handle,
@@ -304,9 +305,9 @@ impl Deed {
                 },
                 objects: bytes.elements(&objects.named()).collect(),
             },
-            (Effect::Import { parent, objects }, Some(from)) => Deed::Import {
+            (Effect::Import { parent, objects }, from) => Deed::Import {
                 client,
-                parent: parent.value,
+                parent: parent.map_or(client, |parent| parent.value),
                 from,
                 first: objects.first(),
                 objects: objects.named(),

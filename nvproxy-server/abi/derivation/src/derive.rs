@@ -25,6 +25,10 @@ const UNLISTED: &str = "(not in the public headers)";
 /// src/nvidia/interface/deprecated/rmapi_deprecated_control.c), so that no pointer in them is followed, whatever their size.
 const FIRMWARE_COMMAND: u32 = 1 << 15;
 
+/// The upper half of commands of NV2081_BINAPI, which likewise hands all of its own to the firmware (`binapiControl_IMPL`,
+/// src/nvidia/src/kernel/rmapi/binary_api.c).
+const BINAPI: u32 = 0x2081;
+
 /// Makes the tables, or says everything that is wrong.
 pub fn derive(
     catalogue: &Catalogue,
@@ -162,10 +166,15 @@ impl<'a> Derivation<'a> {
             if controls.by_id.contains_key(command) {
                 continue;
             }
+            let has_any_size = command & FIRMWARE_COMMAND != 0 || command >> 16 == BINAPI;
+            if size.is_none() && !has_any_size {
+                let problem = "is on a list without the size of its parameters";
+                self.error(release, &format!("{command:#010x}"), problem);
+            }
             rows.control.push(Row {
                 id: *command,
                 name: UNLISTED.to_owned(),
-                size: (command & FIRMWARE_COMMAND == 0).then_some(*size),
+                size: size.filter(|_| command & FIRMWARE_COMMAND == 0),
                 may_block: command & FIRMWARE_COMMAND != 0,
                 capabilities: capabilities.clone(),
                 ..Row::default()
@@ -377,6 +386,7 @@ impl<'a> Derivation<'a> {
     /// What a rule says becomes of objects, of a request whose parameters have no structure.
     fn fill_without_structure(&mut self, row: &mut Row, release: &Release, rule: Option<&'a Rule>) {
         let effect = rule.and_then(|rule| rule.effect.as_ref());
+        row.answered |= rule.is_some_and(|rule| rule.answered);
         match effect.map(effects::without_structure).transpose() {
             Ok(effect) => row.effect = effect,
             Err(problem) => self.error(release, &row.name, &problem),

@@ -38,8 +38,9 @@ pub struct List {
 #[serde(deny_unknown_fields)]
 pub struct Unlisted {
     pub command: u32,
-    /// Bytes of its parameters, as recorded.
-    pub size: u32,
+    /// Bytes of its parameters, as recorded. What the driver hands to the GPU's firmware may have any size, so that it need
+    /// not be known of that.
+    pub size: Option<u32>,
     /// The workload for which it is on the list.
     pub needed_by: String,
 }
@@ -94,13 +95,13 @@ pub fn foundations(lists: &BTreeMap<String, List>, names: &[&str]) -> Result<Vec
 pub(crate) struct Allowed<'a> {
     pub(crate) names: ByFamily<BTreeMap<&'a str, Vec<Capability>>>,
     /// By command: the size of its parameters, as recorded.
-    pub(crate) unlisted: BTreeMap<u32, (u32, Vec<Capability>)>,
+    pub(crate) unlisted: BTreeMap<u32, (Option<u32>, Vec<Capability>)>,
 }
 
 impl<'a> Allowed<'a> {
     pub(crate) fn new(policies: &'a [List]) -> Allowed<'a> {
         let mut names: ByFamily<BTreeMap<&str, Vec<Capability>>> = ByFamily::default();
-        let mut unlisted: BTreeMap<u32, (u32, Vec<Capability>)> = BTreeMap::new();
+        let mut unlisted: BTreeMap<u32, (Option<u32>, Vec<Capability>)> = BTreeMap::new();
         let mut sorted: Vec<_> = policies.iter().collect();
         sorted.sort_by_key(|list| list.number);
         for list in sorted {

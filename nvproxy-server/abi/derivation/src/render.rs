@@ -84,7 +84,7 @@ pub fn capabilities(names: &[&str], adds_to: &[u8]) -> String {
         count = names.len()
     );
     for (bit, name) in names.iter().enumerate() {
-        let constant = name.to_uppercase();
+        let constant = name.to_uppercase().replace('-', "_");
         line(&mut source, &format!("    /// `{name}`"));
         let value = format!("Capabilities(1 << {bit})");
         line(

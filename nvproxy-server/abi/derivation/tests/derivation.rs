@@ -169,11 +169,37 @@ fn commands_without_an_entry_are_allowed_by_number() {
     let catalogue = catalogue(vec![release(1, control(&[]))]);
     let list = "[[unlisted]]\ncommand = 0x20808159\nsize = 332\nneeded_by = 'a test'\n\
                 [[unlisted]]\ncommand = 0x20810110\nsize = 1\nneeded_by = 'a test'\n\
+                [[unlisted]]\ncommand = 0x20810107\nneeded_by = 'a test'\n\
                 [[unlisted]]\ncommand = 0x20800101\nsize = 16\nneeded_by = 'a test'\n";
     let tables = derived(&catalogue, NO_RULES, &[compute(list)]).expect("tables");
     let rows: Vec<_> = tables.rows.iter().map(|row| (row.id, row.size)).collect();
-    // The first is the firmware's, which follows no pointers. The last has an entry, and so goes by name or not at all.
-    assert_eq!(rows, [(0x2080_8159, None), (0x2081_0110, Some(1))]);
+    // The first is the firmware's, which follows no pointers, and so are the two of NV2081_BINAPI. The last has an entry,
+    // and so goes by name or not at all.
+    let expected = [
+        (0x2080_8159, None),
+        (0x2081_0107, None),
+        (0x2081_0110, Some(1)),
+    ];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn of_other_commands_without_an_entry_the_size_is_needed() {
+    let catalogue = catalogue(vec![release(1, control(&[]))]);
+    let list = "[[unlisted]]\ncommand = 0x0080028b\nneeded_by = 'a test'\n";
+    let errors = derived(&catalogue, NO_RULES, &[compute(list)]).expect_err("an error");
+    let expected = "0x0080028b: is on a list without the size of its parameters (driver 580.01.01)";
+    assert_eq!(errors, [expected]);
+}
+
+#[test]
+fn a_request_without_parameters_can_be_answered() {
+    let catalogue = catalogue(vec![release(1, control(&["NON_PRIVILEGED"]))]);
+    let rules = "frontend = []\nclass = []\nuvm = []\n[blocking]\n[[control]]\nname = 'NV2080_CTRL_CMD_NOTHING'\n\
+                 command = 0x20800102\nany_size = true\nanswered = true\n";
+    let policy = [compute("control = ['NV2080_CTRL_CMD_NOTHING']")];
+    let tables = derived(&catalogue, rules, &policy).expect("tables");
+    assert!(only_row(&tables).answered);
 }
 
 #[test]

@@ -127,9 +127,10 @@ pub enum Effect<F: Form> {
     Control { object: F::Field<Handle> },
     /// A control command: copies of objects come to be in the description in the descriptor field.
     Export(Objects<F>),
-    /// A control command: copies of what is in the description come to be below `parent`.
+    /// A control command: copies of what is in the description in the descriptor field, or of what others exported where there
+    /// is no such field, come to be below `parent`; without it, below the client.
     Import {
-        parent: F::Field<Handle>,
+        parent: Option<F::Field<Handle>>,
         objects: Objects<F>,
     },
     /// The object that a control command is issued to, or that is allocated, keeps this memory from now on.
@@ -260,7 +261,7 @@ impl<F: Form> Effect<F> {
             },
             Effect::Export(objects) => Effect::Export(objects.rewrite(how)?),
             Effect::Import { parent, objects } => Effect::Import {
-                parent: how.field(parent)?,
+                parent: optional(how, parent)?,
                 objects: objects.rewrite(how)?,
             },
             Effect::Hold(objects) => Effect::Hold(objects.rewrite(how)?),
