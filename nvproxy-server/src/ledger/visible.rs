@@ -65,6 +65,15 @@ pub(super) fn limit(plan: &Plan, list: &MemoryList, payload: &mut [u8], limit: u
     }
 }
 
+/// Rewrites the size of a GPU's memory, less a byte, that an answer tells at `at`.
+pub(super) fn limit_size(payload: &mut [u8], at: u32, limit: u64) {
+    let field = payload.get_mut(at as usize..);
+    if let Some(told) = field.and_then(<[u8]>::first_chunk_mut) {
+        let most = limit.saturating_sub(1);
+        *told = u64::from_ne_bytes(*told).min(most).to_ne_bytes();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use nvproxy_abi::Abi;

@@ -256,6 +256,7 @@ fn passed(passed: &Passed) -> String {
     } = passed;
     let values = match values {
         Values::OneOf(values) => format!("OneOf(&{values:?})"),
+        Values::AtLeast(least) => format!("AtLeast({least})"),
         Values::AtMost(most) => format!("AtMost({most})"),
     };
     format!(
