@@ -477,3 +477,6 @@ impl What {
 fn addresses(base: u64, length: u64) -> Addresses {
     base..base.saturating_add(length)
 }
+
+#[cfg(test)]
+mod tests;

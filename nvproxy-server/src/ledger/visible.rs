@@ -75,7 +75,7 @@ pub(super) fn limit_size(payload: &mut [u8], at: u32, limit: u64) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use nvproxy_abi::Abi;
     use nvproxy_abi::node::Node;
     use nvproxy_abi::number::{NV_ESC_RM_CONTROL, ioctl_word};
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     /// A control command with `parameters`, and its payload, in which `behind` is what a pointer in them points to.
-    fn planned(cmd: u32, parameters: &[u8], behind: &[u8]) -> (Plan, Vec<u8>) {
+    pub fn planned(cmd: u32, parameters: &[u8], behind: &[u8]) -> (Plan, Vec<u8>) {
         let version = "580.142".parse().expect("a version");
         let abi = Abi::of_release(&version, Capabilities::ALL).expect("tables");
         let mut argument = NVOS54_PARAMETERS::new_zeroed();
