@@ -120,7 +120,8 @@ pub enum Point {
     Related,
     /// The server is about to take out of an answer what the sandbox is not to be told.
     Told,
-    /// The server is about to count an address space, a range group, or what a request that failed has left.
+    /// The server is about to count an address space, a range group, what a request that failed has left, or memory of which flags
+    /// say where it is.
     Counted,
     /// The server is about to check whether what everybody is to be let copy is memory.
     Shared,

@@ -188,6 +188,8 @@ mod tests {
             "compute,graphics",
             "utility,display",
             "compute,display",
+            "compute,fabric-imex-mgmt",
+            "utility,fabric-imex-mgmt",
         ] {
             assert_eq!(incomplete(enough), None, "{enough}");
         }
@@ -201,6 +203,8 @@ mod tests {
         let either = compute.union(Capabilities::UTILITY);
         assert_eq!(incomplete("display"), Some(("display", either)));
         assert_eq!(incomplete("video,display"), Some(("video", compute)));
+        let fabric = "fabric-imex-mgmt";
+        assert_eq!(incomplete(fabric), Some((fabric, either)));
     }
 
     #[test]

@@ -104,6 +104,7 @@ pub struct Passed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Values {
     OneOf(&'static [u64]),
+    AtLeast(u64),
     AtMost(u64),
 }
 
@@ -112,6 +113,7 @@ impl Values {
     pub fn contain(&self, value: u64) -> bool {
         match self {
             Values::OneOf(values) => values.contains(&value),
+            Values::AtLeast(least) => value >= *least,
             Values::AtMost(most) => value <= *most,
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::structs::class::*;
-use crate::structs::frontend::{NVOS00_PARAMETERS, NVOS02_PARAMETERS, NVOS55_PARAMETERS};
+use crate::structs::frontend::{NVOS00_PARAMETERS, NVOS55_PARAMETERS};
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::*;
@@ -16,7 +16,6 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::buffers::{Buffers, Part};
 use super::classes::{Class, Kind, Parameters, class};
-use super::mapping::show;
 use super::memory::{Memory, PAGE, Place};
 use super::names::{FileNumber, Handle, Outcome};
 use super::objects::{Detail, Object};
@@ -39,16 +38,6 @@ const ALIGNED: u32 = 0x80 | 0x100;
 
 /// Bytes of virtual addresses that a GPU has.
 const ADDRESS_SPACE: u64 = 1 << 57;
-
-/// NVOS02_PARAMETERS.flags (nvos.h): fields, and the values of them that matter.
-const NVOS02_LOCATION: u32 = 0xf << 8;
-const NVOS02_COHERENCY: u32 = 0xf << 12;
-const NVOS02_COHERENCY_CACHED: u32 = 1 << 12;
-const NVOS02_COHERENCY_WRITE_BACK: u32 = 5 << 12;
-const NVOS02_ALLOC: u32 = 0x3 << 16;
-const NVOS02_ALLOC_NONE: u32 = 1 << 16;
-const NVOS02_MAPPING: u32 = 0x3 << 30;
-const NVOS02_MAPPING_NO_MAP: u32 = 1 << 30;
 
 /// What an allocation is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +69,7 @@ pub(super) fn allocate(
         }
         return Ok(handle);
     }
+    let request = event_in_its_place(request, buffers)?;
     // A class that other GPUs have and this one lacks gets a different answer than one that no GPU has.
     let known = state.abi.class(request.class).is_ok();
     let class = class(request.class).ok_or(if known {
@@ -102,8 +92,18 @@ pub(super) fn allocate(
     Ok(handle)
 }
 
+/// For NV01_EVENT, what its parameters name (rmapiFixupAllocParams, rmapi_specific.c).
+fn event_in_its_place(mut request: Request, buffers: &Buffers<'_>) -> Outcome<Request> {
+    if request.class == NV01_EVENT {
+        request.class = get::<NV0005_ALLOC_PARAMETERS>(buffers, request.parameters)?.hClass;
+        let is_event = class(request.class).is_some_and(|class| class.kind == Kind::Event);
+        return is_event.then_some(request).ok_or(NV_ERR_INVALID_CLASS);
+    }
+    Ok(request)
+}
+
 /// Where the new object goes: its handle, and the GPU that it inherits.
-fn place(
+pub(super) fn place(
     state: &mut State,
     caller: FileNumber,
     class: &Class,
@@ -164,7 +164,10 @@ fn construct(
             Detail::Memory(memory(state, Place::System, USER_SHARED_DATA)?)
         }
         Kind::SystemMemory | Kind::VideoMemory => {
-            sized_memory(state, class.kind, gpu, parameters, buffers)?
+            let mut wanted = get(buffers, parameters)?;
+            let memory = sized_memory(state, class.kind, gpu, &mut wanted)?;
+            put(buffers, parameters, &wanted);
+            memory
         }
         Kind::RegisterMemory => {
             // NV_HOPPER_USERMODE_A_PARAMS (class/clc661.h) begins with bBar1Mapping.
@@ -180,7 +183,12 @@ fn construct(
             } = get(buffers, parameters)?;
             pinned_memory(state, request.from_task, descriptor, limit)?
         }
-        Kind::VirtualMemory => virtual_memory(parameters, buffers)?,
+        Kind::VirtualMemory => {
+            let mut wanted = get(buffers, parameters)?;
+            let memory = virtual_memory(&mut wanted)?;
+            put(buffers, parameters, &wanted);
+            memory
+        }
         Kind::Channel => Detail::Channel {
             id: state.new_channel(),
         },
@@ -255,7 +263,7 @@ fn subdevice(state: &State, request: Request, buffers: &Buffers<'_>) -> Outcome<
     })
 }
 
-fn memory(state: &mut State, place: Place, length: u64) -> Outcome<Arc<Memory>> {
+pub(super) fn memory(state: &mut State, place: Place, length: u64) -> Outcome<Arc<Memory>> {
     let length = length
         .checked_next_multiple_of(PAGE)
         .ok_or(NV_ERR_NO_MEMORY)?;
@@ -274,14 +282,12 @@ fn memory_that_takes(
     Memory::allocate(place, length, taken, address).ok_or(NV_ERR_NO_MEMORY)
 }
 
-fn sized_memory(
+pub(super) fn sized_memory(
     state: &mut State,
     kind: Kind,
     gpu: Option<usize>,
-    parameters: Option<Part>,
-    buffers: &mut Buffers<'_>,
+    wanted: &mut NV_MEMORY_ALLOCATION_PARAMS,
 ) -> Outcome<Detail> {
-    let mut wanted: NV_MEMORY_ALLOCATION_PARAMS = get(buffers, parameters)?;
     if wanted.size == 0 {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }
@@ -295,7 +301,7 @@ fn sized_memory(
         _ => Place::System,
     };
     let (alignment, aligned) = (wanted.alignment, wanted.flags & ALIGNED != 0);
-    let page = pages::choose(kind, &mut wanted);
+    let page = pages::choose(kind, wanted);
     let size = wanted.size.checked_next_multiple_of(page);
     let size = size.ok_or(NV_ERR_NO_MEMORY)?;
     let taken = match kind {
@@ -317,14 +323,12 @@ fn sized_memory(
     if kind == Kind::VideoMemory {
         wanted.offset = memory.address();
     }
-    put(buffers, parameters, &wanted);
     Ok(Detail::Memory(memory))
 }
 
-fn virtual_memory(parameters: Option<Part>, buffers: &mut Buffers<'_>) -> Outcome<Detail> {
+pub(super) fn virtual_memory(wanted: &mut NV_MEMORY_ALLOCATION_PARAMS) -> Outcome<Detail> {
     /// Where a range starts that may start anywhere.
     const LOWEST: u64 = 1 << 26;
-    let mut wanted: NV_MEMORY_ALLOCATION_PARAMS = get(buffers, parameters)?;
     if wanted.size == 0 {
         return Err(NV_ERR_INVALID_ARGUMENT);
     }
@@ -338,14 +342,18 @@ fn virtual_memory(parameters: Option<Part>, buffers: &mut Buffers<'_>) -> Outcom
     wanted.limit = wanted.size - 1;
     wanted.rangeLo = base;
     wanted.rangeHi = last.ok_or(NV_ERR_INVALID_ARGUMENT)?;
-    pages::choose_for_range(&mut wanted);
-    put(buffers, parameters, &wanted);
+    pages::choose_for_range(wanted);
     Ok(Detail::Virtual(VirtualMemory::new(base, wanted.size)))
 }
 
 /// Pages of the task. Issued by the server, the driver would look for them in the server's address space.
 /// (RmCreateOsDescriptor, escape.c)
-fn pinned_memory(state: &mut State, from_task: bool, address: u64, limit: u64) -> Outcome<Detail> {
+pub(super) fn pinned_memory(
+    state: &mut State,
+    from_task: bool,
+    address: u64,
+    limit: u64,
+) -> Outcome<Detail> {
     if !address.is_multiple_of(PAGE) {
         return Err(NV_ERR_NOT_SUPPORTED);
     }
@@ -354,73 +362,6 @@ fn pinned_memory(state: &mut State, from_task: bool, address: u64, limit: u64) -
         return Err(NV_ERR_INVALID_ADDRESS);
     }
     Ok(Detail::Memory(memory(state, Place::Pinned, length)?))
-}
-
-/// NV_ESC_RM_ALLOC_MEMORY, with `target` the number of the description to be mapped (RmIoctl and RmAllocOsDescriptor,
-/// escape.c). Says whether it could be made ready to be mapped; if not, the object stays all the same.
-pub(super) fn allocate_memory(
-    state: &mut State,
-    caller: FileNumber,
-    parameters: &mut NVOS02_PARAMETERS,
-    target: i32,
-    from_task: bool,
-) -> Outcome<bool> {
-    let NVOS02_PARAMETERS {
-        hRoot,
-        hObjectParent,
-        hObjectNew,
-        hClass,
-        flags,
-        limit,
-        ..
-    } = *parameters;
-    let request = Request {
-        client: hRoot,
-        parent: hObjectParent,
-        object: hObjectNew,
-        class: hClass,
-        parameters: None,
-        from_task,
-    };
-    let class = class(hClass).ok_or(NV_ERR_INVALID_CLASS)?;
-    let pinned = hClass == NV01_MEMORY_SYSTEM_OS_DESCRIPTOR;
-    if pinned {
-        let coherency = flags & NVOS02_COHERENCY;
-        let coherent = matches!(
-            coherency,
-            0 | NVOS02_COHERENCY_CACHED | NVOS02_COHERENCY_WRITE_BACK
-        );
-        if flags & NVOS02_LOCATION != 0
-            || flags & NVOS02_MAPPING != NVOS02_MAPPING_NO_MAP
-            || !coherent
-        {
-            return Err(NV_ERR_INVALID_FLAGS);
-        }
-    } else if hClass != NV01_MEMORY_SYSTEM {
-        return Err(NV_ERR_INVALID_CLASS);
-    }
-    let length = limit.checked_add(1).ok_or(NV_ERR_INVALID_LIMIT)?;
-    let detail = if pinned {
-        pinned_memory(state, from_task, parameters.pMemory, limit)?
-    } else {
-        Detail::Memory(memory(state, Place::System, length)?)
-    };
-    let (handle, gpu) = place(state, caller, class, request)?;
-    let object = Object::new(hClass, class.kind, hObjectParent, gpu, detail);
-    let mut is_ready = true;
-    if let Some(memory) = object.memory().filter(|_| !pinned).cloned() {
-        let mapped = flags & NVOS02_ALLOC != NVOS02_ALLOC_NONE
-            && flags & NVOS02_MAPPING != NVOS02_MAPPING_NO_MAP;
-        is_ready = !mapped || show(state, &memory, gpu, 0, length, target).is_ok();
-        parameters.pMemory = memory.address();
-    }
-    state
-        .clients
-        .usable(hRoot, caller, NV_ERR_INVALID_OBJECT_HANDLE)?
-        .objects
-        .insert(handle, object);
-    parameters.hObjectNew = handle;
-    Ok(is_ready)
 }
 
 /// NV_ESC_RM_DUP_OBJECT (serverCopyResource, rs_server.c).

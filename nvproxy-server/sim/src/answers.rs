@@ -7,6 +7,8 @@
 pub(super) mod objects;
 pub(super) mod others;
 
+use std::collections::BTreeMap;
+
 use crate::structs::control::*;
 use nvproxy_abi::status::*;
 
@@ -335,32 +337,49 @@ pub(super) fn gr_info(command: &mut Command<'_, '_>) -> Outcome {
     Ok(())
 }
 
-/// NV2080_CTRL_FB_INFO_INDEX_*: sizes are in KiB.
-pub(super) fn fb_info(command: &mut Command<'_, '_>) -> Outcome {
-    let (_, gpu) = command.gpu()?;
-    let (total, free) = (
-        (gpu.memory.size() >> 10) as u32,
-        (gpu.memory.free() >> 10) as u32,
-    );
-    command.with(|parameters: &mut NV2080_CTRL_FB_GET_INFO_V2_PARAMS, _| {
-        let listed = parameters
-            .fbInfoList
-            .get_mut(..parameters.fbInfoListSize as usize);
-        for info in listed.ok_or(NV_ERR_INVALID_ARGUMENT)? {
-            info.data = match info.index {
-                // RAM_SIZE, TOTAL_RAM_SIZE, HEAP_SIZE, MAPPABLE_HEAP_SIZE, USABLE_RAM_SIZE
-                0x07 | 0x08 | 0x09 | 0x0a | 0x20 => total,
-                // LARGEST_FREE_REGION_SIZE_KB, HEAP_FREE
-                0x12 | 0x16 => free,
-                // BUS_WIDTH, in bits
-                0x0b => 5120,
-                FB_INFO_INDEX_NUMA_NODE_ID => NV0000_CTRL_NO_NUMA_NODE as u32,
-                ..FB_INFO_INDEX_NUMA_NODE_ID => 0,
-                _ => return Err(NV_ERR_INVALID_ARGUMENT),
-            };
-        }
-        Ok(())
+/// NV2080_CTRL_FB_INFO_INDEX_*: sizes are in KiB. `None` for one that there is not.
+fn fb_info_of(gpu: &Gpu, index: u32) -> Option<u32> {
+    Some(match index {
+        // RAM_SIZE, TOTAL_RAM_SIZE, HEAP_SIZE, MAPPABLE_HEAP_SIZE, USABLE_RAM_SIZE
+        0x07 | 0x08 | 0x09 | 0x0a | 0x20 => (gpu.memory.size() >> 10) as u32,
+        // LARGEST_FREE_REGION_SIZE_KB, HEAP_FREE
+        0x12 | 0x16 => (gpu.memory.free() >> 10) as u32,
+        // BUS_WIDTH, in bits
+        0x0b => 5120,
+        FB_INFO_INDEX_NUMA_NODE_ID => NV0000_CTRL_NO_NUMA_NODE as u32,
+        ..FB_INFO_INDEX_NUMA_NODE_ID => 0,
+        _ => return None,
     })
+}
+
+/// The older of the two commands, with the list behind a pointer.
+pub(super) fn fb_info_behind(command: &mut Command<'_, '_>) -> Outcome {
+    let (instance, _) = command.gpu()?;
+    let gpus = &command.state.gpus;
+    let gpu = gpus.get(instance).ok_or(NV_ERR_INVALID_STATE)?;
+    let answers: BTreeMap<u32, u32> = (0..=FB_INFO_INDEX_NUMA_NODE_ID)
+        .filter_map(|index| Some((index, fb_info_of(gpu, index)?)))
+        .collect();
+    let field = std::mem::offset_of!(NV2080_CTRL_FB_GET_INFO_PARAMS, fbInfoList);
+    command.answer_list(field, |index| {
+        answers.get(&index).copied().unwrap_or_default()
+    });
+    Ok(())
+}
+
+pub(super) fn fb_info(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(
+        |parameters: &mut NV2080_CTRL_FB_GET_INFO_V2_PARAMS, command| {
+            let (_, gpu) = command.gpu()?;
+            let listed = parameters
+                .fbInfoList
+                .get_mut(..parameters.fbInfoListSize as usize);
+            for info in listed.ok_or(NV_ERR_INVALID_ARGUMENT)? {
+                info.data = fb_info_of(gpu, info.index).ok_or(NV_ERR_INVALID_ARGUMENT)?;
+            }
+            Ok(())
+        },
+    )
 }
 
 pub(super) fn bus_pci_info(command: &mut Command<'_, '_>) -> Outcome {

@@ -144,6 +144,7 @@ static HANDLERS: &[(u32, Handler)] = &[
     ),
     (NV2080_CTRL_CMD_EVENT_SET_TRIGGER, objects::set_trigger),
     (NV2080_CTRL_CMD_GR_GET_INFO, answers::gr_info),
+    (NV2080_CTRL_CMD_FB_GET_INFO, answers::fb_info_behind),
     (NV2080_CTRL_CMD_FB_GET_INFO_V2, answers::fb_info),
     (NV2080_CTRL_CMD_BUS_GET_PCI_INFO, answers::bus_pci_info),
     (

@@ -14,7 +14,7 @@ use super::allocate::{self, Request};
 use super::buffers::Buffers;
 use super::names::{FileNumber, Outcome};
 use super::state::{Shared, State};
-use super::{control, gpu, mapping};
+use super::{control, gpu, mapping, older_requests};
 
 /// Who issues a request.
 #[derive(Clone, Copy)]
@@ -43,6 +43,7 @@ static IOCTLS: &[(u32, On, Handler)] = &[
     (NV_ESC_RM_ALLOC, On::Any, allocate),
     (NV_ESC_RM_DUP_OBJECT, On::Control, duplicate),
     (NV_ESC_RM_SHARE, On::Control, share),
+    (NV_ESC_RM_VID_HEAP_CONTROL, On::Control, heap_control),
     (NV_ESC_RM_MAP_MEMORY, On::Control, map_memory),
     (NV_ESC_RM_UNMAP_MEMORY, On::Control, unmap_memory),
     (NV_ESC_RM_MAP_MEMORY_DMA, On::Control, map_memory_dma),
@@ -99,6 +100,7 @@ macro_rules! answered {
 answered! {
     NVOS00_PARAMETERS: status;
     NVOS21_PARAMETERS: status;
+    NVOS32_PARAMETERS: status;
     NVOS34_PARAMETERS: status;
     NVOS46_PARAMETERS: status;
     NVOS47_PARAMETERS: status;
@@ -150,7 +152,7 @@ fn allocate(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Res
         hClass,
         ..
     } = buffers.get(at).ok_or(Errno::EINVAL)?;
-    if issuer.node != Node::Control && hClass != NV01_EVENT_OS_EVENT {
+    if issuer.node != Node::Control && !matches!(hClass, NV01_EVENT | NV01_EVENT_OS_EVENT) {
         return Err(Errno::EINVAL);
     }
     let is_client = matches!(hClass, NV01_ROOT | NV01_ROOT_NON_PRIV | NV01_ROOT_CLIENT);
@@ -194,7 +196,7 @@ fn allocate_memory(
     with_status(
         buffers,
         |argument: &mut nv_ioctl_nvos02_parameters_with_fd, _| {
-            is_ready = allocate::allocate_memory(
+            is_ready = older_requests::allocate_memory(
                 state,
                 caller,
                 &mut argument.params,
@@ -238,6 +240,13 @@ fn share(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result
             .usable(argument.hClient, caller, absent)?
             .object(argument.hObject)
             .map(drop)
+    })
+}
+
+fn heap_control(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
+    let caller = state.client_owner(issuer.file);
+    with_status(buffers, |argument: &mut NVOS32_PARAMETERS, _| {
+        older_requests::allocate_by_flags(state, caller, argument)
     })
 }
 

@@ -50,6 +50,7 @@ mod memory;
 mod names;
 mod notifications;
 mod objects;
+mod older_requests;
 mod pages;
 mod parameters;
 mod saved;

@@ -3,7 +3,7 @@
 
 use nvproxy_abi::status::{
     NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_INVALID_ARGUMENT, NV_ERR_INVALID_OBJECT_PARENT,
-    NV_ERR_NO_MEMORY, NV_ERR_OBJECT_NOT_FOUND,
+    NV_ERR_NO_MEMORY, NV_ERR_NOT_SUPPORTED, NV_ERR_OBJECT_NOT_FOUND,
 };
 
 use super::Admission;
@@ -100,7 +100,7 @@ pub(super) fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> R
             ..
         } => {
             let places = (0..objects.count).map(|index| first.saturating_add(index));
-            let copies = places.map(|place| ledger.copy_of_exported(*from, place));
+            let copies = places.map(|place| ledger.copy_of_exported((*from)?, place));
             admission.contents.extend(copies);
         }
         Deed::Hold { client, memory, .. } => {
@@ -147,6 +147,7 @@ fn new_content(
         },
         // The driver refuses these as well: what cannot be accounted for must not depend on it.
         What::Unsaid => return Err(NoRoom(NV_ERR_INVALID_ARGUMENT)),
+        What::Uncounted => return Err(NoRoom(NV_ERR_NOT_SUPPORTED)),
         What::GpuMemory { bytes, .. } => {
             let Some(number) = gpu else {
                 let exists = client == parent || ledger.has_object(client, parent);
@@ -171,7 +172,7 @@ fn new_content(
                 memory: held.flat_map(|content| content.memory).collect(),
             }
         }
-        What::Other => Content {
+        What::MemorySize { .. } | What::Other => Content {
             gpu,
             memory: Vec::new(),
         },

@@ -5,7 +5,7 @@
 
 use nvproxy_abi::plan::Plan;
 use nvproxy_abi::table;
-use nvproxy_abi::table::effects::Effect;
+use nvproxy_abi::table::effects::{Amount, Effect};
 use ringfence_faults::{Act, Point, at};
 use smallvec::SmallVec;
 
@@ -16,6 +16,12 @@ use super::taken;
 
 /// RS_SHARE_TYPE_ALL (rs_access.h).
 const SHARE_TYPE_ALL: u16 = 1;
+
+/// By what NV_ESC_RM_VID_HEAP_CONTROL chooses a class (nvos.h).
+const NVOS32_ALLOC_FLAGS_VIRTUAL: u32 = 0x8_0000;
+const NVOS32_ATTR_LOCATION: u32 = 0x3 << 25;
+const NVOS32_ATTR_LOCATION_VIDMEM: u32 = 0;
+const NVOS32_ATTR2_USE_EGM: u32 = 1 << 24;
 
 /// What a request is about to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,11 +67,12 @@ pub(super) enum Deed {
         first: u32,
         objects: Handles,
     },
-    /// It makes objects of the copies in a description, whose handles the driver writes where `objects` says.
+    /// It makes objects of the copies in a description, or of what others exported, whose handles the driver writes where
+    /// `objects` says.
     Import {
         client: Handle,
         parent: Handle,
-        from: u64,
+        from: Option<u64>,
         first: u32,
         objects: Elements<Handle>,
     },
@@ -119,8 +126,14 @@ pub(super) enum What {
     HostMemory {
         bytes: u64,
     },
+    /// Nothing; the driver writes the size of its GPU's memory at `answer`, less a byte.
+    MemorySize {
+        answer: u32,
+    },
     /// Memory, without the parameters that say how much. The driver refuses it.
     Unsaid,
+    /// Memory of which nobody counts how much there is.
+    Uncounted,
     /// It keeps these objects' memory.
     Holder(Handles),
     Other,
@@ -150,6 +163,16 @@ impl Deed {
                 parent: parent.value,
                 answer: object.at,
                 what: What::of(plan, bytes),
+            },
+            Effect::AllocateByFlags {
+                parent,
+                object,
+                amount,
+            } => Deed::Object {
+                client,
+                parent: parent.value,
+                answer: object.at,
+                what: What::by_flags(&amount),
             },
             Effect::Free { object } => Deed::Free {
                 client,
@@ -210,6 +233,7 @@ impl Deed {
             | Effect::GpuMemory(_)
             | Effect::HostMemory(_)
             | Effect::HostMemoryUpTo { .. }
+            | Effect::MemorySize { .. }
             | Effect::Pinned { .. } => Deed::Nothing,
         }
     }
@@ -304,9 +328,9 @@ impl Deed {
                 },
                 objects: bytes.elements(&objects.named()).collect(),
             },
-            (Effect::Import { parent, objects }, Some(from)) => Deed::Import {
+            (Effect::Import { parent, objects }, from) => Deed::Import {
                 client,
-                parent: parent.value,
+                parent: parent.map_or(client, |parent| parent.value),
                 from,
                 first: objects.first(),
                 objects: objects.named(),
@@ -407,11 +431,32 @@ impl What {
             Effect::HostMemoryUpTo { limit, flags } => What::HostMemory {
                 bytes: taken::of_host_up_to(limit.value, flags.value),
             },
+            Effect::MemorySize { limit } => What::MemorySize { answer: limit.at },
             Effect::Pinned { limit } => What::HostMemory {
                 bytes: taken::of_pinned(limit.value),
             },
             Effect::Hold(memory) => What::Holder(bytes.elements(&memory.named()).collect()),
             _ => What::Other,
+        }
+    }
+
+    /// What NV_ESC_RM_VID_HEAP_CONTROL makes, in the driver's order (`_rmVidHeapControlAllocCommon`,
+    /// src/nvidia/interface/deprecated/rmapi_deprecated_vidheapctrl.c, 580.142). 595 no longer has the second.
+    fn by_flags(amount: &Amount<Values>) -> What {
+        if at(Point::Counted) == Some(Act::Drop) {
+            return What::Other;
+        }
+        let location = amount.attr.value & NVOS32_ATTR_LOCATION;
+        match (amount.flags.value, amount.attr2.value) {
+            (flags, _) if flags & NVOS32_ALLOC_FLAGS_VIRTUAL != 0 => What::Other,
+            (_, attr2) if attr2 & NVOS32_ATTR2_USE_EGM != 0 => What::Uncounted,
+            _ if location == NVOS32_ATTR_LOCATION_VIDMEM => What::GpuMemory {
+                bytes: taken::of_gpu(amount),
+                answer: amount.size.at,
+            },
+            _ => What::HostMemory {
+                bytes: taken::of_host(amount),
+            },
         }
     }
 
@@ -432,3 +477,6 @@ impl What {
 fn addresses(base: u64, length: u64) -> Addresses {
     base..base.saturating_add(length)
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,7 @@ use smallvec::SmallVec;
 use self::accounts::{Ledger, Pin, Pool};
 use self::aside::{NoRoom, set_aside};
 use self::content::Content;
-use self::deed::Deed;
+use self::deed::{Deed, What};
 use self::limits::{Full, Limits};
 use self::outcome::{Came, enter};
 use self::payload::Bytes;
@@ -276,6 +276,14 @@ impl Books {
         if let Some(list) = list.filter(|_| came == Came::About) {
             forget_ended(&mut ledger, backend);
             show(&ledger, &mut executed.prepared, &list);
+        }
+        if let Deed::Object {
+            what: What::MemorySize { answer },
+            ..
+        } = admission.passage.deed
+            && let (Came::About, Some(limit)) = (came, ledger.gpu_memory_limit())
+        {
+            visible::limit_size(executed.prepared.buffer.bytes_mut(), answer, limit);
         }
         enter(&mut ledger, admission, &executed.prepared, came);
     }

@@ -65,8 +65,17 @@ pub(super) fn limit(plan: &Plan, list: &MemoryList, payload: &mut [u8], limit: u
     }
 }
 
+/// Rewrites the size of a GPU's memory, less a byte, that an answer tells at `at`.
+pub(super) fn limit_size(payload: &mut [u8], at: u32, limit: u64) {
+    let field = payload.get_mut(at as usize..);
+    if let Some(told) = field.and_then(<[u8]>::first_chunk_mut) {
+        let most = limit.saturating_sub(1);
+        *told = u64::from_ne_bytes(*told).min(most).to_ne_bytes();
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use nvproxy_abi::Abi;
     use nvproxy_abi::node::Node;
     use nvproxy_abi::number::{NV_ESC_RM_CONTROL, ioctl_word};
@@ -78,7 +87,7 @@ mod tests {
     use super::*;
 
     /// A control command with `parameters`, and its payload, in which `behind` is what a pointer in them points to.
-    fn planned(cmd: u32, parameters: &[u8], behind: &[u8]) -> (Plan, Vec<u8>) {
+    pub fn planned(cmd: u32, parameters: &[u8], behind: &[u8]) -> (Plan, Vec<u8>) {
         let version = "580.142".parse().expect("a version");
         let abi = Abi::of_release(&version, Capabilities::ALL).expect("tables");
         let mut argument = NVOS54_PARAMETERS::new_zeroed();

@@ -175,8 +175,8 @@ fn the_variable_means_what_it_means_to_nvidias_toolkit() {
     for (value, reason) in [
         (
             "compute,gpu",
-            "there is no capability 'gpu': there are compute, utility, graphics, video, display, profiling, and all, \
-             and for libraries alone compat32, ngx: leave it out",
+            "there is no capability 'gpu': there are compute, utility, graphics, video, display, profiling, fabric-imex-mgmt, \
+             and all, and for libraries alone compat32, ngx: leave it out",
         ),
         (
             "compat32",

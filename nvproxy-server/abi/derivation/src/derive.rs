@@ -371,6 +371,7 @@ impl<'a> Derivation<'a> {
     /// What a rule says becomes of objects, of a request whose parameters have no structure.
     fn fill_without_structure(&mut self, row: &mut Row, release: &Release, rule: Option<&'a Rule>) {
         let effect = rule.and_then(|rule| rule.effect.as_ref());
+        row.answered |= rule.is_some_and(|rule| rule.answered);
         match effect.map(effects::without_structure).transpose() {
             Ok(effect) => row.effect = effect,
             Err(problem) => self.error(release, &row.name, &problem),

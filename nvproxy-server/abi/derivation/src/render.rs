@@ -89,7 +89,7 @@ pub fn capabilities(names: &[&str], adds_to: &[u8]) -> String {
         count = names.len()
     );
     for (bit, name) in names.iter().enumerate() {
-        let constant = name.to_uppercase();
+        let constant = name.to_uppercase().replace('-', "_");
         line(&mut source, &format!("    /// `{name}`"));
         let value = format!("Capabilities(1 << {bit})");
         line(
@@ -263,6 +263,7 @@ fn passed(passed: &Passed) -> String {
     } = passed;
     let values = match values {
         Values::OneOf(values) => format!("OneOf(&{values:?})"),
+        Values::AtLeast(least) => format!("AtLeast({least})"),
         Values::AtMost(most) => format!("AtMost({most})"),
     };
     format!(

@@ -212,6 +212,7 @@ pub struct Passed {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Values {
     OneOf(Vec<u64>),
+    AtLeast(u64),
     AtMost(u64),
 }
 

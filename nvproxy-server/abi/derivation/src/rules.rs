@@ -211,7 +211,7 @@ pub struct GpuRule {
     pub absent: Option<String>,
 }
 
-/// A field of at most 8 bytes that is only passed with these values, or up to a value. With others the request is answered
+/// A field of at most 8 bytes that is only passed with these values, from a value on or up to one. With others the request is answered
 /// with `status`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -221,6 +221,7 @@ pub struct PassedRule {
     #[serde(default)]
     pub of_clients: bool,
     pub values: Option<Vec<u64>>,
+    pub least: Option<u64>,
     pub most: Option<u64>,
     pub status: String,
 }

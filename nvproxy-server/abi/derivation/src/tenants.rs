@@ -99,9 +99,10 @@ pub(crate) fn passed(
     let (1 | 2 | 4 | 8) = size else {
         return Err(format!("has {path}, of {size} bytes, which is no number"));
     };
-    let values = match (&rule.values, rule.most) {
-        (Some(values), None) => Values::OneOf(values.clone()),
-        (None, Some(most)) => Values::AtMost(most),
+    let values = match (&rule.values, rule.least, rule.most) {
+        (Some(values), None, None) => Values::OneOf(values.clone()),
+        (None, Some(least), None) => Values::AtLeast(least),
+        (None, None, Some(most)) => Values::AtMost(most),
         _ => {
             return Err(format!(
                 "has a rule for {path} that says its values twice, or not at all"

@@ -100,6 +100,13 @@ pub enum Effect<F: Form> {
         parent: F::Field<Handle>,
         object: F::Field<Handle>,
     },
+    /// An ioctl: memory of a GPU, memory of the host or a range of addresses comes to be below `parent`, as the amount's flags
+    /// say. Of `object`, see `Allocate`.
+    AllocateByFlags {
+        parent: F::Field<Handle>,
+        object: F::Field<Handle>,
+        amount: Amount<F>,
+    },
     /// An ioctl: an object and all below it are gone; with the client's own, the client.
     Free { object: F::Field<Handle> },
     /// An ioctl: `object` comes to be as a copy of the object `source` of the second client.
@@ -127,9 +134,10 @@ pub enum Effect<F: Form> {
     Control { object: F::Field<Handle> },
     /// A control command: copies of objects come to be in the description in the descriptor field.
     Export(Objects<F>),
-    /// A control command: copies of what is in the description come to be below `parent`.
+    /// A control command: copies of what is in the description in the descriptor field, or of what others exported where there
+    /// is no such field, come to be below `parent`; without it, below the client.
     Import {
-        parent: F::Field<Handle>,
+        parent: Option<F::Field<Handle>>,
         objects: Objects<F>,
     },
     /// The object that a control command is issued to, or that is allocated, keeps this memory from now on.
@@ -147,6 +155,9 @@ pub enum Effect<F: Form> {
         limit: F::Field<u64>,
         flags: F::Field<u32>,
     },
+    /// A class, as NVOS02_PARAMETERS name it: its objects take nothing. The driver writes the size of the GPU's memory at
+    /// `limit`, less a byte.
+    MemorySize { limit: F::Field<u64> },
     /// A class: its objects keep pages of the task, a byte more than `limit` says.
     Pinned { limit: F::Field<u64> },
     /// An ioctl of UVM: a range of the description's address space comes to be, in which memory can be mapped, or for
@@ -228,6 +239,15 @@ impl<F: Form> Effect<F> {
                 parent: how.field(parent)?,
                 object: how.field(object)?,
             },
+            Effect::AllocateByFlags {
+                parent,
+                object,
+                amount,
+            } => Effect::AllocateByFlags {
+                parent: how.field(parent)?,
+                object: how.field(object)?,
+                amount: amount.rewrite(how)?,
+            },
             Effect::Free { object } => Effect::Free {
                 object: how.field(object)?,
             },
@@ -260,7 +280,7 @@ impl<F: Form> Effect<F> {
             },
             Effect::Export(objects) => Effect::Export(objects.rewrite(how)?),
             Effect::Import { parent, objects } => Effect::Import {
-                parent: how.field(parent)?,
+                parent: optional(how, parent)?,
                 objects: objects.rewrite(how)?,
             },
             Effect::Hold(objects) => Effect::Hold(objects.rewrite(how)?),
@@ -273,6 +293,9 @@ impl<F: Form> Effect<F> {
             Effect::HostMemoryUpTo { limit, flags } => Effect::HostMemoryUpTo {
                 limit: how.field(limit)?,
                 flags: how.field(flags)?,
+            },
+            Effect::MemorySize { limit } => Effect::MemorySize {
+                limit: how.field(limit)?,
             },
             Effect::Pinned { limit } => Effect::Pinned {
                 limit: how.field(limit)?,

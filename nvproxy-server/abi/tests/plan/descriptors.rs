@@ -97,6 +97,7 @@ fn memory_of_the_task_is_pinned_from_the_task() {
     let mut argument = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
     argument.params.hClass = NV01_MEMORY_SYSTEM_OS_DESCRIPTOR;
     argument.params.pMemory = 0x5000;
+    argument.params.hObjectNew = 7;
     let (older, _) = plan(
         Node::Gpu(0),
         word,

@@ -11,20 +11,20 @@ fn unknown_ioctls_are_einval() {
     let family = Family::Frontend;
     let what = What::Unknown {
         family,
-        id: 0x4a,
-        name: Some("NV_ESC_RM_VID_HEAP_CONTROL"),
+        id: 0x39,
+        name: Some("NV_ESC_RM_I2C_ACCESS"),
     };
-    let heap = unknown(Node::Control, ioctl_word(0x4a, 184));
+    let bus = unknown(Node::Control, ioctl_word(0x39, 32));
     assert_eq!(
-        heap,
+        bus,
         Refusal {
             what,
             answer: Answer::Errno(EINVAL)
         }
     );
     assert_eq!(
-        heap.what.to_string(),
-        "unknown ioctl 0x4a (NV_ESC_RM_VID_HEAP_CONTROL)"
+        bus.what.to_string(),
+        "unknown ioctl 0x39 (NV_ESC_RM_I2C_ACCESS)"
     );
 
     let what = What::Unknown {
@@ -487,5 +487,70 @@ fn no_client_is_made_with_a_handle_of_the_programs_choice() {
         assert_eq!(refused.answer, answer);
         let text = format!("ioctl 0x2b (NV_ESC_RM_ALLOC) is not passed with {field} = 0x5");
         assert_eq!(refused.what.to_string(), text);
+    }
+}
+
+/// NV_ESC_RM_VID_HEAP_CONTROL with other functions than to allocate by a size, and with page tables in the host's memory.
+#[test]
+fn one_function_of_the_older_request_for_memory_is_passed() {
+    let word = ioctl_word(NV_ESC_RM_VID_HEAP_CONTROL, size_of::<NVOS32_PARAMETERS>());
+    let answer = Answer::Status {
+        at: 20,
+        status: NV_ERR_NOT_SUPPORTED,
+    };
+    for (function, flags, is_passed) in [
+        (2, 0, true),
+        (2, 0x2000_0000, false),
+        (0, 0, false),
+        (3, 0, false),
+        (14, 0, false),
+        (27, 0, false),
+    ] {
+        let mut request = NVOS32_PARAMETERS::new_zeroed();
+        (request.function, request.flags) = (function, flags);
+        let memory = Memory::default().with(ARGUMENT, &request);
+        let outcome = gather(Node::Control, word, &memory);
+        let refused = outcome.err().map(|refusal| refusal.answer);
+        assert_eq!(refused, (!is_passed).then_some(answer), "{function}");
+    }
+}
+
+/// Of the classes that NV01_EVENT can stand for, some have an address in the kernel in their parameters.
+#[test]
+fn no_callback_comes_in_as_an_event() {
+    for class in [NV01_EVENT, 0x78, 0x7e, 0] {
+        let mut parameters = NV0005_ALLOC_PARAMETERS::new_zeroed();
+        parameters.hClass = class;
+        let memory = Memory::default().with(ARGUMENT, &alloc(NV01_EVENT, 0x1000));
+        let refused = refusal(Node::Control, ALLOC, memory.with(0x1000, &parameters));
+        let expected = Answer::Status {
+            at: 40,
+            status: NV_ERR_INVALID_CLASS,
+        };
+        assert_eq!(refused.answer, expected, "{class:#x}");
+    }
+}
+
+/// NV_ESC_RM_ALLOC_MEMORY does not tell which handle the driver chose.
+#[test]
+fn memory_by_the_older_request_has_a_handle_of_the_programs_choice() {
+    let word = ioctl_word(NV_ESC_RM_ALLOC_MEMORY, 56);
+    for class in [
+        NV01_MEMORY_SYSTEM,
+        NV01_MEMORY_LOCAL_USER,
+        NV01_MEMORY_SYSTEM_OS_DESCRIPTOR,
+    ] {
+        let mut request = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
+        (request.params.hClass, request.fd) = (class, -1);
+        let refused = refusal(
+            Node::Gpu(0),
+            word,
+            Memory::default().with(ARGUMENT, &request),
+        );
+        let expected = Answer::Status {
+            at: 40,
+            status: NV_ERR_INVALID_OBJECT_HANDLE,
+        };
+        assert_eq!(refused.answer, expected, "{class:#x}");
     }
 }

@@ -288,6 +288,50 @@ fn uvm_is_initialized_for_several_processes() {
     );
 }
 
+/// NV0073_CTRL_CMD_SYSTEM_GET_CONNECT_STATE: the driver tells what it found last.
+#[test]
+fn displays_are_not_looked_for_anew() {
+    for flags in [0, 1] {
+        let request = control(0x0073_0108, 0x1000, 16);
+        let memory = Memory::default().with(ARGUMENT, &request);
+        let (plan, _) = plan(
+            Node::Control,
+            CONTROL,
+            memory.with(0x1000, &[0u32, flags, 0xff, 0]),
+        );
+        assert_eq!(plan.set_bits(), Some((36, 1)));
+    }
+}
+
+#[test]
+fn events_of_either_class_have_no_data() {
+    for class in [NV01_EVENT, NV01_EVENT_OS_EVENT] {
+        let mut parameters = NV0005_ALLOC_PARAMETERS::new_zeroed();
+        parameters.hClass = NV01_EVENT_OS_EVENT;
+        let memory = Memory::default().with(ARGUMENT, &alloc(class, 0x1000));
+        let (plan, _) = plan(Node::Control, ALLOC, memory.with(0x1000, &parameters));
+        assert_eq!(plan.set_bits(), Some((60, 0x1000_0000)));
+    }
+}
+
+#[test]
+fn registers_of_a_gpu_are_answered_and_nothing_else_of_that_request_is() {
+    let number = NV_ESC_RM_ALLOC_MEMORY;
+    let word = ioctl_word(number, size_of::<nv_ioctl_nvos02_parameters_with_fd>());
+    for (class, is_answered) in [
+        (0x3f, true),
+        (NV01_MEMORY_SYSTEM, false),
+        (NV01_MEMORY_LOCAL_USER, false),
+    ] {
+        let mut request = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
+        (request.params.hClass, request.fd) = (class, -1);
+        request.params.hObjectNew = 7;
+        let memory = Memory::default().with(ARGUMENT, &request);
+        let (plan, _) = plan(Node::Gpu(0), word, memory);
+        assert_eq!(plan.is_answered(), is_answered, "{class:#x}");
+    }
+}
+
 #[test]
 fn a_size_without_parameters_is_left_to_the_driver() {
     let request = control(NV2080_CTRL_CMD_GPU_GET_NAME_STRING, 0, 132);

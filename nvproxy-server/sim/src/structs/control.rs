@@ -235,6 +235,17 @@ pub struct NV2080_CTRL_FB_GET_INFO_V2_PARAMS {
 
 layout!(NV2080_CTRL_FB_GET_INFO_V2_PARAMS, 1028, { fbInfoListSize: 0, fbInfoList: 4 });
 
+/// NV2080_CTRL_CMD_FB_GET_INFO. The list has `fbInfoListSize` elements of [`NVXXXX_CTRL_XXX_INFO`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct NV2080_CTRL_FB_GET_INFO_PARAMS {
+    pub fbInfoListSize: u32,
+    pub padding: [u8; 4],
+    pub fbInfoList: u64,
+}
+
+layout!(NV2080_CTRL_FB_GET_INFO_PARAMS, 16, { fbInfoListSize: 0, fbInfoList: 8 });
+
 /// Which graphics engine a command is about.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]

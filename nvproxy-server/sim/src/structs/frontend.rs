@@ -164,6 +164,47 @@ pub struct NVOS34_PARAMETERS {
 
 layout!(NVOS34_PARAMETERS, 32, { hClient: 0, hDevice: 4, hMemory: 8, pLinearAddress: 16, status: 24, flags: 28 });
 
+/// NV_ESC_RM_VID_HEAP_CONTROL, with the parameters of NVOS32_FUNCTION_ALLOC_SIZE (`data.AllocSize`) and what other functions have
+/// behind them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct NVOS32_PARAMETERS {
+    pub hRoot: u32,
+    pub hObjectParent: u32,
+    pub function: u32,
+    pub hVASpace: u32,
+    pub ivcHeapNumber: i16,
+    pub padding: [u8; 2],
+    pub status: u32,
+    pub total: u64,
+    pub free: u64,
+    pub owner: u32,
+    pub hMemory: u32,
+    pub r#type: u32,
+    pub flags: u32,
+    pub attr: u32,
+    pub format: u32,
+    pub comprCovg: u32,
+    pub zcullCovg: u32,
+    pub partitionStride: u32,
+    pub width: u32,
+    pub height: u32,
+    pub padding1: [u8; 4],
+    pub size: u64,
+    pub alignment: u64,
+    pub offset: u64,
+    pub limit: u64,
+    pub address: u64,
+    pub rangeBegin: u64,
+    pub rangeEnd: u64,
+    pub attr2: u32,
+    pub ctagOffset: u32,
+    pub numaNode: i32,
+    pub others: [u8; 28],
+}
+
+layout!(NVOS32_PARAMETERS, 184, { hRoot: 0, hObjectParent: 4, function: 8, hVASpace: 12, ivcHeapNumber: 16, status: 20, total: 24, free: 32, owner: 40, hMemory: 44, r#type: 48, flags: 52, attr: 56, format: 60, comprCovg: 64, zcullCovg: 68, partitionStride: 72, width: 76, height: 80, size: 88, alignment: 96, offset: 104, limit: 112, address: 120, rangeBegin: 128, rangeEnd: 136, attr2: 144, ctagOffset: 148, numaNode: 152 });
+
 /// NV_ESC_RM_MAP_MEMORY_DMA.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]

@@ -368,8 +368,15 @@ fn ioctls_are_accepted_on_their_nodes() {
     );
     let mut memory = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
     memory.params.hClass = NV01_MEMORY_SYSTEM;
+    memory.params.hObjectNew = 7;
     assert_eq!(
         control.ioctl(NV_ESC_RM_ALLOC_MEMORY, &mut memory),
+        Err(Errno::EINVAL)
+    );
+    let mut heap = NVOS32_PARAMETERS::new_zeroed();
+    heap.function = 2;
+    assert_eq!(
+        gpu.ioctl(NV_ESC_RM_VID_HEAP_CONTROL, &mut heap),
         Err(Errno::EINVAL)
     );
     assert_eq!(

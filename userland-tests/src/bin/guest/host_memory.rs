@@ -49,7 +49,7 @@ pub fn allocate(gpu: &Gpu, memory: u32, bytes: u64, attr: u32) -> Result<()> {
 }
 
 /// By NV_ESC_RM_ALLOC_MEMORY: a byte more than `limit`.
-fn allocate_up_to(gpu: &Gpu, memory: u32, limit: u64, flags: u32) -> Result<()> {
+pub fn allocate_up_to(gpu: &Gpu, memory: u32, limit: u64, flags: u32) -> Result<()> {
     let mut request = nv_ioctl_nvos02_parameters_with_fd::new_zeroed();
     request.params.hRoot = gpu.client.root;
     request.params.hObjectParent = DEVICE;

@@ -32,6 +32,7 @@ mod locked;
 mod mapped_host_memory;
 mod mapped_memory;
 mod memory_limit;
+mod older_requests;
 mod on_oneself;
 mod other_mounts;
 mod outside;
@@ -135,6 +136,11 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-threads", memory_limit::threads),
     ("limit-held", memory_limit::held),
     ("limit-taken", memory_limit::taken),
+    ("limit-by-flags", older_requests::by_flags),
+    ("older-memory", older_requests::without_memory),
+    ("older-untold", older_requests::untold),
+    ("older-shown", older_requests::shown),
+    ("older-events", older_requests::events),
     ("limit-host", host_memory::requests),
     ("limit-host-keepers", host_memory::keepers),
     ("limit-host-records", host_memory::records),
