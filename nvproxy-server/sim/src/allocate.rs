@@ -80,6 +80,7 @@ pub(super) fn allocate(
         }
         return Ok(handle);
     }
+    let request = fix_up(request, buffers)?;
     // A class that other GPUs have and this one lacks gets a different answer than one that no GPU has.
     let known = state.abi.class(request.class).is_ok();
     let class = class(request.class).ok_or(if known {
@@ -100,6 +101,21 @@ pub(super) fn allocate(
         Object::new(request.class, class.kind, request.parent, gpu, detail),
     );
     Ok(handle)
+}
+
+/// NV01_EVENT stands for the class that its parameters name, which has to be one of events (rmapiFixupAllocParams,
+/// rmapi_specific.c).
+fn fix_up(request: Request, buffers: &Buffers<'_>) -> Outcome<Request> {
+    if request.class != NV01_EVENT {
+        return Ok(request);
+    }
+    let parameters = request.parameters.ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    let parameters: NV0005_ALLOC_PARAMETERS =
+        buffers.get(parameters).ok_or(NV_ERR_INVALID_ARGUMENT)?;
+    match parameters.hClass {
+        class @ NV01_EVENT_OS_EVENT => Ok(Request { class, ..request }),
+        _ => Err(NV_ERR_INVALID_CLASS),
+    }
 }
 
 /// Where the new object goes: its handle, and the GPU that it inherits.

@@ -150,7 +150,8 @@ fn allocate(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Res
         hClass,
         ..
     } = buffers.get(at).ok_or(Errno::EINVAL)?;
-    if issuer.node != Node::Control && hClass != NV01_EVENT_OS_EVENT {
+    let is_event = matches!(hClass, NV01_EVENT | NV01_EVENT_OS_EVENT);
+    if issuer.node != Node::Control && !is_event {
         return Err(Errno::EINVAL);
     }
     let is_client = matches!(hClass, NV01_ROOT | NV01_ROOT_NON_PRIV | NV01_ROOT_CLIENT);

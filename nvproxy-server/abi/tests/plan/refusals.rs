@@ -489,3 +489,28 @@ fn no_client_is_made_with_a_handle_of_the_programs_choice() {
         assert_eq!(refused.what.to_string(), text);
     }
 }
+
+/// NV01_EVENT_KERNEL_CALLBACK and _EX, to which `data` is a function of the kernel's.
+#[test]
+fn an_event_of_another_class_than_that_of_programs_is_refused() {
+    for class in [0x78, 0x7e, NV01_EVENT] {
+        let event = NV0005_ALLOC_PARAMETERS {
+            hClass: class,
+            ..FromZeros::new_zeroed()
+        };
+        let memory = Memory::default()
+            .with(ARGUMENT, &alloc(NV01_EVENT, 0x1000))
+            .with(0x1000, &event);
+        let refused = refusal(Node::Control, ALLOC, memory);
+        let expected = What::Value {
+            family: Family::Alloc,
+            id: NV01_EVENT,
+            name: "NV01_EVENT",
+            field: "hClass",
+            value: class.into(),
+        };
+        assert_eq!(refused.what, expected);
+        let status = NV_ERR_INVALID_CLASS;
+        assert!(matches!(refused.answer, Answer::Status { status: found, .. } if found == status));
+    }
+}
