@@ -38,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["nvproxy-abi-catalogue", "nvproxy-abi-effects"],
     ),
     ("nvproxy-abi-effects", &[]),
+    ("nvproxy-abi-gvisor", &["nvproxy-abi"]),
     ("nvproxy-abi-importer", &["nvproxy-abi-catalogue"]),
     (
         "nvproxy-protocol",

@@ -268,11 +268,7 @@ fn what_a_container_cannot_have_is_refused_in_a_line_that_names_the_way_out() {
         &front,
         &["create", "c"],
         "container c: NVIDIA_DRIVER_CAPABILITIES=compute,\\u{1b}[2J: there is no capability '\\u{1b}[2J': there are compute, utility, \
-<<<<<<< HEAD
-         graphics, video, display, profiling, and all, and for libraries alone compat32, ngx: leave it out",
-=======
-         graphics, video, display, profiling, fabric-imex-mgmt, and all: leave it out",
->>>>>>> 665ed98 (Allow what others have seen graphics and IMEX programs ask)
+         graphics, video, display, profiling, fabric-imex-mgmt, and all, and for libraries alone compat32, ngx: leave it out",
     );
     // Of a container without GPUs nobody asks.
     value["linux"]["devices"] = json!([]);

@@ -5,15 +5,18 @@ use super::*;
 #[test]
 fn a_key_of_an_event_is_no_pointer() {
     let event = NV0005_ALLOC_PARAMETERS {
+        hClass: NV01_EVENT_OS_EVENT,
         data: 9,
         ..FromZeros::new_zeroed()
     };
-    let memory = Memory::default()
-        .with(ARGUMENT, &alloc(NV01_EVENT_OS_EVENT, 0x1000))
-        .with(0x1000, &event);
-    let (event, _) = plan(Node::Gpu(0), ALLOC, memory);
-    assert_eq!(event.segments.len(), 2);
-    assert!(event.descriptors.is_empty());
+    for class in [NV01_EVENT_OS_EVENT, NV01_EVENT] {
+        let memory = Memory::default()
+            .with(ARGUMENT, &alloc(class, 0x1000))
+            .with(0x1000, &event);
+        let (event, _) = plan(Node::Gpu(0), ALLOC, memory);
+        assert_eq!(event.segments.len(), 2);
+        assert!(event.descriptors.is_empty());
+    }
 
     let word = ioctl_word(NV_ESC_ALLOC_OS_EVENT, 16);
     let (os_event, _) = plan(

@@ -288,3 +288,23 @@ fn an_event_hears_its_parent_whatever_the_program_says() {
     // An event notifies of nothing.
     assert_eq!(allocate(0x20, 0x21).0, NV_ERR_INVALID_OBJECT);
 }
+
+#[test]
+fn an_event_can_be_asked_for_by_the_class_in_its_parameters() {
+    let driver = driver();
+    let (control, _gpu, client) = device(&driver);
+    assert_eq!(register(&control, client, KEY), NV_OK);
+    let mut parameters = NV0005_ALLOC_PARAMETERS {
+        hParentClient: client,
+        hSrcResource: 0x11,
+        hClass: NV01_EVENT_OS_EVENT,
+        notifyIndex: NOTIFIER_SW | WITHOUT_EVENT_DATA,
+        data: KEY.into(),
+    };
+    let status = control.allocate(client, 0x11, 0x20, NV01_EVENT, &mut parameters);
+    assert_eq!(status, NV_OK);
+    assert_eq!(switch(&control, client, NOTIFIER_SW, REPEAT), NV_OK);
+    let heard = control.file.event_descriptor();
+    trigger(&control, client);
+    assert!(is_readable(&heard.expect("an event descriptor")));
+}
