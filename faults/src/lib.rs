@@ -127,8 +127,8 @@ pub enum Point {
     Shared,
     /// The server is about to take out of a request what its answer is not to tell.
     Said,
-    /// The server is about to set bits in a request that the program may have left out.
-    SetBits,
+    /// The server is about to set or clear bits of a request, whatever the program has there.
+    ForcedBits,
     /// The server is about to look whether pins may hold what is mapped no longer.
     Kept,
     /// The server is about to note that a task can map memory of the host.
@@ -403,7 +403,7 @@ impl Point {
             Point::Counted => "counted",
             Point::Shared => "shared",
             Point::Said => "said",
-            Point::SetBits => "set-bits",
+            Point::ForcedBits => "forced-bits",
             Point::Kept => "kept",
             Point::Mapped => "mapped",
             Point::Values => "values",
@@ -540,7 +540,7 @@ impl Point {
         Point::Counted,
         Point::Shared,
         Point::Said,
-        Point::SetBits,
+        Point::ForcedBits,
         Point::Kept,
         Point::Mapped,
         Point::Values,

@@ -237,6 +237,9 @@ struct Survey {
     driver_abi: Option<DriverVersion>,
     #[arg(long, value_name = "LIST", default_value_t, help = about_capabilities())]
     driver_capabilities: Capabilities,
+    /// Which of the commands that the GPU's firmware answers it might ask, as of run
+    #[arg(long, value_name = "all|listed", default_value_t, value_parser = arguments::text::<FirmwareCommands>())]
+    firmware_commands: FirmwareCommands,
     /// The program and its arguments; all that follows CMD is the program's
     ///
     /// The -- before it can be left out where no argument of the program is called like an option of Ringfence.
@@ -464,6 +467,7 @@ fn look_around(arguments: Survey) -> Result<Ending, Failure> {
     survey::run(&survey::Options {
         command: arguments.command,
         capabilities: arguments.driver_capabilities,
+        firmware_commands: arguments.firmware_commands,
         abi: arguments.driver_abi,
         out: arguments.out,
     })

@@ -415,13 +415,14 @@ impl Prepared {
             ));
         }
         // A test leaves the bits as the program has set them.
-        let set_bits = self.plan.set_bits();
-        let set_bits = set_bits.filter(|_| at(Point::SetBits) != Some(Act::Drop));
-        let hidden = set_bits.map(|(at, bits)| {
+        let forced = self.plan.forced_bits();
+        let forced = forced.filter(|_| at(Point::ForcedBits) != Some(Act::Drop));
+        let hidden = forced.map(|(at, bits)| {
             let at = at as usize;
             let original = read_u64(self.buffer.bytes(), at);
-            replace(self.buffer.bytes_mut(), at, (original | bits).to_ne_bytes());
-            (at, bits & !original)
+            let forced = bits.in_place_of(original);
+            replace(self.buffer.bytes_mut(), at, forced.to_ne_bytes());
+            (at, original ^ forced, original)
         });
         let check = match at(Point::Instead) {
             Some(Act::Drop) => None,
@@ -438,8 +439,9 @@ impl Prepared {
             Some(check) => check.end(self.buffer.bytes_mut(), outcome),
             None => outcome,
         };
-        if let Some((at, bits)) = hidden {
-            let value = read_u64(self.buffer.bytes(), at) & !bits;
+        if let Some((at, changed, original)) = hidden {
+            let answered = read_u64(self.buffer.bytes(), at);
+            let value = answered & !changed | original & changed;
             replace(self.buffer.bytes_mut(), at, value.to_ne_bytes());
         }
         for (at, original) in originals {

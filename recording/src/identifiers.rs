@@ -485,7 +485,7 @@ mod tests {
                 })
                 .into(),
             descriptors: Vec::new(),
-            set_bits: None,
+            forced_bits: None,
             cleared: Vec::new(),
         };
         let mut payload = [0; 600];
@@ -516,7 +516,7 @@ mod tests {
                 },
             ],
             descriptors: Vec::new(),
-            set_bits: None,
+            forced_bits: None,
             cleared: Vec::new(),
         };
         let place = Place {

@@ -9,6 +9,7 @@ use std::ops::Range;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{DescriptorField, Plan, Planner, Segment, Step};
+use nvproxy_abi::table::ForcedBits;
 
 /// What a payload is made of.
 #[derive(Clone, Debug)]
@@ -19,8 +20,8 @@ pub struct Layout {
     /// lies beyond the payload's end.
     pub segments: Vec<Segment>,
     pub descriptors: Vec<DescriptorField>,
-    /// (offset, bits): bits of an 8-byte field that Ringfence sets for the driver and hides from the program.
-    pub set_bits: Option<(u32, u64)>,
+    /// (offset, bits): bits of an 8-byte field that Ringfence sets or clears for the driver, of which the program is told nothing.
+    pub forced_bits: Option<(u32, ForcedBits)>,
     /// Parts in which Ringfence gives the driver zeros ([`Plan::cleared`]).
     pub cleared: Vec<Range<usize>>,
 }
@@ -35,7 +36,7 @@ impl Layout {
                     name: refusal.what.to_string().into(),
                     segments: Vec::new(),
                     descriptors: Vec::new(),
-                    set_bits: None,
+                    forced_bits: None,
                     cleared: Vec::new(),
                 };
             }
@@ -86,7 +87,7 @@ impl From<Plan> for Layout {
             name: name(&plan),
             segments: plan.segments.to_vec(),
             descriptors: plan.descriptors.to_vec(),
-            set_bits: plan.set_bits(),
+            forced_bits: plan.forced_bits(),
             cleared: plan.cleared().map(|(part, _)| part).collect(),
         }
     }

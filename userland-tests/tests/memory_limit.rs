@@ -334,7 +334,7 @@ fn no_event_has_data_that_the_driver_would_keep() {
     let ended = finish(&mut guest(&["event-data"]));
     assert_eq!(ended, Ended::printing(&pending(0)));
     // That this can fail.
-    let ended = printed_with("server.set-bits=drop", &["event-data"]);
+    let ended = printed_with("server.forced-bits=drop", &["event-data"]);
     assert_eq!(ended, Ended::printing(&pending(1)));
 }
 

@@ -159,7 +159,7 @@ fn as_server(abi: &'static Abi, node: Node, command: u32, payload: &[u8]) -> Res
 fn same(one: &Plan, other: &Plan) {
     assert_eq!(one.segments, other.segments);
     assert_eq!(one.descriptors, other.descriptors);
-    assert_eq!(one.set_bits(), other.set_bits());
+    assert_eq!(one.forced_bits(), other.forced_bits());
     assert_eq!(one.status_at(), other.status_at());
     assert_eq!(one.total_length(), other.total_length());
     assert!(std::ptr::eq(one.request, other.request));
@@ -186,7 +186,7 @@ fn well_formed(plan: &Plan, payload: &[u8]) {
     }
     assert_eq!(end as usize, payload.len());
     replaced.extend(plan.descriptors.iter().map(|field| (field.at, 4)));
-    replaced.extend(plan.set_bits().map(|(at, _)| (at, 8)));
+    replaced.extend(plan.forced_bits().map(|(at, _)| (at, 8)));
     replaced.extend(plan.status_at().map(|at| (at, 4)));
     for (at, length) in &replaced {
         let holds = plan

@@ -250,15 +250,19 @@ impl Description {
         Ok(value)
     }
 
-    /// The payload as it is issued: with the bits that Ringfence sets, zeros where its answer is not told, and a query
+    /// The payload as it is issued: with the bits that Ringfence sets and clears, zeros where its answer is not told, and a query
     /// in place of a check of the version.
     fn expected(&self, request: &Request) -> Vec<u8> {
         let mut expected = request.before.clone();
         let layout = Layout::of(self.shared.abi, self.node, request.command, &expected);
-        if let Some((at, bits)) = layout.set_bits
+        if let Some((at, bits)) = layout.forced_bits
             && let Some(value) = field(&expected, at as usize).map(u64::from_ne_bytes)
         {
-            put(&mut expected, at as usize, &(value | bits).to_ne_bytes());
+            put(
+                &mut expected,
+                at as usize,
+                &bits.in_place_of(value).to_ne_bytes(),
+            );
         }
         for part in layout.cleared {
             if let Some(part) = expected.get_mut(part) {

@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
-use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::policy::{Capabilities, FirmwareCommands, Granted};
 use nvproxy_abi::support::support;
 use nvproxy_abi::version::DriverVersion;
 use ringfence_sentry::failure::{Attempt, Failure};
@@ -45,6 +45,7 @@ pub struct Options {
     pub command: Vec<OsString>,
     /// What the sandbox would be given.
     pub capabilities: Capabilities,
+    pub firmware_commands: FirmwareCommands,
     /// The release to take the driver for.
     pub abi: Option<DriverVersion>,
     /// Where the findings go as JSON.
@@ -54,7 +55,11 @@ pub struct Options {
 /// Runs the program to its end, says what it would have been refused, and returns how it has ended.
 pub fn run(options: &Options) -> Result<Ending, Failure> {
     let surroundings = surroundings(options)?;
-    let tables = Abi::of_release(&surroundings.tables, options.capabilities);
+    let granted = Granted {
+        capabilities: options.capabilities,
+        firmware_commands: options.firmware_commands,
+    };
+    let tables = Abi::of_release(&surroundings.tables, granted);
     let mut notes = Notes::new(tables.attempt("the tables")?);
     let out = options.out.as_deref().map(open).transpose()?;
     let found = signals::block()?;
@@ -89,6 +94,7 @@ fn surroundings(options: &Options) -> Result<Surroundings, Failure> {
         driver,
         tables: supported.tables,
         capabilities: options.capabilities,
+        firmware_commands: options.firmware_commands,
         gpus: report::gpus(),
         command: options.command.clone(),
     })

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write};
 
-use nvproxy_abi::policy::Capabilities;
+use nvproxy_abi::policy::{Capabilities, FirmwareCommands};
 use nvproxy_abi::refusal::What;
 use nvproxy_abi::version::DriverVersion;
 use ringfence_sentry::observer::heading;
@@ -23,6 +23,7 @@ pub struct Surroundings {
     /// The release whose tables have judged it.
     pub tables: DriverVersion,
     pub capabilities: Capabilities,
+    pub firmware_commands: FirmwareCommands,
     /// Models of GPUs.
     pub gpus: Vec<String>,
     pub command: Vec<OsString>,
@@ -44,6 +45,7 @@ struct Survey<'a> {
     tables: String,
     /// What the sandbox would have been given.
     capabilities: String,
+    firmware_commands: String,
     gpus: &'a [String],
     /// Architectures whose classes the program has asked for.
     architectures: Vec<&'a str>,
@@ -103,6 +105,7 @@ pub fn write(mut file: File, surroundings: &Surroundings, notes: &Notes) -> io::
         driver,
         tables,
         capabilities,
+        firmware_commands,
         gpus,
         command,
     } = surroundings;
@@ -111,6 +114,7 @@ pub fn write(mut file: File, surroundings: &Surroundings, notes: &Notes) -> io::
         driver: driver.to_string(),
         tables: tables.to_string(),
         capabilities: capabilities.to_string(),
+        firmware_commands: firmware_commands.to_string(),
         gpus,
         architectures: notes.architectures.iter().map(String::as_str).collect(),
         command: command

@@ -28,7 +28,7 @@ pub(crate) static BY_RULE: Request = Request {
         may_block: true,
         pins: false,
         makes_event: false,
-        set_bits: None,
+        forced_bits: None,
         answered: false,
     },
     variants: None,

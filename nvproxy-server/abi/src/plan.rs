@@ -19,7 +19,9 @@ use crate::node::Node;
 use crate::number;
 use crate::refusal::{Answer, EFAULT, EINVAL, ENOSYS, Refusal, What};
 use crate::status;
-use crate::table::{Contents, Effect, Family, Length, Passed, Pointer, Request, Reserved, Role};
+use crate::table::{
+    Contents, Effect, Family, ForcedBits, Length, Passed, Pointer, Request, Reserved, Role,
+};
 
 /// The most bytes that the driver copies for one pointer (RMAPI_PARAM_COPY_MAX_PARAMS_SIZE,
 /// src/nvidia/inc/kernel/rmapi/param_copy.h).
@@ -84,7 +86,7 @@ pub struct Plan {
     pub ioctl: &'static Request,
     /// The offset in the payload of the parameters that `request` describes, if there are any.
     pub request_at: Option<u32>,
-    set_bits: Option<(u32, u64)>,
+    forced_bits: Option<(u32, ForcedBits)>,
     length: u32,
 }
 
@@ -157,9 +159,9 @@ impl Plan {
         self.rows().any(|(row, _)| !row.clients.is_empty())
     }
 
-    /// (payload offset, bits): bits of an 8-byte field, to be set on the way in and cleared on the way out.
-    pub fn set_bits(&self) -> Option<(u32, u64)> {
-        self.set_bits
+    /// (payload offset, bits): what bits of an 8-byte field are to be on the way in. On the way out they are as they were.
+    pub fn forced_bits(&self) -> Option<(u32, ForcedBits)> {
+        self.forced_bits
     }
 
     /// Bytes of the whole payload, the padding of the last segment included.
@@ -195,7 +197,7 @@ pub struct Planner {
     request_at: Option<u32>,
     found: SmallVec<[Found; MAXIMUM_SEGMENTS]>,
     descriptors: SmallVec<[DescriptorField; MAXIMUM_FIELDS]>,
-    set_bits: Option<(u32, u64)>,
+    forced_bits: Option<(u32, ForcedBits)>,
     /// How many of `found` have been read for further pointers.
     read: usize,
     /// How many of `found` have been asked for.
@@ -231,7 +233,7 @@ impl Planner {
             request_at: Some(0),
             found: SmallVec::new(),
             descriptors: SmallVec::new(),
-            set_bits: None,
+            forced_bits: None,
             read: 0,
             asked: 0,
             length: 0,
@@ -296,7 +298,7 @@ impl Planner {
             id: self.id,
             ioctl: self.ioctl,
             request_at: self.request_at,
-            set_bits: self.set_bits,
+            forced_bits: self.forced_bits,
             length: self.length,
         }
     }
@@ -324,8 +326,8 @@ impl Planner {
                 return Err(self.refuse(what, refused.status));
             }
         }
-        if let Some((at, bits)) = row.traits.set_bits {
-            self.set_bits = Some((base + u32::from(at), bits));
+        if let Some((at, bits)) = row.traits.forced_bits {
+            self.forced_bits = Some((base + u32::from(at), bits));
         }
         for descriptor in row.descriptors {
             self.descriptors.push(DescriptorField {

@@ -260,10 +260,24 @@ pub struct Traits {
     pub pins: bool,
     /// Once it succeeds, the descriptor that it was issued on delivers operating system events.
     pub makes_event: bool,
-    /// (offset, bits): bits of an 8-byte field that are set on the way in and cleared on the way out.
-    pub set_bits: Option<(u16, u64)>,
+    /// (offset, bits): bits of an 8-byte field that are as here on the way in, and as the program had them on the way out.
+    pub forced_bits: Option<(u16, ForcedBits)>,
     /// It is answered with success and not issued.
     pub answered: bool,
+}
+
+/// What bits of a field are to be, whatever a program has there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ForcedBits {
+    pub set: u64,
+    pub cleared: u64,
+}
+
+impl ForcedBits {
+    /// The field with these bits, of one that has another value.
+    pub fn in_place_of(self, value: u64) -> u64 {
+        value & !self.cleared | self.set
+    }
 }
 
 /// Further rows for one request, by the value of a 4-byte field of it. They describe the same parameters, add to the

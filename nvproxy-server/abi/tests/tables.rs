@@ -161,7 +161,7 @@ fn fields_lie_within_the_parameters() {
                 "{name}"
             );
             assert!(
-                row.status_at.is_none() && row.traits.set_bits.is_none(),
+                row.status_at.is_none() && row.traits.forced_bits.is_none(),
                 "{name}"
             );
         }
@@ -173,7 +173,7 @@ fn fields_lie_within_the_parameters() {
             "{name}"
         );
         assert!(
-            row.traits.set_bits.is_none_or(|(at, _)| fits(at, 8)),
+            row.traits.forced_bits.is_none_or(|(at, _)| fits(at, 8)),
             "{name}"
         );
         assert!(
@@ -248,6 +248,10 @@ fn what_keeps_tenants_apart_is_known_of_every_release() {
         row.refused_flags
             .is_some_and(|refused| refused.bits == bits)
     };
+    let clears = |row: &Request, bits: u64| {
+        let forced = row.traits.forced_bits;
+        forced.is_some_and(|(_, forced)| (forced.set, forced.cleared) == (0, bits))
+    };
     for abi in RELEASES.iter() {
         let rows = FAMILIES.into_iter().flat_map(|family| abi.rows(family));
         for row in rows {
@@ -278,12 +282,14 @@ fn what_keeps_tenants_apart_is_known_of_every_release() {
                 | "NV2080_CTRL_CMD_PERF_BOOST"
                 | "NV01_MEMORY_SYSTEM_OS_DESCRIPTOR"
                 | "NVA06C_CTRL_CMD_SET_TIMESLICE" => row.passed.len() == 1,
-                "FERMI_VASPACE_A" => row.passed.len() == 1 && refuses(row, 0x202),
+                "FERMI_VASPACE_A" => {
+                    row.passed.len() == 1 && refuses(row, 0x200) && clears(row, 0x2)
+                }
                 "NV50_MEMORY_VIRTUAL" => refuses(row, 0x2000_0000),
                 // The clients that it keeps the numbers of are the one that makes it.
                 "NV01_DEVICE_0" => {
                     let are_its_own = row.clients.iter().all(|client| client.itself);
-                    row.clients.len() == 2 && are_its_own && refuses(row, 0x4)
+                    row.clients.len() == 2 && are_its_own && clears(row, 0x4)
                 }
                 "NV_ESC_RM_ALLOC" => row.passed.len() == 2,
                 // At least the number of a process, that in a guest and its name, for four engines.
@@ -364,13 +370,13 @@ fn rests_on(row: &Request, rule: Option<&Rule>, what: &str) {
     let of_the_row = [
         row.effect.is_some(),
         row.memory_list.is_some(),
-        row.traits.set_bits.is_some(),
+        row.traits.forced_bits.is_some(),
         row.variants.is_some(),
     ];
     let of_the_rule = [
         has(|rule| rule.effect.is_some()),
         has(|rule| rule.memory_list.is_some()),
-        has(|rule| rule.set_bits.is_some()),
+        has(|rule| rule.set_bits.is_some() != rule.cleared_bits.is_some()),
         has(|rule| rule.variants.is_some()),
     ];
     assert_eq!(of_the_row, of_the_rule, "{what}");
@@ -580,7 +586,7 @@ fn check(plan: &Plan, payload: &[u8]) {
     let argument = plan.segments[0].length;
     assert!(plan.status_at().is_none_or(|at| at + 4 <= argument));
     assert!(
-        plan.set_bits()
+        plan.forced_bits()
             .is_none_or(|(at, _)| at as usize + 8 <= payload.len())
     );
 }

@@ -89,7 +89,6 @@ pub(super) struct State {
     /// Files of descriptions through which tasks can have mapped memory of the host, until these are known to be gone.
     pub shown: BTreeMap<FileNumber, Showing>,
     /// Such descriptions that are gone, until somebody asks. Of their memory nothing is left, as by the driver.
-    #[serde(default)]
     pub gone: BTreeSet<FileNumber>,
     /// NV_ESC_SYS_PARAMS sets it once.
     pub memory_block_size: u64,

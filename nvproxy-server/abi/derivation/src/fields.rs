@@ -8,7 +8,7 @@ use nvproxy_abi_catalogue::{Copy, Count};
 use crate::derive::Derivation;
 use crate::effects;
 use crate::parameters::Parameters;
-use crate::rows::{Contents, Descriptor, Length, Place, Pointer, RefusedFlags, Row};
+use crate::rows::{Contents, Descriptor, ForcedBits, Length, Place, Pointer, RefusedFlags, Row};
 use crate::rules::{PointerRule, Rule};
 use crate::tenants;
 
@@ -103,11 +103,13 @@ impl<'a> Derivation<'a> {
         rule: &'a Rule,
         accounted: &mut HashSet<String>,
     ) {
-        let bits = rule.set_bits.iter().map(|rule| {
+        let set = rule.set_bits.iter().map(|rule| (rule, rule.bits, 0));
+        let cleared = rule.cleared_bits.iter().map(|rule| (rule, 0, rule.bits));
+        let bits = set.chain(cleared).map(|(rule, set, cleared)| {
             let (place, _) = parameters.required(&rule.field)?;
-            Ok(Some((place, rule.bits)))
+            Ok(Some((place, ForcedBits { set, cleared })))
         });
-        row.set_bits = self.sound(row, parameters, bits).pop();
+        row.forced_bits = self.sound(row, parameters, bits).pop();
         let effect = rule.effect.iter();
         let effect = effect.map(|rule| effects::effect(parameters, rule).map(Some));
         row.effect = self.sound(row, parameters, effect).pop();

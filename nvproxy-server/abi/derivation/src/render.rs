@@ -136,11 +136,11 @@ fn request(row: &Row) -> String {
     let pointers: Vec<String> = row.pointers.iter().map(pointer).collect();
     let descriptors: Vec<String> = row.descriptors.iter().map(descriptor).collect();
     let status = optional(row.status.as_ref().map(|place| place.at.to_string()));
-    let set_bits = optional(
-        row.set_bits
-            .as_ref()
-            .map(|(place, bits)| format!("({}, {bits:#x})", place.at)),
-    );
+    let forced_bits = row.forced_bits.as_ref();
+    let forced_bits = optional(forced_bits.map(|(place, bits)| {
+        let (at, set, cleared) = (place.at, bits.set, bits.cleared);
+        format!("({at}, ForcedBits {{ set: {set:#x}, cleared: {cleared:#x} }})")
+    }));
     let variants = optional(row.variants.as_ref().map(|(place, rows)| {
         let rows: Vec<String> = rows.iter().map(request).collect();
         format!(
@@ -182,7 +182,7 @@ fn request(row: &Row) -> String {
     let _ = write!(
         text,
         "structure: {structure}, size: {size}, pointers: &[{}], descriptors: &[{}], status_at: {status}, \
-         traits: Traits {{ may_block: {may_block}, pins: {pins}, makes_event: {makes_event}, set_bits: {set_bits}, answered: {answered} }}, \
+         traits: Traits {{ may_block: {may_block}, pins: {pins}, makes_event: {makes_event}, forced_bits: {forced_bits}, answered: {answered} }}, \
          variants: {variants}, refused_flags: {refused}, capabilities: Capabilities::from_bits({capabilities:#b}), \
          reserved: {reserved}, clients: &[{}], effect: {effect}, memory_list: {memory_list}, \
          gpus: &[{}], passed: &[{}], gpu_lists: &[{}], cleared: &[{}] }}",

@@ -55,7 +55,7 @@ pub struct Row {
     pub may_block: bool,
     pub pins: bool,
     pub makes_event: bool,
-    pub set_bits: Option<(Place, u64)>,
+    pub forced_bits: Option<(Place, ForcedBits)>,
     pub variants: Option<(Place, Vec<Row>)>,
     pub refused_flags: Option<RefusedFlags>,
     /// Sorted, each once.
@@ -69,6 +69,13 @@ pub struct Row {
     pub gpu_lists: Vec<GpuList>,
     pub cleared: Vec<Cleared>,
     pub answered: bool,
+}
+
+/// What bits of a field are to be, whatever a program has there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ForcedBits {
+    pub set: u64,
+    pub cleared: u64,
 }
 
 /// How many bytes a row's parameters have.

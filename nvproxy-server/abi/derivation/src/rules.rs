@@ -3,7 +3,7 @@
 //! A rule is about one request, by name, and holds for every release that has it. Fields are named by their paths in
 //! the request's structure, never by offset. Where a release's structure lacks a field, what the rule says of it says
 //! nothing about that release. But what a request does, which bits are set in it and of which variants it is has to be known
-//! of every release that has it: the fields of `effect`, `set_bits`, `memory_list` and `variants` have to be there.
+//! of every release that has it: the fields of `effect`, `set_bits`, `cleared_bits`, `memory_list` and `variants` have to be there.
 
 use std::convert::Infallible;
 
@@ -75,7 +75,9 @@ pub struct Rule {
     pub without_status: bool,
     pub pins: bool,
     pub makes_event: bool,
+    /// Bits that are set on the way in, or cleared; a rule has one of these.
     pub set_bits: Option<BitsRule>,
+    pub cleared_bits: Option<BitsRule>,
     pub refused_flags: Option<RefusedFlagsRule>,
     pub variants: Option<VariantsRule>,
     /// Handles of clients. An ioctl's first is the client that makes the request.
@@ -102,7 +104,8 @@ impl Rule {
         let inert = self.inert.iter();
         let pointers = self.pointers.iter().map(|pointer| &pointer.field);
         let descriptors = self.descriptors.iter().map(|descriptor| &descriptor.field);
-        let bits = self.set_bits.iter().map(|bits| &bits.field);
+        let bits = self.set_bits.iter().chain(&self.cleared_bits);
+        let bits = bits.map(|bits| &bits.field);
         let flags = self.refused_flags.iter().map(|flags| &flags.field);
         let variants = self.variants.iter().map(|variants| &variants.field);
         let own = inert.chain(pointers).chain(descriptors);

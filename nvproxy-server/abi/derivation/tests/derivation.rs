@@ -216,8 +216,10 @@ fn a_uvm_request_takes_the_structure_of_its_name() {
     let row = only_row(&tables);
     assert_eq!(row.status.as_ref().map(|place| place.at), Some(8));
     assert_eq!(
-        row.set_bits.as_ref().map(|(place, bits)| (place.at, *bits)),
-        Some((0, 2))
+        row.forced_bits
+            .as_ref()
+            .map(|(place, bits)| (place.at, bits.set, bits.cleared)),
+        Some((0, 2, 0))
     );
     assert!(row.may_block);
 }

@@ -404,30 +404,20 @@ fn unreadable_memory_is_what_the_driver_says() {
 /// Page tables in host memory would take memory that nobody counts, and an address space for NVLink (FLA) is the GPU's.
 #[test]
 fn page_tables_in_host_memory_and_address_spaces_for_nvlink_are_refused() {
-    /// NVOS32_ALLOC_FLAGS_PREFER_PTES_IN_SYSMEMORY, and of NV_VASPACE_ALLOCATION_FLAGS_* and NV_DEVICE_ALLOCATION_FLAGS_*
-    /// those of their names (nvos.h).
+    /// NVOS32_ALLOC_FLAGS_PREFER_PTES_IN_SYSMEMORY, and NV_VASPACE_ALLOCATION_FLAGS_IS_FLA (nvos.h).
     const PREFER_PTES_IN_SYSMEMORY: u32 = 0x2000_0000;
-    const RETRY_PTE_ALLOC_IN_SYS: u32 = 0x2;
     const IS_FLA: u32 = 0x200;
-    const RETRY_PTE_ALLOC_IN_SYS_OF_DEVICE: u32 = 0x4;
     let virtual_memory = NV_MEMORY_ALLOCATION_PARAMS {
         flags: PREFER_PTES_IN_SYSMEMORY,
         ..FromZeros::new_zeroed()
     };
-    let [address_space, for_nvlink] =
-        [RETRY_PTE_ALLOC_IN_SYS, IS_FLA].map(|flags| NV_VASPACE_ALLOCATION_PARAMETERS {
-            flags,
-            ..FromZeros::new_zeroed()
-        });
-    let device = NV0080_ALLOC_PARAMETERS {
-        flags: RETRY_PTE_ALLOC_IN_SYS_OF_DEVICE,
+    let for_nvlink = NV_VASPACE_ALLOCATION_PARAMETERS {
+        flags: IS_FLA,
         ..FromZeros::new_zeroed()
     };
     for (class, parameters) in [
         (NV50_MEMORY_VIRTUAL, virtual_memory.as_bytes()),
-        (FERMI_VASPACE_A, address_space.as_bytes()),
         (FERMI_VASPACE_A, for_nvlink.as_bytes()),
-        (NV01_DEVICE_0, device.as_bytes()),
     ] {
         let memory = Memory::default()
             .with(ARGUMENT, &alloc(class, 0x2000))
@@ -452,7 +442,7 @@ fn boost(flags: u8) -> Memory {
 #[test]
 fn a_field_is_only_passed_with_the_values_of_its_rule() {
     let word = ioctl_word(NV_ESC_RM_CONTROL, 32);
-    for flags in [0, 0x10, 0x12] {
+    for flags in [0, 0x2, 0x10, 0x12] {
         plan(Node::Control, word, boost(flags));
     }
     let refused = refusal(Node::Control, word, boost(0x52));

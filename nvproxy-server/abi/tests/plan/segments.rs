@@ -1,5 +1,7 @@
 //! Which parts of a task's memory belong to a request.
 
+use nvproxy_abi::table::ForcedBits;
+
 use super::*;
 
 #[test]
@@ -18,7 +20,7 @@ fn a_flat_request_is_its_argument() {
         (Family::Frontend, "NV_ESC_RM_FREE")
     );
     assert_eq!(plan.status_at(), Some(12));
-    assert!(!plan.pins() && !plan.makes_event() && plan.set_bits().is_none());
+    assert!(!plan.pins() && !plan.makes_event() && plan.forced_bits().is_none());
 }
 
 #[test]
@@ -279,12 +281,48 @@ fn uvm_takes_its_sizes_from_the_table() {
     assert!(payload.is_empty());
 }
 
+fn set(bits: u64) -> ForcedBits {
+    ForcedBits {
+        set: bits,
+        cleared: 0,
+    }
+}
+
+/// NV_DEVICE_ALLOCATION_FLAGS_RETRY_PTE_ALLOC_IN_SYS and NV_VASPACE_ALLOCATION_FLAGS_RETRY_PTE_ALLOC_IN_SYS (nvos.h): page
+/// tables in host memory would take memory that nobody counts.
+#[test]
+fn no_page_tables_are_put_in_host_memory_where_a_gpu_has_none_left() {
+    let device = NV0080_ALLOC_PARAMETERS {
+        flags: 0x100c,
+        ..FromZeros::new_zeroed()
+    };
+    let space = NV_VASPACE_ALLOCATION_PARAMETERS {
+        flags: 0x2,
+        ..FromZeros::new_zeroed()
+    };
+    for (class, parameters, field, cleared) in [
+        (NV01_DEVICE_0, device.as_bytes(), 16, 0x4),
+        (FERMI_VASPACE_A, space.as_bytes(), 4, 0x2),
+    ] {
+        let memory = Memory::default()
+            .with(ARGUMENT, &alloc(class, 0x1000))
+            .with(0x1000, parameters);
+        let (plan, payload) = plan(Node::Control, ALLOC, memory);
+        let (at, bits) = plan.forced_bits().expect("bits that are cleared");
+        assert_eq!(bits, ForcedBits { set: 0, cleared });
+        assert_eq!(Some(at), plan.request_at.map(|start| start + field));
+        let value = u64::from_le_bytes(payload[at as usize..][..8].try_into().expect("a field"));
+        assert_eq!(value & cleared, cleared);
+        assert_eq!(bits.in_place_of(value), value & !cleared);
+    }
+}
+
 #[test]
 fn uvm_is_initialized_for_several_processes() {
     let memory = Memory::default().with(ARGUMENT, &UVM_INITIALIZE_PARAMS::new_zeroed());
     assert_eq!(
-        plan(Node::Uvm, UVM_INITIALIZE, memory).0.set_bits(),
-        Some((0, 2))
+        plan(Node::Uvm, UVM_INITIALIZE, memory).0.forced_bits(),
+        Some((0, set(2)))
     );
 }
 
@@ -299,7 +337,7 @@ fn displays_are_not_looked_for_anew() {
             CONTROL,
             memory.with(0x1000, &[0u32, flags, 0xff, 0]),
         );
-        assert_eq!(plan.set_bits(), Some((36, 1)));
+        assert_eq!(plan.forced_bits(), Some((36, set(1))));
     }
 }
 
@@ -310,7 +348,7 @@ fn events_of_either_class_have_no_data() {
         parameters.hClass = NV01_EVENT_OS_EVENT;
         let memory = Memory::default().with(ARGUMENT, &alloc(class, 0x1000));
         let (plan, _) = plan(Node::Control, ALLOC, memory.with(0x1000, &parameters));
-        assert_eq!(plan.set_bits(), Some((60, 0x1000_0000)));
+        assert_eq!(plan.forced_bits(), Some((60, set(0x1000_0000))));
     }
 }
 
