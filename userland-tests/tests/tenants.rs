@@ -199,7 +199,7 @@ fn what_would_change_a_gpu_for_others_is_passed_with_cudas_values_only() {
 address space of the fabric's: NV_ERR_NOT_SUPPORTED
 device of own client, flags 0: ok
 device of other client, flags 0: NV_ERR_INVALID_CLIENT
-device of own client, flags 4: NV_ERR_NOT_SUPPORTED
+device of own client, flags 4: ok
 descriptor of kind 0: asked
 descriptor of kind 1: NV_ERR_NOT_SUPPORTED
 descriptor of kind 2: NV_ERR_NOT_SUPPORTED

@@ -273,6 +273,8 @@ fn a_pin_and_a_request_are_not_taken_for_one_another() {
     }
     // NV_ESC_RM_ALLOC_MEMORY of class 0x71 pins; it is not issued as another request would be.
     let mut pin = [0u8; 56];
+    // The object's handle, its class and the descriptor.
+    pin[8..12].copy_from_slice(&1u32.to_ne_bytes());
     pin[12..16].copy_from_slice(&NV01_MEMORY_SYSTEM_OS_DESCRIPTOR.to_ne_bytes());
     pin[48..52].copy_from_slice(&(-1i32).to_ne_bytes());
     peer.channel.arena.write(0, &pin).expect("the arena");

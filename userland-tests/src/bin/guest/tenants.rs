@@ -343,7 +343,7 @@ pub fn values(_: &[String]) -> Outcome {
     let made = client.allocate(DEVICE, SPACE, FERMI_VASPACE_A, &mut space);
     println!("address space of the fabric's: {}", word(made));
     let _ = client.free(DEVICE, SPACE);
-    // Another client of the sandbox's own, and page tables in host memory.
+    // Another client of the sandbox's own; and page tables in host memory, of which the driver is told nothing.
     let other = Client::new()?;
     for (share, flags) in [(client.root, 0), (other.root, 0), (client.root, 4)] {
         let mut device = NV0080_ALLOC_PARAMETERS::new_zeroed();
