@@ -414,9 +414,18 @@ impl Prepared {
                 replace(self.buffer.bytes_mut(), *at, number.to_ne_bytes()),
             ));
         }
-        // A test leaves the bits as the program has set them.
+        // A test leaves what follows as the program has it.
+        let is_left = at(Point::ForcedBits) == Some(Act::Drop);
+        for (at, maker) in self.plan.filled_in().filter(|_| !is_left) {
+            let at = at as usize;
+            let maker = read_u32(self.buffer.bytes(), maker as usize);
+            if read_u32(self.buffer.bytes(), at) == 0 {
+                let none = replace(self.buffer.bytes_mut(), at, maker.to_ne_bytes());
+                originals.push((at, none));
+            }
+        }
         let forced = self.plan.forced_bits();
-        let forced = forced.filter(|_| at(Point::ForcedBits) != Some(Act::Drop));
+        let forced = forced.filter(|_| !is_left);
         let hidden = forced.map(|(at, bits)| {
             let at = at as usize;
             let original = read_u64(self.buffer.bytes(), at);
@@ -486,6 +495,11 @@ pub fn replace<const N: usize>(bytes: &mut [u8], at: usize, by: [u8; N]) -> [u8;
         Some(field) => std::mem::replace(field, by),
         None => by,
     }
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    let field = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    field.map_or(0, |field| u32::from_ne_bytes(*field))
 }
 
 fn read_u64(bytes: &[u8], at: usize) -> u64 {

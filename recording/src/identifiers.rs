@@ -486,6 +486,7 @@ mod tests {
                 .into(),
             descriptors: Vec::new(),
             forced_bits: None,
+            filled_in: Vec::new(),
             cleared: Vec::new(),
         };
         let mut payload = [0; 600];
@@ -517,6 +518,7 @@ mod tests {
             ],
             descriptors: Vec::new(),
             forced_bits: None,
+            filled_in: Vec::new(),
             cleared: Vec::new(),
         };
         let place = Place {

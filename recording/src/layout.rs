@@ -22,6 +22,8 @@ pub struct Layout {
     pub descriptors: Vec<DescriptorField>,
     /// (offset, bits): bits of an 8-byte field that Ringfence sets or clears for the driver, of which the program is told nothing.
     pub forced_bits: Option<(u32, ForcedBits)>,
+    /// (where, which): handles of clients that Ringfence fills in, where the program has 0 ([`Plan::filled_in`]).
+    pub filled_in: Vec<(u32, u32)>,
     /// Parts in which Ringfence gives the driver zeros ([`Plan::cleared`]).
     pub cleared: Vec<Range<usize>>,
 }
@@ -37,6 +39,7 @@ impl Layout {
                     segments: Vec::new(),
                     descriptors: Vec::new(),
                     forced_bits: None,
+                    filled_in: Vec::new(),
                     cleared: Vec::new(),
                 };
             }
@@ -88,6 +91,7 @@ impl From<Plan> for Layout {
             segments: plan.segments.to_vec(),
             descriptors: plan.descriptors.to_vec(),
             forced_bits: plan.forced_bits(),
+            filled_in: plan.filled_in().collect(),
             cleared: plan.cleared().map(|(part, _)| part).collect(),
         }
     }

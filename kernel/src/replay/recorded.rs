@@ -250,7 +250,7 @@ impl Description {
         Ok(value)
     }
 
-    /// The payload as it is issued: with the bits that Ringfence sets and clears, zeros where its answer is not told, and a query
+    /// The payload as it is issued: with the bits that Ringfence sets and clears, clients that it fills in, zeros where its answer is not told, and a query
     /// in place of a check of the version.
     fn expected(&self, request: &Request) -> Vec<u8> {
         let mut expected = request.before.clone();
@@ -263,6 +263,14 @@ impl Description {
                 at as usize,
                 &bits.in_place_of(value).to_ne_bytes(),
             );
+        }
+        for (at, maker) in layout.filled_in {
+            let maker = field::<4>(&expected, maker as usize);
+            if let Some(maker) = maker
+                && field(&expected, at as usize) == Some([0u8; 4])
+            {
+                put(&mut expected, at as usize, &maker);
+            }
         }
         for part in layout.cleared {
             if let Some(part) = expected.get_mut(part) {

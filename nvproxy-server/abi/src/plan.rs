@@ -169,6 +169,16 @@ impl Plan {
         self.length as usize
     }
 
+    /// (where, which): payload offsets of a client's handle that is to stand where the program has 0, until the answer is told, and of the
+    /// one that makes the request.
+    pub fn filled_in(&self) -> impl Iterator<Item = (u32, u32)> {
+        let maker = self.ioctl.clients.first().map(|maker| u32::from(maker.at));
+        self.rows().flat_map(move |(row, base)| {
+            let fields = row.clients.iter().filter(|field| field.is_filled_in);
+            fields.filter_map(move |field| Some((base + u32::from(field.at), maker?)))
+        })
+    }
+
     /// The payload offset of the NV_STATUS in the ioctl's argument, where it has one.
     pub fn status_at(&self) -> Option<u32> {
         self.ioctl.status_at.map(u32::from)
@@ -424,8 +434,20 @@ impl Planner {
             };
             return Err(self.refuse(what, status::NV_ERR_INVALID_ARGUMENT));
         }
-        if address == 0 {
-            return Ok(());
+        let is_filled_in = |row: &Request| row.clients.iter().any(|field| field.is_filled_in);
+        match contents {
+            // For what is filled in there has to be a place.
+            Some(row) if address == 0 && is_filled_in(row) => {
+                let what = What::BadSize {
+                    family: self.family,
+                    id: self.id,
+                    name: row.name,
+                    size: 0,
+                };
+                return Err(self.refuse(what, status::NV_ERR_INVALID_ARGUMENT));
+            }
+            _ if address == 0 => return Ok(()),
+            _ => {}
         }
         self.append(
             contents.unwrap_or(row),

@@ -159,6 +159,9 @@ pub struct ClientField {
     /// Whether no other client may be named than the one that makes the request: the driver keeps the number, and looks it
     /// up when it may be another sandbox's.
     pub itself: bool,
+    /// Whether the driver is told the client that makes the request where the program names none. Parameters that have such a
+    /// field cannot be left out.
+    pub is_filled_in: bool,
 }
 
 /// How many handles a field stands for.

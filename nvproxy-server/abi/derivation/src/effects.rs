@@ -40,6 +40,7 @@ pub(crate) fn client(
         extent,
         absent,
         itself: rule.itself,
+        is_filled_in: rule.is_filled_in,
     }))
 }
 

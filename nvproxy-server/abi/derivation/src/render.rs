@@ -304,9 +304,10 @@ fn client(client: &ClientField) -> String {
         }
         Extent::Behind => "Extent::Behind".to_owned(),
     };
-    let (at, absent, itself) = (client.place.at, &client.absent, client.itself);
+    let (at, absent) = (client.place.at, &client.absent);
+    let (itself, is_filled_in) = (client.itself, client.is_filled_in);
     format!(
-        "ClientField {{ at: {at}, extent: {extent}, absent: status::{absent}, itself: {itself} }}"
+        "ClientField {{ at: {at}, extent: {extent}, absent: status::{absent}, itself: {itself}, is_filled_in: {is_filled_in} }}"
     )
 }
 

@@ -147,6 +147,7 @@ pub struct ClientField {
     /// The name of an NV_STATUS.
     pub absent: String,
     pub itself: bool,
+    pub is_filled_in: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

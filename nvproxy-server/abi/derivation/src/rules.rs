@@ -196,6 +196,9 @@ pub struct ClientRule {
     /// Whether no other client may be named than the one that makes the request.
     #[serde(default)]
     pub itself: bool,
+    /// Whether the driver is told the client that makes the request where a program names none.
+    #[serde(default)]
+    pub is_filled_in: bool,
 }
 
 /// A name of a GPU, or several: an id of 4 bytes, a UUID of 16, or an array of ids.
