@@ -220,6 +220,20 @@ fn nothing_that_is_said_where_an_answer_is_not_told_reaches_the_driver() {
     assert_eq!(replayed.status, 1, "{replayed:?}");
 }
 
+/// nvidia-smi names no client in its device, which would have the GPU's own address space then. The driver is told one.
+#[test]
+fn a_device_of_no_client_is_one_of_its_makers() {
+    let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings/nvidia-smi-q.recording");
+    // That the comparison with what is to reach the driver can fail.
+    let mut command = Command::new(ringfence_with_faults());
+    command.args(["replay", "--"]).arg(&recording);
+    command.env("RINGFENCE_FAULTS", "server.forced-bits=drop");
+    let replayed = finish(command.stdin(Stdio::null()));
+    assert_eq!(replayed.status, 1, "{replayed:?}");
+    assert!(replayed.stdout.contains("NV01_DEVICE_0"), "{replayed:?}");
+    assert_eq!(replay::<&str>(&recording, &[]).status, 0);
+}
+
 #[test]
 fn requests_that_never_reached_the_driver_replay() {
     let (stdout, recording) = recorded_and_replayed(&["unknown", "2"]);

@@ -414,6 +414,19 @@ impl Planner {
             }
             Length::OfContents => contents.map_or(0, |row| u64::from(row.size)),
         };
+        // For what is filled in there has to be a place.
+        if let Some(row) = contents
+            && address == 0
+            && row.clients.iter().any(|field| field.is_filled_in)
+        {
+            let what = What::BadSize {
+                family: self.family,
+                id: self.id,
+                name: row.name,
+                size: 0,
+            };
+            return Err(self.refuse(what, status::NV_ERR_INVALID_ARGUMENT));
+        }
         // For a command of the firmware's the driver sets memory aside, as much as is said, before it looks whether there is
         // anything (`RmGssLegacyRpcCmd`).
         let sets_aside = length > 0 && firmware::is_of_firmware(self.id);
@@ -434,20 +447,8 @@ impl Planner {
             };
             return Err(self.refuse(what, status::NV_ERR_INVALID_ARGUMENT));
         }
-        let is_filled_in = |row: &Request| row.clients.iter().any(|field| field.is_filled_in);
-        match contents {
-            // For what is filled in there has to be a place.
-            Some(row) if address == 0 && is_filled_in(row) => {
-                let what = What::BadSize {
-                    family: self.family,
-                    id: self.id,
-                    name: row.name,
-                    size: 0,
-                };
-                return Err(self.refuse(what, status::NV_ERR_INVALID_ARGUMENT));
-            }
-            _ if address == 0 => return Ok(()),
-            _ => {}
+        if address == 0 {
+            return Ok(());
         }
         self.append(
             contents.unwrap_or(row),

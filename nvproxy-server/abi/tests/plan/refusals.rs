@@ -401,6 +401,22 @@ fn unreadable_memory_is_what_the_driver_says() {
     assert_eq!(planner.unreadable(), Answer::Errno(EFAULT));
 }
 
+/// There would be no place for the client that the driver is told.
+#[test]
+fn a_device_without_parameters_is_refused() {
+    let memory = Memory::default().with(ARGUMENT, &alloc(NV01_DEVICE_0, 0));
+    let refused = refusal(Node::Control, ALLOC, memory);
+    let what = What::BadSize {
+        family: Family::Alloc,
+        id: NV01_DEVICE_0,
+        name: "NV01_DEVICE_0",
+        size: 0,
+    };
+    let status = NV_ERR_INVALID_ARGUMENT;
+    assert_eq!(refused.what, what);
+    assert_eq!(refused.answer, Answer::Status { at: 40, status });
+}
+
 /// Page tables in host memory would take memory that nobody counts, and an address space for NVLink (FLA) is the GPU's.
 #[test]
 fn page_tables_in_host_memory_and_address_spaces_for_nvlink_are_refused() {

@@ -288,6 +288,19 @@ fn set(bits: u64) -> ForcedBits {
     }
 }
 
+/// NV0080_ALLOC_PARAMETERS.hClientShare, where the driver is told hRoot instead of none. Of other classes there is no such field.
+#[test]
+fn a_device_names_the_client_that_makes_it() {
+    let device = NV0080_ALLOC_PARAMETERS::new_zeroed();
+    let memory = Memory::default()
+        .with(ARGUMENT, &alloc(NV01_DEVICE_0, 0x1000))
+        .with(0x1000, &device);
+    let (plan, _) = plan(Node::Control, ALLOC, memory);
+    let start = plan.request_at.expect("parameters");
+    let filled_in: Vec<(u32, u32)> = plan.filled_in().collect();
+    assert_eq!(filled_in, [(start + 4, 0)]);
+}
+
 /// NV_DEVICE_ALLOCATION_FLAGS_RETRY_PTE_ALLOC_IN_SYS and NV_VASPACE_ALLOCATION_FLAGS_RETRY_PTE_ALLOC_IN_SYS (nvos.h): page
 /// tables in host memory would take memory that nobody counts.
 #[test]

@@ -293,11 +293,12 @@ pub fn taken(_: &[String]) -> Outcome {
         }
     }
 
-    // Without parameters a device is the first GPU's.
-    gpu.client.free(gpu.client.root, DEVICE)?;
-    let nothing = &mut ();
-    gpu.client
-        .allocate(gpu.client.root, DEVICE, NV01_DEVICE_0, nothing)?;
+    // It would be the first GPU's, and in that one's own address space.
+    let client = &gpu.client;
+    client.free(client.root, DEVICE)?;
+    let without = client.allocate(client.root, DEVICE, NV01_DEVICE_0, &mut ());
+    say("a device without parameters", without);
+    client.device(0, DEVICE, SUBDEVICE)?;
     say("all, of the first GPU", gpu.allocate(MEMORY, 64 * MIB));
     let (other, class) = (Gpu::open()?, NV01_MEMORY_LOCAL_USER);
     say("more of it", other.allocate(MEMORY, 1));
