@@ -249,8 +249,6 @@ matrix! {
 
 // What the server writes into its ring is wrong.
 matrix! {
-    a_completion_comes_twice: "server.stage@4=duplicate", [], ["requests", "5"]
-        => broken(2, "an answer to a request that was not made");
     a_completion_is_replayed: "server.stage@4=replay", [], ["requests", "5"]
         => broken(1, "an answer to a request that was not made");
     a_completion_is_torn: "server.stage@1=torn", [], ["requests", "5"] => Ended {
@@ -388,4 +386,14 @@ fn the_ordinary_executable_knows_no_faults() {
     let mut command = userland_tests::guest(&["requests", "5"]);
     let rules = "server.take=kill sentry.received=kill";
     assert_eq!(finish(command.env("RINGFENCE_FAULTS", rules)), all(5));
+}
+
+/// The second one may be looked at when the program has gone on by some requests, which others of the sentry's threads have answered.
+#[test]
+fn a_completion_comes_twice() {
+    let mut command = guest_under_with("server.stage@4=duplicate", &[], &["requests", "5"]);
+    let ended = finish(&mut command);
+    let reason = "an answer to a request that was not made";
+    let mut expected = (2..=5).map(|last| broken(last, reason));
+    assert!(expected.any(|expected| expected == ended), "{ended:?}");
 }
