@@ -7,7 +7,7 @@
 //!
 //! - Those that the driver leaves to administrators are never passed. It asks whether the server is one, not whose it is.
 //! - Those for which some release has an entry all the same go by their names: what the driver says of such a command is not
-//!   asked when it is handed on ([`crate::tables::PUBLISHED`]).
+//!   asked when it is handed on (`PUBLISHED` of the tables).
 //! - How many bytes there are the driver does not check before it sets memory aside for them. So they are bounded, here by [`Request::MOST`].
 
 pub use nvproxy_abi_catalogue::firmware::{UNNAMED, is_of_firmware, is_privileged};
