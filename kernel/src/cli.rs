@@ -170,11 +170,9 @@ enum Nvproxy {
     ListSupportedDrivers,
 }
 
-#[derive(Args)]
-struct Run {
-    /// Which driver the program gets
-    #[arg(long, value_enum, default_value = "auto")]
-    driver: Choice,
+// What a program may ask of the driver. (A documentation comment would be the help of each command that has these options.)
+#[derive(Args, Default)]
+struct Asked {
     /// Treat the driver as this release, whose tables are known, whatever it says that it is
     #[arg(long, value_name = "VERSION", allow_negative_numbers = true, value_parser = arguments::text::<DriverVersion>())]
     driver_abi: Option<DriverVersion>,
@@ -186,6 +184,15 @@ struct Run {
     /// H100; of others the parameters are bounded in size, and go to the firmware as they are.
     #[arg(long, value_name = "all|listed", default_value_t, value_parser = arguments::text::<FirmwareCommands>())]
     firmware_commands: FirmwareCommands,
+}
+
+#[derive(Args)]
+struct Run {
+    /// Which driver the program gets
+    #[arg(long, value_enum, default_value = "auto")]
+    driver: Choice,
+    #[command(flatten)]
+    asked: Asked,
     /// Which GPUs it gets: all, none, or a list of indices and UUIDs
     #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all", allow_negative_numbers = true, value_parser = arguments::text::<Selection>())]
     gpus: Selection,
@@ -232,14 +239,8 @@ struct Survey {
     /// Write the findings to this file, as JSON
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Judge the program by the tables of this release
-    #[arg(long, value_name = "VERSION", allow_negative_numbers = true, value_parser = arguments::text::<DriverVersion>())]
-    driver_abi: Option<DriverVersion>,
-    #[arg(long, value_name = "LIST", default_value_t, help = about_capabilities())]
-    driver_capabilities: Capabilities,
-    /// Which of the commands that the GPU's firmware answers it might ask, as of run
-    #[arg(long, value_name = "all|listed", default_value_t, value_parser = arguments::text::<FirmwareCommands>())]
-    firmware_commands: FirmwareCommands,
+    #[command(flatten)]
+    asked: Asked,
     /// The program and its arguments; all that follows CMD is the program's
     ///
     /// The -- before it can be left out where no argument of the program is called like an option of Ringfence.
@@ -402,9 +403,9 @@ fn run(
     let chosen = choose(&Demand {
         choice: arguments.driver,
         gpus: arguments.gpus,
-        abi: arguments.driver_abi,
-        capabilities: arguments.driver_capabilities,
-        firmware_commands: arguments.firmware_commands,
+        abi: arguments.asked.driver_abi,
+        capabilities: arguments.asked.driver_capabilities,
+        firmware_commands: arguments.asked.firmware_commands,
         asker: Asker::CommandLine,
     })?;
     if let Some(warning) = chosen.warning() {
@@ -466,9 +467,9 @@ fn record(arguments: Record) -> Result<Ending, Failure> {
 fn look_around(arguments: Survey) -> Result<Ending, Failure> {
     survey::run(&survey::Options {
         command: arguments.command,
-        capabilities: arguments.driver_capabilities,
-        firmware_commands: arguments.firmware_commands,
-        abi: arguments.driver_abi,
+        capabilities: arguments.asked.driver_capabilities,
+        firmware_commands: arguments.asked.firmware_commands,
+        abi: arguments.asked.driver_abi,
         out: arguments.out,
     })
 }
@@ -476,9 +477,7 @@ fn look_around(arguments: Survey) -> Result<Ending, Failure> {
 fn demonstrate(arguments: &Demo) -> Result<Ending, Failure> {
     let demonstration = Run {
         driver: arguments.driver,
-        driver_abi: None,
-        driver_capabilities: Capabilities::default(),
-        firmware_commands: FirmwareCommands::default(),
+        asked: Asked::default(),
         gpus: Selection::All,
         settings: ServerSettings::default(),
         log: None,
