@@ -132,13 +132,6 @@ fn a_device_needs_an_open_description_of_its_gpu() {
     assert_eq!(allocate(&mut second), NV_ERR_INVALID_STATE);
     second.deviceId = 32;
     assert_eq!(allocate(&mut second), NV_ERR_INVALID_ARGUMENT);
-    // Without parameters it is the first GPU.
-    assert_eq!(
-        control
-            .allocate_bytes(client, client, 0x30, NV01_DEVICE_0, None)
-            .0,
-        NV_OK
-    );
 }
 
 #[test]
