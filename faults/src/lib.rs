@@ -116,6 +116,8 @@ pub enum Point {
     Named,
     /// The server is about to refuse a client that is none of the sandbox's.
     Owned,
+    /// The server is about to refuse what would have a device outlast the client whose address space it uses.
+    Outlasted,
     /// The server has found a client that a request names, and is about to look whether it is of the same process or user.
     Related,
     /// The server is about to take out of an answer what the sandbox is not to be told.
@@ -398,6 +400,7 @@ impl Point {
             Point::Instead => "instead",
             Point::Named => "named",
             Point::Owned => "owned",
+            Point::Outlasted => "outlasted",
             Point::Related => "related",
             Point::Told => "told",
             Point::Counted => "counted",
@@ -535,6 +538,7 @@ impl Point {
         Point::Instead,
         Point::Named,
         Point::Owned,
+        Point::Outlasted,
         Point::Related,
         Point::Told,
         Point::Counted,

@@ -50,6 +50,41 @@ fn another_s_client_is_known_by_the_drivers_answer_if_nobody_looks() {
 }
 
 #[test]
+fn a_client_whose_address_space_is_used_is_there_as_long_as_the_device() {
+    let expected = "\
+another description's: NV_ERR_INVALID_CLIENT
+the first's: ok
+free a device of it: ok
+by one that is named: NV_ERR_INVALID_CLIENT
+of one that names another: NV_ERR_INVALID_CLIENT
+free who is named: NV_ERR_STATE_IN_USE
+free who names: ok
+free who was named: ok
+free it again: NV_ERR_INVALID_OBJECT_HANDLE
+its own: ok
+the third's: ok
+";
+    prints(&["shared-spaces"], expected);
+}
+
+/// That the test above can fail: the driver has a device that names a client which is gone, or one that names another.
+#[test]
+fn a_device_names_a_client_that_is_gone_if_nobody_looks() {
+    let ended = finish(&mut guest_under(
+        "server.outlasted=drop",
+        &["shared-spaces"],
+    ));
+    for told in [
+        "by one that is named: ok",
+        "of one that names another: ok",
+        "free who is named: ok",
+    ] {
+        let mut lines = ended.stdout.lines();
+        assert!(lines.any(|line| line == told), "{told}: {}", ended.stdout);
+    }
+}
+
+#[test]
 fn clients_are_limited() {
     let expected = "\
 4096 clients, then NV_ERR_INSUFFICIENT_RESOURCES

@@ -166,6 +166,19 @@ fn the_driver_complains_of_a_wrong_release_that_reaches_it() {
     assert!(ended.stderr.contains("1.2.3"), "{}", ended.stderr);
 }
 
+/// What `values-for-all` is run with: profilers may ask what was set.
+const VALUES: [&str; 4] = [
+    "--gpus",
+    "0",
+    "--driver-capabilities",
+    "compute,utility,profiling",
+];
+
+/// What `values-for-all` prints where what keeps tenants apart is left out.
+fn values_without(rules: &str) -> Ended {
+    finish(&mut guest_under_with(rules, &VALUES, &["values-for-all"]))
+}
+
 #[test]
 fn what_would_change_a_gpu_for_others_is_passed_with_cudas_values_only() {
     let [unsupported, invalid] = ["NV_ERR_NOT_SUPPORTED", "NV_ERR_INVALID_ARGUMENT"];
@@ -176,15 +189,12 @@ fn what_would_change_a_gpu_for_others_is_passed_with_cudas_values_only() {
         ("1", unsupported),
     ];
     let boosts = boosts.map(|(flags, answer)| format!("boost {flags}: {answer}\n"));
-    let slices = [
-        ("2048", "ok"),
-        ("2049", invalid),
-        ("4000000", invalid),
-        ("4294967296", invalid),
-    ];
-    let slices = slices.map(|(slice, answer)| format!("timeslice {slice}: {answer}\n"));
+    let slices = ["2048", "2049", "4000000", "4294967296"];
+    let slices =
+        slices.map(|slice| format!("timeslice {slice}: ok, still {slice}, 2048 to the driver\n"));
     let shares = (0..8).map(|kind| match kind {
-        0 | 4 => format!("share {kind}: ok ok ok ok\n"),
+        // The driver is told 4 in the place of 2 and 3.
+        0 | 2..=4 => format!("share {kind}: ok ok ok ok\n"),
         // Of memory, which CUDA shares with other processes.
         1 => format!("share {kind}: {invalid} {invalid} {invalid} ok\n"),
         _ => format!("share {kind}: {invalid} {invalid} {invalid} {invalid}\n"),
@@ -204,15 +214,23 @@ descriptor of kind 0: asked
 descriptor of kind 1: NV_ERR_NOT_SUPPORTED
 descriptor of kind 2: NV_ERR_NOT_SUPPORTED
 ";
-    let ended = printed("0", &["values-for-all"]);
+    let ended = finish(&mut guest_with(&VALUES, &["values-for-all"]));
     assert_eq!(ended.stdout, expected, "{ended:?}");
     assert_eq!(ended.status, 0);
+}
+
+/// That the test above can fail: a group has the GPU for as long as the program wishes.
+#[test]
+fn a_timeslice_is_as_long_as_a_program_wishes_if_the_driver_is_told() {
+    let ended = values_without("server.forced-bits=drop");
+    let told = "timeslice 4000000: ok, still 4000000, 4000000 to the driver\n";
+    assert!(ended.stdout.contains(told), "{ended:?}");
 }
 
 /// That the test above can fail: all that a client has could be copied by everybody.
 #[test]
 fn a_client_and_its_device_are_shared_with_everybody_if_nobody_looks() {
-    let ended = printed_without("server.shared=drop", "0", &["values-for-all"]);
+    let ended = values_without("server.shared=drop");
     let shared = "share 1: NV_ERR_INVALID_ARGUMENT ok ok ok\n";
     assert!(ended.stdout.contains(shared), "{ended:?}");
 }
@@ -262,7 +280,7 @@ fn a_program_chooses_the_handle_of_a_client_and_learns_of_others_if_nobody_looks
 #[test]
 fn address_spaces_of_the_gpus_own_are_entered_if_values_are_not_looked_at() {
     let rules = "sentry.values=drop server.values=drop";
-    let ended = printed_without(rules, "0", &["values-for-all"]);
+    let ended = values_without(rules);
     for index in 0..5 {
         let entered = format!("address space {index}: ok\n");
         assert!(ended.stdout.contains(&entered), "{ended:?}");
@@ -272,7 +290,7 @@ fn address_spaces_of_the_gpus_own_are_entered_if_values_are_not_looked_at() {
 /// The same, for devices that keep another client's number, and pins of addresses in the kernel, which the driver believes.
 #[test]
 fn devices_and_pins_of_other_kinds_are_made_if_nobody_looks() {
-    let without = |rules| printed_without(rules, "0", &["values-for-all"]).stdout;
+    let without = |rules| values_without(rules).stdout;
     let owned = without("server.owned=drop");
     assert!(
         owned.contains("device of other client, flags 0: ok\n"),
@@ -290,7 +308,7 @@ fn devices_and_pins_of_other_kinds_are_made_if_nobody_looks() {
 /// The server looks by itself, too: what a sentry that was taken over lets pass goes no further.
 #[test]
 fn the_server_looks_at_values_by_itself() {
-    let ended = printed_without("sentry.values=drop", "0", &["values-for-all"]);
+    let ended = values_without("sentry.values=drop");
     for index in [1, 2, 4] {
         let refused = format!("address space {index}: EPROTO\n");
         assert!(ended.stdout.contains(&refused), "{ended:?}");

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number;
-use nvproxy_abi::plan::Plan;
+use nvproxy_abi::plan::{MAXIMUM_BUFFER, Plan};
 use nvproxy_abi::refusal::What;
 use nvproxy_abi::table::{Contents, Family, Length, Request};
 use ringfence_sentry::marshalling::{self, Stopped};
@@ -62,6 +62,7 @@ impl Notes {
         let payload = &mut self.payload;
         match marshalling::copy(self.abi, node, task, command, argument, payload) {
             Ok((plan, _)) => self.architectures.extend(architecture(&plan)),
+            Err(Stopped::Refused(refusal)) if is_refused_anyway(refusal.what) => {}
             Err(Stopped::Refused(refusal)) => self.refuse(refusal.what, node, command),
             Err(Stopped::Unreadable(_) | Stopped::Errno(_)) => self.unreadable += 1,
         }
@@ -101,6 +102,11 @@ impl Notes {
             Family::Alloc | Family::Uvm => None,
         }
     }
+}
+
+/// Whether no driver would have done what a sandbox refuses: it copies no more for one pointer.
+fn is_refused_anyway(what: What) -> bool {
+    matches!(what, What::TooLarge { length, .. } if length > u64::from(MAXIMUM_BUFFER))
 }
 
 /// Where the ioctl's argument says how long a control command's parameters are.

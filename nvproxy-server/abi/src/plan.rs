@@ -20,7 +20,8 @@ use crate::number;
 use crate::refusal::{Answer, EFAULT, EINVAL, ENOSYS, Refusal, What};
 use crate::status;
 use crate::table::{
-    Contents, Effect, Family, ForcedBits, Length, Passed, Pointer, Request, Reserved, Role,
+    Contents, Effect, Family, ForcedBits, Length, Otherwise, Passed, Pointer, Request, Reserved,
+    Role,
 };
 
 /// The most bytes that the driver copies for one pointer (RMAPI_PARAM_COPY_MAX_PARAMS_SIZE,
@@ -348,7 +349,7 @@ impl Planner {
         for pointer in row.pointers {
             self.follow(row, pointer, base, parameters)?;
         }
-        self.check_values(family, row, parameters)?;
+        self.check_values(family, row, base, parameters)?;
         let Some(variants) = row.variants else {
             return Ok(());
         };
@@ -362,11 +363,13 @@ impl Planner {
         self.examine(variant, base, parameters)
     }
 
-    /// Refuses values of fields that are not passed. `family` is that of `row`; the class or command is known by now.
+    /// Refuses values of fields that are not passed, or has the driver told others. `family` is that of `row`, whose
+    /// parameters start at `base`; the class or command is known by now.
     fn check_values(
-        &self,
+        &mut self,
         family: Family,
         row: &'static Request,
+        base: u32,
         parameters: &[u8],
     ) -> Result<(), Refusal> {
         let makes_client = self.request.effect == Some(Effect::Client);
@@ -376,16 +379,25 @@ impl Planner {
             }
             let value = value(parameters, passed)?;
             // A test leaves this out, to show that it would notice.
-            if !passed.values.contain(value) && at(Point::Values) != Some(Act::Drop) {
-                let what = What::Value {
-                    family,
-                    id: row.id,
-                    name: row.name,
-                    field: passed.field,
-                    value,
-                };
-                return Err(self.refuse(what, passed.status));
+            if passed.values.contain(value) || at(Point::Values) == Some(Act::Drop) {
+                continue;
             }
+            let status = match passed.otherwise {
+                Otherwise::Refused(status) => status,
+                Otherwise::Instead(instead) => {
+                    let (at, bits) = replaced(passed, instead, parameters.len());
+                    self.forced_bits = Some((base + at, bits));
+                    continue;
+                }
+            };
+            let what = What::Value {
+                family,
+                id: row.id,
+                name: row.name,
+                field: passed.field,
+                value,
+            };
+            return Err(self.refuse(what, status));
         }
         Ok(())
     }
@@ -610,6 +622,23 @@ fn value(parameters: &[u8], passed: &Passed) -> Result<u64, Refusal> {
         4 => u64::from(field(parameters, passed.at)?),
         _ => long_field(parameters, passed.at)?,
     })
+}
+
+/// Where in `length` bytes of parameters which 8-byte field has which bits, if the field of `passed` is to be `instead`.
+fn replaced(passed: &Passed, instead: u64, length: usize) -> (u32, ForcedBits) {
+    let at = usize::from(passed.at);
+    // The last 8 bytes hold a field that has fewer than 8 from its own start on.
+    let start = at.min(length.saturating_sub(size_of::<u64>()));
+    let shift = 8 * (at - start) as u32;
+    let all = match passed.width {
+        8 => u64::MAX,
+        width => (1 << (8 * u32::from(width))) - 1,
+    };
+    let bits = ForcedBits {
+        set: instead << shift,
+        cleared: all << shift,
+    };
+    (start as u32, bits)
 }
 
 fn read<const N: usize>(parameters: &[u8], at: u16) -> Result<[u8; N], Refusal> {

@@ -85,8 +85,7 @@ pub enum Naming {
     Rest { unused: u32 },
 }
 
-/// A field that is only passed with certain values. With others the request is refused with an NV_STATUS, or with EINVAL
-/// where its argument has no place for one.
+/// A field that is only passed with certain values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Passed {
     /// The field's name.
@@ -97,7 +96,16 @@ pub struct Passed {
     /// Other values are passed, too, unless the request makes a client.
     pub of_clients: bool,
     pub values: Values,
-    pub status: u32,
+    pub otherwise: Otherwise,
+}
+
+/// What becomes of a request with another value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Otherwise {
+    /// It is refused with this NV_STATUS, or with EINVAL where its argument has no place for one.
+    Refused(u32),
+    /// The driver is told this value, and the program finds its own in the answer.
+    Instead(u64),
 }
 
 /// Values of a field, unsigned.
@@ -156,12 +164,22 @@ pub struct ClientField {
     pub extent: Extent,
     /// The NV_STATUS with which the driver answers a handle that no client has.
     pub absent: u32,
-    /// Whether no other client may be named than the one that makes the request: the driver keeps the number, and looks it
-    /// up when it may be another sandbox's.
-    pub itself: bool,
+    pub whose: Whose,
     /// Whether the driver is told the client that makes the request where the program names none. Parameters that have such a
     /// field cannot be left out.
     pub is_filled_in: bool,
+}
+
+/// Which of the sandbox's clients a request may name. The driver keeps some numbers, and looks them up when they may be
+/// another sandbox's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// Any.
+    Sandbox,
+    /// The client that makes the request.
+    Maker,
+    /// Those that were made through the same open file description as the one that makes the request.
+    Description,
 }
 
 /// How many handles a field stands for.

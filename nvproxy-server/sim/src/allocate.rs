@@ -23,6 +23,8 @@ use super::state::State;
 use super::virtual_memory::VirtualMemory;
 use super::{notifications, pages};
 
+/// Microseconds that a channel group is scheduled for unless it asks for others.
+const TIMESLICE: u64 = 2_048;
 /// Bytes of what GPUs share with the program without being asked (sizes of the driver's own allocations).
 const USER_SHARED_DATA: u64 = 4 << 10;
 const USERMODE_REGISTERS: u64 = 64 << 10;
@@ -204,9 +206,10 @@ fn construct(
             put(buffers, parameters, &wanted);
             Detail::Event(event)
         }
-        Kind::Client | Kind::ChannelGroup | Kind::ContextShare | Kind::Engine | Kind::Leaf => {
-            Detail::Nothing
-        }
+        Kind::ChannelGroup => Detail::ChannelGroup {
+            timeslice: TIMESLICE,
+        },
+        Kind::Client | Kind::ContextShare | Kind::Engine | Kind::Leaf => Detail::Nothing,
     };
     Ok((gpu, detail))
 }

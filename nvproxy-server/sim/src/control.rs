@@ -147,6 +147,8 @@ static HANDLERS: &[(u32, Handler)] = &[
     (NV2080_CTRL_CMD_FB_GET_INFO, answers::fb_info_behind),
     (NV2080_CTRL_CMD_FB_GET_INFO_V2, answers::fb_info),
     (NV2080_CTRL_CMD_BUS_GET_PCI_INFO, answers::bus_pci_info),
+    (NVA06C_CTRL_CMD_SET_TIMESLICE, objects::set_timeslice),
+    (NVA06C_CTRL_CMD_GET_TIMESLICE, objects::timeslice),
     (
         NVC36F_CTRL_CMD_GPFIFO_GET_WORK_SUBMIT_TOKEN,
         objects::work_submit_token,

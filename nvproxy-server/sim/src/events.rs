@@ -4,11 +4,10 @@
 //! refer to the number and hear a notifier. When that fires, the description becomes readable.
 //!
 //! With the driver, an event without data is forgotten as soon as `poll` has reported it (`nvidia_poll`,
-//! kernel-open/nvidia/nv.c), and one with data when NV_ESC_RM_GET_EVENT_DATA has fetched it, which the request tables
-//! do not carry. No descriptor that an unprivileged process can make forgets its readiness when `poll` reports it. Here
+//! kernel-open/nvidia/nv.c), and one with data when NV_ESC_RM_GET_EVENT_DATA has fetched it. No descriptor that an unprivileged process can make forgets its readiness when `poll` reports it. Here
 //! the event descriptor is an edge-triggered epoll instance: an `epoll_wait` on it takes what is pending, and `poll`
-//! reports it until then. So no event is lost, but a program that only polls goes on seeing one that is over. An event with
-//! data is pending for good.
+//! reports it until then. So no event is lost, but a program that only polls goes on seeing one that is over. Of an event with data
+//! the number is kept, and not what it says.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -64,6 +63,17 @@ impl Pending {
         epoll.add(&with_data.0, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
         self.with_data = Some(with_data);
         Ok(epoll.0)
+    }
+
+    /// Takes one event with data, if there is one. Returns whether there are more.
+    pub fn fetch(&self) -> Option<bool> {
+        let Counter(counter) = self.with_data.as_ref()?;
+        let mut count = [0; 8];
+        nix::unistd::read(counter, &mut count).ok()?;
+        let left = u64::from_ne_bytes(count) - 1;
+        // It has room for what was in it.
+        let _ = (left > 0).then(|| nix::unistd::write(counter, &left.to_ne_bytes()));
+        Some(left > 0)
     }
 
     pub fn post(&self, with_data: bool) {

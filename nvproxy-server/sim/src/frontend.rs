@@ -7,7 +7,7 @@ use crate::structs::frontend::*;
 use nix::errno::Errno;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::number::*;
-use nvproxy_abi::status::NV_OK;
+use nvproxy_abi::status::{NV_ERR_OPERATING_SYSTEM, NV_OK};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::allocate::{self, Request};
@@ -57,6 +57,7 @@ static IOCTLS: &[(u32, On, Handler)] = &[
     (NV_ESC_REGISTER_FD, On::Any, register_fd),
     (NV_ESC_ALLOC_OS_EVENT, On::Any, alloc_os_event),
     (NV_ESC_FREE_OS_EVENT, On::Any, free_os_event),
+    (NV_ESC_RM_GET_EVENT_DATA, On::Any, event_data),
     (NV_ESC_CHECK_VERSION_STR, On::Control, check_version),
     (NV_ESC_ATTACH_GPUS_TO_FD, On::Control, attach_gpus),
     (NV_ESC_SYS_PARAMS, On::Control, system_parameters),
@@ -102,6 +103,7 @@ answered! {
     NVOS21_PARAMETERS: status;
     NVOS32_PARAMETERS: status;
     NVOS34_PARAMETERS: status;
+    NVOS41_PARAMETERS: status;
     NVOS46_PARAMETERS: status;
     NVOS47_PARAMETERS: status;
     NVOS54_PARAMETERS: status;
@@ -362,6 +364,16 @@ fn alloc_os_event(
         state
             .os_events
             .allocate(argument.hClient, argument.fd, issuer.file)
+    })
+}
+
+/// get_os_event_data (src/nvidia/arch/nvalloc/unix/src/osapi.c). What the event says is not modelled.
+fn event_data(state: &mut State, issuer: Issuer, buffers: &mut Buffers<'_>) -> Result<(), Errno> {
+    with_status(buffers, |argument: &mut NVOS41_PARAMETERS, _| {
+        let file = state.files.get(&issuer.file);
+        let more = file.and_then(|file| file.pending.fetch());
+        argument.MoreEvents = more.ok_or(NV_ERR_OPERATING_SYSTEM)?.into();
+        Ok(())
     })
 }
 

@@ -68,6 +68,10 @@ pub(super) enum Detail {
     Subdevice {
         repeats: BTreeMap<u32, bool>,
     },
+    ChannelGroup {
+        /// Microseconds.
+        timeslice: u64,
+    },
     Event(Event),
 }
 

@@ -6,6 +6,7 @@
 //! (`shown.rs`). It is charged once, and given back when the last of these is gone, by whichever way.
 
 mod begun;
+mod named;
 mod os_events;
 mod shown;
 mod spaces;
@@ -68,6 +69,8 @@ struct Client {
     objects: HashMap<Handle, Object>,
     /// Directly below the client.
     children: HashSet<Handle>,
+    /// Those of its devices that use another client's address space, with that client's handle.
+    naming: BTreeMap<Handle, Handle>,
 }
 
 /// A description of a device node, as far as it concerns objects.
@@ -359,6 +362,7 @@ impl Ledger {
             maker,
             objects: HashMap::new(),
             children: HashSet::new(),
+            naming: BTreeMap::new(),
         };
         self.clients.insert(client, made);
         let description = self.descriptions.entry(description).or_default();
@@ -507,6 +511,7 @@ impl Client {
             };
         }
         while let Some(handle) = found.pop() {
+            self.naming.remove(&handle);
             if let Some(object) = self.objects.remove(&handle) {
                 found.extend(object.children);
                 taken.push(object.content);

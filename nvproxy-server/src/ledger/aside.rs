@@ -141,8 +141,8 @@ fn new_content(
 ) -> Result<Content, NoRoom> {
     let gpu = ledger.gpu_of(client, parent);
     Ok(match what {
-        What::Device(instance) => Content {
-            gpu: Some(*instance),
+        What::Device { gpu, .. } => Content {
+            gpu: Some(*gpu),
             memory: Vec::new(),
         },
         // The driver refuses these as well: what cannot be accounted for must not depend on it.

@@ -115,8 +115,11 @@ pub(super) enum Deed {
 /// What a new object is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum What {
-    /// A GPU, with this number.
-    Device(u32),
+    /// A GPU, with this number. It uses the address space of a client that is named by its handle; 0 is its own.
+    Device {
+        gpu: u32,
+        shares: Handle,
+    },
     /// Memory of its GPU, no more than as many bytes; the driver writes the object's size at `answer`.
     GpuMemory {
         bytes: u64,
@@ -386,6 +389,11 @@ impl Deed {
             Deed::Nothing | Deed::Client { .. } | Deed::Attach { .. } | Deed::Register { .. } => {
                 SmallVec::new()
             }
+            Deed::Object {
+                client,
+                what: What::Device { shares, .. },
+                ..
+            } => SmallVec::from_slice(&[client, shares]),
             Deed::Object { client, .. }
             | Deed::Free { client, .. }
             | Deed::Share { client, .. }
@@ -420,7 +428,10 @@ impl What {
             return What::without_parameters(&effect);
         };
         match bytes.effect(base, &effect) {
-            Effect::Device { instance } => What::Device(instance.value),
+            Effect::Device { instance, shares } => What::Device {
+                gpu: instance.value,
+                shares: shares.value,
+            },
             Effect::GpuMemory(amount) => What::GpuMemory {
                 bytes: taken::of_gpu(&amount),
                 answer: amount.size.at,
@@ -463,7 +474,7 @@ impl What {
     fn without_parameters(effect: &table::Effect) -> What {
         match effect {
             // It is the first GPU (deviceConstruct_IMPL, src/nvidia/src/kernel/gpu/device.c).
-            Effect::Device { .. } => What::Device(0),
+            Effect::Device { .. } => What::Device { gpu: 0, shares: 0 },
             Effect::GpuMemory(_)
             | Effect::HostMemory(_)
             | Effect::HostMemoryUpTo { .. }

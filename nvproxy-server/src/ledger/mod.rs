@@ -43,9 +43,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::errno::Errno;
 use nvproxy_abi::status::{
-    NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_INVALID_ARGUMENT, NV_ERR_INVALID_STATE, NV_ERR_NO_MEMORY,
+    NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_INVALID_ARGUMENT, NV_ERR_INVALID_CLIENT,
+    NV_ERR_INVALID_STATE, NV_ERR_NO_MEMORY, NV_ERR_STATE_IN_USE,
 };
-use nvproxy_abi::table::{Effect, Family, MemoryList};
+use nvproxy_abi::table::{Effect, Family, MemoryList, Whose};
 use nvproxy_protocol::requests::Issuer;
 use ringfence_faults::{Act, Point, at};
 use ringfence_ipc::locks::IgnorePoison;
@@ -234,6 +235,7 @@ impl Books {
         }
         check_clients(&ledger, prepared, &admission.passage.deed)?;
         check_shared(&ledger, &admission.passage.deed)?;
+        check_named(&ledger, &admission.passage.deed)?;
         if let Deed::OsEvent { .. } = admission.passage.deed
             && !ledger.has_room_for_os_event()
         {
@@ -356,8 +358,14 @@ fn check_clients(ledger: &Ledger, prepared: &Prepared, deed: &Deed) -> Result<()
             let mut named = Bytes(payload).clients(plan, base, field).into_iter();
             let are_own = named.all(|client| match client {
                 0 => true,
-                client if field.itself => maker == Some(client),
-                client => ledger.has_client(client) && is_let(client),
+                client => match field.whose {
+                    Whose::Maker => maker == Some(client),
+                    Whose::Description => {
+                        maker.is_some_and(|maker| ledger.are_together(maker, client))
+                            && is_let(client)
+                    }
+                    Whose::Sandbox => ledger.has_client(client) && is_let(client),
+                },
             });
             // A test leaves this out, to show that it would notice.
             if !are_own && at(Point::Owned) != Some(Act::Drop) {
@@ -391,6 +399,26 @@ fn check_shared(ledger: &Ledger, deed: &Deed) -> Result<(), u32> {
             Err(NV_ERR_INVALID_ARGUMENT)
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether every client that a device names will be there as long as the device is ([`accounts`], `named.rs`).
+fn check_named(ledger: &Ledger, deed: &Deed) -> Result<(), u32> {
+    let answer = match deed {
+        Deed::Free { client, object } if client == object && ledger.is_named(*client) => {
+            Err(NV_ERR_STATE_IN_USE)
+        }
+        Deed::Object {
+            client,
+            what: What::Device { shares, .. },
+            ..
+        } if !ledger.may_name(*client, *shares) => Err(NV_ERR_INVALID_CLIENT),
+        _ => Ok(()),
+    };
+    // A test leaves this out, to show that it would notice.
+    match at(Point::Outlasted) {
+        Some(Act::Drop) => Ok(()),
+        _ => answer,
     }
 }
 

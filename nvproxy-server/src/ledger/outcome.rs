@@ -106,6 +106,9 @@ fn enter_success(
             let is_there = ledger.has_object(*client, object);
             if displaces || (object != 0 && !is_there) {
                 ledger.add_object(*client, object, *parent, content);
+                if let What::Device { shares, .. } = what {
+                    ledger.name(*client, object, *shares);
+                }
             } else if is_pinned && is_there {
                 // One of the two is gone, and it is not known which.
                 ledger.hold(*client, object, content);

@@ -39,7 +39,7 @@ pub(crate) fn client(
         place,
         extent,
         absent,
-        itself: rule.itself,
+        whose: rule.whose,
         is_filled_in: rule.is_filled_in,
     }))
 }

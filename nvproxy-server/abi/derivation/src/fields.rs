@@ -153,6 +153,11 @@ impl<'a> Derivation<'a> {
         let passed = rule.passed.iter();
         let passed = passed.map(|rule| tenants::passed(parameters, rule));
         row.passed.extend(self.sound(row, parameters, passed));
+        let replaced = row.passed.iter().filter(|passed| passed.is_replaced());
+        if replaced.count() + usize::from(row.forced_bits.is_some()) > 1 {
+            let problem = "has more than one field that the driver is told otherwise";
+            self.error(parameters.release, &row.name, problem);
+        }
         let lists = rule.gpu_lists.iter();
         let lists = lists.map(|rule| tenants::list(parameters, rule));
         row.gpu_lists.extend(self.sound(row, parameters, lists));

@@ -10,7 +10,8 @@ use nvproxy_abi_effects::{Array, Effect, Number, Offsets, Rewrite};
 use crate::families::ByFamily;
 use crate::rows::{
     ArrayPlace, Cleared, ClientField, Contents, Descriptor, Extent, GpuField, GpuList, Length,
-    Naming, Passed, Place, Places, Pointer, Reserved, Role, Row, Size, Tables, Values, Words,
+    Naming, Otherwise, Passed, Place, Places, Pointer, Reserved, Role, Row, Size, Tables, Values,
+    Words,
 };
 
 /// Rust source that defines `ROWS`, `RELEASES`, `NAMES`, `PUBLISHED` and the lists of words. It expects the names of `nvproxy_abi::table`,
@@ -259,15 +260,19 @@ fn passed(passed: &Passed) -> String {
         width,
         of_clients,
         values,
-        status,
+        otherwise,
     } = passed;
     let values = match values {
         Values::OneOf(values) => format!("OneOf(&{values:?})"),
         Values::AtLeast(least) => format!("AtLeast({least})"),
         Values::AtMost(most) => format!("AtMost({most})"),
     };
+    let otherwise = match otherwise {
+        Otherwise::Refused(status) => format!("Refused(status::{status})"),
+        Otherwise::Instead(value) => format!("Instead({value})"),
+    };
     format!(
-        "Passed {{ field: {path:?}, at: {at}, width: {width}, of_clients: {of_clients}, values: Values::{values}, status: status::{status} }}"
+        "Passed {{ field: {path:?}, at: {at}, width: {width}, of_clients: {of_clients}, values: Values::{values}, otherwise: Otherwise::{otherwise} }}"
     )
 }
 
@@ -305,9 +310,9 @@ fn client(client: &ClientField) -> String {
         Extent::Behind => "Extent::Behind".to_owned(),
     };
     let (at, absent) = (client.place.at, &client.absent);
-    let (itself, is_filled_in) = (client.itself, client.is_filled_in);
+    let (whose, is_filled_in) = (client.whose, client.is_filled_in);
     format!(
-        "ClientField {{ at: {at}, extent: {extent}, absent: status::{absent}, itself: {itself}, is_filled_in: {is_filled_in} }}"
+        "ClientField {{ at: {at}, extent: {extent}, absent: status::{absent}, whose: Whose::{whose:?}, is_filled_in: {is_filled_in} }}"
     )
 }
 

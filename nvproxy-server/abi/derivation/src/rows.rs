@@ -146,8 +146,17 @@ pub struct ClientField {
     pub extent: Extent,
     /// The name of an NV_STATUS.
     pub absent: String,
-    pub itself: bool,
+    pub whose: Whose,
     pub is_filled_in: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Whose {
+    #[default]
+    Sandbox,
+    Maker,
+    Description,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -213,8 +222,21 @@ pub struct Passed {
     pub width: u8,
     pub of_clients: bool,
     pub values: Values,
+    pub otherwise: Otherwise,
+}
+
+impl Passed {
+    /// Whether the driver is told another value in the place of what is not passed.
+    pub fn is_replaced(&self) -> bool {
+        matches!(self.otherwise, Otherwise::Instead(_))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Otherwise {
     /// The name of an NV_STATUS.
-    pub status: String,
+    Refused(String),
+    Instead(u64),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

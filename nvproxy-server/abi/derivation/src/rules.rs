@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use nvproxy_abi_effects::{Effect, Form, Number, Rewrite};
 use serde::Deserialize;
 
-use crate::rows::Role;
+use crate::rows::{Role, Whose};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -193,9 +193,8 @@ pub struct ClientRule {
     pub count: Option<String>,
     /// The NV_STATUS with which the driver answers a handle that no client has.
     pub absent: String,
-    /// Whether no other client may be named than the one that makes the request.
     #[serde(default)]
-    pub itself: bool,
+    pub whose: Whose,
     /// Whether the driver is told the client that makes the request where a program names none.
     #[serde(default)]
     pub is_filled_in: bool,
@@ -218,7 +217,7 @@ pub struct GpuRule {
 }
 
 /// A field of at most 8 bytes that is only passed with these values, from a value on or up to one. With others the request is answered
-/// with `status`.
+/// with `status`, or the driver is told `instead`; it has one of these.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PassedRule {
@@ -229,7 +228,8 @@ pub struct PassedRule {
     pub values: Option<Vec<u64>>,
     pub least: Option<u64>,
     pub most: Option<u64>,
-    pub status: String,
+    pub status: Option<String>,
+    pub instead: Option<u64>,
 }
 
 /// A list of GPUs in an answer: of ids, or of structures.

@@ -5,7 +5,7 @@
 
 use crate::effects::{short, sized};
 use crate::parameters::Parameters;
-use crate::rows::{Cleared, GpuField, GpuList, Naming, Passed, Place, Values};
+use crate::rows::{Cleared, GpuField, GpuList, Naming, Otherwise, Passed, Place, Values};
 use crate::rules::{ClearedRule, GpuListRule, GpuRule, PassedRule, Rule};
 
 /// Bytes of a GPU's id, and of its UUID.
@@ -109,12 +109,23 @@ pub(crate) fn passed(
             ));
         }
     };
+    let otherwise = match (&rule.status, rule.instead) {
+        (Some(status), None) => Otherwise::Refused(status.clone()),
+        (None, Some(instead)) if size == 8 || instead >> (8 * size) == 0 => {
+            Otherwise::Instead(instead)
+        }
+        _ => {
+            return Err(format!(
+                "has a rule for {path} that says neither a status nor one value that it can have instead"
+            ));
+        }
+    };
     Ok(Some(Passed {
         place,
         width: size as u8,
         of_clients: rule.of_clients,
         values,
-        status: rule.status.clone(),
+        otherwise,
     }))
 }
 

@@ -144,8 +144,11 @@ pub enum Effect<F: Form> {
     Hold(Objects<F>),
     /// A class: its objects are clients.
     Client,
-    /// A class: its objects stand for the GPU with this number.
-    Device { instance: F::Field<u32> },
+    /// A class: its objects stand for the GPU with this number, and use the address space that a client has on it.
+    Device {
+        instance: F::Field<u32>,
+        shares: F::Field<u32>,
+    },
     /// A class: its objects take memory of the GPU that they belong to.
     GpuMemory(Amount<F>),
     /// A class: its objects take memory of the host.
@@ -285,8 +288,9 @@ impl<F: Form> Effect<F> {
             },
             Effect::Hold(objects) => Effect::Hold(objects.rewrite(how)?),
             Effect::Client => Effect::Client,
-            Effect::Device { instance } => Effect::Device {
+            Effect::Device { instance, shares } => Effect::Device {
                 instance: how.field(instance)?,
+                shares: how.field(shares)?,
             },
             Effect::GpuMemory(amount) => Effect::GpuMemory(amount.rewrite(how)?),
             Effect::HostMemory(amount) => Effect::HostMemory(amount.rewrite(how)?),

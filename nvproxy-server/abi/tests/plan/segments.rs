@@ -330,6 +330,31 @@ fn no_page_tables_are_put_in_host_memory_where_a_gpu_has_none_left() {
     }
 }
 
+/// RS_SHARE_TYPE_PID (4) in the place of RS_SHARE_TYPE_OS_SECURITY_TOKEN (2) and RS_SHARE_TYPE_CLIENT (3). The type has 2 bytes, and lies in
+/// the last 8 of 12.
+#[test]
+fn a_share_with_a_user_or_a_client_is_one_with_the_process() {
+    for kind in [0, 2, 3, 4u64] {
+        let mut policy = [0u8; 12];
+        policy[8] = kind as u8;
+        policy[10] = 0xff;
+        let command = NV0000_CTRL_CMD_CLIENT_SET_INHERITED_SHARE_POLICY;
+        let memory = Memory::default()
+            .with(ARGUMENT, &control(command, 0x1000, 12))
+            .with(0x1000, &policy);
+        let (plan, payload) = plan(Node::Control, CONTROL, memory);
+        let forced = plan.forced_bits();
+        let Some((at, bits)) = forced.filter(|_| [2, 3].contains(&kind)) else {
+            assert_eq!(forced, None, "{kind}");
+            continue;
+        };
+        assert_eq!(Some(at), plan.request_at.map(|start| start + 4));
+        let value = u64::from_le_bytes(payload[at as usize..][..8].try_into().expect("a field"));
+        assert_eq!(value, kind << 32 | 0xff << 48);
+        assert_eq!(bits.in_place_of(value), 4 << 32 | 0xff << 48);
+    }
+}
+
 #[test]
 fn uvm_is_initialized_for_several_processes() {
     let memory = Memory::default().with(ARGUMENT, &UVM_INITIALIZE_PARAMS::new_zeroed());

@@ -144,6 +144,30 @@ pub(in super::super) fn set_trigger(command: &mut Command<'_, '_>) -> Outcome {
 }
 
 /// What a program writes to the doorbell to name the channel.
+/// The timeslice of the channel group that a command is for.
+fn timeslice_of<'a>(command: &'a mut Command<'_, '_>) -> Outcome<&'a mut u64> {
+    let clients = &mut command.state.clients;
+    let client = clients.usable(command.client, command.caller, NV_ERR_INVALID_CLIENT)?;
+    match &mut client.object_mut(command.object)?.detail {
+        Detail::ChannelGroup { timeslice } => Ok(timeslice),
+        _ => Err(NV_ERR_NOT_SUPPORTED),
+    }
+}
+
+pub(in super::super) fn set_timeslice(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(|wanted: &mut u64, command| {
+        *timeslice_of(command)? = *wanted;
+        Ok(())
+    })
+}
+
+pub(in super::super) fn timeslice(command: &mut Command<'_, '_>) -> Outcome {
+    command.with(|told: &mut u64, command| {
+        *told = *timeslice_of(command)?;
+        Ok(())
+    })
+}
+
 pub(in super::super) fn work_submit_token(command: &mut Command<'_, '_>) -> Outcome {
     let client = command.state.clients.existing(command.client)?;
     let Detail::Channel { id } = client.object(command.object)?.detail else {

@@ -44,6 +44,17 @@ pub struct nv_ioctl_free_os_event_t {
 
 layout!(nv_ioctl_free_os_event_t, 16, { hClient: 0, hDevice: 4, fd: 8, Status: 12 });
 
+/// NV_ESC_RM_GET_EVENT_DATA.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct NVOS41_PARAMETERS {
+    pub pEvent: u64,
+    pub MoreEvents: u32,
+    pub status: u32,
+}
+
+layout!(NVOS41_PARAMETERS, 16, { pEvent: 0, MoreEvents: 8, status: 12 });
+
 /// NV_ESC_SYS_PARAMS.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]

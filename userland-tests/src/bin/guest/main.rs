@@ -162,6 +162,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-mapped-back", mapped_host_memory::given_back),
     ("open-only", refusals::open_only),
     ("foreign-clients", ownership::foreign_clients),
+    ("shared-spaces", ownership::shared_spaces),
     ("named-gpus", tenants::named),
     ("told-gpus", tenants::told),
     ("told-processes", tenants::utilization),

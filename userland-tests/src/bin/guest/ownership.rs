@@ -112,6 +112,33 @@ pub fn foreign_clients(_: &[String]) -> Outcome {
     Ok(())
 }
 
+/// Devices that use another client's address space, as OpenGL and Vulkan make them.
+pub fn shared_spaces(_: &[String]) -> Outcome {
+    let (first, _node) = Client::of_first_gpu(DEVICE, SUBDEVICE)?;
+    let controls = (first.control.try_clone()?, first.control.try_clone()?);
+    let (second, third) = (Client::on(controls.0)?, Client::on(controls.1)?);
+    let elsewhere = Client::new()?;
+    let device = |client: &Client, named: &Client, handle: u32| {
+        let mut device = NV0080_ALLOC_PARAMETERS::new_zeroed();
+        device.hClientShare = named.root;
+        client.allocate(client.root, handle, NV01_DEVICE_0, &mut device)
+    };
+    say("another description's", device(&second, &elsewhere, DEVICE));
+    say("the first's", device(&second, &first, DEVICE));
+    say("free a device of it", first.free(first.root, DEVICE));
+    say("by one that is named", device(&first, &third, DEVICE + 1));
+    say("of one that names another", device(&third, &second, DEVICE));
+    say("free who is named", first.free(first.root, first.root));
+    say("free who names", second.free(second.root, second.root));
+    say("free who was named", first.free(first.root, first.root));
+    say("free it again", first.free(first.root, first.root));
+    say("its own", device(&third, &third, DEVICE));
+    // The description is closed with both.
+    let fourth = Client::on(first.control.try_clone()?)?;
+    say("the third's", device(&fourth, &third, DEVICE));
+    Ok(())
+}
+
 /// As many of the list as the number says are looked at.
 fn disable_channels(gpu: &Gpu, foreign: u32) {
     for (what, count) in [("disable one's own channel", 1), ("disable its channel", 2)] {

@@ -312,7 +312,13 @@ pub fn values(_: &[String]) -> Outcome {
     for microseconds in [2_048u64, 2_049, 4_000_000, 1 << 32] {
         let mut slice = [microseconds];
         let set = client.control(GROUP, NVA06C_CTRL_CMD_SET_TIMESLICE, &mut slice);
-        println!("timeslice {microseconds}: {}", word(set));
+        let mut had = [0u64];
+        client.control(GROUP, NVA06C_CTRL_CMD_GET_TIMESLICE, &mut had)?;
+        let ([still], [had]) = (slice, had);
+        println!(
+            "timeslice {microseconds}: {}, still {still}, {had} to the driver",
+            word(set)
+        );
     }
     for kind in 0..8u32 {
         // RS_SHARE_POLICY (rs_access.h): the target, which rights, the type.
