@@ -9,7 +9,7 @@ use std::ops::Range;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::plan::{DescriptorField, Plan, Planner, Segment, Step};
-use nvproxy_abi::table::ForcedBits;
+use nvproxy_abi::table::{ForcedBits, shown_name};
 
 /// What a payload is made of.
 #[derive(Clone, Debug)]
@@ -74,20 +74,10 @@ impl Layout {
     }
 }
 
-/// NVIDIA's name, or the number of what has none, which the tables say in brackets.
-fn name(plan: &Plan) -> Cow<'static, str> {
-    let name = plan.request.name;
-    if name.starts_with('(') {
-        format!("{:#x} {name}", plan.id).into()
-    } else {
-        name.into()
-    }
-}
-
 impl From<Plan> for Layout {
     fn from(plan: Plan) -> Layout {
         Layout {
-            name: name(&plan),
+            name: shown_name(plan.request.name, plan.id),
             segments: plan.segments.to_vec(),
             descriptors: plan.descriptors.to_vec(),
             forced_bits: plan.forced_bits(),

@@ -288,6 +288,22 @@ fn what_the_tables_refuse_is_there_and_says_why() {
     }
 }
 
+/// Else all that the headers have no name for would be one request.
+#[test]
+fn what_has_no_name_has_its_number() {
+    let (trace, _) = traced(&["--log", "/dev/null"], &["firmware"]);
+    let names = trace.requests.iter().map(|request| &*request.whole.name);
+    let unnamed: BTreeSet<&str> = names.filter(|name| name.ends_with(')')).collect();
+    assert!(
+        unnamed.contains("0x20808162 (not in the public headers)"),
+        "{unnamed:?}"
+    );
+    assert!(
+        unnamed.iter().all(|name| name.starts_with("0x")),
+        "{unnamed:?}"
+    );
+}
+
 #[test]
 fn a_pin_shows_who_was_held_and_when_the_task_itself_called() {
     let (trace, _) = traced(&[], &["pin-refused"]);

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 use nvproxy_abi::node::Node;
 use nvproxy_abi::refusal::{Refusal, What};
-use nvproxy_abi::table::Family;
+use nvproxy_abi::table::{Family, shown_name};
 
 use super::marshalling::is_error;
 use super::stats::Stats;
@@ -22,6 +22,8 @@ pub struct Done {
     /// Groups requests of the same kind.
     pub kind: &'static str,
     pub name: &'static str,
+    /// The number of what may have no name of its own.
+    pub id: u32,
     /// What it was made on.
     pub node: Node,
     /// How many bytes of task memory it was copied from.
@@ -71,6 +73,7 @@ impl Observer {
         let Done {
             kind,
             name,
+            id,
             node,
             payload,
             outcome,
@@ -81,7 +84,7 @@ impl Observer {
         if let Some(tracer) = &self.tracer {
             let entry = Entry {
                 kind: Some(kind),
-                name: Cow::Borrowed(name),
+                name: shown_name(name, id),
                 node,
                 payload: Some(payload),
                 outcome,
@@ -117,7 +120,7 @@ impl Observer {
             Known::Refused(what) => {
                 let (kind, name) = meant(what);
                 let text = what.to_string();
-                let name = name.map_or_else(|| Cow::Owned(text.clone()), Cow::Borrowed);
+                let name = name.unwrap_or_else(|| Cow::Owned(text.clone()));
                 (kind, name, Some(text))
             }
         };
@@ -144,15 +147,29 @@ impl Observer {
 }
 
 /// The kind and the name of what was refused.
-fn meant(what: What) -> (Option<&'static str>, Option<&'static str>) {
+pub fn meant(what: What) -> (Option<&'static str>, Option<Cow<'static, str>>) {
     match what {
-        What::Unknown { family, name, .. } => (Some(heading(family)), name),
-        What::NotGranted { family, name, .. }
-        | What::Reserved { family, name, .. }
-        | What::BadSize { family, name, .. }
-        | What::TooLarge { family, name, .. }
-        | What::Flags { family, name, .. }
-        | What::Value { family, name, .. } => (Some(heading(family)), Some(name)),
+        What::Unknown { family, id, name } => {
+            (Some(heading(family)), name.map(|name| shown_name(name, id)))
+        }
+        What::NotGranted {
+            family, id, name, ..
+        }
+        | What::Reserved {
+            family, id, name, ..
+        }
+        | What::BadSize {
+            family, id, name, ..
+        }
+        | What::TooLarge {
+            family, id, name, ..
+        }
+        | What::Flags {
+            family, id, name, ..
+        }
+        | What::Value {
+            family, id, name, ..
+        } => (Some(heading(family)), Some(shown_name(name, id))),
         What::Malformed => (None, None),
     }
 }

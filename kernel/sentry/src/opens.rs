@@ -88,6 +88,7 @@ impl Sentry {
         let done = Done {
             kind: "open",
             name: open.node.shown(),
+            id: 0,
             node: open.node,
             payload: 0,
             outcome: opened.as_ref().map(|_| 0).map_err(|errno| *errno),

@@ -361,6 +361,7 @@ impl Pin<'_> {
         let done = Done {
             kind: heading(plan.family),
             name: plan.request.name,
+            id: plan.id,
             node: self.description.node,
             payload: length_of(&self.marshalled.parts),
             outcome: reply.outcome.map(i64::from),

@@ -240,6 +240,7 @@ impl Sentry {
         let done = Done {
             kind: heading(plan.family),
             name: plan.request.name,
+            id: plan.id,
             node: target.map_or(Node::Uvm, |target| target.node),
             payload: length_of(&parts),
             outcome,

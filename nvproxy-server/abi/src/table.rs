@@ -1,6 +1,8 @@
 //! The types of the tables' rows. A row says all that has to be known to carry a request to the driver, and who may make
 //! it; what the request does is none of its business.
 
+use std::borrow::Cow;
+
 pub use nvproxy_abi_effects::{self as effects, Array, Offsets};
 
 use crate::policy::Capabilities;
@@ -55,6 +57,14 @@ pub struct Request {
     pub gpu_lists: &'static [GpuList],
     /// What the answer is not to tell.
     pub cleared: &'static [Cleared],
+}
+
+/// NVIDIA's name for a request, or the number of what has none, which the tables say in brackets.
+pub fn shown_name(name: &'static str, id: u32) -> Cow<'static, str> {
+    match name.starts_with('(') {
+        true => format!("{id:#x} {name}").into(),
+        false => name.into(),
+    }
 }
 
 /// A name of a GPU in the parameters, or several.
