@@ -17,7 +17,6 @@
 //! | [`processors`] | on which processors all this happens |
 //! | [`system_calls`] | how many system calls another process makes |
 //! | [`turns`] | two programs that take turns of some milliseconds |
-//! | [`leftovers`] | what must not outlive this program |
 //! | [`machine`] | the machine, in words |
 //! | [`report`] | the results as a table, as JSON and as a page |
 //! | [`options`] | what every command takes |
@@ -27,7 +26,6 @@ pub mod claim;
 pub mod claims;
 pub mod command_line;
 pub mod guest;
-pub mod leftovers;
 pub mod machine;
 pub mod measure;
 pub mod options;

@@ -13,7 +13,8 @@ use ringfence_perf::options::Options;
 use ringfence_perf::report::{Entry, Report, page, terminal};
 use ringfence_perf::session::Session;
 use ringfence_perf::value::NotMeasured;
-use ringfence_perf::{claims, guest, leftovers};
+use ringfence_perf::{claims, guest};
+use ringfence_programs::leftovers;
 
 /// The exit status if a bar was missed, with `--check`.
 const MISSED: u8 = 1;

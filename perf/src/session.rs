@@ -2,14 +2,14 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use ringfence::driver::Kind;
+use ringfence_programs::leftovers::Directory;
 
-use crate::leftovers::Directory;
 use crate::measure::Rounds;
 use crate::options::Options;
 use crate::subject::Subject;
@@ -184,17 +184,4 @@ impl Session {
         self.files.set(number + 1);
         self.directory.path().join(format!("{number}-{name}"))
     }
-}
-
-/// A program among the directories of `PATH` and a few others that it may lie in.
-pub fn find(program: &str, further: &[&str]) -> Option<PathBuf> {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&paths)
-        .chain(further.iter().map(PathBuf::from))
-        .map(|directory: PathBuf| directory.join(program))
-        .find(|path: &PathBuf| is_executable(path))
-}
-
-fn is_executable(path: &Path) -> bool {
-    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok() && path.is_file()
 }

@@ -11,7 +11,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::leftovers;
+use ringfence_programs::leftovers;
+
 use crate::value::{Attempt, NotMeasured};
 
 /// How long a program has to end once nobody asks it any more.

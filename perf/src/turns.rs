@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::leftovers::{self, Group};
+use ringfence_programs::leftovers::{self, Group};
+
 use crate::processors;
 use crate::value::{Attempt, NotMeasured};
 

@@ -77,6 +77,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringfence-faults", &[]),
     ("ringfence-ipc", &["ringfence-faults"]),
     ("ringfence-perf", &[]),
+    ("ringfence-programs", &["ringfence-ipc"]),
     ("ringfence-recording", &["nvproxy-abi"]),
     (
         "ringfence-sentry",
@@ -101,6 +102,7 @@ const NOT_TRUSTED: &[&str] = &[
     "plotters",
     "ringfence",
     "ringfence-perf",
+    "ringfence-programs",
     "tempfile",
     "toml",
     "userland-tests",

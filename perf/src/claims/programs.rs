@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use ringfence_programs::finding::find;
+
 use super::{Attempt, Bar, Claim, Limit, Measurement, NotMeasured, Session, Unit};
 use crate::measure::{Samples, Side, in_turns};
-use crate::session::find;
 use crate::turns;
 
 pub const CONTEXT: Claim = Claim {

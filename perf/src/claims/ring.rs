@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use ringfence_ipc::{ClientChannel, Geometry, Socket, Spin, Submission, Wake, handshake};
+use ringfence_programs::leftovers;
 
 use super::{Attempt, Bar, Claim, Curve, Line, Measurement, NotMeasured, Session, Unit};
 use crate::guest::peer::{Message, Order, TAKEN, receive, spinning};
-use crate::leftovers;
 use crate::measure::{Side, in_turns, median};
 use crate::processors::{self, Confined};
 

@@ -3,10 +3,11 @@
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use ringfence_programs::finding::find;
+
 use super::{Attempt, Bar, Claim, Measurement, NotMeasured, Session};
 use crate::measure::{Side, in_turns};
 use crate::processors::Confined;
-use crate::session::find;
 
 pub const START: Claim = Claim {
     name: "start",

@@ -2,7 +2,7 @@
 //!
 //! The idea: whatever would stay is noted here when it is made and struck off when it is gone. A signal that is to end
 //! this program arrives at a thread that waits for it, which takes down everything noted and then ends the process. So
-//! there is no moment at which an interrupted measurement leaves a process that runs on, or one that is frozen for good.
+//! there is no moment at which an interrupted tool leaves a process that runs on, or one that is frozen for good.
 //! Guests also end by themselves when their standard input does.
 
 use std::collections::BTreeSet;
@@ -16,9 +16,12 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use ringfence_ipc::locks::IgnorePoison;
 
+use crate::below;
+
 struct Noted {
+    /// As kill(2) names them: groups by negative numbers.
     processes: BTreeSet<i32>,
-    /// Each after those that it is in.
+    /// Control groups, each after those that it is in.
     groups: Vec<PathBuf>,
     directories: Vec<PathBuf>,
 }
@@ -55,6 +58,7 @@ fn take_down(noted: &Noted) {
         // It may have ended, and nobody has waited for it: its number is still its own.
         let _ = kill(Pid::from_raw(*process), Signal::SIGKILL);
     }
+    below::kill_all();
     for group in noted.groups.iter().rev() {
         end_group(group);
     }
@@ -87,6 +91,16 @@ pub fn process_was_awaited(process: u32) {
     noted().processes.remove(&(process as i32));
 }
 
+/// A process that leads its group is noted, and with it the group; [`group_has_ended`] strikes it off.
+pub fn note_group(leader: u32) {
+    noted().processes.insert(-(leader as i32));
+}
+
+/// Nobody is left in the group that this process has led.
+pub fn group_has_ended(leader: u32) {
+    noted().processes.remove(&-(leader as i32));
+}
+
 /// A directory that vanishes with all that it holds when this is dropped.
 #[derive(Debug)]
 pub struct Directory(PathBuf);
@@ -95,9 +109,7 @@ impl Directory {
     /// Makes one where temporary files belong.
     pub fn new() -> std::io::Result<Directory> {
         let mut noted = noted();
-        let made = tempfile::Builder::new()
-            .prefix("ringfence-perf-")
-            .tempdir()?;
+        let made = tempfile::Builder::new().prefix("ringfence-").tempdir()?;
         let path = made.keep();
         noted.directories.push(path.clone());
         Ok(Directory(path))
