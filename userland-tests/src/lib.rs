@@ -302,6 +302,13 @@ pub fn guest_program() -> PathBuf {
     executables().join("guest")
 }
 
+/// The same for the tests of another package, for which cargo does not build it: this does, once.
+pub fn build_guest_program() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let options = ["--package", "userland-tests", "--bin", "guest"];
+    BUILT.get_or_init(|| cargo_build("guest", &options)).clone()
+}
+
 /// The executable that confines itself as a process of Ringfence does and then attempts something.
 pub fn captive_program() -> PathBuf {
     executables().join("captive")

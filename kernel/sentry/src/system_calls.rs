@@ -1,7 +1,7 @@
 //! System calls as the sentry and the launcher need them. Each function is its manual page's, with Rust's types.
 //!
-//! `unsafe` is here because neither nix nor rustix wraps kcmp(2), mount_setattr(2), the signal masks of ptrace(2) and a
-//! detaching with a real-time signal, or offers _exit(2): the kernel is given addresses, or a process ends at once.
+//! `unsafe` is here because neither nix nor rustix wraps kcmp(2), mount_setattr(2), the signal masks of ptrace(2), or a
+//! going on or detaching with a real-time signal, or offers _exit(2): the kernel is given addresses, or a process ends at once.
 
 #![allow(unsafe_code)]
 
@@ -227,6 +227,63 @@ pub fn set_dispatch(thread: Pid, dispatch: Dispatch) -> Result<(), Errno> {
             thread.as_raw(),
             size_of::<Dispatch>(),
             &raw const dispatch,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Where a traced thread has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallStop {
+    /// Before a call with these arguments, because its filter says so.
+    Filtered([u64; 6]),
+    /// Behind a call, which has returned this.
+    Returned(Result<i64, Errno>),
+    Elsewhere,
+}
+
+/// At which system call a stopped thread is that the caller traces (ptrace(2), `PTRACE_GET_SYSCALL_INFO`). nix's gives the
+/// kernel no room for the answer.
+pub fn call_stop(thread: Pid) -> Result<CallStop, Errno> {
+    // SAFETY: it is made of numbers, each of which may be zero.
+    let mut information: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes as many bytes as it is told to the struct, which outlives the call.
+    let result = unsafe {
+        libc::ptrace(
+            libc::PTRACE_GET_SYSCALL_INFO,
+            thread.as_raw(),
+            size_of::<libc::ptrace_syscall_info>(),
+            &raw mut information,
+        )
+    };
+    Errno::result(result)?;
+    Ok(match information.op {
+        libc::PTRACE_SYSCALL_INFO_SECCOMP => {
+            // SAFETY: `op` says that the kernel has filled in this part of the union.
+            CallStop::Filtered(unsafe { information.u.seccomp.args })
+        }
+        libc::PTRACE_SYSCALL_INFO_EXIT => {
+            // SAFETY: `op` says that the kernel has filled in this part of the union.
+            let exit = unsafe { information.u.exit };
+            CallStop::Returned(match exit.is_error {
+                0 => Ok(exit.sval),
+                _ => Err(Errno::from_raw(-exit.sval as i32)),
+            })
+        }
+        _ => CallStop::Elsewhere,
+    })
+}
+
+/// Lets a stopped thread go on that the caller traces; `signal` is as of [`detach`] (ptrace(2), `PTRACE_CONT`).
+pub fn resume(thread: Pid, signal: libc::c_int) -> Result<(), Errno> {
+    let address = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: the address is ignored, and the signal is passed by value.
+    let result = unsafe {
+        libc::ptrace(
+            libc::PTRACE_CONT,
+            thread.as_raw(),
+            address,
+            libc::c_long::from(signal),
         )
     };
     Errno::result(result).map(drop)

@@ -179,7 +179,7 @@ impl Watch {
 
     fn note(&self, notification: &Notification, notes: &mut Notes) {
         let [descriptor, command, argument, ..] = notification.arguments;
-        let Some(node) = node_of(notification.task, descriptor as i32) else {
+        let Some(node) = node_of(&device_directory(), notification.task, descriptor as i32) else {
             return;
         };
         notes.take(notification.task, node, command as u32, argument);
@@ -201,9 +201,9 @@ impl Watch {
     }
 }
 
-/// The driver's node that a descriptor of a task is of.
-fn node_of(task: Pid, descriptor: i32) -> Option<Node> {
+/// The driver's node that a descriptor of a task is of, where its nodes are in `directory`.
+pub fn node_of(directory: &Path, task: Pid, descriptor: i32) -> Option<Node> {
     let link = std::fs::read_link(format!("/proc/{task}/fd/{descriptor}")).ok()?;
-    let name = link.strip_prefix(device_directory()).ok()?;
+    let name = link.strip_prefix(directory).ok()?;
     Node::from_file_name(name.to_str()?)
 }

@@ -1,0 +1,50 @@
+//! The short table at the end of a run, for who waits for it.
+
+use crate::seen::{Side, Tried, Verdict};
+
+/// A line for each program.
+pub fn table(tried: &[Tried]) -> String {
+    let rows: Vec<[String; 5]> = tried.iter().map(row).collect();
+    let head = ["program", "outside", "inside", "result", "survey"].map(str::to_owned);
+    let all: Vec<&[String; 5]> = std::iter::once(&head).chain(&rows).collect();
+    let width = |column: usize| {
+        let cells = all.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or_default()
+    };
+    let widths: [usize; 5] = std::array::from_fn(width);
+    let lines = all.iter().map(|row| {
+        let cells = row.iter().zip(widths);
+        let padded: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        padded.join("  ").trim_end().to_owned() + "\n"
+    });
+    lines.collect()
+}
+
+fn row(tried: &Tried) -> [String; 5] {
+    let side = |side: &Option<Side>| {
+        let ended = side.as_ref().map(|side| side.ended.clone());
+        ended.unwrap_or_else(|| "-".to_owned())
+    };
+    let verdict = tried.verdict();
+    let result = match (&tried.not_run, verdict) {
+        (Some(reason), Verdict::NotRun) => format!("not run here: {reason}"),
+        _ => verdict.shown().replace('*', ""),
+    };
+    let refused = match tried.refused.len() {
+        0 => String::new(),
+        count => format!(", {count} refused inside alone"),
+    };
+    [
+        tried.name.clone(),
+        side(&tried.outside),
+        side(&tried.inside),
+        result + &refused,
+        match &tried.survey {
+            None => "-".to_owned(),
+            Some(lines) if lines.is_empty() => "empty".to_owned(),
+            Some(lines) => format!("{} would be refused", lines.len()),
+        },
+    ]
+}
