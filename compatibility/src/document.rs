@@ -266,7 +266,12 @@ fn noticed(program: &Tried, tried: &Tried, seen: &Seen, harmless: &Harmless) -> 
     points.extend(outcome(tried));
     points.extend(tried.notes.iter().map(|note| sentence(note)));
     let found = tried.survey.iter().flatten();
-    points.extend(found.map(|line| format!("By the survey a sandbox would refuse: {line}.")));
+    points.extend(found.map(|line| {
+        let reason = harmless.reason_of_line(line);
+        let reason = reason.map(|reason| format!(" {reason}"));
+        let reason = reason.unwrap_or_default();
+        format!("By the survey a sandbox would refuse: {line}.{reason}")
+    }));
     if points.is_empty() && tried.refused.is_empty() {
         return String::new();
     }

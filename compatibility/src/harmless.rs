@@ -46,6 +46,13 @@ impl Harmless {
     pub fn reason(&self, request: &str) -> Option<&str> {
         self.0.get(request).map(String::as_str)
     }
+
+    /// The same of a line of a survey's, which has the request's name in brackets.
+    pub fn reason_of_line(&self, line: &str) -> Option<&str> {
+        let mut known = self.0.iter();
+        let found = known.find(|(request, _)| line.contains(&format!("({request})")));
+        found.map(|(_, reason)| reason.as_str())
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +65,10 @@ mod tests {
         let harmless = Harmless::parse(&group("it goes on")).expect("a file");
         assert_eq!(harmless.reason("B"), Some("it goes on"));
         assert_eq!(harmless.reason("C"), None);
+        let line =
+            |name| format!("control command 0x215 ({name}) with parameters of 8 bytes: once");
+        assert_eq!(harmless.reason_of_line(&line("A")), Some("it goes on"));
+        assert_eq!(harmless.reason_of_line(&line("AB")), None);
         let error = |text: &str| Harmless::parse(text).map(drop);
         assert_eq!(error(&group(" ")), Err("A has no reason".to_owned()));
         let twice = group("a") + &group("b");
