@@ -114,6 +114,8 @@ pub enum Point {
     Instead,
     /// The server is about to check which GPUs a request names.
     Named,
+    /// The server is about to refuse a descriptor of an open-only node that the sandbox was not given.
+    NotGiven,
     /// The server is about to refuse a client that is none of the sandbox's.
     Owned,
     /// The server is about to refuse what would have a device outlast the client whose address space it uses.
@@ -399,6 +401,7 @@ impl Point {
             Point::Called => "called",
             Point::Instead => "instead",
             Point::Named => "named",
+            Point::NotGiven => "not-given",
             Point::Owned => "owned",
             Point::Outlasted => "outlasted",
             Point::Related => "related",
@@ -537,6 +540,7 @@ impl Point {
         Point::Called,
         Point::Instead,
         Point::Named,
+        Point::NotGiven,
         Point::Owned,
         Point::Outlasted,
         Point::Related,

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf, absolute};
 
 use ringfence_sentry::remedies;
 
+use crate::withheld::{self, Withheld};
+
 /// Where a process finds its own descriptors.
 const DESCRIPTORS: [&str; 3] = ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"];
 
@@ -41,6 +43,12 @@ pub enum Error {
     /// This is a descriptor of the caller's, which no process of the sandbox has.
     #[error("{}: descriptors other than the standard streams are closed by then: name what it is of by a path", .0.display())]
     Descriptor(PathBuf),
+    /// This is a node that no sandbox has.
+    #[error("{}: {}, so no sandbox has it: {}", .path.display(), .row.reason, .row.remedy)]
+    Withheld {
+        path: PathBuf,
+        row: &'static Withheld,
+    },
     /// Something is to be seen as the root.
     #[error("the root is chosen with --rootfs")]
     Root,
@@ -67,6 +75,9 @@ impl Bind {
         })?;
         if names_descriptor(&source) {
             return Err(Error::Descriptor(source));
+        }
+        if let Some(row) = withheld::of(&source) {
+            return Err(Error::Withheld { path: source, row });
         }
         let target = match parts.next() {
             None => source.clone(),
@@ -142,6 +153,18 @@ mod tests {
         for argument in ["", "/a:b", "/a:/b:rw", "/a:/b:ro:", "/a:ro", "/a:/", "/"] {
             assert!(bind(argument).is_err(), "{argument}");
         }
+    }
+
+    #[test]
+    fn nodes_that_no_sandbox_has_are_refused_with_the_reason() {
+        let expected = "/dev/dri/renderD128: its nodes take requests of other kernel modules (nvidia-drm and the kernel's own DRM) \
+                        that no table has, so no sandbox has it: leave it out, and have EGL and Vulkan use NVIDIA's own nodes, \
+                        without a display";
+        for argument in ["/dev/dri/renderD128", "/dev/dri/renderD128:/tmp/node:ro"] {
+            assert_eq!(bind(argument), Err(expected.to_owned()), "{argument}");
+        }
+        assert!(bind("/dev/nvidia-modeset").is_err());
+        assert!(bind("/dev/nvidia-caps/nvidia-cap12").is_err());
     }
 
     #[test]

@@ -193,7 +193,7 @@ struct Run {
     driver: Choice,
     #[command(flatten)]
     asked: Asked,
-    /// Which GPUs it gets: all, none, or a list of indices and UUIDs
+    /// Which GPUs it gets: all, none, or a list of indices, UUIDs, and parts of GPUs (MIG) as in 0/1/0
     #[arg(long, value_name = "all|none|0,1|GPU-uuid", default_value = "all", allow_negative_numbers = true, value_parser = arguments::text::<Selection>())]
     gpus: Selection,
     #[command(flatten)]
@@ -403,6 +403,7 @@ fn run(
     let chosen = choose(&Demand {
         choice: arguments.driver,
         gpus: arguments.gpus,
+        parts: Vec::new(),
         abi: arguments.asked.driver_abi,
         capabilities: arguments.asked.driver_capabilities,
         firmware_commands: arguments.asked.firmware_commands,

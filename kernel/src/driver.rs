@@ -18,6 +18,8 @@ use nvproxy_sim::MACHINE_GPUS;
 use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure};
 
+use crate::mig::{self, Capability, HOW_TO_NAME, Name};
+
 /// The release that the simulated driver is, unless it is asked to be another.
 const SIMULATED_VERSION: DriverVersion = DriverVersion::new(580, 142, None);
 
@@ -38,14 +40,22 @@ pub enum Choice {
 pub enum Selection {
     All,
     None,
-    /// Each by its index or its UUID.
+    /// Each by its index or its UUID, or a part of one by its name ([`mig::Name`]).
     Listed(Vec<String>),
 }
 
 /// This is the name of no GPU.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is neither an index like 0 nor a UUID like GPU-5a3e...")]
-pub struct NoName(String);
+pub enum NoName {
+    #[error(
+        "'{0}' is neither an index like 0, nor a UUID like GPU-5a3e..., nor a part of a GPU like 0/1/0"
+    )]
+    Unknown(String),
+    #[error(
+        "'{0}' calls a part of a GPU by a UUID that only the driver could look up: {HOW_TO_NAME}"
+    )]
+    Part(String),
+}
 
 impl FromStr for Selection {
     type Err = NoName;
@@ -56,10 +66,13 @@ impl FromStr for Selection {
             "none" => Ok(Selection::None),
             _ => {
                 let names: Vec<String> = text.split(',').map(str::to_owned).collect();
-                let is_a_name =
-                    |name: &String| name.parse::<u32>().is_ok() || name.starts_with("GPU-");
+                let is_a_name = |name: &String| {
+                    let of_part = Name::parse(name).is_some();
+                    of_part || name.parse::<u32>().is_ok() || name.starts_with("GPU-")
+                };
                 match names.iter().find(|name| !is_a_name(name)) {
-                    Some(name) => Err(NoName(name.clone())),
+                    Some(name) if mig::is_uuid(name) => Err(NoName::Part(name.clone())),
+                    Some(name) => Err(NoName::Unknown(name.clone())),
                     None => Ok(Selection::Listed(names)),
                 }
             }
@@ -114,6 +127,8 @@ impl Asker {
 pub struct Demand {
     pub choice: Choice,
     pub gpus: Selection,
+    /// The nodes of parts of GPUs that it was given besides.
+    pub parts: Vec<Node>,
     /// The release to take the driver for.
     pub abi: Option<DriverVersion>,
     pub capabilities: Capabilities,
@@ -126,6 +141,7 @@ impl Default for Demand {
         Demand {
             choice: Choice::Auto,
             gpus: Selection::All,
+            parts: Vec::new(),
             abi: None,
             capabilities: Capabilities::default(),
             firmware_commands: FirmwareCommands::default(),
@@ -160,6 +176,7 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
     let Demand {
         choice,
         gpus,
+        parts,
         abi,
         capabilities,
         firmware_commands,
@@ -202,7 +219,7 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
         tables: support.tables,
         capabilities: *capabilities,
         firmware_commands: *firmware_commands,
-        nodes: nodes(kind, gpus, *capabilities)?,
+        nodes: nodes(kind, gpus, parts, *capabilities)?,
         directory: device_directory(),
     };
     Ok(Chosen {
@@ -211,9 +228,14 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
     })
 }
 
-/// Whether this user may open a node as every node is opened.
+/// Whether this user may open a node as every node is opened that takes requests.
 pub fn may_open(path: &Path) -> Result<(), Errno> {
     access(path, AccessFlags::R_OK | AccessFlags::W_OK)
+}
+
+/// Whether this user may open an open-only node.
+pub fn may_read(path: &Path) -> Result<(), Errno> {
+    access(path, AccessFlags::R_OK)
 }
 
 /// Fails at the first of these nodes of the host that this user may not open.
@@ -234,10 +256,39 @@ fn check_permissions(nodes: &[Node]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Fails at the first of these nodes of the host's parts that this user may not open.
+fn check_parts(parts: &[Capability]) -> Result<(), Failure> {
+    for Capability { part, node } in parts {
+        let path = device_directory().join(node.file_name());
+        let Err(errno) = may_read(&path) else {
+            continue;
+        };
+        let remedy = match errno {
+            Errno::EACCES => "run as a user who may read it".to_owned(),
+            _ => format!(
+                "create it with nvidia-modprobe -f {}",
+                mig::file_of(*part).display()
+            ),
+        };
+        let (path, reason) = (path.display(), errno.desc());
+        return Err(Failure::setup(format!("{path}: {reason}: {remedy}")));
+    }
+    Ok(())
+}
+
 /// The directory that the driver's nodes lie in. A test puts other nodes in their place by naming another.
 pub fn device_directory() -> PathBuf {
     let named = ringfence_faults::ENABLED.then(|| std::env::var_os("RINGFENCE_DEVICES"));
     named.flatten().map_or("/dev".into(), PathBuf::from)
+}
+
+/// Where the real driver says of itself what it has. A test has such files beside its nodes.
+fn driver_files() -> PathBuf {
+    let devices = device_directory();
+    match devices == Path::new("/dev") {
+        true => "/proc/driver/nvidia".into(),
+        false => devices.join("proc"),
+    }
 }
 
 /// The version of NVIDIA's driver on this machine, if it is loaded.
@@ -252,8 +303,8 @@ pub fn host_version() -> Option<String> {
 
 /// The GPUs that the driver on this machine has, in the order in which NVIDIA's tools number them: by PCI address.
 pub fn host_gpus() -> Result<Vec<Gpu>, Failure> {
-    let directory = "/proc/driver/nvidia/gpus";
-    let entries = fs::read_dir(directory).attempt(directory)?;
+    let directory = driver_files().join("gpus");
+    let entries = fs::read_dir(&directory).attempt(directory.display())?;
     let mut addresses: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .collect();
@@ -317,24 +368,48 @@ fn simulated_gpus() -> Vec<Gpu> {
         .collect()
 }
 
-/// The nodes that a sandbox has. Without GPUs that were asked for it has none at all.
-fn nodes(kind: Kind, gpus: &Selection, capabilities: Capabilities) -> Result<Vec<Node>, Failure> {
+/// The nodes that a sandbox has, those of these `parts` among them. Without GPUs that were asked for it has none at all.
+fn nodes(
+    kind: Kind,
+    gpus: &Selection,
+    parts: &[Node],
+    capabilities: Capabilities,
+) -> Result<Vec<Node>, Failure> {
     if *gpus == Selection::None {
         return Ok(Vec::new());
     }
-    let mut nodes = Driver::nodes_of(&select(kind, gpus)?);
+    let (minors, named) = select(kind, gpus)?;
+    let mut nodes = Driver::nodes_of(&minors);
     let open_only = series_for(capabilities);
     match kind {
         Kind::Host => {
             check_permissions(&nodes)?;
-            let directory = device_directory();
-            let may_open = |node: &Node| may_open(&directory.join(node.file_name())).is_ok();
+            check_parts(&named)?;
             // Few programs need one, so that none is a reason not to run.
+            let directory = device_directory();
+            let may_open = |node: &Node| may_read(&directory.join(node.file_name())).is_ok();
             nodes.extend(open_only.flat_map(host_nodes).filter(may_open));
         }
         Kind::Simulated | Kind::Recorded => nodes.extend(open_only.map(Series::first)),
     }
+    let parts = named
+        .iter()
+        .map(|capability| capability.node)
+        .chain(parts.iter().copied());
+    for node in parts {
+        if !nodes.contains(&node) {
+            nodes.push(node);
+        }
+    }
     Ok(nodes)
+}
+
+/// The nodes of all parts of GPUs that a driver has.
+pub fn parts(kind: Kind) -> Vec<Capability> {
+    match kind {
+        Kind::Host => mig::of_host(&driver_files().join("capabilities")),
+        Kind::Simulated | Kind::Recorded => mig::simulated(),
+    }
 }
 
 /// The open-only nodes of which a sandbox with these capabilities has what the host has.
@@ -361,18 +436,20 @@ pub fn host_nodes(series: &Series) -> Vec<Node> {
     nodes
 }
 
-/// The minor numbers of the GPUs that `selection` means.
-fn select(kind: Kind, selection: &Selection) -> Result<Vec<u8>, Failure> {
+/// The minor numbers of the GPUs that `selection` means, and the nodes of the parts of some of them.
+fn select(kind: Kind, selection: &Selection) -> Result<(Vec<u8>, Vec<Capability>), Failure> {
     let described = || match kind {
         Kind::Host => host_gpus(),
         Kind::Simulated | Kind::Recorded => Ok(simulated_gpus()),
     };
     match (selection, kind) {
-        (Selection::None, _) => Ok(Vec::new()),
+        (Selection::None, _) => Ok((Vec::new(), Vec::new())),
         // Their nodes tell, without asking the driver to describe its GPUs.
-        (Selection::All, Kind::Host) => host_minors(),
-        (Selection::All, Kind::Simulated | Kind::Recorded) => Ok((0..MACHINE_GPUS).collect()),
-        (Selection::Listed(names), _) => pick(&described()?, names),
+        (Selection::All, Kind::Host) => Ok((host_minors()?, Vec::new())),
+        (Selection::All, Kind::Simulated | Kind::Recorded) => {
+            Ok(((0..MACHINE_GPUS).collect(), Vec::new()))
+        }
+        (Selection::Listed(names), _) => pick(&described()?, &parts(kind), names),
     }
 }
 
@@ -387,74 +464,32 @@ fn host_minors() -> Result<Vec<u8>, Failure> {
     Ok(minors)
 }
 
-/// The minor numbers of those of `all` that `names` names, by index or by UUID.
-fn pick(all: &[Gpu], names: &[String]) -> Result<Vec<u8>, Failure> {
+/// The minor numbers of those of `all` that `names` names, by index or by UUID, and the nodes of the parts that it names.
+fn pick(
+    all: &[Gpu],
+    parts: &[Capability],
+    names: &[String],
+) -> Result<(Vec<u8>, Vec<Capability>), Failure> {
     let mut minors: Vec<u8> = Vec::new();
+    let mut chosen = Vec::new();
     for name in names {
-        let minor = named(all, name).map(|gpu| gpu.minor).ok_or_else(|| {
+        let part = Name::parse(name);
+        let gpu = part.map_or(name.as_str(), |part| part.gpu);
+        let minor = named(all, gpu).map(|gpu| gpu.minor).ok_or_else(|| {
             let known = shown(all);
             Failure::setup(format!(
-                "--gpus: this machine has no GPU {name}; it has {known}"
+                "--gpus: this machine has no GPU {gpu}; it has {known}"
             ))
         })?;
         if !minors.contains(&minor) {
             minors.push(minor);
         }
+        if let Some(part) = part {
+            chosen.extend(mig::find(parts, minor, part)?);
+        }
     }
-    Ok(minors)
+    Ok((minors, chosen))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn selections_are_parsed() {
-        assert_eq!("all".parse(), Ok(Selection::All));
-        assert_eq!("none".parse(), Ok(Selection::None));
-        assert_eq!(
-            "1,GPU-ab".parse(),
-            Ok(Selection::Listed(vec!["1".into(), "GPU-ab".into()]))
-        );
-        assert!("first".parse::<Selection>().is_err());
-        assert!("".parse::<Selection>().is_err());
-    }
-
-    #[test]
-    fn selections_pick_gpus_by_index_and_uuid() {
-        let gpu = |minor| Gpu {
-            minor,
-            uuid: format!("GPU-{minor}"),
-            model: String::new(),
-        };
-        let all = [gpu(3), gpu(5)];
-        let picked = |names: &[&str]| {
-            pick(
-                &all,
-                &names
-                    .iter()
-                    .map(|name| (*name).to_owned())
-                    .collect::<Vec<_>>(),
-            )
-        };
-        assert_eq!(picked(&["1", "GPU-3", "1"]), Ok(vec![5, 3]));
-        assert_eq!(picked(&["gpu-5"]), Ok(vec![5]));
-        assert_eq!(
-            picked(&["2"]).unwrap_err().message,
-            "--gpus: this machine has no GPU 2; it has 0 (GPU-3), 1 (GPU-5)"
-        );
-    }
-
-    #[test]
-    fn a_gpu_is_read_from_the_driver_s_description() {
-        let text = "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 36\nGPU UUID: \t GPU-1234\nVideo BIOS: \t 96.00\n\
-                    Bus Type: \t PCIe\nDevice Minor: \t 4\nGPU Firmware: \t 580.159.04\n";
-        let gpu = Gpu {
-            minor: 4,
-            uuid: "GPU-1234".into(),
-            model: "NVIDIA H100 80GB HBM3".into(),
-        };
-        assert_eq!(gpu_from_information(text), Some(gpu));
-        assert_eq!(gpu_from_information("Model: x\n"), None);
-    }
-}
+mod tests;

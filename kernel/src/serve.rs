@@ -75,6 +75,7 @@ fn factory(options: &Options) -> Result<Box<dyn BackendFactory>, Failure> {
         Kind::Simulated => Box::new(nvproxy_sim::Factory {
             version: driver.version,
             gpus: driver.minors(),
+            open_only: driver.open_only(),
         }),
         Kind::Recorded => {
             let replay = options.replay.clone();

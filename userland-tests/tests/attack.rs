@@ -486,6 +486,69 @@ fn open_only_nodes_that_cannot_be_opened_are_left_out() {
     assert_eq!(finish(&mut command), expected);
 }
 
+/// Stand-ins of a GPU that is divided, of which one part has these nodes.
+fn divided(numbers: &[u16]) -> Directory {
+    let (nodes, _) = stand_ins();
+    let write = |path: &str, text: &str| {
+        let path = nodes.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        std::fs::write(path, text).expect("a file");
+    };
+    write(
+        "proc/gpus/0000:01:00.0/information",
+        "GPU UUID: GPU-5a3e\nDevice Minor: 0\nModel: x\n",
+    );
+    let instance = "proc/capabilities/gpu0/mig/gi1";
+    write(&format!("{instance}/access"), "DeviceFileMinor: 12\n");
+    write(&format!("{instance}/ci0/access"), "DeviceFileMinor: 13\n");
+    let caps = nodes.path().join("nvidia-caps");
+    std::fs::create_dir(&caps).expect("a directory");
+    for number in numbers {
+        symlink("/dev/null", caps.join(format!("nvidia-cap{number}"))).expect("a link");
+    }
+    nodes
+}
+
+fn on_divided(nodes: &Directory) -> Ended {
+    let mut command = Command::new(ringfence_with_faults());
+    let script =
+        "cd /dev/nvidia-caps && echo * && exec 3<nvidia-cap12 4<nvidia-cap13 && echo opened";
+    command
+        .args([
+            "run",
+            "--driver",
+            "host",
+            "--workdir",
+            "/",
+            "--gpus",
+            "0/1/0",
+        ])
+        .args(["--", "sh", "-c", script])
+        .env("RINGFENCE_DEVICES", nodes.path());
+    finish(&mut command)
+}
+
+/// Programs open a part's nodes to be read, and no server does it for them: they are devices on which no driver takes a request.
+#[test]
+fn the_nodes_of_a_part_are_opened_by_the_program_itself() {
+    let expected = Ended {
+        stderr: warning(),
+        ..Ended::printing("nvidia-cap12 nvidia-cap13\nopened\n")
+    };
+    assert_eq!(on_divided(&divided(&[2, 12, 13, 21])), expected);
+}
+
+#[test]
+fn a_node_of_a_part_that_is_missing_is_named_with_the_way_to_it() {
+    let nodes = divided(&[12]);
+    let line = format!(
+        "ringfence: {}/nvidia-caps/nvidia-cap13: No such file or directory: create it with nvidia-modprobe -f \
+         /proc/driver/nvidia/capabilities/gpu0/mig/gi1/ci0/access",
+        nodes.path().display()
+    );
+    assert_eq!(on_divided(&nodes), Ended::failing(125, &line));
+}
+
 /// To tell the descriptions of UVM apart, of which the server keeps nothing, the sentry marks them.
 #[test]
 fn what_is_asked_of_uvm_is_recorded() {

@@ -56,7 +56,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "nvproxy-sim",
-        &["nvproxy-abi", "nvproxy-server", "ringfence-ipc"],
+        &[
+            "nvproxy-abi",
+            "nvproxy-server",
+            "ringfence-faults",
+            "ringfence-ipc",
+        ],
     ),
     (
         "ringfence",

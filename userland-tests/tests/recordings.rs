@@ -174,7 +174,7 @@ fn open_only_nodes_replay() {
     for series in OPEN_ONLY {
         let is_it = |node: &Node| *node == series.first();
         let index = opened.iter().position(is_it).expect("an open") as i32;
-        // NVOS64_PARAMETERS and behind it NVC640_ALLOCATION_PARAMETERS, whose descriptor is a number of 8 bytes.
+        // NVOS64_PARAMETERS and behind it NVC639_ALLOCATION_PARAMETERS, whose descriptor is a number of 8 bytes.
         let named = requests(&recording).any(|request| {
             let names = |payload: &[u8]| payload.get(48..52) == Some(&index.to_ne_bytes()[..]);
             request.command == 0xc030_462b && names(&request.before)

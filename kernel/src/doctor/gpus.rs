@@ -15,8 +15,10 @@ use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::report::{Finding, Outcome};
 use crate::driver::{
-    Gpu, device_directory, host_gpus, host_nodes, host_version, may_open, series_for,
+    self, Gpu, Kind, device_directory, host_gpus, host_nodes, host_version, may_open, may_read,
+    series_for,
 };
+use crate::mig::{self, Capability};
 
 /// One finding for the driver, one for each GPU and one for each node.
 pub fn examine() -> Vec<Finding> {
@@ -42,6 +44,8 @@ pub fn examine() -> Vec<Finding> {
     findings.extend(nodes.into_iter().map(|node| of_node(&devices, node)));
     let open_only = series_for(Capabilities::ALL).flat_map(host_nodes);
     findings.extend(open_only.map(|node| of_open_only(&devices, node)));
+    let parts = driver::parts(Kind::Host).into_iter();
+    findings.extend(parts.map(|part| of_part(&devices, part)));
     findings
 }
 
@@ -100,13 +104,32 @@ fn of_node(devices: &Path, node: Node) -> Finding {
 
 /// A sandbox has an open-only node if its user may open it.
 fn of_open_only(devices: &Path, node: Node) -> Finding {
-    match of_node(devices, node) {
-        finding if finding.outcome == Outcome::Ok => finding,
-        finding => Finding {
-            outcome: Outcome::Note,
-            detail: format!("{}, so no sandbox has it", finding.detail),
-            ..finding
-        },
+    let path = devices.join(node.file_name());
+    let finding = |outcome, detail| Finding::plain(path.display().to_string(), outcome, detail);
+    match may_read(&path) {
+        Ok(()) if is_character_device(&path) => finding(Outcome::Ok, "can be read".to_owned()),
+        outcome => {
+            let reason = match outcome {
+                Ok(()) => "is no device",
+                Err(Errno::ENOENT) => "does not exist",
+                Err(errno) => errno.desc(),
+            };
+            finding(Outcome::Note, format!("{reason}, so no sandbox has it"))
+        }
+    }
+}
+
+/// The node of a part of a GPU (MIG).
+fn of_part(devices: &Path, Capability { part, node }: Capability) -> Finding {
+    let finding = of_open_only(devices, node);
+    let remedy = format!(
+        "create it with nvidia-modprobe -f {}",
+        mig::file_of(part).display()
+    );
+    let detail = format!("{part}: {}", finding.detail);
+    match finding.outcome {
+        Outcome::Ok => Finding { detail, ..finding },
+        _ => Finding { detail, ..finding }.with_remedy(remedy),
     }
 }
 

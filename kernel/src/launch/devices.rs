@@ -3,14 +3,21 @@
 //! The driver's nodes are the host's own, bound onto a mount without devices: `stat` shows what libcuda looks for, and
 //! an open that the sentry did not answer fails in the kernel with `EACCES`. A simulated driver has no nodes on the
 //! host; the null device stands in their place, in the same way.
+//!
+//! Open-only nodes can be opened to be read, as programs open them: no driver takes a request there (`g_nv_cap_drv_fops`,
+//! kernel-open/nvidia/nv-caps.c, 580.142), and the server looks at the device behind each descriptor that a request names. In place of a simulated one
+//! there is a file that says which one it is.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nvproxy_protocol::driver::Driver;
+use nvproxy_abi::node::Node;
+use nvproxy_protocol::driver::{Driver, Kind};
+use nvproxy_sim::partitions;
 use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::mounts::{DEVICE, READ_ONLY, Tree, cover_with_memory};
@@ -41,9 +48,17 @@ pub fn harmless_paths() -> Vec<String> {
         .collect()
 }
 
+/// What is to be at a path.
+#[derive(Debug)]
+enum Device {
+    Taken(Tree),
+    /// A file with this text.
+    File(String),
+}
+
 /// The host's devices that a sandbox has, taken before its `/dev` is covered.
 #[derive(Debug)]
-pub struct Devices(Vec<(String, Tree)>);
+pub struct Devices(Vec<(String, Device)>);
 
 impl Devices {
     /// Takes the harmless ones, and the driver's nodes so that they cannot be opened.
@@ -51,17 +66,12 @@ impl Devices {
         let mut devices = Vec::new();
         for name in HARMLESS {
             if let Some(device) = take(&Path::new("/dev").join(name), DEVICE)? {
-                devices.push((name.to_owned(), device));
+                devices.push((name.to_owned(), Device::Taken(device)));
             }
         }
         for node in &driver.nodes {
-            let name = node.file_name();
-            let node = match take(&driver.path(*node), READ_ONLY)? {
-                None => take(Path::new(STAND_IN), READ_ONLY)?,
-                node => node,
-            };
-            if let Some(node) = node {
-                devices.push((name, node));
+            if let Some(device) = shown(driver, *node)? {
+                devices.push((node.file_name(), device));
             }
         }
         Ok(Devices(devices))
@@ -80,10 +90,17 @@ impl Devices {
             if let Some(directory) = target.parent() {
                 fs::create_dir_all(directory).attempt(directory.display())?;
             }
-            create(&target)?;
-            device
-                .attach(&target)
-                .attempt(format_args!("binding {}", target.display()))?;
+            match device {
+                Device::Taken(device) => {
+                    create(&target, 0o666)?;
+                    device
+                        .attach(&target)
+                        .attempt(format_args!("binding {}", target.display()))?;
+                }
+                Device::File(text) => create(&target, 0o444)?
+                    .write_all(text.as_bytes())
+                    .attempt(target.display())?,
+            }
         }
         for (target, name) in LINKS {
             symlink(target, Path::new(dev).join(name)).attempt(name)?;
@@ -94,6 +111,22 @@ impl Devices {
         mount_terminals(Path::new(terminals)).attempt("mounting /dev/pts")?;
         mount_queues()
     }
+}
+
+/// What a node of the driver's is to a program.
+fn shown(driver: &Driver, node: Node) -> Result<Option<Device>, Failure> {
+    if let (Node::OpenOnly(_), Kind::Simulated) = (node, driver.kind) {
+        return Ok(Some(Device::File(partitions::text(node))));
+    }
+    let attributes = match driver.kind.lets_be_opened(node) {
+        true => DEVICE,
+        false => READ_ONLY,
+    };
+    let taken = match take(&driver.path(node), attributes)? {
+        None => take(Path::new(STAND_IN), READ_ONLY)?,
+        taken => taken,
+    };
+    Ok(taken.map(Device::Taken))
 }
 
 /// What is at `path`, with these attributes of its mount; `None` if there is nothing.
@@ -125,11 +158,11 @@ fn mount_queues() -> Result<(), Failure> {
     }
 }
 
-fn create(path: &Path) -> Result<File, Failure> {
+fn create(path: &Path, mode: u32) -> Result<File, Failure> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o666)
+        .mode(mode)
         .open(path)
         .attempt(path.display())
 }

@@ -22,7 +22,7 @@ struct Refusal {
     line: &'static str,
 }
 
-const TABLE: [Refusal; 10] = [
+const TABLE: [Refusal; 9] = [
     Refusal {
         is_asked: |specification, _| is_privileged(specification, &grantable()),
         line: "is privileged, and could reach the driver around the sandbox: leave out --privileged (securityContext.privileged) and \
@@ -64,13 +64,8 @@ const TABLE: [Refusal; 10] = [
         is_asked: |specification, asked| {
             has_nodes_of(asked, Driver::Imex) || asks_hook(specification, asked, &[CHANNELS])
         },
-        line: "has channels of NVIDIA's IMEX, which Ringfence does not know: leave NVIDIA_IMEX_CHANNELS out, or run it with the \
-               engine's own runtime",
-    },
-    Refusal {
-        is_asked: |_, asked| asked.nodes.iter().any(|node| is_of_part(&node.path)),
-        line: "has nodes of parts of GPUs (MIG), which no sandbox can have: ask for whole GPUs, or run it with the engine's own \
-               runtime",
+        line: "has channels of NVIDIA's IMEX (/dev/nvidia-caps-imex-channels), by which a program reaches memory that others export, on this machine \
+               and on others, and that no limit counts: leave NVIDIA_IMEX_CHANNELS out, or run it with the engine's own runtime",
     },
     Refusal {
         is_asked: |specification, asked| asks_hook(specification, asked, &PARTITIONING),
@@ -86,12 +81,6 @@ const CHANNELS: &str = "NVIDIA_IMEX_CHANNELS";
 /// By which it is asked for the rights to divide GPUs, and to watch all of their parts. It grants them to who has CAP_SYS_ADMIN, which the
 /// first process has (`toolkit.rs`).
 const PARTITIONING: [&str; 2] = ["NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES"];
-/// How the path of a node begins that grants something of MIG.
-const OF_MIG: &str = "/dev/nvidia-caps/nvidia-cap";
-/// The numbers of those that are there without any part, and that CDI's management.nvidia.com/gpu gives: to divide, and to watch all
-/// (kernel-open/nvidia/nv-caps.c, 580.142).
-const WITHOUT_PARTS: [u32; 2] = [1, 2];
-
 fn has_nodes_of(asked: &Asked, driver: Driver) -> bool {
     asked.nodes.iter().any(|node| node.driver == driver)
 }
@@ -102,12 +91,6 @@ fn asks_hook(specification: &Specification, asked: &Asked, names: &[&str]) -> bo
     asked.has_hook(HookKind::Legacy)
         && variables
             .any(|(name, value)| names.contains(&name) && !value.is_empty() && value != VOID)
-}
-
-fn is_of_part(path: &str) -> bool {
-    let number = path.strip_prefix(OF_MIG);
-    let number = number.and_then(|number| number.parse::<u32>().ok());
-    number.is_some_and(|number| !WITHOUT_PARTS.contains(&number))
 }
 
 /// Capabilities that all kernels of the last ten years have, from 0 to 37 (capability.h). Later ones an engine may not know.

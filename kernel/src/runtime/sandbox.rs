@@ -18,7 +18,7 @@ use super::bundles;
 use super::caller;
 use super::command_line::CommandLine;
 use super::entering;
-use super::gpus::{self, Asked, Machine};
+use super::gpus::{Asked, Machine, This};
 use super::handed;
 use super::low_level;
 use super::selection;
@@ -58,14 +58,16 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
     let bundle = fs::canonicalize(demand.line.bundle_directory()).attempt("the bundle")?;
     let executable = fs::read_link("/proc/self/exe").attempt("/proc/self/exe")?;
     let granted = annotations::grant(&name, demand.specification, demand.settings)?;
+    let (gpus, parts) = selection::of(
+        &name,
+        demand.specification,
+        demand.asked,
+        demand.settings.driver,
+    )?;
     let chosen = driver::choose(&driver::Demand {
         choice: demand.settings.driver,
-        gpus: selection::of(
-            &name,
-            demand.specification,
-            demand.asked,
-            demand.settings.driver,
-        )?,
+        gpus,
+        parts,
         abi: demand.settings.driver_abi,
         capabilities: granted.capabilities,
         firmware_commands: granted.firmware_commands,
@@ -78,11 +80,12 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         bundle: &bundle,
         driver: &chosen.driver,
         on_server_exit: granted.on_server_exit,
-        numbers: &gpus::This.numbers(),
+        numbers: &This.numbers(),
         has_device_cgroup: has_device_cgroup(demand.specification),
         executable: &executable,
         number,
     })?;
+    let left_out = selection::left_out(&name, demand.asked, &chosen.driver.nodes);
     let (place, lock) = bundles::write(&name, &shadow.to_string())?;
     let container = Container {
         engines_name: name.clone(),
@@ -94,7 +97,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         log: demand.settings.log_file(),
         bundle: place.clone(),
         lock,
-        warning: granted.warning,
+        warnings: granted.warning.into_iter().chain(left_out).collect(),
     };
     let entered = entering::keep(&place, &told, demand.specification)
         .and_then(|()| entering::open(&place))

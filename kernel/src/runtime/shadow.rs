@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use caps::Capability;
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::stat;
 use nvproxy_protocol::driver::{Driver, Kind};
 use ringfence_confinement::linux::Feature;
 use ringfence_sentry::confinement::DESCRIPTORS;
@@ -97,6 +98,7 @@ pub fn make(making: &Making<'_>) -> Result<(Value, Told), Failure> {
     };
     take_devices(&mut shadow, making.asked, making.numbers);
     show_nodes(&mut shadow, making);
+    show_openable(&mut shadow, making.driver)?;
     make_absolute(&mut shadow, making.bundle);
     put_first(&mut shadow, making)?;
     set(&mut shadow, "annotations", MARK, json!("1"));
@@ -312,6 +314,33 @@ fn opens_every(rule: &Value, major: Option<u32>) -> bool {
         && (access.contains('r') || access.contains('w'))
 }
 
+/// Shows the nodes that a program opens itself where they can be opened to be read, and has the container's cgroup let them be. What NVIDIA's
+/// hook puts over one is the same node.
+fn show_openable(shadow: &mut Value, driver: &Driver) -> Result<(), Failure> {
+    let nodes = driver.nodes.iter();
+    let nodes = nodes.filter(|node| driver.kind.lets_be_opened(**node));
+    let (mut mounts, mut rules) = (Vec::new(), Vec::new());
+    for node in nodes {
+        let source = driver.path(*node);
+        let number = stat(&source).attempt(source.display())?.st_rdev;
+        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+        rules.push(
+            json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "r"}),
+        );
+        let place = format!("/dev/{}", node.file_name());
+        mounts.push(json!({
+            "destination": place, "type": "bind", "source": source, "options": ["bind", "ro", "nosuid", "noexec"],
+        }));
+    }
+    add_mounts(shadow, mounts);
+    // Without rules the engine forbids no device.
+    let list = shadow.pointer_mut("/linux/resources/devices");
+    if let Some(list) = list.and_then(Value::as_array_mut) {
+        list.extend(rules);
+    }
+    Ok(())
+}
+
 /// Shows the driver's nodes where they cannot be opened. NVIDIA's hook opens what is where it puts some: there it finds what opens
 /// nothing of the driver's, and the first process puts the others over what it has left.
 fn show_nodes(shadow: &mut Value, making: &Making<'_>) {
@@ -331,9 +360,10 @@ fn show_nodes(shadow: &mut Value, making: &Making<'_>) {
     add_mounts(shadow, own.collect());
 }
 
-/// The names of the nodes that the sandbox has, and what is shown in their places.
+/// The names of the nodes that the sandbox has and its program cannot open itself, and what is shown in their places.
 fn nodes(making: &Making<'_>) -> Vec<(String, PathBuf)> {
     let nodes = making.driver.nodes.iter();
+    let nodes = nodes.filter(|node| !making.driver.kind.lets_be_opened(**node));
     let shown = nodes.map(|node| match making.driver.kind {
         Kind::Host => (node.file_name(), making.driver.path(*node)),
         _ => (node.file_name(), STAND_IN.into()),
@@ -435,5 +465,42 @@ mod tests {
                 "{rules:?}"
             );
         }
+    }
+
+    #[test]
+    fn nodes_of_parts_are_bound_as_devices_and_may_be_read() {
+        let devices = std::env::temp_dir().join(format!("ringfence-shadow-{}", std::process::id()));
+        std::fs::create_dir_all(devices.join("nvidia-caps")).unwrap();
+        let source = devices.join("nvidia-caps/nvidia-cap12");
+        std::os::unix::fs::symlink("/dev/null", &source).unwrap();
+        let mut driver = crate::driver::choose(&crate::driver::Demand {
+            choice: crate::driver::Choice::Sim,
+            ..Default::default()
+        })
+        .unwrap()
+        .driver;
+        driver.nodes.extend(nvproxy_abi::node::of_part(12));
+        driver.directory.clone_from(&devices);
+        let shown = |driver: &Driver| {
+            let mut shadow = json!({"linux": {"resources": {"devices": []}}});
+            show_openable(&mut shadow, driver).map(|()| shadow)
+        };
+        let simulated = shown(&driver).unwrap();
+        driver.kind = Kind::Host;
+        let real = shown(&driver).unwrap();
+        std::fs::remove_dir_all(&devices).unwrap();
+        let missing = shown(&driver);
+        assert_eq!(simulated["linux"]["resources"]["devices"], json!([]));
+        assert_eq!(
+            real["linux"]["resources"]["devices"],
+            json!([{"allow": true, "type": "c", "major": 1, "minor": 3, "access": "r"}])
+        );
+        let options = ["bind", "ro", "nosuid", "noexec"];
+        let place = "/dev/nvidia-caps/nvidia-cap12";
+        assert_eq!(
+            real["mounts"],
+            json!([{"destination": place, "type": "bind", "source": source, "options": options}])
+        );
+        assert!(missing.is_err());
     }
 }

@@ -47,7 +47,8 @@ pub struct Series {
 /// What there is of open-only nodes. A new kind is a row here, and nothing else.
 pub static OPEN_ONLY: &[Series] = &[
     // What may be done with the parts of a GPU (MIG). Number 0 is for who manages NVLink (nv_cap_tables_init and
-    // NV_CAP_DRV_MINOR_COUNT, kernel-open/nvidia/nv-caps.c, 580.142).
+    // NV_CAP_DRV_MINOR_COUNT, kernel-open/nvidia/nv-caps.c, 580.142). No capability brings one: a sandbox has those of the parts that it
+    // was given.
     Series {
         prefix: "nvidia-caps/nvidia-cap",
         shown: "/dev/nvidia-caps/nvidia-cap#",
@@ -64,8 +65,18 @@ pub struct OpenOnly {
     number: u16,
 }
 
+/// The node by which a program shows that it may use a part of a GPU (MIG), by the number that the driver has given it.
+pub fn of_part(number: u16) -> Option<Node> {
+    OPEN_ONLY.first()?.node(number)
+}
+
 /// A series is told by its prefix.
 impl OpenOnly {
+    /// Its number among those of its series.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
     fn key(&self) -> (&'static str, u16) {
         (self.series.prefix, self.number)
     }

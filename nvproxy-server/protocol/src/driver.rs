@@ -28,6 +28,14 @@ const NAMES: [(Kind, &str); 3] = [
     (Kind::Recorded, "recorded"),
 ];
 
+impl Kind {
+    /// Whether tasks open this node themselves, to be read: an open-only one takes no request, and is known by its device number where a
+    /// request names its descriptor. A simulated driver has no device.
+    pub fn lets_be_opened(self, node: Node) -> bool {
+        self == Kind::Host && matches!(node, Node::OpenOnly(_))
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = NAMES.iter().find(|(kind, _)| kind == self);
@@ -114,6 +122,14 @@ impl Driver {
     pub fn minors(&self) -> Vec<u8> {
         let nodes = self.nodes.iter();
         nodes.filter_map(|node| node.minor()).collect()
+    }
+
+    /// Its open-only nodes.
+    pub fn open_only(&self) -> Vec<Node> {
+        let nodes = self.nodes.iter().copied();
+        nodes
+            .filter(|node| matches!(node, Node::OpenOnly(_)))
+            .collect()
     }
 
     /// All that decides what the sandbox may ask of it.

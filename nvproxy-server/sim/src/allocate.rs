@@ -21,7 +21,7 @@ use super::names::{FileNumber, Handle, Outcome};
 use super::objects::{Detail, Object};
 use super::state::State;
 use super::virtual_memory::VirtualMemory;
-use super::{notifications, pages};
+use super::{notifications, pages, partitions};
 
 /// Microseconds that a channel group is scheduled for unless it asks for others.
 const TIMESLICE: u64 = 2_048;
@@ -209,9 +209,42 @@ fn construct(
         Kind::ChannelGroup => Detail::ChannelGroup {
             timeslice: TIMESLICE,
         },
+        Kind::Instance | Kind::ComputeInstance => subscription(state, request, gpu, buffers)?,
+        Kind::Session => {
+            let NVC639_ALLOCATION_PARAMETERS { capDescriptor } = get(buffers, parameters)?;
+            let number = match class.id {
+                AMPERE_SMC_CONFIG_SESSION => partitions::CONFIGURE,
+                _ => partitions::MONITOR,
+            };
+            partitions::expect(capDescriptor, Some(number))?;
+            Detail::Nothing
+        }
         Kind::Client | Kind::ContextShare | Kind::Engine | Kind::Leaf => Detail::Nothing,
     };
     Ok((gpu, detail))
+}
+
+/// A subscription to a part of a GPU, or to a part of the one that its parent is for.
+fn subscription(
+    state: &State,
+    request: Request,
+    gpu: Option<usize>,
+    buffers: &Buffers<'_>,
+) -> Outcome<Detail> {
+    let gpu = gpu.and_then(|instance| state.gpus.get(instance));
+    let minor = gpu.ok_or(NV_ERR_INVALID_STATE)?.minor;
+    if request.class == AMPERE_SMC_PARTITION_REF {
+        let wanted: NVC637_ALLOCATION_PARAMETERS = get(buffers, request.parameters)?;
+        partitions::instance(minor, wanted.swizzId, wanted.capDescriptor)?;
+        return Ok(Detail::Instance(wanted.swizzId));
+    }
+    let client = state.clients.existing(request.client)?;
+    let Detail::Instance(within) = client.object(request.parent)?.detail else {
+        return Err(NV_ERR_INVALID_STATE);
+    };
+    let wanted: NVC638_ALLOCATION_PARAMETERS = get(buffers, request.parameters)?;
+    partitions::compute(minor, within, wanted.execPartitionId, wanted.capDescriptor)?;
+    Ok(Detail::Nothing)
 }
 
 /// Reads the parameters of a class. There are none where they are optional and were left out, and for those classes

@@ -23,6 +23,12 @@ pub(super) enum Kind {
     /// An engine's class bound to a channel.
     Engine,
     Event,
+    /// A subscription to a part of a GPU.
+    Instance,
+    /// One to a part of that.
+    ComputeInstance,
+    /// The right to divide GPUs, or to watch all of their parts.
+    Session,
     /// An object with no behaviour of its own.
     Leaf,
 }
@@ -116,6 +122,7 @@ const CLIENT: Parents = Parents::OneOf(&[Kind::Client]);
 const DEVICE: Parents = Parents::OneOf(&[Kind::Device]);
 const SUBDEVICE: Parents = Parents::OneOf(&[Kind::Subdevice]);
 const EITHER_DEVICE: Parents = Parents::OneOf(&[Kind::Device, Kind::Subdevice]);
+const INSTANCE: Parents = Parents::OneOf(&[Kind::Instance]);
 const CHANNEL: Parents = Parents::OneOf(&[Kind::Channel]);
 const CHANNEL_GROUP: Parents = Parents::OneOf(&[Kind::ChannelGroup]);
 const CHANNEL_HOLDER: Parents = Parents::OneOf(&[Kind::Device, Kind::ChannelGroup]);
@@ -185,7 +192,19 @@ static CLASSES: &[Class] = &[
     many(GF100_SUBDEVICE_INFOROM, Kind::Leaf, SUBDEVICE, NoParameters),
     single(NV50_THIRD_PARTY_P2P, Kind::Leaf, SUBDEVICE, Optional),
     many(NV50_P2P, Kind::Leaf, CLIENT, Required),
-    single(AMPERE_SMC_CONFIG_SESSION, Kind::Leaf, CLIENT, Required),
-    single(AMPERE_SMC_MONITOR_SESSION, Kind::Leaf, CLIENT, Required),
+    single(
+        AMPERE_SMC_PARTITION_REF,
+        Kind::Instance,
+        SUBDEVICE,
+        Required,
+    ),
+    single(
+        AMPERE_SMC_EXEC_PARTITION_REF,
+        Kind::ComputeInstance,
+        INSTANCE,
+        Required,
+    ),
+    single(AMPERE_SMC_CONFIG_SESSION, Kind::Session, CLIENT, Required),
+    single(AMPERE_SMC_MONITOR_SESSION, Kind::Session, CLIENT, Required),
     many(NV_CONFIDENTIAL_COMPUTE, Kind::Leaf, CLIENT, Optional),
 ];

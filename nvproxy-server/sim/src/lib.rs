@@ -12,6 +12,7 @@
 //! - A control command without a model succeeds and leaves its parameters as they are (`control`).
 //! - The GPUs are attached from the start, as they are in persistence mode.
 //! - Access rights and share policies are not modelled: a client can duplicate whatever it can name.
+//! - Every GPU has parts (MIG) and can be used as a whole besides; a node of a part is a file that says so (`partitions`).
 //!
 //! A driver can be saved and be restored in another process (`saved`).
 //!
@@ -21,7 +22,7 @@
 //! |---|---|
 //! | `structs`, `parameters`, `buffers`, `names`, `classes` | what requests are made of |
 //! | `encoding` | how what is no plain data is saved |
-//! | `backing`, `memory`, `pages`, `gpu`, `virtual_memory`, `events`, `address_space`, `objects` | what is remembered, each by itself |
+//! | `backing`, `partitions`, `memory`, `pages`, `gpu`, `virtual_memory`, `events`, `address_space`, `objects` | what is remembered, each by itself |
 //! | `state` | all of it, behind one lock |
 //! | `notifications`, `mapping`, `allocate`, `export` | what requests do to it |
 //! | `command`, `answers`, `control` | control commands |
@@ -53,6 +54,7 @@ mod objects;
 mod older_requests;
 mod pages;
 mod parameters;
+pub mod partitions;
 mod saved;
 mod state;
 pub mod structs;
@@ -104,6 +106,8 @@ pub struct Configuration {
     pub gpus: Vec<u8>,
     /// Those of the GPUs that the sandbox was given: the others it cannot open.
     pub given: Vec<u8>,
+    /// The open-only nodes that it was given.
+    pub open_only: Vec<Node>,
     /// Bytes of memory of each GPU.
     pub memory: u64,
     /// How long UVM_REGISTER_GPU takes.
@@ -122,6 +126,7 @@ impl Configuration {
             abi,
             gpus,
             given,
+            open_only: Vec::new(),
             memory: 80 << 30,
             register_gpu: Duration::from_millis(190),
         }
@@ -179,11 +184,14 @@ pub struct Factory {
     pub version: DriverVersion,
     /// The minor numbers of the GPUs that the sandbox was given.
     pub gpus: Vec<u8>,
+    /// The open-only nodes that it was given.
+    pub open_only: Vec<Node>,
 }
 
 impl Factory {
     fn simulator(&self, abi: &'static Abi) -> Result<Simulator, Error> {
-        let configuration = Configuration::new(self.version, abi, self.gpus.clone());
+        let mut configuration = Configuration::new(self.version, abi, self.gpus.clone());
+        configuration.open_only.clone_from(&self.open_only);
         Simulator::new(configuration).map_err(Error::SetUp)
     }
 }
@@ -213,10 +221,9 @@ impl Backend for Simulator {
             return Err(Errno::ENODEV);
         }
         if let Node::OpenOnly(_) = node {
-            let granted = backing::memory_file("open-only")?;
             return Ok(Opened {
                 file: None,
-                granted,
+                granted: partitions::file(node)?,
             });
         }
         let (description, granted) = Description::open(&self.shared, node)?;
@@ -237,6 +244,7 @@ impl Backend for Simulator {
         let description = self.shared.description(Inode::of(descriptor)?);
         description
             .map(|description| description.number.0)
+            .or_else(|| partitions::named(descriptor, &self.shared.configuration.open_only))
             .ok_or(Errno::EBADF)
     }
 

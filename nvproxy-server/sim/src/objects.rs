@@ -73,6 +73,8 @@ pub(super) enum Detail {
         timeslice: u64,
     },
     Event(Event),
+    /// The part of the GPU that is subscribed to, by its number.
+    Instance(u32),
 }
 
 impl Detail {

@@ -12,6 +12,7 @@ mod launchers;
 mod lives;
 mod nvidia;
 mod ordinary_users;
+mod parts;
 mod profiles;
 mod running;
 mod sandboxes;

@@ -54,7 +54,7 @@ pub struct Container {
     /// What is removed when the container is gone.
     pub bundle: PathBuf,
     /// What the log is to say first.
-    pub warning: Option<String>,
+    pub warnings: Vec<String>,
     /// What says, as long as this process has it, that the bundle is somebody's.
     pub lock: OwnedFd,
 }
@@ -160,7 +160,7 @@ fn launch(
     let lock = container.lock.as_raw_fd();
     leave_the_engine(messages, lock, &liaison, &job, &inlets, &outlets)?;
     log::write_for_container(&container.engines_name);
-    if let Some(warning) = &container.warning {
+    for warning in &container.warnings {
         tracing::warn!("{warning}");
     }
     chdir("/").attempt("/")?;

@@ -29,7 +29,7 @@ pub fn make_inert(told: &Told) -> Result<(), Failure> {
     if ringfence_faults::at(Point::Inert) == Some(Act::Drop) {
         return Ok(());
     }
-    for name in told.driver.names().filter(|_| told.has_hook) {
+    for name in told.driver.inert().filter(|_| told.has_hook) {
         let own = Path::new(PLACE).join(name);
         let own = named(&own).attempt(own.display())?;
         let place = Path::new(DEVICES).join(name);
@@ -45,9 +45,36 @@ pub fn make_inert(told: &Told) -> Result<(), Failure> {
 
 /// What there is in `/dev` with the names of NVIDIA's nodes, or of directories of them, that the sandbox has not.
 fn others(told: &Told) -> Result<Vec<PathBuf>, Failure> {
-    let entries = fs::read_dir(DEVICES).attempt(DEVICES)?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let own = |name: &str| told.driver.names().any(|own| own == name);
-    let names = names.filter(|name| name.starts_with(IN_EVERY_NAME) && !own(name));
-    Ok(names.map(|name| Path::new(DEVICES).join(name)).collect())
+    // Of such a directory it can have some.
+    let holds_own = |name: &str| {
+        let mut all = told.driver.names();
+        all.any(|own| {
+            own.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('/'))
+        })
+    };
+    let mut others = Vec::new();
+    for name in entries("")? {
+        if !name.starts_with(IN_EVERY_NAME) || own(&name) {
+            continue;
+        }
+        match holds_own(&name) {
+            true => others.extend(entries(&name)?.into_iter().filter(|name| !own(name))),
+            false => others.push(name),
+        }
+    }
+    let paths = others.iter().map(|name| Path::new(DEVICES).join(name));
+    Ok(paths.collect())
+}
+
+/// What there is in a directory of `/dev`, each named from there.
+fn entries(directory: &str) -> Result<Vec<String>, Failure> {
+    let path = Path::new(DEVICES).join(directory);
+    let entries = fs::read_dir(&path).attempt(path.display())?;
+    let names = entries.filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        Some(Path::new(directory).join(name).to_str()?.to_owned())
+    });
+    Ok(names.collect())
 }

@@ -180,8 +180,15 @@ fn expect_no_process_covered(root: &fs::File) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Mounts a copy of `source` under this name, which is new.
+/// Mounts a copy of `source` under this name, which is new. It may be in a directory of its own.
 fn show(seat: &Tree, name: &Path, source: &Path, attributes: u64) -> Result<(), Failure> {
+    let directory = name.parent().filter(|path| !path.as_os_str().is_empty());
+    if let Some(directory) = directory {
+        match mkdirat(seat, directory, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(errno) => return Err(errno).attempt("the first process's place"),
+        }
+    }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = openat(seat, name, flags, Mode::RUSR | Mode::XUSR);
     let file = file.attempt("the first process's place")?;

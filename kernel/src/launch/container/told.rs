@@ -16,7 +16,7 @@ use std::str::FromStr;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nvproxy_abi::node::Node;
-use nvproxy_protocol::driver::Driver;
+use nvproxy_protocol::driver::{Driver, Kind};
 use ringfence_sentry::failure::{Attempt, Failure};
 use ringfence_sentry::server::OnServerExit;
 use serde::de::DeserializeOwned;
@@ -134,6 +134,17 @@ impl DriverText {
     /// The names of the driver's nodes in `/dev`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().map(String::as_str)
+    }
+
+    /// The names of those that nobody in the container can open.
+    pub fn inert(&self) -> impl Iterator<Item = &str> {
+        let kind: Option<Kind> = self.kind.parse().ok();
+        let is_opened = move |name: &str| {
+            let node = Node::from_file_name(name);
+            kind.zip(node)
+                .is_some_and(|(kind, node)| kind.lets_be_opened(node))
+        };
+        self.names().filter(move |name| !is_opened(name))
     }
 
     pub fn driver(&self) -> Result<Driver, Failure> {

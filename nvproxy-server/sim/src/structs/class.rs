@@ -246,6 +246,28 @@ pub struct NV503C_ALLOC_PARAMETERS {
 
 layout!(NV503C_ALLOC_PARAMETERS, 4, { flags: 0 });
 
+/// AMPERE_SMC_PARTITION_REF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct NVC637_ALLOCATION_PARAMETERS {
+    pub capDescriptor: u64,
+    pub swizzId: u32,
+    pub padding: u32,
+}
+
+layout!(NVC637_ALLOCATION_PARAMETERS, 16, { capDescriptor: 0, swizzId: 8 });
+
+/// AMPERE_SMC_EXEC_PARTITION_REF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct NVC638_ALLOCATION_PARAMETERS {
+    pub capDescriptor: u64,
+    pub execPartitionId: u32,
+    pub padding: u32,
+}
+
+layout!(NVC638_ALLOCATION_PARAMETERS, 16, { capDescriptor: 0, execPartitionId: 8 });
+
 /// AMPERE_SMC_CONFIG_SESSION.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]

@@ -37,6 +37,7 @@ mod on_oneself;
 mod other_mounts;
 mod outside;
 mod ownership;
+mod parts;
 mod pinning;
 mod pins;
 mod pins_beside;
@@ -161,6 +162,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-mapped-pinned", mapped_host_memory::pinned),
     ("limit-host-mapped-back", mapped_host_memory::given_back),
     ("open-only", refusals::open_only),
+    ("parts", parts::named),
+    ("parts-forged", parts::forged),
     ("foreign-clients", ownership::foreign_clients),
     ("shared-spaces", ownership::shared_spaces),
     ("named-gpus", tenants::named),

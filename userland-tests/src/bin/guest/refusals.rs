@@ -7,7 +7,7 @@ use std::path::Path;
 use nvproxy_abi::node::{Node, OPEN_ONLY};
 use nvproxy_abi::number::*;
 use nvproxy_abi::status::NV_ERR_NOT_SUPPORTED;
-use nvproxy_sim::structs::class::NVC640_ALLOCATION_PARAMETERS;
+use nvproxy_sim::structs::class::NVC639_ALLOCATION_PARAMETERS;
 use nvproxy_sim::structs::frontend::{
     NVOS54_PARAMETERS, nv_ioctl_nvos02_parameters_with_fd, nv_ioctl_rm_api_version_t,
 };
@@ -30,10 +30,10 @@ pub fn open_only(_: &[String]) -> Outcome {
             Ok(file) => {
                 let command = ioctl_word(NV_ESC_RM_CONTROL, size_of::<NVOS54_PARAMETERS>());
                 let request = ioctl(&file, command, &mut NVOS54_PARAMETERS::new_zeroed());
-                let mut session = NVC640_ALLOCATION_PARAMETERS::new_zeroed();
+                let mut session = NVC639_ALLOCATION_PARAMETERS::new_zeroed();
                 session.capDescriptor = file.as_raw_fd() as u64;
                 let client = Client::new()?;
-                let class = AMPERE_SMC_MONITOR_SESSION;
+                let class = AMPERE_SMC_CONFIG_SESSION;
                 let named = client.allocate(client.root, MEMORY, class, &mut session);
                 let (request, named) = (word(request), word(named));
                 format!("opened; a request: {request}; named in one: {named}")

@@ -5,7 +5,7 @@
 //! the front, and that runc or crun. The driver is the simulated one, with two GPUs.
 
 mod not_given;
-mod stand_ins;
+pub mod stand_ins;
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,7 @@ const CLOSED: &str = "cat: can't open '/tmp/node': Operation not permitted\n";
 const OPEN: &str = "cat: can't open '/tmp/node': No such device or address\n";
 
 /// A container whose program may make nodes.
-fn container(environment: &[&str]) -> Value {
+pub fn container(environment: &[&str]) -> Value {
     let mut value = plain(SCRIPT);
     // NVIDIA's runtime takes no field that it does not know.
     value
@@ -77,14 +77,14 @@ fn with(gpus: &[u32]) -> Ended {
 }
 
 /// Containers that engines make by way of NVIDIA's programs.
-struct Host {
+pub struct Host {
     maker: Maker,
     toolkit: Toolkit,
 }
 
 impl Host {
     /// One for each low-level runtime that there is here.
-    fn all() -> Vec<Host> {
+    pub fn all() -> Vec<Host> {
         let Some(programs) = programs() else {
             return Vec::new();
         };
@@ -96,13 +96,13 @@ impl Host {
     }
 
     /// Has an engine make this container by NVIDIA's runtime in some mode.
-    fn by_nvidias(&self, configured: Configured, specification: &Value) -> Ended {
+    pub fn by_nvidias(&self, configured: Configured, specification: &Value) -> Ended {
         let runtime = self.toolkit.program("nvidia-container-runtime");
         self.made(configured, &runtime, specification)
     }
 
     /// Has an engine make it by the front.
-    fn by_front(&self, configured: Configured, specification: &Value) -> Ended {
+    pub fn by_front(&self, configured: Configured, specification: &Value) -> Ended {
         self.made(configured, &self.maker.front.runtime(), specification)
     }
 
@@ -120,7 +120,7 @@ impl Host {
     }
 
     /// As dockerd asks for GPUs by the hook, `--gpus`, besides what the image says.
-    fn docker(&self, image: &[&str], gpus: &str) -> Value {
+    pub fn docker(&self, image: &[&str], gpus: &str) -> Value {
         let asks = format!("NVIDIA_VISIBLE_DEVICES={gpus}");
         let environment: Vec<&str> = image.iter().copied().chain([asks.as_str()]).collect();
         self.hooked(&environment)
@@ -141,13 +141,13 @@ impl Host {
         value
     }
 
-    fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         self.maker.name
     }
 }
 
-const LEGACY: Configured = Configured::mode("legacy");
-const CDI: Configured = Configured::mode("cdi");
+pub const LEGACY: Configured = Configured::mode("legacy");
+pub const CDI: Configured = Configured::mode("cdi");
 const CSV: Configured = Configured::mode("csv");
 
 #[test]

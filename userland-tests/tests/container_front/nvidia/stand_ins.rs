@@ -17,14 +17,15 @@ pub const FIRST_UUID: &str = "GPU-73696d75-6c61-7465-6420-475055200000";
 pub const SECOND_UUID: &str = "GPU-73696d75-6c61-7465-6420-475055200001";
 
 /// The nodes that NVIDIA's driver has on a machine with two GPUs: major numbers other than 195 it is given by the kernel.
-const NODES: [(&str, u64, u64); 8] = [
+const NODES: [(&str, u64, u64); 9] = [
     ("nvidiactl", 195, 255),
     ("nvidia0", 195, 0),
     ("nvidia1", 195, 1),
     ("nvidia-modeset", 195, 254),
     ("nvidia-uvm", 507, 0),
     ("nvidia-caps/nvidia-cap1", 508, 1),
-    ("nvidia-caps/nvidia-cap21", 508, 21),
+    ("nvidia-caps/nvidia-cap12", 508, 12),
+    ("nvidia-caps/nvidia-cap13", 508, 13),
     ("nvhost-gpu", 505, 1),
 ];
 
@@ -49,6 +50,7 @@ for device in $(echo "$devices" | tr , ' '); do
     all) nodes="$nodes nvidia0 nvidia1" ;;
     0 | *0000) nodes="$nodes nvidia0" ;;
     1 | *0001) nodes="$nodes nvidia1" ;;
+    MIG-GPU-*0000/1/0) nodes="$nodes nvidia0 nvidia-caps/nvidia-cap12 nvidia-caps/nvidia-cap13" ;;
     *)
         echo "nvidia-container-cli: device error: $device: unknown device" >&2
         exit 1
@@ -59,6 +61,7 @@ nsenter --mount="/proc/$pid/ns/mnt" sh -ec '
     here=$1 root=$2
     shift 2
     for node; do
+        mkdir -p "$(dirname "$root/dev/$node")"
         : >>"$root/dev/$node"
         mount --bind "$here/driver/dev/$node" "$root/dev/$node"
     done' sh "$here" "$root" $nodes
@@ -256,7 +259,10 @@ path = {:?}
             "devices": [
                 device("0", &["nvidia0"]), device("1", &["nvidia1"]), device("all", &["nvidia0", "nvidia1"]),
                 device(FIRST_UUID, &["nvidia0"]), device(SECOND_UUID, &["nvidia1"]),
-                device("0:0", &["nvidia0", "nvidia-caps/nvidia-cap21"]),
+                device(
+                    "0:0",
+                    &["nvidia0", "nvidia-caps/nvidia-cap12", "nvidia-caps/nvidia-cap13"],
+                ),
             ],
         });
         let every = [

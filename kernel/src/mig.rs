@@ -1,0 +1,317 @@
+//! Parts of GPUs (MIG): what one is called, and the nodes by which a program shows that it may use it.
+//!
+//! The idea: whoever wants to use a part names descriptors of two nodes in `/dev/nvidia-caps` in his requests, that of the GPU
+//! instance and that of the compute instance in it. The driver looks at the number of each node, and at nothing else that would tell
+//! one part's user from another's (`osRmCapAcquire`, src/nvidia/arch/nvalloc/unix/src/os.c). So a sandbox has a part if it has these
+//! two nodes, and has none besides. Which nodes they are says the driver in files of
+//! its own, `/proc/driver/nvidia/capabilities/gpuN/mig/giG/access` and `.../ciC/access`, without a request.
+//!
+//! A part is called by its GPU and the numbers of both instances, as in `0/1/0`, or `MIG-GPU-5a3e.../1/0` as NVIDIA's tools have called
+//! it. Later ones call it by a UUID of its own. That is in no file: the driver tells it to who subscribes to the part, by a request
+//! (NVC638_CTRL_CMD_GET_UUID). The launcher makes none, so such a name is refused, with a line that says how to find the other.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nvproxy_abi::node::{Node, of_part};
+use nvproxy_sim::MACHINE_GPUS;
+use nvproxy_sim::partitions::{self, INSTANCES};
+use ringfence_sentry::failure::Failure;
+
+/// How names of parts begin in NVIDIA's tools.
+const PREFIX: &str = "MIG-";
+/// Where the driver says what nodes are for.
+const CAPABILITIES: &str = "/proc/driver/nvidia/capabilities";
+/// How to find the name that is taken.
+pub const HOW_TO_NAME: &str = "write GPU/GI/CI, as in 0/1/0: nvidia-smi -L shows the GPU of each part and its number there, and nvidia-smi \
+                               the GI ID and CI ID that belong to this number";
+
+/// What a part is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// The GPU: its index, or its UUID.
+    pub gpu: &'a str,
+    pub instance: u32,
+    pub compute: u32,
+}
+
+impl Name<'_> {
+    /// Reads a name of the form that is taken.
+    pub fn parse(text: &str) -> Option<Name<'_>> {
+        let mut parts = text.strip_prefix(PREFIX).unwrap_or(text).split('/');
+        let (gpu, instance, compute) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_a_gpu = gpu.parse::<u32>().is_ok() || gpu.starts_with("GPU-");
+        (is_a_gpu && parts.next().is_none()).then_some(())?;
+        Some(Name {
+            gpu,
+            instance: instance.parse().ok()?,
+            compute: compute.parse().ok()?,
+        })
+    }
+}
+
+/// Whether this is the name of a part in a form that is not taken: its UUID.
+pub fn is_uuid(text: &str) -> bool {
+    let begins = text.get(..PREFIX.len());
+    let begins = begins.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    begins && Name::parse(text).is_none()
+}
+
+/// A part of a GPU, or what all of its own parts share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Part {
+    /// The minor number of the GPU's node.
+    pub gpu: u8,
+    pub instance: u32,
+    /// `None`: the GPU instance as such.
+    pub compute: Option<u32>,
+}
+
+/// A node in `/dev/nvidia-caps`, and what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability {
+    pub part: Part,
+    pub node: Node,
+}
+
+impl fmt::Display for Part {
+    /// As the driver names its file below `capabilities`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "gpu{}/mig/gi{}", self.gpu, self.instance)?;
+        match self.compute {
+            Some(compute) => write!(formatter, "/ci{compute}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the real driver says that it has, in the files below this directory.
+pub fn of_host(directory: &Path) -> Vec<Capability> {
+    let gpus = numbered(directory, "gpu").into_iter();
+    let instances = gpus.flat_map(|(gpu, path)| {
+        let instances = numbered(&path.join("mig"), "gi").into_iter();
+        instances.map(move |(instance, path)| (gpu, instance, path))
+    });
+    let mut capabilities = Vec::new();
+    for (gpu, instance, path) in instances {
+        let Ok(gpu) = u8::try_from(gpu) else { continue };
+        let computes = numbered(&path, "ci").into_iter();
+        let computes = computes.map(|(compute, path)| (Some(compute), path));
+        let files = [(None, path.clone())].into_iter().chain(computes);
+        capabilities.extend(files.filter_map(|(compute, path)| {
+            let part = Part {
+                gpu,
+                instance,
+                compute,
+            };
+            let text = fs::read_to_string(path.join("access")).ok()?;
+            let node = of_part(number_in(&text)?)?;
+            Some(Capability { part, node })
+        }));
+    }
+    capabilities.sort_unstable_by_key(|capability| capability.part);
+    capabilities
+}
+
+/// What the simulated driver has.
+pub fn simulated() -> Vec<Capability> {
+    let parts = (0..MACHINE_GPUS).flat_map(|gpu| {
+        INSTANCES.iter().flat_map(move |(instance, computes)| {
+            let computes = computes.iter().copied().map(Some);
+            [None].into_iter().chain(computes).map(move |compute| Part {
+                gpu,
+                instance: *instance,
+                compute,
+            })
+        })
+    });
+    let capabilities = parts.filter_map(|part| {
+        let number = partitions::number(part.gpu, part.instance, part.compute)?;
+        let node = of_part(number)?;
+        Some(Capability { part, node })
+    });
+    capabilities.collect()
+}
+
+/// The nodes of the part with this name, of the GPU with the minor number `gpu`: that of the GPU instance, and that of the compute
+/// instance.
+pub fn find(all: &[Capability], gpu: u8, name: Name<'_>) -> Result<[Capability; 2], Failure> {
+    let of = |compute: Option<u32>| {
+        let part = Part {
+            gpu,
+            instance: name.instance,
+            compute,
+        };
+        all.iter().find(|capability| capability.part == part)
+    };
+    match (of(None), of(Some(name.compute))) {
+        (Some(instance), Some(compute)) => Ok([*instance, *compute]),
+        _ => Err(Failure::setup(format!(
+            "--gpus: GPU {} has no part with GI ID {} and CI ID {}: it has {}",
+            name.gpu,
+            name.instance,
+            name.compute,
+            shown(all, gpu)
+        ))),
+    }
+}
+
+/// The parts that a GPU has, for who has asked for another one.
+fn shown(all: &[Capability], gpu: u8) -> String {
+    let parts = all.iter().map(|capability| capability.part);
+    let parts = parts.filter(|part| part.gpu == gpu);
+    let names = parts.filter_map(|part| Some(format!("{}/{}", part.instance, part.compute?)));
+    let names: Vec<String> = names.collect();
+    match names.is_empty() {
+        true => "none (nvidia-smi mig divides it)".to_owned(),
+        false => names.join(", "),
+    }
+}
+
+/// The file in which the driver says which node is this part's.
+pub fn file_of(part: Part) -> PathBuf {
+    Path::new(CAPABILITIES).join(format!("{part}/access"))
+}
+
+/// The directories in this one that are called `prefix` and a number.
+fn numbered(directory: &Path, prefix: &str) -> Vec<(u32, PathBuf)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let numbered = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let number = name.to_str()?.strip_prefix(prefix)?.parse().ok()?;
+        Some((number, entry.path()))
+    });
+    numbered.collect()
+}
+
+/// The number of a node, in the text of its file: lines of `Key: value` (`nv_cap_procfs_read`, kernel-open/nvidia/nv-caps.c, 580.142).
+fn number_in(text: &str) -> Option<u16> {
+    let number = text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == "DeviceFileMinor").then(|| value.trim())
+    });
+    number?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_nvidias_tools_or_by_index() {
+        let name = |gpu, instance, compute| Name {
+            gpu,
+            instance,
+            compute,
+        };
+        for (text, expected) in [
+            ("0/1/0", Some(name("0", 1, 0))),
+            ("MIG-GPU-5a3e/7/1", Some(name("GPU-5a3e", 7, 1))),
+            ("GPU-5a3e/7/1", Some(name("GPU-5a3e", 7, 1))),
+            ("MIG-5a3e", None),
+            ("0/1", None),
+            ("0/1/0/0", None),
+            ("0/-1/0", None),
+            ("first/1/0", None),
+            ("0:1", None),
+            ("", None),
+        ] {
+            assert_eq!(Name::parse(text), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("MIG-5a3e", true),
+            ("mig-5a3e", true),
+            ("MIG-GPU-5a3e/7/1", false),
+            ("GPU-5a3e", false),
+            ("0", false),
+        ] {
+            assert_eq!(is_uuid(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_drivers_files_say_which_node_is_whose() {
+        let directory = std::env::temp_dir().join(format!("ringfence-mig-{}", std::process::id()));
+        for (path, number) in [
+            ("gpu4/mig/gi1", 552),
+            ("gpu4/mig/gi1/ci0", 553),
+            ("gpu4/mig/gi10/ci2", 636),
+            ("gpu0/mig/gi2/ci0", 22),
+        ] {
+            let path = directory.join(path);
+            fs::create_dir_all(&path).unwrap();
+            let text =
+                format!("DeviceFileMinor: {number}\nDeviceFileMode: 292\nDeviceFileModify: 1\n");
+            fs::write(path.join("access"), text).unwrap();
+        }
+        // What else is there is of no part.
+        fs::create_dir_all(directory.join("mig")).unwrap();
+        fs::write(directory.join("mig/config"), "DeviceFileMinor: 1\n").unwrap();
+        fs::write(
+            directory.join("fabric-imex-mgmt"),
+            "DeviceFileMinor: 4323\n",
+        )
+        .unwrap();
+        fs::create_dir_all(directory.join("gpu1/mig/gi3")).unwrap();
+        fs::write(directory.join("gpu1/mig/gi3/access"), "no number\n").unwrap();
+        let found: Vec<(String, String)> = of_host(&directory)
+            .iter()
+            .map(|found| (found.part.to_string(), found.node.file_name()))
+            .collect();
+        fs::remove_dir_all(&directory).unwrap();
+        let expected = [
+            ("gpu0/mig/gi2/ci0", "nvidia-caps/nvidia-cap22"),
+            ("gpu4/mig/gi1", "nvidia-caps/nvidia-cap552"),
+            ("gpu4/mig/gi1/ci0", "nvidia-caps/nvidia-cap553"),
+            ("gpu4/mig/gi10/ci2", "nvidia-caps/nvidia-cap636"),
+        ];
+        assert_eq!(
+            found,
+            expected.map(|(part, node)| (part.to_owned(), node.to_owned()))
+        );
+        assert_eq!(of_host(Path::new("/nonexistent")), []);
+    }
+
+    #[test]
+    fn simulated_parts_have_the_numbers_that_the_driver_would_give() {
+        let all = simulated();
+        let shown: Vec<String> = all
+            .iter()
+            .map(|capability| format!("{} {}", capability.part, capability.node.file_name()))
+            .collect();
+        assert_eq!(shown.len(), 10);
+        assert_eq!(shown[0], "gpu0/mig/gi1 nvidia-caps/nvidia-cap12");
+        assert_eq!(shown[4], "gpu0/mig/gi2/ci1 nvidia-caps/nvidia-cap23");
+        assert_eq!(shown[5], "gpu1/mig/gi1 nvidia-caps/nvidia-cap147");
+    }
+
+    #[test]
+    fn a_part_has_two_nodes_or_is_not_there() {
+        let all = simulated();
+        let find = |gpu, text| {
+            let found = find(&all, gpu, Name::parse(text).expect("a name"));
+            found.map(|found| found.map(|capability| capability.node.file_name()))
+        };
+        let nodes =
+            |numbers: [u16; 2]| Ok(numbers.map(|number| format!("nvidia-caps/nvidia-cap{number}")));
+        assert_eq!(find(0, "0/1/0"), nodes([12, 13]));
+        assert_eq!(find(1, "1/2/1"), nodes([156, 158]));
+        let missing = find(0, "0/1/1").unwrap_err().message;
+        let expected = "--gpus: GPU 0 has no part with GI ID 1 and CI ID 1: it has 1/0, 2/0, 2/1";
+        assert_eq!(missing, expected);
+        let whole = find(5, "5/1/0").unwrap_err().message;
+        assert!(whole.ends_with("it has none (nvidia-smi mig divides it)"));
+    }
+
+    #[test]
+    fn the_file_of_a_part_is_named_for_remedies() {
+        let part = Part {
+            gpu: 0,
+            instance: 1,
+            compute: Some(0),
+        };
+        let file = "/proc/driver/nvidia/capabilities/gpu0/mig/gi1/ci0/access";
+        assert_eq!(file_of(part), Path::new(file));
+    }
+}
