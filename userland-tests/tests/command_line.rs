@@ -198,7 +198,7 @@ fn a_value_that_makes_no_sense_is_named_with_its_option() {
             "--gpus",
             "-1",
             "--gpus <all|none|0,1|GPU-uuid>",
-            "'-1' is neither an index like 0 nor a UUID like GPU-5a3e...",
+            "'-1' is neither an index like 0, nor a UUID like GPU-5a3e..., nor a part of a GPU like 0/1/0",
         ),
         (
             "--uid",

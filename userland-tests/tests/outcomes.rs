@@ -103,7 +103,7 @@ fn a_command_line_that_makes_no_sense_is_125() {
     assert!(
         ended
             .stderr
-            .contains("'first' is neither an index like 0 nor a UUID like GPU-5a3e..."),
+            .contains("'first' is neither an index like 0, nor a UUID like GPU-5a3e..."),
         "{ended:?}"
     );
 }

@@ -49,7 +49,7 @@ fn a_container_has_the_parts_whose_nodes_it_was_given() {
         give(&mut value, &[12, 13], &[]);
         expect_part(&maker.run(&value), maker.name);
         let said = fs::read_to_string(maker.front.path("messages.log")).expect("a log");
-        assert_eq!(said, "", "{}", maker.name);
+        assert!(!said.contains("goes without"), "{}: {said}", maker.name);
     }
 }
 
