@@ -2,13 +2,16 @@
 //!
 //! The parts are the simulated driver's. It has no devices, so that only the server can open a node of one there: to be written, too.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::{Value, json};
-use userland_tests::Ended;
+use userland_tests::{Directory, Ended};
 
 use super::nvidia::{CDI, Host, LEGACY, container};
-use super::sandboxes::{Maker, with_gpu};
+use super::sandboxes::{Maker, plain, with_gpu};
 
 const SCRIPT: &str = "guest parts by-server";
 
@@ -94,5 +97,95 @@ fn parts_by_cdi_and_by_the_legacy_hook() {
         let mut value = host.docker(&[], name);
         value["process"]["args"] = json!(["sh", "-c", SCRIPT]);
         expect_part(&host.by_front(LEGACY, &value), host.name());
+    }
+}
+
+/// What stands in for NVIDIA's driver, with a GPU that is divided: nodes of a device that no container may open by itself, and the files in which the
+/// driver says which node is for what.
+fn divided() -> Directory {
+    let directory = Directory::in_place(Path::new("/var/tmp"), "divided");
+    let place = |name: &str| {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        path
+    };
+    for name in [
+        "nvidiactl",
+        "nvidia0",
+        "nvidia-uvm",
+        "nvidia-caps/nvidia-cap12",
+        "nvidia-caps/nvidia-cap13",
+        "nvidia-caps/nvidia-cap21",
+    ] {
+        let (path, fuse) = (place(name), makedev(10, 229));
+        mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), fuse).expect("a node");
+    }
+    for (name, text) in [
+        (
+            "gpus/0000:01:00.0/information",
+            "GPU UUID: GPU-5a3e\nDevice Minor: 0\nModel: x\n",
+        ),
+        ("capabilities/gpu0/mig/gi1/access", "DeviceFileMinor: 12\n"),
+        (
+            "capabilities/gpu0/mig/gi1/ci0/access",
+            "DeviceFileMinor: 13\n",
+        ),
+        ("capabilities/gpu0/mig/gi2/access", "DeviceFileMinor: 21\n"),
+    ] {
+        fs::write(place(&format!("proc/{name}")), text).expect("a file");
+    }
+    directory
+}
+
+/// A hook as NVIDIA's, which binds one of the container's nodes again and one that it was not given.
+fn hook(maker: &Maker, nodes: &Path) -> Value {
+    let hook = maker.front.path("nvidia-container-runtime-hook");
+    let root = maker.front.bundle().join("rootfs");
+    let script = format!(
+        "#!/bin/sh -e\n\
+         pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/')\n\
+         nsenter --mount=/proc/$pid/ns/mnt sh -ec 'for node in 12 21; do\n\
+         place={root}/dev/nvidia-caps/nvidia-cap$node\n\
+         : >>$place\n\
+         mount --bind {nodes}/nvidia-caps/nvidia-cap$node $place; done'\n",
+        root = root.display(),
+        nodes = nodes.display()
+    );
+    fs::write(&hook, script).expect("a hook");
+    fs::set_permissions(&hook, Permissions::from_mode(0o755)).expect("a mode");
+    json!({"prestart": [{"path": hook}]})
+}
+
+/// With NVIDIA's own nodes a program opens those of its parts itself, to be read, and no other; not even where a hook has put one.
+#[test]
+fn a_program_in_a_container_opens_the_nodes_of_its_parts_and_no_others() {
+    const OPENS: &str = "cd /dev; for node in nvidia0 nvidia-caps/*; do (exec 3<$node) 2>/dev/null && echo $node: opened || echo $node: no; done";
+    for maker in Maker::all() {
+        let nodes = divided();
+        let nodes = nodes.path();
+        maker.with_faults();
+        let settings = fs::read_to_string(maker.front.settings()).expect("settings");
+        maker.front.set(&settings.replace("\"sim\"", "\"host\""));
+        let mut variables = maker.front.variables.lock().expect("variables");
+        variables.push(("RINGFENCE_DEVICES", nodes.display().to_string()));
+        drop(variables);
+        let mut value = plain(OPENS);
+        value["linux"]["devices"] =
+            json!([{"path": "/dev/nvidia0", "type": "c", "major": 195, "minor": 0}]);
+        give(&mut value, &[12, 13], &[]);
+        value["linux"]["resources"]["devices"] = json!([{"allow": false, "access": "rwm"}]);
+        // The first process looks there for the number of UVM's node.
+        value["mounts"].as_array_mut().expect("mounts").push(json!({
+            "destination": nodes, "type": "bind", "source": nodes, "options": ["bind", "ro", "nodev"],
+        }));
+        value["root"]["readonly"] = false.into();
+        let own =
+            "nvidia0: no\nnvidia-caps/nvidia-cap12: opened\nnvidia-caps/nvidia-cap13: opened\n";
+        let ended = maker.run(&value);
+        assert_eq!(ended, Ended::printing(own), "{}", maker.name);
+        value["hooks"] = hook(&maker, nodes);
+        let ended = maker.run(&value);
+        let with_hook = format!("{own}nvidia-caps/nvidia-cap21: no\n");
+        assert_eq!(ended, Ended::printing(&with_hook), "{}", maker.name);
     }
 }
