@@ -409,7 +409,7 @@ fn run(
         firmware_commands: arguments.asked.firmware_commands,
         asker: Asker::CommandLine,
     })?;
-    if let Some(warning) = chosen.warning() {
+    for warning in chosen.warnings() {
         tracing::warn!("{warning}");
     }
     let driver = chosen.driver;

@@ -157,8 +157,18 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// What the user has to know if the tables are those of another release.
-    pub fn warning(&self) -> Option<String> {
+    /// What the user has to know.
+    pub fn warnings(&self) -> Vec<String> {
+        let parts = match self.driver.kind {
+            Kind::Host => mig::without_part(&parts(Kind::Host), &self.driver.nodes),
+            // These can be used as a whole besides.
+            Kind::Simulated | Kind::Recorded => None,
+        };
+        self.about_tables().into_iter().chain(parts).collect()
+    }
+
+    /// That the tables are those of another release, if they are.
+    fn about_tables(&self) -> Option<String> {
         let Basis::Inferred(releases) = &self.basis else {
             return None;
         };

@@ -169,6 +169,27 @@ fn shown(all: &[Capability], gpu: u8) -> String {
     }
 }
 
+/// What the user has to know if a sandbox has these nodes, and among them that of some GPU that is divided, and none of a part of it. `all`
+/// are the parts that there are.
+pub fn without_part(all: &[Capability], nodes: &[Node]) -> Option<String> {
+    let has_part = |gpu: u8| {
+        let mut of_gpu = all.iter().filter(|capability| capability.part.gpu == gpu);
+        of_gpu.any(|capability| nodes.contains(&capability.node))
+    };
+    let is_divided = |gpu: u8| all.iter().any(|capability| capability.part.gpu == gpu);
+    let gpus = nodes.iter().filter_map(|node| node.minor());
+    let without = gpus.filter(|gpu| is_divided(*gpu) && !has_part(*gpu));
+    let without = without.map(|gpu| format!("/dev/nvidia{gpu} ({})", shown(all, gpu)));
+    let without: Vec<String> = without.collect();
+    (!without.is_empty()).then(|| {
+        format!(
+            "programs find no GPU where one is divided (MIG) and they have no part of it, as of {}: give some, in a container by \
+             their nodes, else as in --gpus 0/1/0",
+            without.join(", ")
+        )
+    })
+}
+
 /// The file in which the driver says which node is this part's.
 pub fn file_of(part: Part) -> PathBuf {
     Path::new(CAPABILITIES).join(format!("{part}/access"))
@@ -302,6 +323,29 @@ mod tests {
         assert_eq!(missing, expected);
         let whole = find(5, "5/1/0").unwrap_err().message;
         assert!(whole.ends_with("it has none (nvidia-smi mig divides it)"));
+    }
+
+    #[test]
+    fn who_has_a_divided_gpu_and_no_part_is_told() {
+        let all = simulated();
+        let nodes = |gpus: &[u8], parts: &[u16]| -> Vec<Node> {
+            let gpus = gpus.iter().copied().map(Node::Gpu);
+            gpus.chain(parts.iter().filter_map(|number| of_part(*number)))
+                .collect()
+        };
+        for (gpus, parts) in [
+            (&[0][..], &[12, 13][..]),
+            (&[0, 1], &[12, 13, 156]),
+            (&[7], &[]),
+            (&[], &[]),
+        ] {
+            assert_eq!(without_part(&all, &nodes(gpus, parts)), None, "{gpus:?}");
+        }
+        let said = without_part(&all, &nodes(&[0, 1], &[12])).expect("a line");
+        assert!(
+            said.contains("as of /dev/nvidia1 (1/0, 2/0, 2/1): give"),
+            "{said}"
+        );
     }
 
     #[test]

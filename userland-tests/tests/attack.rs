@@ -509,20 +509,10 @@ fn divided(numbers: &[u16]) -> Directory {
     nodes
 }
 
-fn on_divided(nodes: &Directory) -> Ended {
+fn on_divided(nodes: &Directory, gpus: &str, script: &str) -> Ended {
     let mut command = Command::new(ringfence_with_faults());
-    let script =
-        "cd /dev/nvidia-caps && echo * && exec 3<nvidia-cap12 4<nvidia-cap13 && echo opened";
     command
-        .args([
-            "run",
-            "--driver",
-            "host",
-            "--workdir",
-            "/",
-            "--gpus",
-            "0/1/0",
-        ])
+        .args(["run", "--driver", "host", "--workdir", "/", "--gpus", gpus])
         .args(["--", "sh", "-c", script])
         .env("RINGFENCE_DEVICES", nodes.path());
     finish(&mut command)
@@ -535,7 +525,10 @@ fn the_nodes_of_a_part_are_opened_by_the_program_itself() {
         stderr: warning(),
         ..Ended::printing("nvidia-cap12 nvidia-cap13\nopened\n")
     };
-    assert_eq!(on_divided(&divided(&[2, 12, 13, 21])), expected);
+    let script =
+        "cd /dev/nvidia-caps && echo * && exec 3<nvidia-cap12 4<nvidia-cap13 && echo opened";
+    let nodes = divided(&[2, 12, 13, 21]);
+    assert_eq!(on_divided(&nodes, "0/1/0", script), expected);
 }
 
 #[test]
@@ -546,7 +539,26 @@ fn a_node_of_a_part_that_is_missing_is_named_with_the_way_to_it() {
          /proc/driver/nvidia/capabilities/gpu0/mig/gi1/ci0/access",
         nodes.path().display()
     );
-    assert_eq!(on_divided(&nodes), Ended::failing(125, &line));
+    let ended = on_divided(&nodes, "0/1/0", "true");
+    assert_eq!(ended, Ended::failing(125, &line));
+}
+
+/// NVIDIA's driver gives nobody memory or channels there.
+#[test]
+fn a_divided_gpu_without_a_part_is_worth_a_warning() {
+    let ended = on_divided(
+        &divided(&[12, 13]),
+        "0",
+        "ls /dev/nvidia-caps 2>/dev/null || echo none",
+    );
+    assert_eq!(
+        (ended.status, ended.stdout.as_str()),
+        (0, "none\n"),
+        "{ended:?}"
+    );
+    let line = " WARN programs find no GPU where one is divided (MIG) and they have no part of it, as of /dev/nvidia0 (1/0): give some, in a \
+                container by their nodes, else as in --gpus 0/1/0\n";
+    assert_eq!(ended.stderr.replace(&warning(), ""), line);
 }
 
 /// To tell the descriptions of UVM apart, of which the server keeps nothing, the sentry marks them.

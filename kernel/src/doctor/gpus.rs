@@ -190,7 +190,17 @@ mod tests {
         let file = found(Node::Gpu(0));
         let nothing = found(Node::Uvm);
         let open_only = of_open_only(&devices, OPEN_ONLY[0].first());
+        fs::create_dir(devices.join("nvidia-caps")).unwrap();
+        let part = devices.join("nvidia-caps/nvidia-cap12");
+        std::os::unix::fs::symlink("/dev/null", part).unwrap();
+        let parts = mig::simulated();
+        let [instance, compute] = [&parts[0], &parts[1]].map(|part| of_part(&devices, *part));
         fs::remove_dir_all(&devices).unwrap();
+        assert_eq!(instance.outcome, Outcome::Ok);
+        assert_eq!(instance.detail, "gpu0/mig/gi1: can be read");
+        assert_eq!(compute.outcome, Outcome::Note);
+        let create = "create it with nvidia-modprobe -f /proc/driver/nvidia/capabilities/gpu0/mig/gi1/ci0/access";
+        assert_eq!(compute.remedy.as_deref(), Some(create));
         assert_eq!(device, (Outcome::Ok, "can be read and written".to_owned()));
         assert_eq!(file, (Outcome::Missing, "is no device".to_owned()));
         assert_eq!(nothing, (Outcome::Missing, "does not exist".to_owned()));

@@ -39,7 +39,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use nvproxy_abi::node::MAXIMUM_GPU_MINOR;
+use nvproxy_abi::node::{self, MAXIMUM_GPU_MINOR};
 use serde_json::Value;
 
 use super::specification::{Specification, number, text};
@@ -117,6 +117,8 @@ pub struct Node {
     pub driver: Driver,
     /// The minor number, if it is a GPU's.
     pub gpu: Option<u8>,
+    /// The open-only node that it is, if it is one.
+    pub open_only: Option<node::Node>,
 }
 
 /// A rule that lets a container open devices of NVIDIA's.
@@ -298,6 +300,7 @@ impl<'a> Search<'a> {
                 way: Way::Device,
                 driver,
                 gpu: gpu(numbers, path),
+                open_only: open_only(numbers, path),
             })
         })
     }
@@ -319,6 +322,7 @@ impl<'a> Search<'a> {
                 way: Way::Mount,
                 driver: driver?,
                 gpu: gpu(numbers, source),
+                open_only: open_only(numbers, source),
             })
         })
     }
@@ -364,6 +368,19 @@ fn gpu(numbers: Option<(u32, u32)>, path: &str) -> Option<u8> {
             let name = Path::new(path).file_name()?.to_str()?;
             gpu_minor(name.strip_prefix("nvidia")?.parse().ok()?)
         }
+    }
+}
+
+/// The open-only node at this path. If it has numbers, it is the one with these: a path can be another's.
+fn open_only(numbers: Option<(u32, u32)>, path: &str) -> Option<node::Node> {
+    let by_path = node::Node::from_file_name(path.strip_prefix("/dev/")?)?;
+    let node::Node::OpenOnly(_) = by_path else {
+        return None;
+    };
+    match numbers {
+        Some((MAJOR, _)) => None,
+        Some((_, minor)) => node::of_part(minor.try_into().ok()?),
+        None => Some(by_path),
     }
 }
 

@@ -85,7 +85,10 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         executable: &executable,
         number,
     })?;
+    let about_driver = chosen.warnings();
     let left_out = selection::left_out(&name, demand.asked, &chosen.driver.nodes);
+    let warnings = granted.warning.into_iter().chain(left_out);
+    let warnings = warnings.chain(about_driver).collect();
     let (place, lock) = bundles::write(&name, &shadow.to_string())?;
     let container = Container {
         engines_name: name.clone(),
@@ -97,7 +100,7 @@ pub fn begin(demand: &Demand<'_>) -> Result<Infallible, Failure> {
         log: demand.settings.log_file(),
         bundle: place.clone(),
         lock,
-        warnings: granted.warning.into_iter().chain(left_out).collect(),
+        warnings,
     };
     let entered = entering::keep(&place, &told, demand.specification)
         .and_then(|()| entering::open(&place))

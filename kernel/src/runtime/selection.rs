@@ -23,9 +23,6 @@ use crate::driver::{self, Choice, Gpu, Selection};
 use crate::mig::{self, HOW_TO_NAME, Name};
 use crate::withheld;
 
-/// Where nodes are.
-const DEVICES: &str = "/dev/";
-
 /// The GPUs that the container of this name is to have, and the nodes of parts of them that it was given.
 pub fn of(
     container: &str,
@@ -39,18 +36,9 @@ pub fn of(
         _ => Kind::Simulated,
     });
     let there: Vec<Node> = there.iter().map(|capability| capability.node).collect();
-    let parts = nodes(asked).filter(|node| there.contains(node));
+    let parts = asked.nodes.iter().filter_map(|node| node.open_only);
+    let parts = parts.filter(|node| there.contains(node));
     Ok((whole, parts.collect()))
-}
-
-/// The open-only nodes that a container was given, by what they are called there.
-fn nodes(asked: &Asked) -> impl Iterator<Item = Node> {
-    let names = asked
-        .nodes
-        .iter()
-        .filter_map(|node| node.path.strip_prefix(DEVICES));
-    let nodes = names.filter_map(Node::from_file_name);
-    nodes.filter(|node| matches!(node, Node::OpenOnly(_)))
 }
 
 /// What the log is to say of nodes that the container was given and has not. `has` are those that it has.
@@ -61,8 +49,7 @@ pub fn left_out(container: &str, asked: &Asked, has: &[Node]) -> Option<String> 
         .filter(|node| node.driver == Driver::Nvidia);
     let left = given.filter_map(|node| {
         let row = withheld::of(Path::new(&node.path))?;
-        let name = node.path.strip_prefix(DEVICES)?;
-        let is_there = Node::from_file_name(name).is_some_and(|node| has.contains(&node));
+        let is_there = node.open_only.is_some_and(|node| has.contains(&node));
         (!is_there).then(|| format!("{} ({}: {})", node.path, row.reason, row.remedy))
     });
     let left: Vec<String> = left.collect();
@@ -155,6 +142,8 @@ fn is_part(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use nvproxy_abi::node::of_part;
+
     use super::*;
     use crate::runtime::gpus::{Node as GivenNode, Rule, Way};
 
@@ -174,6 +163,7 @@ mod tests {
             way: Way::Device,
             driver: Driver::Nvidia,
             gpu: Some(*minor),
+            open_only: None,
         });
         let rules = rules.iter().map(|minor| Rule {
             shown: String::new(),
@@ -221,6 +211,7 @@ mod tests {
             way: Way::Device,
             driver: Driver::Nvidia,
             gpu: None,
+            open_only: path.strip_prefix("/dev/").and_then(Node::from_file_name),
         };
         let paths = [
             "/dev/nvidiactl",
@@ -232,7 +223,7 @@ mod tests {
             nodes: paths.map(node).into(),
             ..Asked::default()
         };
-        let twelfth: Vec<Node> = nodes(&asked).take(1).collect();
+        let twelfth: Vec<Node> = of_part(12).into_iter().collect();
         let said = left_out("c", &asked, &twelfth).expect("a line");
         let expected = "container c goes without /dev/nvidia-modeset (it sets modes of displays, for the whole GPU, by requests of another \
                         kernel module that no table has: leave it out: what computes, and EGL and Vulkan without a display, need none), \

@@ -56,6 +56,20 @@ fn a_container_has_the_parts_whose_nodes_it_was_given() {
     }
 }
 
+/// What a node is counts, and not what it is called.
+#[test]
+fn a_node_of_a_part_is_the_one_with_its_number() {
+    for maker in Maker::all() {
+        let mut value = with_gpu("ls /dev/nvidia-caps");
+        let devices = value["linux"]["devices"].as_array_mut().expect("a list");
+        devices.push(json!({
+            "path": "/dev/nvidia-caps/nvidia-cap12", "type": "c", "major": 508, "minor": 21
+        }));
+        let expected = Ended::printing("nvidia-cap21\n");
+        assert_eq!(maker.run(&value), expected, "{}", maker.name);
+    }
+}
+
 /// It runs without: CDI and device plugins give some of these whenever they give a GPU. The log says what is missing, and why.
 #[test]
 fn what_a_container_was_given_and_has_not_is_in_the_log() {
