@@ -11,6 +11,8 @@
 //! - An event goes on being reported by `poll` until `epoll_wait` takes it (`events`).
 //! - A control command without a model succeeds and leaves its parameters as they are (`control`).
 //! - The GPUs are attached from the start, as they are in persistence mode.
+//! - A dma-buf is an empty memory file of its size, and nothing in the driver: memory that lies in one is given back with its last
+//!   object, and nothing can be added to one (`dma_buf`).
 //! - Access rights and share policies are not modelled: a client can duplicate whatever it can name.
 //!
 //! A driver can be saved and be restored in another process (`saved`).
@@ -23,7 +25,7 @@
 //! | `encoding` | how what is no plain data is saved |
 //! | `backing`, `memory`, `pages`, `gpu`, `virtual_memory`, `events`, `address_space`, `objects` | what is remembered, each by itself |
 //! | `state` | all of it, behind one lock |
-//! | `notifications`, `mapping`, `allocate`, `export` | what requests do to it |
+//! | `notifications`, `mapping`, `allocate`, `export`, `dma_buf` | what requests do to it |
 //! | `command`, `answers`, `control` | control commands |
 //! | `frontend`, `uvm` | the ioctls of each node |
 //! | `device_file`, `saved` | what the server asks for: requests on a description, and a handover |
@@ -39,6 +41,7 @@ mod classes;
 mod command;
 mod control;
 mod device_file;
+mod dma_buf;
 mod encoding;
 mod error;
 mod events;
