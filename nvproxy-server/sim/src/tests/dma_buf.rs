@@ -100,7 +100,7 @@ fn what_is_no_such_memory_is_refused_in_the_drivers_words() {
             request.offsets[0] = 1 << 30;
         }),
         (NV_ERR_INVALID_ARGUMENT, |request| {
-            request.offsets[0] = u64::MAX & !0xfff;
+            request.offsets[0] = !0xfff;
         }),
         (NV_ERR_INVALID_ARGUMENT, |request| request.handles[0] = 0x21),
         (NV_ERR_INVALID_OBJECT, |request| request.handles[0] = 0x10),
