@@ -124,11 +124,15 @@ pub enum Point {
     Related,
     /// The server is about to take out of an answer what the sandbox is not to be told.
     Told,
-    /// The server is about to count an address space, a range group, what a request that failed has left, or memory of which flags
-    /// say where it is.
+    /// The server is about to count an address space, a range group, what a request that failed has left, memory of which flags
+    /// say where it is, or memory that lies in a dma-buf.
     Counted,
     /// The server is about to check whether what everybody is to be let copy is memory.
     Shared,
+    /// The server is about to refuse to export what is no memory of a GPU's that it knows.
+    Exported,
+    /// The server is about to hand over a descriptor that the driver has made; garbage: another in its place.
+    Made,
     /// The server is about to take out of a request what its answer is not to tell.
     Said,
     /// The server is about to set or clear bits of a request, whatever the program has there.
@@ -164,6 +168,10 @@ pub enum Point {
     Submit,
     /// The sentry has a request's answer and has not written it back.
     Answered,
+    /// The sentry is about to look what a descriptor is of that the driver has made for a task.
+    Handed,
+    /// A task has a descriptor that the driver has made, and its number is about to be written for it.
+    Installed,
     /// Of a pin: it is its turn, and it is about to be looked how long it has waited for that; if that is left out, it has not.
     PinQueued,
     /// Of a pin: the server has lent the command descriptor.
@@ -408,6 +416,8 @@ impl Point {
             Point::Told => "told",
             Point::Counted => "counted",
             Point::Shared => "shared",
+            Point::Exported => "exported",
+            Point::Made => "made",
             Point::Said => "said",
             Point::ForcedBits => "forced-bits",
             Point::Kept => "kept",
@@ -425,6 +435,8 @@ impl Point {
             Point::Received => "received",
             Point::Submit => "submit",
             Point::Answered => "answered",
+            Point::Handed => "handed",
+            Point::Installed => "installed",
             Point::PinQueued => "pin-queued",
             Point::PinLent => "pin-lent",
             Point::Hold => "hold",
@@ -547,6 +559,8 @@ impl Point {
         Point::Told,
         Point::Counted,
         Point::Shared,
+        Point::Exported,
+        Point::Made,
         Point::Said,
         Point::ForcedBits,
         Point::Kept,
@@ -564,6 +578,8 @@ impl Point {
         Point::Received,
         Point::Submit,
         Point::Answered,
+        Point::Handed,
+        Point::Installed,
         Point::PinQueued,
         Point::PinLent,
         Point::Hold,

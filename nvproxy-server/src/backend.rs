@@ -41,6 +41,16 @@ pub struct Call<'a> {
     /// The offset in `payload` of each descriptor number that names something, and what it names
     /// ([`DeviceFile::descriptor`]): for a backend that has the request issued where the numbers are others.
     pub descriptors: &'a [(usize, BorrowedFd<'a>)],
+    /// Where a descriptor goes that the driver makes for the program, if the request is one for which it makes one.
+    pub made: Option<Made<'a>>,
+}
+
+/// What a driver makes for the program.
+pub struct Made<'a> {
+    /// The offset in the payload of its number in this process, which nobody reads when the request has been issued.
+    pub at: usize,
+    /// The descriptor itself, which is nobody else's.
+    pub descriptor: &'a mut Option<OwnedFd>,
 }
 
 /// How a task opened a device node.

@@ -1,6 +1,9 @@
 //! What a driver does wrong because a test asks for it; in ordinary builds, the driver itself.
 
+use std::os::fd::OwnedFd;
+
 use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nvproxy_abi::node::Node;
 use ringfence_faults::{Act, GARBAGE, Point, at};
 
@@ -19,6 +22,13 @@ pub fn ioctl(file: &dyn DeviceFile, call: Call<'_>) -> Result<i32, Errno> {
     };
     at(Point::Called);
     outcome
+}
+
+/// A descriptor in the place of what a driver has made: of no memory, and no device's.
+pub fn no_dma_buf() -> Option<OwnedFd> {
+    EventFd::from_flags(EfdFlags::EFD_CLOEXEC)
+        .ok()
+        .map(OwnedFd::from)
 }
 
 /// Opens a node.

@@ -19,7 +19,7 @@ use ringfence_ipc::{Arena, Submission};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
-use crate::backend::{Backend, Call, DeviceFile};
+use crate::backend::{Backend, Call, DeviceFile, Made};
 use crate::faults;
 use crate::version_check::Check;
 use nvproxy_protocol::clock;
@@ -30,6 +30,9 @@ use nvproxy_protocol::requests::{
 
 /// Most descriptor fields that a request's row can have, and so most handles that may follow a request.
 const MAXIMUM_HANDLES_IN_REQUEST: usize = 16;
+
+/// What stands in the place of the number of a descriptor that the driver makes, until the program has it.
+const NOTHING_MADE: [u8; 4] = (-1i32).to_ne_bytes();
 
 /// What a task's own call answers with the simulated driver, whose lent file is none of a device: that the task has made it.
 const CARRIED_OUT: Result<i32, Errno> = Err(Errno::ENOTTY);
@@ -123,6 +126,8 @@ pub struct Prepared {
     code: u32,
     substitutions: SmallVec<[Substitution; 2]>,
     carried: Option<OwnedFd>,
+    /// What the driver has made for the program.
+    made: Option<OwnedFd>,
     file: Arc<dyn DeviceFile>,
     /// Of `file`, unless that came with the request.
     _account: Option<Arc<dyn Account>>,
@@ -211,6 +216,7 @@ impl<F: Files> Context<'_, F> {
             code: word(submission.code, node),
             substitutions,
             carried,
+            made: None,
             file,
             _account: account,
         })
@@ -304,7 +310,8 @@ impl<F: Files> Context<'_, F> {
                     }
                 }
                 Role::Held if std::mem::take(&mut carried) => Substitute::Carried,
-                Role::Held => Substitute::Unused,
+                // What is to be made names nothing.
+                Role::Held | Role::Result => Substitute::Unused,
             };
             substitutions.push(Substitution { at, by });
         }
@@ -437,11 +444,16 @@ impl Prepared {
             Some(Act::Drop) => None,
             _ => Check::begin(self.plan.ioctl.name, self.buffer.bytes_mut()),
         };
+        let made_at = self.plan.result_at().map(|at| at as usize);
         let call = Call {
             request: self.code,
             payload: self.buffer.bytes_mut(),
             segments: &self.plan.segments,
             descriptors: &descriptors,
+            made: made_at.map(|at| Made {
+                at,
+                descriptor: &mut self.made,
+            }),
         };
         let outcome = issue(&*self.file, call);
         let outcome = match check {
@@ -453,10 +465,22 @@ impl Prepared {
             let value = answered & !changed | original & changed;
             replace(self.buffer.bytes_mut(), at, value.to_ne_bytes());
         }
+        // The number is this process's own.
+        originals.extend(made_at.map(|at| (at, NOTHING_MADE)));
         for (at, original) in originals {
             replace(self.buffer.bytes_mut(), at, original);
         }
         outcome
+    }
+
+    /// What the driver has made for the program, if it says that it has.
+    pub fn take_made(&mut self) -> Option<OwnedFd> {
+        let made = self.made.take();
+        let made = made.filter(|_| self.status() == Some(NV_OK));
+        match at(Point::Made) {
+            Some(Act::Garbage) => made.and_then(|_| faults::no_dma_buf()),
+            _ => made,
+        }
     }
 
     /// The NV_STATUS that the driver left in the argument, if this request has such a field.

@@ -72,6 +72,10 @@ const KINDS: &[(&str, Cause)] = &[
     ("a request that pins was not finished", Once),
     ("a process that pinned memory was killed", Once),
     ("an event descriptor could not be given", Once),
+    (
+        "the server has handed over a descriptor that is no dma-buf",
+        Once,
+    ),
     ("no further program can be let in", Once),
     ("no further thread can be started, so calls", Once),
     ("a description could not be closed", Once),

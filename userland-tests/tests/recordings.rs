@@ -234,6 +234,32 @@ fn a_device_of_no_client_is_one_of_its_makers() {
     assert_eq!(replay::<&str>(&recording, &[]).status, 0);
 }
 
+/// What the driver makes is not recorded, and its number is not compared.
+#[test]
+fn what_the_driver_makes_is_made_again() {
+    let directory = Directory::new("recordings");
+    let file = directory.path().join("dma-buf");
+    let options = ["--driver-capabilities", "compute,utility,rdma"];
+    let ended = record(&file, &options, &guest_program(), &["dma-buf"]);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let word = |request: &&Request| request.command & 0xff == 0xd9;
+    let recording = read(&file);
+    let exports: Vec<&Request> = requests(&recording).filter(word).collect();
+    assert_eq!(exports.len(), 13);
+    for export in &exports[..4] {
+        assert_eq!(export.result, 0);
+        assert_eq!(export.after()[..4], (-1i32).to_ne_bytes());
+    }
+    for driver in ["recorded", "sim"] {
+        let replayed = replay(&file, &["--driver", driver]);
+        assert_eq!(replayed.status, 0, "{driver}: {replayed:?}");
+        assert!(
+            replayed.stdout.ends_with(": no byte differs\n"),
+            "{replayed:?}"
+        );
+    }
+}
+
 #[test]
 fn requests_that_never_reached_the_driver_replay() {
     let (stdout, recording) = recorded_and_replayed(&["unknown", "2"]);

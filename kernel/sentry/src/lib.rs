@@ -13,6 +13,7 @@
 //! | [`memory`], [`procfs`] | task memory, and what `/proc` says of a task |
 //! | [`marshalling`] | a request, copied out of task memory and back |
 //! | [`opens`], [`requests`], [`pins`] | the calls: opening nodes, ioctls, and ioctls that pin memory |
+//! | `made` | descriptors that the driver makes for a program |
 //! | `foreign`, `locks` | what is answered on a duplicate of a descriptor that is not the driver's |
 //! | [`tracee`] | threads held still for a pin, and made to issue it |
 //! | [`server`], [`link`] | the server that serves now, and the channel to it |
@@ -42,6 +43,7 @@ pub mod liaison;
 pub mod link;
 mod locks;
 pub mod log;
+mod made;
 pub mod marshalling;
 pub mod memory;
 pub mod nodes;

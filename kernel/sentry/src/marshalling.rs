@@ -150,6 +150,8 @@ fn descriptor_fields(
                 }
             }),
             Role::Held => carried = descriptions.duplicate(task, number).ok(),
+            // What is to be made names nothing.
+            Role::Result => {}
         }
     }
     Ok((handles, carried))

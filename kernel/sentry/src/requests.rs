@@ -151,7 +151,9 @@ impl Sentry {
     /// Who makes a request, if the sandbox can have several users and the server tells clients apart by them.
     fn issuer_of(&self, task: Pid, plan: &Plan) -> Option<Issuer> {
         let names_any = plan.family == Family::Uvm && plan.names_clients();
-        let is_told = self.is_container && (plan.makes_client() || names_any);
+        // The driver does not look whose memory it exports.
+        let exports = plan.result_at().is_some();
+        let is_told = self.is_container && (plan.makes_client() || names_any || exports);
         is_told.then(|| procfs::issuer(task))?
     }
 
@@ -228,12 +230,25 @@ impl Sentry {
         } = progress;
         times.answered(answer.driver);
         self.record_answer(begun, answer.outcome, answer.payload);
-        let outcome = answer.outcome.and_then(|value| {
+        let Answer {
+            outcome,
+            payload,
+            descriptor,
+            ..
+        } = answer;
+        let mut status = status_of(&plan, payload);
+        let (made, event) = match plan.result_at() {
+            Some(_) => (descriptor, None),
+            None => (None, descriptor),
+        };
+        let outcome = outcome.and_then(|value| {
             self.listener.expect_waiting(&notification)?;
-            write_back(notification.task, &parts, answer.payload)?;
+            let told = self.give_made(&notification, &plan, payload, made)?;
+            status = status_of(&plan, &told);
+            write_back(notification.task, &parts, &told)?;
             Ok(i64::from(value))
         });
-        if let (Some(event), Some(target)) = (&answer.descriptor, &target) {
+        if let (Some(event), Some(target)) = (&event, &target) {
             self.install_event_descriptor(&notification, event, target);
         }
         times.end(Phase::WritingBack);
@@ -244,7 +259,7 @@ impl Sentry {
             node: target.map_or(Node::Uvm, |target| target.node),
             payload: length_of(&parts),
             outcome,
-            status: status_of(&plan, answer.payload),
+            status,
         };
         self.observer.done(notification.task, times, done);
         drop(share);

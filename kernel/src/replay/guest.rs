@@ -21,6 +21,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, close};
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
+use nvproxy_abi::table::Role;
 use nvproxy_protocol::requests::encode_result;
 use nvproxy_server::process::raise_descriptor_limit;
 use ringfence_recording::layout::{Layout, field, put};
@@ -283,6 +284,12 @@ impl Player {
                 put(after, *at, normal);
             }
         }
+        for descriptor in &layout.descriptors {
+            let at = descriptor.at as usize;
+            if let (Role::Result, Some(named)) = (descriptor.role, field(&recorded.before, at)) {
+                close_made(after, at, named);
+            }
+        }
         let expected = recorded.after();
         if let Some(translation) = &mut translation {
             translation.learn([&recorded.before, &expected, after])?;
@@ -328,6 +335,15 @@ impl Player {
             }
         }
         substitutions
+    }
+}
+
+/// Closes what was made for a request, whose number is at `at`, where the program had `named`. The number itself is not compared.
+fn close_made(after: &mut [u8], at: usize, named: [u8; 4]) {
+    let made = field(after, at).map_or(-1, i32::from_ne_bytes);
+    if i32::from_ne_bytes(named) < 0 && made >= 0 {
+        let _ = close(made);
+        put(after, at, &named);
     }
 }
 

@@ -247,6 +247,10 @@ impl Description {
             put(call.payload, change.at as usize, &change.bytes);
         }
         addresses.restore(call.payload);
+        if let Some(made) = call.made {
+            // What was made is not recorded.
+            *made.descriptor = Some(memory_file("made")?);
+        }
         Ok(value)
     }
 

@@ -49,6 +49,7 @@ numbers! {
     NV_ESC_ATTACH_GPUS_TO_FD = 0xd4,
     NV_ESC_SYS_PARAMS = 0xd6,
     NV_ESC_NUMA_INFO = 0xd7,
+    NV_ESC_EXPORT_TO_DMABUF_FD = 0xd9,
     NV_ESC_WAIT_OPEN_COMPLETE = 0xda,
 }
 

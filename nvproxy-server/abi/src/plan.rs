@@ -149,6 +149,13 @@ impl Plan {
         self.ioctl.traits.makes_event || self.request.traits.makes_event
     }
 
+    /// The payload offset of the number of the descriptor that the driver makes, where it makes one.
+    pub fn result_at(&self) -> Option<u32> {
+        let mut fields = self.descriptors.iter();
+        let field = fields.find(|field| field.role == Role::Result);
+        field.map(|field| field.at)
+    }
+
     /// Whether the request makes a client.
     pub fn makes_client(&self) -> bool {
         matches!(self.ioctl.effect, Some(Effect::Allocate { .. }))

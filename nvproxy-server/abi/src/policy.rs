@@ -172,6 +172,7 @@ mod tests {
             Ok(Capabilities::default())
         );
         assert_eq!("all".parse(), Ok(Capabilities::ALL));
+        assert!(!Capabilities::default().intersects(Capabilities::RDMA));
         assert_eq!(Capabilities::ALL.to_string(), NAMES.join(","));
         let profiling: Capabilities = "profiling".parse().expect("a list");
         assert_eq!(profiling.to_string(), "profiling");
@@ -190,12 +191,13 @@ mod tests {
             "compute,display",
             "compute,fabric-imex-mgmt",
             "utility,fabric-imex-mgmt",
+            "compute,rdma",
         ] {
             assert_eq!(incomplete(enough), None, "{enough}");
         }
         assert_eq!(Capabilities::NONE.incomplete(), None);
         let compute = Capabilities::COMPUTE;
-        for lacking in ["graphics", "video", "profiling"] {
+        for lacking in ["graphics", "video", "profiling", "rdma"] {
             assert_eq!(incomplete(lacking), Some((lacking, compute)));
             let with_utility = format!("utility,{lacking}");
             assert_eq!(incomplete(&with_utility), Some((lacking, compute)));

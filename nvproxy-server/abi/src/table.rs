@@ -280,6 +280,8 @@ pub enum Role {
     Command,
     /// The one that the task itself holds: to map it, or one of the open-only nodes, to show that it could be opened.
     Held,
+    /// None yet: the driver makes one, and writes its number here. What the program has here names nothing.
+    Result,
 }
 
 /// What is peculiar about issuing a request.

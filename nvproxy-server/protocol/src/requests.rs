@@ -4,7 +4,7 @@
 //! | kind | `target` | `code` | `arguments` | payload | descriptor | completion |
 //! |---|---|---|---|---|---|---|
 //! | [`Kind::Open`] | – | [`OPEN_NONBLOCKING`] or 0 | node | – | – | [`VALUE_HANDLE`]; the granted description |
-//! | [`Kind::Ioctl`] | handle, or 0 | ioctl command | node, handle count, descriptor count, issuer | request, handles | the target, if `target` is 0; what a field names that is of a description which the task holds | `result`; payload; perhaps the event descriptor |
+//! | [`Kind::Ioctl`] | handle, or 0 | ioctl command | node, handle count, descriptor count, issuer | request, handles | the target, if `target` is 0; what a field names that is of a description which the task holds | `result`; payload; perhaps the event descriptor, or what the driver has made |
 //! | [`Kind::PinBegin`] | handle | ioctl command | node, handle count | request, handles | – | the command descriptor, lent |
 //! | [`Kind::PinFinish`] | handle | ioctl command | node, handle count, –, result | request, handles | – | `result`; payload |
 //! | [`Kind::Close`] | handle | – | – | – | – | – |
@@ -59,7 +59,7 @@ pub const ARGUMENT_DESCRIPTORS: usize = 2;
 pub const ARGUMENT_RESULT: usize = 3;
 
 /// `arguments` index: the task that makes the request, encoded by [`Issuer::encode`], where a sandbox has several users and the
-/// request makes a client, or is UVM's and names one ([`Kind::Ioctl`]).
+/// request makes a client, is UVM's and names one, or has the driver make a descriptor ([`Kind::Ioctl`]).
 pub const ARGUMENT_ISSUER: usize = 3;
 
 /// `values` index: the handle of what was opened, or 0 if the server keeps nothing of it ([`Kind::Open`]).

@@ -3,10 +3,12 @@
 //! The planner has laid them out one after another in the payload; a buffer is found by the pointer field that leads
 //! to it. Nothing here trusts the layout: a part that does not lie in the payload reads as absent.
 
+use std::os::fd::OwnedFd;
+
 use nvproxy_abi::plan::Segment;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use nvproxy_server::backend::Call;
+use nvproxy_server::backend::{Call, Made};
 
 /// A range of bytes of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,7 @@ impl Part {
 pub(super) struct Buffers<'a> {
     payload: &'a mut [u8],
     segments: &'a [Segment],
+    made: Option<Made<'a>>,
 }
 
 impl<'a> Buffers<'a> {
@@ -42,6 +45,14 @@ impl<'a> Buffers<'a> {
         Buffers {
             payload: call.payload,
             segments: call.segments,
+            made: call.made,
+        }
+    }
+
+    /// Gives the program a descriptor. Without a place for it, it is closed.
+    pub fn make(&mut self, descriptor: OwnedFd) {
+        if let Some(made) = &mut self.made {
+            *made.descriptor = Some(descriptor);
         }
     }
 

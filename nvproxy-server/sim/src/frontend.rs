@@ -14,7 +14,7 @@ use super::allocate::{self, Request};
 use super::buffers::Buffers;
 use super::names::{FileNumber, Outcome};
 use super::state::{Shared, State};
-use super::{control, gpu, mapping, older_requests};
+use super::{control, dma_buf, gpu, mapping, older_requests};
 
 /// Who issues a request.
 #[derive(Clone, Copy)]
@@ -63,6 +63,7 @@ static IOCTLS: &[(u32, On, Handler)] = &[
     (NV_ESC_SYS_PARAMS, On::Control, system_parameters),
     (NV_ESC_NUMA_INFO, On::Gpu, numa_info),
     (NV_ESC_WAIT_OPEN_COMPLETE, On::Any, wait_open_complete),
+    (NV_ESC_EXPORT_TO_DMABUF_FD, On::Gpu, export_to_dma_buf),
 ];
 
 /// Answers one ioctl.
@@ -115,6 +116,7 @@ answered! {
     nv_ioctl_nvos33_parameters_with_fd: params.status;
     nv_ioctl_alloc_os_event_t: Status;
     nv_ioctl_free_os_event_t: Status;
+    nv_ioctl_export_to_dma_buf_fd_t: status;
 }
 
 /// Reads the argument, lets `answer` work on it, and writes it back with the status of the outcome.
@@ -299,6 +301,21 @@ fn update_device_mapping_info(
     with_status(buffers, |argument: &mut NVOS56_PARAMETERS, _| {
         mapping::update(state, argument)
     })
+}
+
+/// The driver looks neither at the client nor at who issues the request.
+fn export_to_dma_buf(
+    state: &mut State,
+    issuer: Issuer,
+    buffers: &mut Buffers<'_>,
+) -> Result<(), Errno> {
+    with_status(
+        buffers,
+        |argument: &mut nv_ioctl_export_to_dma_buf_fd_t, buffers| {
+            buffers.make(dma_buf::export(state, issuer.node, argument)?);
+            Ok(())
+        },
+    )
 }
 
 /// nvidia_read_card_info. A list that is too short is cleared.

@@ -11,6 +11,8 @@
 //! - An event goes on being reported by `poll` until `epoll_wait` takes it (`events`).
 //! - A control command without a model succeeds and leaves its parameters as they are (`control`).
 //! - The GPUs are attached from the start, as they are in persistence mode.
+//! - A dma-buf is an empty memory file of its size, and nothing in the driver: memory that lies in one is given back with its last
+//!   object, and nothing can be added to one (`dma_buf`).
 //! - Access rights and share policies are not modelled: a client can duplicate whatever it can name.
 //! - Every GPU has parts (MIG) and can be used as a whole besides; a node of a part is a file that says so (`partitions`).
 //!
@@ -24,7 +26,7 @@
 //! | `encoding` | how what is no plain data is saved |
 //! | `backing`, `partitions`, `memory`, `pages`, `gpu`, `virtual_memory`, `events`, `address_space`, `objects` | what is remembered, each by itself |
 //! | `state` | all of it, behind one lock |
-//! | `notifications`, `mapping`, `allocate`, `export` | what requests do to it |
+//! | `notifications`, `mapping`, `allocate`, `export`, `dma_buf` | what requests do to it |
 //! | `command`, `answers`, `control` | control commands |
 //! | `frontend`, `uvm` | the ioctls of each node |
 //! | `device_file`, `saved` | what the server asks for: requests on a description, and a handover |
@@ -40,6 +42,7 @@ mod classes;
 mod command;
 mod control;
 mod device_file;
+mod dma_buf;
 mod encoding;
 mod error;
 mod events;

@@ -20,7 +20,9 @@ use super::virtual_memory::VirtualMemory;
 /// The first handle of a client that is given out (RS_CLIENT_HANDLE_BASE, src/nvidia/inc/libraries/resserv/resserv.h).
 const CLIENT_HANDLES: Handle = 0xc1d0_0000;
 /// A client that another tenant of the machine has: its handle is taken, and nobody here may use it.
-const ANOTHERS: Handle = CLIENT_HANDLES + 0x40;
+pub(super) const ANOTHERS: Handle = CLIENT_HANDLES + 0x40;
+/// Memory that it has of the first GPU, for who can name it, and how much.
+pub(super) const ANOTHERS_MEMORY: (Handle, u64) = (0x5c00_0001, 16 << 20);
 /// The handles that are generated for objects (RS_UNIQUE_HANDLE_BASE, RS_UNIQUE_HANDLE_RANGE, rs_client.h).
 const GENERATED_HANDLES: Handle = 0xcaf0_0000;
 const GENERATED_HANDLES_COUNT: u32 = 0x8_0000;

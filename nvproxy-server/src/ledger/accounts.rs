@@ -3,15 +3,17 @@
 //! It is plain data, kept from what the driver was asked and answered, so that it can be handed to another process. It
 //! knows nothing of requests. Memory is an `Allocation` that counts who refers to it: objects, copies of objects, and
 //! copies that lie in a description for another process, and descriptions through which tasks can have mapped it
-//! (`shown.rs`). It is charged once, and given back when the last of these is gone, by whichever way.
+//! (`shown.rs`). It is charged once, and given back when the last of these is gone, by whichever way. What lies in a dma-buf is
+//! charged for good (`exported.rs`).
 
 mod begun;
+mod exported;
 mod named;
 mod os_events;
 mod shown;
 mod spaces;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use nvproxy_protocol::requests::Issuer;
 use nvproxy_protocol::size::Size;
@@ -111,6 +113,8 @@ pub struct Ledger {
     shown: Shown,
     /// What is pinned.
     pinned: Pinned,
+    /// What lies in dma-bufs, with a reference to each.
+    exported: BTreeSet<Key>,
     /// Bytes, by GPU.
     #[serde(skip)]
     charged: BTreeMap<u32, u64>,
@@ -139,6 +143,7 @@ impl Ledger {
             allocations: Slab::new(),
             shown: Shown::default(),
             pinned: Pinned::default(),
+            exported: BTreeSet::new(),
             charged: BTreeMap::new(),
             charged_to_host: 0,
             pins: Vec::new(),

@@ -10,7 +10,7 @@ use super::Admission;
 use super::accounts::{Ledger, Pool};
 use super::content::Content;
 use super::deed::{Deed, What};
-use super::limits::Full;
+use super::limits::{Full, RECORD};
 
 /// The status for a request for which there is no room, or of which it cannot be told how much it needs.
 pub(super) struct NoRoom(pub u32);
@@ -106,6 +106,13 @@ pub(super) fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> R
         Deed::Hold { client, memory, .. } => {
             let held = memory.iter().map(|memory| ledger.copy_of(*client, *memory));
             admission.contents.extend(held);
+        }
+        Deed::DmaBuf { client, memory } => {
+            let records = RECORD.saturating_mul(1 + memory.len() as u64);
+            let records = ledger.charge(Pool::Host, records)?;
+            admission.contents.push(Some(Content::of(records)));
+            let copies = memory.iter().map(|memory| ledger.copy_of(*client, *memory));
+            admission.contents.extend(copies);
         }
         Deed::Show { client, memory } => {
             let shown = ledger.host_memory_of(*client, *memory);

@@ -52,6 +52,8 @@ pub(super) enum Deed {
     EndOsEvent { client: Handle, key: u32 },
     /// It lets everybody copy an object, and all below it.
     Share { client: Handle, object: Handle },
+    /// It puts memory into a dma-buf, of which the program gets a descriptor.
+    DmaBuf { client: Handle, memory: Handles },
     /// It lets a task map memory through the description that came with it.
     Show { client: Handle, memory: Handle },
     /// It has the driver keep as many bytes with the description, a list of GPUs.
@@ -216,6 +218,10 @@ impl Deed {
                 client,
                 memory: memory.value,
             },
+            Effect::DmaBuf { memory, count } => Deed::DmaBuf {
+                client,
+                memory: bytes.elements(&memory.first(count.value.into())).collect(),
+            },
             Effect::Control { object } => {
                 Deed::of_command(plan, bytes, named, (client, object.value))
             }
@@ -372,6 +378,7 @@ impl Deed {
             | Deed::Free { .. }
             | Deed::Share { .. }
             | Deed::Show { .. }
+            | Deed::DmaBuf { .. }
             | Deed::EndOsEvent { .. }
             | Deed::Register { .. }
             | Deed::Attach { .. }
@@ -398,6 +405,7 @@ impl Deed {
             | Deed::Free { client, .. }
             | Deed::Share { client, .. }
             | Deed::Show { client, .. }
+            | Deed::DmaBuf { client, .. }
             | Deed::OsEvent { client, .. }
             | Deed::EndOsEvent { client, .. }
             | Deed::Export { client, .. }

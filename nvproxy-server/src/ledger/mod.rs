@@ -44,7 +44,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use nix::errno::Errno;
 use nvproxy_abi::status::{
     NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_INVALID_ARGUMENT, NV_ERR_INVALID_CLIENT,
-    NV_ERR_INVALID_STATE, NV_ERR_NO_MEMORY, NV_ERR_STATE_IN_USE,
+    NV_ERR_INVALID_STATE, NV_ERR_NO_MEMORY, NV_ERR_OBJECT_NOT_FOUND, NV_ERR_STATE_IN_USE,
 };
 use nvproxy_abi::table::{Effect, Family, MemoryList, Whose};
 use nvproxy_protocol::requests::Issuer;
@@ -236,6 +236,7 @@ impl Books {
         check_clients(&ledger, prepared, &admission.passage.deed)?;
         check_shared(&ledger, &admission.passage.deed)?;
         check_named(&ledger, &admission.passage.deed)?;
+        check_exported(&ledger, &admission.passage.deed)?;
         if let Deed::OsEvent { .. } = admission.passage.deed
             && !ledger.has_room_for_os_event()
         {
@@ -339,13 +340,15 @@ fn shown_by<'a>(
 ///
 /// To the driver all of the sandbox's clients are one process's, and it lets each have what another has. So those of another process
 /// and another user are nobody's here, unless they are named to copy what everybody has been let copy. Another than who issues the request,
-/// or on nvidiactl, where a client makes it, than who made that.
+/// or on nvidiactl, where a client makes it, than who made that. (There the driver lets nobody else use the client, but to export
+/// its memory.)
 fn check_clients(ledger: &Ledger, prepared: &Prepared, deed: &Deed) -> Result<(), u32> {
     let (plan, payload) = (&prepared.plan, prepared.buffer.bytes());
     let maker = plan.ioctl.clients.first();
     let maker = maker.map(|field| Bytes(payload).word(field.at.into()));
     let issuer = match plan.family {
         Family::Uvm => prepared.issuer,
+        _ if plan.result_at().is_some() => prepared.issuer,
         _ => maker.and_then(|maker| ledger.made_by(maker)),
     };
     let is_shared = |client| match deed {
@@ -419,6 +422,27 @@ fn check_named(ledger: &Ledger, deed: &Deed) -> Result<(), u32> {
     match at(Point::Outlasted) {
         Some(Act::Drop) => Ok(()),
         _ => answer,
+    }
+}
+
+/// Whether what is to lie in a dma-buf is memory of a GPU's that the client has, and that is charged. The driver exports no other,
+/// and goes on keeping it.
+fn check_exported(ledger: &Ledger, deed: &Deed) -> Result<(), u32> {
+    let Deed::DmaBuf { client, memory } = deed else {
+        return Ok(());
+    };
+    let mut not_known = memory
+        .iter()
+        .filter(|memory| !ledger.keeps_gpu_memory(*client, **memory));
+    match not_known.next() {
+        // A test leaves this out, to show that it would notice.
+        Some(memory) if at(Point::Exported) != Some(Act::Drop) => {
+            Err(match ledger.has_object(*client, *memory) {
+                true => NV_ERR_INVALID_ARGUMENT,
+                false => NV_ERR_OBJECT_NOT_FOUND,
+            })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -79,6 +79,12 @@ fn enter_success(
     match deed {
         // What is shown was entered before.
         Deed::Nothing | Deed::Show { .. } => {}
+        Deed::DmaBuf { memory, .. } => {
+            ledger.keep_for_good(next());
+            for _ in memory {
+                ledger.export_for_good(next());
+            }
+        }
         Deed::Share { client, object } => ledger.share(*client, *object),
         Deed::OsEvent { client, key } => ledger.add_os_event(prepared.handle, *client, *key),
         Deed::EndOsEvent { client, key } => ledger.end_os_event(*client, *key),

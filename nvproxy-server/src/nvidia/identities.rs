@@ -197,6 +197,7 @@ impl Identities {
             payload: payload.bytes_mut(),
             segments: &segments,
             descriptors: &[],
+            made: None,
         };
         (self.issue)(command, call)
     }

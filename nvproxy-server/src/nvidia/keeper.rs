@@ -148,6 +148,7 @@ impl Kept {
             payload: payload.bytes_mut(),
             segments,
             descriptors: &[],
+            made: None,
         };
         let outcome = (self.issue)(target, call);
         for (at, original) in originals {

@@ -1,7 +1,7 @@
 //! Command descriptions that a predecessor of this server opened, and keeps ([`super::keeper`]).
 //!
 //! This process has a duplicate of each: for event descriptors, to lend, and to name it in a request of its own. A request
-//! *on* one is the keeper's to issue, and so is one on a UVM description that names one, since UVM then looks into the client
+//! *on* one is the keeper's to issue, but for those by which the driver makes a descriptor, and so is one on a UVM description that names one, since UVM then looks into the client
 //! as the process that calls it (`RS_SHARE_TYPE_PID` with a kernel client, src/nvidia/src/kernel/rmapi/client_resource.c,
 //! 580.142).
 
@@ -16,6 +16,7 @@ use ringfence_ipc::Socket;
 use ringfence_ipc::locks::IgnorePoison;
 use smallvec::SmallVec;
 
+use super::issue::Issue;
 use super::line::{Line, Named, Order};
 use super::{Presence, duplicate, event_descriptor, saved};
 use crate::backend::handover::Enclosures;
@@ -142,6 +143,7 @@ pub struct KeptFile {
     command: OwnedFd,
     keeper: Arc<Keeping>,
     register: Arc<Register>,
+    issue: Issue,
     _presence: Option<Arc<Presence>>,
 }
 
@@ -151,7 +153,7 @@ impl KeptFile {
         (opened_by, file): (u64, u64),
         command: OwnedFd,
         keeper: Arc<Keeping>,
-        register: &Arc<Register>,
+        (register, issue): (&Arc<Register>, Issue),
     ) -> KeptFile {
         let entry = (Arc::clone(&keeper), file);
         register.lock().insert(command.as_raw_fd(), entry);
@@ -162,6 +164,7 @@ impl KeptFile {
             command,
             keeper,
             register: Arc::clone(register),
+            issue,
             _presence: presence,
         }
     }
@@ -188,6 +191,11 @@ impl DeviceFile for KeptFile {
     }
 
     fn ioctl(&self, call: Call<'_>) -> Result<i32, Errno> {
+        // The driver puts what it makes into the table of who asks, and exports memory for any process: its own client
+        // copies it (`rm_dma_buf_dup_mem_handle`, src/nvidia/arch/nvalloc/unix/src/osapi.c, in all releases).
+        if call.made.is_some() {
+            return (self.issue)(&self.command, call);
+        }
         self.register
             .issue(&self.keeper, self.command.as_fd(), call)
     }

@@ -80,6 +80,6 @@ pub(super) fn restore_file(
         (opened_by, file),
         enclosures.take(descriptor)?,
         keeper,
-        &driver.register,
+        (&driver.register, driver.issue),
     )))
 }

@@ -97,7 +97,7 @@ impl Server {
     /// Writes back what the driver left and completes the request.
     fn executed(&self, executed: Executed) {
         let Executed {
-            prepared,
+            mut prepared,
             outcome,
             lent,
             asked,
@@ -114,6 +114,7 @@ impl Server {
             if prepared.plan.makes_event() && prepared.status() == Some(NV_OK) {
                 descriptor = self.grant_event(prepared.handle);
             }
+            descriptor = descriptor.or_else(|| prepared.take_made());
         }
         self.load.dropped(prepared.buffer.bytes().len());
         self.complete(done, descriptor);

@@ -40,7 +40,7 @@ use crate::request::Description;
 use nvproxy_protocol::supervision::{Message, receive, receive_until, refused, send};
 
 /// The format of [`Saved`]. Grows with every change that an older or newer server would misread.
-const FORMAT: u32 = 8;
+const FORMAT: u32 = 9;
 /// How long requests under way may take until a handover is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the other server may take to send or receive a state.
@@ -423,15 +423,15 @@ mod tests {
     fn a_state_of_another_format_is_refused_by_its_number() {
         let refusal = |state: &str| parse(state.as_bytes()).map(drop).unwrap_err().to_string();
         assert_eq!(
-            refusal(r#"{"format": 9, "protocol": 1, "anything": []}"#),
-            "the running server hands over in format 9.1, and this one takes 8.1: use a release with the same"
+            refusal(r#"{"format": 10, "protocol": 1, "anything": []}"#),
+            "the running server hands over in format 10.1, and this one takes 9.1: use a release with the same"
         );
-        assert!(refusal(r#"{"format": 8, "protocol": 1}"#).starts_with("the state is damaged: "));
+        assert!(refusal(r#"{"format": 9, "protocol": 1}"#).starts_with("the state is damaged: "));
         assert!(refusal("").starts_with("the state is damaged: "));
         let list = "{},".repeat(MAXIMUM_REST / 3) + "{}";
         let besides = |books: &str, host: &str| {
             refusal(&format!(
-                r#"{{"format": 8, "protocol": 1, "books": [{books}], "host": [{host}]}}"#
+                r#"{{"format": 9, "protocol": 1, "books": [{books}], "host": [{host}]}}"#
             ))
         };
         assert!(

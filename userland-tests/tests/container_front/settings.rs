@@ -85,7 +85,7 @@ fn a_wrong_setting_is_named_with_its_file_and_key() {
         (
             "[containers]\ndriver-capabilities = [\"compute\", \"gpu\"]\n",
             "containers.driver-capabilities: there is no capability 'gpu': there are compute, utility, graphics, video, display, \
-             profiling, fabric-imex-mgmt, and all",
+             profiling, fabric-imex-mgmt, rdma, and all",
         ),
     ] {
         front.set(&match text.starts_with("[runtime]\nlow-level") {
@@ -268,7 +268,7 @@ fn what_a_container_cannot_have_is_refused_in_a_line_that_names_the_way_out() {
         &front,
         &["create", "c"],
         "container c: NVIDIA_DRIVER_CAPABILITIES=compute,\\u{1b}[2J: there is no capability '\\u{1b}[2J': there are compute, utility, \
-         graphics, video, display, profiling, fabric-imex-mgmt, and all, and for libraries alone compat32, ngx: leave it out",
+         graphics, video, display, profiling, fabric-imex-mgmt, rdma, and all, and for libraries alone compat32, ngx: leave it out",
     );
     // Of a container without GPUs nobody asks.
     value["linux"]["devices"] = json!([]);

@@ -131,3 +131,40 @@ fn users_of_a_container_reach_one_anothers_memory_if_nobody_looks() {
         }
     }
 }
+
+/// The same, by handles that the driver would export for anybody.
+fn exporting(maker: &Maker) -> Ended {
+    let allowed = "[\"compute\", \"utility\", \"rdma\"]";
+    let settings = fs::read_to_string(maker.front.settings()).expect("settings");
+    let settings = format!("{settings}[containers]\ndriver-capabilities = {allowed}\n");
+    maker.front.set(&settings);
+    let mut value = starting_as(0, "guest dma-buf-apart 1000");
+    let variables = value["process"]["env"].as_array_mut();
+    let variables = variables.expect("an environment");
+    variables.push(json!("NVIDIA_DRIVER_CAPABILITIES=compute,utility,rdma"));
+    maker.run(&value)
+}
+
+#[test]
+fn no_user_of_a_container_exports_anothers_memory() {
+    for maker in Maker::all() {
+        let ended = exporting(&maker);
+        let expected = "\
+a child exports: ok
+a stranger exports: NV_ERR_INVALID_OBJECT_HANDLE
+itself: ok
+";
+        assert_eq!(ended, Ended::printing(expected), "{}", maker.name);
+    }
+}
+
+/// The test above can fail.
+#[test]
+fn users_of_a_container_export_one_anothers_memory_if_nobody_looks() {
+    for maker in Maker::all() {
+        maker.with_faults_on_the_host("server.related=drop");
+        let ended = exporting(&maker);
+        let expected = "a child exports: ok\na stranger exports: ok\nitself: ok\n";
+        assert_eq!(ended.stdout, expected, "{}", maker.name);
+    }
+}

@@ -227,6 +227,7 @@ fn named(layout: &Layout, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
             (Role::Command, NOTHING) => handles.push(0),
             (Role::Command, _) => handles.push(place(number as u32)),
             (Role::Held, _) => carried.push(number as u8),
+            (Role::Result, _) => {}
         }
     }
     (handles, carried)

@@ -487,6 +487,17 @@ impl Listener {
         Ok(number)
     }
 
+    /// Puts `descriptor` into the task's table, under a number of the kernel's choice. The call is still to be answered. Fails with
+    /// `ENOENT` if the task is gone.
+    pub fn add_descriptor(
+        &self,
+        notification: &Notification,
+        descriptor: OwnedFd,
+        close_on_exec: bool,
+    ) -> Result<RawFd, Errno> {
+        self.put(notification, descriptor.as_fd(), close_on_exec, 0, 0)
+    }
+
     /// Puts a duplicate of `descriptor` in the place of the task's descriptor `number`. The call is still to be answered.
     pub fn replace_descriptor(
         &self,

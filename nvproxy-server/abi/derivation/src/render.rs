@@ -230,6 +230,7 @@ fn descriptor(descriptor: &Descriptor) -> String {
     let role = match descriptor.role {
         Role::Command => "Command",
         Role::Held => "Held",
+        Role::Result => "Result",
     };
     format!(
         "Descriptor {{ at: {}, role: Role::{role} }}",

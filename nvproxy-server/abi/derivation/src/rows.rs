@@ -130,6 +130,7 @@ pub struct Descriptor {
 pub enum Role {
     Command,
     Held,
+    Result,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

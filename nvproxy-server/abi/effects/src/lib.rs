@@ -130,6 +130,11 @@ pub enum Effect<F: Form> {
     },
     /// An ioctl: a task can map this memory through the description in the descriptor field from now on.
     Show { memory: F::Field<Handle> },
+    /// An ioctl: as many of these objects of the client lie in a dma-buf from now on, of which the program has a descriptor.
+    DmaBuf {
+        memory: F::Array<Handle>,
+        count: F::Field<u32>,
+    },
     /// The ioctl by which control commands are issued, to this object.
     Control { object: F::Field<Handle> },
     /// A control command: copies of objects come to be in the description in the descriptor field.
@@ -277,6 +282,10 @@ impl<F: Form> Effect<F> {
             },
             Effect::Show { memory } => Effect::Show {
                 memory: how.field(memory)?,
+            },
+            Effect::DmaBuf { memory, count } => Effect::DmaBuf {
+                memory: how.array(memory)?,
+                count: how.field(count)?,
             },
             Effect::Control { object } => Effect::Control {
                 object: how.field(object)?,

@@ -141,3 +141,94 @@ fn memory_of_the_task_is_pinned_from_the_task() {
         assert!(plan(Node::Control, ALLOC, memory).0.pins());
     }
 }
+
+/// NV_ESC_EXPORT_TO_DMABUF_FD of 580.142: one object of a client.
+fn export() -> nv_ioctl_export_to_dma_buf_fd_t {
+    let mut export = nv_ioctl_export_to_dma_buf_fd_t::new_zeroed();
+    (export.fd, export.hClient) = (-1, 7);
+    (export.totalObjects, export.numObjects) = (1, 1);
+    export
+}
+
+fn export_word() -> u32 {
+    ioctl_word(
+        NV_ESC_EXPORT_TO_DMABUF_FD,
+        size_of::<nv_ioctl_export_to_dma_buf_fd_t>(),
+    )
+}
+
+#[test]
+fn what_the_driver_makes_is_found() {
+    let memory = Memory::default().with(ARGUMENT, &export());
+    let (export, _) = plan(Node::Gpu(0), export_word(), memory);
+    assert_eq!(
+        export.descriptors[..],
+        [DescriptorField {
+            at: 0,
+            role: Role::Result
+        }]
+    );
+    assert_eq!(export.result_at(), Some(0));
+    assert_eq!(export.status_at(), Some(2600));
+    assert!(export.names_clients() && export.may_block());
+}
+
+#[test]
+fn nothing_is_added_to_what_the_driver_has_made_and_nothing_mapped() {
+    type Change = fn(&mut nv_ioctl_export_to_dma_buf_fd_t);
+    let changes: [(&str, Change); 5] = [
+        ("fd = 0x3", |export| export.fd = 3),
+        ("fd = 0xfffffffe", |export| export.fd = -2),
+        ("totalObjects = 0x81", |export| export.totalObjects = 129),
+        ("totalObjects = 0xffffffff", |export| {
+            export.totalObjects = u32::MAX;
+        }),
+        ("bAllowMmap = 0x1", |export| export.bAllowMmap = 1),
+    ];
+    for (with, change) in changes {
+        let mut export = export();
+        change(&mut export);
+        let memory = Memory::default().with(ARGUMENT, &export);
+        let refusal = gather(Node::Gpu(0), export_word(), &memory).expect_err(with);
+        let name = "ioctl 0xd9 (NV_ESC_EXPORT_TO_DMABUF_FD) is not passed with";
+        assert_eq!(refusal.what.to_string(), format!("{name} {with}"));
+        let answer = Answer::Status {
+            at: 2600,
+            status: NV_ERR_NOT_SUPPORTED,
+        };
+        assert_eq!(refusal.answer, answer);
+    }
+    let mut export = export();
+    export.totalObjects = 128;
+    let memory = Memory::default().with(ARGUMENT, &export);
+    gather(Node::Gpu(0), export_word(), &memory).expect("as many as there is room for");
+}
+
+/// The structure has grown twice.
+#[test]
+fn what_the_driver_makes_is_found_in_every_release() {
+    for version in nvproxy_abi::releases() {
+        let tables = Abi::of_release(&version, Capabilities::ALL).expect("tables");
+        let mut rows = tables.granted(Family::Frontend);
+        let row = rows.find(|row| row.name == "NV_ESC_EXPORT_TO_DMABUF_FD");
+        let row = row.unwrap_or_else(|| panic!("{version} lacks it"));
+        let [descriptor] = row.descriptors else {
+            panic!("{version}: {:?}", row.descriptors);
+        };
+        assert_eq!((descriptor.at, descriptor.role), (0, Role::Result));
+        let handles = match row.size {
+            2600 => 32,
+            2608 => 36,
+            size => panic!("{version}: {size} bytes"),
+        };
+        let Some(Effect::DmaBuf { memory, count }) = row.effect else {
+            panic!("{version}: {:?}", row.effect);
+        };
+        assert_eq!((memory.at, memory.stride, memory.most), (handles, 4, 128));
+        assert_eq!(count, 12);
+        let status = row.status_at.map(u32::from);
+        assert_eq!(status, Some(row.size - 8), "{version}");
+        let passed: Vec<&str> = row.passed.iter().map(|passed| passed.field).collect();
+        assert!(passed.starts_with(&["fd", "totalObjects"]), "{version}");
+    }
+}

@@ -255,6 +255,30 @@ pub struct NVOS47_PARAMETERS {
 
 layout!(NVOS47_PARAMETERS, 48, { hClient: 0, hDevice: 4, hDma: 8, hMemory: 12, flags: 16, dmaOffset: 24, size: 32, status: 40 });
 
+/// NV_ESC_EXPORT_TO_DMABUF_FD, since 580.65.06.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct nv_ioctl_export_to_dma_buf_fd_t {
+    pub fd: i32,
+    pub hClient: u32,
+    pub totalObjects: u32,
+    pub numObjects: u32,
+    pub index: u32,
+    pub padding: [u8; 4],
+    pub totalSize: u64,
+    pub mappingType: u8,
+    pub bAllowMmap: u8,
+    pub padding1: [u8; 2],
+    pub handles: [u32; 128],
+    pub padding2: [u8; 4],
+    pub offsets: [u64; 128],
+    pub sizes: [u64; 128],
+    pub status: u32,
+    pub padding3: [u8; 4],
+}
+
+layout!(nv_ioctl_export_to_dma_buf_fd_t, 2608, { fd: 0, hClient: 4, totalObjects: 8, numObjects: 12, index: 16, totalSize: 24, mappingType: 32, bAllowMmap: 33, handles: 36, offsets: 552, sizes: 1576, status: 2600 });
+
 /// NV_ESC_RM_DUP_OBJECT.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]

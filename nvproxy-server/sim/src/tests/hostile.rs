@@ -68,6 +68,7 @@ fn issue(
             payload: &mut payload.clone(),
             segments: &plan.segments,
             descriptors: &[],
+            made: None,
         };
         // Whatever the answer is.
         let _ = match way {

@@ -2,6 +2,7 @@
 
 mod controls;
 mod damaged;
+mod dma_buf;
 mod events;
 mod export;
 mod hostile;
@@ -119,6 +120,7 @@ impl Open {
             payload: &mut payload,
             segments: &plan.segments,
             descriptors: &[],
+            made: None,
         };
         let result = match way {
             Way::Server => self.file.ioctl(call),

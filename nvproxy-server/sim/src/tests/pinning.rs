@@ -120,6 +120,7 @@ fn what_the_tasks_ioctl_returned_is_passed_on() {
         payload: &mut [],
         segments: &[],
         descriptors: &[],
+        made: None,
     };
     assert_eq!(
         gpu.file.pinned(Err(Errno::EINTR), call()),

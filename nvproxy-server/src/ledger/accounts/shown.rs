@@ -208,7 +208,7 @@ impl Ledger {
     }
 
     /// Gives references back to what counts until the sandbox ends, whoever else refers to it.
-    fn keep_for_good(&mut self, content: Content) {
+    pub fn keep_for_good(&mut self, content: Content) {
         for key in &content.memory {
             if let Some(Allocation { bytes, .. }) = self.allocations.get_mut(*key) {
                 // Once, however often it is shown: the bytes are moved.

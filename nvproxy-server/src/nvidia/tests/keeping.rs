@@ -11,6 +11,7 @@ use ringfence_ipc::typed::Format;
 use serde::{Deserialize, Serialize};
 
 use super::*;
+use crate::backend::Made;
 
 /// The test that is run as a process of its own.
 const SERVER: &str = "nvidia::tests::keeping::a_server_that_hands_over";
@@ -93,6 +94,7 @@ fn issue(
         payload: &mut payload,
         segments: &segments,
         descriptors: &named,
+        made: None,
     });
     assert_eq!(outcome?, 7);
     let fields: Vec<u32> = payload
@@ -311,8 +313,24 @@ fn who_opened_a_description_issues_the_requests_on_it() {
         payload: &mut payload,
         segments: &[],
         descriptors: &[],
+        made: None,
     };
     assert_eq!(a.ioctl(refused), Err(Errno::ENOSPC));
+    // What the driver makes comes to who asks for it, so that the one that serves does.
+    let (mut payload, mut nothing) = ([0; 8 * FIELDS], None);
+    let making = Call {
+        request: 7,
+        payload: &mut payload,
+        segments: &[],
+        descriptors: &[],
+        made: Some(Made {
+            at: 0,
+            descriptor: &mut nothing,
+        }),
+    };
+    assert_eq!(a.ioctl(making), Ok(7));
+    let by_and_on = [std::process::id(), 2].map(u32::to_ne_bytes);
+    assert_eq!(payload[..8], by_and_on.concat());
     drop(served);
     first.expect_end();
     second.expect_end();

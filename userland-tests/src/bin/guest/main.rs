@@ -12,6 +12,7 @@ mod core_limit;
 mod descriptors;
 mod dispatched;
 mod diverted;
+mod dma_buf;
 mod faults;
 mod firmware;
 mod given;
@@ -161,6 +162,12 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-mapped-kept", mapped_host_memory::kept),
     ("limit-host-mapped-pinned", mapped_host_memory::pinned),
     ("limit-host-mapped-back", mapped_host_memory::given_back),
+    ("dma-buf", dma_buf::made),
+    ("dma-buf-foreign", dma_buf::foreign),
+    ("dma-buf-limit", dma_buf::limit),
+    ("dma-buf-records", dma_buf::records),
+    ("dma-bufs-on-demand", dma_buf::on_demand),
+    ("dma-buf-apart", dma_buf::apart),
     ("open-only", refusals::open_only),
     ("parts", parts::named),
     ("parts-forged", parts::forged),

@@ -19,7 +19,7 @@ use crate::memory_limit::duplicate;
 use crate::pinning::{Pages, pin};
 
 /// Becomes another user for good, as gosu and su do.
-fn become_user(user: u32) -> Outcome {
+pub fn become_user(user: u32) -> Outcome {
     if user == geteuid().as_raw() {
         return Ok(());
     }
