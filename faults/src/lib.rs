@@ -118,6 +118,10 @@ pub enum Point {
     NotGiven,
     /// The server is about to refuse a client that is none of the sandbox's.
     Owned,
+    /// The sentry has read which process and user makes a request.
+    Issuer,
+    /// The server is about to keep the description open of the client that a request relies on, and then to issue the request.
+    Relied,
     /// The server is about to refuse what would have a device outlast the client whose address space it uses.
     Outlasted,
     /// The server has found a client that a request names, and is about to look whether it is of the same process or user.
@@ -411,6 +415,8 @@ impl Point {
             Point::Named => "named",
             Point::NotGiven => "not-given",
             Point::Owned => "owned",
+            Point::Issuer => "issuer",
+            Point::Relied => "relied",
             Point::Outlasted => "outlasted",
             Point::Related => "related",
             Point::Told => "told",
@@ -554,6 +560,8 @@ impl Point {
         Point::Named,
         Point::NotGiven,
         Point::Owned,
+        Point::Issuer,
+        Point::Relied,
         Point::Outlasted,
         Point::Related,
         Point::Told,

@@ -62,6 +62,28 @@ fn without_the_capability_nothing_is_exported() {
     assert!(ended.stdout.starts_with("one object: 4194304 bytes"));
 }
 
+/// The driver would find whoever has got the client's number meanwhile. It is there until the memory is exported.
+#[test]
+fn a_client_is_there_until_its_memory_is_exported() {
+    let expected = "\
+meanwhile: ok
+afterwards: NV_ERR_INVALID_OBJECT_HANDLE
+";
+    let ended = with_rdma("server.relied@2=delay:2000", "dma-buf-closing");
+    assert_eq!(ended, printing(expected));
+}
+
+/// The test above can fail.
+#[test]
+fn a_client_is_gone_before_its_memory_is_exported_if_it_is_not_kept() {
+    let expected = "\
+meanwhile: NV_ERR_INVALID_OBJECT_HANDLE
+afterwards: NV_ERR_INVALID_OBJECT_HANDLE
+";
+    let rules = "server.relied@1=drop server.relied@2=delay:2000";
+    assert_eq!(with_rdma(rules, "dma-buf-closing"), printing(expected));
+}
+
 #[test]
 fn no_memory_of_another_s_is_exported() {
     let expected = "\

@@ -13,7 +13,7 @@ use nvproxy_abi::plan::{Fetch, Plan};
 use nvproxy_abi::table::Family;
 use nvproxy_abi::{refusal, words};
 use nvproxy_protocol::requests::{ARGUMENT_ISSUER, Issuer, Kind, MAXIMUM_DESCRIPTORS, number_of};
-use ringfence_faults::{Point, at_task};
+use ringfence_faults::{Act, Point, at, at_task};
 use ringfence_recording::Reached;
 use smallvec::SmallVec;
 
@@ -90,8 +90,11 @@ impl Sentry {
             notification.arguments[2],
             payload,
         );
-        if let Ok(marshalled) = &mut marshalled {
-            marshalled.issuer = self.issuer_of(notification.task, &marshalled.plan);
+        if let Ok(request) = &mut marshalled {
+            match self.issuer_of(notification.task, &request.plan) {
+                Ok(issuer) => request.issuer = issuer,
+                Err(errno) => marshalled = Err(Stopped::Errno(errno)),
+            }
         }
         // What was read, of its memory, its descriptors and its user, was the task's if it has waited all the time.
         if let Err(errno) = self.listener.expect_waiting(&notification) {
@@ -148,13 +151,18 @@ impl Sentry {
         }
     }
 
-    /// Who makes a request, if the sandbox can have several users and the server tells clients apart by them.
-    fn issuer_of(&self, task: Pid, plan: &Plan) -> Option<Issuer> {
+    /// Who makes a request, if the sandbox can have several users and the server tells clients apart by them. To the server a request
+    /// of nobody's would be one of a sandbox with one user. So one of whom nobody knows fails.
+    fn issuer_of(&self, task: Pid, plan: &Plan) -> Result<Option<Issuer>, Errno> {
         let names_any = plan.family == Family::Uvm && plan.names_clients();
         // The driver does not look whose memory it exports.
         let exports = plan.result_at().is_some();
         let is_told = self.is_container && (plan.makes_client() || names_any || exports);
-        is_told.then(|| procfs::issuer(task))?
+        if !is_told {
+            return Ok(None);
+        }
+        let issuer = procfs::issuer(task).filter(|_| at(Point::Issuer) != Some(Act::Drop));
+        issuer.map(Some).ok_or(Errno::EIO)
     }
 
     fn submit(

@@ -4,10 +4,10 @@
 //! knows nothing of requests. Memory is an `Allocation` that counts who refers to it: objects, copies of objects, and
 //! copies that lie in a description for another process, and descriptions through which tasks can have mapped it
 //! (`shown.rs`). It is charged once, and given back when the last of these is gone, by whichever way. What lies in a dma-buf is
-//! charged for good (`exported.rs`).
+//! charged for good (`dma_bufs.rs`).
 
 mod begun;
-mod exported;
+mod dma_bufs;
 mod named;
 mod os_events;
 mod shown;
@@ -71,6 +71,9 @@ struct Client {
     objects: HashMap<Handle, Object>,
     /// Directly below the client.
     children: HashSet<Handle>,
+    /// Whether the driver was to free it and said that it has not. It does say so of some that are gone, whose number may be another's then
+    /// (`serverFreeResourceTree`, src/nvidia/src/libraries/resserv/src/rs_server.c, 580.142).
+    is_doubtful: bool,
     /// Those of its devices that use another client's address space, with that client's handle.
     naming: BTreeMap<Handle, Handle>,
 }
@@ -114,7 +117,7 @@ pub struct Ledger {
     /// What is pinned.
     pinned: Pinned,
     /// What lies in dma-bufs, with a reference to each.
-    exported: BTreeSet<Key>,
+    in_dma_bufs: BTreeSet<Key>,
     /// Bytes, by GPU.
     #[serde(skip)]
     charged: BTreeMap<u32, u64>,
@@ -143,7 +146,7 @@ impl Ledger {
             allocations: Slab::new(),
             shown: Shown::default(),
             pinned: Pinned::default(),
-            exported: BTreeSet::new(),
+            in_dma_bufs: BTreeSet::new(),
             charged: BTreeMap::new(),
             charged_to_host: 0,
             pins: Vec::new(),
@@ -198,6 +201,11 @@ impl Ledger {
     /// Whether `client` is the sandbox's own.
     pub fn has_client(&self, client: Handle) -> bool {
         self.clients.contains_key(&client)
+    }
+
+    /// The description that a client was made through, and ends with.
+    pub fn description_of(&self, client: Handle) -> Option<u64> {
+        Some(self.clients.get(&client)?.description)
     }
 
     /// Who has made `client`, where that was told.
@@ -367,6 +375,7 @@ impl Ledger {
             maker,
             objects: HashMap::new(),
             children: HashSet::new(),
+            is_doubtful: false,
             naming: BTreeMap::new(),
         };
         self.clients.insert(client, made);

@@ -400,7 +400,7 @@ impl Deed {
                 client,
                 what: What::Device { shares, .. },
                 ..
-            } => SmallVec::from_slice(&[client, shares]),
+            } if shares != 0 => SmallVec::from_slice(&[client, shares]),
             Deed::Object { client, .. }
             | Deed::Free { client, .. }
             | Deed::Share { client, .. }

@@ -44,7 +44,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use nix::errno::Errno;
 use nvproxy_abi::status::{
     NV_ERR_INSUFFICIENT_RESOURCES, NV_ERR_INVALID_ARGUMENT, NV_ERR_INVALID_CLIENT,
-    NV_ERR_INVALID_STATE, NV_ERR_NO_MEMORY, NV_ERR_OBJECT_NOT_FOUND, NV_ERR_STATE_IN_USE,
+    NV_ERR_INVALID_OBJECT_HANDLE, NV_ERR_INVALID_STATE, NV_ERR_NO_MEMORY, NV_ERR_OBJECT_NOT_FOUND,
+    NV_ERR_STATE_IN_USE,
 };
 use nvproxy_abi::table::{Effect, Family, MemoryList, Whose};
 use nvproxy_protocol::requests::Issuer;
@@ -187,6 +188,15 @@ impl Books {
         gates.into_iter().filter_map(|gate| self.gates.get(gate))
     }
 
+    /// The description that has to stay open until a request is settled, if there is one. The driver looks for a client by its number
+    /// alone where it exports memory, whoever has it: nobody else may have got it meanwhile.
+    pub fn relies_on(&self, passage: &Passage<'_>) -> Option<u64> {
+        match passage.deed {
+            Deed::DmaBuf { client, .. } => self.ledger().description_of(client),
+            _ => None,
+        }
+    }
+
     /// Admits a request, or answers it: with the NV_STATUS that the driver would have for it.
     pub fn admit<'a>(
         &'a self,
@@ -236,7 +246,7 @@ impl Books {
         check_clients(&ledger, prepared, &admission.passage.deed)?;
         check_shared(&ledger, &admission.passage.deed)?;
         check_named(&ledger, &admission.passage.deed)?;
-        check_exported(&ledger, &admission.passage.deed)?;
+        check_dma_buf(&ledger, &admission.passage.deed)?;
         if let Deed::OsEvent { .. } = admission.passage.deed
             && !ledger.has_room_for_os_event()
         {
@@ -427,10 +437,13 @@ fn check_named(ledger: &Ledger, deed: &Deed) -> Result<(), u32> {
 
 /// Whether what is to lie in a dma-buf is memory of a GPU's that the client has, and that is charged. The driver exports no other,
 /// and goes on keeping it.
-fn check_exported(ledger: &Ledger, deed: &Deed) -> Result<(), u32> {
+fn check_dma_buf(ledger: &Ledger, deed: &Deed) -> Result<(), u32> {
     let Deed::DmaBuf { client, memory } = deed else {
         return Ok(());
     };
+    if ledger.is_doubtful(*client) {
+        return Err(NV_ERR_INVALID_OBJECT_HANDLE);
+    }
     let mut not_known = memory
         .iter()
         .filter(|memory| !ledger.keeps_gpu_memory(*client, **memory));

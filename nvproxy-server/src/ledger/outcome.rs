@@ -59,6 +59,11 @@ pub(super) fn enter(
     }
     ledger.expected_objects(objects);
     let mut contents = contents.into_iter();
+    if let (Deed::Free { client, object }, Came::ToNothing) = (&deed, came)
+        && client == object
+    {
+        ledger.doubt(*client);
+    }
     if came != Came::ToNothing {
         let answer = Bytes(prepared.buffer.bytes());
         enter_success(ledger, &deed, &mut contents, (prepared, came), answer);
@@ -82,7 +87,7 @@ fn enter_success(
         Deed::DmaBuf { memory, .. } => {
             ledger.keep_for_good(next());
             for _ in memory {
-                ledger.export_for_good(next());
+                ledger.keep_in_dma_buf(next());
             }
         }
         Deed::Share { client, object } => ledger.share(*client, *object),

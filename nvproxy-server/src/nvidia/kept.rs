@@ -133,16 +133,20 @@ impl Register {
 }
 
 /// A description of `nvidiactl` or of a GPU's node that is kept.
+///
+/// The driver frees a client when the last duplicate is closed, and closes what it has duplicated itself by the numbers that
+/// this had in the table of who made the request (`nv_cap_close_fd`, kernel-open/nvidia/nv-caps.c). That is the keeper. So its duplicate
+/// is closed last: the fields are dropped in their order.
 pub struct KeptFile {
     node: Node,
     /// The server that opened it, counted from the first.
     opened_by: u64,
     /// Its number there.
     file: u64,
+    registered: Registered,
     /// The duplicate.
     command: OwnedFd,
-    keeper: Arc<Keeping>,
-    register: Arc<Register>,
+    kept: Kept,
     issue: Issue,
     _presence: Option<Arc<Presence>>,
 }
@@ -155,26 +159,46 @@ impl KeptFile {
         keeper: Arc<Keeping>,
         (register, issue): (&Arc<Register>, Issue),
     ) -> KeptFile {
-        let entry = (Arc::clone(&keeper), file);
-        register.lock().insert(command.as_raw_fd(), entry);
+        let number = command.as_raw_fd();
+        register.lock().insert(number, (Arc::clone(&keeper), file));
         KeptFile {
             node,
             opened_by,
             file,
+            registered: Registered {
+                register: Arc::clone(register),
+                number,
+            },
             command,
-            keeper,
-            register: Arc::clone(register),
+            kept: Kept { keeper, file },
             issue,
             _presence: presence,
         }
     }
 }
 
-impl Drop for KeptFile {
+/// An entry of the register, as long as this is there.
+struct Registered {
+    register: Arc<Register>,
+    number: RawFd,
+}
+
+impl Drop for Registered {
     fn drop(&mut self) {
-        self.register.lock().remove(&self.command.as_raw_fd());
+        self.register.lock().remove(&self.number);
+    }
+}
+
+/// What a keeper keeps, as long as this is there.
+struct Kept {
+    keeper: Arc<Keeping>,
+    file: u64,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
         if self.keeper.serves.load(Ordering::SeqCst) {
-            // The driver frees a client when the last duplicate is closed. With a keeper that is gone, its is closed.
+            // With a keeper that is gone, its duplicate is closed.
             let order = Order::Close { file: self.file };
             let _ = self.keeper.ask(&order, &[], &mut []);
         }
@@ -196,8 +220,8 @@ impl DeviceFile for KeptFile {
         if call.made.is_some() {
             return (self.issue)(&self.command, call);
         }
-        self.register
-            .issue(&self.keeper, self.command.as_fd(), call)
+        let register = &self.registered.register;
+        register.issue(&self.kept.keeper, self.command.as_fd(), call)
     }
 
     fn event_descriptor(&self) -> Result<OwnedFd, Errno> {

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use nvproxy_abi::status::{self, NV_OK};
+use nvproxy_abi::status::{self, NV_ERR_INVALID_OBJECT_HANDLE, NV_OK};
 use ringfence_faults::{Act, Point, at};
 use ringfence_ipc::Submission;
 
 use super::{Server, Slow, completion, node_of, timed};
 use crate::ledger::{self, Passage};
-use crate::request::{Action, Context, Descriptors, Executed, Prepared, Rejection};
+use crate::request::{Action, Context, Descriptors, Executed, Files, Prepared, Rejection};
 use crate::tenants;
 
 /// Buffers that are kept for further requests.
@@ -73,11 +73,22 @@ impl Server {
         if prepared.plan.is_answered() && at(Point::Instead) != Some(Act::Drop) {
             return prepared.answered();
         }
+        let relied = self.books.relies_on(&passage);
+        let _kept = match relied.map(|description| self.file(description)).transpose() {
+            // A test leaves this out, to show that it would notice.
+            Ok(_) if relied.is_some() && at(Point::Relied) == Some(Act::Drop) => None,
+            Ok(kept) => kept,
+            // Its client is about to end.
+            Err(_) => return ledger::answer(prepared, NV_ERR_INVALID_OBJECT_HANDLE),
+        };
         let admitted = tenants::check(&*self.backend, &prepared)
             .and_then(|()| self.books.admit(&*self.backend, &prepared, passage));
         match admitted {
             Ok(admission) => {
                 tenants::hush(&mut prepared);
+                if relied.is_some() {
+                    at(Point::Relied);
+                }
                 let mut executed = prepared.execute(&*self.backend);
                 self.books.settle(&*self.backend, admission, &mut executed);
                 tenants::clear(&*self.backend, &mut executed);

@@ -134,6 +134,11 @@ fn users_of_a_container_reach_one_anothers_memory_if_nobody_looks() {
 
 /// The same, by handles that the driver would export for anybody.
 fn exporting(maker: &Maker) -> Ended {
+    exporting_under(maker, "")
+}
+
+/// The same, where the sentry obeys these rules.
+fn exporting_under(maker: &Maker, rules: &str) -> Ended {
     let allowed = "[\"compute\", \"utility\", \"rdma\"]";
     let settings = fs::read_to_string(maker.front.settings()).expect("settings");
     let settings = format!("{settings}[containers]\ndriver-capabilities = {allowed}\n");
@@ -142,6 +147,7 @@ fn exporting(maker: &Maker) -> Ended {
     let variables = value["process"]["env"].as_array_mut();
     let variables = variables.expect("an environment");
     variables.push(json!("NVIDIA_DRIVER_CAPABILITIES=compute,utility,rdma"));
+    variables.push(json!(format!("RINGFENCE_FAULTS={rules}")));
     maker.run(&value)
 }
 
@@ -155,6 +161,17 @@ a stranger exports: NV_ERR_INVALID_OBJECT_HANDLE
 itself: ok
 ";
         assert_eq!(ended, Ended::printing(expected), "{}", maker.name);
+    }
+}
+
+/// A request of which nobody knows who makes it would be everybody's.
+#[test]
+fn nothing_is_exported_and_no_client_made_for_nobody() {
+    for maker in Maker::all() {
+        maker.with_faults();
+        let ended = exporting_under(&maker, "sentry.issuer=drop");
+        assert_eq!(ended.stdout, "", "{}", maker.name);
+        assert!(ended.stderr.contains("EIO"), "{ended:?}");
     }
 }
 

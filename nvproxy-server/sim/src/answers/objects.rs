@@ -143,7 +143,6 @@ pub(in super::super) fn set_trigger(command: &mut Command<'_, '_>) -> Outcome {
     Ok(())
 }
 
-/// What a program writes to the doorbell to name the channel.
 /// The timeslice of the channel group that a command is for.
 fn timeslice_of<'a>(command: &'a mut Command<'_, '_>) -> Outcome<&'a mut u64> {
     let clients = &mut command.state.clients;
@@ -168,6 +167,7 @@ pub(in super::super) fn timeslice(command: &mut Command<'_, '_>) -> Outcome {
     })
 }
 
+/// What a program writes to the doorbell to name the channel.
 pub(in super::super) fn work_submit_token(command: &mut Command<'_, '_>) -> Outcome {
     let client = command.state.clients.existing(command.client)?;
     let Detail::Channel { id } = client.object(command.object)?.detail else {

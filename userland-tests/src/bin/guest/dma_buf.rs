@@ -5,9 +5,10 @@ use std::io::BufRead;
 
 use nix::fcntl::OFlag;
 use nix::unistd::{close, geteuid};
+use nvproxy_abi::node::Node;
 use nvproxy_abi::number::NV_ESC_EXPORT_TO_DMABUF_FD;
 use nvproxy_sim::structs::frontend::nv_ioctl_export_to_dma_buf_fd_t;
-use ringfence::guest::{Result, check, frontend};
+use ringfence::guest::{Result, check, frontend, open};
 use zerocopy::FromZeros;
 
 use crate::Outcome;
@@ -123,6 +124,24 @@ pub fn foreign(_: &[String]) -> Outcome {
     println!("another's: {foreign}");
     let nobodys = issue(&gpu.node, request(0x7777, &[(MEMORY, MIB)]));
     say("nobody's", nobodys.map(drop));
+    Ok(())
+}
+
+/// Memory is exported while the description of its client is closed.
+pub fn closing(_: &[String]) -> Outcome {
+    let gpu = Gpu::open()?;
+    gpu.allocate(MEMORY, MIB)?;
+    let (node, root) = (open(Node::Gpu(0))?, gpu.client.root);
+    let exporting = std::thread::spawn(move || {
+        let made = issue(&node, request(root, &[(MEMORY, MIB)]));
+        (word(made.map(drop)), node)
+    });
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    drop(gpu);
+    let (exported, node) = exporting.join().map_err(|_| "a panic")?;
+    println!("meanwhile: {exported}");
+    let afterwards = issue(&node, request(root, &[(MEMORY, MIB)]));
+    say("afterwards", afterwards.map(drop));
     Ok(())
 }
 

@@ -164,6 +164,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("limit-host-mapped-back", mapped_host_memory::given_back),
     ("dma-buf", dma_buf::made),
     ("dma-buf-foreign", dma_buf::foreign),
+    ("dma-buf-closing", dma_buf::closing),
     ("dma-buf-limit", dma_buf::limit),
     ("dma-buf-records", dma_buf::records),
     ("dma-bufs-on-demand", dma_buf::on_demand),

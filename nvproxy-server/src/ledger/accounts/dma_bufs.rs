@@ -23,11 +23,11 @@ impl Ledger {
     }
 
     /// What `content` has lies in a dma-buf from now on, and counts until the sandbox ends.
-    pub fn export_for_good(&mut self, content: Content) {
+    pub fn keep_in_dma_buf(&mut self, content: Content) {
         // A test leaves this out, to show that it would notice.
         let is_left = at(Point::Counted) == Some(Act::Drop);
         let Content { gpu, memory } = content;
-        let counts_already = |key: &usize| is_left || !self.exported.insert(*key);
+        let counts_already = |key: &usize| is_left || !self.in_dma_bufs.insert(*key);
         let memory = memory.into_iter().filter(counts_already).collect();
         self.release(Content { gpu, memory });
     }
@@ -60,7 +60,7 @@ mod tests {
     fn export(ledger: &mut Ledger) {
         assert!(ledger.keeps_gpu_memory(CLIENT, MEMORY));
         let copy = ledger.copy_of(CLIENT, MEMORY).expect("memory");
-        ledger.export_for_good(copy);
+        ledger.keep_in_dma_buf(copy);
     }
 
     #[test]
