@@ -152,7 +152,11 @@ fn what_was_exported_is_free_if_it_does_not_count() {
 fn what_the_driver_keeps_of_each_dma_buf_counts() {
     let options = [RDMA, &["--host-memory", "1MiB"]].concat();
     let ended = finish(&mut guest_with(&options, &["dma-buf-records"]));
-    assert_eq!(ended, Ended::printing("126 times, then NV_ERR_NO_MEMORY\n"));
+    let expected = "\
+64 MiB 3 times, then NV_ERR_NO_MEMORY
+1 MiB 18 times, then NV_ERR_NO_MEMORY
+";
+    assert_eq!(ended, Ended::printing(expected));
 }
 
 /// A sandbox whose program exports when it is told to.

@@ -10,7 +10,7 @@ use super::Admission;
 use super::accounts::{Ledger, Pool};
 use super::content::Content;
 use super::deed::{Deed, What};
-use super::limits::{Full, RECORD};
+use super::limits::Full;
 
 /// The status for a request for which there is no room, or of which it cannot be told how much it needs.
 pub(super) struct NoRoom(pub u32);
@@ -107,9 +107,12 @@ pub(super) fn set_aside(ledger: &mut Ledger, admission: &mut Admission<'_>) -> R
             let held = memory.iter().map(|memory| ledger.copy_of(*client, *memory));
             admission.contents.extend(held);
         }
-        Deed::DmaBuf { client, memory } => {
-            let records = RECORD.saturating_mul(1 + memory.len() as u64);
-            let records = ledger.charge(Pool::Host, records)?;
+        Deed::DmaBuf {
+            client,
+            memory,
+            backing,
+        } => {
+            let records = ledger.charge(Pool::Host, *backing)?;
             admission.contents.push(Some(Content::of(records)));
             let copies = memory.iter().map(|memory| ledger.copy_of(*client, *memory));
             admission.contents.extend(copies);

@@ -53,7 +53,12 @@ pub(super) enum Deed {
     /// It lets everybody copy an object, and all below it.
     Share { client: Handle, object: Handle },
     /// It puts memory into a dma-buf, of which the program gets a descriptor.
-    DmaBuf { client: Handle, memory: Handles },
+    DmaBuf {
+        client: Handle,
+        memory: Handles,
+        /// For which the driver takes as many bytes of the host's memory.
+        backing: u64,
+    },
     /// It lets a task map memory through the description that came with it.
     Show { client: Handle, memory: Handle },
     /// It has the driver keep as many bytes with the description, a list of GPUs.
@@ -218,10 +223,18 @@ impl Deed {
                 client,
                 memory: memory.value,
             },
-            Effect::DmaBuf { memory, count } => Deed::DmaBuf {
-                client,
-                memory: bytes.elements(&memory.first(count.value.into())).collect(),
-            },
+            Effect::DmaBuf {
+                memory,
+                sizes,
+                count,
+            } => {
+                let count = u64::from(count.value);
+                Deed::DmaBuf {
+                    client,
+                    memory: bytes.elements(&memory.first(count)).collect(),
+                    backing: taken::of_dma_buf(bytes.elements(&sizes.first(count))),
+                }
+            }
             Effect::Control { object } => {
                 Deed::of_command(plan, bytes, named, (client, object.value))
             }

@@ -438,7 +438,7 @@ fn check_named(ledger: &Ledger, deed: &Deed) -> Result<(), u32> {
 /// Whether what is to lie in a dma-buf is memory of a GPU's that the client has, and that is charged. The driver exports no other,
 /// and goes on keeping it.
 fn check_dma_buf(ledger: &Ledger, deed: &Deed) -> Result<(), u32> {
-    let Deed::DmaBuf { client, memory } = deed else {
+    let Deed::DmaBuf { client, memory, .. } = deed else {
         return Ok(());
     };
     if ledger.is_doubtful(*client) {

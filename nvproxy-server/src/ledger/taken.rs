@@ -9,6 +9,7 @@
 
 use nvproxy_abi::table::effects::Amount;
 
+use super::limits::RECORD;
 use super::payload::Values;
 
 /// Bytes of the driver's pages (RM_PAGE_SIZE and its neighbours).
@@ -39,6 +40,11 @@ const PHYSICALITY_CONTIGUOUS: u32 = 2 << 27;
 const FIXED_ADDRESS_ALLOCATE: u32 = 0x10;
 const ALIGNMENT_HINT_OR_FORCE: u32 = 0x80 | 0x100;
 const NVOS02_PHYSICALITY: u32 = 0xf << 4;
+
+/// For each page of memory in a dma-buf: a range of addresses (MemoryRange, src/nvidia/inc/kernel/os/nv_memory_area.h). Where all of a GPU's memory can
+/// be reached over the bus, or as the processor reaches its own, the driver looks the addresses up when the dma-buf is made and keeps them
+/// (`nv_dma_buf_get_phys_addresses`, kernel-open/nvidia/nv-dmabuf.c). Of pages that lie together it may keep one.
+const RANGE: u64 = 16;
 
 /// What stands for more than there can be.
 const TOO_MUCH: u64 = u64::MAX;
@@ -129,6 +135,12 @@ pub(super) fn of_range(length: u64) -> u64 {
 pub(super) fn of_pinned(limit: u64) -> u64 {
     let pages = limit / SMALL + 2;
     pages.saturating_mul(RECORDS_OF_A_PAGE)
+}
+
+/// Bytes of the host's memory, for a dma-buf of so many bytes of objects: a record of itself and of each, and their addresses.
+pub(super) fn of_dma_buf(sizes: impl Iterator<Item = u64>) -> u64 {
+    let of_each = |size: u64| RECORD.saturating_add(size.div_ceil(SMALL).saturating_mul(RANGE));
+    sizes.fold(RECORD, |bytes, size| bytes.saturating_add(of_each(size)))
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ pub trait Rewrite<'a, From: Form, To: Form> {
     bound(
         deserialize = "F::Field<u16>: Deserialize<'de>, F::Field<u32>: Deserialize<'de>, \
                        F::Field<u64>: Deserialize<'de>, F::Field<u128>: Deserialize<'de>, \
-                       F::Array<u32>: Deserialize<'de>, F::Array<u128>: Deserialize<'de>"
+                       F::Array<u32>: Deserialize<'de>, F::Array<u64>: Deserialize<'de>, F::Array<u128>: Deserialize<'de>"
     )
 )]
 pub enum Effect<F: Form> {
@@ -130,9 +130,11 @@ pub enum Effect<F: Form> {
     },
     /// An ioctl: a task can map this memory through the description in the descriptor field from now on.
     Show { memory: F::Field<Handle> },
-    /// An ioctl: as many of these objects of the client lie in a dma-buf from now on, of which the program has a descriptor.
+    /// An ioctl: as many of these objects of the client lie in a dma-buf from now on, so many bytes of each, of which the program has a
+    /// descriptor.
     DmaBuf {
         memory: F::Array<Handle>,
+        sizes: F::Array<u64>,
         count: F::Field<u32>,
     },
     /// The ioctl by which control commands are issued, to this object.
@@ -283,8 +285,13 @@ impl<F: Form> Effect<F> {
             Effect::Show { memory } => Effect::Show {
                 memory: how.field(memory)?,
             },
-            Effect::DmaBuf { memory, count } => Effect::DmaBuf {
+            Effect::DmaBuf {
+                memory,
+                sizes,
+                count,
+            } => Effect::DmaBuf {
                 memory: how.array(memory)?,
+                sizes: how.array(sizes)?,
                 count: how.field(count)?,
             },
             Effect::Control { object } => Effect::Control {

@@ -171,12 +171,14 @@ pub fn limit(_: &[String]) -> Outcome {
 /// Exports until there is no more memory of the host for the records.
 pub fn records(_: &[String]) -> Outcome {
     let gpu = Gpu::open()?;
-    gpu.allocate(MEMORY, MIB)?;
-    let (times, then) = crate::host_memory::until_refused(4096, |_| {
-        close(export(&gpu, MEMORY, MIB)?)?;
-        Ok(())
-    });
-    println!("{times} times, then {}", word(then));
+    gpu.allocate(MEMORY, 64 * MIB)?;
+    for size in [64 * MIB, MIB] {
+        let (times, then) = crate::host_memory::until_refused(4096, |_| {
+            close(export(&gpu, MEMORY, size)?)?;
+            Ok(())
+        });
+        println!("{} MiB {times} times, then {}", size / MIB, word(then));
+    }
     Ok(())
 }
 
