@@ -19,6 +19,7 @@ use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure};
 
 use crate::mig::{self, Capability, HOW_TO_NAME, Name};
+use crate::text::{field, number};
 
 /// The release that the simulated driver is, unless it is asked to be another.
 const SIMULATED_VERSION: DriverVersion = DriverVersion::new(580, 142, None);
@@ -68,7 +69,7 @@ impl FromStr for Selection {
                 let names: Vec<String> = text.split(',').map(str::to_owned).collect();
                 let is_a_name = |name: &String| {
                     let of_part = Name::parse(name).is_some();
-                    of_part || name.parse::<u32>().is_ok() || name.starts_with("GPU-")
+                    of_part || number::<u32>(name).is_some() || name.starts_with("GPU-")
                 };
                 match names.iter().find(|name| !is_a_name(name)) {
                     Some(name) if mig::is_uuid(name) => Err(NoName::Part(name.clone())),
@@ -99,6 +100,22 @@ pub enum Asker {
 }
 
 impl Asker {
+    /// What asks for GPUs.
+    fn of_gpus(&self) -> &'static str {
+        match self {
+            Asker::CommandLine => "--gpus",
+            Asker::Container(_) => "the container's GPUs",
+        }
+    }
+
+    /// What asks for capabilities.
+    fn of_capabilities(&self) -> &'static str {
+        match self {
+            Asker::CommandLine => "--driver-capabilities",
+            Asker::Container(_) => "the container's driver capabilities",
+        }
+    }
+
     /// How to have the driver simulated.
     fn simulating(&self) -> String {
         match self {
@@ -127,8 +144,8 @@ impl Asker {
 pub struct Demand {
     pub choice: Choice,
     pub gpus: Selection,
-    /// The nodes of parts of GPUs that it was given besides.
-    pub parts: Vec<Node>,
+    /// Parts of GPUs besides.
+    pub parts: Vec<Capability>,
     /// The release to take the driver for.
     pub abi: Option<DriverVersion>,
     pub capabilities: Capabilities,
@@ -185,8 +202,8 @@ impl Chosen {
 pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
     let Demand {
         choice,
-        gpus,
-        parts,
+        gpus: _,
+        parts: _,
         abi,
         capabilities,
         firmware_commands,
@@ -195,7 +212,8 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
     if let Some((name, adds_to)) = capabilities.incomplete() {
         let adds_to: Vec<&str> = adds_to.names().collect();
         return Err(Failure::setup(format!(
-            "--driver-capabilities {capabilities}: {name} adds to {} and is of no use without: write {},{capabilities}",
+            "{} {capabilities}: {name} adds to {} and is of no use without: write {},{capabilities}",
+            asker.of_capabilities(),
             adds_to.join(" or "),
             adds_to.first().copied().unwrap_or_default(),
         )));
@@ -229,7 +247,7 @@ pub fn choose(demand: &Demand) -> Result<Chosen, Failure> {
         tables: support.tables,
         capabilities: *capabilities,
         firmware_commands: *firmware_commands,
-        nodes: nodes(kind, gpus, parts, *capabilities)?,
+        nodes: nodes(kind, demand)?,
         directory: device_directory(),
     };
     Ok(Chosen {
@@ -326,17 +344,25 @@ pub fn host_gpus() -> Result<Vec<Gpu>, Failure> {
     Ok(gpus.collect())
 }
 
-/// The GPUs of whichever driver this is.
-pub fn gpus(choice: Choice) -> Result<Vec<Gpu>, Failure> {
+/// Which driver is meant.
+pub fn kind(choice: Choice) -> Kind {
     match (choice, host_version()) {
-        (Choice::Host, _) | (Choice::Auto, Some(_)) => host_gpus(),
-        (Choice::Sim, _) | (Choice::Auto, None) => Ok(simulated_gpus()),
+        (Choice::Host, _) | (Choice::Auto, Some(_)) => Kind::Host,
+        (Choice::Sim, _) | (Choice::Auto, None) => Kind::Simulated,
+    }
+}
+
+/// The GPUs that a driver has.
+pub fn gpus(kind: Kind) -> Result<Vec<Gpu>, Failure> {
+    match kind {
+        Kind::Host => host_gpus(),
+        Kind::Simulated | Kind::Recorded => Ok(simulated_gpus()),
     }
 }
 
 /// The GPU that has this name: its place among all, or its UUID.
 pub fn named<'a>(all: &'a [Gpu], name: &str) -> Option<&'a Gpu> {
-    let by_index = name.parse::<usize>().ok().and_then(|index| all.get(index));
+    let by_index = number::<usize>(name).and_then(|index| all.get(index));
     by_index.or_else(|| all.iter().find(|gpu| gpu.uuid.eq_ignore_ascii_case(name)))
 }
 
@@ -353,18 +379,12 @@ pub fn shown(all: &[Gpu]) -> String {
     }
 }
 
-/// Reads one GPU's `information` file: lines of `Key: value`.
+/// Reads one GPU's `information` file.
 fn gpu_from_information(text: &str) -> Option<Gpu> {
-    let field = |name: &str| {
-        text.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            (key.trim() == name).then(|| value.trim().to_owned())
-        })
-    };
     Some(Gpu {
-        minor: field("Device Minor")?.parse().ok()?,
-        uuid: field("GPU UUID")?,
-        model: field("Model")?,
+        minor: number(field(text, "Device Minor")?)?,
+        uuid: field(text, "GPU UUID")?.to_owned(),
+        model: field(text, "Model")?.to_owned(),
     })
 }
 
@@ -378,23 +398,19 @@ fn simulated_gpus() -> Vec<Gpu> {
         .collect()
 }
 
-/// The nodes that a sandbox has, those of these `parts` among them. Without GPUs that were asked for it has none at all.
-fn nodes(
-    kind: Kind,
-    gpus: &Selection,
-    parts: &[Node],
-    capabilities: Capabilities,
-) -> Result<Vec<Node>, Failure> {
-    if *gpus == Selection::None {
+/// The nodes that a sandbox has. Without GPUs that were asked for it has none at all.
+fn nodes(kind: Kind, demand: &Demand) -> Result<Vec<Node>, Failure> {
+    if demand.gpus == Selection::None {
         return Ok(Vec::new());
     }
-    let (minors, named) = select(kind, gpus)?;
+    let (minors, mut parts) = select(kind, &demand.gpus, &demand.asker)?;
+    parts.extend(&demand.parts);
     let mut nodes = Driver::nodes_of(&minors);
-    let open_only = series_for(capabilities);
+    let open_only = series_for(demand.capabilities);
     match kind {
         Kind::Host => {
             check_permissions(&nodes)?;
-            check_parts(&named)?;
+            check_parts(&parts)?;
             // Few programs need one, so that none is a reason not to run.
             let directory = device_directory();
             let may_open = |node: &Node| may_read(&directory.join(node.file_name())).is_ok();
@@ -402,11 +418,7 @@ fn nodes(
         }
         Kind::Simulated | Kind::Recorded => nodes.extend(open_only.map(Series::first)),
     }
-    let parts = named
-        .iter()
-        .map(|capability| capability.node)
-        .chain(parts.iter().copied());
-    for node in parts {
+    for Capability { node, .. } in parts {
         if !nodes.contains(&node) {
             nodes.push(node);
         }
@@ -447,11 +459,11 @@ pub fn host_nodes(series: &Series) -> Vec<Node> {
 }
 
 /// The minor numbers of the GPUs that `selection` means, and the nodes of the parts of some of them.
-fn select(kind: Kind, selection: &Selection) -> Result<(Vec<u8>, Vec<Capability>), Failure> {
-    let described = || match kind {
-        Kind::Host => host_gpus(),
-        Kind::Simulated | Kind::Recorded => Ok(simulated_gpus()),
-    };
+fn select(
+    kind: Kind,
+    selection: &Selection,
+    asker: &Asker,
+) -> Result<(Vec<u8>, Vec<Capability>), Failure> {
     match (selection, kind) {
         (Selection::None, _) => Ok((Vec::new(), Vec::new())),
         // Their nodes tell, without asking the driver to describe its GPUs.
@@ -459,7 +471,7 @@ fn select(kind: Kind, selection: &Selection) -> Result<(Vec<u8>, Vec<Capability>
         (Selection::All, Kind::Simulated | Kind::Recorded) => {
             Ok(((0..MACHINE_GPUS).collect(), Vec::new()))
         }
-        (Selection::Listed(names), _) => pick(&described()?, &parts(kind), names),
+        (Selection::Listed(names), _) => pick(&gpus(kind)?, &parts(kind), names, asker),
     }
 }
 
@@ -479,6 +491,7 @@ fn pick(
     all: &[Gpu],
     parts: &[Capability],
     names: &[String],
+    asker: &Asker,
 ) -> Result<(Vec<u8>, Vec<Capability>), Failure> {
     let mut minors: Vec<u8> = Vec::new();
     let mut chosen = Vec::new();
@@ -488,14 +501,15 @@ fn pick(
         let minor = named(all, gpu).map(|gpu| gpu.minor).ok_or_else(|| {
             let known = shown(all);
             Failure::setup(format!(
-                "--gpus: this machine has no GPU {gpu}; it has {known}"
+                "{}: this machine has no GPU {gpu}; it has {known}",
+                asker.of_gpus()
             ))
         })?;
         if !minors.contains(&minor) {
             minors.push(minor);
         }
         if let Some(part) = part {
-            chosen.extend(mig::find(parts, minor, part)?);
+            chosen.extend(mig::find(parts, minor, part).attempt(asker.of_gpus())?);
         }
     }
     Ok((minors, chosen))

@@ -28,5 +28,6 @@ pub mod sandboxes;
 pub mod serve;
 mod server_exit;
 pub mod survey;
+mod text;
 pub mod trace;
 pub mod withheld;

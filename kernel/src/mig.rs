@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use nvproxy_abi::node::{Node, of_part};
 use nvproxy_sim::MACHINE_GPUS;
 use nvproxy_sim::partitions::{self, INSTANCES};
-use ringfence_sentry::failure::Failure;
+
+use crate::text::{field, number};
 
 /// How names of parts begin in NVIDIA's tools.
 const PREFIX: &str = "MIG-";
@@ -37,16 +38,18 @@ pub struct Name<'a> {
 }
 
 impl Name<'_> {
-    /// Reads a name of the form that is taken.
+    /// Reads a name of the form that is taken. `MIG-` is before a UUID only.
     pub fn parse(text: &str) -> Option<Name<'_>> {
-        let mut parts = text.strip_prefix(PREFIX).unwrap_or(text).split('/');
+        let as_nvidias = text.strip_prefix(PREFIX);
+        let mut parts = as_nvidias.unwrap_or(text).split('/');
         let (gpu, instance, compute) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_a_gpu = gpu.parse::<u32>().is_ok() || gpu.starts_with("GPU-");
+        let is_index = as_nvidias.is_none() && number::<u32>(gpu).is_some();
+        let is_a_gpu = is_index || gpu.starts_with("GPU-");
         (is_a_gpu && parts.next().is_none()).then_some(())?;
         Some(Name {
             gpu,
-            instance: instance.parse().ok()?,
-            compute: compute.parse().ok()?,
+            instance: number(instance)?,
+            compute: number(compute)?,
         })
     }
 }
@@ -55,7 +58,7 @@ impl Name<'_> {
 pub fn is_uuid(text: &str) -> bool {
     let begins = text.get(..PREFIX.len());
     let begins = begins.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
-    begins && Name::parse(text).is_none()
+    begins && !text.contains('/')
 }
 
 /// A part of a GPU, or what all of its own parts share.
@@ -66,6 +69,16 @@ pub struct Part {
     pub instance: u32,
     /// `None`: the GPU instance as such.
     pub compute: Option<u32>,
+}
+
+/// There is no such part.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("GPU {gpu} has no part with GI ID {instance} and CI ID {compute}: it has {has}")]
+pub struct NoPart {
+    gpu: String,
+    instance: u32,
+    compute: u32,
+    has: String,
 }
 
 /// A node in `/dev/nvidia-caps`, and what it is for.
@@ -106,7 +119,7 @@ pub fn of_host(directory: &Path) -> Vec<Capability> {
                 compute,
             };
             let text = fs::read_to_string(path.join("access")).ok()?;
-            let node = of_part(number_in(&text)?)?;
+            let node = of_part(number(field(&text, "DeviceFileMinor")?)?)?;
             Some(Capability { part, node })
         }));
     }
@@ -127,8 +140,7 @@ pub fn simulated() -> Vec<Capability> {
         })
     });
     let capabilities = parts.filter_map(|part| {
-        let number = partitions::number(part.gpu, part.instance, part.compute)?;
-        let node = of_part(number)?;
+        let node = of_part(partitions::number(part.gpu, part.instance, part.compute)?)?;
         Some(Capability { part, node })
     });
     capabilities.collect()
@@ -136,7 +148,7 @@ pub fn simulated() -> Vec<Capability> {
 
 /// The nodes of the part with this name, of the GPU with the minor number `gpu`: that of the GPU instance, and that of the compute
 /// instance.
-pub fn find(all: &[Capability], gpu: u8, name: Name<'_>) -> Result<[Capability; 2], Failure> {
+pub fn find(all: &[Capability], gpu: u8, name: Name<'_>) -> Result<[Capability; 2], NoPart> {
     let of = |compute: Option<u32>| {
         let part = Part {
             gpu,
@@ -147,13 +159,12 @@ pub fn find(all: &[Capability], gpu: u8, name: Name<'_>) -> Result<[Capability; 
     };
     match (of(None), of(Some(name.compute))) {
         (Some(instance), Some(compute)) => Ok([*instance, *compute]),
-        _ => Err(Failure::setup(format!(
-            "--gpus: GPU {} has no part with GI ID {} and CI ID {}: it has {}",
-            name.gpu,
-            name.instance,
-            name.compute,
-            shown(all, gpu)
-        ))),
+        _ => Err(NoPart {
+            gpu: name.gpu.to_owned(),
+            instance: name.instance,
+            compute: name.compute,
+            has: shown(all, gpu),
+        }),
     }
 }
 
@@ -200,19 +211,10 @@ fn numbered(directory: &Path, prefix: &str) -> Vec<(u32, PathBuf)> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let numbered = entries.filter_map(|entry| {
         let name = entry.file_name();
-        let number = name.to_str()?.strip_prefix(prefix)?.parse().ok()?;
+        let number = number(name.to_str()?.strip_prefix(prefix)?)?;
         Some((number, entry.path()))
     });
     numbered.collect()
-}
-
-/// The number of a node, in the text of its file: lines of `Key: value` (`nv_cap_procfs_read`, kernel-open/nvidia/nv-caps.c, 580.142).
-fn number_in(text: &str) -> Option<u16> {
-    let number = text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key.trim() == "DeviceFileMinor").then(|| value.trim())
-    });
-    number?.parse().ok()
 }
 
 #[cfg(test)]
@@ -234,6 +236,11 @@ mod tests {
             ("0/1", None),
             ("0/1/0/0", None),
             ("0/-1/0", None),
+            ("0/+1/0", None),
+            ("0/1/+0", None),
+            ("+0/1/0", None),
+            ("0/1/", None),
+            ("MIG-0/1/0", None),
             ("first/1/0", None),
             ("0:1", None),
             ("", None),
@@ -244,6 +251,7 @@ mod tests {
             ("MIG-5a3e", true),
             ("mig-5a3e", true),
             ("MIG-GPU-5a3e/7/1", false),
+            ("MIG-0/1/0", false),
             ("GPU-5a3e", false),
             ("0", false),
         ] {
@@ -318,10 +326,10 @@ mod tests {
             |numbers: [u16; 2]| Ok(numbers.map(|number| format!("nvidia-caps/nvidia-cap{number}")));
         assert_eq!(find(0, "0/1/0"), nodes([12, 13]));
         assert_eq!(find(1, "1/2/1"), nodes([156, 158]));
-        let missing = find(0, "0/1/1").unwrap_err().message;
-        let expected = "--gpus: GPU 0 has no part with GI ID 1 and CI ID 1: it has 1/0, 2/0, 2/1";
+        let missing = find(0, "0/1/1").unwrap_err().to_string();
+        let expected = "GPU 0 has no part with GI ID 1 and CI ID 1: it has 1/0, 2/0, 2/1";
         assert_eq!(missing, expected);
-        let whole = find(5, "5/1/0").unwrap_err().message;
+        let whole = find(5, "5/1/0").unwrap_err().to_string();
         assert!(whole.ends_with("it has none (nvidia-smi mig divides it)"));
     }
 

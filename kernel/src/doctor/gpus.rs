@@ -139,7 +139,7 @@ fn is_character_device(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use nvproxy_abi::node::OPEN_ONLY;
+    use nvproxy_abi::node;
 
     use super::*;
 
@@ -189,7 +189,7 @@ mod tests {
         let device = found(Node::Control);
         let file = found(Node::Gpu(0));
         let nothing = found(Node::Uvm);
-        let open_only = of_open_only(&devices, OPEN_ONLY[0].first());
+        let open_only = of_open_only(&devices, node::of_part(1).unwrap());
         fs::create_dir(devices.join("nvidia-caps")).unwrap();
         let part = devices.join("nvidia-caps/nvidia-cap12");
         std::os::unix::fs::symlink("/dev/null", part).unwrap();

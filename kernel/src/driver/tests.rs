@@ -17,6 +17,10 @@ fn selections_are_parsed() {
         "0,MIG-5a3e".parse::<Selection>(),
         Err(NoName::Part("MIG-5a3e".into()))
     );
+    for text in ["MIG-0/1/0", "0/+1/0", "+1"] {
+        let unknown = Err(NoName::Unknown(text.into()));
+        assert_eq!(text.parse::<Selection>(), unknown);
+    }
     assert!("first".parse::<Selection>().is_err());
     assert!("".parse::<Selection>().is_err());
 }
@@ -29,16 +33,26 @@ fn selections_pick_gpus_by_index_and_uuid() {
         model: String::new(),
     };
     let all = [gpu(3), gpu(5)];
-    let picked = |names: &[&str]| {
+    let user = Asker::CommandLine;
+    let picked = |names: &[&str], asker: &Asker| {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        pick(&all, &[], &names).map(|(minors, _)| minors)
+        pick(&all, &[], &names, asker).map(|(minors, _)| minors)
     };
-    assert_eq!(picked(&["1", "GPU-3", "1"]), Ok(vec![5, 3]));
-    assert_eq!(picked(&["gpu-5"]), Ok(vec![5]));
-    assert_eq!(
-        picked(&["2"]).unwrap_err().message,
-        "--gpus: this machine has no GPU 2; it has 0 (GPU-3), 1 (GPU-5)"
-    );
+    assert_eq!(picked(&["1", "GPU-3", "1"], &user), Ok(vec![5, 3]));
+    assert_eq!(picked(&["gpu-5"], &user), Ok(vec![5]));
+    let container = Asker::Container("/etc/settings".into());
+    for (asker, begins) in [(&user, "--gpus"), (&container, "the container's GPUs")] {
+        let no = |names: &[&str]| picked(names, asker).unwrap_err().message;
+        let known = "it has 0 (GPU-3), 1 (GPU-5)";
+        let expected = format!("{begins}: this machine has no GPU 2; {known}");
+        assert_eq!(no(&["2"]), expected);
+        let expected = format!("{begins}: this machine has no GPU +1; {known}");
+        assert_eq!(no(&["+1"]), expected);
+        let none = "none (nvidia-smi mig divides it)";
+        let expected =
+            format!("{begins}: GPU 0 has no part with GI ID 1 and CI ID 2: it has {none}");
+        assert_eq!(no(&["0/1/2"]), expected);
+    }
 }
 
 #[test]

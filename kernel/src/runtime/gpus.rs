@@ -44,6 +44,7 @@ use serde_json::Value;
 
 use super::specification::{Specification, number, text};
 use super::toolkit::{self, VISIBLE, VOID};
+use crate::text::name_in_devices;
 
 /// Whose driver a node belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,17 +59,17 @@ pub enum Driver {
     Imex,
 }
 
-/// How the paths of a driver's nodes begin. The first row that fits holds.
+/// How the names of a driver's nodes in `/dev` begin. The first row that fits holds.
 const NODES: &[(&str, Driver)] = &[
-    ("/dev/nvidia-fs", Driver::GpuDirect),
-    ("/dev/gdrdrv", Driver::GpuDirect),
-    ("/dev/nvidia-caps-imex-channels/", Driver::Imex),
-    ("/dev/nvidia", Driver::Nvidia),
-    ("/dev/nvhost", Driver::Tegra),
-    ("/dev/nvmap", Driver::Tegra),
-    ("/dev/nvgpu", Driver::Tegra),
-    ("/dev/nvsciipc", Driver::Tegra),
-    ("/dev/tegra", Driver::Tegra),
+    ("nvidia-fs", Driver::GpuDirect),
+    ("gdrdrv", Driver::GpuDirect),
+    ("nvidia-caps-imex-channels/", Driver::Imex),
+    ("nvidia", Driver::Nvidia),
+    ("nvhost", Driver::Tegra),
+    ("nvmap", Driver::Tegra),
+    ("nvgpu", Driver::Tegra),
+    ("nvsciipc", Driver::Tegra),
+    ("tegra", Driver::Tegra),
 ];
 
 /// The only major number of NVIDIA's that is the same everywhere (linux/Documentation/admin-guide/devices.txt).
@@ -117,8 +118,8 @@ pub struct Node {
     pub driver: Driver,
     /// The minor number, if it is a GPU's.
     pub gpu: Option<u8>,
-    /// The open-only node that it is, if it is one.
-    pub open_only: Option<node::Node>,
+    /// The node of a part of a GPU that it is, if it is one.
+    pub part: Option<node::Node>,
 }
 
 /// A rule that lets a container open devices of NVIDIA's.
@@ -196,6 +197,8 @@ pub struct Numbers {
     pub majors: BTreeSet<u32>,
     /// Major and minor numbers of nodes for graphics that one of them is behind.
     pub graphics: BTreeSet<(u32, u32)>,
+    /// The major number of nodes of parts of GPUs. `None`: the kernel has no driver that has such nodes.
+    pub parts: Option<u32>,
 }
 
 impl Numbers {
@@ -226,10 +229,11 @@ impl Machine for This {
         let devices = fs::read_to_string("/proc/devices").unwrap_or_default();
         let entries = fs::read_dir(GRAPHICS).into_iter().flatten().flatten();
         Numbers {
-            majors: nvidias(&devices),
+            majors: nvidias(&devices).map(|(major, _)| major).collect(),
             graphics: entries
                 .filter_map(|entry| graphics(&entry.path()))
                 .collect(),
+            parts: of_parts(&devices),
         }
     }
 
@@ -250,16 +254,23 @@ fn graphics(described: &Path) -> Option<(u32, u32)> {
     is_nvidias.then_some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// NVIDIA's major numbers, in the text of `/proc/devices`.
-fn nvidias(devices: &str) -> BTreeSet<u32> {
+/// NVIDIA's major numbers and the names of their drivers, in the text of `/proc/devices`.
+fn nvidias(devices: &str) -> impl Iterator<Item = (u32, &str)> {
     let (characters, _) = devices
         .split_once("Block devices:")
         .unwrap_or((devices, ""));
     let lines = characters.lines().filter_map(|line| {
         let (number, name) = line.trim().split_once(' ')?;
-        name.starts_with("nvidia").then(|| number.parse().ok())?
+        let is_nvidias = name.starts_with("nvidia");
+        is_nvidias.then(|| Some((number.parse().ok()?, name)))?
     });
-    lines.chain([MAJOR]).collect()
+    lines.chain([(MAJOR, "nvidia")])
+}
+
+/// The major number of nodes of parts of GPUs (kernel-open/nvidia/nv-caps.c, 580.142).
+fn of_parts(devices: &str) -> Option<u32> {
+    let found = nvidias(devices).find(|(_, name)| *name == "nvidia-caps");
+    found.map(|(major, _)| major)
 }
 
 /// What of GPUs a container was given. `None`: it has none.
@@ -300,7 +311,7 @@ impl<'a> Search<'a> {
                 way: Way::Device,
                 driver,
                 gpu: gpu(numbers, path),
-                open_only: open_only(numbers, path),
+                part: self.part(numbers, path),
             })
         })
     }
@@ -322,7 +333,7 @@ impl<'a> Search<'a> {
                 way: Way::Mount,
                 driver: driver?,
                 gpu: gpu(numbers, source),
-                open_only: open_only(numbers, source),
+                part: self.part(numbers, source),
             })
         })
     }
@@ -332,6 +343,21 @@ impl<'a> Search<'a> {
         let by_path = paths.iter().find_map(|path| driver_of(path));
         let is_nvidias = |(major, minor)| self.numbers.have(major, Some(minor));
         by_path.or_else(|| numbers.is_some_and(is_nvidias).then_some(Driver::Nvidia))
+    }
+
+    /// The node of a part that has these numbers, or, if there are none, this path. A path can be another's.
+    fn part(&self, numbers: Option<(u32, u32)>, path: &str) -> Option<node::Node> {
+        let by_path = || node::Node::from_file_name(&name_in_devices(path)?);
+        let by_path = || by_path().filter(|node| node.is_of_parts());
+        let Some((major, minor)) = numbers else {
+            return by_path();
+        };
+        let is_one = match self.numbers.parts {
+            Some(parts) => major == parts,
+            // There are no such devices. Parts of the simulated driver go by path and minor number.
+            None => !self.numbers.have(major, Some(minor)) && by_path().is_some(),
+        };
+        is_one.then(|| node::of_part(minor.try_into().ok()?))?
     }
 
     fn rules(&self) -> Vec<Rule> {
@@ -371,31 +397,15 @@ fn gpu(numbers: Option<(u32, u32)>, path: &str) -> Option<u8> {
     }
 }
 
-/// The open-only node at this path. If it has numbers, it is the one with these: a path can be another's.
-fn open_only(numbers: Option<(u32, u32)>, path: &str) -> Option<node::Node> {
-    let by_path = node::Node::from_file_name(path.strip_prefix("/dev/")?)?;
-    let node::Node::OpenOnly(_) = by_path else {
-        return None;
-    };
-    match numbers {
-        Some((MAJOR, _)) => None,
-        Some((_, minor)) => node::of_part(minor.try_into().ok()?),
-        None => Some(by_path),
-    }
-}
-
 fn gpu_minor(minor: u32) -> Option<u8> {
     let minor = u8::try_from(minor).ok()?;
     (minor <= MAXIMUM_GPU_MINOR).then_some(minor)
 }
 
-/// The driver to which a node at this path belongs. Slashes and dots that change nothing are passed over.
+/// The driver to which a node at this path belongs.
 fn driver_of(path: &str) -> Option<Driver> {
-    let parts = path
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".");
-    let path = parts.fold(String::new(), |path, part| path + "/" + part);
-    let row = NODES.iter().find(|(start, _)| path.starts_with(start))?;
+    let name = name_in_devices(path)?;
+    let row = NODES.iter().find(|(start, _)| name.starts_with(start))?;
     Some(row.1)
 }
 

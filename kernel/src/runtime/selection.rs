@@ -13,32 +13,39 @@
 use std::path::Path;
 
 use nvproxy_abi::node::Node;
-use nvproxy_protocol::driver::Kind;
-use ringfence_sentry::failure::Failure;
+use ringfence_sentry::failure::{Attempt, Failure};
 
 use super::gpus::{self, Asked, Driver, Gpus, HookKind};
 use super::specification::Specification;
 use super::toolkit::{self, Configuration, Request};
 use crate::driver::{self, Choice, Gpu, Selection};
-use crate::mig::{self, HOW_TO_NAME, Name};
+use crate::mig::{self, Capability, HOW_TO_NAME, Name};
+use crate::text::number;
 use crate::withheld;
 
-/// The GPUs that the container of this name is to have, and the nodes of parts of them that it was given.
+/// The GPUs that the container of this name is to have, and the parts of GPUs.
 pub fn of(
     container: &str,
     specification: &Specification,
     asked: &Asked,
     choice: Choice,
-) -> Result<(Selection, Vec<Node>), Failure> {
-    let whole = gpus(container, specification, asked, choice)?;
-    let there = driver::parts(match driver::host_version() {
-        Some(_) if choice != Choice::Sim => Kind::Host,
-        _ => Kind::Simulated,
-    });
-    let there: Vec<Node> = there.iter().map(|capability| capability.node).collect();
-    let parts = asked.nodes.iter().filter_map(|node| node.open_only);
-    let parts = parts.filter(|node| there.contains(node));
-    Ok((whole, parts.collect()))
+) -> Result<(Selection, Vec<Capability>), Failure> {
+    let requests = requests(specification)?;
+    // Without a driver that is the first to be said.
+    if choice == Choice::Host && driver::host_version().is_none() {
+        return Ok((Selection::All, Vec::new()));
+    }
+    let kind = driver::kind(choice);
+    let wanted = Wanted {
+        container,
+        asked,
+        requests: &requests,
+    };
+    let all = match wanted.needs_list() {
+        true => driver::gpus(kind)?,
+        false => Vec::new(),
+    };
+    wanted.among(&all, &driver::parts(kind))
 }
 
 /// What the log is to say of nodes that the container was given and has not. `has` are those that it has.
@@ -49,31 +56,11 @@ pub fn left_out(container: &str, asked: &Asked, has: &[Node]) -> Option<String> 
         .filter(|node| node.driver == Driver::Nvidia);
     let left = given.filter_map(|node| {
         let row = withheld::of(Path::new(&node.path))?;
-        let is_there = node.open_only.is_some_and(|node| has.contains(&node));
+        let is_there = node.part.is_some_and(|node| has.contains(&node));
         (!is_there).then(|| format!("{} ({}: {})", node.path, row.reason, row.remedy))
     });
     let left: Vec<String> = left.collect();
     (!left.is_empty()).then(|| format!("container {container} goes without {}", left.join(", ")))
-}
-
-/// The GPUs, and parts of them by name.
-fn gpus(
-    container: &str,
-    specification: &Specification,
-    asked: &Asked,
-    choice: Choice,
-) -> Result<Selection, Failure> {
-    let requests = requests(specification)?;
-    let gives_all = asked.rules.iter().any(|rule| rule.gpus == Gpus::All);
-    if gives_all || requests.contains(&Request::All) {
-        return Ok(Selection::All);
-    }
-    // Without a driver that is the first to be said.
-    if choice == Choice::Host && driver::host_version().is_none() {
-        return Ok(Selection::All);
-    }
-    let all = driver::gpus(choice)?;
-    chosen(container, asked, &requests, &all)
 }
 
 /// What NVIDIA's hooks are asked for, of which there is one, or none.
@@ -86,36 +73,68 @@ fn requests(specification: &Specification) -> Result<Vec<Request>, Failure> {
         .collect()
 }
 
-fn chosen(
-    container: &str,
-    asked: &Asked,
-    requests: &[Request],
-    all: &[Gpu],
-) -> Result<Selection, Failure> {
-    let by_rules = asked.rules.iter().filter_map(|rule| match rule.gpus {
-        Gpus::One(minor) => Some(minor),
-        Gpus::None | Gpus::All => None,
-    });
-    let by_nodes = asked.nodes.iter().filter_map(|node| node.gpu);
-    let mut minors: Vec<u8> = by_nodes.chain(by_rules).collect();
-    let mut parts: Vec<String> = Vec::new();
-    for request in requests {
-        let Request::Named(names) = request else {
-            continue;
-        };
-        for name in names {
-            match Name::parse(name) {
-                Some(part) => {
-                    named(container, part.gpu, all)?;
-                    parts.push(name.clone());
-                }
-                None => minors.push(named(container, name, all)?.minor),
+/// What a container was given, and what NVIDIA's hooks are asked for.
+struct Wanted<'a> {
+    container: &'a str,
+    asked: &'a Asked,
+    requests: &'a [Request],
+}
+
+impl Wanted<'_> {
+    /// Whether it has all GPUs, whatever else it names.
+    fn is_all(&self) -> bool {
+        let mut rules = self.asked.rules.iter();
+        rules.any(|rule| rule.gpus == Gpus::All) || self.requests.contains(&Request::All)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let named = self.requests.iter().filter_map(|request| match request {
+            Request::Named(names) => Some(names),
+            Request::Nothing | Request::All => None,
+        });
+        named.flatten().map(String::as_str)
+    }
+
+    /// Whether the machine's GPUs have to be looked up for it.
+    fn needs_list(&self) -> bool {
+        !self.is_all() || self.names().next().is_some()
+    }
+
+    /// The GPUs, of all of the machine, and the parts, of all that there are. Who has all GPUs has parts all the same: of a GPU that is divided
+    /// he can use nothing else.
+    fn among(
+        &self,
+        all: &[Gpu],
+        parts: &[Capability],
+    ) -> Result<(Selection, Vec<Capability>), Failure> {
+        let by_rules = self.asked.rules.iter().filter_map(|rule| match rule.gpus {
+            Gpus::One(minor) => Some(minor),
+            Gpus::None | Gpus::All => None,
+        });
+        let nodes = &self.asked.nodes;
+        let by_nodes = nodes.iter().filter_map(|node| node.gpu);
+        let mut minors: Vec<u8> = by_nodes.chain(by_rules).collect();
+        let is_given = |part: &&Capability| nodes.iter().any(|node| node.part == Some(part.node));
+        let mut given: Vec<Capability> = parts.iter().filter(is_given).copied().collect();
+        for name in self.names() {
+            let part = Name::parse(name);
+            let gpu = named(self.container, part.map_or(name, |part| part.gpu), all)?;
+            minors.push(gpu.minor);
+            if let Some(part) = part {
+                let (container, minor) = (self.container, gpu.minor);
+                let found = mig::find(parts, minor, part).attempt(format_args!(
+                    "container {container} asks NVIDIA's hook for {name}"
+                ))?;
+                given.extend(found);
             }
         }
+        let whole = all.iter().filter(|gpu| minors.contains(&gpu.minor));
+        let whole = whole.map(|gpu| gpu.uuid.clone()).collect();
+        match self.is_all() {
+            true => Ok((Selection::All, given)),
+            false => Ok((Selection::Listed(whole), given)),
+        }
     }
-    let given = all.iter().filter(|gpu| minors.contains(&gpu.minor));
-    let given = given.map(|gpu| gpu.uuid.clone());
-    Ok(Selection::Listed(given.chain(parts).collect()))
 }
 
 fn named<'a>(container: &str, name: &str, all: &'a [Gpu]) -> Result<&'a Gpu, Failure> {
@@ -135,7 +154,7 @@ fn named<'a>(container: &str, name: &str, all: &'a [Gpu]) -> Result<&'a Gpu, Fai
 
 /// Whether this names a part of a GPU in a form that is not taken: by its UUID, or as in `0:1`.
 fn is_part(name: &str) -> bool {
-    let is_number = |text: &str| text.parse::<u32>().is_ok();
+    let is_number = |text: &str| number::<u32>(text).is_some();
     let by_place = name.split_once(':');
     mig::is_uuid(name) || by_place.is_some_and(|(gpu, part)| is_number(gpu) && is_number(part))
 }
@@ -163,7 +182,7 @@ mod tests {
             way: Way::Device,
             driver: Driver::Nvidia,
             gpu: Some(*minor),
-            open_only: None,
+            part: None,
         });
         let rules = rules.iter().map(|minor| Rule {
             shown: String::new(),
@@ -178,8 +197,6 @@ mod tests {
 
     #[test]
     fn nodes_and_rules_give_gpus_by_number_and_names_by_place() {
-        let named =
-            |names: &[&str]| Request::Named(names.iter().map(ToString::to_string).collect());
         for (asked, requests, expected) in [
             (given(&[], &[]), vec![], &[][..]),
             (given(&[2], &[]), vec![], &["GPU-aa"]),
@@ -192,15 +209,109 @@ mod tests {
             ),
             (given(&[0], &[]), vec![named(&["1"])], &["GPU-bb"]),
             (given(&[0], &[]), vec![Request::Nothing], &["GPU-bb"]),
+        ] {
+            let found = among(&asked, &requests);
+            let expected = expected.iter().map(ToString::to_string).collect();
+            let expected = Ok((Selection::Listed(expected), vec![]));
+            assert_eq!(found, expected, "{requests:?}");
+        }
+    }
+
+    /// The number of the nodes of parts besides the selection.
+    fn among(asked: &Asked, requests: &[Request]) -> Result<(Selection, Vec<u16>), String> {
+        let wanted = Wanted {
+            container: "c",
+            asked,
+            requests,
+        };
+        let found = wanted.among(&machine(), &mig::simulated());
+        let (whole, parts) = found.map_err(|failure| failure.message)?;
+        let number = |part: &Capability| match part.node {
+            Node::OpenOnly(node) => Some(node.number()),
+            _ => None,
+        };
+        Ok((whole, parts.iter().filter_map(number).collect()))
+    }
+
+    fn named(names: &[&str]) -> Request {
+        Request::Named(names.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn parts_are_given_by_name_and_by_node_whichever_gpus_there_are_besides() {
+        let all_by_rule = Asked {
+            rules: vec![Rule {
+                shown: "c 195:*".to_owned(),
+                gpus: Gpus::All,
+            }],
+            ..Asked::default()
+        };
+        let mut with_node = given(&[0], &[]);
+        with_node.nodes[0].part = of_part(21);
+        let listed =
+            |names: &[&str]| Selection::Listed(names.iter().map(ToString::to_string).collect());
+        // The driver's number of the GPU `cc` is 1.
+        let part = || named(&["MIG-GPU-cc/1/0"]);
+        for (asked, requests, whole, parts) in [
             (
                 given(&[0], &[]),
-                vec![named(&["MIG-GPU-cc/1/0"])],
-                &["GPU-bb", "MIG-GPU-cc/1/0"],
+                vec![part()],
+                listed(&["GPU-bb", "GPU-cc"]),
+                &[147, 148][..],
+            ),
+            (
+                all_by_rule.clone(),
+                vec![part()],
+                Selection::All,
+                &[147, 148],
+            ),
+            (
+                given(&[], &[]),
+                vec![Request::All, part()],
+                Selection::All,
+                &[147, 148],
+            ),
+            (with_node.clone(), vec![], listed(&["GPU-bb"]), &[21]),
+            (with_node, vec![Request::All], Selection::All, &[21]),
+            (all_by_rule, vec![], Selection::All, &[]),
+        ] {
+            let found = among(&asked, &requests);
+            assert_eq!(found, Ok((whole, parts.to_vec())), "{requests:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_nothing_are_refused_also_where_all_gpus_are_given() {
+        for (name, expected) in [
+            (
+                "GPU-dd",
+                "container c asks NVIDIA's hook for GPU GPU-dd, and this machine has 0 (GPU-aa)",
+            ),
+            (
+                "MIG-GPU-dd/1/0",
+                "container c asks NVIDIA's hook for GPU GPU-dd, and this machine has",
+            ),
+            (
+                "MIG-0/1/0",
+                "container c asks NVIDIA's hook for GPU MIG-0/1/0, and this machine has",
+            ),
+            (
+                "0/+1/0",
+                "container c asks NVIDIA's hook for GPU 0/+1/0, and this machine has",
+            ),
+            (
+                "MIG-5a3e",
+                "container c asks NVIDIA's hook for MIG-5a3e, a part of a GPU (MIG), by a name that only",
+            ),
+            (
+                "MIG-GPU-cc/9/0",
+                "container c asks NVIDIA's hook for MIG-GPU-cc/9/0: GPU GPU-cc has no part with GI ID 9 and CI ID 0: it has 1/0, 2/0, 2/1",
             ),
         ] {
-            let found = chosen("c", &asked, &requests, &machine());
-            let expected = expected.iter().map(ToString::to_string).collect();
-            assert_eq!(found, Ok(Selection::Listed(expected)), "{requests:?}");
+            for requests in [vec![named(&[name])], vec![Request::All, named(&[name])]] {
+                let refused = among(&Asked::default(), &requests).expect_err(name);
+                assert!(refused.starts_with(expected), "{name}: {refused}");
+            }
         }
     }
 
@@ -211,11 +322,11 @@ mod tests {
             way: Way::Device,
             driver: Driver::Nvidia,
             gpu: None,
-            open_only: path.strip_prefix("/dev/").and_then(Node::from_file_name),
+            part: path.strip_prefix("/dev/").and_then(Node::from_file_name),
         };
         let paths = [
             "/dev/nvidiactl",
-            "/dev/nvidia-modeset",
+            "//dev/nvidia-modeset",
             "/dev/nvidia-caps/nvidia-cap12",
             "/dev/nvidia-caps/nvidia-cap21",
         ];
@@ -225,7 +336,7 @@ mod tests {
         };
         let twelfth: Vec<Node> = of_part(12).into_iter().collect();
         let said = left_out("c", &asked, &twelfth).expect("a line");
-        let expected = "container c goes without /dev/nvidia-modeset (it sets modes of displays, for the whole GPU, by requests of another \
+        let expected = "container c goes without //dev/nvidia-modeset (it sets modes of displays, for the whole GPU, by requests of another \
                         kernel module that no table has: leave it out: what computes, and EGL and Vulkan without a display, need none), \
                         /dev/nvidia-caps/nvidia-cap21 (a node there is for a part of a GPU (MIG), or for who divides GPUs and looks after \
                         them all: choose parts by --gpus, as in 0/1/0, or in a container by their nodes or names)";

@@ -435,6 +435,7 @@ mod tests {
         let numbers = Numbers {
             majors: BTreeSet::from([195, 510]),
             graphics: BTreeSet::from([(226, 1)]),
+            parts: None,
         };
         let allow = |kind: &str, major: Option<u32>, minor: Option<u32>, access: &str| json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access});
         let no = |major: u32| json!({"allow": false, "type": "c", "major": major, "access": "rwm"});

@@ -17,6 +17,7 @@ use serde_json::Value;
 use toml::Table;
 
 use super::specification::{Specification, text};
+use crate::text::plain_path;
 
 /// The variable that names GPUs.
 pub const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
@@ -228,18 +229,11 @@ pub fn is_of_old_image(specification: &Specification) -> bool {
 pub fn mounts_that_ask(specification: &Specification) -> impl Iterator<Item = String> {
     let mounts = specification.mounts().iter();
     mounts.filter_map(|mount| {
-        let part = |name| plain(text(mount, name).unwrap_or_default());
+        let part = |name| plain_path(text(mount, name).unwrap_or_default());
         let path = part("destination");
         let name = path.strip_prefix(MOUNTS)?.trim_matches('/');
         (part("source") == NOTHING && !name.is_empty()).then(|| name.to_owned())
     })
-}
-
-/// A path without slashes and dots that change nothing.
-fn plain(path: &str) -> String {
-    let parts = path.split('/');
-    let parts = parts.filter(|part| !part.is_empty() && *part != ".");
-    parts.fold(String::new(), |path, part| path + "/" + part)
 }
 
 #[cfg(test)]

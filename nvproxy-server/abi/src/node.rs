@@ -44,13 +44,16 @@ pub struct Series {
     pub given_to: Capabilities,
 }
 
-/// What there is of open-only nodes. A new kind is a row here, and nothing else.
+/// The prefix of the series that is for parts of GPUs (MIG).
+const OF_PARTS: &str = "nvidia-caps/nvidia-cap";
+
+/// What there is of open-only nodes. A new kind is a row here, at any place, and nothing else.
 pub static OPEN_ONLY: &[Series] = &[
     // What may be done with the parts of a GPU (MIG). Number 0 is for who manages NVLink (nv_cap_tables_init and
     // NV_CAP_DRV_MINOR_COUNT, kernel-open/nvidia/nv-caps.c, 580.142). No capability brings one: a sandbox has those of the parts that it
     // was given.
     Series {
-        prefix: "nvidia-caps/nvidia-cap",
+        prefix: OF_PARTS,
         shown: "/dev/nvidia-caps/nvidia-cap#",
         numbers: 1..=8191,
         block: 1,
@@ -67,7 +70,8 @@ pub struct OpenOnly {
 
 /// The node by which a program shows that it may use a part of a GPU (MIG), by the number that the driver has given it.
 pub fn of_part(number: u16) -> Option<Node> {
-    OPEN_ONLY.first()?.node(number)
+    let mut all = OPEN_ONLY.iter();
+    all.find(|series| series.prefix == OF_PARTS)?.node(number)
 }
 
 /// A series is told by its prefix.
@@ -163,6 +167,11 @@ impl Node {
         }
     }
 
+    /// Whether it is for parts of GPUs.
+    pub fn is_of_parts(self) -> bool {
+        matches!(self, Node::OpenOnly(node) if node.series.prefix == OF_PARTS)
+    }
+
     /// The node's name in `/dev`.
     pub fn file_name(self) -> String {
         match self {
@@ -239,8 +248,16 @@ mod tests {
         for Series { prefix, block, .. } in OPEN_ONLY {
             assert!(taken.insert(*block), "{prefix}: block {block} is another's");
         }
-        let first = OPEN_ONLY.first().expect("a row");
-        assert_eq!((first.block, first.first().to_wire()), (1, 0x1_0001));
+        assert_eq!(of_part(1).map(Node::to_wire), Some(0x1_0001));
+    }
+
+    #[test]
+    fn nodes_of_parts_are_told_from_others() {
+        let twelfth = of_part(12).expect("a node");
+        assert_eq!(twelfth.file_name(), "nvidia-caps/nvidia-cap12");
+        assert!(twelfth.is_of_parts());
+        assert_eq!(of_part(0), None);
+        assert!(!Node::Control.is_of_parts() && !Node::Gpu(12).is_of_parts());
     }
 
     #[test]

@@ -10,12 +10,11 @@ struct Imagined;
 
 impl Machine for Imagined {
     fn numbers(&self) -> Numbers {
-        let majors = nvidias(
-            "Character devices:\n  1 mem\n195 nvidia\n195 nvidiactl\n234 nvidia-caps\n510 nvidia-uvm\n\nBlock devices:\n  8 nvidia-no\n",
-        );
+        let devices = "Character devices:\n  1 mem\n195 nvidia\n195 nvidiactl\n234 nvidia-caps\n510 nvidia-uvm\n\nBlock devices:\n  8 nvidia-no\n";
         Numbers {
-            majors,
+            majors: nvidias(devices).map(|(major, _)| major).collect(),
             graphics: BTreeSet::from([(226, 1), (226, 129)]),
+            parts: of_parts(devices),
         }
     }
 
@@ -23,6 +22,7 @@ impl Machine for Imagined {
         match path.to_str()? {
             "/dev/null" => Some((1, 3)),
             "/dev/char/195:0" => Some((195, 0)),
+            "/run/nvidia/driver/dev/nvidia-caps/nvidia-cap12" => Some((234, 12)),
             _ => None,
         }
     }
@@ -68,7 +68,9 @@ const LEGACY: &str = "/usr/bin/nvidia-container-runtime-hook";
 #[test]
 fn majors_are_those_of_the_kernels_list() {
     assert_eq!(Imagined.numbers().majors, BTreeSet::from([195, 234, 510]));
-    assert_eq!(nvidias(""), BTreeSet::from([MAJOR]));
+    assert_eq!(Imagined.numbers().parts, Some(234));
+    let without: Vec<u32> = nvidias("").map(|(major, _)| major).collect();
+    assert_eq!((without, of_parts("")), (vec![MAJOR], None));
 }
 
 #[test]
@@ -125,6 +127,42 @@ fn nodes_that_are_made_are_recognised() {
     // CDI may leave the numbers to the low-level runtime.
     let bare = with_devices(&[json!({"path": "/dev/nvidia0"})]);
     assert_eq!(gpus(bare), [Some(0)]);
+}
+
+/// A part is what its number grants, under whatever name. A number of another driver's device grants none.
+#[test]
+fn a_part_is_told_by_the_number_of_its_node() {
+    let parts = |value: Value| -> Vec<Option<String>> {
+        let nodes = asked(value).expect("a node").nodes.into_iter();
+        nodes
+            .map(|node| node.part.map(node::Node::file_name))
+            .collect()
+    };
+    let part = |number: u32| Some(format!("nvidia-caps/nvidia-cap{number}"));
+    let path = "/dev/nvidia-caps/nvidia-cap12";
+    for (path, major, minor, expected) in [
+        (path, 234, 12, part(12)),
+        (path, 234, 21, part(21)),
+        ("/dev/mine", 234, 12, part(12)),
+        (path, 1, 3, None),
+        (path, 510, 12, None),
+        (path, 195, 12, None),
+        (path, 234, 0, None),
+        (path, 234, 1 << 16, None),
+    ] {
+        let device = json!({"path": path, "type": "c", "major": major, "minor": minor});
+        let found = parts(with_devices(&[device]));
+        assert_eq!(found, [expected], "{path} {major}:{minor}");
+    }
+    for (path, expected) in [
+        (path, part(12)),
+        ("//dev/./nvidia-caps/nvidia-cap12", part(12)),
+    ] {
+        assert_eq!(parts(with_devices(&[json!({"path": path})])), [expected]);
+    }
+    let source = "/run/nvidia/driver/dev/nvidia-caps/nvidia-cap12";
+    let mounted = with_mount("bind", source, path, &["bind"]);
+    assert_eq!(parts(mounted), [part(12)]);
 }
 
 /// Rootless podman mounts what `--device` names; NVIDIA's operator has the nodes below a root of its own.
