@@ -10,6 +10,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::{Value, json};
 use userland_tests::{Directory, Ended};
 
+use super::nvidia::stand_ins::{FIRST_UUID, major_of_parts};
 use super::nvidia::{CDI, Host, LEGACY, container};
 use super::sandboxes::{Maker, plain, with_gpu};
 
@@ -37,7 +38,7 @@ fn give(value: &mut Value, capabilities: &[u16], others: &[(&str, u32, u32)]) {
     let devices = value["linux"]["devices"].as_array_mut().expect("a list");
     let nodes = capabilities.iter().map(|number| {
         let path = format!("/dev/nvidia-caps/nvidia-cap{number}");
-        json!({"path": path, "type": "c", "major": 508, "minor": number})
+        json!({"path": path, "type": "c", "major": major_of_parts(), "minor": number})
     });
     devices.extend(nodes);
     devices.extend(others.iter().map(
@@ -63,10 +64,30 @@ fn a_node_of_a_part_is_the_one_with_its_number() {
         let mut value = with_gpu("ls /dev/nvidia-caps");
         let devices = value["linux"]["devices"].as_array_mut().expect("a list");
         devices.push(json!({
-            "path": "/dev/nvidia-caps/nvidia-cap12", "type": "c", "major": 508, "minor": 21
+            "path": "/dev/nvidia-caps/nvidia-cap12", "type": "c", "major": major_of_parts(), "minor": 21
         }));
         let expected = Ended::printing("nvidia-cap21\n");
         assert_eq!(maker.run(&value), expected, "{}", maker.name);
+    }
+}
+
+/// By a rule for all GPUs, as by others of these ways, it has parts besides, and is told of names of none.
+#[test]
+fn a_part_that_is_named_is_given_besides_all_gpus() {
+    for host in Host::all() {
+        let asking = |name: &str| {
+            let mut value = host.docker(&[], name);
+            value["process"]["args"] = json!(["sh", "-c", SCRIPT]);
+            value["linux"]["resources"]["devices"] =
+                json!([{"allow": true, "type": "c", "major": 195, "access": "rw"}]);
+            host.by_front(LEGACY, &value)
+        };
+        expect_part(&asking(&format!("MIG-{FIRST_UUID}/1/0")), host.name());
+        let name = format!("MIG-{FIRST_UUID}/9/0");
+        let line = format!(
+            "ringfence-runtime: container c asks NVIDIA's hook for {name}: GPU {FIRST_UUID} has no part with GI ID 9 and CI ID 0: it has 1/0, 2/0, 2/1"
+        );
+        assert_eq!(asking(&name), Ended::failing(1, &line), "{}", host.name());
     }
 }
 

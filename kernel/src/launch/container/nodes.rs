@@ -8,13 +8,15 @@
 //! The hook is trusted, and what it does is not: its configuration says which nodes it makes, and of GPUs that the sandbox has
 //! not. The caller has a mount namespace of its own, in which nothing of the image's runs yet. No link is followed.
 
-use std::fs;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nvproxy_abi::node::IN_EVERY_NAME;
 use ringfence_faults::{Act, Point};
 use ringfence_sentry::failure::{Attempt, Failure};
+use rustix::fs::{Dir, Mode, OFlags, openat};
 
 use super::covering::{cover, named};
 use super::told::{PLACE, Told};
@@ -71,10 +73,48 @@ fn others(told: &Told) -> Result<Vec<PathBuf>, Failure> {
 /// What there is in a directory of `/dev`, each named from there.
 fn entries(directory: &str) -> Result<Vec<String>, Failure> {
     let path = Path::new(DEVICES).join(directory);
-    let entries = fs::read_dir(&path).attempt(path.display())?;
-    let names = entries.filter_map(|entry| {
-        let name = entry.ok()?.file_name();
-        Some(Path::new(directory).join(name).to_str()?.to_owned())
+    let names = listed(&path).attempt(path.display())?.into_iter();
+    let names = names.filter_map(|name| {
+        let name = Path::new(directory).join(name);
+        Some(name.to_str()?.to_owned())
     });
     Ok(names.collect())
+}
+
+/// The names of what there is in this directory, to which no link leads.
+fn listed(path: &Path) -> rustix::io::Result<Vec<OsString>> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = openat(named(path)?, ".", flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in Dir::new(opened)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// What the image has put in a directory's place leads to no other.
+    #[test]
+    fn no_link_is_followed_to_what_is_listed() {
+        let place = std::env::temp_dir().join(format!("ringfence-nodes-{}", std::process::id()));
+        let (own, link) = (place.join("own"), place.join("link"));
+        fs::create_dir_all(own.join("nvidia-cap12")).unwrap();
+        symlink(&own, &link).unwrap();
+        let [of_own, of_link, below] =
+            [&own, &link, &link.join("nvidia-cap12")].map(|path| listed(path));
+        fs::remove_dir_all(&place).unwrap();
+        assert_eq!(of_own, Ok(vec!["nvidia-cap12".into()]));
+        assert_eq!(of_link, Err(rustix::io::Errno::LOOP));
+        assert_eq!(below, Err(rustix::io::Errno::LOOP));
+    }
 }

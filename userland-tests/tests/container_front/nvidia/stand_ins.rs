@@ -16,6 +16,14 @@ use super::super::sandboxes::Maker;
 pub const FIRST_UUID: &str = "GPU-73696d75-6c61-7465-6420-475055200000";
 pub const SECOND_UUID: &str = "GPU-73696d75-6c61-7465-6420-475055200001";
 
+/// The major number of nodes of parts of GPUs: the driver's, if there is one, since by another no number is a part's.
+pub fn major_of_parts() -> u64 {
+    let devices = fs::read_to_string("/proc/devices").expect("a list");
+    let mut lines = devices.lines();
+    let found = lines.find_map(|line| line.trim().strip_suffix(" nvidia-caps"));
+    found.map_or(508, |major| major.parse().expect("a number"))
+}
+
 /// The nodes that NVIDIA's driver has on a machine with two GPUs: major numbers other than 195 it is given by the kernel.
 const NODES: [(&str, u64, u64); 9] = [
     ("nvidiactl", 195, 255),
@@ -140,6 +148,10 @@ impl Toolkit {
             let node = devices.join(name);
             fs::create_dir_all(node.parent().expect("a directory")).expect("a directory");
             let mode = Mode::from_bits_truncate(0o666);
+            let major = match name.starts_with("nvidia-caps/") {
+                true => major_of_parts(),
+                false => major,
+            };
             mknod(&node, SFlag::S_IFCHR, mode, makedev(major, minor)).expect("a node");
         }
         for directory in [
