@@ -20,8 +20,9 @@ pub struct Arguments {
 pub enum Asked {
     /// Run each program outside, inside and under a survey
     ///
-    /// The exit status is 0 if each does the same inside as outside and no survey has found anything, 1 if not, and 2 if nothing
-    /// was run or the results cannot be written.
+    /// The exit status is 0 if each that was run does the same inside as outside and no survey has found anything. It is 1 if not,
+    /// or if that could not be found out: a run or a survey failed, or requests are not known. It is 2 if nothing was run or the
+    /// results cannot be written.
     Run(RunArguments),
     /// Print docs/COMPATIBILITY.md
     ///

@@ -34,8 +34,9 @@ With nothing but Ringfence, and a program of yours, `ringfence survey` says whic
 ";
 
 const LEGEND: &str = "\
-\"The same\" is: it ended with status 0 outside and inside, and what is compared was equal. \"Fails alike\": it failed inside as it did
-outside. What is compared, and what was noticed besides, is said of [each program](#programs).
+\"The same\" is: it ended with status 0 outside and inside, and what is compared was equal. \"Fails outside, too\": it failed inside as
+it did outside, so that it shows nothing of a sandbox. \"Requests not known\": nobody could tell which were refused inside. What is
+compared, and what was noticed besides, is said of [each program](#programs).
 
 ";
 
@@ -158,26 +159,26 @@ fn linked(name: &str) -> String {
 
 /// A cell of the table.
 fn result(tried: &Tried) -> String {
-    let verdict = tried.verdict();
-    let mut words = match &tried.not_run {
-        Some(reason) => format!("not run here: {reason}"),
-        None => verdict.shown().to_owned(),
-    };
-    if !tried.refused.is_empty() {
-        words += &format!("; {} refused inside alone", requests(tried.refused.len()));
-    }
-    let would = tried.survey.as_ref().map_or(0, Vec::len);
-    if would > 0 {
-        words += &format!("; the survey found {}", requests(would));
-    }
-    words
+    let mut words = vec![tried.result()];
+    words.extend(tried.refused_in_words());
+    words.extend(surveyed(tried));
+    words.join("; ")
 }
 
-fn requests(count: usize) -> String {
-    match count {
+/// What the survey came to, if that was not just that nothing would be refused.
+fn surveyed(tried: &Tried) -> Vec<String> {
+    let requests = |count: u64| match count {
         1 => "1 request".to_owned(),
         _ => format!("{count} requests"),
-    }
+    };
+    let found = tried.survey.as_ref().map_or(0, Vec::len) as u64;
+    let found = (found > 0).then(|| format!("the survey found {}", requests(found)));
+    let unreadable = tried.survey_unreadable;
+    let not_read =
+        (unreadable > 0).then(|| format!("the survey could not read {}", requests(unreadable)));
+    let failed = &tried.survey_failed;
+    let failed = failed.as_ref().map(|_| "the survey failed".to_owned());
+    found.into_iter().chain(not_read).chain(failed).collect()
 }
 
 fn surveys(surveys: &[Survey]) -> String {
@@ -195,6 +196,7 @@ fn surveys(surveys: &[Survey]) -> String {
         "program",
         "with",
         "would be refused",
+        "could not be read",
     ];
     text += &head(&names.map(str::to_owned));
     for survey in surveys {
@@ -209,6 +211,10 @@ fn surveys(surveys: &[Survey]) -> String {
             match lines.is_empty() {
                 true => "nothing".to_owned(),
                 false => lines.join("\n"),
+            },
+            match survey.unreadable {
+                0 => "nothing".to_owned(),
+                count => times(count),
             },
         ]);
     }
@@ -272,31 +278,39 @@ fn noticed(program: &Tried, tried: &Tried, seen: &Seen, harmless: &Harmless) -> 
         let reason = reason.unwrap_or_default();
         format!("By the survey a sandbox would refuse: {line}.{reason}")
     }));
-    if points.is_empty() && tried.refused.is_empty() {
+    points.extend(
+        tried
+            .survey_failed
+            .iter()
+            .map(|why| format!("The survey failed: {why}.")),
+    );
+    let refused_inside = tried.refused.as_deref().unwrap_or_default();
+    if points.is_empty() && refused_inside.is_empty() {
         return String::new();
     }
     let mut text = format!("\n{}:\n\n", seen.title());
     for point in &points {
         text += &format!("- {point}\n");
     }
-    if !points.is_empty() && !tried.refused.is_empty() {
+    if !points.is_empty() && !refused_inside.is_empty() {
         text += "\n";
     }
-    text + &refused(&tried.refused, harmless)
+    text + &refused(refused_inside, harmless)
 }
 
 /// What came of it on each side, where that has to be said.
 fn outcome(tried: &Tried) -> Vec<String> {
     let verdict = tried.verdict();
-    let failed = match verdict {
+    let is_alike = match verdict {
         Verdict::Same | Verdict::SucceedsInside | Verdict::NotRun => return Vec::new(),
-        Verdict::FailsAlike | Verdict::Differs | Verdict::FailsInside => verdict,
+        Verdict::FailsAlike => true,
+        // What differs was compared.
+        Verdict::Differs | Verdict::FailsInside | Verdict::TrialFailed => tried.equal.is_none(),
     };
     let sides = [("Outside", &tried.outside), ("Inside", &tried.inside)];
     let sides = sides
         .into_iter()
         .filter_map(|(where_, side)| Some((where_, side.as_ref()?)));
-    let is_alike = failed == Verdict::FailsAlike;
     sides
         .map(|(where_, side)| on_side(where_, side, is_alike))
         .collect()

@@ -10,6 +10,7 @@
 //! | [`programs`] | the table of programs, and what of their output is compared |
 //! | [`trial`] | one program: built, outside, inside, and under a survey |
 //! | [`outside`] | a program outside, and what the driver refuses it there |
+//! | [`stopped`] | traced processes that a signal has stopped |
 //! | [`refusals`] | requests that were refused, and those that only inside were |
 //! | [`surveys`] | what `ringfence survey` has found |
 //! | [`scrub`] | what tells of a machine and is taken out |
@@ -33,6 +34,7 @@ pub mod programs;
 pub mod refusals;
 pub mod scrub;
 pub mod seen;
+pub mod stopped;
 pub mod summary;
 pub mod surveys;
 pub mod trial;

@@ -17,12 +17,12 @@ use ringfence_compatibility::document::{self, Sources};
 use ringfence_compatibility::harmless::Harmless;
 use ringfence_compatibility::machine::{Machine, today};
 use ringfence_compatibility::scrub::Scrub;
-use ringfence_compatibility::seen::{Seen, Tried};
+use ringfence_compatibility::seen::{Seen, Tried, Verdict};
 use ringfence_compatibility::trial::{Bench, copy_sources};
 use ringfence_compatibility::{outside, programs, summary};
 use ringfence_programs::leftovers;
 
-/// The exit status if a program does something else inside, or a survey has found something.
+/// The exit status if there is something to look into.
 const DIFFERENT: u8 = 1;
 /// The exit status if nothing could be run, or a result not be written.
 const FAILED: u8 = 2;
@@ -69,14 +69,23 @@ fn run(arguments: &RunArguments) -> Result<u8, String> {
     for program in &chosen {
         eprint!("{}: ", program.name);
         let tried = bench.try_program(program, &built);
-        eprintln!("{}", in_a_line(&tried));
+        eprintln!("{}", tried.result().replace('*', ""));
         seen.programs.push(tried);
         // Whoever is ended before the last one has the others.
         write(&mut out, &seen).map_err(|error| out_of(arguments, &error))?;
     }
     print!("{}", summary::table(&seen.programs));
-    let is_as_it_should_be = seen.programs.iter().all(Tried::is_as_it_should_be);
-    Ok(if is_as_it_should_be { 0 } else { DIFFERENT })
+    Ok(status(&seen.programs))
+}
+
+/// The exit status: what was not run tells nothing, neither good nor bad.
+fn status(programs: &[Tried]) -> u8 {
+    let was_run = |tried: &Tried| tried.verdict() != Verdict::NotRun;
+    match programs.iter().all(Tried::is_as_it_should_be) {
+        false => DIFFERENT,
+        true if programs.iter().any(was_run) => 0,
+        true => FAILED,
+    }
 }
 
 fn bench(arguments: &RunArguments, driver: &Chosen) -> Result<Bench, String> {
@@ -127,14 +136,6 @@ fn version(ringfence: &Path) -> String {
     match version {
         "" => "unknown".to_owned(),
         version => version.to_owned(),
-    }
-}
-
-fn in_a_line(tried: &Tried) -> String {
-    let verdict = tried.verdict().shown().replace('*', "");
-    match &tried.not_run {
-        Some(reason) => format!("not run here: {reason}"),
-        None => verdict,
     }
 }
 

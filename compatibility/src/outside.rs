@@ -1,14 +1,18 @@
 //! A program outside of a sandbox, and what the driver refuses it there.
 //!
 //! The idea: a filter has the kernel stop the program at its ioctls alone, for a tracer (ptrace(2)); all else costs nothing.
-//! At a request of the driver's the tracer looks at it by the tables, lets it be made, and reads the answer. It changes nothing.
+//! At a request of the driver's the tracer looks at it by the tables, lets it be made, and reads the answer. It changes nothing:
+//! what is stopped by a signal, as by a shell, stays so until another has it go on.
 //! What the program starts is watched, too. Only what traces others itself, as a debugger does, cannot run so.
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use libc::sock_filter;
 use nix::errno::Errno;
@@ -30,6 +34,7 @@ use ringfence_sentry::{memory, observer};
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use crate::refusals::{By, Refusals};
+use crate::stopped::{StoppedProcesses, stops};
 
 /// A stop at the end of a call is told from one by a signal; and who watches takes the program along when it ends.
 const OPTIONS: Options = Options::PTRACE_O_TRACESYSGOOD
@@ -39,6 +44,12 @@ const OPTIONS: Options = Options::PTRACE_O_TRACESYSGOOD
     .union(Options::PTRACE_O_TRACECLONE)
     .union(Options::PTRACE_O_TRACEEXEC)
     .union(Options::PTRACE_O_EXITKILL);
+
+/// How long to wait until a further look at what is stopped.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// From ERESTARTSYS to ERESTART_RESTARTBLOCK (linux/errno.h): errnos that no program gets.
+const RESTARTS: RangeInclusive<i64> = 512..=516;
 
 /// Becomes a program that is to be watched: stops once, for its tracer to take hold of it, and executes it then.
 /// If that cannot be, it returns with which status a shell would end, and why.
@@ -108,6 +119,7 @@ pub fn watch(
         devices,
         refusals,
         pending: HashMap::new(),
+        stopped: StoppedProcesses::default(),
         payload: Vec::new(),
     };
     watch.until_it_has_ended(child)
@@ -127,6 +139,7 @@ struct Watch<'a> {
     refusals: &'a mut Refusals,
     /// By thread.
     pending: HashMap<Pid, Pending>,
+    stopped: StoppedProcesses,
     payload: Vec<u8>,
 }
 
@@ -136,15 +149,25 @@ impl Watch<'_> {
         // Threads, too, whose end is not told by SIGCHLD.
         let options = WaitOptions::from_bits_retain(libc::__WALL as u32);
         loop {
-            let (thread, status) = match wait(options) {
+            self.stopped.look()?;
+            let without_waiting = match self.stopped.is_empty() {
+                true => WaitOptions::empty(),
+                false => WaitOptions::NOHANG,
+            };
+            let (thread, status) = match wait(options | without_waiting) {
                 Ok(Some((thread, status))) => {
                     (Pid::from_raw(thread.as_raw_nonzero().get()), status)
                 }
-                Ok(None) | Err(rustix::io::Errno::INTR) => continue,
+                Ok(None) => {
+                    thread::sleep(PAUSE);
+                    continue;
+                }
+                Err(rustix::io::Errno::INTR) => continue,
                 Err(errno) => return Err(errno.into()),
             };
             let Some(signal) = status.stopping_signal() else {
                 self.pending.remove(&thread);
+                self.stopped.ended(thread);
                 if thread == child {
                     return Ok(status);
                 }
@@ -157,7 +180,12 @@ impl Watch<'_> {
                     self.end(thread);
                     resume(thread, 0)
                 }
-                (0, signal) => resume(thread, signal),
+                (0, signal) => {
+                    let noted = self.stopped.passed_on(thread, signal);
+                    noted.and_then(|()| resume(thread, signal))
+                }
+                // It stops with its whole process. (What a new thread begins with is SIGTRAP.)
+                (libc::PTRACE_EVENT_STOP, signal) if stops(signal) => self.stopped.hold(thread),
                 _ => resume(thread, 0),
             };
             // It may have been killed meanwhile, and its end is told next.
@@ -215,6 +243,8 @@ impl Watch<'_> {
             return;
         };
         let answer = match call_stop(thread) {
+            // The kernel makes the call again, or says that it was interrupted: the driver has not answered.
+            Ok(CallStop::Returned(Err(Errno::UnknownErrno))) if is_interrupted(thread) => return,
             Ok(CallStop::Returned(Err(errno))) => format!("{errno:?}"),
             Ok(CallStop::Returned(Ok(_))) => {
                 match pending.status_at.and_then(|at| status_in(thread, at)) {
@@ -228,6 +258,12 @@ impl Watch<'_> {
         };
         self.refusals.add(pending.name, answer, By::Driver);
     }
+}
+
+/// Whether what a stopped thread's call has returned is for the kernel alone: a signal has interrupted it.
+fn is_interrupted(thread: Pid) -> bool {
+    let returned = ptrace::getregs(thread).map(|registers| registers.rax as i64);
+    returned.is_ok_and(|returned| RESTARTS.contains(&-returned))
 }
 
 fn status_in(thread: Pid, address: u64) -> Option<u32> {

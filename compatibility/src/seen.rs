@@ -39,9 +39,12 @@ pub struct Tried {
     pub compared: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
-    /// Why it was not run, if it was not.
+    /// Why it was not run, if it was not: this machine lacks something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_run: Option<String>,
+    /// Why it could not be run to its end, though nothing is known to be lacking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
     /// Whether it did the same outside and inside, where it was run in both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub equal: Option<bool>,
@@ -55,9 +58,19 @@ pub struct Tried {
     /// What a sandbox would refuse, by `ringfence survey`; nothing where that was not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub survey: Option<Vec<String>>,
-    /// Requests that were refused inside and not outside.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub refused: Vec<Beyond>,
+    /// How many requests the survey could not read, so that nothing is known of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub survey_unreadable: u64,
+    /// Why there is no survey, if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survey_failed: Option<String>,
+    /// Requests that were refused inside and not outside; nothing where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Vec<Beyond>>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// How a program ended on one side.
@@ -84,6 +97,8 @@ impl Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     NotRun,
+    /// It could not be run to its end.
+    TrialFailed,
     /// It succeeds, and does the same outside and inside.
     Same,
     /// It fails inside as it does outside.
@@ -99,6 +114,7 @@ impl Tried {
         let succeeds_inside = self.inside.as_ref().is_some_and(Side::succeeded);
         match self.equal {
             _ if self.not_run.is_some() => Verdict::NotRun,
+            _ if self.failed.is_some() => Verdict::TrialFailed,
             Some(true) if succeeds_inside => Verdict::Same,
             Some(true) => Verdict::FailsAlike,
             Some(false) => Verdict::Differs,
@@ -107,20 +123,53 @@ impl Tried {
         }
     }
 
-    /// Whether nothing about it has to be looked into.
+    /// Whether nothing about it has to be looked into. What is not known has to be.
     pub fn is_as_it_should_be(&self) -> bool {
-        let verdict = self.verdict();
-        !matches!(verdict, Verdict::Differs | Verdict::FailsInside)
+        let is_right = match self.verdict() {
+            Verdict::NotRun => return true,
+            Verdict::TrialFailed | Verdict::Differs | Verdict::FailsInside => false,
+            Verdict::Same | Verdict::FailsAlike | Verdict::SucceedsInside => true,
+        };
+        is_right
+            && self.refused.is_some()
             && self.survey.as_ref().is_none_or(Vec::is_empty)
+            && self.survey_unreadable == 0
+            && self.survey_failed.is_none()
+    }
+
+    /// What it comes to, in words, and why where that is all there is to say.
+    pub fn result(&self) -> String {
+        let verdict = self.verdict();
+        let reason = match verdict {
+            Verdict::NotRun => self.not_run.as_ref(),
+            Verdict::TrialFailed => self.failed.as_ref(),
+            _ => None,
+        };
+        match reason {
+            Some(reason) => format!("{}: {reason}", verdict.shown()),
+            None => verdict.shown().to_owned(),
+        }
+    }
+
+    /// What is known of requests that were refused inside alone, in words, if there is anything to say.
+    pub fn refused_in_words(&self) -> Option<String> {
+        match self.refused.as_ref().map(Vec::len) {
+            _ if self.inside.is_none() => None,
+            None => Some("requests not known".to_owned()),
+            Some(0) => None,
+            Some(1) => Some("1 request refused inside alone".to_owned()),
+            Some(count) => Some(format!("{count} requests refused inside alone")),
+        }
     }
 }
 
 impl Verdict {
     pub fn shown(self) -> &'static str {
         match self {
-            Verdict::NotRun => "not run",
+            Verdict::NotRun => "not run here",
+            Verdict::TrialFailed => "**the trial failed**",
             Verdict::Same => "the same",
-            Verdict::FailsAlike => "fails alike",
+            Verdict::FailsAlike => "fails outside, too",
             Verdict::Differs => "**differs**",
             Verdict::SucceedsInside => "succeeds (inside alone)",
             Verdict::FailsInside => "**fails** (inside alone)",

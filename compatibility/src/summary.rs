@@ -1,6 +1,6 @@
 //! The short table at the end of a run, for who waits for it.
 
-use crate::seen::{Side, Tried, Verdict};
+use crate::seen::{Side, Tried};
 
 /// A line for each program.
 pub fn table(tried: &[Tried]) -> String {
@@ -27,24 +27,26 @@ fn row(tried: &Tried) -> [String; 5] {
         let ended = side.as_ref().map(|side| side.ended.clone());
         ended.unwrap_or_else(|| "-".to_owned())
     };
-    let verdict = tried.verdict();
-    let result = match (&tried.not_run, verdict) {
-        (Some(reason), Verdict::NotRun) => format!("not run here: {reason}"),
-        _ => verdict.shown().replace('*', ""),
-    };
-    let refused = match tried.refused.len() {
-        0 => String::new(),
-        count => format!(", {count} refused inside alone"),
-    };
+    let refused = tried.refused_in_words();
+    let refused = refused.map(|words| format!(", {words}"));
     [
         tried.name.clone(),
         side(&tried.outside),
         side(&tried.inside),
-        result + &refused,
-        match &tried.survey {
-            None => "-".to_owned(),
-            Some(lines) if lines.is_empty() => "empty".to_owned(),
-            Some(lines) => format!("{} would be refused", lines.len()),
-        },
+        tried.result().replace('*', "") + &refused.unwrap_or_default(),
+        survey(tried),
     ]
+}
+
+fn survey(tried: &Tried) -> String {
+    let found = match &tried.survey {
+        _ if tried.survey_failed.is_some() => return "failed".to_owned(),
+        None => return "-".to_owned(),
+        Some(lines) if lines.is_empty() => "empty".to_owned(),
+        Some(lines) => format!("{} would be refused", lines.len()),
+    };
+    match tried.survey_unreadable {
+        0 => found,
+        count => format!("{found}, {count} not read"),
+    }
 }

@@ -45,9 +45,7 @@ impl Survey {
             let times = times(finding.count);
             format!("{}: {times}", finding.reason)
         });
-        let unreadable =
-            (self.unreadable > 0).then(|| format!("could not be read: {}", times(self.unreadable)));
-        refused.chain(unreadable).collect()
+        refused.collect()
     }
 }
 

@@ -72,7 +72,7 @@ impl Bench {
         if tried.not_run.is_none()
             && let Err(error) = self.run(program, &mut tried)
         {
-            tried.not_run = Some(self.scrub.text(&error));
+            tried.failed = Some(self.scrub.text(&error));
         }
         tried
     }
@@ -87,12 +87,15 @@ impl Bench {
             compared: program.compare.shown(),
             because: program.because.clone(),
             not_run: None,
+            failed: None,
             equal: None,
             notes: Vec::new(),
             outside: None,
             inside: None,
             survey: None,
-            refused: Vec::new(),
+            survey_unreadable: 0,
+            survey_failed: None,
+            refused: None,
         }
     }
 
@@ -141,29 +144,32 @@ impl Bench {
             }
             false => None,
         };
+        // Each run is told of before the next is begun, which may fail.
+        let alone = |run: &Run| self.side(program, &run.ran, None);
+        tried.outside = outside.as_ref().map(alone);
         let inside = self.inside(program, tried);
         let inside = inside.map_err(|it| failed("inside", it))?;
+        self.tell(program, tried, outside.as_ref(), &inside);
         if program.survey && self.driver == Kind::Host {
-            let survey = self.survey(program, tried);
-            tried.survey = Some(survey.map_err(|it| failed("the survey", it))?);
+            self.survey(program, tried);
         }
+        Ok(())
+    }
+
+    /// Puts down what came of both runs.
+    fn tell(&self, program: &Program, tried: &mut Tried, outside: Option<&Run>, inside: &Run) {
         if let Some(refusals) = &inside.refusals {
-            let beside = outside.as_ref().and_then(|run| run.refusals.as_ref());
-            tried.refused = refusals.beyond(beside);
+            let beside = outside.and_then(|run| run.refusals.as_ref());
+            tried.refused = Some(refusals.beyond(beside));
         }
-        tried.equal = outside
-            .as_ref()
-            .map(|outside| are_equal(program, &outside.ran, &inside.ran));
+        tried.equal = outside.map(|outside| are_equal(program, &outside.ran, &inside.ran));
+        let differs = tried.equal == Some(false);
         let of = |run: &Run, other: Option<&Run>| {
-            let other = other.filter(|_| tried.equal == Some(false));
+            let other = other.filter(|_| differs);
             self.side(program, &run.ran, other.map(|run| &run.ran))
         };
-        let sides = (
-            outside.as_ref().map(|run| of(run, Some(&inside))),
-            of(&inside, outside.as_ref()),
-        );
-        (tried.outside, tried.inside) = (sides.0, Some(sides.1));
-        Ok(())
+        tried.outside = outside.map(|run| of(run, Some(inside)));
+        tried.inside = Some(of(inside, outside));
     }
 
     /// Tells who waits how long a run took.
@@ -184,9 +190,11 @@ impl Bench {
         if program.watched {
             match self.watched(program) {
                 // Some containers have no ptrace(2).
-                Err(error) => tried
-                    .notes
-                    .push(format!("Nobody could watch its requests outside: {error}.")),
+                Err(error) => {
+                    let error = self.scrub.text(&error.to_string());
+                    let note = format!("Nobody could watch its requests outside: {error}.");
+                    tried.notes.push(note);
+                }
                 run => return run,
             }
         }
@@ -249,8 +257,20 @@ impl Bench {
         Ok(Run { ran, refusals })
     }
 
-    /// What a sandbox would refuse, a line each.
-    fn survey(&self, program: &Program, tried: &mut Tried) -> io::Result<Vec<String>> {
+    /// Puts down what a sandbox would refuse, or why that is not known.
+    fn survey(&self, program: &Program, tried: &mut Tried) {
+        match self.surveyed(program, tried) {
+            Ok(survey) => {
+                let lines = survey.lines();
+                let lines = lines.iter().map(|line| self.scrub.text(line));
+                tried.survey = Some(lines.collect());
+                tried.survey_unreadable = survey.unreadable;
+            }
+            Err(reason) => tried.survey_failed = Some(self.scrub.text(&reason)),
+        }
+    }
+
+    fn surveyed(&self, program: &Program, tried: &mut Tried) -> Result<Survey, String> {
         let out = self.directory.path().join("survey");
         let _ = fs::remove_file(&out);
         let mut command = self.command(&self.ringfence);
@@ -261,19 +281,19 @@ impl Bench {
             .arg(&out)
             .arg("--")
             .args(program.command.words());
-        let ran = self.told("survey", run(&mut command, limit(program)))?;
+        let ran = self.told("survey", run(&mut command, limit(program)));
+        let ran = ran.map_err(|error| error.to_string())?;
+        let text = fs::read_to_string(&out).map_err(|error| error.to_string());
+        let survey = text.and_then(|text| Survey::parse(&text));
+        let survey = survey.map_err(|error| {
+            let complaint = last_lines(&ran.stderr, 1).pop();
+            format!("{}: {}", ended(ran.end), complaint.unwrap_or(error))
+        })?;
         if ran.end != End::Status(0) {
             let note = format!("Under the survey it ended with {}.", ended(ran.end));
             tried.notes.push(note);
         }
-        let survey = Survey::parse(&fs::read_to_string(&out).unwrap_or_default());
-        Ok(survey.map_or_else(
-            |_| {
-                let complaint = self.scrub.text(&last_lines(&ran.stderr, 1).join(""));
-                vec![format!("no survey: {complaint}")]
-            },
-            |survey| survey.lines(),
-        ))
+        Ok(survey)
     }
 
     /// What is told of a side: of one that differs from another, what that has not.

@@ -94,6 +94,28 @@ outside = false
 because = "a test"
 
 [[program]]
+name = "unstartable"
+shows = "nothing"
+command = ["./no-such-program"]
+compare = "output"
+watched = false
+because = "a test"
+
+[[program]]
+name = "stops"
+shows = "job control"
+command = ["bash", "-c", '''
+rm -f went-on; set -m
+sh -c 'kill -STOP $$; : > went-on; exit 5' 2>&1
+echo stopped $?
+for pause in 1 2 3 4 5; do test -e went-on || sleep 0.1; done
+test -e went-on && echo it went on by itself || echo it waits
+kill -CONT %1; wait %1; status=$?
+test -e went-on && echo it went on
+echo ended $status''']
+compare = "output"
+
+[[program]]
 name = "missing"
 shows = "nothing"
 needs = ["sh", "/", "no-such-command"]
@@ -271,10 +293,10 @@ fn what_is_refused_inside_is_there_by_name_and_beside_it_what_came_of_it_outside
         (Verdict::Same, Some(0)),
         "{tried:?}"
     );
+    let refused = tried.refused.as_ref().expect("a trace");
     let of = |request: &str| {
-        let mut refused = tried.refused.iter();
-        let found = refused.find(|it| it.request == request);
-        found.unwrap_or_else(|| panic!("{request} in {:#?}", tried.refused))
+        let found = refused.iter().find(|it| it.request == request);
+        found.unwrap_or_else(|| panic!("{request} in {refused:#?}"))
     };
     let unknown = Beyond {
         request: "unknown control command 0x20807fff".to_owned(),
@@ -291,15 +313,16 @@ fn what_is_refused_inside_is_there_by_name_and_beside_it_what_came_of_it_outside
     // It got to the simulated driver, which knows no such client.
     assert_eq!(of("HOPPER_COMPUTE_A").by, By::Driver);
     let is_known = |it: &Beyond| it.outside == unknown.outside;
-    assert!(tried.refused.iter().all(is_known), "{:#?}", tried.refused);
+    assert!(refused.iter().all(is_known), "{refused:#?}");
 }
 
 #[test]
 fn where_nobody_watched_outside_ringfence_s_refusals_are_there() {
     let place = Place::new();
     let (tried, _) = place.tried("unwatched");
-    assert!(!tried.refused.is_empty());
-    for refused in &tried.refused {
+    let all = tried.refused.expect("a trace");
+    assert!(!all.is_empty());
+    for refused in &all {
         assert_eq!(
             (refused.by, &refused.outside),
             (By::Ringfence, &None),
@@ -352,6 +375,46 @@ fn what_is_missing_is_said() {
             Some("it could not be built: status 3: reason"),
         ]
     );
+}
+
+/// What cannot be begun, though nothing is said to be lacking, is not left out.
+#[test]
+fn a_trial_that_fails_is_said_and_status_1() {
+    let place = Place::new();
+    let output = place.run(&["unstartable", "missing"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let programs = place.seen().programs;
+    let tried = programs.iter().find(|it| it.name == "unstartable");
+    let tried = tried.expect("its row");
+    let reason = "outside: No such file or directory (os error 2)";
+    assert_eq!(tried.verdict(), Verdict::TrialFailed);
+    assert_eq!(
+        (tried.failed.as_deref(), &tried.not_run),
+        (Some(reason), &None)
+    );
+    let table = String::from_utf8_lossy(&output.stdout);
+    let line = format!("unstartable  -        -       the trial failed: {reason}");
+    assert!(table.contains(&line), "{table}");
+}
+
+#[test]
+fn where_nothing_could_be_run_the_status_is_2() {
+    let place = Place::new();
+    for only in [&["missing"][..], &["missing", "unbuilt"]] {
+        let output = place.run(only);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert_eq!(place.seen().programs.len(), only.len());
+    }
+}
+
+/// Its child stops itself, and goes on when it is told to, and not before.
+#[test]
+fn what_stops_itself_stays_stopped_outside() {
+    let place = Place::new();
+    let (tried, status) = place.tried("stops");
+    let lines = ["stopped 147", "it waits", "it went on", "ended 5"];
+    assert_eq!(printed(&tried), [lines; 2], "{tried:?}");
+    assert_eq!((tried.verdict(), status), (Verdict::Same, Some(0)));
 }
 
 #[test]

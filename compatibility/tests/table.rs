@@ -49,8 +49,11 @@ fn a_row_has_what_came_of_a_program_on_each_gpu() {
         "| program | what it shows | A Card, driver 580.142 |\n|---|---|---|\n\
          | [`adder -q`](#adder--q) | that it adds | the same; 2 requests refused inside alone |\n\
          | [`other`](#other) | what \\| does | **differs**; the survey found 1 request |\n\
-         | [`broken`](#broken) | nothing | fails alike |\n\
-         | [`absent`](#absent) | nothing | not run here: no absent |"
+         | [`broken`](#broken) | nothing | fails outside, too |\n\
+         | [`absent`](#absent) | nothing | not run here: no absent |\n\
+         | [`unknown`](#unknown) | nothing | the same; requests not known; the survey could not read 2 requests |\n\
+         | [`unsurveyed`](#unsurveyed) | nothing | the same; the survey failed |\n\
+         | [`unstarted`](#unstarted) | nothing | **the trial failed**: outside: no memory |"
     ));
     assert!(!document.contains("## Surveys"));
 }
@@ -86,6 +89,15 @@ fn who_fails_fails_beside_the_native_failure() {
     ));
 }
 
+#[test]
+fn a_survey_that_failed_has_its_reason_and_no_request() {
+    let document = document(&["card.toml"]);
+    assert!(
+        section(&document, "### `unsurveyed`")
+            .ends_with("A Card, driver 580.142:\n\n- The survey failed: status 1: no driver.")
+    );
+}
+
 /// Of a user's command line the program's name alone is told.
 #[test]
 fn a_survey_of_a_user_s_has_a_row() {
@@ -93,7 +105,7 @@ fn a_survey_of_a_user_s_has_a_row() {
     let surveys = section(&document, "## Surveys that users have sent");
     assert!(surveys.ends_with(
         "| Their Card | ADA | 575.51.02 | 9.9.8 | `simulate` | compute,utility | \
-         unknown control command 0x20807fff: 3 times<br>could not be read: once |"
+         unknown control command 0x20807fff: 3 times | once |"
     ));
     assert!(!document.contains("somebody") && !document.contains("--secret"));
     assert!(document.contains("\nNothing was run yet.\n"));
