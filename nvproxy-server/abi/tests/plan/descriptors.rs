@@ -221,10 +221,18 @@ fn what_the_driver_makes_is_found_in_every_release() {
             2608 => 36,
             size => panic!("{version}: {size} bytes"),
         };
-        let Some(Effect::DmaBuf { memory, count }) = row.effect else {
+        let Some(Effect::DmaBuf {
+            memory,
+            sizes,
+            count,
+        }) = row.effect
+        else {
             panic!("{version}: {:?}", row.effect);
         };
         assert_eq!((memory.at, memory.stride, memory.most), (handles, 4, 128));
+        // The status lies behind them.
+        let from = row.size as u16 - 8 - 8 * 128;
+        assert_eq!((sizes.at, sizes.stride, sizes.most), (from, 8, 128));
         assert_eq!(count, 12);
         let status = row.status_at.map(u32::from);
         assert_eq!(status, Some(row.size - 8), "{version}");
