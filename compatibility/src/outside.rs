@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -47,9 +46,6 @@ const OPTIONS: Options = Options::PTRACE_O_TRACESYSGOOD
 
 /// How long to wait until a further look at what is stopped.
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// From ERESTARTSYS to ERESTART_RESTARTBLOCK (linux/errno.h): errnos that no program gets.
-const RESTARTS: RangeInclusive<i64> = 512..=516;
 
 /// Becomes a program that is to be watched: stops once, for its tracer to take hold of it, and executes it then.
 /// If that cannot be, it returns with which status a shell would end, and why.
@@ -243,8 +239,9 @@ impl Watch<'_> {
             return;
         };
         let answer = match call_stop(thread) {
-            // The kernel makes the call again, or says that it was interrupted: the driver has not answered.
-            Ok(CallStop::Returned(Err(Errno::UnknownErrno))) if is_interrupted(thread) => return,
+            // A number that the kernel keeps for itself: a signal has interrupted the call, which is made again or fails with
+            // EINTR. The driver has not answered.
+            Ok(CallStop::Returned(Err(Errno::UnknownErrno))) => return,
             Ok(CallStop::Returned(Err(errno))) => format!("{errno:?}"),
             Ok(CallStop::Returned(Ok(_))) => {
                 match pending.status_at.and_then(|at| status_in(thread, at)) {
@@ -258,12 +255,6 @@ impl Watch<'_> {
         };
         self.refusals.add(pending.name, answer, By::Driver);
     }
-}
-
-/// Whether what a stopped thread's call has returned is for the kernel alone: a signal has interrupted it.
-fn is_interrupted(thread: Pid) -> bool {
-    let returned = ptrace::getregs(thread).map(|registers| registers.rax as i64);
-    returned.is_ok_and(|returned| RESTARTS.contains(&-returned))
 }
 
 fn status_in(thread: Pid, address: u64) -> Option<u32> {
