@@ -49,7 +49,8 @@ pub struct RunArguments {
     /// Write the results to this file, as TOML; it is made anew before anything is run
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Run these programs only
+    /// Run these programs only, and keep the results of the others that are in the file, if they are of the same day, GPU,
+    /// driver and version of Ringfence
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub only: Vec<String>,
     /// The driver of the sandboxes: with the simulated one there is no survey

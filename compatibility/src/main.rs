@@ -16,6 +16,7 @@ use ringfence_compatibility::command_line::{Arguments, Asked, RunArguments, Tabl
 use ringfence_compatibility::document::{self, Sources};
 use ringfence_compatibility::harmless::Harmless;
 use ringfence_compatibility::machine::{Machine, today};
+use ringfence_compatibility::programs::Program;
 use ringfence_compatibility::scrub::Scrub;
 use ringfence_compatibility::seen::{Seen, Tried, Verdict};
 use ringfence_compatibility::trial::{Bench, copy_sources};
@@ -61,9 +62,13 @@ fn run(arguments: &RunArguments) -> Result<u8, String> {
     let sources = programs::sources(&arguments.programs);
     copy_sources(&sources, &bench.work)
         .map_err(|error| format!("{}: {error}", sources.display()))?;
+    let mut seen = seen(&bench, &driver);
+    if !arguments.only.is_empty() {
+        seen.programs = kept(&arguments.out, &seen, &chosen);
+    }
+    let kept = seen.programs.len();
     // Before anything is run, lest what took minutes has nowhere to go.
     let mut out = File::create(&arguments.out).map_err(|error| out_of(arguments, &error))?;
-    let mut seen = seen(&bench, &driver);
     write(&mut out, &seen).map_err(|error| out_of(arguments, &error))?;
     let built = bench.build(&chosen);
     for program in &chosen {
@@ -74,8 +79,31 @@ fn run(arguments: &RunArguments) -> Result<u8, String> {
         // Whoever is ended before the last one has the others.
         write(&mut out, &seen).map_err(|error| out_of(arguments, &error))?;
     }
-    print!("{}", summary::table(&seen.programs));
-    Ok(status(&seen.programs))
+    let ran = seen.programs.get(kept..).unwrap_or_default();
+    print!("{}", summary::table(ran));
+    Ok(status(ran))
+}
+
+/// The results of programs that are not run this time, if there are any of the same day, machine and Ringfence.
+fn kept(out: &Path, now: &Seen, chosen: &[Program]) -> Vec<Tried> {
+    let before = fs::read_to_string(out).ok();
+    let before = before.and_then(|text| Seen::parse(&text).ok());
+    let head = |seen: &Seen| {
+        let Seen {
+            date,
+            ringfence,
+            driver,
+            gpu,
+            architecture,
+            programs: _,
+        } = seen;
+        [date, ringfence, driver, gpu, architecture].map(String::clone)
+    };
+    let before = before.filter(|before| head(before) == head(now));
+    let programs = before.map(|before| before.programs);
+    let mut programs = programs.unwrap_or_default();
+    programs.retain(|tried| chosen.iter().all(|program| program.name != tried.name));
+    programs
 }
 
 /// The exit status: what was not run tells nothing, neither good nor bad.

@@ -251,6 +251,25 @@ fn what_does_the_same_is_the_same() {
     );
 }
 
+/// Programs can be run one after the other, until they are all there.
+#[test]
+fn what_is_not_run_again_is_kept_if_the_rest_is_the_same() {
+    let place = Place::new();
+    let names = |only: &[&str]| {
+        let output = place.run(only);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let programs = place.seen().programs.into_iter();
+        programs.map(|tried| tried.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&["same"]), ["same"]);
+    assert_eq!(names(&["lines"]), ["same", "lines"]);
+    assert_eq!(names(&["same"]), ["lines", "same"]);
+    let path = place.path("seen.toml");
+    let text = fs::read_to_string(&path).expect("results");
+    fs::write(&path, text.replacen("gpu = \"", "gpu = \"another ", 1)).expect("results");
+    assert_eq!(names(&["lines"]), ["lines"]);
+}
+
 /// What differs is shown, without what tells of the machine.
 #[test]
 fn what_does_something_else_differs() {

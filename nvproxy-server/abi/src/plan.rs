@@ -392,7 +392,7 @@ impl Planner {
             let status = match passed.otherwise {
                 Otherwise::Refused(status) => status,
                 Otherwise::Instead(instead) => {
-                    let (at, bits) = replaced(passed, instead, parameters.len());
+                    let (at, bits) = replaced(passed, instead);
                     self.forced_bits = Some((base + at, bits));
                     continue;
                 }
@@ -631,21 +631,18 @@ fn value(parameters: &[u8], passed: &Passed) -> Result<u64, Refusal> {
     })
 }
 
-/// Where in `length` bytes of parameters which 8-byte field has which bits, if the field of `passed` is to be `instead`.
-fn replaced(passed: &Passed, instead: u64, length: usize) -> (u32, ForcedBits) {
-    let at = usize::from(passed.at);
-    // The last 8 bytes hold a field that has fewer than 8 from its own start on.
-    let start = at.min(length.saturating_sub(size_of::<u64>()));
-    let shift = 8 * (at - start) as u32;
-    let all = match passed.width {
-        8 => u64::MAX,
-        width => (1 << (8 * u32::from(width))) - 1,
-    };
+/// Where 8 bytes of the parameters are to have which bits, if the field of `passed` is to be `instead`: those that end where the field
+/// does, since the driver may answer in what is behind it.
+fn replaced(passed: &Passed, instead: u64) -> (u32, ForcedBits) {
+    let (at, width) = (u32::from(passed.at), u32::from(passed.width));
+    let start = (at + width).saturating_sub(8);
+    let shift = 8 * (at - start);
+    let all = u64::MAX >> (64 - 8 * width);
     let bits = ForcedBits {
         set: instead << shift,
         cleared: all << shift,
     };
-    (start as u32, bits)
+    (start, bits)
 }
 
 fn read<const N: usize>(parameters: &[u8], at: u16) -> Result<[u8; N], Refusal> {

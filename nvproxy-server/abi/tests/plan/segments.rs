@@ -330,14 +330,14 @@ fn no_page_tables_are_put_in_host_memory_where_a_gpu_has_none_left() {
     }
 }
 
-/// RS_SHARE_TYPE_PID (4) in the place of RS_SHARE_TYPE_OS_SECURITY_TOKEN (2) and RS_SHARE_TYPE_CLIENT (3). The type has 2 bytes, and lies in
-/// the last 8 of 12.
+/// RS_SHARE_TYPE_PID (4) in the place of RS_SHARE_TYPE_OS_SECURITY_TOKEN (2) and RS_SHARE_TYPE_CLIENT (3). The type has 2 bytes, and 8 that end with
+/// them are looked at.
 #[test]
 fn a_share_with_a_user_or_a_client_is_one_with_the_process() {
     for kind in [0, 2, 3, 4u64] {
         let mut policy = [0u8; 12];
+        policy[3] = 0xff;
         policy[8] = kind as u8;
-        policy[10] = 0xff;
         let command = NV0000_CTRL_CMD_CLIENT_SET_INHERITED_SHARE_POLICY;
         let memory = Memory::default()
             .with(ARGUMENT, &control(command, 0x1000, 12))
@@ -348,10 +348,10 @@ fn a_share_with_a_user_or_a_client_is_one_with_the_process() {
             assert_eq!(forced, None, "{kind}");
             continue;
         };
-        assert_eq!(Some(at), plan.request_at.map(|start| start + 4));
+        assert_eq!(Some(at), plan.request_at.map(|start| start + 2));
         let value = u64::from_le_bytes(payload[at as usize..][..8].try_into().expect("a field"));
-        assert_eq!(value, kind << 32 | 0xff << 48);
-        assert_eq!(bits.in_place_of(value), 4 << 32 | 0xff << 48);
+        assert_eq!(value, kind << 48 | 0xff00);
+        assert_eq!(bits.in_place_of(value), 4 << 48 | 0xff00);
     }
 }
 
