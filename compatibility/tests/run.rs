@@ -181,9 +181,10 @@ impl Place {
     /// What came of one program, and what the command ended with.
     fn tried(&self, name: &str) -> (Tried, Option<i32>) {
         let output = self.run(&[name]);
-        let mut programs = self.seen().programs;
-        assert_eq!(programs.len(), 1, "{output:?}");
-        (programs.remove(0), output.status.code())
+        let tried = self.seen().programs.pop();
+        let tried = tried.unwrap_or_else(|| panic!("{output:?}"));
+        assert_eq!(tried.name, name, "{output:?}");
+        (tried, output.status.code())
     }
 }
 
