@@ -30,12 +30,7 @@ fn stand_ins() -> Directory {
 fn unfiltered(maker: &Maker, capabilities: &[&str], opened: Option<&str>, rules: &str) -> Ended {
     let nodes = stand_ins();
     let nodes = nodes.path();
-    maker.with_faults();
-    let settings = fs::read_to_string(maker.front.settings()).expect("settings");
-    maker.front.set(&settings.replace("\"sim\"", "\"host\""));
-    let mut variables = maker.front.variables.lock().expect("variables");
-    variables.push(("RINGFENCE_DEVICES", nodes.display().to_string()));
-    drop(variables);
+    maker.with_nodes(nodes);
     let mut value = plain("exec guest unfiltered");
     grant(&mut value, capabilities);
     let mounts = value["mounts"].as_array_mut().expect("mounts");

@@ -198,12 +198,7 @@ fn a_program_in_a_container_opens_the_nodes_of_its_parts_and_no_others() {
     for maker in Maker::all() {
         let nodes = divided();
         let nodes = nodes.path();
-        maker.with_faults();
-        let settings = fs::read_to_string(maker.front.settings()).expect("settings");
-        maker.front.set(&settings.replace("\"sim\"", "\"host\""));
-        let mut variables = maker.front.variables.lock().expect("variables");
-        variables.push(("RINGFENCE_DEVICES", nodes.display().to_string()));
-        drop(variables);
+        maker.with_nodes(nodes);
         let mut value = plain(OPENS);
         value["linux"]["devices"] =
             json!([{"path": "/dev/nvidia0", "type": "c", "major": 195, "minor": 0}]);

@@ -6,6 +6,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -108,6 +109,15 @@ impl Maker {
         let runtime = self.front.runtime();
         fs::remove_file(&runtime).expect("removed");
         std::os::unix::fs::symlink(ringfence_with_faults(), runtime).expect("a link");
+    }
+
+    /// The same, of the real driver, whose nodes are in this directory.
+    pub fn with_nodes(&self, nodes: &Path) {
+        self.with_faults();
+        let settings = fs::read_to_string(self.front.settings()).expect("settings");
+        self.front.set(&settings.replace("\"sim\"", "\"host\""));
+        let mut variables = self.front.variables.lock().expect("variables");
+        variables.push(("RINGFENCE_DEVICES", nodes.display().to_string()));
     }
 
     /// The same, which obeys these rules. What is about the program itself is in the environment of that.
