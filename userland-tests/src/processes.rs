@@ -169,3 +169,14 @@ impl Tree {
         }
     }
 }
+
+/// Whether the first thread of a process keeps SIGCONT, as one does at the fault `await-sigcont`. Sent before, it is lost.
+pub fn keeps_sigcont(process: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let blocked = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigBlk:"))
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    // Bit 0 is signal 1 (man 5 proc_pid_status).
+    blocked.is_some_and(|set| set >> (Signal::SIGCONT as u32 - 1) & 1 == 1)
+}

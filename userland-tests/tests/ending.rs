@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use userland_tests::processes::{Process, Tree};
+use userland_tests::processes::{Process, Tree, keeps_sigcont};
 use userland_tests::{
     Ended, eventually, finish, guest, guest_program, ringfence_program, ringfence_run,
     ringfence_under, ringfence_with_faults, started, wait_for,
@@ -446,7 +446,7 @@ fn a_program_that_is_ended_while_the_sentry_prepares_ends_as_it_was_ended() {
     let tree = Tree::of(child.id());
     send(tree.program, Signal::SIGTERM);
     eventually("nobody is left to receive from", || {
-        receivers_of(sentry) == 0
+        receivers_of(sentry) == 0 && keeps_sigcont(sentry.pid)
     });
     send(sentry, Signal::SIGCONT);
     let ended = wait_for(child);

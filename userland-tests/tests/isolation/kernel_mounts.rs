@@ -4,6 +4,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use userland_tests::processes::keeps_sigcont;
 use userland_tests::{eventually, guest_program, showing_the_guest};
 
 use super::files::root_directory;
@@ -17,25 +18,32 @@ fn covering() -> &'static str {
     }
 }
 
-/// The processes that have a `/proc` in their mount namespace, and this directory as its root.
+/// The processes that have placed `/proc` on this directory, which is the root of their mount namespace, and wait since. What
+/// covers the root has a `/proc`, too, at the same path until then, but on itself.
 fn with_a_placed_proc(root: &Path) -> Vec<Pid> {
     let name = root.file_name().expect("a name");
     let name = name.to_str().expect("a name in UTF-8");
-    let has_placed = |process: &fs::DirEntry| {
-        let listing = fs::read_to_string(process.path().join("mountinfo")).unwrap_or_default();
-        let mounts = || {
-            listing
-                .lines()
-                .map(|line| line.split(' ').collect::<Vec<_>>())
-        };
-        mounts().any(|mount| mount[3].ends_with(name) && mount[4] == "/")
-            && mounts().any(|mount| mount[4] == "/proc")
+    let has_placed = |process: &Pid| {
+        let listing = fs::read_to_string(format!("/proc/{process}/mountinfo")).unwrap_or_default();
+        let mounts: Vec<Vec<_>> = listing
+            .lines()
+            .map(|line| line.split(' ').collect())
+            .collect();
+        let roots = mounts
+            .iter()
+            .filter(|mount| mount[3].ends_with(name) && mount[4] == "/");
+        let mut numbers = roots.map(|mount| mount[0]);
+        numbers.any(|root| {
+            mounts
+                .iter()
+                .any(|mount| mount[1] == root && mount[4] == "/proc")
+        })
     };
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
-    let placed = processes.filter(has_placed);
-    placed
+    processes
         .filter_map(|process| process.file_name().to_str()?.parse().ok())
         .map(Pid::from_raw)
+        .filter(|process| has_placed(process) && keeps_sigcont(*process))
         .collect()
 }
 
