@@ -45,6 +45,17 @@ pub fn requests(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
+/// Opens, allocates a client, and makes requests until one fails.
+pub fn requests_until_one_fails(_: &[String]) -> Outcome {
+    let client = Client::on(open(Node::Control)?)?;
+    let mut asked = client.probed_gpus();
+    while asked.is_ok() {
+        asked = client.probed_gpus();
+    }
+    println!("at last: {}", word(asked));
+    Ok(())
+}
+
 /// A request with 512 KiB of parameters, between two small ones.
 pub fn large(_: &[String]) -> Outcome {
     const CHANNELS: usize = 1 << 16;

@@ -101,6 +101,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("large", faults::large),
     ("many", faults::many),
     ("requests", faults::requests),
+    ("requests-until-one-fails", faults::requests_until_one_fails),
     ("questions", faults::questions),
     ("survey", survey::scenario),
     ("generations-on-demand", soak::generations_on_demand),
