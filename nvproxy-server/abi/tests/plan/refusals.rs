@@ -473,6 +473,26 @@ fn a_field_is_only_passed_with_the_values_of_its_rule() {
     );
 }
 
+/// For every client of the GPU's arbitration (NV2080_CTRL_PERF_RATED_TDP_CLIENT, ctrl2080perf.h): 3 is the operating system.
+#[test]
+fn no_clock_is_held_for_all_who_use_a_gpu() {
+    let word = ioctl_word(NV_ESC_RM_CONTROL, 32);
+    let command = NV2080_CTRL_CMD_PERF_RATED_TDP_SET_CONTROL;
+    for client in 0..6 {
+        let memory = Memory::default()
+            .with(ARGUMENT, &control(command, 0x1000, 12))
+            .with(0x1000, &[client, 0u32, 0]);
+        let refused = refusal(Node::Control, word, memory);
+        let status = NV_ERR_INSUFFICIENT_PERMISSIONS;
+        assert_eq!(refused.answer, Answer::Status { at: 28, status });
+        let name = "NV2080_CTRL_CMD_PERF_RATED_TDP_SET_CONTROL";
+        let text = format!(
+            "control command {command:#x} ({name}) is not passed with client = {client:#x}"
+        );
+        assert_eq!(refused.what.to_string(), text);
+    }
+}
+
 #[test]
 fn no_client_is_made_with_a_handle_of_the_programs_choice() {
     let chosen = |root, object| {
