@@ -66,7 +66,7 @@ pub struct TableArguments {
     /// Results of `run` (.toml) and findings of surveys (.json)
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Why refusals do no harm [default: harmless.toml in the folder above that of the first file]
+    /// Why requests are refused [default: reasons.toml in the folder above that of the first file]
     #[arg(long, value_name = "FILE")]
-    pub harmless: Option<PathBuf>,
+    pub reasons: Option<PathBuf>,
 }

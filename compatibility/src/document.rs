@@ -2,8 +2,8 @@
 //!
 //! It is made of files alone, so that a test can compare it with them.
 
-use crate::harmless::Harmless;
 use crate::markdown::{block, code, head, row};
+use crate::reasons::Reasons;
 use crate::refusals::{Beyond, By};
 use crate::seen::{Seen, Side, Tried, Verdict};
 use crate::surveys::{Survey, times};
@@ -45,7 +45,7 @@ compared, and what was noticed besides, is said of [each program](#programs).
 pub struct Sources {
     pub seen: Vec<Seen>,
     pub surveys: Vec<Survey>,
-    pub harmless: Harmless,
+    pub reasons: Reasons,
 }
 
 impl Sources {
@@ -99,7 +99,7 @@ pub fn document(sources: &Sources) -> String {
         text += &described(program);
         for seen in &sources.seen {
             if let Some(tried) = seen.tried(&program.name) {
-                text += &noticed(program, tried, seen, &sources.harmless);
+                text += &noticed(program, tried, seen, &sources.reasons);
             }
         }
     }
@@ -263,7 +263,7 @@ fn sentence(text: &str) -> String {
 }
 
 /// What came of a program on one machine, as far as there is more to say than that it was the same.
-fn noticed(program: &Tried, tried: &Tried, seen: &Seen, harmless: &Harmless) -> String {
+fn noticed(program: &Tried, tried: &Tried, seen: &Seen, reasons: &Reasons) -> String {
     let mut points = Vec::new();
     let as_before = (&program.build, &program.command, &program.options);
     if (&tried.build, &tried.command, &tried.options) != as_before {
@@ -273,7 +273,7 @@ fn noticed(program: &Tried, tried: &Tried, seen: &Seen, harmless: &Harmless) -> 
     points.extend(tried.notes.iter().map(|note| sentence(note)));
     let found = tried.survey.iter().flatten();
     points.extend(found.map(|line| {
-        let reason = harmless.reason_of_line(line);
+        let reason = reasons.of_line(line);
         let reason = reason.map(|reason| format!(" {reason}"));
         let reason = reason.unwrap_or_default();
         format!("By the survey a sandbox would refuse: {line}.{reason}")
@@ -295,7 +295,7 @@ fn noticed(program: &Tried, tried: &Tried, seen: &Seen, harmless: &Harmless) -> 
     if !points.is_empty() && !refused_inside.is_empty() {
         text += "\n";
     }
-    text + &refused(refused_inside, harmless)
+    text + &refused(refused_inside, reasons)
 }
 
 /// What came of it on each side, where that has to be said.
@@ -332,7 +332,7 @@ fn on_side(where_: &str, side: &Side, is_alike: bool) -> String {
     text + "."
 }
 
-fn refused(refused: &[Beyond], harmless: &Harmless) -> String {
+fn refused(refused: &[Beyond], reasons: &Reasons) -> String {
     if refused.is_empty() {
         return String::new();
     }
@@ -342,7 +342,7 @@ fn refused(refused: &[Beyond], harmless: &Harmless) -> String {
         "by",
         "how often",
         "outside",
-        "why it does no harm",
+        "why",
     ];
     let mut text = head(&names.map(str::to_owned));
     for it in refused {
@@ -359,7 +359,7 @@ fn refused(refused: &[Beyond], harmless: &Harmless) -> String {
                 Some(answers) if answers.is_empty() => "not refused".to_owned(),
                 Some(answers) => answers.join(", "),
             },
-            match harmless.reason(&it.request) {
+            match reasons.of(&it.request) {
                 Some(reason) => reason.to_owned(),
                 None => "**not known**".to_owned(),
             },

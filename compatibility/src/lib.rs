@@ -16,7 +16,7 @@
 //! | [`scrub`] | what tells of a machine and is taken out |
 //! | [`machine`] | the driver and the GPUs |
 //! | [`seen`] | what came of the programs on one machine, as a file |
-//! | [`harmless`] | the reasons for which refusals do no harm |
+//! | [`reasons`] | why requests are refused, and whether that does harm |
 //! | [`document`] | docs/COMPATIBILITY.md |
 //! | [`summary`] | the short table at the end of a run |
 //! | [`markdown`] | text in tables of Markdown |
@@ -26,11 +26,11 @@
 
 pub mod command_line;
 pub mod document;
-pub mod harmless;
 pub mod machine;
 pub mod markdown;
 pub mod outside;
 pub mod programs;
+pub mod reasons;
 pub mod refusals;
 pub mod scrub;
 pub mod seen;

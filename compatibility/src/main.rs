@@ -14,9 +14,9 @@ use nvproxy_abi::policy::Capabilities;
 use ringfence::driver::{self, Chosen, Demand};
 use ringfence_compatibility::command_line::{Arguments, Asked, RunArguments, TableArguments};
 use ringfence_compatibility::document::{self, Sources};
-use ringfence_compatibility::harmless::Harmless;
 use ringfence_compatibility::machine::{Machine, today};
 use ringfence_compatibility::programs::Program;
+use ringfence_compatibility::reasons::Reasons;
 use ringfence_compatibility::scrub::Scrub;
 use ringfence_compatibility::seen::{Seen, Tried, Verdict};
 use ringfence_compatibility::trial::{Bench, copy_sources};
@@ -188,11 +188,11 @@ fn table(arguments: &TableArguments) -> Result<u8, String> {
         let name = path.to_string_lossy();
         sources.add(&name, &text)?;
     }
-    let harmless = harmless_file(arguments).map(|path| {
-        let reasons = Harmless::parse(&read(&path)?);
-        reasons.map_err(|error| format!("{}: {error}", path.display()))
+    let reasons = reasons_file(arguments).map(|path| {
+        let parsed = Reasons::parse(&read(&path)?);
+        parsed.map_err(|error| format!("{}: {error}", path.display()))
     });
-    sources.harmless = harmless.transpose()?.unwrap_or_default();
+    sources.reasons = reasons.transpose()?.unwrap_or_default();
     let mut stdout = std::io::stdout().lock();
     let document = document::document(&sources);
     let printed = stdout.write_all(document.as_bytes());
@@ -201,13 +201,13 @@ fn table(arguments: &TableArguments) -> Result<u8, String> {
 }
 
 /// The file with reasons: the one that was named, or the one beside the folder of the results.
-fn harmless_file(arguments: &TableArguments) -> Option<PathBuf> {
+fn reasons_file(arguments: &TableArguments) -> Option<PathBuf> {
     let beside = || {
         let folder = arguments.files.first()?.parent()?;
-        let path = folder.join("..").join("harmless.toml");
+        let path = folder.join("..").join("reasons.toml");
         path.exists().then_some(path)
     };
-    arguments.harmless.clone().or_else(beside)
+    arguments.reasons.clone().or_else(beside)
 }
 
 fn read(path: &Path) -> Result<String, String> {

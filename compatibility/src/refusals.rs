@@ -113,6 +113,12 @@ impl Refusals {
         self.add(event.name, answer, by);
     }
 
+    /// How often a request of this name was refused.
+    pub fn times(&self, request: &str) -> u64 {
+        let of_it = self.counts.iter().filter(|(it, _)| it.request == request);
+        of_it.map(|(_, times)| times).sum()
+    }
+
     fn answers(&self, request: &str) -> BTreeSet<&str> {
         let of_it = self.counts.keys().filter(|it| it.request == request);
         of_it.map(|refusal| &*refusal.answer).collect()

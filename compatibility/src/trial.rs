@@ -21,7 +21,7 @@ use crate::programs::{Compare, Need, Program};
 use crate::refusals::Refusals;
 use crate::scrub::Scrub;
 use crate::seen::{SUCCESS, Side, Tried};
-use crate::surveys::Survey;
+use crate::surveys::{Finding, Survey};
 
 /// How long a build may take.
 const BUILD: Duration = Duration::from_secs(600);
@@ -151,7 +151,8 @@ impl Bench {
         let inside = inside.map_err(|it| failed("inside", it))?;
         self.tell(program, tried, outside.as_ref(), &inside);
         if program.survey && self.driver == Kind::Host {
-            self.survey(program, tried);
+            let refusals = outside.as_ref().and_then(|run| run.refusals.as_ref());
+            self.survey(program, tried, refusals);
         }
         Ok(())
     }
@@ -257,13 +258,21 @@ impl Bench {
         Ok(Run { ran, refusals })
     }
 
-    /// Puts down what a sandbox would refuse, or why that is not known.
-    fn survey(&self, program: &Program, tried: &mut Tried) {
+    /// Puts down what a sandbox would refuse, or why that is not known. What the driver has refused outside as often is a note.
+    fn survey(&self, program: &Program, tried: &mut Tried, outside: Option<&Refusals>) {
         match self.surveyed(program, tried) {
             Ok(survey) => {
-                let lines = survey.lines();
-                let lines = lines.iter().map(|line| self.scrub.text(line));
-                tried.survey = Some(lines.collect());
+                let by_the_driver = |finding: &&Finding| {
+                    outside.is_some_and(|outside| finding.is_refused_outside(outside))
+                };
+                let (refused, found): (Vec<_>, Vec<_>) =
+                    survey.refused.iter().partition(by_the_driver);
+                let line = |finding: &Finding| self.scrub.text(&finding.line());
+                tried.notes.extend(refused.into_iter().map(|finding| {
+                    let line = line(finding);
+                    format!("The survey found what the driver refuses outside as often: {line}.")
+                }));
+                tried.survey = Some(found.into_iter().map(line).collect());
                 tried.survey_unreadable = survey.unreadable;
             }
             Err(reason) => tried.survey_failed = Some(self.scrub.text(&reason)),

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ringfence_compatibility::document::{Sources, document};
-use ringfence_compatibility::harmless::Harmless;
 use ringfence_compatibility::programs::{self, parse};
+use ringfence_compatibility::reasons::Reasons;
 
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -27,7 +27,7 @@ fn seen() -> Vec<PathBuf> {
 #[test]
 fn the_document_is_made_of_the_files() {
     let mut sources = Sources {
-        harmless: Harmless::parse(&read(&folder().join("harmless.toml"))).expect("reasons"),
+        reasons: Reasons::parse(&read(&folder().join("reasons.toml"))).expect("reasons"),
         ..Sources::default()
     };
     for path in seen() {

@@ -20,7 +20,7 @@ fn table(arguments: &[PathBuf]) -> Output {
 
 /// The document of the files with these names.
 fn document(names: &[&str]) -> String {
-    let mut arguments = vec!["--harmless".into(), file("harmless.toml")];
+    let mut arguments = vec!["--reasons".into(), file("reasons.toml")];
     arguments.extend(names.iter().map(|name| file(name)));
     let output = table(&arguments);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -66,8 +66,8 @@ fn a_program_has_its_commands_and_what_was_noticed() {
         "That it adds.\n\n    cc -o adder adder.c\n    ./adder -q\n\n\
          Compared: exit status and output. Options of `ringfence run`: `--net`.\n\n\
          A Card, driver 580.142:\n\n\
-         | refused inside | with | by | how often | outside | why it does no harm |\n|---|---|---|---|---|---|\n\
-         | ASKED | NV_ERR_NOT_SUPPORTED | Ringfence | 2 times | not refused | it adds all the same |\n\
+         | refused inside | with | by | how often | outside | why |\n|---|---|---|---|---|---|\n\
+         | ASKED | NV_ERR_NOT_SUPPORTED | Ringfence | 2 times | not refused | Harmless. It adds all the same. |\n\
          | ASKED_TOO | NV_ERR_INSUFFICIENT_PERMISSIONS | the driver | once | not watched | **not known** |"
     );
     assert_eq!(
