@@ -3,7 +3,7 @@
 //! The kernel says of a witness that its description is gone only when asked. It is asked soon after descriptions were
 //! opened, for many are used once and closed, then at growing intervals while there are any, and never while there are
 //! none: a close is noticed within `LONGEST`. (inotify(7) would tell of each close of a node at once. But taking
-//! down its watches made the end of a sandbox wait for the kernel, some 16 ms on an H100; see docs/PERFORMANCE.md.)
+//! down its watches made the end of a sandbox wait for the kernel, some 16 ms on an H100; see docs/MEASUREMENTS.md.)
 //!
 //! Of the simulated driver's descriptions, each of which has an inode of its own, inotify does tell.
 //!
