@@ -123,16 +123,20 @@ impl Sentry {
             share,
         };
         match marshalled {
-            Ok(marshalled) if marshalled.plan.pins() => {
-                self.pins.begin(pins::Job {
+            Ok(marshalled) if marshalled.plan.pins() => match target {
+                Target::Device(description) => self.pin(pins::Job {
                     link,
                     notification,
-                    target,
+                    description,
                     marshalled,
                     progress,
                     payload: std::mem::take(payload),
-                });
-            }
+                }),
+                Target::Uvm(_) => {
+                    let stopped = Stopped::Errno(Errno::ENOTTY);
+                    self.stop(&notification, Node::Uvm, stopped, progress.times, None)
+                }
+            },
             Ok(marshalled) => {
                 self.submit(&link, notification, target, marshalled, progress, payload)
             }
