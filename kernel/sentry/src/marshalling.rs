@@ -21,7 +21,7 @@ use ringfence_ipc::Submission;
 use smallvec::SmallVec;
 
 use super::descriptions::{Description, Descriptions, Identified};
-use super::memory::{self, Write};
+use super::memory::{self, Ahead, Write};
 
 /// What a request is made on.
 pub enum Target {
@@ -103,6 +103,7 @@ pub fn copy(
     payload.clear();
     let mut planner = Planner::new(abi, node, command, argument).map_err(Stopped::Refused)?;
     let mut parts = SmallVec::new();
+    let mut memory = Ahead::of(task);
     loop {
         match planner.step(payload).map_err(Stopped::Refused)? {
             Step::Complete => return Ok((planner.finish(), parts)),
@@ -112,7 +113,11 @@ pub fn copy(
                 let missing = end.saturating_sub(payload.len());
                 payload.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
                 payload.resize(end, 0);
-                if memory::read(task, fetch.address, &mut payload[start..start + length]).is_err() {
+                let (buffer, more) = (
+                    &mut payload[start..start + length],
+                    planner.may_ask_further(),
+                );
+                if memory.read(fetch.address, buffer, more).is_err() {
                     return Err(Stopped::Unreadable(planner.unreadable()));
                 }
                 parts.push(fetch);

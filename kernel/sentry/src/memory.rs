@@ -25,10 +25,75 @@ pub fn read(task: Pid, address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
     }
 }
 
+/// Bytes that are read beyond what was asked for, where more will be.
+const AHEAD: usize = 512;
+const PAGE: usize = 4096;
+
+/// What was read of a task's memory beyond what was asked for.
+///
+/// A request often points to parameters that its maker has on the stack, right above the request: a third of those of a CUDA
+/// program on an H200 lie within 512 bytes, and nearly all others far away. To read them along costs nothing, and to read them by a further
+/// call a microsecond. What was read so is as old as the request itself. It is never of a further page, which may be one that
+/// somebody has to fetch first (userfaultfd(2), FUSE).
+pub struct Ahead {
+    task: Pid,
+    /// Where what was read begins.
+    from: u64,
+    length: usize,
+    bytes: [u8; AHEAD],
+}
+
+impl Ahead {
+    /// Nothing yet.
+    pub fn of(task: Pid) -> Ahead {
+        Ahead {
+            task,
+            from: 0,
+            length: 0,
+            bytes: [0; AHEAD],
+        }
+    }
+
+    /// As [`read`]. Reads further if there is `more` to come, and takes from what was read so before.
+    pub fn read(&mut self, address: u64, buffer: &mut [u8], more: bool) -> Result<(), Errno> {
+        if let Some(known) = self.known(address, buffer.len()) {
+            buffer.copy_from_slice(known);
+            return Ok(());
+        }
+        if !more {
+            return read(self.task, address, buffer);
+        }
+        let length = buffer.len();
+        let end = address.saturating_add(length as u64);
+        let rest_of_the_page = (end as usize).wrapping_neg() % PAGE;
+        // Each element is read whole or not at all, up to the first that is not.
+        let remote = [
+            RemoteIoVec {
+                base: address as usize,
+                len: length,
+            },
+            RemoteIoVec {
+                base: end as usize,
+                len: AHEAD.min(rest_of_the_page),
+            },
+        ];
+        let mut local = [IoSliceMut::new(buffer), IoSliceMut::new(&mut self.bytes)];
+        let read = process_vm_readv(self.task, &mut local, &remote)?;
+        let further = read.checked_sub(length).ok_or(Errno::EFAULT)?;
+        (self.from, self.length) = (end, further.min(AHEAD));
+        Ok(())
+    }
+
+    fn known(&self, address: u64, length: usize) -> Option<&[u8]> {
+        let start = usize::try_from(address.checked_sub(self.from)?).ok()?;
+        let known = self.bytes.get(..self.length)?;
+        known.get(start..start.checked_add(length)?)
+    }
+}
+
 /// Reads up to `buffer.len()` bytes and returns how many there are before the first page that cannot be read.
 pub fn read_some(task: Pid, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
     // The kernel stops at an element that it cannot read whole, so each page gets its own.
-    const PAGE: usize = 4096;
     let mut remote: SmallVec<[RemoteIoVec; 4]> = SmallVec::new();
     let mut base = address as usize;
     let end = base.saturating_add(buffer.len());
@@ -68,5 +133,62 @@ pub fn write(task: Pid, parts: &[Write<'_>]) -> Result<(), Errno> {
         Ok(written) if written == length => Ok(()),
         Ok(_) => Err(Errno::EFAULT),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: usize = 16;
+
+    /// Reads the first bytes of `memory`, changes the rest, and reads `count` bytes from `at` on.
+    fn then(more: bool, at: usize, count: usize) -> Vec<u8> {
+        let mut memory = vec![1u8; 2 * PAGE];
+        let start = memory.as_ptr().align_offset(PAGE) + PAGE / 2;
+        let address = memory.as_ptr() as u64 + start as u64;
+        let mut ahead = Ahead::of(Pid::this());
+        ahead.read(address, &mut [0; LENGTH], more).expect("memory");
+        memory.fill(2);
+        let mut read = vec![0; count];
+        let from = address + at as u64;
+        ahead.read(from, &mut read, false).expect("memory");
+        assert_eq!(memory, [2; 2 * PAGE]);
+        read
+    }
+
+    #[test]
+    fn what_lies_close_behind_is_read_along_where_more_is_to_come() {
+        assert_eq!(then(true, LENGTH, AHEAD), [1; AHEAD]);
+        assert_eq!(then(true, LENGTH + 8, 4), [1; 4]);
+        assert_eq!(then(false, LENGTH, 4), [2; 4]);
+    }
+
+    #[test]
+    fn what_was_not_read_along_whole_is_read_now() {
+        assert_eq!(then(true, 0, LENGTH + 4), [2; LENGTH + 4]);
+        assert_eq!(then(true, LENGTH - 1, 4), [2; 4]);
+        assert_eq!(then(true, LENGTH + 1, AHEAD), [2; AHEAD]);
+    }
+
+    #[test]
+    fn nothing_is_read_along_of_a_further_page() {
+        let memory = vec![1u8; 3 * PAGE];
+        let page = memory.as_ptr() as u64 + memory.as_ptr().align_offset(PAGE) as u64;
+        let mut ahead = Ahead::of(Pid::this());
+        for (before, along) in [(LENGTH, 0), (LENGTH + 8, 8), (LENGTH + AHEAD + 8, AHEAD)] {
+            let address = page + PAGE as u64 - before as u64;
+            ahead.read(address, &mut [0; LENGTH], true).expect("memory");
+            assert_eq!(ahead.length, along);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_read() {
+        let mut ahead = Ahead::of(Pid::this());
+        for (address, more) in [(0, false), (0, true), (u64::MAX - 4, true)] {
+            let read = ahead.read(address, &mut [0; LENGTH], more);
+            assert_eq!(read, Err(Errno::EFAULT));
+        }
     }
 }

@@ -293,6 +293,12 @@ impl Planner {
         }
     }
 
+    /// Whether something may be asked for behind what was asked for last.
+    pub fn may_ask_further(&self) -> bool {
+        let asked = self.found.get(self.asked.wrapping_sub(1));
+        asked.is_some_and(|found| found.row.is_some_and(|row| !row.pointers.is_empty()))
+    }
+
     /// What the program sees if the memory that was asked for last cannot be read. `nvidia_ioctl` and the UVM driver
     /// answer EFAULT for the argument; a nested buffer is copied by `portMemExCopyFromUser`, whose failure is
     /// NV_ERR_INVALID_ADDRESS.
