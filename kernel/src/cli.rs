@@ -95,7 +95,8 @@ enum Command {
     /// The exit status is 0 if it was replaced, 1 if not, when the old one serves on, and 125 if there is no such
     /// sandbox.
     ServerUpgrade {
-        /// The sandbox's name or process, as `ringfence ps` shows them
+        /// The sandbox's name or process, as `ringfence ps` shows them. Of a container's id the first 12 characters are enough, if no
+        /// other begins so
         sandbox: Name,
         /// The executable of the new server, instead of this one
         #[arg(long, value_name = "FILE")]
@@ -366,7 +367,7 @@ fn finish(outcome: Result<Ending, Failure>) -> ExitCode {
     match outcome {
         Ok(ending) => ending.take(),
         Err(failure) => {
-            log::print_last(&format!("ringfence: {failure}\n"), log::UNTAKEN);
+            log::print_last(&log::failing(&failure), log::UNTAKEN);
             ExitCode::from(failure.status)
         }
     }
@@ -518,14 +519,17 @@ fn list_sandboxes(json: bool) -> Result<u8, Failure> {
     let text = if json {
         serde_json::to_string_pretty(&found).attempt("JSON")? + "\n"
     } else {
-        let heading = "NAME              PROCESS  DRIVER       COMMAND\n".to_owned();
+        // Containers are called by ids of 64 characters.
+        let width = found.iter().map(|listed| listed.name.to_string().len());
+        let width = width.fold(16, usize::max);
+        let heading = format!("{:<width$}  PROCESS  DRIVER       COMMAND\n", "NAME");
         found.iter().fold(heading, |mut text, listed| {
             let command = listed.command.join(" ");
             let command = visible::escaped(&command);
             let (name, process) = (&listed.name, listed.process);
             let driver = visible::escaped(listed.driver.as_deref().unwrap_or("stopped"));
             text.push_str(&format!(
-                "{name:<16} {process:>8}  {driver:<12} {command}\n"
+                "{name:<width$} {process:>8}  {driver:<12} {command}\n"
             ));
             text
         })

@@ -52,6 +52,20 @@ impl FromStr for Name {
     }
 }
 
+/// How long engines' ids of containers are, and how much of one is shown, and taken for it: `docker ps`, `podman ps`, `crictl ps`.
+const ID: usize = 64;
+const SHORT_ID: usize = 12;
+
+impl Name {
+    /// Whether this is a container's id that an engine has chosen, and begins with `text`.
+    fn is_id_beginning(&self, text: &str) -> bool {
+        let Name(name) = self;
+        let is_digit = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+        let is_id = name.len() == ID && name.bytes().all(is_digit);
+        is_id && text.len() >= SHORT_ID && name.starts_with(text)
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(&self.0)
@@ -139,6 +153,15 @@ impl Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_known_by_its_beginning_and_other_names_are_not() {
+        let begins = |name: &str, text: &str| Name(name.to_owned()).is_id_beginning(text);
+        let id = "0123456789abcdef".repeat(4);
+        assert!(begins(&id, &id[..12]) && begins(&id, &id));
+        assert!(!begins(&id, &id[..11]) && !begins(&id, "1123456789ab"));
+        assert!(!begins(&id[..63], &id[..12]) && !begins(&"x".repeat(64), &"x".repeat(12)));
+    }
 
     #[test]
     fn names_are_fit_for_a_file() {

@@ -46,7 +46,10 @@ fn serve(options: &Options) -> Result<u8, Failure> {
         .log
         .map(|number| unsafe { OwnedFd::from_raw_fd(number) });
     match &options.naming.container {
-        Some(name) => log::write_for_container(name),
+        Some(name) => {
+            log::stderr_is_log_of(name);
+            log::write_for_container(name);
+        }
         None => log::write_to(file),
     }
     log::confirm();

@@ -14,6 +14,9 @@
 //! The launcher writes to these pipes, too, while it has a sandbox ([`divert`]). Whoever reads what the caller has open may
 //! stop reading, and then a line would keep the launcher from all else.
 //!
+//! What a process of a container's sandbox says at its end stands there as a line of the log ([`failing`]): many containers write to
+//! one file, and who reads it wants to know which one has failed, and when.
+//!
 //! `unsafe` is here because what is written to is kept as a bare number, so that another can take its place.
 
 #![allow(unsafe_code)]
@@ -129,6 +132,35 @@ pub fn write_for_container(name: &str) {
         .with_max_level(Level::WARN)
         .with_writer(Bounded::new(Outlet(&MESSAGES)))
         .init();
+}
+
+/// The container whose log stderr is, if it is one's.
+static CONTAINER: OnceLock<String> = OnceLock::new();
+
+/// From now on all that this process says on stderr is for the log of this container's sandbox: so failures and panics are lines of it.
+pub fn stderr_is_log_of(name: &str) {
+    CONTAINER.get_or_init(|| name.to_owned());
+    std::panic::set_hook(Box::new(|panic| {
+        let text = crate::visible::escaped(&panic.to_string().replace('\n', " ")).into_owned();
+        // Once, and it waits for nobody: what comes next is the process's end.
+        let _ = (&Outlet(&MESSAGES)).write(failing(&text).as_bytes());
+    }));
+}
+
+/// The line in which a process says what it ends of.
+pub fn failing(reason: &dyn std::fmt::Display) -> String {
+    match CONTAINER.get() {
+        Some(name) => of_container(name, reason),
+        None => format!("ringfence: {reason}\n"),
+    }
+}
+
+/// An error, as a container's log has it: as tracing's own lines are.
+fn of_container(name: &str, reason: &dyn std::fmt::Display) -> String {
+    let mut line = String::new();
+    // Text grows as it has to.
+    let _ = OfContainer(name.to_owned()).format_time(&mut Writer::new(&mut line));
+    format!("{line} {} {reason}\n", Level::ERROR)
 }
 
 /// Has the log appended to `file`, with debug messages, or warnings printed to stderr. To be called once.
@@ -415,10 +447,14 @@ mod tests {
 
     use super::*;
 
+    /// A path for this thread's log.
+    fn own_file() -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("ringfence-log-{:?}", std::thread::current().id()))
+    }
+
     /// What is written to a log while `work` is done.
     fn logged(work: impl FnOnce()) -> Vec<String> {
-        let path =
-            std::env::temp_dir().join(format!("ringfence-log-{:?}", std::thread::current().id()));
+        let path = own_file();
         let file = File::create(&path).expect("a file");
         let subscriber = tracing_subscriber::fmt()
             .with_target(false)
@@ -469,6 +505,25 @@ mod tests {
         assert_eq!(lines.len(), 8194);
         assert_eq!(lines[8192], note);
         assert_eq!(lines[8193], "ERROR this matters");
+    }
+
+    #[test]
+    fn a_failure_stands_in_a_containers_log_as_any_error() {
+        let file = own_file();
+        let subscriber = tracing_subscriber::fmt()
+            .with_target(false)
+            .with_ansi(false)
+            .with_timer(OfContainer("c".to_owned()))
+            .with_writer(Bounded::new(File::create(&file).expect("a file")))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || tracing::error!("it is over"));
+        let logged = fs::read_to_string(&file).expect("the log");
+        fs::remove_file(&file).expect("removed");
+        let failure = of_container("c", &"it is over");
+        for line in [&logged, &failure] {
+            let (time, rest) = line.split_once(' ').expect("a time");
+            assert_eq!((time.len(), rest), (27, "c ERROR it is over\n"), "{line}");
+        }
     }
 
     #[test]

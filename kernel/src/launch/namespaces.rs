@@ -68,7 +68,7 @@ pub fn fork_into_user_namespace(
             };
             if let Err(failure) = maps.assume.map_or(Ok(()), assume) {
                 // Not to the caller, who would take itself for the parent.
-                log::print_last(&format!("ringfence: {failure}\n"), log::UNTAKEN);
+                log::print_last(&log::failing(&failure), log::UNTAKEN);
                 exit_at_once(i32::from(SETUP));
             }
             Ok(ForkResult::Child)

@@ -43,7 +43,11 @@ pub enum LowLevelFound {
 
 /// Reads the settings, and looks for what they name.
 pub fn examine() -> Examined {
-    match Settings::read() {
+    let read = Settings::read().and_then(|settings| {
+        settings.expect_low_level()?;
+        Ok(settings)
+    });
+    match read {
         Ok(settings) => found(settings),
         Err(failure) => Examined {
             file: PathBuf::new(),

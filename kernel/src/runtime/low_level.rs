@@ -64,6 +64,7 @@ impl Problem {
 
 /// The low-level runtime's executable.
 pub fn find(settings: &Settings) -> Result<PathBuf, Failure> {
+    settings.expect_low_level()?;
     let names = match &settings.low_level {
         Some(LowLevel::At(path)) => {
             return match check(path) {

@@ -26,7 +26,8 @@ const TABLE: [Refusal; 9] = [
     Refusal {
         is_asked: |specification, _| is_privileged(specification, &grantable()),
         line: "is privileged, and could reach the driver around the sandbox: leave out --privileged (securityContext.privileged) and \
-               grant by --cap-add and --device what the program needs, or run it with the engine's own runtime (--runtime=runc)",
+               grant by --cap-add and --device what the program needs, or run it with the engine's own runtime (--runtime=runc; ctr: leave out \
+               --runc-binary; CRI: another handler or RuntimeClass)",
     },
     Refusal {
         is_asked: |specification, _| has_hosts_processes(specification),

@@ -4,7 +4,8 @@
 //! than passed over: it could be a limit that somebody relies on. A file that is not there sets nothing.
 //!
 //! Settings are asked for when a container is made. So what is wrong with them keeps no engine from ending containers that run,
-//! but for `runtime.low-level`: it names who knows them. That one is looked for even in a text that is no TOML.
+//! but for `runtime.low-level`: it names who knows them. That one is looked for even in a text that is no TOML, and so is
+//! `runtime.log`, where the refusal is to be found.
 //!
 //! What containers ask for comes from whoever writes a pod, or from an image (`annotations.rs`). So what they may have is
 //! bounded here, and an annotation that is within the bounds harms nobody but its container.
@@ -81,6 +82,8 @@ pub struct Settings {
     pub host_memory: Bounds,
     /// What is wrong, first. No container is made then, and those that there are can be ended.
     pub wrong: Option<String>,
+    /// What is wrong with `low_level`. Nothing can be done then: it is open who has made the containers that there are.
+    pub wrong_low_level: Option<String>,
 }
 
 impl Default for Settings {
@@ -98,6 +101,7 @@ impl Default for Settings {
             gpu_memory: Bounds::default(),
             host_memory: Bounds::default(),
             wrong: None,
+            wrong_low_level: None,
         }
     }
 }
@@ -105,8 +109,9 @@ impl Default for Settings {
 const RUNTIME: &str = "runtime";
 /// The setting that has to be right, whatever is asked for: who made a container ends it.
 const LOW_LEVEL: &str = "low-level";
+const LOG: &str = "log";
 /// Where messages go if no file is named.
-const LOG: &str = "ringfence.log";
+const LOG_FILE: &str = "ringfence.log";
 
 /// Reads a value, or says what is wrong with it.
 type Take = fn(&mut Settings, &Value) -> Result<(), String>;
@@ -114,7 +119,7 @@ type Take = fn(&mut Settings, &Value) -> Result<(), String>;
 /// A setting: table, key, and what reads the value.
 const TABLE: &[(&str, &str, Take)] = &[
     (RUNTIME, LOW_LEVEL, take_low_level),
-    (RUNTIME, "log", take_log),
+    (RUNTIME, LOG, take_log),
     (RUNTIME, "driver", take_driver),
     (RUNTIME, "driver-abi", take_driver_abi),
     ("containers", "driver-capabilities", take_capabilities),
@@ -251,12 +256,18 @@ impl Settings {
     /// Reads the file that the environment names, or the usual one.
     pub fn read() -> Result<Settings, Failure> {
         let written = file::read(std::env::var_os(file::VARIABLE))?;
-        let settings = Settings::parse(&written.text);
-        let settings = settings.map_err(|reason| wrong(&written.path, &reason))?;
         Ok(Settings {
             file: written.path,
-            ..settings
+            ..Settings::parse(&written.text)
         })
+    }
+
+    /// Fails if it is open which low-level runtime has made the containers that there are: to be asked before anything else is done.
+    pub fn expect_low_level(&self) -> Result<(), Failure> {
+        match &self.wrong_low_level {
+            Some(reason) => Err(wrong(&self.file, reason)),
+            None => Ok(()),
+        }
     }
 
     /// Fails if anything is set wrongly: to be asked before a container is made.
@@ -267,20 +278,19 @@ impl Settings {
         }
     }
 
-    /// Reads the text of a file. Fails if that leaves it open which low-level runtime has made the containers that there are. All else that is
-    /// wrong is kept: it says the line or the key, the reason and the remedy.
-    fn parse(text: &str) -> Result<Settings, String> {
+    /// Reads the text of a file. What is wrong is kept: it says the line or the key, the reason and the remedy.
+    fn parse(text: &str) -> Settings {
         let mut settings = Settings::default();
         let file: Table = match text.parse() {
             Ok(file) => file,
             Err(error) => {
                 settings.wrong = Some(syntax(text, &error));
-                settings.take_low_level_alone(text)?;
-                return Ok(settings);
+                settings.take_what_is_always_needed(text);
+                return settings;
             }
         };
         for (table, value) in &file {
-            settings.take(table, value)?;
+            settings.take(table, value);
         }
         for (table, bounds) in [
             ("gpu-memory", settings.gpu_memory),
@@ -294,15 +304,15 @@ impl Settings {
                 });
             }
         }
-        Ok(settings)
+        settings
     }
 
     /// Takes what a table of the file says.
-    fn take(&mut self, table: &str, value: &Value) -> Result<(), String> {
+    fn take(&mut self, table: &str, value: &Value) {
         let known = TABLE.iter().any(|(of, ..)| *of == table);
         let Some(entries) = value.as_table().filter(|_| known) else {
             self.wrong.get_or_insert_with(|| no_table(table));
-            return Ok(());
+            return;
         };
         for (key, value) in entries {
             let mut rows = TABLE.iter();
@@ -313,37 +323,38 @@ impl Settings {
                 }
                 None => Err(no_setting(table, key)),
             };
-            match outcome {
-                Err(reason) if (table, key.as_str()) == (RUNTIME, LOW_LEVEL) => return Err(reason),
-                Err(reason) => {
-                    self.wrong.get_or_insert(reason);
-                }
-                Ok(()) => {}
+            if let Err(reason) = outcome {
+                let is_low_level = (table, key.as_str()) == (RUNTIME, LOW_LEVEL);
+                let place = match is_low_level {
+                    true => &mut self.wrong_low_level,
+                    false => &mut self.wrong,
+                };
+                place.get_or_insert(reason);
             }
         }
-        Ok(())
     }
 
-    /// Takes the low-level runtime from a text that is not all TOML.
-    fn take_low_level_alone(&mut self, text: &str) -> Result<(), String> {
+    /// Takes the low-level runtime, and where refusals go, from a text that is not all TOML.
+    fn take_what_is_always_needed(&mut self, text: &str) {
         for line in text.lines() {
             let Ok(entry) = line.parse::<Table>() else {
                 continue;
             };
-            let dotted = || entry.get(RUNTIME)?.get(LOW_LEVEL);
-            if let Some(value) = entry.get(LOW_LEVEL).or_else(dotted) {
-                take_low_level(self, value)
-                    .map_err(|reason| format!("{RUNTIME}.{LOW_LEVEL}: {reason}"))?;
+            let value = |key: &str| entry.get(key).or_else(|| entry.get(RUNTIME)?.get(key));
+            if let Some(Err(reason)) = value(LOW_LEVEL).map(|value| take_low_level(self, value)) {
+                self.wrong_low_level
+                    .get_or_insert_with(|| format!("{RUNTIME}.{LOW_LEVEL}: {reason}"));
             }
+            // What is wrong with it is said when the file is TOML.
+            let _ = value(LOG).map(|value| take_log(self, value));
         }
-        Ok(())
     }
 
     /// Where messages of sandboxes go, and refusals.
     pub fn log_file(&self) -> PathBuf {
         let usual = || match caller::is_root() {
-            true => Path::new("/var/log").join(LOG),
-            false => bundles::runtime_directory().join(LOG),
+            true => Path::new("/var/log").join(LOG_FILE),
+            false => bundles::runtime_directory().join(LOG_FILE),
         };
         self.log.clone().unwrap_or_else(usual)
     }

@@ -1,7 +1,8 @@
 //! The program that an entry names: engines start it under this path.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ringfence_sentry::failure::Failure;
@@ -10,6 +11,9 @@ use super::options::Configure;
 
 /// What Ringfence is called as a runtime of containers.
 pub const NAME: &str = "ringfence-runtime";
+
+/// What it is called as a command.
+const COMMAND: &str = "ringfence";
 
 /// Where it is where nothing else is known.
 const ORDINARY: &str = "/usr/local/bin/ringfence-runtime";
@@ -45,12 +49,31 @@ pub fn warning(program: &str) -> Option<String> {
         Err(error) => error.to_string(),
         Ok(status) if !status.is_file() => "it is no file".to_owned(),
         Ok(status) if status.permissions().mode() & 0o111 == 0 => "it is not executable".to_owned(),
+        Ok(status) if is_misnamed(Path::new(program), &status) => return Some(misnamed(program)),
         Ok(_) => return None,
     };
     let line = Failure::setup(format!("{program}: {problem}")).message;
     Some(format!(
         "{line}: no container can start by this runtime until Ringfence is there; --runtime-path names another place"
     ))
+}
+
+/// Whether this is Ringfence's executable under a name by which it is no runtime: it acts as one by the name that an engine calls. A
+/// script that starts it can be called anything.
+fn is_misnamed(program: &Path, status: &Metadata) -> bool {
+    let name = program.file_name();
+    let own = fs::metadata("/proc/self/exe");
+    let is_own = own.is_ok_and(|own| (own.dev(), own.ino()) == (status.dev(), status.ino()));
+    name != Some(OsStr::new(NAME)) && (is_own || name == Some(OsStr::new(COMMAND)))
+}
+
+fn misnamed(program: &str) -> String {
+    let link = Path::new(program).with_file_name(NAME);
+    let link = link.display();
+    format!(
+        "{program}: it is a runtime only by the name {NAME}: no container can start by it: make a link of that name (ln -s {program} \
+         {link}), and give --runtime-path {link}"
+    )
 }
 
 /// Whether an entry that names `present` can be Ringfence's, for which `asked` is wanted.

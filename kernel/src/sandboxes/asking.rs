@@ -168,13 +168,13 @@ fn line_of(launcher: Pid) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// Has the server of a sandbox replaced by one of this executable. The sandbox is called `wanted`, or is that of the process
-/// with this number. Returns its name, too.
+/// Has the server of a sandbox replaced by one of this executable. The sandbox is called `wanted`, or that is the number of its
+/// process, or the beginning of its container's id. Returns its name, too.
 pub fn upgrade(wanted: &Name, executable: BorrowedFd<'_>) -> Result<(Name, Upgrade), Failure> {
     let directory = existing()?.unwrap_or_else(place);
     let (name, called) = match call(&path_of(&directory, wanted), soon()) {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ECONNREFUSED) => {
-            let name = name_of_process(wanted)?;
+            let name = otherwise_called(wanted)?;
             let called = call(&path_of(&directory, &name), soon());
             (name, called)
         }
@@ -192,21 +192,35 @@ pub fn upgrade(wanted: &Name, executable: BorrowedFd<'_>) -> Result<(Name, Upgra
     Ok((name, upgrade))
 }
 
-/// The sandbox whose `ringfence` process has this number.
-fn name_of_process(number: &Name) -> Result<Name, Failure> {
-    let Name(number) = number;
-    let found = list()?.found;
+/// The sandbox that is called otherwise, and whose `ringfence` process has this number, or whose container's id begins so.
+fn otherwise_called(wanted: &Name) -> Result<Name, Failure> {
+    let Name(text) = wanted;
+    let Running { found, silent, .. } = list()?;
     let mut processes = found.iter();
-    if let Some(listed) = processes.find(|listed| listed.process.to_string() == *number) {
+    if let Some(listed) = processes.find(|listed| listed.process.to_string() == *text) {
         return Ok(listed.name.clone());
     }
-    let names: Vec<String> = found.into_iter().map(|listed| listed.name.0).collect();
+    let names: Vec<Name> = found.into_iter().map(|listed| listed.name).collect();
+    // One that does not answer is meant, too.
+    let meant = names.iter().chain(&silent);
+    let meant: Vec<&Name> = meant.filter(|name| name.is_id_beginning(text)).collect();
+    let names: Vec<&str> = match &meant[..] {
+        [only] => return Ok((*only).clone()),
+        [] => names.iter().map(|name| name.0.as_str()).collect(),
+        several => {
+            let several: Vec<&str> = several.iter().map(|name| name.0.as_str()).collect();
+            return Err(Failure::setup(format!(
+                "{text} is the beginning of {}: write more of the one that you mean",
+                several.join(" and ")
+            )));
+        }
+    };
     let running = match names.is_empty() {
         true => "none is running".to_owned(),
         false => format!("running are {}", names.join(", ")),
     };
     Err(Failure::setup(format!(
-        "there is no sandbox {number}: {running}"
+        "there is no sandbox {text}: {running}"
     )))
 }
 

@@ -185,7 +185,8 @@ fn with_gpu() -> Value {
 
 const PRIVILEGED: &str = "container c has GPUs (/dev/nvidia0) and is privileged, and could reach the driver around the sandbox: leave \
                           out --privileged (securityContext.privileged) and grant by --cap-add and --device what the program needs, or \
-                          run it with the engine's own runtime (--runtime=runc)";
+                          run it with the engine's own runtime (--runtime=runc; ctr: leave out --runc-binary; CRI: another handler or \
+                          RuntimeClass)";
 
 /// A specification that is refused.
 fn with_gpu_and_privileges() -> Value {
@@ -467,7 +468,7 @@ fn what_a_container_with_gpus_cannot_have_is_refused_with_the_way_out() {
             privilege,
             "is privileged, and could reach the driver around the sandbox: leave out --privileged \
              (securityContext.privileged) and grant by --cap-add and --device what the program needs, or run it with the engine's own \
-             runtime (--runtime=runc)",
+             runtime (--runtime=runc; ctr: leave out --runc-binary; CRI: another handler or RuntimeClass)",
         ),
         (
             share_processes,

@@ -124,7 +124,7 @@ pub fn start(number: RawFd, command: &[OsString]) -> Result<u8, Failure> {
     leave_root(&told.entrance, executable)?;
     memory::raise_limit_of_files()?;
     // Last, so that the engine's user sees what went wrong until here.
-    let_go(messages, &needed)?;
+    let_go(messages, &told.name, &needed)?;
     let options = Options {
         driver: &driver,
         command,
@@ -199,11 +199,12 @@ fn way(program: Pid, door: OwnedFd, domain: Option<OwnedFd>) -> Option<Way> {
 }
 
 /// Closes all that the program is to have, and writes messages to where the launcher copies from.
-fn let_go(messages: OwnedFd, needed: &[RawFd]) -> Result<(), Failure> {
+fn let_go(messages: OwnedFd, name: &str, needed: &[RawFd]) -> Result<(), Failure> {
     for number in 0..3 {
         // SAFETY: whoever owns the number writes to it and expects nothing else of it.
         unsafe { descriptors::put_in_place(&messages, number) }?;
     }
+    log::stderr_is_log_of(name);
     let kept = needed.iter().copied().chain(0..3).collect();
     // It is closed with the rest.
     std::mem::forget(messages);

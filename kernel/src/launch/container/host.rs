@@ -158,7 +158,8 @@ fn launch(
 ) -> Result<(), Failure> {
     setsid().attempt("setsid")?;
     let lock = container.lock.as_raw_fd();
-    leave_the_engine(messages, lock, &liaison, &job, &inlets, &outlets)?;
+    write_to_log(messages, &container.engines_name)?;
+    leave_the_engine(lock, &liaison, &job, &inlets, &outlets)?;
     log::write_for_container(&container.engines_name);
     for warning in &container.warnings {
         tracing::warn!("{warning}");
@@ -200,28 +201,34 @@ fn launch(
 }
 
 fn tell(failure: &Failure) {
-    log::print(&format!("ringfence: {failure}\n"));
+    log::print(&log::failing(failure));
 }
 
-/// Closes all that the engine has open, and has what this process says go to the log.
-fn leave_the_engine(
-    messages: File,
-    lock: RawFd,
-    liaison: &liaison::LauncherEnd,
-    job: &jobs::LauncherEnd,
-    inlets: &pipes::Inlets,
-    outlets: &pipes::Outlets,
-) -> Result<(), Failure> {
+/// Has what this process says go to the log, in the place of what the engine has open.
+fn write_to_log(messages: File, name: &str) -> Result<(), Failure> {
     let nothing: OwnedFd = File::open("/dev/null").attempt("/dev/null")?.into();
     let log: OwnedFd = messages.into();
     for (end, number) in [(&nothing, 0), (&log, 1), (&log, 2)] {
         // SAFETY: these are the engine's, which nobody here uses.
         unsafe { descriptors::put_in_place(end, number) }?;
     }
+    log::stderr_is_log_of(name);
+    // They are closed with the rest.
+    std::mem::forget((nothing, log));
+    Ok(())
+}
+
+/// Closes all else that the engine has open.
+fn leave_the_engine(
+    lock: RawFd,
+    liaison: &liaison::LauncherEnd,
+    job: &jobs::LauncherEnd,
+    inlets: &pipes::Inlets,
+    outlets: &pipes::Outlets,
+) -> Result<(), Failure> {
     let mut kept = vec![0, 1, 2, lock, liaison.as_fd().as_raw_fd()];
     kept.extend(job.descriptors().iter().map(AsRawFd::as_raw_fd));
     kept.extend(inlets.descriptors().chain(outlets.descriptors()));
-    std::mem::forget((nothing, log));
     // SAFETY: this process uses nothing else from here on, and drops nothing else.
     unsafe { descriptors::close_all_but(kept) }
 }

@@ -66,7 +66,7 @@ pub fn if_asked(words: impl Iterator<Item = OsString>) {
         (_, Some(number)) => further::start(number),
     };
     let status = status.unwrap_or_else(|failure| {
-        log::print(&format!("ringfence: {failure}\n"));
+        log::print(&log::failing(&failure));
         failure.status
     });
     exit_at_once(i32::from(status))

@@ -53,13 +53,15 @@ pub fn read(named: Option<OsString>) -> Result<Written, Failure> {
         true => None,
         false => caller::configuration_directory().map(|directory| directory.join(OF_USER)),
     };
-    for path in of_user.into_iter().chain([FILE.into()]) {
+    let mut paths = of_user.into_iter().chain([FILE.into()]);
+    for path in paths.clone() {
         if let Some(text) = read_at(&path, is_root)? {
             return Ok(Written { path, text });
         }
     }
+    // Whoever is told to write something there is to write what is read first: an ordinary user his own.
     Ok(Written {
-        path: FILE.into(),
+        path: paths.next().unwrap_or_default(),
         text: String::new(),
     })
 }
