@@ -294,6 +294,60 @@ fn a_sandbox_is_found_by_its_name_and_by_its_process() {
     assert_eq!(wait_for(child).status, 143);
 }
 
+/// Engines call containers by 64 digits, and show 12 of them.
+#[test]
+fn a_containers_sandbox_is_listed_in_line_and_found_by_the_beginning_of_its_id() {
+    // Commands find all sandboxes of this user.
+    let same = format!("{:012x}", std::process::id());
+    let ids = ["c", "d"].map(|digit| same.clone() + &digit.repeat(52));
+    let other = format!("e{}{}", &same[1..], "e".repeat(52));
+    // No engine has chosen this.
+    let named = format!("x{same}");
+    let names = [&ids[0], &ids[1], &other, &named];
+    let mut running = names.map(|name| started(&mut guest_with(&["--name", name], &["idle"])));
+    let ask = ringfence;
+    let listed = ask(&["ps"]).stdout;
+    let shown = |line: &&str| names.iter().any(|name| line.starts_with(name.as_str()));
+    let own: Vec<&str> = listed.lines().filter(shown).collect();
+    let column = own.first().and_then(|line| line.find("580.142"));
+    assert!(own.len() == 4 && column.is_some(), "{listed}");
+    for line in own {
+        assert_eq!(line.find("580.142"), column, "{listed}");
+    }
+    let heading = listed.lines().next().expect("a heading");
+    assert_eq!(heading.find("DRIVER"), column, "{listed}");
+
+    for text in [&other[..12], &other[..63], &ids[1][..13], &ids[1]] {
+        let ended = ask(&["server-upgrade", text]);
+        let name = names.iter().find(|name| name.starts_with(text));
+        let start = format!("{}: server ", name.expect("a name"));
+        assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{text}");
+        assert!(ended.stdout.starts_with(&start), "{text}: {ended:?}");
+    }
+    let several = format!(
+        "ringfence: {same} is the beginning of {} and {}: write more of the one that you mean",
+        ids[0], ids[1]
+    );
+    assert_eq!(
+        ask(&["server-upgrade", &same]),
+        Ended::failing(125, &several)
+    );
+    for text in [&other[..11], &named[..12]] {
+        let ended = ask(&["server-upgrade", text]);
+        let start = format!("ringfence: there is no sandbox {text}: running are ");
+        assert!(
+            ended.status == 125 && ended.stderr.starts_with(&start),
+            "{ended:?}"
+        );
+    }
+    for (child, _output) in &mut running {
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("kill");
+    }
+    for (child, _output) in running {
+        assert_eq!(wait_for(child).status, 143);
+    }
+}
+
 /// Whatever stands before it in the launcher's command line, which is all that there is of a launcher that is stopped.
 #[test]
 fn the_command_of_a_stopped_sandbox_is_shown() {

@@ -737,6 +737,36 @@ fn a_program_that_is_not_there_is_said_and_one_without_a_root_is_refused() {
     assert_eq!(ended, Ended::failing(1, refused));
 }
 
+/// A script that starts it can be called anything.
+#[test]
+fn a_program_whose_name_makes_it_no_runtime_is_said() {
+    let place = Place::new("docker", "daemon.json");
+    let beside = |name: &str| {
+        let path = place.directory.path().join(name);
+        path.to_str().expect("text").to_owned()
+    };
+    let (own, copy) = (beside("fenced"), beside("ringfence"));
+    symlink(ringfence_program(), &own).expect("a link");
+    fs::copy("/bin/true", &copy).expect("a program");
+    let link = place.program();
+    for program in [&own, &copy] {
+        let ended = place.configure(&["--runtime-path", program]);
+        let warning = format!(
+            "ringfence: {program}: it is a runtime only by the name ringfence-runtime: no container can start by it: make a link of \
+             that name (ln -s {program} {link}), and give --runtime-path {link}\n"
+        );
+        assert_eq!((ended.status, ended.stderr), (0, warning));
+    }
+    // What is said helps.
+    fs::remove_file(&link).expect("removed");
+    symlink(&copy, &link).expect("a link");
+    let text = place.configured(&["--runtime-path", &link]);
+    assert_eq!(text, DOCKER_NEW.replace("PROGRAM", &link));
+    let script = beside("starts-ringfence");
+    fs::copy("/bin/true", &script).expect("a program");
+    place.configured(&["--name", "other", "--runtime-path", &script]);
+}
+
 /// The program that is named is the one beside the executable, if it is there.
 #[test]
 fn the_program_beside_the_executable_is_found() {

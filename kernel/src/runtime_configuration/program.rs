@@ -1,7 +1,7 @@
 //! The program that an entry names: engines start it under this path.
 
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,7 @@ pub fn warning(program: &str) -> Option<String> {
         Err(error) => error.to_string(),
         Ok(status) if !status.is_file() => "it is no file".to_owned(),
         Ok(status) if status.permissions().mode() & 0o111 == 0 => "it is not executable".to_owned(),
-        Ok(status) if is_misnamed(Path::new(program), &status) => return Some(misnamed(program)),
+        Ok(_) if is_misnamed(Path::new(program)) => return Some(misnamed(program)),
         Ok(_) => return None,
     };
     let line = Failure::setup(format!("{program}: {problem}")).message;
@@ -60,10 +60,14 @@ pub fn warning(program: &str) -> Option<String> {
 
 /// Whether this is Ringfence's executable under a name by which it is no runtime: it acts as one by the name that an engine calls. A
 /// script that starts it can be called anything.
-fn is_misnamed(program: &Path, status: &Metadata) -> bool {
+fn is_misnamed(program: &Path) -> bool {
+    let identity = |path: &Path| {
+        let status = fs::metadata(path).ok()?;
+        Some((status.dev(), status.ino()))
+    };
+    let own = identity(Path::new("/proc/self/exe"));
+    let is_own = own.is_some() && own == identity(program);
     let name = program.file_name();
-    let own = fs::metadata("/proc/self/exe");
-    let is_own = own.is_ok_and(|own| (own.dev(), own.ino()) == (status.dev(), status.ino()));
     name != Some(OsStr::new(NAME)) && (is_own || name == Some(OsStr::new(COMMAND)))
 }
 
@@ -78,6 +82,9 @@ fn misnamed(program: &str) -> String {
 
 /// Whether an entry that names `present` can be Ringfence's, for which `asked` is wanted.
 pub fn is_ours(present: &str, asked: &str) -> bool {
-    let name = Path::new(present).file_name();
-    name.is_some_and(|name| name == NAME) || name == Path::new(asked).file_name()
+    let present = Path::new(present);
+    let name = present.file_name();
+    name.is_some_and(|name| name == NAME)
+        || name == Path::new(asked).file_name()
+        || is_misnamed(present)
 }

@@ -11,7 +11,7 @@ use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 use userland_tests::{eventually, finish, ringfence_with_faults};
 
-use super::sandboxes::{Maker, with_gpu as running};
+use super::sandboxes::{Maker, said_of, with_gpu as running};
 use super::{Front, handed_over, refused, with_gpu};
 
 /// The process that has this directory open.
@@ -137,4 +137,10 @@ fn a_launcher_that_cannot_be_started_is_told_of_in_a_line() {
         .iter()
         .filter(|line| line.contains("starting the launcher"));
     assert_eq!(starts.count(), 2, "{lines:?}");
+    // Those that had the log by then have failed in it.
+    let said = said_of(&front.path("messages.log"), "c");
+    assert!(
+        !said.is_empty() && said.iter().all(|line| line.starts_with("ERROR ")),
+        "{said:?}"
+    );
 }

@@ -479,6 +479,9 @@ fn a_container_ends_with_its_sentry_and_nothing_is_left() {
         let saved = called.run(&["checkpoint", "c"]);
         let line = "checkpoint: container c has GPUs, whose state nobody can save or restore: stop it, and start it anew";
         assert_eq!(saved, refused(line));
+        // Who turns logs over by copytruncate (logrotate(8)) shortens the file that the launcher has open.
+        let log = maker.front.path("messages.log");
+        fs::write(&log, "").expect("a log");
         let sentry = Pid::from_raw(state["pid"].as_i64().expect("a number") as i32);
         kill(sentry, Signal::SIGKILL).expect("killed");
         eventually("it has ended", || {
@@ -486,9 +489,61 @@ fn a_container_ends_with_its_sentry_and_nothing_is_left() {
         });
         eventually("the launcher has ended", || !bundle.exists());
         assert_eq!(called.run(&["delete", "c"]).status, 0);
+        let line = format!("ERROR {WITHOUT_A_WORD}");
+        assert_eq!(said_of(&log, "c"), [line], "{}", maker.name);
+    }
+}
+
+/// What a log says of the container, each line without its time and the container's name, which all of them have. What the front has
+/// refused stands there in the form of runc's own lines, and is left out.
+#[track_caller]
+pub fn said_of(log: &Path, container: &str) -> Vec<String> {
+    let said = fs::read_to_string(log).expect("a log");
+    let of_container = |line: &str| {
+        let (time, rest) = line.split_once(' ')?;
+        let is_time = time.len() == "2026-01-01T00:00:00.000000Z".len() && time.ends_with('Z');
+        let rest = rest.strip_prefix(container)?.strip_prefix(' ')?;
+        is_time.then(|| rest.trim_start().to_owned())
+    };
+    let lines = said.lines().filter(|line| !line.starts_with("time=\""));
+    let lines = lines.map(|line| of_container(line).ok_or(line));
+    let lines: Result<Vec<String>, &str> = lines.collect();
+    lines.expect("a time and a container in each line")
+}
+
+/// What the program's user sees is one line without either: nobody else's stands beside it.
+#[test]
+fn a_program_that_is_not_there_is_said_in_the_containers_log_as_all_else() {
+    for maker in Maker::all() {
+        let mut value = with_gpu("");
+        value["process"]["args"] = json!(["/nope"]);
+        let reason = "/nope: No such file or directory";
+        assert_eq!(
+            maker.run(&value),
+            Ended::failing(127, &format!("ringfence: {reason}")),
+            "{}",
+            maker.name
+        );
         let log = maker.front.path("messages.log");
-        let said = fs::read_to_string(&log).unwrap_or_default();
-        assert!(said.contains(WITHOUT_A_WORD), "{}: {said}", maker.name);
+        let expected = [format!("ERROR {reason}")];
+        eventually("the log says so", || said_of(&log, "c") == expected);
+    }
+}
+
+#[test]
+fn a_server_that_does_not_start_is_said_in_the_containers_log_as_all_else() {
+    for maker in Maker::all() {
+        // EHWPOISON, by which no call fails here otherwise.
+        maker.with_faults_on_the_host("server-start.step@1=errno:133");
+        let ended = maker.run(&with_gpu("echo started"));
+        let expected = Ended {
+            status: 125,
+            ..Ended::printing("")
+        };
+        assert_eq!(ended, expected, "{}", maker.name);
+        let log = maker.front.path("messages.log");
+        let line = "ERROR the server refused the channel: setsid: Memory page has hardware error";
+        eventually("the log says so", || said_of(&log, "c") == [line]);
     }
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use userland_tests::{Ended, finish, ringfence_program};
 
-use super::sandboxes::{Maker, with_gpu as running};
+use super::sandboxes::{Maker, said_of, with_gpu as running};
 use super::{Front, handed_over, refused, specification, with_gpu};
 
 /// Has the settings say this, too.
@@ -111,6 +111,37 @@ fn a_wrong_setting_is_named_with_its_file_and_key() {
     assert_eq!(front.run(&["state", "c"]), refused(&reason));
 }
 
+/// Whatever else is wrong there, and wherever in the file it stands.
+#[test]
+fn a_wrong_setting_is_in_the_log_that_the_same_file_names() {
+    let front = Front::of_script();
+    front.specify(&with_gpu());
+    let (script, log) = (front.path("low-level"), front.path("own.log"));
+    let [script, named] = [&script, &log].map(|path| path.to_str().expect("text"));
+    for settings in [
+        format!("[runtime]\nlow-level = \"crunn\"\nlog = \"{named}\"\n"),
+        format!("[runtime]\nlow-level = \"crunn\"\nlog = \"{named}\"\n[runtime\n"),
+        format!("runtime.low-level = \"/no/such\"\nruntime.log = \"{named}\"\n"),
+        format!(
+            "runtime.low-level = \"{script}\"\nruntime.log = \"{named}\"\nruntime.driver = \"simm\"\n"
+        ),
+        format!("runtime.low-level = \"{script}\"\nruntime.log = \"{named}\"\n[gpu-memory\n"),
+    ] {
+        front.set(&settings);
+        let ended = front.run(&["create", "c"]);
+        assert_eq!(ended.status, 1, "{settings}: {ended:?}");
+        let said = fs::read_to_string(&log).expect(&settings);
+        fs::remove_file(&log).expect("removed");
+        let (head, told) = said.split_once(" msg=").expect("a message");
+        assert!(
+            head.starts_with("time=\"20") && head.ends_with("level=error"),
+            "{said}"
+        );
+        let told: String = serde_json::from_str(told.trim_end()).expect("text in quotes");
+        assert_eq!(ended.stderr, format!("{told}\n"), "{settings}");
+    }
+}
+
 #[test]
 fn root_obeys_no_file_that_others_may_write() {
     if !geteuid().is_root() {
@@ -173,6 +204,47 @@ fn the_runtime_of_an_ordinary_user_obeys_that_users_file() {
     // Root's does not look there.
     if user.is_some() {
         assert_ne!(call("HOME", home(), None), refused(&line));
+    }
+}
+
+/// The machine's is not his to write.
+#[test]
+fn an_ordinary_user_without_settings_is_told_of_the_file_that_would_be_read() {
+    let is_there = |path: &str| Path::new(path).exists();
+    if is_there("/sys/module/nvidia/version") || is_there("/etc/ringfence/config.toml") {
+        eprintln!("skipped: this machine has NVIDIA's driver, or settings");
+        return;
+    }
+    let front = Front::of_script();
+    front.specify(&with_gpu());
+    let programs = front.path("programs");
+    fs::create_dir(&programs).expect("a directory");
+    fs::rename(front.path("low-level"), programs.join("runc")).expect("another name");
+    let call = |user: Option<u32>| {
+        let mut command = front.command(&["create", "c"]);
+        command.env_remove("RINGFENCE_CONFIG");
+        command.env_remove("XDG_CONFIG_HOME");
+        command.env("HOME", front.directory.path());
+        // Beside what else the runtime of that user finds.
+        command.env("XDG_RUNTIME_DIR", front.directory.path());
+        command.env("PATH", &programs);
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        finish(&mut command)
+    };
+    let told = |file: &Path| {
+        refused(&format!(
+            "this machine has no NVIDIA driver (/sys/module/nvidia/version is missing): load the nvidia module, or to try containers \
+             without a GPU, write driver = \"sim\" in [runtime] of {}",
+            file.display()
+        ))
+    };
+    let of_user = front.path(".config/ringfence/config.toml");
+    let is_root = geteuid().is_root();
+    assert_eq!(call(is_root.then_some(1000)), told(&of_user));
+    if is_root {
+        assert_eq!(call(None), told(Path::new("/etc/ringfence/config.toml")));
     }
 }
 
@@ -447,8 +519,7 @@ fn a_container_that_loses_its_server_goes_on_or_ends_as_it_asks_or_as_is_set() {
             let mut called = maker.called();
             called.program = script.clone();
             let outcome = called.run(&["run", "c"]);
-            let log = fs::read_to_string(&log).unwrap_or_default();
-            (outcome.status, outcome.stdout, log)
+            (outcome.status, outcome.stdout, said_of(&log, "c"))
         };
         let expect = |asked: Option<&str>, line: &str| {
             let (status, stdout, log) = run(asked);
@@ -456,8 +527,9 @@ fn a_container_that_loses_its_server_goes_on_or_ends_as_it_asks_or_as_is_set() {
                 true => (125, ""),
                 false => (0, "lives on\n"),
             };
-            assert_eq!((status, stdout.as_str()), expected, "{asked:?}: {log}");
-            assert!(log.contains(line), "{}: {asked:?}: {log}", maker.name);
+            assert_eq!((status, stdout.as_str()), expected, "{asked:?}: {log:?}");
+            let is_said = log.iter().any(|said| said.contains(line));
+            assert!(is_said, "{}: {asked:?}: {log:?}", maker.name);
         };
         expect(None, kept);
         expect(Some("fail"), kept);

@@ -209,10 +209,12 @@ fn write_to_log(messages: File, name: &str) -> Result<(), Failure> {
     let nothing: OwnedFd = File::open("/dev/null").attempt("/dev/null")?.into();
     let log: OwnedFd = messages.into();
     for (end, number) in [(&nothing, 0), (&log, 1), (&log, 2)] {
+        if number == libc::STDERR_FILENO {
+            log::stderr_is_log_of(name);
+        }
         // SAFETY: these are the engine's, which nobody here uses.
         unsafe { descriptors::put_in_place(end, number) }?;
     }
-    log::stderr_is_log_of(name);
     // They are closed with the rest.
     std::mem::forget((nothing, log));
     Ok(())
