@@ -526,6 +526,31 @@ mod tests {
         }
     }
 
+    /// In a process of its own, whose end it is.
+    #[test]
+    fn a_panic_is_one_line_of_a_containers_log() {
+        const ASKED: &str = "RINGFENCE_TEST_PANICS";
+        if std::env::var_os(ASKED).is_some() {
+            stderr_is_log_of("c");
+            panic!("one\nother");
+        }
+        let own = std::env::current_exe().expect("this program");
+        let mut command = std::process::Command::new(own);
+        command.args([
+            "--exact",
+            "log::tests::a_panic_is_one_line_of_a_containers_log",
+        ]);
+        let output = command.env(ASKED, "").output().expect("it runs");
+        let said = String::from_utf8(output.stderr).expect("text");
+        let line = said.lines().find(|line| line.contains("one other"));
+        let (time, rest) = line.and_then(|line| line.split_once(' ')).expect(&said);
+        assert!(
+            time.len() == 27 && rest.starts_with("c ERROR panicked at "),
+            "{said}"
+        );
+        assert!(!output.status.success());
+    }
+
     #[test]
     fn a_line_has_an_end() {
         let lines = logged(|| tracing::warn!("{}", "x".repeat(5000)));
