@@ -254,9 +254,7 @@ pub enum Point {
     PinObeyed,
     /// Of a pin: the thread that issued the request has ended.
     PinEnded,
-    /// Of a pin: the server is about to be told while the others are held; if that is left out, they go on first.
-    PinPrompt,
-    /// Of a pin: the other tasks go on before the caller does, because the server takes long, or is about to be told.
+    /// Of a pin: the other tasks go on, and the server is about to be told.
     PinTold,
     /// Of a pin: the server has not answered to that, and it is about to be looked whether it has been silent for too long; if
     /// that is left out, it has not.
@@ -478,7 +476,6 @@ impl Point {
             Point::PinIssued => "pin-issued",
             Point::PinBelieved => "pin-believed",
             Point::PinObeyed => "pin-obeyed",
-            Point::PinPrompt => "pin-prompt",
             Point::PinTold => "pin-told",
             Point::PinUnanswered => "pin-unanswered",
             Point::PinEnded => "pin-ended",
@@ -625,7 +622,6 @@ impl Point {
         Point::PinBelieved,
         Point::PinObeyed,
         Point::PinEnded,
-        Point::PinPrompt,
         Point::PinTold,
         Point::PinUnanswered,
         Point::Filter,

@@ -15,7 +15,7 @@ fn with_64_mib(scenario: &str, rules: &str) -> Ended {
 }
 
 /// Tasks go on before the server is told, and their requests are on the way at any time.
-const TOLD_LATE: &str = "sentry.pin-prompt=drop sentry.pin-told=delay:300";
+const TOLD_LATE: &str = "sentry.pin-told=delay:300";
 
 #[test]
 fn a_copy_of_what_is_being_pinned_counts() {

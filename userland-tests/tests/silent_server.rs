@@ -26,7 +26,7 @@ fn is_held(launcher: Process) -> bool {
 /// Has a program pin whose server falls silent about that when the driver has pinned; asks for the end of the sandbox then.
 fn asked_to_end(rules: &str) -> (Conversation, Tree) {
     // Time to stop the server in.
-    let rules = format!("sentry.pin-prompt@1=drop sentry.pin-told@1=delay:5000 {rules}");
+    let rules = format!("sentry.pin-told@1=delay:5000 {rules}");
     let mut program = Conversation::of(guest_under_with(&rules, &[], &["converse"]));
     let tree = program.tree();
     program.say("pin");

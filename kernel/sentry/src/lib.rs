@@ -9,7 +9,6 @@
 //! | `arch` | what it knows of the processor's architecture |
 //! | `confinement` | what the sentry itself may do |
 //! | [`receivers`] | the threads that take on calls |
-//! | `asking` | what the sentry asks the server for itself |
 //! | [`descriptions`] | which of the server's handles a task's descriptor means |
 //! | [`memory`], [`procfs`] | task memory, and what `/proc` says of a task |
 //! | [`marshalling`] | a request, copied out of task memory and back |
@@ -35,7 +34,6 @@
 //! receive notifications.
 
 mod arch;
-mod asking;
 pub mod confinement;
 pub mod descriptions;
 pub mod entrance;
@@ -76,11 +74,11 @@ pub mod visible;
 pub mod warnings;
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::mpsc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -89,13 +87,12 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use nvproxy_abi::Abi;
 use nvproxy_abi::node::Node;
-use ringfence_ipc::{Socket, Spin};
+use ringfence_ipc::{Socket, Spin, Submission};
 use rustix::process::WaitOptions;
 
-use self::asking::Reply;
 use self::descriptions::Descriptions;
 use self::entrance::{Entrance, Way};
-use self::link::{Answer, Broken, PATIENCE, Resume};
+use self::link::{Answer, Broken, Resume};
 use self::locks::Locks;
 use self::nodes::{Nodes, Room};
 use self::observer::Observer;
@@ -105,9 +102,9 @@ use self::recognition::DeviceOpen;
 use self::recorder::{Begun, Recorder};
 use self::releases::Releases;
 use self::requests::Issued;
-use self::server::{OnServerExit, Server};
+use self::server::{OnServerExit, Server, ServerLink};
 use self::shares::{Share, Shares};
-use self::times::Times;
+use self::times::{DriverTime, Times};
 use crate::failure::{A_THREAD, Attempt, Failure, SETUP};
 use crate::liaison::SentryEnd;
 use crate::seccomp::listener::{Listener, Notification};
@@ -169,6 +166,32 @@ pub enum Continuation {
     /// Hand the answer to the thread that waits for it.
     Call(mpsc::SyncSender<Reply>),
     Nothing,
+}
+
+/// A question that the server has, and where its answer comes.
+pub struct Asked(mpsc::Receiver<Reply>);
+
+impl Asked {
+    /// The answer if it comes `within` so much time. Who has asked on another thread leaves it to that to consume.
+    fn reply_within(&self, within: Duration) -> Option<Reply> {
+        let asked = Instant::now();
+        loop {
+            match self.0.try_recv() {
+                Ok(reply) => return Some(reply),
+                Err(TryRecvError::Empty) if asked.elapsed() < within => thread::yield_now(),
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// An answer that outlives the moment of its arrival.
+pub struct Reply {
+    pub outcome: Result<i32, Errno>,
+    pub values: [u64; 4],
+    pub descriptor: Option<OwnedFd>,
+    pub payload: Vec<u8>,
+    pub driver: DriverTime,
 }
 
 /// How a sandbox is to be supervised.
@@ -411,18 +434,50 @@ impl Sentry {
         Ok(started.attempt(A_THREAD)?.thread().clone())
     }
 
+    /// Asks the server something whose answer the caller takes up later.
+    fn ask(
+        &self,
+        link: &ServerLink,
+        submission: Submission,
+        payload: &[u8],
+    ) -> Result<Asked, Errno> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        link.submit(self, submission, payload, &[], Continuation::Call(sender))?;
+        Ok(Asked(receiver))
+    }
+
+    /// Waits for an answer, until that is no longer of use to anybody: then it fails with `EIO`. That is looked at now and
+    /// then.
+    fn reply(&self, Asked(receiver): Asked, is_useless: impl Fn() -> bool) -> Result<Reply, Errno> {
+        const NOW_AND_THEN: Duration = Duration::from_millis(100);
+        let mut reply = None;
+        self.consume(
+            || (),
+            || {
+                reply = reply.take().or_else(|| receiver.try_recv().ok());
+                reply.is_some() || is_useless()
+            },
+        );
+        loop {
+            match reply {
+                Some(reply) => return Ok(reply),
+                None if is_useless() => return Err(Errno::EIO),
+                None => match receiver.recv_timeout(NOW_AND_THEN) {
+                    Ok(received) => reply = Some(received),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Err(Errno::EIO),
+                },
+            }
+        }
+    }
+
     /// Resumes what the server answered, until `enough` says so. A channel that broke cannot be mended: the server is
     /// done for. Calls `slow` if an answer takes longer than most do.
     fn consume(&self, slow: impl FnMut(), enough: impl FnMut() -> bool) {
-        self.consume_with(PATIENCE, slow, enough);
-    }
-
-    /// The same; `enough` is asked at the latest when so much `patience` has passed.
-    fn consume_with(&self, patience: Duration, slow: impl FnMut(), enough: impl FnMut() -> bool) {
         let Ok(link) = self.server.link() else {
             return;
         };
-        match link.consume(self, patience, slow, enough) {
+        match link.consume(self, slow, enough) {
             Ok(false) => {}
             Ok(true) => self.have_consumed(),
             Err(Broken(reason)) => {

@@ -32,7 +32,7 @@ const PROMPT: Spin = Spin {
 };
 /// How long the thread that waits for answers sleeps before it looks whether the server was lost, and rings the doorbell
 /// again, should a wake have been lost.
-pub const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Entries of each ring, and so requests in flight.
 const RING_ENTRIES: u32 = 256;
 
@@ -227,14 +227,12 @@ impl<T> Link<T> {
         }
     }
 
-    /// Resumes answered requests until none is outstanding or `enough` says so, unless another thread does already. That is
-    /// asked after each, and when `patience` has passed.
+    /// Resumes answered requests until none is outstanding or `enough` says so, unless another thread does already.
     /// Calls `slow` if an answer takes longer than most do. Returns whether requests may be outstanding that nobody
     /// resumes: then the caller has to find another thread to do it.
     pub fn consume(
         &self,
         resumer: &impl Resume<T>,
-        patience: Duration,
         mut slow: impl FnMut(),
         mut enough: impl FnMut() -> bool,
     ) -> Result<bool, Broken> {
@@ -255,7 +253,7 @@ impl<T> Link<T> {
                     self.resume(&completion, &mut role.payload, resumer)?;
                 } else if !role.completions.look(PROMPT) {
                     slow();
-                    let waited = role.completions.wait(self.spin, Some(patience));
+                    let waited = role.completions.wait(self.spin, Some(PATIENCE));
                     if waited.map_err(|error| broken(&error))? == Wake::TimedOut {
                         self.submitter
                             .lock()

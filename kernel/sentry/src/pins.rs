@@ -14,8 +14,8 @@
 //! 5. It is made to issue the ioctl on them. This notifies once more. If they still hold what was validated, which nobody
 //!    can change any more while the thread waits, the helper's table gets the command descriptor, and the call is let
 //!    through. What the driver answers is read at once.
-//! 6. The helper is made to end, and its table with it. Then the caller unmaps both, and, when the server has been told the
-//!    outcome, it goes on, and the others after it; they do not wait for a server that takes long. The server is told of all that was let through, whatever fails
+//! 6. The helper is made to end, and its table with it. Then the caller unmaps both and the others go on, and, when
+//!    the server has been told the outcome, the caller does. The server is told of all that was let through, whatever fails
 //!    later: what the driver has done counts.
 //!
 //! So no task's descriptor table ever has the command descriptor, and nobody goes on before the helper is seen to have
@@ -44,8 +44,6 @@ use self::code::Code;
 use self::expected::Expected;
 use self::lending::Lent;
 use self::parameters::{Parameters, Secret, Supply};
-use super::Sentry;
-use super::asking::{Asked, Reply};
 use super::descriptions::Description;
 use super::marshalling::{Marshalled, Target, length_of, status_of, submission, write_back};
 use super::observer::{Done, Known, heading};
@@ -57,6 +55,7 @@ use super::server::ServerLink;
 use super::shares::Share;
 use super::times::{Phase, Times};
 use super::tracee::{Alarm, Caller, Looks, Numbers, PAUSE, Patience, Tracer};
+use super::{Asked, Reply, Sentry};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
 
@@ -308,23 +307,24 @@ impl Pin<'_> {
         let mut issued = None;
         let done = self.issue(&mut stopped, command, parameters, payload, &mut issued);
         at_task(Point::PinEnded, task.as_raw());
-        let mut others = Some(others);
+        drop(others);
+        self.end(Phase::Releasing);
+        at_task(Point::PinTold, task.as_raw());
         // The server hears what the driver has answered, whatever has failed since.
-        let told = match issued {
-            Some(issued) => self.tell_beside(&mut others, payload, issued),
-            None => {
-                self.release(&mut others);
-                self.cancel(lent, payload);
-                Err(Errno::EIO)
-            }
+        let told = issued.map(|issued| self.tell(payload, issued));
+        if told.is_none() {
+            self.cancel(lent, payload);
+        }
+        let told = match (told, done) {
+            (Some(told), Ok(())) => told,
+            (_, done) => Err(done.err().unwrap_or(Errno::EIO)),
         };
-        let told = done.and(told);
         let finished = told.and_then(|reply| {
             let mut times = self.times.get();
             times.answered(reply.driver);
             self.times.set(times);
             if reply.outcome.is_ok() {
-                // The others may go on, and have executed a program.
+                // The others go on, and may have executed a program.
                 stopped.expect_present()?;
                 write_back(task, &self.marshalled.parts, &reply.payload)?;
             }
@@ -346,9 +346,6 @@ impl Pin<'_> {
                 .and_then(|reply| reply.outcome),
         );
         share.take();
-        // The caller waits for more than the others do.
-        drop(stopped);
-        drop(others);
         finished.map(drop).map_err(Failed::AfterAnswer)
     }
 
@@ -385,17 +382,8 @@ impl Pin<'_> {
             .stopped(task, times, self.description.node, known, answer);
     }
 
-    /// Tells the server what came of the request that it has lent the command descriptor for, and waits for what it says of that.
+    /// Tells the server what came of the request that it has lent the command descriptor for.
     fn tell(&self, payload: &mut Vec<u8>, issued: Result<i32, Errno>) -> Result<Reply, Errno> {
-        let asked = self.begin_to_tell(payload, issued)?;
-        self.told(asked)
-    }
-
-    fn begin_to_tell(
-        &self,
-        payload: &mut Vec<u8>,
-        issued: Result<i32, Errno>,
-    ) -> Result<Asked, Errno> {
         let command = self.notification.arguments[1] as u32;
         let target = Target::Device(Arc::clone(&self.description));
         let (length, handles) = (payload.len(), &self.marshalled.handles);
@@ -403,10 +391,6 @@ impl Pin<'_> {
         submission.arguments[ARGUMENT_RESULT] = encode_result(issued) as u64;
         let asked = self.sentry.ask(self.link, submission, payload);
         payload.truncate(length);
-        asked
-    }
-
-    fn told(&self, asked: Asked) -> Result<Reply, Errno> {
         // The caller stands still meanwhile, as do all signals for it. A server may say nothing.
         let (begun, task) = (Instant::now(), self.notification.task);
         let is_useless = || {
@@ -415,7 +399,7 @@ impl Pin<'_> {
             at_task(Point::PinUnanswered, task.as_raw()) != Some(Act::Drop)
                 && (waited > UNHEARD || waited > PROMPT && procfs::is_wanted(task))
         };
-        self.sentry.reply(asked, is_useless)
+        self.sentry.reply(asked?, is_useless)
     }
 }
 

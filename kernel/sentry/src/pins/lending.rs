@@ -1,8 +1,7 @@
-//! What a pin asks of the server, and the tasks that are held meanwhile.
+//! The command descriptor of a pin, and the tasks that are held meanwhile.
 //!
-//! To hold all others takes some hundred microseconds, and so does what the server looks at before it lends the command descriptor.
-//! Neither needs the other, so both happen at the same time. In the end the caller goes on first, since the others have waited for
-//! nothing. But nobody stands still for a server that takes long.
+//! To hold all others takes some hundred microseconds, and so does what the server looks at before it lends the descriptor. Neither needs
+//! the other, so both happen at the same time. But nobody stands still for a server that takes long.
 
 use std::os::fd::OwnedFd;
 use std::sync::MutexGuard;
@@ -13,17 +12,12 @@ use ringfence_faults::{Act, Point, at_task};
 use ringfence_ipc::locks::IgnorePoison;
 
 use super::Pin;
-use crate::Sentry;
-use crate::asking::{Asked, Reply};
-use crate::times::Phase;
 use crate::tracee::Held;
+use crate::{Asked, Reply, Sentry};
 
 /// How long the others are held while the server has not lent the command descriptor yet. It does so in some 100 µs, unless the
 /// objects that the request concerns are in use.
 const LENDING: Duration = Duration::from_millis(1);
-
-/// And how long while it has not said what it makes of the driver's answer.
-const TELLING: Duration = Duration::from_millis(1);
 
 impl Pin<'_> {
     /// Holds all others, and has the command descriptor lent. The server does that meanwhile. If it takes long, nobody is held until it has.
@@ -36,35 +30,6 @@ impl Pin<'_> {
         }
         let lent = lent.take(self.sentry)?;
         Ok((others, lent))
-    }
-
-    /// Lets the others go.
-    pub(super) fn release(&self, others: &mut Option<Others<'_>>) {
-        *others = None;
-        self.end(Phase::Releasing);
-        at_task(Point::PinTold, self.notification.task.as_raw());
-    }
-
-    /// Tells the server what came of the request, and waits for what it says of that. If it takes long, the others go on.
-    pub(super) fn tell_beside(
-        &self,
-        others: &mut Option<Others<'_>>,
-        payload: &mut Vec<u8>,
-        issued: Result<i32, Errno>,
-    ) -> Result<Reply, Errno> {
-        // A test has the others go on first, whose requests can be on the way at any time.
-        let task = self.notification.task.as_raw();
-        if at_task(Point::PinPrompt, task) == Some(Act::Drop) {
-            self.release(others);
-        }
-        let asked = self.begin_to_tell(payload, issued)?;
-        if let Some(reply) = self.sentry.prompt_reply(&asked, TELLING) {
-            return Ok(reply);
-        }
-        if others.is_some() {
-            self.release(others);
-        }
-        self.told(asked)
     }
 
     fn hold(&self) -> Result<Others<'_>, Errno> {
