@@ -4,7 +4,7 @@
 //! command descriptor, with parameters that the server has validated. That is done so that no task can get at either:
 //!
 //! 1. The server validates the request and lends the command descriptor, to the sentry.
-//! 2. Meanwhile every other task of the sandbox is stopped, or, if it waits for an answer of the sentry's, kept waiting.
+//! 2. Every other task of the sandbox is stopped, or, if it waits for an answer of the sentry's, kept waiting.
 //! 3. The caller's call returns into a stop. It is made to make a thread, the *helper*, which the sentry traces from birth,
 //!    and which leaves the caller's descriptor table for one of its own. The kernel may take the caller elsewhere than where it is set to, and never
 //!    the helper (`tracee/injection.rs`). So the helper does all that follows.
