@@ -178,7 +178,7 @@ pub enum Point {
     Installed,
     /// Of a pin: it is its turn, and it is about to be looked how long it has waited for that; if that is left out, it has not.
     PinQueued,
-    /// Of a pin: the server was asked to lend the command descriptor, and nobody is held yet.
+    /// Of a pin: the server has lent the command descriptor.
     PinLent,
     /// Of a pin: all other tasks are about to be held.
     Hold,

@@ -75,10 +75,10 @@ pub mod warnings;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -166,23 +166,6 @@ pub enum Continuation {
     /// Hand the answer to the thread that waits for it.
     Call(mpsc::SyncSender<Reply>),
     Nothing,
-}
-
-/// A question that the server has, and where its answer comes.
-pub struct Asked(mpsc::Receiver<Reply>);
-
-impl Asked {
-    /// The answer if it comes `within` so much time. Who has asked on another thread leaves it to that to consume.
-    fn reply_within(&self, within: Duration) -> Option<Reply> {
-        let asked = Instant::now();
-        loop {
-            match self.0.try_recv() {
-                Ok(reply) => return Some(reply),
-                Err(TryRecvError::Empty) if asked.elapsed() < within => thread::yield_now(),
-                Err(_) => return None,
-            }
-        }
-    }
 }
 
 /// An answer that outlives the moment of its arrival.
@@ -434,22 +417,18 @@ impl Sentry {
         Ok(started.attempt(A_THREAD)?.thread().clone())
     }
 
-    /// Asks the server something whose answer the caller takes up later.
-    fn ask(
+    /// Asks the server and waits for the answer, until that is no longer of use to anybody: then it fails with `EIO`. That is
+    /// looked at now and then.
+    fn call(
         &self,
         link: &ServerLink,
         submission: Submission,
         payload: &[u8],
-    ) -> Result<Asked, Errno> {
+        is_useless: impl Fn() -> bool,
+    ) -> Result<Reply, Errno> {
+        const NOW_AND_THEN: Duration = Duration::from_millis(100);
         let (sender, receiver) = mpsc::sync_channel(1);
         link.submit(self, submission, payload, &[], Continuation::Call(sender))?;
-        Ok(Asked(receiver))
-    }
-
-    /// Waits for an answer, until that is no longer of use to anybody: then it fails with `EIO`. That is looked at now and
-    /// then.
-    fn reply(&self, Asked(receiver): Asked, is_useless: impl Fn() -> bool) -> Result<Reply, Errno> {
-        const NOW_AND_THEN: Duration = Duration::from_millis(100);
         let mut reply = None;
         self.consume(
             || (),

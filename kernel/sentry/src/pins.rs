@@ -26,11 +26,11 @@
 mod code;
 mod expected;
 mod issuing;
-mod lending;
 mod pages;
 mod parameters;
 
 use std::cell::Cell;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
@@ -42,10 +42,11 @@ use ringfence_ipc::locks::IgnorePoison;
 
 use self::code::Code;
 use self::expected::Expected;
-use self::lending::Lent;
 use self::parameters::{Parameters, Secret, Supply};
 use super::descriptions::Description;
-use super::marshalling::{Marshalled, Target, length_of, status_of, submission, write_back};
+use super::marshalling::{
+    Marshalled, Stopped as StoppedRequest, Target, length_of, status_of, submission, write_back,
+};
 use super::observer::{Done, Known, heading};
 use super::orphans;
 use super::procfs;
@@ -54,8 +55,8 @@ use super::recorder::Begun;
 use super::server::ServerLink;
 use super::shares::Share;
 use super::times::{Phase, Times};
-use super::tracee::{Alarm, Caller, Looks, Numbers, PAUSE, Patience, Tracer};
-use super::{Asked, Reply, Sentry};
+use super::tracee::{Alarm, Caller, Held, Looks, Numbers, PAUSE, Patience, Tracer};
+use super::{Reply, Sentry};
 use crate::seccomp::listener::Notification;
 use crate::warnings::warn_once;
 
@@ -68,7 +69,7 @@ const UNHEARD: Duration = Duration::from_secs(40);
 pub struct Job {
     pub link: ServerLink,
     pub notification: Notification,
-    pub description: Arc<Description>,
+    pub target: Target,
     pub marshalled: Marshalled,
     pub progress: Progress,
     pub payload: Vec<u8>,
@@ -76,8 +77,7 @@ pub struct Job {
 
 /// What the thread that carries out pins is to do.
 enum Task {
-    /// With what came of asking the server to lend the command descriptor.
-    Pin(Box<Job>, Result<Asked, Errno>),
+    Pin(Box<Job>),
     /// To end programs whose stand-in is gone.
     EndOrphans,
 }
@@ -126,6 +126,12 @@ impl Pins {
         nix::sys::stat::fstat(self.code.file()).map(|status| status.st_dev)
     }
 
+    /// Hands over a pin to the thread that carries them out.
+    pub fn begin(&self, job: Job) {
+        // That thread never ends.
+        let _ = self.sender.send(Task::Pin(Box::new(job)));
+    }
+
     /// A process that stood in for a further program has ended.
     pub fn end_orphans(&self) {
         let _ = self.sender.send(Task::EndOrphans);
@@ -153,16 +159,20 @@ pub fn expect_secret_memory() -> Result<(), Errno> {
     Secret::new().map(drop)
 }
 
-/// Carries out one pin, for which the server was `asked` to lend the command descriptor.
-fn run(sentry: &Sentry, tracer: &Tracer, job: Job, asked: Result<Asked, Errno>) {
+/// Carries out one pin.
+fn run(sentry: &Sentry, tracer: &Tracer, job: Job) {
     let Job {
         link,
         notification,
-        description,
+        target,
         marshalled,
         mut progress,
         mut payload,
     } = job;
+    let Target::Device(description) = target else {
+        let stopped = StoppedRequest::Errno(Errno::ENOTTY);
+        return sentry.stop(&notification, target.node(), stopped, progress.times, None);
+    };
     progress.times.end(Phase::Sentry);
     let looks = &sentry.pins.looks;
     // A test has it forgotten how long it has waited, to show that it would notice.
@@ -183,11 +193,7 @@ fn run(sentry: &Sentry, tracer: &Tracer, job: Job, asked: Result<Asked, Errno>) 
         times: Cell::new(progress.times),
         is_unmapped: Cell::new(false),
     };
-    let mut share = Some(progress.share);
-    let outcome = asked
-        .map_err(Failed::BeforeAnswer)
-        .and_then(|asked| pin.carry_out(&mut Lent::from(asked), &mut share, &mut payload));
-    drop(share);
+    let outcome = pin.carry_out(progress.share, &mut payload);
     let server = pin.description.handle;
     match outcome {
         Ok(()) => {}
@@ -236,64 +242,63 @@ impl Pin<'_> {
         self.times.set(times);
     }
 
-    /// `share` is given back before the caller goes on, which may pin again at once, and not before the server knows what has
-    /// come of this: the next that pins asks it as soon as it has the share.
-    fn carry_out(
-        &self,
-        lent: &mut Lent,
-        share: &mut Option<Share>,
-        payload: &mut Vec<u8>,
-    ) -> Result<(), Failed> {
-        let was_let_through = &self.sentry.pins.was_let_through;
-        was_let_through.store(false, Ordering::SeqCst);
-        let outcome = match self.to_begin.is_left() {
-            true => self.carry_out_in_time(lent, share, payload),
-            false => Err(Failed::BeforeAnswer(Errno::EAGAIN)),
+    /// `share` is given back before the caller goes on, which may pin again at once.
+    fn carry_out(&self, share: Share, payload: &mut Vec<u8>) -> Result<(), Failed> {
+        if !self.to_begin.is_left() {
+            return Err(Failed::BeforeAnswer(Errno::EAGAIN));
+        }
+        let begun = self.ask(Kind::PinBegin, payload, None);
+        self.end(Phase::Lending);
+        let begun = begun.and_then(|reply| reply.outcome.map(|_| reply.descriptor));
+        let lent = begun.map_err(Failed::BeforeAnswer)?;
+        let mut as_begun = payload.clone();
+        self.sentry
+            .pins
+            .was_let_through
+            .store(false, Ordering::SeqCst);
+        let parameters = self.sentry.pins.supply.take(self.notification.task);
+        let outcome = match (lent, parameters) {
+            (Some(lent), Ok(parameters)) => {
+                let parameters = Arc::new(parameters);
+                let outcome = self.carry_out_with(lent, &parameters, share, payload);
+                if self.is_unmapped.get() {
+                    self.sentry.pins.supply.put_back(parameters);
+                }
+                outcome
+            }
+            (None, _) => Err(Failed::BeforeAnswer(Errno::EIO)),
+            (_, Err(errno)) => Err(Failed::BeforeAnswer(errno)),
         };
-        if outcome.is_err() {
-            self.cancel(lent, payload);
-        }
-        outcome
-    }
-
-    /// Tells the server that nothing comes of what it has lent the command descriptor for, once. It keeps what it may take
-    /// until it is told. What was let through may have come about.
-    fn cancel(&self, lent: &mut Lent, payload: &mut Vec<u8>) {
-        let was_let_through = &self.sentry.pins.was_let_through;
-        if !was_let_through.load(Ordering::SeqCst) && lent.give_back(self.sentry) {
+        // The server keeps what it may take until it is told. What was let through may have come about.
+        if outcome.is_err() && !self.sentry.pins.was_let_through.load(Ordering::SeqCst) {
             // Of a server that was lost nothing is left.
-            let _ = self.tell(payload, Err(Errno::ECANCELED));
-        }
-    }
-
-    fn carry_out_in_time(
-        &self,
-        lent: &mut Lent,
-        share: &mut Option<Share>,
-        payload: &mut Vec<u8>,
-    ) -> Result<(), Failed> {
-        let supply = &self.sentry.pins.supply;
-        let parameters = supply.take(self.notification.task);
-        let parameters = Arc::new(parameters.map_err(Failed::BeforeAnswer)?);
-        let outcome = self.carry_out_with(lent, &parameters, share, payload);
-        if self.is_unmapped.get() {
-            supply.put_back(parameters);
+            let _ = self.ask(Kind::PinFinish, &mut as_begun, Some(Err(Errno::ECANCELED)));
         }
         outcome
     }
 
     fn carry_out_with(
         &self,
-        lent: &mut Lent,
+        lent: OwnedFd,
         parameters: &Arc<Parameters>,
-        share: &mut Option<Share>,
+        share: Share,
         payload: &mut Vec<u8>,
     ) -> Result<(), Failed> {
         let task = self.notification.task;
         at_task(Point::PinLent, task.as_raw());
         let (listener, tracer) = (&self.sentry.listener, self.tracer);
-        let borrowed = self.hold_and_borrow(lent);
-        let (others, command) = borrowed.map_err(Failed::BeforeAnswer)?;
+        let numbers = &self.sentry.pins.numbers;
+        let holding = self.sentry.pins.holding.lock().ignore_poison();
+        // A test leaves this out, to show that it would notice.
+        let is_to_hold = at_task(Point::Hold, task.as_raw()) != Some(Act::Drop);
+        let held = is_to_hold
+            .then(|| {
+                // In a container that is the program itself.
+                let init = (!self.sentry.is_container).then_some(self.sentry.init);
+                Held::all_but(task, init, numbers, listener, tracer, &self.to_begin)
+            })
+            .transpose()
+            .map_err(Failed::BeforeAnswer)?;
         at_task(Point::PinHeld, task.as_raw());
         let caller = Caller::seize(task, tracer, &self.to_call).map_err(Failed::BeforeAnswer)?;
         // Else another task has the number by now, was left out when the others were held, and is traced. From here on
@@ -305,16 +310,14 @@ impl Pin<'_> {
         let mut stopped = caller.stopped().map_err(Failed::AfterAnswer)?;
         at_task(Point::PinStopped, task.as_raw());
         let mut issued = None;
-        let done = self.issue(&mut stopped, command, parameters, payload, &mut issued);
+        let done = self.issue(&mut stopped, lent, parameters, payload, &mut issued);
         at_task(Point::PinEnded, task.as_raw());
-        drop(others);
+        drop(held);
+        drop(holding);
         self.end(Phase::Releasing);
         at_task(Point::PinTold, task.as_raw());
         // The server hears what the driver has answered, whatever has failed since.
-        let told = issued.map(|issued| self.tell(payload, issued));
-        if told.is_none() {
-            self.cancel(lent, payload);
-        }
+        let told = issued.map(|issued| self.ask(Kind::PinFinish, payload, Some(issued)));
         let told = match (told, done) {
             (Some(told), Ok(())) => told,
             (_, done) => Err(done.err().unwrap_or(Errno::EIO)),
@@ -345,7 +348,7 @@ impl Pin<'_> {
                 .map_err(|errno| *errno)
                 .and_then(|reply| reply.outcome),
         );
-        share.take();
+        drop(share);
         finished.map(drop).map_err(Failed::AfterAnswer)
     }
 
@@ -382,44 +385,36 @@ impl Pin<'_> {
             .stopped(task, times, self.description.node, known, answer);
     }
 
-    /// Tells the server what came of the request that it has lent the command descriptor for.
-    fn tell(&self, payload: &mut Vec<u8>, issued: Result<i32, Errno>) -> Result<Reply, Errno> {
+    /// Sends the request to the server, at one of the two moments of a pin that it is asked.
+    fn ask(
+        &self,
+        kind: Kind,
+        payload: &mut Vec<u8>,
+        issued: Option<Result<i32, Errno>>,
+    ) -> Result<Reply, Errno> {
         let command = self.notification.arguments[1] as u32;
         let target = Target::Device(Arc::clone(&self.description));
-        let (length, handles) = (payload.len(), &self.marshalled.handles);
-        let mut submission = submission(Kind::PinFinish, &target, command, handles, payload);
-        submission.arguments[ARGUMENT_RESULT] = encode_result(issued) as u64;
-        let asked = self.sentry.ask(self.link, submission, payload);
-        payload.truncate(length);
+        let length = payload.len();
+        let mut submission = submission(kind, &target, command, &self.marshalled.handles, payload);
+        if let Some(issued) = issued {
+            submission.arguments[ARGUMENT_RESULT] = encode_result(issued) as u64;
+        }
         // The caller stands still meanwhile, as do all signals for it. A server may say nothing.
-        let (begun, task) = (Instant::now(), self.notification.task);
+        let (asked, task) = (Instant::now(), self.notification.task);
         let is_useless = || {
-            let waited = begun.elapsed();
+            let waited = asked.elapsed();
             // A test leaves this out, to show that it would notice.
-            at_task(Point::PinUnanswered, task.as_raw()) != Some(Act::Drop)
+            issued.is_some()
+                && at_task(Point::PinUnanswered, task.as_raw()) != Some(Act::Drop)
                 && (waited > UNHEARD || waited > PROMPT && procfs::is_wanted(task))
         };
-        self.sentry.reply(asked?, is_useless)
+        let reply = self.sentry.call(self.link, submission, payload, is_useless);
+        payload.truncate(length);
+        reply
     }
 }
 
 impl Sentry {
-    /// Asks the server to lend the command descriptor for a pin, and hands it over to the thread that carries them out.
-    pub fn pin(&self, mut job: Job) {
-        let length = job.payload.len();
-        let (command, handles) = (
-            job.notification.arguments[1] as u32,
-            &job.marshalled.handles,
-        );
-        let target = Target::Device(Arc::clone(&job.description));
-        let payload = &mut job.payload;
-        let submission = submission(Kind::PinBegin, &target, command, handles, payload);
-        let asked = self.ask(&job.link, submission, payload);
-        payload.truncate(length);
-        // That thread never ends.
-        let _ = self.pins.sender.send(Task::Pin(Box::new(job), asked));
-    }
-
     /// The one thread that carries out pins.
     pub fn pin_for_ever(&self) {
         let (jobs, alarm) = (&self.pins.jobs, &self.pins.alarm);
@@ -445,9 +440,9 @@ impl Sentry {
             if let Some(Task::EndOrphans) = &job {
                 are_orphans_left = true;
             }
-            if let Some(Task::Pin(job, asked)) = job {
+            if let Some(Task::Pin(job)) = job {
                 let before = self.pins.looks();
-                run(self, &tracer, *job, asked);
+                run(self, &tracer, *job);
                 rest = Rest::after(self.pins.looks() - before);
                 // Nobody waits for it now.
                 self.pins.supply.stock();

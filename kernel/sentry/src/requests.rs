@@ -123,20 +123,16 @@ impl Sentry {
             share,
         };
         match marshalled {
-            Ok(marshalled) if marshalled.plan.pins() => match target {
-                Target::Device(description) => self.pin(pins::Job {
+            Ok(marshalled) if marshalled.plan.pins() => {
+                self.pins.begin(pins::Job {
                     link,
                     notification,
-                    description,
+                    target,
                     marshalled,
                     progress,
                     payload: std::mem::take(payload),
-                }),
-                Target::Uvm(_) => {
-                    let stopped = Stopped::Errno(Errno::ENOTTY);
-                    self.stop(&notification, Node::Uvm, stopped, progress.times, None)
-                }
-            },
+                });
+            }
             Ok(marshalled) => {
                 self.submit(&link, notification, target, marshalled, progress, payload)
             }

@@ -9,12 +9,14 @@ use nvproxy_protocol::clock;
 use nvproxy_protocol::requests::VALUE_ASKED;
 use ringfence_ipc::Completion;
 
-/// What a request goes through, in this order. Most skip some of it; those from `Holding` to `Releasing` are of pins.
+/// What a request goes through, in this order. Most skip some of it; those from `Lending` to `Releasing` are of pins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The sentry copies it and submits it. It may have to wait for its share, too.
     Sentry,
-    /// The other tasks are held, while the server lends the command descriptor, and the caller is prepared.
+    /// The server lends the command descriptor.
+    Lending,
+    /// The other tasks are held, and the caller is prepared.
     Holding,
     /// The helper issues the ioctl, between two stops.
     Calling,
@@ -31,8 +33,9 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in order.
-    const ALL: [Phase; 8] = [
+    const ALL: [Phase; 9] = [
         Phase::Sentry,
+        Phase::Lending,
         Phase::Holding,
         Phase::Calling,
         Phase::Releasing,
@@ -46,7 +49,7 @@ impl Phase {
     pub fn name(self) -> &'static str {
         match self {
             Phase::Sentry => "sentry",
-            Phase::Asking | Phase::Answering => "ring",
+            Phase::Lending | Phase::Asking | Phase::Answering => "ring",
             Phase::Holding => "hold",
             Phase::Calling => "own ioctl",
             Phase::Releasing => "release",
