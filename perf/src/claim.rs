@@ -6,6 +6,7 @@
 use crate::measure::Samples;
 use crate::session::Session;
 use crate::value::{Bar, Curve, NotMeasured, Value};
+use crate::ways::Way;
 
 /// Something that the project claims.
 pub struct Claim {
@@ -18,6 +19,8 @@ pub struct Claim {
     /// How it is measured, for whoever doubts the figure.
     pub how: &'static str,
     pub bars: &'static [Bar],
+    /// The ways by which its program is run.
+    pub ways: &'static [Way],
     /// It takes a GPU and NVIDIA's driver.
     pub needs_gpu: bool,
     pub measure: fn(&mut Session) -> Result<Measurement, NotMeasured>,

@@ -19,6 +19,7 @@
 //! | [`turns`] | two programs that take turns of some milliseconds |
 //! | [`machine`] | the machine, in words |
 //! | [`report`] | the results as a table, as JSON and as a page |
+//! | [`ways`] | the ways to run a program: natively, with Ringfence, with what one would use instead |
 //! | [`options`] | what every command takes |
 //! | [`command_line`] | the command line |
 
@@ -37,3 +38,4 @@ pub mod subject;
 pub mod system_calls;
 pub mod turns;
 pub mod value;
+pub mod ways;

@@ -49,7 +49,7 @@ fn measure(only: Option<&str>, options: &Options) -> Result<u8, String> {
     let chosen = driver::choose(&demand).map_err(|failure| failure.to_string())?;
     // Before anything is measured, lest what took minutes has nowhere to go.
     let outputs = Outputs::create(options)?;
-    let mut session = Session::new(options, chosen.driver.kind, ringfence)
+    let mut session = Session::new(options, chosen.driver.kind, ringfence, runsc(options)?)
         .map_err(|error| format!("a directory for temporary files: {error}"))?;
     let mut machine = Machine::examine(&session.ringfence);
     let chosen = claims::ALL
@@ -166,6 +166,15 @@ fn ringfence(options: &Options) -> Result<PathBuf, String> {
             beside.display()
         ))
     }
+}
+
+/// The runsc that was named, as it is called from anywhere.
+fn runsc(options: &Options) -> Result<Option<PathBuf>, String> {
+    let Some(path) = &options.runsc else {
+        return Ok(None);
+    };
+    let found = path.canonicalize().map(Some);
+    found.map_err(|error| format!("--runsc {}: {error}", path.display()))
 }
 
 /// Has cargo bring `ringfence` in this directory up to date.

@@ -127,10 +127,25 @@ impl Samples {
     /// The median ratio to `beside` of rounds that have one sample of each.
     pub fn paired_ratio_to(&self, beside: &Samples) -> Value {
         let rounds = self.rounds.iter().zip(&beside.rounds);
-        let ratios = rounds.map(|(own, other)| own.mean() / other.mean());
+        let ratios: Vec<f64> = rounds
+            .map(|(own, other)| own.mean() / other.mean())
+            .collect();
         Value {
-            value: median(ratios.collect()).unwrap_or(f64::NAN),
+            interval: interval_of_median(ratios.clone()),
+            value: median(ratios).unwrap_or(f64::NAN),
             ..self.ratio_to(beside, 0.5)
+        }
+    }
+
+    /// How many times its median a quantile is.
+    pub fn quantile_over_median(&self, quantile: f64) -> Value {
+        let over = |of: &Histogram<u64>| {
+            of.value_at_quantile(quantile) as f64 / of.value_at_quantile(0.5) as f64
+        };
+        Value {
+            quartiles: quartiles(self.rounds.iter().map(over).collect()),
+            beside: duration(self.quantile(0.5)),
+            ..Value::plain(over(&self.all), duration(self.quantile(quantile)))
         }
     }
 
@@ -153,10 +168,9 @@ impl Samples {
             )
         });
         Value {
-            value: compare(own, other),
             quartiles: quartiles(of_rounds.collect()),
-            measured: duration(own),
             beside: duration(other),
+            ..Value::plain(compare(own, other), duration(own))
         }
     }
 
@@ -164,11 +178,10 @@ impl Samples {
     pub fn microseconds(&self, quantile: f64) -> Value {
         let of_rounds = self.rounds.iter();
         let of_rounds = of_rounds.map(|round| round.value_at_quantile(quantile) as f64 / 1e3);
+        let value = self.quantile(quantile);
         Value {
-            value: self.quantile(quantile) / 1e3,
             quartiles: quartiles(of_rounds.collect()),
-            measured: duration(self.quantile(quantile)),
-            beside: String::new(),
+            ..Value::plain(value / 1e3, duration(value))
         }
     }
 }
@@ -195,6 +208,24 @@ pub fn quartiles(mut values: Vec<f64>) -> Option<(f64, f64)> {
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     at(&values, 0.5)
+}
+
+/// Between which of the values the median of what they were drawn from lies, with a confidence of 95 % at least; `None` of
+/// too few for that. How many values are below that median is as a fair coin falls, whatever they are drawn from.
+pub fn interval_of_median(mut values: Vec<f64>) -> Option<(f64, f64)> {
+    values.sort_by(f64::total_cmp);
+    let count = values.len();
+    let fair = 0.5f64.powi(i32::try_from(count).ok()?);
+    // How likely it is that no more than so many values are below: the sum of the binomial distribution.
+    let (mut term, mut below) = (fair, fair);
+    let mut outside = 0;
+    while below <= 0.025 && outside < count {
+        outside += 1;
+        term *= (count - outside + 1) as f64 / outside as f64;
+        below += term;
+    }
+    let first = outside.checked_sub(1)?;
+    Some((*values.get(first)?, *values.get(count - 1 - first)?))
 }
 
 /// Between the two nearest of sorted values, as near to each as the part is.
@@ -307,6 +338,26 @@ mod tests {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![1.0, 2.0]), Some(1.5));
         assert_eq!(median(Vec::new()), None);
+    }
+
+    #[test]
+    fn an_interval_of_the_median_leaves_out_as_many_as_chance_does() {
+        let numbers = |count: usize| (1..=count).map(|number| number as f64).collect();
+        // Of five all are on one side with a chance of 1 in 16.
+        assert_eq!(interval_of_median(numbers(5)), None);
+        assert_eq!(interval_of_median(numbers(6)), Some((1.0, 6.0)));
+        assert_eq!(interval_of_median(numbers(9)), Some((2.0, 8.0)));
+        assert_eq!(interval_of_median(numbers(31)), Some((10.0, 22.0)));
+        assert_eq!(interval_of_median(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_tail_is_held_against_its_own_median() {
+        let mut times = vec![10; 98];
+        times.extend([30, 30]);
+        let value = samples(&[&times]).quantile_over_median(0.99);
+        assert_eq!(value.value, 3.0);
+        assert_eq!((&*value.measured, &*value.beside), ("30 ns", "10 ns"));
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub struct Options {
     /// The ringfence executable to measure [default: the one beside this; under cargo, it is built first]
     #[arg(long, value_name = "PATH")]
     pub ringfence: Option<PathBuf>,
+    /// The runsc to measure beside Ringfence, which no program of PATH is taken for
+    #[arg(long, value_name = "PATH")]
+    pub runsc: Option<PathBuf>,
     /// Write the results to this file as JSON; the file is made anew before anything is measured
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

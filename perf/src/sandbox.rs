@@ -44,7 +44,7 @@ fn find(launcher: u32) -> io::Result<Option<Processes>> {
 }
 
 /// The processes whose parent is `parent`.
-fn children(parent: u32) -> io::Result<Vec<u32>> {
+pub fn children(parent: u32) -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();

@@ -1,6 +1,6 @@
 //! What a measurement works with: the options, Ringfence, a directory of its own, and the progress that the user sees.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,6 +14,9 @@ use crate::measure::Rounds;
 use crate::options::Options;
 use crate::subject::Subject;
 use crate::value::NotMeasured;
+use crate::ways::Work;
+use crate::ways::launch::Launch;
+use crate::ways::place::Place;
 
 /// How much is measured of each kind of thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub struct Effort {
     pub long: usize,
     /// Requests of a throughput, in each round.
     pub requests: usize,
+    /// How many sandboxes sleep, and for how many seconds it is watched what they take.
+    pub idle: (usize, u64),
 }
 
 impl Effort {
@@ -41,6 +46,7 @@ impl Effort {
         brief: Rounds::of_programs(201),
         long: 9,
         requests: 10_000,
+        idle: (200, 10),
     };
     const QUICK: Effort = Effort {
         prompt: Rounds {
@@ -52,6 +58,7 @@ impl Effort {
         brief: Rounds::of_programs(7),
         long: 3,
         requests: 4_000,
+        idle: (20, 2),
     };
 
     /// What the options ask for.
@@ -83,23 +90,33 @@ pub struct Session {
     /// Which driver whole programs get, and whether what needs a GPU can be measured.
     pub driver: Kind,
     pub ringfence: PathBuf,
+    /// The runsc to measure beside, if one was named.
+    pub runsc: Option<PathBuf>,
     /// This executable, which is also the guest.
     pub own: PathBuf,
     pub directory: Directory,
     pub progress: ProgressBar,
     files: Cell<u32>,
+    ways: OnceCell<Place>,
 }
 
 impl Session {
-    pub fn new(options: &Options, driver: Kind, ringfence: PathBuf) -> std::io::Result<Session> {
+    pub fn new(
+        options: &Options,
+        driver: Kind,
+        ringfence: PathBuf,
+        runsc: Option<PathBuf>,
+    ) -> std::io::Result<Session> {
         Ok(Session {
             effort: Effort::of(options),
             driver,
             ringfence,
+            runsc,
             own: std::env::current_exe()?,
             directory: Directory::new()?,
             progress: ProgressBar::hidden(),
             files: Cell::new(0),
+            ways: OnceCell::new(),
         })
     }
 
@@ -131,6 +148,18 @@ impl Session {
         command
     }
 
+    /// The same as work that is done by ways.
+    pub fn work(&self, arguments: &[&str]) -> Work {
+        let own = self.own.as_os_str();
+        let words = [own, "guest".as_ref()].into_iter();
+        Work::new(words.chain(arguments.iter().map(AsRef::as_ref))).seeing(&self.own)
+    }
+
+    /// The ways to run a program on this machine. They are looked for when they are first asked for.
+    pub fn place(&self) -> &Place {
+        self.ways.get_or_init(|| Place::new(self))
+    }
+
     /// `ringfence run OPTIONS... --`, in a sandbox that has this executable.
     pub fn sandbox(&self, options: &[&str]) -> Command {
         let mut bind = OsString::from(&self.own);
@@ -152,8 +181,8 @@ impl Session {
     }
 
     /// Starts a program that answers questions.
-    pub fn subject(&self, name: &str, command: Command) -> Result<Subject, NotMeasured> {
-        Subject::start(name, command, self.fresh_file("complaints"))
+    pub fn subject(&self, name: &str, command: impl Into<Launch>) -> Result<Subject, NotMeasured> {
+        Subject::start(name, command.into(), self.fresh_file("complaints"))
     }
 
     /// Starts a program that answers questions, warms it up, and asks it for so many samples. What differs from one
@@ -162,7 +191,7 @@ impl Session {
     pub fn ask_anew(
         &self,
         name: &str,
-        command: Command,
+        command: impl Into<Launch>,
         samples: usize,
     ) -> Result<Vec<u64>, NotMeasured> {
         let mut subject = self.subject(name, command)?;

@@ -7,13 +7,14 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ringfence_programs::leftovers;
 
 use crate::value::{Attempt, NotMeasured};
+use crate::ways::launch::Launch;
 
 /// How long a program has to end once nobody asks it any more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,18 +30,19 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Starts `command`; what it complains of goes to the file `complaints`.
+    /// Starts a program; what it complains of goes to the file `complaints`.
     pub fn start(
         name: &str,
-        mut command: Command,
+        mut launch: Launch,
         complaints: PathBuf,
     ) -> Result<Subject, NotMeasured> {
         let stderr = File::create(&complaints).attempt(name)?;
-        command
+        launch
+            .command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr);
-        let mut child = command.spawn().attempt(name)?;
+        let mut child = launch.spawn().attempt(name)?;
         leftovers::note_process(child.id());
         let (Some(questions), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(NotMeasured::failed(name, "started without pipes"));
@@ -108,6 +110,8 @@ impl Drop for Subject {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     /// A shell that runs `script`, and the directory that its complaints are in.
@@ -116,7 +120,7 @@ mod tests {
         command.args(["-c", script]);
         let directory = leftovers::Directory::new().expect("a directory");
         let complaints = directory.path().join("complaints");
-        let subject = Subject::start("a shell", command, complaints).expect("sh");
+        let subject = Subject::start("a shell", command.into(), complaints).expect("sh");
         (subject, directory)
     }
 

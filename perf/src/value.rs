@@ -26,6 +26,8 @@ pub enum Unit {
     CallsPerRequest,
     #[serde(rename = "microseconds")]
     Microseconds,
+    #[serde(rename = "ms of processors a second")]
+    MillisecondsPerSecond,
 }
 
 /// One value of a claim and what it has to be.
@@ -106,6 +108,49 @@ pub struct Value {
     pub measured: String,
     /// The same of what was measured beside it; empty if there is nothing.
     pub beside: String,
+    /// Between these the median of all rounds that there could be lies, with a confidence of 95 %.
+    pub interval: Option<(f64, f64)>,
+    /// What was measured by each way to run the program, where the claim has ways.
+    pub by_way: Vec<ByWay>,
+}
+
+/// What was measured by one way to run a program.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ByWay {
+    pub way: &'static str,
+    /// As in "12.3 ms".
+    pub measured: String,
+    /// How that stands to running it natively.
+    pub value: Option<f64>,
+    pub quartiles: Option<(f64, f64)>,
+    pub not_measured: Option<NotMeasured>,
+}
+
+impl ByWay {
+    /// There is no such way here, or the program does not run by it.
+    pub fn not_measured(way: &'static str, reason: NotMeasured) -> ByWay {
+        ByWay {
+            way,
+            measured: String::new(),
+            value: None,
+            quartiles: None,
+            not_measured: Some(reason),
+        }
+    }
+}
+
+impl Value {
+    /// A value that is of nothing else.
+    pub fn plain(value: f64, measured: impl Into<String>) -> Value {
+        Value {
+            value,
+            quartiles: None,
+            measured: measured.into(),
+            beside: String::new(),
+            interval: None,
+            by_way: Vec::new(),
+        }
+    }
 }
 
 /// Points of a line in a plot.
@@ -158,10 +203,8 @@ mod tests {
 
     fn value(value: f64, quartiles: Option<(f64, f64)>) -> Value {
         Value {
-            value,
             quartiles,
-            measured: String::new(),
-            beside: String::new(),
+            ..Value::plain(value, "")
         }
     }
 

@@ -58,6 +58,7 @@ fn the_help_of_a_claim_says_how_it_is_measured() {
         for option in [
             "--driver",
             "--ringfence",
+            "--runsc",
             "--json",
             "--html",
             "--quick",

@@ -4,7 +4,7 @@ use ringfence_perf::claim::{Claim, Measurement};
 use ringfence_perf::machine::Machine;
 use ringfence_perf::measure::Samples;
 use ringfence_perf::report::{Entry, Report, page, terminal};
-use ringfence_perf::value::{Bar, Curve, Limit, Line, NotMeasured, Unit, Value};
+use ringfence_perf::value::{Bar, ByWay, Curve, Limit, Line, NotMeasured, Unit, Value};
 
 const CLAIM: Claim = Claim {
     name: "apples",
@@ -21,6 +21,7 @@ const CLAIM: Claim = Claim {
         Bar::shown("weight", Unit::Mebibytes),
         Bar::ratio("cider", 2.0),
     ],
+    ways: &[],
     needs_gpu: false,
     measure: |_| Err(NotMeasured::lacking("nobody asked", "ask")),
 };
@@ -38,12 +39,7 @@ fn outcome() -> Result<Measurement, NotMeasured> {
         samples("apples", [1000, 2000, 2000, 2000]),
         samples("pears", [1000; 4]),
     );
-    let plain = |value| Value {
-        value,
-        quartiles: None,
-        measured: "some".to_owned(),
-        beside: String::new(),
-    };
+    let plain = |value| Value::plain(value, "some");
     Ok(Measurement {
         values: vec![
             Ok(apples.ratio_to(&pears, 0.5)),
@@ -145,6 +141,8 @@ fn json_has_the_same_values() {
             "quartiles": [1.75, 2.0],
             "measured": "2.00 µs",
             "beside": "1.00 µs",
+            "interval": null,
+            "by_way": [],
             "verdict": "missed",
             "passes": true,
             "not_measured": null,
@@ -184,4 +182,84 @@ fn a_page_of_nothing_measured_has_no_plots() {
     let page = page::page(&report(lacking, 1.0));
     assert_eq!(page.matches("<svg ").count(), 0);
     assert_eq!(page.matches("not measured: no tree; plant one").count(), 4);
+}
+
+/// A value by ways, of which one is lacking, and Ringfence's runtime as it is given.
+fn by_ways(runtime: ByWay) -> Report {
+    let cell = |way, measured: &str, value| ByWay {
+        way,
+        measured: measured.to_owned(),
+        value,
+        quartiles: None,
+        not_measured: None,
+    };
+    let lacking = NotMeasured::lacking("no <runsc> was named", "name one");
+    let mut outcome = outcome().expect("a measurement");
+    if let Ok(weight) = &mut outcome.values[2] {
+        weight.interval = Some((0.2, 0.5));
+        weight.quartiles = Some((0.1, 0.75));
+        weight.by_way = vec![
+            cell("native", "1.00 ms", None),
+            cell("ringfence run", "1.50 ms", Some(1.5)),
+            runtime,
+            ByWay::not_measured("runsc", lacking),
+        ];
+    }
+    report(Ok(outcome), 1.4)
+}
+
+fn measured_runtime() -> ByWay {
+    ByWay {
+        way: "ringfence-runtime",
+        measured: "2.00 ms".to_owned(),
+        value: Some(2.0),
+        quartiles: None,
+        not_measured: None,
+    }
+}
+
+#[test]
+fn what_was_measured_by_ways_has_columns_and_a_reason_for_what_is_lacking() {
+    let table = terminal::table(&by_ways(measured_runtime()));
+    let expected = "
+By each way, and in parentheses beside running natively:
+
+claim   value   native   ringfence run        ringfence-runtime   runsc
+apples  weight  1.00 ms  1.50 ms (1.500 MiB)  2.00 ms (2.00 MiB)  –
+
+apples was not measured: there is no press; get one
+apples: it was windy
+runsc was not measured: no <runsc> was named; name one
+";
+    assert!(table.ends_with(expected), "{table}");
+    assert!(table.contains("0.100 to 0.750 (median 0.200 to 0.500)"));
+}
+
+#[test]
+fn the_page_and_json_have_what_was_measured_by_ways() {
+    let report = by_ways(measured_runtime());
+    let page = page::page(&report);
+    assert!(page.contains(
+        "<tr><td>apples</td><td>weight</td><td>1.00 ms</td><td>1.50 ms (1.500 MiB)</td>\
+         <td>2.00 ms (2.00 MiB)</td><td>–</td></tr>"
+    ));
+    assert!(page.contains("runsc was not measured: no &lt;runsc&gt; was named; name one"));
+    let json = serde_json::to_value(&report).expect("JSON");
+    let ways = &json["claims"][0]["values"][2]["by_way"];
+    assert_eq!(ways[1]["way"], "ringfence run");
+    assert_eq!(ways[1]["value"], 1.5);
+    assert_eq!(ways[3]["not_measured"]["reason"], "no <runsc> was named");
+    assert_eq!(
+        json["claims"][0]["values"][2]["interval"],
+        serde_json::json!([0.2, 0.5])
+    );
+}
+
+#[test]
+fn a_way_that_is_lacking_passes_and_ringfences_own_that_went_wrong_does_not() {
+    assert!(by_ways(measured_runtime()).passes());
+    let lacking = NotMeasured::lacking("no runc", "install it");
+    assert!(by_ways(ByWay::not_measured("ringfence-runtime", lacking)).passes());
+    let failed = NotMeasured::failed("ringfence-runtime", "it ended");
+    assert!(!by_ways(ByWay::not_measured("ringfence-runtime", failed)).passes());
 }

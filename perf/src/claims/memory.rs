@@ -17,6 +17,7 @@ pub const MEMORY: Claim = Claim {
         unit: Unit::Mebibytes,
         limit: Limit::AtMost(16.0),
     }],
+    ways: &[],
     needs_gpu: false,
     measure,
 };
@@ -29,12 +30,8 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
     subject.ask(&REQUESTS.to_string())?;
     let processes = Processes::of(subject.process())?;
     let (sentry, server) = (memory(processes.sentry)?, memory(processes.server)?);
-    let value = Value {
-        value: sentry + server,
-        quartiles: None,
-        measured: format!("{sentry:.1} MiB sentry, {server:.1} MiB server"),
-        beside: String::new(),
-    };
+    let measured = format!("{sentry:.1} MiB sentry, {server:.1} MiB server");
+    let value = Value::plain(sentry + server, measured);
     Ok(Measurement {
         values: vec![Ok(value)],
         samples: Vec::new(),
@@ -44,7 +41,7 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
 }
 
 /// In MiB.
-fn memory(process: u32) -> Result<f64, NotMeasured> {
+pub(super) fn memory(process: u32) -> Result<f64, NotMeasured> {
     match proportional_memory(process) {
         Ok(kibibytes) => Ok(kibibytes as f64 / 1024.0),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(NotMeasured::lacking(

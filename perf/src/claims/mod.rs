@@ -11,14 +11,26 @@
 //! | [`pins`] | a program that pins memory |
 //! | [`programs`] | programs that use a GPU |
 //! | [`requests`] | light requests to NVIDIA's driver |
+//! | [`suite`] | short programs of many kinds that use a GPU |
+//! | [`phases`] | a program of CUDA's driver interface, phase by phase |
+//! | [`crowd`] | many programs that use a GPU at once |
+//! | [`python`] | programs of PyTorch: the loading of data, a first inference |
+//! | [`idle`] | many sandboxes that do nothing |
+//! | [`compiled`] | programs of CUDA's that are compiled here (no claim) |
 
+pub mod compiled;
+pub mod crowd;
 pub mod files;
+pub mod idle;
 pub mod memory;
+pub mod phases;
 pub mod pins;
 pub mod programs;
+pub mod python;
 pub mod requests;
 pub mod ring;
 pub mod start;
+pub mod suite;
 pub mod tasks;
 pub mod trap;
 
@@ -35,11 +47,17 @@ pub static ALL: &[Claim] = &[
     start::START,
     memory::MEMORY,
     files::FILE_SYSTEM,
+    idle::IDLE,
     pins::PINS,
     programs::CONTEXT,
     programs::TORCH,
     programs::LAUNCH,
     requests::REQUESTS,
+    suite::SUITE,
+    phases::PHASES,
+    crowd::CROWD,
+    python::DATALOADER,
+    python::INFERENCE,
 ];
 
 /// The claim of this name.

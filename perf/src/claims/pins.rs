@@ -23,6 +23,7 @@ pub const PINS: Claim = Claim {
             limit: Limit::AtMost(1000.0),
         },
     ],
+    ways: &[],
     needs_gpu: false,
     measure,
 };

@@ -1,22 +1,25 @@
 //! Programs that use a GPU: what they take in a sandbox, beside the same programs outside.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use ringfence_programs::finding::find;
-
+use super::compiled::compiled;
+use super::python::with_torch;
 use super::{Attempt, Bar, Claim, Limit, Measurement, NotMeasured, Session, Unit};
 use crate::measure::{Samples, Side, in_turns};
 use crate::turns;
+use crate::ways::compare::Comparison;
+use crate::ways::{self, Work};
 
 pub const CONTEXT: Claim = Claim {
     name: "context",
     title: "cuInit and the primary context of a GPU",
     beside: "the same outside",
     how: "A program of CUDA's driver interface reads the clock before cuInit and after cuDevicePrimaryCtxRetain, once, \
-          and ends. Runs in the sandbox and outside alternate.",
+          and ends. Runs by each way alternate.",
     bars: &[Bar::ratio("median of the pairs", 1.03)],
+    ways: ways::ALL,
     needs_gpu: true,
     measure: context,
 };
@@ -39,6 +42,7 @@ pub const LAUNCH: Claim = Claim {
             limit: Limit::AtMostWithinNoise(1.0),
         },
     ],
+    ways: &[],
     needs_gpu: true,
     measure: launch,
 };
@@ -52,36 +56,34 @@ pub const TORCH: Claim = Claim {
           all. Where no control group can be made, whole \
           runs alternate, which tells less. Both have to print the same checksum.",
     bars: &[Bar::ratio("median of the pairs", 1.01)],
+    ways: &[],
     needs_gpu: true,
     measure: torch,
 };
 
 fn context(session: &mut Session) -> Result<Measurement, NotMeasured> {
-    let program = compiled(
-        session,
-        "context",
-        include_str!("../../workloads/context.cu"),
-    )?;
-    let run = |mut command: Command| {
-        let output = command
-            .stdin(Stdio::null())
-            .output()
-            .attempt("context.cu")?;
-        let printed = String::from_utf8_lossy(&output.stdout).trim().parse();
-        printed.map_err(|_| {
-            NotMeasured::failed("context.cu", String::from_utf8_lossy(&output.stderr).trim())
-        })
+    const NAME: &str = "context.cu";
+    let source = include_str!("../../workloads/context.cu");
+    let program = compiled(session, "context", source)?;
+    let comparison = Comparison {
+        ways: CONTEXT.ways,
+        work: Work::new([program])
+            .with_gpu()
+            .seeing(session.directory.path()),
+        rounds: session.effort.programs,
+        parts: &[""],
+        further: &[],
     };
-    let outside = || Command::new(&program);
-    let inside = || on_host(session, &[&program]);
-    run(outside())?;
-    run(inside())?;
-    let mut sides = [
-        Side::new("in the sandbox", |_| Ok(vec![run(inside())?])),
-        Side::new("outside", |_| Ok(vec![run(outside())?])),
-    ];
-    let samples = in_turns(session.effort.programs, &session.progress, &mut sides)?;
-    pair(samples)
+    let compared = comparison.measure(session, &|start| {
+        let printed = start()?.run(NAME)?.printed;
+        Ok(vec![vec![printed.trim().parse().attempt(NAME)?]])
+    })?;
+    Ok(Measurement {
+        values: vec![compared.value(0, Samples::paired_ratio_to)],
+        samples: compared.samples(),
+        curves: Vec::new(),
+        notes: Vec::new(),
+    })
 }
 
 fn launch(session: &mut Session) -> Result<Measurement, NotMeasured> {
@@ -116,10 +118,7 @@ fn launch(session: &mut Session) -> Result<Measurement, NotMeasured> {
 }
 
 fn torch(session: &mut Session) -> Result<Measurement, NotMeasured> {
-    let python = find("python3", &[]).ok_or_else(|| {
-        NotMeasured::lacking("python3 is not installed", "install python3 with PyTorch")
-    })?;
-    let executed = executable_with_torch(&python)?;
+    let (python, executed) = with_torch()?;
     let script = session.fresh_file("torch_train.py");
     std::fs::write(&script, include_str!("../../workloads/torch_train.py")).attempt("a file")?;
     let place = turns::place();
@@ -180,28 +179,6 @@ fn one_after_the_other(commands: [Command; 2]) -> Result<[turns::Ran; 2], NotMea
     Ok([run(first)?, run(second)?])
 }
 
-/// What is executed in the end where `python` is called, which may be a wrapper, if that has PyTorch.
-fn executable_with_torch(python: &Path) -> Result<PathBuf, NotMeasured> {
-    let script = "import sys, torch; torch.zeros(1).cuda(); print(sys.executable)";
-    let mut command = Command::new(python);
-    command.args(["-c", script]);
-    let output = command.stdin(Stdio::null()).output().attempt("python3")?;
-    if output.status.success() {
-        let printed = String::from_utf8_lossy(&output.stdout);
-        return Ok(PathBuf::from(printed.trim_end()));
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let last = complaint
-        .lines()
-        .last()
-        .unwrap_or("it says nothing")
-        .to_owned();
-    Err(NotMeasured::lacking(
-        format!("python3 has no PyTorch that can use this GPU: {last}"),
-        "install PyTorch with CUDA for the python3 in PATH",
-    ))
-}
-
 /// A program and its arguments in a sandbox on NVIDIA's driver, in which the session's directory is to be seen.
 fn on_host(session: &Session, words: &[&PathBuf]) -> Command {
     let directory = session.directory.path().to_string_lossy().into_owned();
@@ -209,33 +186,6 @@ fn on_host(session: &Session, words: &[&PathBuf]) -> Command {
     let mut command = session.sandbox(&["--driver", "host", "--bind", &bind]);
     command.args(words);
     command
-}
-
-/// Compiles a program of CUDA's for this machine's GPU.
-fn compiled(session: &Session, name: &str, source: &str) -> Result<PathBuf, NotMeasured> {
-    let compiler = find("nvcc", &["/usr/local/cuda/bin"]).ok_or_else(|| {
-        NotMeasured::lacking(
-            "nvcc is not installed",
-            "install the CUDA toolkit, or put nvcc into PATH",
-        )
-    })?;
-    let file = session.fresh_file(&format!("{name}.cu"));
-    let program = session.fresh_file(name);
-    std::fs::write(&file, source).attempt("a file")?;
-    let mut command = Command::new(compiler);
-    command
-        .args(["-O2", "-arch=native", "-o"])
-        .args([&program, &file])
-        .arg("-ldl");
-    let output = command.stdin(Stdio::null()).output().attempt("nvcc")?;
-    if output.status.success() {
-        return Ok(program);
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    Err(NotMeasured::failed(
-        "nvcc",
-        complaint.lines().last().unwrap_or("it says nothing"),
-    ))
 }
 
 /// The measurement of a program that was run inside and outside, in this order.

@@ -33,6 +33,7 @@ pub const HOT: Claim = Claim {
         Bar::ratio("median", 0.2),
         Bar::shown("median, the socket looked at as well", Unit::Ratio),
     ],
+    ways: &[],
     needs_gpu: false,
     measure: hot,
 };
@@ -50,6 +51,7 @@ pub const ASLEEP: Claim = Claim {
         Bar::ratio("median, each on its processor", 1.0),
         Bar::shown("median, where the kernel puts them", Unit::Ratio),
     ],
+    ways: &[],
     needs_gpu: false,
     measure: asleep,
 };

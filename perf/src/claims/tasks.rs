@@ -29,6 +29,7 @@ pub const TASKS: Claim = Claim {
             limit: Limit::AtMost(0.3),
         },
     ],
+    ways: &[],
     needs_gpu: false,
     measure,
 };
@@ -129,10 +130,11 @@ fn counted(
     }
     let value = median(of_last.clone()).unwrap_or_default();
     let value = Value {
-        value,
         quartiles: quartiles(of_last),
-        measured: format!("{value:.3} at {} tasks", CROWDS[CROWDS.len() - 1]),
-        beside: String::new(),
+        ..Value::plain(
+            value,
+            format!("{value:.3} at {} tasks", CROWDS[CROWDS.len() - 1]),
+        )
     };
     let label = "requests for each system call of the server".to_owned();
     Ok((value, Line { label, points }))

@@ -17,6 +17,7 @@ pub const TRAP: Claim = Claim {
         Bar::ratio("99th percentile", 2.0),
         Bar::shown("median of RM_CONTROL 0x214", Unit::Ratio),
     ],
+    ways: &[],
     needs_gpu: false,
     measure,
 };

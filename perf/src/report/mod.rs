@@ -8,7 +8,9 @@
 //! | [`terminal`] | the table on the terminal |
 //! | [`page`] | the page |
 //! | [`plots`] | its plots |
+//! | [`columns`] | what was measured by each way, for both |
 
+pub mod columns;
 pub mod page;
 pub mod plots;
 pub mod terminal;
@@ -18,7 +20,7 @@ use serde::Serialize;
 use crate::claim::{Claim, Measurement};
 use crate::machine::Machine;
 use crate::measure::Samples;
-use crate::value::{Bar, Curve, Limit, Line, NotMeasured, Unit, Value, Verdict};
+use crate::value::{Bar, ByWay, Curve, Limit, Line, NotMeasured, Unit, Value, Verdict};
 
 /// All results of one run.
 #[derive(Clone, Debug, Serialize)]
@@ -52,10 +54,15 @@ pub struct Row {
     pub limit: Limit,
     pub value: Option<f64>,
     pub quartiles: Option<(f64, f64)>,
+    /// Of the median, with a confidence of 95 %.
+    pub interval: Option<(f64, f64)>,
     pub measured: String,
     pub beside: String,
+    /// What was measured by each way, natively and with Ringfence among them.
+    pub by_way: Vec<ByWay>,
     pub verdict: Verdict,
-    /// It meets the bar with the slack, has none, or could not be measured here. Not so if measuring went wrong.
+    /// It meets the bar with the slack, has none, or could not be measured here. Not so if measuring went wrong, by one of
+    /// Ringfence's own ways included.
     pub passes: bool,
     pub not_measured: Option<NotMeasured>,
 }
@@ -118,15 +125,23 @@ impl Row {
             Ok(value) => bar.limit.judge(value, slack),
             Err(_) => Verdict::NotMeasured,
         };
-        let failed = outcome.as_ref().is_err_and(|reason| reason.failed);
+        let failed = match &outcome {
+            Err(reason) => reason.failed,
+            Ok(value) => {
+                let mut reasons = value.by_way.iter().flat_map(|cell| &cell.not_measured);
+                reasons.any(|reason| reason.failed)
+            }
+        };
         let row = Row {
             of: bar.of,
             unit: bar.unit,
             limit: bar.limit,
             value: None,
             quartiles: None,
+            interval: None,
             measured: String::new(),
             beside: String::new(),
+            by_way: Vec::new(),
             verdict: verdict(1.0),
             passes: verdict(slack) != Verdict::Missed && !failed,
             not_measured: None,
@@ -135,6 +150,8 @@ impl Row {
             Ok(value) => Row {
                 value: Some(value.value),
                 quartiles: value.quartiles,
+                interval: value.interval,
+                by_way: value.by_way,
                 measured: value.measured,
                 beside: value.beside,
                 ..row
@@ -152,11 +169,13 @@ impl Row {
             .map_or_else(String::new, |value| self.number(value))
     }
 
-    /// The quartiles for people.
+    /// The quartiles for people, and the interval of the median, where there is one.
     pub fn quartiles_text(&self) -> String {
-        self.quartiles.map_or_else(String::new, |(lower, upper)| {
-            format!("{} to {}", significant(lower), significant(upper))
-        })
+        let range = |(lower, upper)| format!("{} to {}", significant(lower), significant(upper));
+        match (self.quartiles.map(range), self.interval.map(range)) {
+            (Some(quartiles), Some(interval)) => format!("{quartiles} (median {interval})"),
+            (quartiles, _) => quartiles.unwrap_or_default(),
+        }
     }
 
     /// The bar for people.
@@ -188,6 +207,7 @@ impl Row {
             Unit::Mebibytes => format!("{number} MiB"),
             Unit::CallsPerRequest => format!("{number} a request"),
             Unit::Microseconds => format!("{number} µs"),
+            Unit::MillisecondsPerSecond => format!("{number} ms/s"),
         }
     }
 }

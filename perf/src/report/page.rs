@@ -1,7 +1,9 @@
 //! The page: everything in one file that a browser opens, without scripts and without anything from elsewhere.
 
+use super::columns::columns;
 use super::{Entry, Report, Row, plots};
 use crate::measure::duration;
+use crate::ways;
 
 const STYLE: &str = "\
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -25,6 +27,7 @@ pub fn page(report: &Report) -> String {
         })
         .collect();
     let rows: String = report.claims.iter().map(summary).collect();
+    let by_way = by_way(report);
     let sections: String = report.claims.iter().map(section).collect();
     let rough = if report.quick {
         "<p>Little was measured (<code>--quick</code>), and the figures are rough.</p>\n"
@@ -37,8 +40,40 @@ pub fn page(report: &Report) -> String {
          <p>Each value is what was measured in relation to what stands beside it, measured in turns with it in the \
          same run. The quartiles are of that relation over the rounds.</p>\n{rough}\
          <table>\n<tr><th>claim</th><th>value</th><th>measured</th><th>beside</th><th></th><th>quartiles</th>\
-         <th>bar</th><th></th></tr>\n{rows}</table>\n\
+         <th>bar</th><th></th></tr>\n{rows}</table>\n{by_way}\
          <h2>The machine</h2>\n<table>\n{machine}</table>\n{sections}</body>\n</html>\n"
+    )
+}
+
+/// The table of the ways, if anything was measured by them.
+fn by_way(report: &Report) -> String {
+    let Some(columns) = columns(report) else {
+        return String::new();
+    };
+    let line = |cells: &mut dyn Iterator<Item = &str>, kind: &str| {
+        let cells: String = cells
+            .map(|cell| format!("<{kind}>{}</{kind}>", escape(cell)))
+            .collect();
+        format!("<tr>{cells}</tr>\n")
+    };
+    let heads = line(&mut columns.heads.iter().copied(), "th");
+    let lines: String = columns
+        .lines
+        .iter()
+        .map(|cells| line(&mut cells.iter().map(String::as_str), "td"))
+        .collect();
+    let reasons = columns.reasons.iter();
+    let reasons: String = reasons
+        .map(|reason| format!("<p class=\"absent\">{}</p>\n", escape(reason)))
+        .collect();
+    let what = ways::TABLE.iter().map(|way| {
+        let (name, how) = (escape(way.name), escape(way.how));
+        format!("<tr><th>{name}</th><td>{how}</td></tr>\n")
+    });
+    let what: String = what.collect();
+    format!(
+        "<h2>By each way</h2>\n<p>In parentheses: beside running natively.</p>\n\
+         <table>\n{heads}{lines}</table>\n{reasons}<table>\n{what}</table>\n"
     )
 }
 

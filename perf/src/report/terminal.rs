@@ -1,5 +1,6 @@
 //! The table on the terminal.
 
+use super::columns::columns;
 use super::{Report, Row};
 
 /// Heads of the columns.
@@ -14,7 +15,7 @@ const HEADS: [&str; 8] = [
     "",
 ];
 
-/// The machine, a line for each value, and why others are missing.
+/// The machine, a line for each value, a table of the ways, and why others are missing.
 pub fn table(report: &Report) -> String {
     let machine = report.machine.lines();
     let mut text: String = machine
@@ -24,11 +25,11 @@ pub fn table(report: &Report) -> String {
     if report.quick {
         text.push_str("(--quick: little was measured, and the figures are rough)\n");
     }
-    let mut lines = vec![HEADS.map(str::to_owned)];
+    let mut lines = vec![HEADS.map(str::to_owned).to_vec()];
     let mut reasons = Vec::new();
     for entry in &report.claims {
         for row in &entry.values {
-            lines.push(cells(entry.name, row));
+            lines.push(cells(entry.name, row).to_vec());
             if let Some(not_measured) = &row.not_measured {
                 reasons.push(format!(
                     "{} was not measured: {}; {}\n",
@@ -46,6 +47,17 @@ pub fn table(report: &Report) -> String {
     reasons.dedup();
     text.push('\n');
     text.push_str(&aligned(&lines));
+    if let Some(columns) = columns(report) {
+        let heads = columns
+            .heads
+            .iter()
+            .map(|head| (*head).to_owned())
+            .collect();
+        let lines: Vec<_> = [heads].into_iter().chain(columns.lines).collect();
+        text.push_str("\nBy each way, and in parentheses beside running natively:\n\n");
+        text.push_str(&aligned(&lines));
+        reasons.extend(columns.reasons.iter().map(|reason| format!("{reason}\n")));
+    }
     if !reasons.is_empty() {
         text.push('\n');
     }
@@ -66,17 +78,20 @@ fn cells(claim: &str, row: &Row) -> [String; 8] {
     ]
 }
 
-/// Columns as wide as their widest cell.
-fn aligned(lines: &[[String; 8]]) -> String {
+/// Columns as wide as their widest cell. All lines have as many cells as the first.
+fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| {
-        let widths = lines.iter().map(|line| line[column].chars().count());
+        let widths = lines
+            .iter()
+            .filter_map(|line| Some(line.get(column)?.chars().count()));
         widths.max().unwrap_or_default()
     };
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     lines
         .iter()
         .map(|line| {
-            let cells = line.iter().zip(widths);
+            let cells = line.iter().zip(&widths);
             let text: String = cells
                 .map(|(cell, width)| format!("{cell:<width$}  "))
                 .collect();
