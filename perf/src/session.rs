@@ -31,7 +31,7 @@ pub struct Effort {
     pub long: usize,
     /// Requests of a throughput, in each round.
     pub requests: usize,
-    /// How many sandboxes sleep, and for how many seconds it is watched what they take.
+    /// How many sandboxes wait, and for how many seconds it is watched what they take.
     pub idle: (usize, u64),
 }
 

@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use ringfence_programs::leftovers;
 
 use super::memory::memory;
@@ -17,9 +15,9 @@ use crate::sandbox::Processes;
 
 pub const IDLE: Claim = Claim {
     name: "idle",
-    title: "200 sandboxes at once in which a program sleeps (20 with --quick)",
+    title: "200 sandboxes at once in which a program waits for input (20 with --quick)",
     beside: "nothing",
-    how: "Each is `ringfence run --driver sim` of a shell that becomes sleep. Once all are asleep, the kernel says how much \
+    how: "Each is `ringfence run --driver sim` of a shell that becomes cat. Once all wait, the kernel says how much \
           memory each sentry, server and launcher has (the proportional set size, in which what several share counts in \
           part), and, before and after some seconds in which nothing happens, how long the processors have worked for all \
           of these and for each sandbox's first process (/proc/PID/task/TID/schedstat).",
@@ -47,46 +45,46 @@ const fn mebibytes(of: &'static str, limit: Limit) -> Bar {
 /// How long what was started settles before the time begins.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// A sandbox whose program sleeps. It ends when this is dropped, and is waited for.
-struct Sleeper(Child);
+/// A sandbox whose program waits for input. The program ends with its input when this is dropped, and the sandbox with it.
+struct Sleeper {
+    child: Child,
+    input: Option<ChildStdin>,
+}
 
 impl Sleeper {
     fn start(session: &Session) -> Result<Sleeper, NotMeasured> {
-        const NAME: &str = "a sandbox that sleeps";
+        const NAME: &str = "a sandbox that waits";
         let mut command = session.sandbox(&["--driver", "sim"]);
         command
-            .args(["sh", "-c", "echo asleep; exec sleep 3600"])
-            .stdin(Stdio::null())
+            .args(["sh", "-c", "echo waiting; exec cat"])
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let child = command.spawn().attempt(NAME)?;
+        let mut child = command.spawn().attempt(NAME)?;
         leftovers::note_process(child.id());
-        Ok(Sleeper(child))
+        let input = child.stdin.take();
+        Ok(Sleeper { child, input })
     }
 
     /// Waits until its program is there.
     fn ready(&mut self) -> Result<(), NotMeasured> {
         let mut line = String::new();
-        if let Some(stdout) = self.0.stdout.take() {
+        if let Some(stdout) = self.child.stdout.take() {
             let read = BufReader::new(stdout).read_line(&mut line);
-            read.attempt("a sandbox that sleeps")?;
+            read.attempt("a sandbox that waits")?;
         }
         match &*line {
-            "asleep\n" => Ok(()),
+            "waiting\n" => Ok(()),
             _ => Err(NotMeasured::failed("a sandbox", "it ended at its start")),
         }
-    }
-
-    fn stop(&self) {
-        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
     }
 }
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        self.stop();
-        let _ = self.0.wait();
-        leftovers::process_was_awaited(self.0.id());
+        self.input = None;
+        let _ = self.child.wait();
+        leftovers::process_was_awaited(self.child.id());
     }
 }
 
@@ -95,7 +93,7 @@ struct Sleepers(Vec<Sleeper>);
 
 impl Drop for Sleepers {
     fn drop(&mut self) {
-        self.0.iter().for_each(Sleeper::stop);
+        self.0.iter_mut().for_each(|sleeper| sleeper.input = None);
     }
 }
 
@@ -109,7 +107,7 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
     let mut sandboxes = Vec::new();
     for sleeper in &mut sleepers.0 {
         sleeper.ready()?;
-        let launcher = sleeper.0.id();
+        let launcher = sleeper.child.id();
         sandboxes.push((launcher, Processes::of(launcher)?));
         session.progress.inc(1);
     }
