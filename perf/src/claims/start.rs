@@ -9,7 +9,7 @@ use crate::ways::{self, Way, Work};
 pub const START: Claim = Claim {
     name: "start",
     title: "`ringfence run -- true`, from its start until it has been waited for",
-    beside: "`bwrap --unshare-all --ro-bind / / true`",
+    beside: "`bwrap --unshare-all --ro-bind / / true`, with the host's /dev where there is a GPU",
     how: "`true` is run by each way in turns, on the same two processors; what runsc and its like start besides is on the \
           same two. The ways are shown beside running it without a sandbox, and so is the second value. On a machine with \
           a GPU each is given it, as for a program that uses it.",

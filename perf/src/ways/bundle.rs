@@ -101,9 +101,11 @@ pub fn specification(work: &Work, root: &Path, devices: &[Device]) -> Value {
         .iter()
         .map(|word| word.to_string_lossy())
         .collect();
-    // What is not text no specification can have.
+    // What is not text no specification can have. What NVIDIA's variables say is of a container that this tool itself is in.
     let environment: Vec<String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some(format!("{}={}", name.to_str()?, value.to_str()?)))
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| !name.starts_with("NVIDIA_"))
+        .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let mounts = MOUNTS.map(|(destination, kind, options)| {
         json!({"destination": destination, "type": kind, "source": kind, "options": options})

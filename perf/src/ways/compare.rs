@@ -78,10 +78,11 @@ impl Comparison<'_> {
         session
             .progress
             .set_length(((self.rounds.rounds + 1) * columns.len()) as u64);
-        // The first of each is not counted: in it the kernel reads of the disk what it has to.
+        // The first of each is not counted: in it the kernel reads of the disk what it has to. It begins natively, since the
+        // first program of CUDA's on a machine makes NVIDIA's nodes.
         for round in 0..=self.rounds.rounds {
             let mut turns: Vec<&mut Column> = columns.iter_mut().collect();
-            if round % 2 == 0 {
+            if round % 2 == 1 {
                 turns.reverse();
             }
             for column in turns {
