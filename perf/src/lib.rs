@@ -20,15 +20,21 @@
 //! | [`machine`] | the machine, in words |
 //! | [`report`] | the results as a table, as JSON and as a page |
 //! | [`ways`] | the ways to run a program: natively, with Ringfence, with what one would use instead |
+//! | [`comparison`] | measuring one program by each way in turns |
+//! | [`launch`] | a program that is about to start, and its run to the end |
+//! | [`mounts`] | a mount namespace with a root for containers |
 //! | [`options`] | what every command takes |
 //! | [`command_line`] | the command line |
 
 pub mod claim;
 pub mod claims;
 pub mod command_line;
+pub mod comparison;
 pub mod guest;
+pub mod launch;
 pub mod machine;
 pub mod measure;
+pub mod mounts;
 pub mod options;
 pub mod processors;
 pub mod report;

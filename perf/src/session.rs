@@ -10,13 +10,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ringfence::driver::Kind;
 use ringfence_programs::leftovers::Directory;
 
+use crate::launch::Launch;
 use crate::measure::Rounds;
 use crate::options::Options;
 use crate::subject::Subject;
 use crate::value::NotMeasured;
-use crate::ways::Work;
-use crate::ways::launch::Launch;
 use crate::ways::place::Place;
+use crate::ways::{Setting, Work};
 
 /// How much is measured of each kind of thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +157,13 @@ impl Session {
 
     /// The ways to run a program on this machine. They are looked for when they are first asked for.
     pub fn place(&self) -> &Place {
-        self.ways.get_or_init(|| Place::new(self))
+        let setting = || Setting {
+            ringfence: self.ringfence.clone(),
+            runsc: self.runsc.clone(),
+            driver: self.driver,
+            directory: self.fresh_file("containers"),
+        };
+        self.ways.get_or_init(|| Place::new(setting()))
     }
 
     /// `ringfence run OPTIONS... --`, in a sandbox that has this executable.

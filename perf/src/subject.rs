@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use ringfence_programs::leftovers;
 
+use crate::launch::Launch;
 use crate::value::{Attempt, NotMeasured};
-use crate::ways::launch::Launch;
 
 /// How long a program has to end once nobody asks it any more.
 const PATIENCE: Duration = Duration::from_secs(10);

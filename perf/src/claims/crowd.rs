@@ -3,9 +3,9 @@
 use super::compiled::compiled_with;
 use super::suite::{INCLUDED, PROGRAMS};
 use super::{Bar, Claim, Measurement, NotMeasured, Session};
+use crate::comparison::Comparison;
+use crate::launch::Begun;
 use crate::measure::{Rounds, Samples};
-use crate::ways::compare::Comparison;
-use crate::ways::launch::Begun;
 use crate::ways::{self, Work};
 
 pub const CROWD: Claim = Claim {

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::path::Path;
 
 use super::{Attempt, Bar, Claim, Measurement, NotMeasured, Session, Unit};
+use crate::comparison::{Comparison, Further};
 use crate::guest::files::{FILES, path};
 use crate::measure::Samples;
 use crate::processors::Confined;
-use crate::ways::compare::{Comparison, Further};
 use crate::ways::{self, Way};
 
 pub const FILE_SYSTEM: Claim = Claim {

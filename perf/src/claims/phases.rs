@@ -2,8 +2,8 @@
 
 use super::compiled::compiled;
 use super::{Bar, Claim, Measurement, NotMeasured, Session, Unit};
+use crate::comparison::Comparison;
 use crate::measure::Samples;
-use crate::ways::compare::Comparison;
 use crate::ways::{self, Work};
 
 pub const PHASES: Claim = Claim {

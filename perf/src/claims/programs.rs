@@ -7,9 +7,9 @@ use std::time::Instant;
 use super::compiled::compiled;
 use super::python::with_torch;
 use super::{Attempt, Bar, Claim, Limit, Measurement, NotMeasured, Session, Unit};
+use crate::comparison::Comparison;
 use crate::measure::{Samples, Side, in_turns};
 use crate::turns;
-use crate::ways::compare::Comparison;
 use crate::ways::{self, Work};
 
 pub const CONTEXT: Claim = Claim {

@@ -8,8 +8,8 @@ use ringfence_programs::finding::find;
 
 use super::suite::same;
 use super::{Attempt, Bar, Claim, Measurement, NotMeasured, Session, Unit};
+use crate::comparison::Comparison;
 use crate::measure::{Rounds, Samples};
-use crate::ways::compare::Comparison;
 use crate::ways::{self, Work};
 
 pub const DATALOADER: Claim = Claim {

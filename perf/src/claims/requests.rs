@@ -1,8 +1,8 @@
 //! What a light request to NVIDIA's driver costs, by each way that there is.
 
 use super::{Bar, Claim, Limit, Measurement, NotMeasured, Session, Unit};
+use crate::comparison::{Comparison, Further, Relation};
 use crate::guest::requests::{PROBED_IDS, VERSION};
-use crate::ways::compare::{Comparison, Further, Relation};
 use crate::ways::{self, Way};
 
 pub const REQUESTS: Claim = Claim {

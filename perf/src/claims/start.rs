@@ -1,9 +1,9 @@
 //! What it takes to start a sandbox and to be rid of it again.
 
 use super::{Attempt, Bar, Claim, Measurement, NotMeasured, Session, Unit};
+use crate::comparison::Comparison;
 use crate::measure::Samples;
 use crate::processors::Confined;
-use crate::ways::compare::Comparison;
 use crate::ways::{self, Way, Work};
 
 pub const START: Claim = Claim {

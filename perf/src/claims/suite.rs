@@ -8,9 +8,9 @@ use std::cell::RefCell;
 
 use super::compiled::{Source, compiled_with};
 use super::{Bar, Claim, Measurement, NotMeasured, Session, Unit, Value};
+use crate::comparison::{Compared, Comparison};
 use crate::measure::Rounds;
 use crate::value::ByWay;
-use crate::ways::compare::{Compared, Comparison};
 use crate::ways::{self, Work};
 
 /// A program and its source, by one name.

@@ -6,16 +6,12 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`place`] | what the ways work with: programs that were found, the containers' root and settings |
-//! | [`bundle`] | containers' specifications |
-//! | [`mounts`] | a mount namespace with a root for containers |
-//! | [`launch`] | a program that is about to start, and its run to the end |
-//! | [`compare`] | measuring by each way in turns |
+//! | [`place`] | what the ways work with: programs that were found, and which ways there are |
+//! | [`containers`] | how containers are started |
+//! | [`bundle`] | their specifications |
 
 pub mod bundle;
-pub mod compare;
-pub mod launch;
-pub mod mounts;
+pub mod containers;
 pub mod place;
 
 use std::ffi::{OsStr, OsString};
@@ -96,6 +92,26 @@ impl Way {
 
     pub fn name(self) -> &'static str {
         self.description().name
+    }
+}
+
+/// What is measured, and where.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub ringfence: PathBuf,
+    /// The runsc that was named.
+    pub runsc: Option<PathBuf>,
+    /// The driver that there is for programs.
+    pub driver: Kind,
+    /// For what containers need; it is not there yet.
+    pub directory: PathBuf,
+}
+
+/// What `--driver` and settings call it.
+fn driver_name(driver: Kind) -> &'static str {
+    match driver {
+        Kind::Host => "host",
+        _ => "sim",
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ringfence_programs::leftovers;
 
-use super::mounts::Mounts;
+use crate::mounts::Mounts;
 use crate::value::{Attempt, NotMeasured};
 
 /// A command, and the mount namespace that it starts in if that is not the caller's.

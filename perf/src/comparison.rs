@@ -5,11 +5,11 @@
 
 use std::process::Command;
 
-use super::launch::Launch;
-use super::{Way, Work};
+use crate::launch::Launch;
 use crate::measure::{Rounds, Samples, duration};
 use crate::session::Session;
 use crate::value::{ByWay, NotMeasured, Value};
+use crate::ways::{Way, Work};
 
 /// Starts the program once more; a crowd does that many times for one sample.
 pub type Start<'a> = dyn Fn() -> Result<Launch, NotMeasured> + 'a;
@@ -61,7 +61,7 @@ impl Comparison<'_> {
         });
         let mut columns: Vec<Column> = ways.chain(further).collect();
         let once = |column: &Column| match column.way {
-            Some(way) => run(&|| place.launch(session, way, &self.work)),
+            Some(way) => run(&|| place.launch(way, &self.work)),
             None => {
                 let mut further = self.further.iter();
                 let found = further.find(|further| further.name == column.name);
