@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ pub const IDLE: Claim = Claim {
     how: "Each is `ringfence run --driver sim` of a shell that becomes cat. Once all wait, the kernel says how much \
           memory each sentry, server and launcher has (the proportional set size, in which what several share counts in \
           part), and, before and after some seconds in which nothing happens, how long the processors have worked for all \
-          of these and for each sandbox's first process (/proc/PID/task/TID/schedstat).",
+          of these and for each sandbox's first process (/proc/PID/task/TID/schedstat). Where not as many can be started, a \
+          note says how many were, and why.",
     bars: &[
         mebibytes("sentry, server and launcher, median", Limit::AtMost(4.0)),
         mebibytes("sentry, median", Limit::None),
@@ -49,21 +51,29 @@ const SETTLING: Duration = Duration::from_secs(1);
 struct Sleeper {
     child: Child,
     input: Option<ChildStdin>,
+    /// Where its stderr goes, for the reason if it fails.
+    complaints: PathBuf,
 }
 
 impl Sleeper {
     fn start(session: &Session) -> Result<Sleeper, NotMeasured> {
         const NAME: &str = "a sandbox that waits";
+        let complaints = session.fresh_file("complaints");
+        let stderr = fs::File::create(&complaints).attempt(NAME)?;
         let mut command = session.sandbox(&["--driver", "sim"]);
         command
             .args(["sh", "-c", "echo waiting; exec cat"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(stderr);
         let mut child = command.spawn().attempt(NAME)?;
         leftovers::note_process(child.id());
         let input = child.stdin.take();
-        Ok(Sleeper { child, input })
+        Ok(Sleeper {
+            child,
+            input,
+            complaints,
+        })
     }
 
     /// Waits until its program is there.
@@ -75,7 +85,11 @@ impl Sleeper {
         }
         match &*line {
             "waiting\n" => Ok(()),
-            _ => Err(NotMeasured::failed("a sandbox", "it ended at its start")),
+            _ => {
+                let complaints = fs::read_to_string(&self.complaints).unwrap_or_default();
+                let last = complaints.lines().last().unwrap_or("it ended at its start");
+                Err(NotMeasured::failed("a sandbox that waits", last))
+            }
         }
     }
 }
@@ -105,12 +119,27 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
         sleepers.0.push(Sleeper::start(session)?);
     }
     let mut sandboxes = Vec::new();
+    let mut refusal = None;
     for sleeper in &mut sleepers.0 {
-        sleeper.ready()?;
-        let launcher = sleeper.child.id();
-        sandboxes.push((launcher, Processes::of(launcher)?));
+        match sleeper.ready() {
+            Ok(()) => {
+                let launcher = sleeper.child.id();
+                sandboxes.push((launcher, Processes::of(launcher)?));
+            }
+            Err(reason) => refusal = Some(reason),
+        }
         session.progress.inc(1);
     }
+    // A machine may not have room for as many: what there are tells the same of each.
+    let notes = match refusal {
+        Some(reason) if sandboxes.is_empty() => return Err(reason),
+        Some(reason) => vec![format!(
+            "{} of {count} sandboxes could be started: {}",
+            sandboxes.len(),
+            reason.reason
+        )],
+        None => Vec::new(),
+    };
     let held = held(&sandboxes);
     let mut values = match held {
         Ok(values) => values.into_iter().map(Ok).collect(),
@@ -121,7 +150,7 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
         values,
         samples: Vec::new(),
         curves: Vec::new(),
-        notes: Vec::new(),
+        notes,
     })
 }
 

@@ -73,14 +73,10 @@ pub const SUITE: Claim = Claim {
 
 fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
     let mut rows = Vec::new();
-    let mut notes = Vec::new();
     for (name, source) in PROGRAMS {
         session.progress.set_message(format!("suite: {name}"));
         let row = one(session, name, source)
             .and_then(|compared| compared.value(0, |own, native| own.ratio_to(native, 0.5)));
-        if let Ok(value) = &row {
-            notes.extend(value.by_way.iter().filter_map(|cell| refusal(name, cell)));
-        }
         rows.push(row);
     }
     let mut values = vec![mean(&rows)];
@@ -89,7 +85,7 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
         values,
         samples: Vec::new(),
         curves: Vec::new(),
-        notes,
+        notes: Vec::new(),
     })
 }
 
@@ -121,14 +117,6 @@ pub fn same(name: &str, first: &RefCell<Option<String>>, printed: &str) -> Resul
     }
     let reason = format!("it printed {printed:?} and before {first:?}");
     Err(NotMeasured::failed(name, reason))
-}
-
-/// A program that a way does not run, in words. A way that is not there at all is told of elsewhere.
-fn refusal(program: &str, cell: &ByWay) -> Option<String> {
-    let reason = &cell.not_measured.as_ref()?.reason;
-    reason
-        .starts_with(program)
-        .then(|| format!("by {} {reason}", cell.way))
 }
 
 /// The geometric mean of the rows, by Ringfence and by each way.
