@@ -65,14 +65,8 @@ impl Comparison<'_> {
             None => {
                 let mut further = self.further.iter();
                 let found = further.find(|further| further.name == column.name);
-                let command =
-                    found.map_or_else(|| Command::new("false"), |found| (found.command)());
-                let command = std::cell::RefCell::new(Some(command));
-                run(&|| {
-                    let command = command.borrow_mut().take();
-                    let command = command.unwrap_or_else(|| Command::new("false"));
-                    Ok(Launch::from(command))
-                })
+                let found = found.ok_or_else(|| missing(column.name))?;
+                run(&|| Ok((found.command)().into()))
             }
         };
         session
@@ -100,6 +94,10 @@ impl Comparison<'_> {
         let parts = self.parts.iter();
         parts.map(|part| Samples::new(label(name, part))).collect()
     }
+}
+
+fn missing(name: &str) -> NotMeasured {
+    NotMeasured::failed(name, "it was not measured")
 }
 
 fn label(name: &str, part: &str) -> String {
@@ -169,14 +167,69 @@ impl Compared {
     /// What was measured of a part by the way, or the further thing, of this name.
     pub fn part(&self, name: &str, part: usize) -> Result<&Samples, NotMeasured> {
         let column = self.0.iter().find(|column| column.name == name);
-        let missing = || NotMeasured::failed(name, "it was not measured");
-        let samples = column.ok_or_else(missing)?.outcome.as_ref();
-        samples.map_err(Clone::clone)?.get(part).ok_or_else(missing)
+        let samples = column.ok_or_else(|| missing(name))?.outcome.as_ref();
+        let sample = samples.map_err(Clone::clone)?.get(part);
+        sample.ok_or_else(|| missing(name))
     }
 
     /// All that was measured.
     pub fn samples(self) -> Vec<Samples> {
         let outcomes = self.0.into_iter().map(|column| column.outcome);
         outcomes.flatten().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(way: Way, samples: usize) -> Column {
+        Column {
+            name: way.name(),
+            way: Some(way),
+            outcome: Ok((0..samples).map(|_| Samples::new(way.name())).collect()),
+        }
+    }
+
+    fn refused() -> Result<Vec<Vec<u64>>, NotMeasured> {
+        Err(NotMeasured::failed("a program", "it ended"))
+    }
+
+    #[test]
+    fn what_others_do_not_run_is_a_reason_and_what_ringfence_does_not_is_a_failure() {
+        for way in [Way::Native, Way::Ringfence] {
+            assert!(column(way, 1).note(refused(), true).is_err(), "{way:?}");
+        }
+        for (way, failed) in [
+            (Way::Runc, false),
+            (Way::Runsc, false),
+            (Way::Runtime, true),
+        ] {
+            let mut column = column(way, 1);
+            assert_eq!(column.note(refused(), true), Ok(()));
+            let reason = column.outcome.err().expect("a reason");
+            assert_eq!(reason.reason, "a program: it ended", "{way:?}");
+            assert_eq!(reason.failed, failed, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn each_part_is_held_against_its_own_and_the_first_round_does_not_count() {
+        let mut columns = [column(Way::Native, 2), column(Way::Ringfence, 2)];
+        for (column, factor) in columns.iter_mut().zip([1, 3]) {
+            let times = |of: u64| Ok(vec![vec![of * factor], vec![10 * of]]);
+            assert_eq!(column.note(times(100_000), false), Ok(()));
+            assert_eq!(column.note(times(100), true), Ok(()));
+        }
+        let compared = Compared(columns.into());
+        let value = |part| compared.value(part, Samples::paired_ratio_to);
+        let (first, second) = (value(0).expect("a value"), value(1).expect("a value"));
+        assert_eq!((first.value, second.value), (3.0, 1.0));
+        let cells: Vec<_> = first
+            .by_way
+            .iter()
+            .map(|cell| (cell.way, cell.value))
+            .collect();
+        assert_eq!(cells, [("native", None), ("ringfence run", Some(3.0))]);
     }
 }

@@ -35,6 +35,8 @@ pub struct Machine {
     pub doctor: Vec<String>,
     /// What `ringfence --version` says.
     pub ringfence: String,
+    /// What the programs say that were measured beside.
+    pub others: Vec<String>,
 }
 
 impl Machine {
@@ -70,12 +72,14 @@ impl Machine {
                 .map(|gpu| gpu.model)
                 .collect(),
             doctor: doctor(ringfence),
-            ringfence: output(ringfence, &["--version"]).trim().to_owned(),
+            ringfence: version(ringfence),
+            others: Vec::new(),
         }
     }
 
-    /// Notes how busy it was meanwhile.
-    pub fn finish(&mut self) {
+    /// Notes what was measured beside, and how busy it was meanwhile.
+    pub fn finish(&mut self, others: &[&Path]) {
+        self.others = others.iter().map(|program| version(program)).collect();
         self.load_after = load();
     }
 
@@ -104,7 +108,7 @@ impl Machine {
                 of.join("; ")
             }
         };
-        vec![
+        let mut lines = vec![
             ("processors", processors),
             (
                 "measured on",
@@ -127,7 +131,11 @@ impl Machine {
             ("GPUs", list(&self.gpus, "none")),
             ("doctor", list(&self.doctor, "nothing missing")),
             ("ringfence", self.ringfence.clone()),
-        ]
+        ];
+        if !self.others.is_empty() {
+            lines.push(("beside", self.others.join("; ")));
+        }
+        lines
     }
 }
 
@@ -190,6 +198,12 @@ fn doctor(ringfence: &Path) -> Vec<String> {
         .filter(|check| matches!(&*text(check, "outcome"), "weakness" | "missing"))
         .map(|check| format!("{}: {}", text(check, "name"), text(check, "detail")))
         .collect()
+}
+
+/// The first line of what `PROGRAM --version` says.
+fn version(program: &Path) -> String {
+    let said = output(program, &["--version"]);
+    said.lines().next().unwrap_or_default().to_owned()
 }
 
 fn output(program: &Path, arguments: &[&str]) -> String {

@@ -67,7 +67,7 @@ fn measure(only: Option<&str>, options: &Options) -> Result<u8, String> {
             Entry::new(claim, outcome, options.slack)
         })
         .collect();
-    machine.finish();
+    machine.finish(&session.others());
     let report = Report {
         machine,
         quick: options.quick,

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -164,6 +164,11 @@ impl Session {
             directory: self.fresh_file("containers"),
         };
         self.ways.get_or_init(|| Place::new(setting()))
+    }
+
+    /// The programs of others by which was measured.
+    pub fn others(&self) -> Vec<&Path> {
+        self.ways.get().map(Place::others).unwrap_or_default()
     }
 
     /// `ringfence run OPTIONS... --`, in a sandbox that has this executable.

@@ -79,6 +79,7 @@ fn report(outcome: Result<Measurement, NotMeasured>, slack: f64) -> Report {
             gpus: Vec::new(),
             doctor: vec!["landlock: too old".to_owned()],
             ringfence: "ringfence 1.2.3".to_owned(),
+            others: vec!["bubblewrap 4.5".to_owned(), "runc 6.7".to_owned()],
         },
         quick: true,
         slack,
@@ -99,6 +100,7 @@ driver       none
 GPUs         none
 doctor       landlock: too old
 ringfence    ringfence 1.2.3
+beside       bubblewrap 4.5; runc 6.7
 (--quick: little was measured, and the figures are rough)
 
 claim   value    measured  beside                   quartiles      bar

@@ -4,7 +4,7 @@
 //! reason stands in its column. Ringfence's own ways have to work where what they build on does.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ringfence::driver::Kind;
@@ -46,6 +46,12 @@ impl Place {
     pub fn has(&self, way: Way) -> Result<(), NotMeasured> {
         let outcome = self.there.get(way as usize);
         outcome.cloned().unwrap_or(Ok(()))
+    }
+
+    /// The programs of others that there are.
+    pub fn others(&self) -> Vec<&Path> {
+        let programs = [&self.bubblewrap, &self.runc, &self.setting.runsc].into_iter();
+        programs.flatten().map(PathBuf::as_path).collect()
     }
 
     fn examine(&mut self, way: Way) -> Result<(), NotMeasured> {
