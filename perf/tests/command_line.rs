@@ -1,6 +1,8 @@
 //! The command as a user sees it.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -95,6 +97,82 @@ fn a_ringfence_that_is_not_there_is_named() {
         String::from_utf8_lossy(&output.stderr),
         "ringfence-perf: --ringfence /nowhere/ringfence: No such file or directory (os error 2)\n"
     );
+}
+
+#[test]
+fn a_runsc_that_is_not_there_is_named() {
+    let output = perf(&[
+        "start",
+        "--ringfence",
+        "/bin/true",
+        "--runsc",
+        "/nowhere/runsc",
+    ]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "ringfence-perf: --runsc /nowhere/runsc: No such file or directory (os error 2)\n"
+    );
+}
+
+/// Programs that stand in for others, by a script each, and those of this machine that scripts take. Nothing else is found.
+fn programs(scripts: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = directory();
+    for name in ["true", "sh"] {
+        let program = PathBuf::from("/bin").join(name);
+        symlink(program, directory.path().join(name)).expect("a link");
+    }
+    for (name, script) in scripts {
+        let path = directory.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a script");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("a mode");
+    }
+    directory
+}
+
+#[test]
+fn each_way_has_a_figure_or_the_reason_why_it_has_none() {
+    let started = |scripts: &[(&str, &str)]| {
+        let programs = programs(scripts);
+        let json = programs.path().join("results.json");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence-perf"));
+        command
+            .args(["start", "--quick", "--check", "--slack", "1000000"])
+            .args(["--driver", "sim", "--ringfence", "/bin/true", "--json"])
+            .arg(&json)
+            .env_remove("CARGO")
+            .env("PATH", programs.path());
+        let output = command.output().expect("the command");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let text = std::fs::read(json).expect("results");
+        let results: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        let ways = results["claims"][0]["values"][1]["by_way"].clone();
+        let ways = ways.as_array().expect("ways").clone();
+        let outcome = |way: &serde_json::Value| {
+            let reason = way["not_measured"]["reason"].as_str();
+            let name = way["way"].as_str().expect("a name");
+            format!("{name}: {}", reason.unwrap_or("measured"))
+        };
+        ways.iter().map(outcome).collect::<Vec<_>>()
+    };
+    let (native, ringfence) = ("native: measured", "ringfence run: measured");
+    let runsc = "runsc: no runsc was named";
+    assert_eq!(
+        started(&[]),
+        [
+            native,
+            ringfence,
+            "bwrap: bwrap was not found",
+            "runc: runc was not found",
+            "ringfence-runtime: runc was not found",
+            runsc
+        ]
+    );
+    let with_bubblewrap = started(&[("bwrap", "exit 0")]);
+    assert_eq!(with_bubblewrap[2], "bwrap: measured");
+    let broken = started(&[("bwrap", "echo no namespaces >&2; exit 1")]);
+    let reason = "bwrap: it does not run here: bwrap: no namespaces";
+    assert_eq!(broken[2], reason);
 }
 
 #[test]

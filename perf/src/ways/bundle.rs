@@ -1,6 +1,6 @@
 //! Containers' specifications, as engines write them for a program without a terminal.
 //!
-//! All containers share the host's files as their root, to be read only, and differ in the program and its devices.
+//! All containers share the host's files as their root, and differ in the program and its devices.
 
 use std::fs;
 use std::io;

@@ -32,7 +32,7 @@ impl Place {
             there: Vec::new(),
             setting,
             bubblewrap: find("bwrap", &[]),
-            runc: find("runc", &["/usr/sbin", "/usr/local/sbin"]),
+            runc: find("runc", &[]),
             containers: None,
         };
         for way in ALL {
