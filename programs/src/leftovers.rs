@@ -7,14 +7,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringfence_ipc::locks::IgnorePoison;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::below;
 
@@ -36,18 +39,16 @@ fn noted() -> MutexGuard<'static, Noted> {
     NOTED.lock().ignore_poison()
 }
 
-/// From now on a signal that is to end this program takes down first what is noted. To be called once, before there are
-/// other threads. (What is started later does not inherit that these signals are blocked: the standard library starts
-/// programs with none blocked.)
-pub fn heed_signals() -> Result<(), Errno> {
-    let signals = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
-    signals.thread_block()?;
+/// From now on a signal that is to end this program takes down first what is noted. To be called once. The signals are handled and
+/// not blocked: programs that are started would have them blocked, too.
+pub fn heed_signals() -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::spawn(move || {
-        if let Ok(signal) = signals.wait() {
+        if let Some(signal) = signals.forever().next() {
             // Kept, so that nothing is made any more.
             let noted = noted();
             take_down(&noted);
-            std::process::exit(128 + signal as i32);
+            std::process::exit(128 + signal);
         }
     });
     Ok(())
