@@ -11,7 +11,7 @@ use userland_tests::{
 
 const FAIL: &str =
     " WARN the server ended unexpectedly: every request to the driver fails with EIO from now on\n";
-const RESTART: &str = " WARN the server ended unexpectedly: what is open fails with EIO from now on, and another server is started\n";
+const RESTART: &str = " WARN the server ended unexpectedly: what is open fails with EIO from now on, and another server is asked for\n";
 const EIO: &str = "EIO";
 
 /// The end of a program that ends by itself, with what Ringfence wrote to stderr.

@@ -122,7 +122,7 @@ fn a_replaced_server_can_be_lost_like_any() {
     assert_eq!(conversation.ask("start over"), "ok");
     upgrade(&conversation);
     assert_eq!(conversation.ask("use second"), "ok");
-    let stderr = " WARN the server ended unexpectedly: what is open fails with EIO from now on, and another server is started\n";
+    let stderr = " WARN the server ended unexpectedly: what is open fails with EIO from now on, and another server is asked for\n";
     assert_eq!(conversation.end(), by_itself_after(stderr));
 }
 

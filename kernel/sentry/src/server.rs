@@ -227,7 +227,7 @@ impl Sentry {
                 "the server ended unexpectedly: every request to the driver fails with EIO from now on"
             ),
             OnServerExit::Restart => tracing::warn!(
-                "the server ended unexpectedly: what is open fails with EIO from now on, and another server is started"
+                "the server ended unexpectedly: what is open fails with EIO from now on, and another server is asked for"
             ),
         }
         if let Some(lost) = self.server.replace(None) {

@@ -497,7 +497,7 @@ fn a_container_asks_the_firmware_what_is_set_or_less() {
 fn a_container_that_loses_its_server_goes_on_or_ends_as_it_asks_or_as_is_set() {
     let kept = "every request to the driver fails with EIO from now on";
     let ended = "the server ended unexpectedly, and the sandbox with it";
-    let another = "what is open fails with EIO from now on, and another server is started";
+    let another = "what is open fails with EIO from now on, and another server is asked for";
     for maker in Maker::all() {
         maker.with_faults();
         let script = maker.front.path("with-faults");
