@@ -53,7 +53,6 @@ fn the_bars_are_those_that_the_project_set_itself() {
             ("idle", Limit::AtMost(1.0)),
             ("pins", Limit::AtMost(300.0)),
             ("pins", Limit::AtMost(1000.0)),
-            ("context", Limit::AtMost(1.03)),
             ("torch", Limit::AtMost(1.01)),
             ("launch", Limit::AtMostWithinNoise(1.0)),
             ("launch", Limit::AtMostWithinNoise(1.0)),

@@ -201,7 +201,7 @@ fn what_takes_a_gpu_is_not_measured_without_and_says_so() {
     let directory = directory();
     let json = directory.path().join("results.json");
     let output = perf(&[
-        "context",
+        "phases",
         "--driver",
         "sim",
         "--ringfence",
@@ -212,7 +212,7 @@ fn what_takes_a_gpu_is_not_measured_without_and_says_so() {
     ]);
     // Nothing was measured at all.
     assert_eq!(output.status.code(), Some(2));
-    let line = "context was not measured: this takes a GPU and NVIDIA's driver; run it on a machine that has them, \
+    let line = "phases was not measured: this takes a GPU and NVIDIA's driver; run it on a machine that has them, \
                 without --driver sim";
     assert!(printed(&output).lines().any(|printed| printed == line));
     let results: serde_json::Value =

@@ -49,7 +49,6 @@ pub static ALL: &[Claim] = &[
     files::FILE_SYSTEM,
     idle::IDLE,
     pins::PINS,
-    programs::CONTEXT,
     programs::TORCH,
     programs::LAUNCH,
     requests::REQUESTS,

@@ -7,22 +7,8 @@ use std::time::Instant;
 use super::compiled::compiled;
 use super::python::with_torch;
 use super::{Attempt, Bar, Claim, Limit, Measurement, NotMeasured, Session, Unit};
-use crate::comparison::Comparison;
 use crate::measure::{Samples, Side, in_turns};
 use crate::turns;
-use crate::ways::{self, Work};
-
-pub const CONTEXT: Claim = Claim {
-    name: "context",
-    title: "cuInit and the primary context of a GPU",
-    beside: "the same outside",
-    how: "A program of CUDA's driver interface reads the clock before cuInit and after cuDevicePrimaryCtxRetain, once, \
-          and ends. Runs by each way alternate.",
-    bars: &[Bar::ratio("median of the pairs", 1.03)],
-    ways: ways::ALL,
-    needs_gpu: true,
-    measure: context,
-};
 
 pub const LAUNCH: Claim = Claim {
     name: "launch",
@@ -60,31 +46,6 @@ pub const TORCH: Claim = Claim {
     needs_gpu: true,
     measure: torch,
 };
-
-fn context(session: &mut Session) -> Result<Measurement, NotMeasured> {
-    const NAME: &str = "context.cu";
-    let source = include_str!("../../workloads/context.cu");
-    let program = compiled(session, "context", source)?;
-    let comparison = Comparison {
-        ways: CONTEXT.ways,
-        work: Work::new([program])
-            .with_gpu()
-            .seeing(session.directory.path()),
-        rounds: session.effort.programs,
-        parts: &[""],
-        further: &[],
-    };
-    let compared = comparison.measure(session, &|start| {
-        let printed = start()?.run(NAME)?.printed;
-        Ok(vec![vec![printed.trim().parse().attempt(NAME)?]])
-    })?;
-    Ok(Measurement {
-        values: vec![compared.value(0, Samples::paired_ratio_to)],
-        samples: compared.samples(),
-        curves: Vec::new(),
-        notes: Vec::new(),
-    })
-}
 
 fn launch(session: &mut Session) -> Result<Measurement, NotMeasured> {
     let program = compiled(session, "launch", include_str!("../../workloads/launch.cu"))?;
