@@ -3,6 +3,7 @@
 //! A program that does not run by others' ways has a reason in the place of their figures. One that does not run natively,
 //! or with Ringfence, is a failure.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::launch::Launch;
@@ -45,7 +46,20 @@ struct Column {
 /// What was measured by all of them.
 pub struct Compared(Vec<Column>);
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
+    /// Of a program that uses a GPU and was made in the session's directory: whole runs of it.
+    pub fn of_program(session: &Session, ways: &'a [Way], program: &Path) -> Comparison<'a> {
+        Comparison {
+            ways,
+            work: Work::new([program])
+                .with_gpu()
+                .seeing(session.directory.path()),
+            rounds: Rounds::of_programs(session.effort.long),
+            parts: &[""],
+            further: &[],
+        }
+    }
+
     /// Measures by each way that there is.
     pub fn measure(&self, session: &Session, run: &Run<'_>) -> Result<Compared, NotMeasured> {
         let place = session.place();

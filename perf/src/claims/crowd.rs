@@ -5,8 +5,8 @@ use super::suite::{INCLUDED, PROGRAMS};
 use super::{Bar, Claim, Measurement, NotMeasured, Session};
 use crate::comparison::Comparison;
 use crate::launch::Begun;
-use crate::measure::{Rounds, Samples};
-use crate::ways::{self, Work};
+use crate::measure::Samples;
+use crate::ways;
 
 pub const CROWD: Claim = Claim {
     name: "crowd",
@@ -26,15 +26,7 @@ const PROGRAMS_AT_ONCE: usize = 64;
 fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
     let (name, source) = PROGRAMS[0];
     let program = compiled_with(session, name, source, INCLUDED)?;
-    let comparison = Comparison {
-        ways: CROWD.ways,
-        work: Work::new([program])
-            .with_gpu()
-            .seeing(session.directory.path()),
-        rounds: Rounds::of_programs(session.effort.long),
-        parts: &[""],
-        further: &[],
-    };
+    let comparison = Comparison::of_program(session, CROWD.ways, &program);
     let compared = comparison.measure(session, &|start| {
         // What has to be written for containers is written before the time begins.
         let launches: Result<Vec<_>, _> = (0..PROGRAMS_AT_ONCE).map(|_| start()).collect();

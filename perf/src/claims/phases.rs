@@ -4,7 +4,7 @@ use super::compiled::compiled;
 use super::{Bar, Claim, Measurement, NotMeasured, Session, Unit};
 use crate::comparison::Comparison;
 use crate::measure::Samples;
-use crate::ways::{self, Work};
+use crate::ways;
 
 pub const PHASES: Claim = Claim {
     name: "phases",
@@ -40,13 +40,9 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
     let source = include_str!("../../workloads/phases.cu");
     let program = compiled(session, "phases", source)?;
     let comparison = Comparison {
-        ways: PHASES.ways,
-        work: Work::new([program])
-            .with_gpu()
-            .seeing(session.directory.path()),
         rounds: session.effort.programs,
         parts: &PARTS,
-        further: &[],
+        ..Comparison::of_program(session, PHASES.ways, &program)
     };
     let compared = comparison.measure(session, &|start| {
         let ran = start()?.run(NAME)?;

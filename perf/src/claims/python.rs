@@ -22,13 +22,7 @@ pub const DATALOADER: Claim = Claim {
     bars: &BARS,
     ways: ways::ALL,
     needs_gpu: true,
-    measure: |session| {
-        measure(
-            session,
-            &DATALOADER,
-            include_str!("../../workloads/dataloader.py"),
-        )
-    },
+    measure: |session| measure(session, &DATALOADER, LOADS),
 };
 
 pub const INFERENCE: Claim = Claim {
@@ -41,14 +35,11 @@ pub const INFERENCE: Claim = Claim {
     bars: &BARS,
     ways: ways::ALL,
     needs_gpu: true,
-    measure: |session| {
-        measure(
-            session,
-            &INFERENCE,
-            include_str!("../../workloads/inference.py"),
-        )
-    },
+    measure: |session| measure(session, &INFERENCE, INFERS),
 };
+
+const LOADS: &str = include_str!("../../workloads/dataloader.py");
+const INFERS: &str = include_str!("../../workloads/inference.py");
 
 const BARS: [Bar; 2] = [
     Bar::ratio("its work, median of the pairs", 1.01),

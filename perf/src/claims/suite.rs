@@ -9,9 +9,8 @@ use std::cell::RefCell;
 use super::compiled::{Source, compiled_with};
 use super::{Bar, Claim, Measurement, NotMeasured, Session, Unit, Value};
 use crate::comparison::{Compared, Comparison};
-use crate::measure::Rounds;
 use crate::value::ByWay;
-use crate::ways::{self, Work};
+use crate::ways;
 
 /// A program and its source, by one name.
 macro_rules! program {
@@ -91,15 +90,7 @@ fn measure(session: &mut Session) -> Result<Measurement, NotMeasured> {
 
 fn one(session: &Session, name: &str, source: &str) -> Result<Compared, NotMeasured> {
     let program = compiled_with(session, name, source, INCLUDED)?;
-    let comparison = Comparison {
-        ways: SUITE.ways,
-        work: Work::new([program])
-            .with_gpu()
-            .seeing(session.directory.path()),
-        rounds: Rounds::of_programs(session.effort.long),
-        parts: &[""],
-        further: &[],
-    };
+    let comparison = Comparison::of_program(session, SUITE.ways, &program);
     let expected = RefCell::new(None);
     comparison.measure(session, &|start| {
         let ran = start()?.run(name)?;
