@@ -32,8 +32,8 @@ const PAGE: usize = 4096;
 /// What was read of a task's memory beyond what was asked for.
 ///
 /// A request often points to parameters that its maker has on the stack, right above the request: a third of those of a CUDA
-/// program on an H200 lie within 512 bytes, and nearly all others far away. To read them along costs nothing, and to read them by a further
-/// call a microsecond. What was read so is as old as the request itself. It is never of a further page, which may be one that
+/// program on an H200 lie within 512 bytes, and nearly all others more than 4 KiB away. Those are read along, which spares a further
+/// call. What was read so is as old as the request itself. It is never of a further page, which may be one that
 /// somebody has to fetch first (userfaultfd(2), FUSE).
 pub struct Ahead {
     task: Pid,
