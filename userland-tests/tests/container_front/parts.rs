@@ -118,6 +118,27 @@ fn what_a_container_was_given_and_has_not_is_in_the_log() {
     }
 }
 
+/// What an image's environment and a specification call things cannot pass for lines of the log.
+#[test]
+fn what_a_container_was_given_is_one_line_of_the_log_whatever_it_is_called() {
+    for maker in Maker::all() {
+        let mut value = with_gpu("true");
+        let node = "/dev/nvidia-caps/x\nERROR forged\u{2028}";
+        give(&mut value, &[], &[(node, 195, 254)]);
+        let variables = value["process"]["env"].as_array_mut().expect("variables");
+        variables.push(json!("NVIDIA_DRIVER_CAPABILITIES=compute,\nrdma"));
+        assert_eq!(maker.run(&value).status, 0, "{}", maker.name);
+        let said = fs::read_to_string(maker.front.path("messages.log")).expect("a log");
+        for words in [
+            "/dev/nvidia-caps/x\\nERROR forged\\u{2028}",
+            "NVIDIA_DRIVER_CAPABILITIES=compute,\\nrdma: it runs without a part",
+        ] {
+            assert!(said.contains(words), "{}: {words}: {said}", maker.name);
+        }
+        assert!(said.lines().all(|line| line.contains(" c ")), "{said}");
+    }
+}
+
 #[test]
 fn parts_by_cdi_and_by_the_legacy_hook() {
     for host in Host::all() {

@@ -23,7 +23,7 @@ use ringfence_ipc::Socket;
 use ringfence_sentry::failure::{Attempt, Failure, attempt_first};
 use ringfence_sentry::server::OnServerExit;
 use ringfence_sentry::system_calls::exit_at_once;
-use ringfence_sentry::{liaison, log, signals};
+use ringfence_sentry::{liaison, log, signals, visible};
 
 use super::told::{self, HANDED, Told};
 use crate::launch::children::{self, Sentry};
@@ -162,7 +162,8 @@ fn launch(
     leave_the_engine(lock, &liaison, &job, &inlets, &outlets)?;
     log::write_for_container(&container.engines_name);
     for warning in &container.warnings {
-        tracing::warn!("{warning}");
+        // They have words of the specification's in them.
+        tracing::warn!("{}", visible::escaped(warning));
     }
     chdir("/").attempt("/")?;
     let about = About::new(
