@@ -1,6 +1,10 @@
 //! What comes of a container with GPUs when a process of its own, of the engine's or of the sandbox's is killed at any time, and
 //! that nothing stays: no process, no bundle, no cgroup, no mount.
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -82,6 +86,16 @@ fn a_container_ends_with_its_sentry_or_its_launcher_and_leaves_nothing() {
     }
 }
 
+/// Writes a line to a pipe that somebody reads, or waits to.
+fn tell(pipe: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let mut pipe = options
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(pipe)?;
+    pipe.write_all(b"\n")
+}
+
 /// As `--on-server-exit fail`, which is what containers have: the program goes on without a GPU.
 #[test]
 fn a_container_goes_on_without_its_server_and_leaves_nothing() {
@@ -98,7 +112,8 @@ fn a_container_goes_on_without_its_server_and_leaves_nothing() {
         let running = Running::start(&maker, &value);
         running.kill(running.server);
         eventually("it is gone", || !running.server.is_alive());
-        std::fs::write(&go, "\n").expect("a line");
+        // Where nobody is left to read it, a test that waits to open it would wait for ever.
+        eventually("it waits for a line", || tell(&go).is_ok());
         let status = || std::fs::read_to_string(seen.join("status")).unwrap_or_default();
         eventually("it goes on", || status().ends_with('\n'));
         assert_eq!(status(), "1\n", "{}", maker.name);
