@@ -43,7 +43,11 @@ pub(crate) fn keep(kept: &[Capability]) -> Result<(), Error> {
 
 /// Limits the address space to `bytes`, descriptors to numbers below `descriptors`, and files that are written to `file_size`
 /// bytes, unless they are limited further already; and forbids core files.
+///
+/// All threads share one heap from then on. With glibc each would have one of its own, for which 64 MiB of addresses are
+/// reserved. A thread that gets none has no memory at all, however much is free in the others' (malloc(3), mallopt(3)).
 pub(crate) fn limit(bytes: u64, descriptors: u64, file_size: u64) -> Result<(), Error> {
+    share_one_heap();
     for (resource, most) in [
         (Resource::RLIMIT_AS, bytes),
         (Resource::RLIMIT_NOFILE, descriptors),
@@ -57,6 +61,16 @@ pub(crate) fn limit(bytes: u64, descriptors: u64, file_size: u64) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(target_env = "gnu")]
+fn share_one_heap() {
+    // SAFETY: the arguments are numbers. It fails for no value of this parameter.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// Other C libraries have one heap for all threads.
+#[cfg(not(target_env = "gnu"))]
+fn share_one_heap() {}
 
 /// From now on no memory of this process becomes executable (PR_SET_MDWE(2const)). A kernel that cannot do that (before Linux
 /// 6.3) leaves it to the filter, which lets through no call that would make any executable: `Feature::RefusedExecution` of
@@ -75,5 +89,64 @@ pub(crate) fn refuse_executable_memory() -> Result<(), Error> {
     match Errno::result(result) {
         Err(Errno::EINVAL) => Ok(()),
         result => result.map(drop).map_err(Error::ExecutableMemory),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+    use std::process::Command;
+    use std::sync::{Arc, Barrier};
+    use std::thread;
+
+    use super::limit;
+
+    #[test]
+    fn a_thread_has_memory_where_no_heap_of_its_own_fits() {
+        let own = std::env::current_exe().expect("this executable");
+        let output = Command::new(own)
+            .args(["--ignored", "--exact", "rights::tests::in_few_addresses"])
+            .output()
+            .expect("this executable");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{output:?}");
+        assert!(printed.contains("1 passed"), "{printed}");
+    }
+
+    /// Without a heap that all share, the thread ends the process.
+    #[test]
+    #[ignore = "the second process of a_thread_has_memory_where_no_heap_of_its_own_fits"]
+    fn in_few_addresses() {
+        const LEFT: u64 = 16 << 20;
+        const PAGE: u64 = 4096;
+        const SIZE: usize = 1000;
+        let sizes = std::fs::read_to_string("/proc/self/statm").expect("sizes");
+        let pages = sizes.split(' ').next().map(str::parse::<u64>);
+        let pages = pages.expect("a size").expect("a number");
+        limit(pages * PAGE + LEFT, u64::MAX, u64::MAX).expect("limits");
+        // The thread waits at both.
+        let (started, exhausted) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let barriers = (Arc::clone(&started), Arc::clone(&exhausted));
+        let thread = thread::Builder::new().stack_size(64 << 10);
+        let allocate = move || {
+            barriers.0.wait();
+            barriers.1.wait();
+            black_box(vec![1; SIZE]).len()
+        };
+        let thread = thread.spawn(allocate).expect("a thread");
+        started.wait();
+        // More than this thread keeps for itself of those that it frees.
+        let kept: Vec<Vec<u8>> = (0..64).map(|_| Vec::with_capacity(SIZE)).collect();
+        let mut size = 1 << 40;
+        while size >= SIZE {
+            let mut piece = Vec::<u8>::new();
+            match piece.try_reserve_exact(size) {
+                Ok(()) => std::mem::forget(piece),
+                Err(_) => size /= 2,
+            }
+        }
+        drop(kept);
+        exhausted.wait();
+        assert_eq!(thread.join().expect("memory"), SIZE);
     }
 }

@@ -86,8 +86,14 @@ pub fn exhaust_descriptors(left: usize) {
     }
 }
 
-/// Takes all memory that this thread can get in pieces of [`PIECE`] bytes or more, for good. Nothing of it is touched.
+/// Takes all memory that this process can get in pieces of [`PIECE`] bytes or more, for good. Nothing of it is touched.
+///
+/// [`SMALL_ONES`] pieces of half that size are left, and none of them lies beside another. Without them it would be chance whether
+/// the smallest allocation succeeds, which takes what is left of a page.
 pub fn exhaust_memory() {
+    let small: Vec<Vec<u8>> = (0..2 * SMALL_ONES)
+        .map(|_| Vec::with_capacity(PIECE / 2))
+        .collect();
     let mut size = 1 << 40;
     while size >= PIECE {
         let mut piece = Vec::<u8>::new();
@@ -96,10 +102,17 @@ pub fn exhaust_memory() {
             Err(_) => size /= 2,
         }
     }
+    for (index, piece) in small.into_iter().enumerate() {
+        match index % 2 {
+            0 => drop(piece),
+            _ => std::mem::forget(piece),
+        }
+    }
 }
 
 /// Bytes.
 const PIECE: usize = 64 << 10;
+const SMALL_ONES: usize = 16;
 
 /// Forks; true in the child, which is marked by an environment variable.
 pub fn start_unfiltered() -> bool {

@@ -15,8 +15,7 @@ use crate::failure::{Attempt, Failure};
 /// Over tasks that have made themselves untraceable: to read and write their memory, compare their descriptors, and hold
 /// them. All tasks have the sentry's user, so nothing else is needed.
 const CAPABILITIES: [Capability; 1] = [Capability::CAP_SYS_PTRACE];
-/// Enough for what the C library's allocator may reserve for each of the threads (128 MiB while it looks for an aligned
-/// half), of which there are 69 at most, and for a recording, which is kept in memory until the end.
+/// Enough for a recording, which is kept in memory until the end.
 const ADDRESS_SPACE: u64 = 32 << 30;
 /// A witness for each description that tasks hold, of which the server has 65536 at most, and a second one for events.
 pub const DESCRIPTORS: u64 = 1 << 18;

@@ -1,6 +1,7 @@
 //! What comes of a container with GPUs when a process of its own, of the engine's or of the sandbox's is killed at any time, and
 //! that nothing stays: no process, no bundle, no cgroup, no mount.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -86,17 +87,17 @@ fn a_container_ends_with_its_sentry_or_its_launcher_and_leaves_nothing() {
     }
 }
 
-/// Writes a line to a pipe that somebody reads, or waits to.
-fn tell(pipe: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    let mut pipe = options
+/// Opens a pipe that somebody reads, or waits to read.
+fn open_to_tell(pipe: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
-        .open(pipe)?;
-    pipe.write_all(b"\n")
+        .open(pipe)
 }
 
-/// As `--on-server-exit fail`, which is what containers have: the program goes on without a GPU.
+/// As `--on-server-exit fail`, which is what containers have: the program goes on without a GPU. (A container whose server ends
+/// before the program runs has not started.)
 #[test]
 fn a_container_goes_on_without_its_server_and_leaves_nothing() {
     for maker in Maker::all() {
@@ -110,10 +111,16 @@ fn a_container_goes_on_without_its_server_and_leaves_nothing() {
         let mounts = value["mounts"].as_array_mut().expect("mounts");
         mounts.push(json!({"destination": "/seen", "type": "bind", "source": seen, "options": ["rbind", "rw"]}));
         let running = Running::start(&maker, &value);
+        // Where nobody is left to read it, a test that waits to open it would wait for ever.
+        let mut pipe = None;
+        eventually("it waits for a line", || {
+            pipe = open_to_tell(&go).ok();
+            pipe.is_some()
+        });
         running.kill(running.server);
         eventually("it is gone", || !running.server.is_alive());
-        // Where nobody is left to read it, a test that waits to open it would wait for ever.
-        eventually("it waits for a line", || tell(&go).is_ok());
+        let mut pipe = pipe.expect("an open pipe");
+        pipe.write_all(b"\n").expect("a line");
         let status = || std::fs::read_to_string(seen.join("status")).unwrap_or_default();
         eventually("it goes on", || status().ends_with('\n'));
         assert_eq!(status(), "1\n", "{}", maker.name);
