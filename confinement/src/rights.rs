@@ -4,8 +4,12 @@
 
 #![allow(unsafe_code)]
 
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::Error;
@@ -42,7 +46,7 @@ pub(crate) fn keep(kept: &[Capability]) -> Result<(), Error> {
 }
 
 /// Limits the address space to `bytes`, descriptors to numbers below `descriptors`, and files that are written to `file_size`
-/// bytes, unless they are limited further already; and forbids core files.
+/// bytes, unless they are limited further already; and forbids core files. The process must have one thread.
 ///
 /// All threads share one heap from then on. With glibc each would have one of its own, for which 64 MiB of addresses are
 /// reserved. A thread that gets none has no memory at all, however much is free in the others' (malloc(3), mallopt(3)).
@@ -59,7 +63,27 @@ pub(crate) fn limit(bytes: u64, descriptors: u64, file_size: u64) -> Result<(), 
             .and_then(|limit| setrlimit(resource, limit, limit))
             .map_err(|errno| Error::Limit(resource, errno))?;
     }
+    make_room_for_descriptors();
     Ok(())
+}
+
+/// So many descriptors fit into the table of descriptors from the start; it takes 8 KiB of the kernel's memory.
+const DESCRIPTORS_AT_FIRST: u64 = 1024;
+
+/// Has the kernel enlarge this process's table of descriptors now. Once there are threads, it waits for every processor whenever
+/// it enlarges the table (`expand_fdtable`, fs/file.c), from 64 descriptors to 128 and so on: on an H200's machine for 10 to 25 ms.
+fn make_room_for_descriptors() {
+    let room = || {
+        let (most, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let last = most.min(DESCRIPTORS_AT_FIRST).saturating_sub(1);
+        let any = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0;
+        let high = fcntl(&any, FcntlArg::F_DUPFD_CLOEXEC(last as RawFd))?;
+        // SAFETY: the number is new, and nobody else has it.
+        drop(unsafe { OwnedFd::from_raw_fd(high) });
+        nix::Result::Ok(())
+    };
+    // Without it all is as it was, but slower.
+    let _ = room();
 }
 
 #[cfg(target_env = "gnu")]

@@ -17,8 +17,7 @@ use nvproxy_protocol::requests::MAXIMUM_HANDLES;
 /// The capabilities that a server needs in order to give up all that it has. Its parent passes them on.
 pub const NEEDED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP];
 
-/// Enough for the stacks of 144 threads (2 MiB each), and for what the C library's allocator may reserve for each of
-/// them (128 MiB while it looks for an aligned half).
+/// Much more than the stacks of 144 threads (2 MiB each) and the channel take. The simulated driver's memory is mapped, too.
 const ADDRESS_SPACE: u64 = 20 << 30;
 /// Each handle is a description with a command descriptor; some have an event descriptor, or travel. The
 /// simulated driver's have a file and a counter.

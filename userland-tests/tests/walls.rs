@@ -346,6 +346,22 @@ fn from_the_servers_directories_no_other_can_be_reached() {
     });
 }
 
+/// A process with threads that has too few is held up by the kernel each time that it needs more.
+#[test]
+fn server_and_sentry_have_room_for_a_thousand_descriptors_from_the_start() {
+    let room = |process: Process| -> Option<u32> {
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+        line?.trim().parse().ok()
+    };
+    of_a_sandbox(&mut guest(&["busy"]), |tree| {
+        assert_eq!(
+            (room(tree.server), room(tree.sentry)),
+            (Some(1024), Some(1024))
+        );
+    });
+}
+
 /// What of its caller's each process of a sandbox holds that obeys `rules`: server, sentry, init and program.
 fn held_of_the_callers(rules: &str) -> [Vec<String>; 4] {
     let directory = Directory::new("held");
