@@ -34,9 +34,8 @@ use crate::sandboxes::{About, Door, Reply, Request, Visitor};
 /// A sandbox gets at most this many servers within [`RESTART_PERIOD`] in the place of lost ones.
 const MAXIMUM_RESTARTS: usize = 5;
 const RESTART_PERIOD: Duration = Duration::from_secs(60);
-/// How a container has ended whose sentry is gone and has not said why.
-const WITHOUT_A_WORD: &str =
-    "the sentry was ended by a signal, as SIGKILL, and the container with it";
+/// How a container has ended whose sentry is gone and has not said why. The sentry is its first process.
+const WITHOUT_A_WORD: &str = "the first process was killed, and the container with it: its engine does that, or the kernel if memory ran out";
 /// So many events of init's are heard once it is gone.
 const LAST_EVENTS: usize = 64;
 

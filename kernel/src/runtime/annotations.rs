@@ -249,7 +249,7 @@ impl Capable {
                 "all" => settings.driver_capabilities,
                 word => word.parse().map_err(|error| {
                     let libraries = LIBRARIES.join(", ");
-                    format!("{error}, and for libraries alone {libraries}: leave it out")
+                    format!("{error}, and for libraries alone {libraries}: take that word out")
                 })?,
             });
         }

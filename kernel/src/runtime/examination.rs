@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use ringfence_sentry::failure::Failure;
 
+use super::low_level;
 use super::settings::Settings;
-use super::{low_level, report};
 use crate::driver::Choice;
+use crate::launch::container::host::open_log;
 
 /// What was found.
 #[derive(Debug)]
@@ -70,7 +71,9 @@ fn found(settings: Settings) -> Examined {
         .map_err(|failure| (failure, Kept::All));
     let wrong = wrong.and_then(|()| match &settings.log {
         // Only the launcher of a sandbox needs it.
-        Some(log) => report::expect_log(log).map_err(|failure| (failure, Kept::WithGpus)),
+        Some(log) => open_log(log)
+            .map(drop)
+            .map_err(|failure| (failure, Kept::WithGpus)),
         None => Ok(()),
     });
     Examined {

@@ -6,7 +6,6 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,6 +16,7 @@ use serde_json::json;
 
 use super::command_line::CommandLine;
 use super::settings::Settings;
+use crate::launch::container::host::append_to;
 
 /// What each line begins with: several programs write to an engine's log, and an engine shows none of their names.
 const SPEAKER: &str = "ringfence-runtime";
@@ -51,16 +51,6 @@ pub fn tell(failure: &Failure, line: &CommandLine, settings: Option<&Settings>) 
     log::print_last(&format!("{message}\n"), log::UNTAKEN);
 }
 
-/// Fails unless this file of the settings can be written.
-pub fn expect_log(path: &Path) -> Result<(), Failure> {
-    append(path, "").map_err(|error| {
-        Failure::setup(format!(
-            "runtime.log of the settings: {}: {error}: make its directory, or name another file",
-            path.display()
-        ))
-    })
-}
-
 /// The file that `--log` names. crun also takes the names of services, which the front does not write to.
 fn file_of(given: &OsStr) -> Option<PathBuf> {
     let Some(text) = given.to_str() else {
@@ -75,8 +65,7 @@ fn file_of(given: &OsStr) -> Option<PathBuf> {
 }
 
 fn append(path: &Path, line: &str) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
-    file.write_all(line.as_bytes())
+    append_to(path)?.write_all(line.as_bytes())
 }
 
 /// A line in the form that runc gives it.

@@ -95,6 +95,11 @@ impl Called<'_> {
         self.finish(self.command_by("script -qec \"$*\" /dev/null", words))
     }
 
+    /// The same as a shim calls it, which takes nothing off the mode of new files.
+    pub fn run_without_mask(&self, words: &[&str]) -> Ended {
+        self.finish(self.command_by("sh -c 'umask 0; exec \"$@\"' sh \"$@\"", words))
+    }
+
     /// The same with faults in the front.
     pub fn run_with_faults(&self, faults: &str, words: &[&str]) -> Ended {
         let mut command = self.command(words);

@@ -14,6 +14,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{ForkResult, chdir, fork, setsid};
@@ -114,9 +115,15 @@ pub fn start(
     }
 }
 
-fn open_log(path: &Path) -> Result<File, Failure> {
-    let opened = OpenOptions::new().append(true).create(true).open(path);
-    opened.map_err(|error| {
+/// Opens a log to add to it. An engine's shim has no mask for new files, so it is said here that not everybody may write it.
+pub fn append_to(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640).open(path)
+}
+
+/// Opens the log that the settings name.
+pub fn open_log(path: &Path) -> Result<File, Failure> {
+    append_to(path).map_err(|error| {
         let path = path.display();
         Failure::setup(format!(
             "runtime.log of the settings: {path}: {error}: make its directory, or name another file"

@@ -176,7 +176,7 @@ fn the_variable_means_what_it_means_to_nvidias_toolkit() {
         (
             "compute,gpu",
             "there is no capability 'gpu': there are compute, utility, graphics, video, display, profiling, fabric-imex-mgmt, \
-             rdma, and all, and for libraries alone compat32, ngx: leave it out",
+             rdma, and all, and for libraries alone compat32, ngx: take that word out",
         ),
         (
             "compat32",
