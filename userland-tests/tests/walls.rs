@@ -545,6 +545,7 @@ fn from_the_sentrys_place_its_filter_leaves_little_to_attempt() {
         ("process_vm_readv", "ESRCH"),
         ("process_vm_writev", "ESRCH"),
         ("sched_getaffinity", "ESRCH"),
+        ("sched_setaffinity", "ESRCH"),
         ("pidfd_getfd", "EPERM"),
         ("its number", "ESRCH"),
     ];

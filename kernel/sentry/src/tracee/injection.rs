@@ -16,6 +16,7 @@
 //! made is told by an event of ptrace, and that one has ended by wait(2). Both are the kernel's own.
 
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -264,6 +265,7 @@ impl<'a> Helper<'a> {
         })?;
         let mut seized = Seized::born(thread, calls.seized.tracer);
         seized.next_stop()?.ok_or(Errno::ESRCH)?;
+        run_here(thread);
         Ok(Helper {
             // It stands where its maker does, at first.
             calls: Calls::new(seized, calls.registers, calls.patience),
@@ -296,6 +298,14 @@ impl<'a> Helper<'a> {
             _ => Err(Errno::EPERM),
         }
     }
+}
+
+/// Has a thread run on the processor that this one is on, where the two take turns. On another one each of its stops would wait until a
+/// processor has woken that sleeps. Where the kernel does not permit it, that is how it goes.
+fn run_here(thread: Pid) {
+    let mut only = CpuSet::new();
+    let chosen = sched_getcpu().and_then(|here| only.set(here));
+    let _ = chosen.and_then(|()| sched_setaffinity(thread, &only));
 }
 
 impl Drop for Helper<'_> {
