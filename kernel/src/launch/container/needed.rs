@@ -43,6 +43,7 @@ const EVERYWHERE: &[Call] = calls![
     restart_syscall = SYS_restart_syscall,
     rseq = SYS_rseq,
     sched_getaffinity = SYS_sched_getaffinity,
+    sched_setaffinity = SYS_sched_setaffinity,
     sched_yield = SYS_sched_yield,
     seccomp = SYS_seccomp,
     set_robust_list = SYS_set_robust_list,
