@@ -469,7 +469,7 @@ fn a_container_ends_with_its_sentry_and_nothing_is_left() {
         let called = maker.called();
         maker
             .front
-            .specify(&with_gpu("guest close; exec sleep 1000"));
+            .specify(&with_gpu("guest close >/dev/null; exec sleep 1000"));
         assert_eq!(called.run_without_mask(&["create", "c"]).status, 0);
         assert_eq!(called.run(&["start", "c"]).status, 0);
         let state: Value =
