@@ -108,7 +108,15 @@ impl Called<'_> {
     }
 
     fn finish(&self, mut command: Command) -> Ended {
-        let files = ["stdout", "stderr"].map(|name| self.root.with_extension(name));
+        // A container that was made writes to its maker's files for as long as it runs. What is asked of it has others.
+        let makes = command
+            .get_args()
+            .any(|word| word == "create" || word == "run");
+        let names = match makes {
+            true => ["stdout", "stderr"],
+            false => ["asked.stdout", "asked.stderr"],
+        };
+        let files = names.map(|name| self.root.with_extension(name));
         let [stdout, stderr] = files
             .each_ref()
             .map(|path| File::create(path).expect("a file"));
