@@ -1,6 +1,7 @@
-//! What a process may do beyond its own: capabilities, and limits.
+//! What a process may do beyond its own: capabilities, and limits. With the limits goes what has to be arranged before there are
+//! threads: one heap for all of them, and a table of descriptors that need not grow.
 //!
-//! `unsafe` is here because no library in use wraps one of these calls.
+//! `unsafe` is here because no library in use wraps some of these calls, and because a new descriptor comes as a bare number.
 
 #![allow(unsafe_code)]
 
